@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tests for ``twisted_serve.auth.gate``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.auth.gate import Gate, OpenGate, Pass, Stop, bearer_token, refusal_text
+from twisted_serve.auth.keyring import Keyring, Reason
+from twisted_serve.auth.targets import Target, parse_target
+from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.testing.strategies.tokens import authorization_headers
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+HOUR = timedelta(hours=1)
+
+
+def counting() -> Keyring:
+    """Make a keyring whose keys are not random, which is enough here, and saved nowhere."""
+    numbers = iter(range(1, 1000))
+    return Keyring.create(lambda keys: None, lambda size: next(numbers).to_bytes(size, "big"), HOUR, NOW)
+
+
+def doors(method: bytes, target: Target) -> TokenKind | None:
+    """Need the token which the first segment names; nothing for ``open``."""
+    return None if target.first == "open" else TokenKind(target.first)
+
+
+class BearerTests(SynchronousTestCase):
+    """Tests for reading the ``Authorization`` header."""
+
+    def test_token(self) -> None:
+        """The scheme in any case, blanks, then the token."""
+        for value in (b"Bearer abc", b"bearer abc", b"BEARER    abc", b"Bearer abc  "):
+            self.assertEqual(bearer_token([value]), b"abc", value)
+
+    def test_no_token(self) -> None:
+        """A request without the header has no token, and one with several headers has none that counts."""
+        self.assertIs(bearer_token([]), Reason.MISSING)
+        self.assertIs(bearer_token([b"Bearer abc", b"Bearer abc"]), Reason.SEVERAL)
+
+    def test_malformed(self) -> None:
+        """Anything else is malformed, what is too long to be a token included."""
+        for value in (
+            b"",
+            b"Bearer",
+            b"Bearer ",
+            b"Bearerabc",
+            b"Basic abc",
+            b"Bearer a b",
+            b"Bearer\tabc",
+            b"Bearer a\tb",
+            b"Bearer a\x0bb",
+            b" Bearer abc",
+            b"Bearer " + b"a" * 513,
+        ):
+            self.assertIs(bearer_token([value]), Reason.MALFORMED, value)
+
+    @given(authorization_headers())
+    def test_never_raises(self, headers: list[bytes]) -> None:
+        """Whatever is sent, it is one token without blanks, or a reason why it is none."""
+        presented = bearer_token(headers)
+        if isinstance(presented, bytes):
+            self.assertEqual(len(headers), 1)
+            self.assertEqual(presented.split(), [presented])
+            self.assertTrue(headers[0].rstrip(b" ").endswith(presented))
+
+
+class GateTests(SynchronousTestCase):
+    """Tests for the decision about a request."""
+
+    def setUp(self) -> None:
+        self.now = NOW
+        self.keyring = counting()
+        self.gate = Gate(doors, self.keyring, lambda: self.now)
+
+    def ask(self, path: bytes, *authorization: bytes) -> Pass | Stop:
+        return self.gate.ask(b"GET", parse_target(path), authorization)
+
+    def bearer(self, kind: TokenKind) -> bytes:
+        return b"Bearer " + self.keyring.keys.of(kind).secret.encode()
+
+    def test_matrix(self) -> None:
+        """Each token opens the doors of its kind, and no others; a refusal names the kind and the key."""
+        for needed in TokenKind:
+            for presented in TokenKind:
+                verdict = self.ask(b"/" + needed.value.encode(), self.bearer(presented))
+                if presented is needed:
+                    self.assertEqual(verdict, Pass(needed))
+                else:
+                    key_id = self.keyring.keys.of(presented).public_id
+                    self.assertEqual(verdict, Stop(needed, Reason.WRONG_KIND, key_id))
+
+    def test_no_right_token(self) -> None:
+        """Who has no token, a broken one or one of nobody's is stopped, and told apart for the record."""
+        for headers, reason in (
+            ((), Reason.MISSING),
+            ((b"Bearer a", b"Bearer b"), Reason.SEVERAL),
+            ((b"nonsense",), Reason.MALFORMED),
+            ((b"Bearer unknown",), Reason.UNKNOWN),
+            ((b"Bearer \xff\xfe",), Reason.UNKNOWN),
+        ):
+            self.assertEqual(self.ask(b"/inference", *headers), Stop(TokenKind.INFERENCE, reason))
+
+    def test_expiry(self) -> None:
+        """A token opens until just before its expiry, and not at that instant."""
+        self.now = NOW + HOUR - timedelta(microseconds=1)
+        self.assertEqual(self.ask(b"/inference", self.bearer(TokenKind.INFERENCE)), Pass(TokenKind.INFERENCE))
+        self.now = NOW + HOUR
+        key_id = self.keyring.keys.inference.public_id
+        self.assertEqual(
+            self.ask(b"/inference", self.bearer(TokenKind.INFERENCE)), Stop(TokenKind.INFERENCE, Reason.EXPIRED, key_id)
+        )
+
+    def test_open_door(self) -> None:
+        """At an open door nothing is asked, and it is known that anybody may stand there."""
+        for headers in ((), (b"nonsense",), (self.bearer(TokenKind.API),)):
+            self.assertEqual(self.ask(b"/open", *headers), Pass(None))
+
+    def test_no_tokens(self) -> None:
+        """With token authorization switched off everybody passes, through the door that they would need a token for."""
+        gate = OpenGate(doors)
+        self.assertEqual(gate.ask(b"GET", parse_target(b"/inference"), ()), Pass(TokenKind.INFERENCE))
+        self.assertEqual(gate.ask(b"GET", parse_target(b"/open"), ()), Pass(None))
+
+    @given(st.sampled_from(list(TokenKind)), authorization_headers())
+    def test_guesses(self, kind: TokenKind, headers: list[bytes]) -> None:
+        """Nothing that somebody makes up opens a door."""
+        gate = Gate(doors, counting(), lambda: NOW)
+        self.assertIsInstance(gate.ask(b"GET", Target((kind.value,)), headers), Stop)
+
+    def test_texts(self) -> None:
+        """A refusal has the predecessor's text, which differs in one word at the token API."""
+        self.assertIn("Token Authentication failed.", refusal_text(TokenKind.API))
+        for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE):
+            self.assertIn("Token Authorization failed.", refusal_text(kind))

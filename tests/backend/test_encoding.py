@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for `twisted_serve.backend.encoding`."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.backend.encoding import UnsupportedOutputError, body, row, value
+from twisted_serve.testing.strategies.wire import json_objects, parts
+from twisted_serve.wire.messages import Part
+
+
+class ValueTests(SynchronousTestCase):
+    """What a handler finds in its rows."""
+
+    def test_json(self) -> None:
+        """JSON arrives parsed."""
+        self.assertEqual(value(Part("body", "application/json", b'{"a": [1, "\xc3\xa9"]}'), True), {"a": [1, "é"]})
+
+    def test_text(self) -> None:
+        """Text of any kind arrives as ``str``."""
+        self.assertEqual(value(Part("body", "text/csv", "é".encode()), True), "é")
+
+    def test_bytes(self) -> None:
+        """Anything else arrives as a ``bytearray``, not as ``bytes``."""
+        for content_type in ("", "image/png", "application/json5", "Application/JSON"):
+            found = value(Part("body", content_type, b"1"), True)
+            self.assertIs(type(found), bytearray)
+            self.assertEqual(found, b"1")
+
+    def test_broken(self) -> None:
+        """What is not what its type says arrives as bytes; that is no error."""
+        hostile = [b"{", b"\xff", b"[" * 100_000, b"1" * 5000, b'\xef\xbb\xbf"bom"']
+        for raw in hostile:
+            self.assertEqual(value(Part("body", "application/json", raw), True), bytearray(raw))
+        self.assertEqual(value(Part("body", "text/plain", b"\xff"), True), bytearray(b"\xff"))
+
+    def test_not_decoded(self) -> None:
+        """With decoding off, for the model or for this part, bytes stay bytes."""
+        self.assertEqual(value(Part("body", "application/json", b"1"), False), bytearray(b"1"))
+        self.assertEqual(value(Part("a", "application/json", b"1", decode=False), True), bytearray(b"1"))
+
+    def test_same_name(self) -> None:
+        """Of several inputs with the same name the last one arrives."""
+        self.assertEqual(
+            row([Part("a", "", b"1"), Part("b", "", b"2"), Part("a", "", b"3")], True), {"a": b"3", "b": b"2"}
+        )
+
+    @given(st.lists(parts()), st.booleans())
+    def test_any_parts(self, given_parts: list[Part], decoding: bool) -> None:
+        """Whatever clients send, the handler gets a value for each name."""
+        self.assertEqual(set(row(given_parts, decoding)), {part.name for part in given_parts})
+
+
+class Hostile:
+    """Breaks when it is looked at."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+class BodyTests(SynchronousTestCase):
+    """What becomes of a result."""
+
+    def test_bytes(self) -> None:
+        """Bytes of either kind are sent as they are, as ``bytes``."""
+        for result in (b"\x00\xff", bytearray(b"\x00\xff")):
+            self.assertIs(type(body(result)), bytes)
+            self.assertEqual(body(result), b"\x00\xff")
+
+    def test_text(self) -> None:
+        """Text is sent as UTF-8, without quotes."""
+        self.assertEqual(body("é"), b"\xc3\xa9")
+
+    @given(json_objects())
+    def test_json(self, result: dict[str, Any]) -> None:
+        """Anything that JSON can say is sent as JSON with an indent of two, as the predecessor did."""
+        self.assertEqual(json.loads(body(result)), result)
+        self.assertEqual(body(result).decode(), json.dumps(result, indent=2))
+
+    def test_numbers(self) -> None:
+        """Numbers, ``None`` and NaN are JSON too."""
+        self.assertEqual(
+            [body(each) for each in (1, 2.5, None, True, float("nan"))], [b"1", b"2.5", b"null", b"true", b"NaN"]
+        )
+
+    def test_tensor(self) -> None:
+        """A tensor is sent in torch's own format, which torch can load."""
+        try:
+            import torch
+        except ImportError:
+            self.skipTest("torch is not installed")
+        tensor = torch.arange(3)
+        self.assertEqual(torch.load(io.BytesIO(body(tensor)), weights_only=True).tolist(), [0, 1, 2])
+
+    def test_without_torch(self) -> None:
+        """Encoding works, and imports nothing, where no handler has imported torch."""
+        self.patch(sys, "modules", {name: module for name, module in sys.modules.items() if name != "torch"})
+        self.assertEqual(body([1]), b"[\n  1\n]")
+        self.assertNotIn("torch", sys.modules)
+
+    def test_unsupported(self) -> None:
+        """What has no form as bytes is refused, however it breaks."""
+        circle: list[Any] = []
+        circle.append(circle)
+        for result in (object(), {1, 2}, circle, {(): 1}, "\ud800", Hostile(), {"a": Hostile()}):
+            self.assertRaises(UnsupportedOutputError, body, result)
+
+    def test_memory(self) -> None:
+        """Running out of memory is not the result's fault."""
+
+        class Big(dict[str, int]):
+            def items(self) -> Any:
+                raise MemoryError
+
+        self.assertRaises(MemoryError, body, Big(a=1))

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for `twisted_serve.backend.service`, with handlers as they stand in archives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hypothesis import given
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.testing.local_worker import local_worker
+from twisted_serve.testing.strategies.wire import predicts
+from twisted_serve.wire.messages import Item, Job, Part, Predict, Predicted, PredictFailed, StreamChunk
+
+# Does what the body of the first request tells it to.
+HANDLER = """
+import sys
+from ts.utils.util import PredictionException
+from ts.handler_utils.utils import send_intermediate_predict_response
+from ts.protocol.otf_message_handler import send_intermediate_predict_response as by_old_name
+
+def handle(data, context):
+    if data is not None:
+        return eval(bytes(data[0]["body"]), globals() | locals())
+
+def throw(error):
+    raise error
+
+def stream(context, *chunks):
+    for chunk in chunks:
+        send_intermediate_predict_response([chunk], context.request_ids, "Intermediate", 200, context)
+    return ["last"]
+"""
+
+
+def job(code: str, number: int = 0) -> Job:
+    return Job(f"r{number}", {}, [Part("body", "", code.encode())])
+
+
+class HandlerTestCase(SynchronousTestCase):
+    """A loaded handler that does what it is told."""
+
+    def setUp(self) -> None:
+        self.dir = Path(self.mktemp()).resolve()
+        self.dir.mkdir()
+        (self.dir / "h.py").write_text(HANDLER)
+        context = local_worker(self.dir, "h.py", max_response_size=1000)
+        self.worker = context.__enter__()
+        self.addCleanup(context.__exit__, None, None, None)
+
+    def _failure(self, code: str, jobs: int = 1) -> tuple[int, str]:
+        answer = self.worker.answer(*(job(code, number) for number in range(jobs)))
+        assert isinstance(answer, PredictFailed), answer
+        return answer.code, answer.message
+
+    def _items(self, code: str, jobs: int = 1) -> list[Item]:
+        answer = self.worker.answer(*(job(code, number) for number in range(jobs)))
+        assert isinstance(answer, Predicted), answer
+        return answer.items
+
+
+class ServiceTests(HandlerTestCase):
+    """What becomes of what a handler does."""
+
+    def test_answers(self) -> None:
+        """Each request gets the answer at its place, under its id and the batch's."""
+        answer = self.worker.answer(job("['a', b'b', {'c': 1}]", 7), job("", 8), job("", 9))
+        expected = [
+            Item("r7", 200, "", {}, b"a"),
+            Item("r8", 200, "", {}, b"b"),
+            Item("r9", 200, "", {}, b'{\n  "c": 1\n}'),
+        ]
+        self.assertEqual(answer, Predicted(1, expected))
+
+    def test_failure_in_tests(self) -> None:
+        """Who asks for items in a test is told what failed instead."""
+        with self.assertRaises(AssertionError) as raised:
+            self.worker.predict(Part("body", "", b"throw(PredictionException('no such lamp', 404))"))
+        self.assertEqual(str(raised.exception), "the batch failed with 404: no such lamp")
+
+    def test_rows(self) -> None:
+        """The handler gets a dictionary for each request, and its headers with the inputs' types."""
+        parts = [
+            Part("body", "", b"[repr((data, context.get_all_request_header(0)))]"),
+            Part("n", "application/json", b"1"),
+        ]
+        answer = self.worker.answer(Job("r", {"X-A": "b", "explain": "False"}, parts))
+        assert isinstance(answer, Predicted)
+        data, headers = eval(answer.items[0].body)
+        self.assertEqual(data[0]["n"], 1)
+        self.assertEqual(
+            headers,
+            {"body": {"content-type": ""}, "n": {"content-type": "application/json"}, "X-A": "b", "explain": "False"},
+        )
+
+    def test_field_named_like_header(self) -> None:
+        """An input cannot stand in for a header that the server sets."""
+        parts = [Part("body", "", b"[context.get_request_header(0, 'explain')]"), Part("explain", "True", b"True")]
+        answer = self.worker.answer(Job("r", {"explain": "False"}, parts))
+        assert isinstance(answer, Predicted)
+        self.assertEqual(answer.items[0].body, b"False")
+
+    def test_prediction_exception(self) -> None:
+        """A handler chooses message and status of the failure."""
+        self.assertEqual(self._failure("throw(PredictionException('no such lamp', 404))", 2), (404, "no such lamp"))
+        self.assertEqual(self._failure("throw(PredictionException('broken'))"), (500, "broken"))
+
+    def test_strange_prediction_exception(self) -> None:
+        """A status that is none becomes 500; a message that is no text becomes one."""
+        for code in ("'400'", "None", "0", "10**30", "99"):
+            self.assertEqual(self._failure(f"throw(PredictionException('x', {code}))"), (500, "x"))
+        self.assertEqual(self._failure("throw(PredictionException(['x', 1], 400))"), (400, "['x', 1]"))
+        self.assertEqual(self._failure("throw(PredictionException('\\ud800', 400))"), (400, "?"))
+
+    def test_exception(self) -> None:
+        """Any other exception says nothing to the client, and everything to the model log."""
+        with self.assertLogs("twisted_serve.backend.service", "WARNING") as logs:
+            self.assertEqual(self._failure("throw(ValueError('secret'))", 3), (503, "Prediction failed"))
+        self.assertIn("Invoking custom service failed.", logs.output[0])
+        self.assertIn("secret", logs.output[0])
+
+    def test_out_of_resources(self) -> None:
+        """Memory that is exhausted, the host's or a device's, is told as such."""
+        self.assertEqual(self._failure("throw(MemoryError())"), (507, "Out of resources"))
+        self.assertEqual(self._failure("throw(OSError('CUDA error: 2'))"), (507, "Out of resources"))
+
+    def test_not_a_list(self) -> None:
+        """Only a list is an answer to a batch."""
+        for code in ("'a'", "('a',)", "{'a': 1}", "None", "iter(['a'])"):
+            self.assertEqual(self._failure(code), (503, "Invalid model predict output"))
+
+    def test_wrong_length(self) -> None:
+        """A list that is not as long as the batch is refused: nobody knows whose answers these are."""
+        expected = (503, "number of batch response mismatched")
+        self.assertEqual(self._failure("[]"), expected)
+        self.assertEqual(self._failure("['a']", 2), expected)
+        self.assertEqual(self._failure("['a', 'b']"), expected)
+
+    def test_unsupported(self) -> None:
+        """A result that cannot be sent is refused, also where it breaks in an unusual way."""
+        expected = (503, "Unsupported model output data type.")
+        for code in ("[object()]", "['\\ud800']", "[{1, 2}]", "[(lambda a: (a.append(a), a)[1])([])]"):
+            self.assertEqual(self._failure(code), expected)
+
+    def test_exit(self) -> None:
+        """A handler that ends the process does end it."""
+        self.assertRaises(SystemExit, self.worker.answer, job("sys.exit(3)"))
+        self.assertRaises(KeyboardInterrupt, self.worker.answer, job("throw(KeyboardInterrupt())"))
+        self.assertEqual([item.body for item in self._items("['alive']")], [b"alive"])
+
+    def test_head(self) -> None:
+        """Status, phrase, headers and content type are set for each request by itself."""
+        items = self._items(
+            "[context.set_response_status(201, 'Made', 1), context.set_response_header(1, 'X-A', 'b'),"
+            " context.set_response_content_type(0, 'text/plain')] and ['a', 'b']",
+            2,
+        )
+        self.assertEqual(items[0], Item("r0", 200, "", {"content-type": "text/plain"}, b"a"))
+        self.assertEqual(items[1], Item("r1", 201, "Made", {"X-A": "b"}, b"b"))
+
+    def test_no_leak(self) -> None:
+        """What was set for one batch is not there for the next."""
+        self._items(
+            "[context.set_all_response_status(404, 'Gone'), context.set_response_header(0, 'X-A', 'b')] and ['a']"
+        )
+        self._failure("[context.set_all_response_status(404, 'Gone')] and throw(ValueError())")
+        self.assertEqual(self._items("['a']"), [Item("r0", 200, "", {}, b"a")])
+
+    def test_illegal_head(self) -> None:
+        """A head that cannot be sent is the error of that answer alone."""
+        items = self._items("[context.set_response_header(0, 'X-A', 'b\\r\\nX-B: c')] and ['a', 'b']", 2)
+        self.assertEqual([each.status for each in items], [500, 200])
+        self.assertIn("X-A", json.loads(items[0].body)["message"])
+        self.assertEqual(items[1].body, b"b")
+
+    def test_too_large(self) -> None:
+        """An answer over the limit is the error of that answer alone."""
+        items = self._items("['a' * 1001, 'b' * 1000]", 2)
+        self.assertEqual([each.status for each in items], [500, 200])
+        self.assertEqual(
+            json.loads(items[0].body),
+            {
+                "code": 500,
+                "type": "InternalServerException",
+                "message": "Response of 1001 bytes exceeds max_response_size, which is 1000",
+            },
+        )
+
+    def test_not_decoded(self) -> None:
+        """With decoding off a handler gets bytes only."""
+        with local_worker(self.dir, "h.py", decode_input_request=False) as worker:
+            parts = [Part("body", "", b"[str(type(data[0]['n']))]"), Part("n", "application/json", b"1")]
+            answer = worker.answer(Job("r", {}, parts))
+        assert isinstance(answer, Predicted)
+        self.assertEqual(answer.items[0].body, b"<class 'bytearray'>")
+
+    @given(predicts())
+    def test_any_batch(self, predict: Predict) -> None:
+        """Whatever clients send, each gets exactly one answer, in order, or the batch one failure."""
+        with local_worker(self.dir, "h.py") as worker:
+            answer = worker.answer(*predict.jobs)
+        if isinstance(answer, Predicted):
+            self.assertEqual([item.request_id for item in answer.items], [each.request_id for each in predict.jobs])
+        else:
+            self.assertEqual(answer.code, 503)
+
+
+class StreamTests(HandlerTestCase):
+    """What a handler sends before it returns."""
+
+    def test_chunks(self) -> None:
+        """Each chunk is sent at once with the head as it is then; the list is the last one."""
+        items = self._items("stream(context, 'a', {'b': 1})")
+        self.assertEqual([item.body for item in items], [b"last"])
+        expected = [StreamChunk(1, Item("r0", 200, "", {}, body)) for body in (b"a", b'{\n  "b": 1\n}')]
+        self.assertEqual(self.worker.outbox.sent, expected)
+
+    def test_some_requests(self) -> None:
+        """Chunks can go to some requests of a batch; the old name of the function works."""
+        self._items("[by_old_name(['a', 'b'], {1: context.request_ids[1]}, 'x', 200, context)] and ['c', 'd']", 2)
+        self.assertEqual(self.worker.outbox.sent, [StreamChunk(1, Item("r1", 200, "", {}, b"b"))])
+
+    def test_cancelled(self) -> None:
+        """A chunk for a client that has gone is not sent, and the handler can know."""
+        self.worker.outbox.cancelled.add("r0")
+        self.assertEqual([item.body for item in self._items("[str(context.is_cancelled(0))]")], [b"True"])
+        self.assertEqual([item.body for item in self._items("stream(context, 'a')")], [b"last"])
+        self.assertEqual(self.worker.outbox.sent, [])
+
+    def test_code(self) -> None:
+        """A code other than 200 ends the batch with its message."""
+        code = "send_intermediate_predict_response(['a'], context.request_ids, 'gave up', 504, context)"
+        self.assertEqual(self._failure(code), (504, "gave up"))
+
+    def test_unsendable_chunks(self) -> None:
+        """A chunk that cannot be sent is the handler's error, and nothing of it is sent."""
+        for chunk in ("object()", "'a' * 1001"):
+            self.assertEqual(self._failure(f"stream(context, {chunk})"), (503, "Prediction failed"))
+        self.assertEqual(self.worker.outbox.sent, [])
+
+    def test_stranger(self) -> None:
+        """A chunk goes to requests of this batch only: not to made up ones, nor after the batch."""
+        code = "send_intermediate_predict_response(['a'], {0: 'r9'}, 'x', 200, context)"
+        self.assertEqual(self._failure(code), (503, "Prediction failed"))
+        self._items("[setattr(context, 'later', context.request_ids)] and ['a']")
+        code = "send_intermediate_predict_response(['a'], {0: 'r0'}, 'x', 200, context)"
+        answer = self.worker.answer(job(code, 1))
+        self.assertIsInstance(answer, PredictFailed)
+        self.assertEqual(self.worker.outbox.sent, [])
+
+    def test_no_context(self) -> None:
+        """Without a context there is nobody to send to."""
+        code = "send_intermediate_predict_response(['a'], context.request_ids, 'x', 200)"
+        self.assertEqual(self._failure(code), (503, "Prediction failed"))

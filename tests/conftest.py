@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What all tests share: a directory of their own to work in, and how hard Hypothesis tries.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# ``fast`` is the same on each run, so that a failure has to do with the change at hand;
+# ``ci`` looks further, ``deep`` is for a night.  No deadline: machines are shared.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("fast", derandomize=True, max_examples=50, **_COMMON)  # type: ignore[arg-type]
+settings.register_profile("ci", max_examples=200, **_COMMON)  # type: ignore[arg-type]
+settings.register_profile("deep", max_examples=10_000, **_COMMON)  # type: ignore[arg-type]
+settings.load_profile(os.environ.get("TWISTED_SERVE_HYPOTHESIS", "fast"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Work in a temporary directory: trial's ``mktemp`` makes directories where one is."""
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)

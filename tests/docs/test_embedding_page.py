@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for ``docs/embedding.md``: its program, run with real workers, and its other code, run in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.docs.conftest import ReadBlocks
+
+PAGE = "embedding.md"
+PROGRAM = Path(__file__).resolve().parents[2] / "docs" / "examples" / "embedding.py"
+
+HANDLER = 'def handle(data, context):\n    return data and [b"Hello, " + bytes(row["body"]) for row in data]\n'
+
+# Begins the program as the page says, on a reactor that is not the default one.
+ON_REACTOR = """
+import runpy, sys
+from twisted.internet import {reactor}reactor
+{reactor}reactor.install()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def fetch(request: str | urllib.request.Request) -> str:
+    """Return the body of an answer; "" while there is none."""
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            body: bytes = response.read()
+            return body.decode()
+    except urllib.error.URLError as e:
+        if isinstance(e.reason, ConnectionRefusedError):
+            return ""
+        raise
+
+
+@pytest.fixture
+def model_store(tmp_path: Path) -> Path:
+    """Make a model store with one model."""
+    model = tmp_path / "model_store" / "greet"
+    (model / "MAR-INF").mkdir(parents=True)
+    manifest = {"model": {"modelName": "greet", "modelVersion": "1.0", "handler": "handler.py"}}
+    (model / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+    (model / "handler.py").write_text(HANDLER)
+    return model.parent
+
+
+def test_program_is_the_page_s(read_blocks: ReadBlocks) -> None:
+    """The first block of the page is the program in docs/examples, to the letter."""
+    assert read_blocks(PAGE)[0].text == PROGRAM.read_text()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("reactor", ["", "asyncio", "poll", "select"])
+def test_program(model_store: Path, free_ports: Callable[[int], list[int]], reactor: str) -> None:
+    """Both services of the program answer, with a real worker behind; Ctrl-C ends them and leaves nothing."""
+    [port] = free_ports(1)
+    start = [str(PROGRAM)] if not reactor else ["-c", ON_REACTOR.format(reactor=reactor), str(PROGRAM)]
+    command = [sys.executable, *start, str(model_store), str(port)]
+    environ = {**os.environ, "TMPDIR": str(model_store.parent)}
+    here = model_store.parent
+    with (here / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=here, env=environ, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        page = ""
+        deadline = time.monotonic() + 60
+        while not page.startswith("Ask the models at ") and time.monotonic() < deadline:
+            assert process.poll() is None, (here / "log").read_text()
+            page = fetch(f"http://127.0.0.1:{port}/")
+            time.sleep(0.05)
+        key = json.loads((here / "key_file.json").read_text())["inference"]["key"]
+        answer = fetch(
+            urllib.request.Request(
+                f"{page.split()[-1]}/predictions/greet",
+                data=b"Ada",
+                headers={"Authorization": f"Bearer {key}", "Content-Type": "application/octet-stream"},
+            )
+        )
+        assert answer == "Hello, Ada"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    text = (here / "log").read_text()
+    assert "Traceback" not in text
+    assert key not in text
+    assert sorted(path.name for path in here.iterdir()) == ["log", "model_store"]
+
+
+# Goes on where the page's blocks end: tells what is there, and stops.
+TELL = """
+from twisted_serve.web.doors import Role
+
+def tell(result):
+    from pathlib import Path
+    assert models.addresses[Role.INFERENCE].port
+    print(sorted(path.name for path in Path().glob("*.json")))
+    return result
+
+models.ready.addCallback(tell).addBoth(lambda _: reactor.stop())
+reactor.addSystemEventTrigger("before", "shutdown", models.stopService)
+reactor.addSystemEventTrigger("before", "shutdown", application.stopService)
+reactor.run()
+"""
+
+
+@pytest.mark.integration
+def test_other_code(read_blocks: ReadBlocks, model_store: Path, free_ports: Callable[[int], list[int]]) -> None:
+    """The page's other blocks run one after the other: three servers in one process, with a key file each."""
+    blocks = [block.text for block in read_blocks(PAGE, "python")[1:] if block.excuse is None]
+    assert len(blocks) == 2
+    program = "\n".join(["from twisted.internet import reactor", *blocks, TELL])
+    anywhere = "".join(f', {role}_address="http://127.0.0.1:0"' for role in ("inference", "management", "metrics"))
+    program = program.replace('load_models="greet=greet"', f'load_models="greet=greet"{anywhere}')
+    for shown, free in zip(("9080", "9180"), free_ports(2), strict=True):
+        assert shown in program
+        program = program.replace(shown, str(free))
+    here = model_store.parent
+    environ = {**os.environ, "TMPDIR": str(here)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=here, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said, files = done.stdout.splitlines()
+    assert said.startswith("ready; requests need the key ")
+    assert files == "['blue_keys.json', 'green_keys.json', 'key_file.json']"
+    assert [path.name for path in here.iterdir()] == ["model_store"]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for ``docs/handlers.md``: its handlers, loaded and asked as a worker does."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from twisted_serve.testing.local_worker import LocalWorker, local_worker
+from twisted_serve.wire.messages import Job, Part, Predicted, PredictFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.docs.conftest import ReadBlocks
+
+
+@pytest.fixture
+def load(read_blocks: ReadBlocks, tmp_path: Path) -> Callable[..., AbstractContextManager[LocalWorker]]:
+    """Return the function which loads the page's handler that has a certain line."""
+
+    def load(line: str, **settings: Any) -> AbstractContextManager[LocalWorker]:
+        [text] = [block.text for block in read_blocks("handlers.md", "python") if line in block.text]
+        (tmp_path / "handler.py").write_text(text)
+        manifest = {"model": {"modelName": "four", "serializedFile": "model.pt"}}
+        return local_worker(tmp_path, "handler.py", manifest=manifest, **settings)
+
+    return load
+
+
+def test_all_are_tested(read_blocks: ReadBlocks) -> None:
+    """The page has these handlers and no other."""
+    assert len(read_blocks("handlers.md", "python")) == 5
+
+
+def test_function(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
+    """The function has its weights after the call at load time, and answers each request."""
+    with load("global weights") as worker:
+        items = worker.predict(Part("body", "", b"123"), Part("body", "", b""))
+    assert [json.loads(item.body) for item in items] == [{"length": 12}, {"length": 0}]
+
+
+def test_class(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
+    """The class is initialized from the model's configuration."""
+    with load("class Greeter", model_config={"greeting": "Good morning"}) as worker:
+        [item] = worker.predict(Part("name", "", b"Ada"))
+    assert item.body == b"Good morning, Ada"
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_base_handler(load: Callable[..., AbstractContextManager[LocalWorker]], tmp_path: Path) -> None:
+    """The subclass of BaseHandler loads TorchScript and answers JSON."""
+    torch = pytest.importorskip("torch")
+
+    class Double(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, x: Any) -> Any:
+            return x * 2
+
+    torch.jit.save(torch.jit.trace(Double(), torch.zeros(1, 2)), str(tmp_path / "model.pt"))
+    with load("class Doubler") as worker:
+        items = worker.predict(Part("body", "application/json", b"[1, 2]"), Part("data", "application/json", b"[3, 4]"))
+    assert [json.loads(item.body) for item in items] == [[2.0, 4.0], [6.0, 8.0]]
+
+
+def test_error(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
+    """The client's fault is told in the handler's words; any other exception is 503."""
+    with load("an empty body is no picture") as worker:
+        assert worker.predict(Part("body", "", b"picture"))[0].body == b"fine"
+        failed = worker.answer(Job("1", {}, [Part("body", "", b"")]))
+        assert isinstance(failed, PredictFailed)
+        assert (failed.code, failed.message) == (400, "an empty body is no picture")
+        failed = worker.answer(Job("2", {}, []))
+        assert isinstance(failed, PredictFailed)
+        assert (failed.code, failed.message) == (503, "Prediction failed")
+
+
+def test_streaming(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
+    """Pieces come before the last one, and stop when every client has gone."""
+    with load("send_intermediate_predict_response") as worker:
+        answer = worker.answer(Job("1", {}, [Part("body", "", b"")]))
+        assert isinstance(answer, Predicted)
+        assert answer.items[0].body == b"three"
+        assert [chunk.item.body for chunk in worker.outbox.sent] == [b"one ", b"two "]  # type: ignore[union-attr]
+        worker.outbox.cancelled.add("2")
+        worker.answer(Job("2", {}, [Part("body", "", b"")]))
+        assert len(worker.outbox.sent) == 2

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for ``python -m twisted_serve.backend`` as a real process, spoken to over its socket."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from twisted.trial.unittest import SynchronousTestCase
+
+import twisted_serve
+from twisted_serve.wire.codec import encode, server_reader
+from twisted_serve.wire.messages import (
+    Cancel,
+    FromWorker,
+    Item,
+    Job,
+    Loaded,
+    LoadFailed,
+    LoadModel,
+    Part,
+    Predict,
+    Predicted,
+    StreamChunk,
+    ToWorker,
+)
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(twisted_serve.__file__).parents[1]
+
+HANDLER = """
+import logging, os, subprocess, sys, time
+from ts.handler_utils.utils import send_intermediate_predict_response
+
+def handle(data, context):
+    if data is not None:
+        return [eval(bytes(data[0]["body"]))]
+
+def until_cancelled(context):
+    while not context.is_cancelled(0):
+        send_intermediate_predict_response(["more"], context.request_ids, "", 200, context)
+    return "cancelled"
+"""
+
+# Starts a worker and dies while the worker's handler runs.
+PARENT = """
+import os, socket, subprocess, sys
+from twisted_serve.wire.codec import encode
+from twisted_serve.wire.messages import *
+server, worker = socket.socketpair()
+child = subprocess.Popen([sys.executable, "-m", "twisted_serve.backend", "--fd", str(worker.fileno())],
+                         pass_fds=[worker.fileno()], stdin=subprocess.DEVNULL)
+worker.close()
+server.sendall(encode(LoadModel("m", "1.0", sys.argv[1], "h.py", 1, {}, {}, "0")))
+server.recv(1000)
+print(child.pid, flush=True)
+body = b"print('stuck') or time.sleep(1000)"
+server.sendall(encode(Predict(1, [Job("r", {}, [Part("body", "", body)])])))
+sys.stdin.read()
+os.kill(os.getpid(), 9)
+"""
+
+
+class WorkerProcess:
+    """A worker, and the server's end of its socket."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket, worker = socket.socketpair()
+        self.socket.settimeout(60)
+        self.reader = server_reader()
+        command = [sys.executable, "-m", "twisted_serve.backend", "--fd", str(worker.fileno())]
+        with worker:
+            self.process = subprocess.Popen(
+                command,
+                pass_fds=[worker.fileno()],
+                cwd=ROOT,
+                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        self.say(LoadModel("m", "1.0", str(directory), "h.py", 1, {}, {}, "0"))
+
+    def say(self, message: ToWorker) -> None:
+        self.socket.sendall(encode(message))
+
+    def ask(self, code: str, number: int = 1) -> None:
+        self.say(Predict(number, [Job(f"r{number}", {}, [Part("body", "", code.encode())])]))
+
+    def hear(self) -> FromWorker | None:
+        while True:
+            for message in self.reader.messages():
+                return message
+            data = self.socket.recv(1 << 16)
+            if not data:
+                return None
+            self.reader.receive(data)
+
+    def answer(self, code: str) -> bytes:
+        self.ask(code)
+        heard = self.hear()
+        assert isinstance(heard, Predicted), heard
+        return heard.items[0].body
+
+    def end(self) -> tuple[int, str, str]:
+        """Close the server's end; get exit code, stdout and stderr."""
+        self.socket.close()
+        output, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, output, errors
+
+    def clean_up(self) -> None:
+        self.socket.close()
+        self.process.kill()
+        self.process.communicate()
+
+
+class WorkerProcessTests(SynchronousTestCase):
+    """What only a real process shows."""
+
+    def setUp(self) -> None:
+        self.dir = Path(self.mktemp()).resolve()
+        self.dir.mkdir()
+        (self.dir / "h.py").write_text(HANDLER)
+
+    def _worker(self) -> WorkerProcess:
+        worker = WorkerProcess(self.dir)
+        self.addCleanup(worker.clean_up)
+        self.assertEqual(worker.hear(), Loaded())
+        return worker
+
+    def test_whole_life(self) -> None:
+        """A worker loads, answers, and ends with 0 when the server closes its end; prints and logs come out."""
+        worker = self._worker()
+        self.assertEqual(worker.answer("print('printed') or logging.info('logged') or 'a'"), b"a")
+        self.assertEqual(worker.answer("os.getcwd()"), str(self.dir).encode())
+        code, output, errors = worker.end()
+        self.assertEqual((code, errors), (0, ""))
+        lines = [line for line in output.splitlines() if not line.startswith("[METRICS]")]
+        self.assertEqual(lines, ["printed", "logged"])
+
+    def test_bare(self) -> None:
+        """A worker imports neither torch nor Twisted for itself, nor finds modules where the server runs."""
+        worker = self._worker()
+        names = "sorted({'torch', 'twisted', 'klein', 'numpy', 'hypothesis'} & set(sys.modules))"
+        self.assertEqual(worker.answer(names), b"[]")
+        self.assertEqual(worker.answer("sys.path[0]"), str(self.dir).encode())
+        self.assertNotEqual(worker.answer("sys.path[1]"), str(ROOT).encode())
+
+    def test_load_failed(self) -> None:
+        """A handler that does not load is reported, and the worker ends with 1."""
+        (self.dir / "h.py").write_text("import nonsense_of_ours\n")
+        worker = WorkerProcess(self.dir)
+        self.addCleanup(worker.clean_up)
+        reason = "ModuleNotFoundError: No module named 'nonsense_of_ours' (h.py, line 1)"
+        self.assertEqual(worker.hear(), LoadFailed(500, reason))
+        self.assertIsNone(worker.hear())
+        code, _output, errors = worker.end()
+        self.assertEqual(code, 1)
+        self.assertIn("Traceback", errors)
+
+    def test_socket_is_private(self) -> None:
+        """Programs that a handler starts do not get the worker's socket."""
+        worker = self._worker()
+        self.assertEqual(
+            worker.answer(
+                "subprocess.run(['ls', '/proc/self/fd'], capture_output=True, text=True, close_fds=False).stdout"
+            ),
+            worker.answer("subprocess.run(['ls', '/proc/self/fd'], capture_output=True, text=True).stdout"),
+        )
+
+    def test_fork_does_not_hide_death(self) -> None:
+        """A process that a handler forks does not keep the socket open when the worker ends."""
+        worker = self._worker()
+        forked = int(worker.answer("(lambda pid: pid or (os.closerange(0, 3), time.sleep(1000)))(os.fork())"))
+        self.addCleanup(os.kill, forked, signal.SIGKILL)
+        worker.process.kill()
+        self.assertIsNone(worker.hear())
+
+    def test_interrupt(self) -> None:
+        """Ctrl-C on the terminal does not end a worker; SIGTERM does."""
+        worker = self._worker()
+        worker.process.send_signal(signal.SIGINT)
+        self.assertEqual(worker.answer("'still here'"), b"still here")
+        worker.process.terminate()
+        self.assertEqual(worker.process.wait(60), -signal.SIGTERM)
+
+    def test_exit(self) -> None:
+        """A handler that exits ends the worker, which the server sees."""
+        worker = self._worker()
+        worker.ask("sys.exit(7)")
+        self.assertIsNone(worker.hear())
+        self.assertEqual(worker.process.wait(60), 7)
+
+    def test_stream(self) -> None:
+        """Chunks come one by one until the server cancels; then the answer."""
+        worker = self._worker()
+        worker.ask("until_cancelled(context)")
+        self.assertEqual(worker.hear(), StreamChunk(1, Item("r1", 200, "", {}, b"more")))
+        worker.say(Cancel(["r1"]))
+        heard = worker.hear()
+        while isinstance(heard, StreamChunk):
+            heard = worker.hear()
+        self.assertEqual(heard, Predicted(1, [Item("r1", 200, "", {}, b"cancelled")]))
+        self.assertEqual(worker.answer("context.is_cancelled(0)"), b"false")
+
+    def test_parent_dies(self) -> None:
+        """A worker whose server is killed dies, even in the middle of a handler that never returns."""
+        if not sys.platform.startswith("linux"):
+            self.skipTest("elsewhere a stuck handler ends with its call")
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT, str(self.dir)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        self.assertEqual(parent.stdout.readline(), "stuck\n")
+        handle = os.pidfd_open(worker)
+        self.addCleanup(os.close, handle)
+        parent.communicate("", timeout=60)
+        # A process's descriptor becomes readable when it has ended.
+        self.assertTrue(select.select([handle], [], [], 60)[0])

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tests for the kinds of addresses: TLS, UNIX sockets, and addresses which several APIs share.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import stat
+import subprocess
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import MakeServer, Server
+
+pytestmark = pytest.mark.integration
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a certificate for loopback and its key, in the form which the predecessor's users have."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (directory / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    encoded = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    (directory / "key.pem").write_bytes(encoded)
+    return directory / "cert.pem", directory / "key.pem"
+
+
+def curl(*words: str) -> str:
+    """Ask with ``curl``, and return the body."""
+    done = subprocess.run(["curl", "-sS", "-m", "20", *words], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+def bearer(server: Server, kind: str) -> tuple[str, str]:
+    return "-H", f"Authorization: Bearer {server.keys()[kind]}"
+
+
+def test_https_and_unix(make_server: MakeServer) -> None:
+    """Inference over https, management on a UNIX socket: each does what it does over http."""
+    server = make_server({"echo": "def handle(data, context):\n    return [b'hello'] if data else None\n"})
+    certificate, key = make_certificate(server.cwd)
+    path = server.cwd / "management.sock"
+    # What a server that was killed leaves behind.
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    server.configure(
+        inference_address="https://127.0.0.1:0",
+        management_address=f"unix:{path}",
+        certificate_file=certificate,
+        private_key_file=key,
+    )
+    server.start("--models", "echo=echo")
+    found = re.search(r"Inference API bind to: (https://127\.0\.0\.1:\d+)$", server.log(), re.MULTILINE)
+    assert found is not None
+    trusted = ("--cacert", str(certificate))
+    assert curl(*trusted, f"{found[1]}/predictions/echo", "-d", "x", *bearer(server, "inference")) == "hello"
+    assert "InvalidKeyException" in curl(*trusted, f"{found[1]}/ping")
+    with pytest.raises(subprocess.CalledProcessError):
+        curl(*trusted, "--tls-max", "1.1", f"{found[1]}/livez")
+    with pytest.raises(subprocess.CalledProcessError):
+        curl(f"http{found[1].removeprefix('https')}/livez")
+    assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
+    models = curl("--unix-socket", str(path), "http://h/models", *bearer(server, "management"))
+    assert json.loads(models)["models"] == [{"modelName": "echo", "modelUrl": "echo"}]
+    new = curl("--unix-socket", str(path), "http://h/token?type=inference", *bearer(server, "API"))
+    assert json.loads(new)["key"] == server.keys()["inference"]
+    assert server.stop() == 0
+    assert not path.exists()
+    server.assert_clean()
+
+
+def test_one_address_for_all(make_server: MakeServer) -> None:
+    """On one address each API is there, with its own key: versions, ``/token`` and metrics included."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    server = make_server({"echo": "def handle(data, context):\n    return [b'hello'] if data else None\n"})
+    server.configure(inference_address=address, management_address=address, metrics_address=address)
+    server.start("--models", "echo=echo")
+    assert curl(f"{address}/predictions/echo/1.0", "-d", "x", *bearer(server, "inference")) == "hello"
+    assert '"modelVersion": "1.0"' in curl(f"{address}/models/echo/1.0", *bearer(server, "management"))
+    assert '"key"' in curl(f"{address}/token?type=management", *bearer(server, "API"))
+    assert "ts_answers_total" in curl(f"{address}/metrics")
+    assert "InvalidKeyException" in curl(f"{address}/models/echo/1.0", *bearer(server, "inference"))
+    assert server.stop() == 0

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tests for ``twisted_serve.planes.describing``.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.archives.manifest import Manifest
+from twisted_serve.archives.model_config import ModelConfig
+from twisted_serve.interfaces import WorkerSpec
+from twisted_serve.models.version import ModelSettings, ModelVersion
+from twisted_serve.planes.describing import describe
+from twisted_serve.testing.fakes import FakeProvider
+from twisted_serve.workers.pool import Pool
+
+# In a zone of its own: what clients see is UTC.
+NOW = datetime(2026, 1, 1, 2, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+
+
+class DescribeTests(SynchronousTestCase):
+    """Tests for a version's members."""
+
+    def setUp(self) -> None:
+        self.provider = FakeProvider(Clock())
+        self.settings = ModelSettings(max_workers=2)
+
+    def described(self, gpu: int | None = None) -> dict[str, Any]:
+        spec = WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+        pool = Pool(
+            spec,
+            self.settings,
+            self.provider,
+            self.provider.clock,
+            lambda: NOW,
+            worker_ids=lambda: "9000",
+            next_gpu=lambda: gpu,
+        )
+        pool.start()
+        model = ModelVersion(
+            "m", "1.0", "m.mar", Path("/m"), Manifest("m", "1.0"), ModelConfig(), "h.py", self.settings
+        )
+        # Fake workers have made-up ids; these are processes which can be looked at.
+        for worker in self.provider.workers:
+            worker.pid = self.pid
+        return describe(model, pool)
+
+    pid: int | None = os.getpid()
+
+    def test_worker(self) -> None:
+        """A worker has its id, its process with the memory it has, and its start in UTC."""
+        [worker] = self.described()["workers"]
+        self.assertGreater(worker.pop("memoryUsage"), 1 << 20)
+        self.assertEqual(
+            worker,
+            {
+                "id": "9000",
+                "startTime": "2026-01-01T00:00:00.123Z",
+                "status": "READY",
+                "pid": os.getpid(),
+                "gpu": False,
+                "gpuUsage": "N/A",
+            },
+        )
+
+    def test_no_process(self) -> None:
+        """A worker without a process, or whose process has just gone, has no memory."""
+        self.pid = None
+        [worker] = self.described()["workers"]
+        self.assertEqual((worker["pid"], worker["memoryUsage"]), (-1, 0))
+        # No system has as many processes as that.
+        self.pid = 2**31 - 1
+        [worker] = self.described()["workers"]
+        self.assertEqual(worker["memoryUsage"], 0)
+
+    def test_gpu(self) -> None:
+        """Devices are shown where some are configured, and that a worker has one."""
+        self.assertNotIn("deviceIds", self.described())
+        self.settings = evolve(self.settings, device_type="gpu", device_ids=(1, 3))
+        described = self.described(gpu=3)
+        self.assertEqual((described["deviceType"], described["deviceIds"]), ("gpu", [1, 3]))
+        self.assertIs(described["workers"][0]["gpu"], True)
+
+    def test_members(self) -> None:
+        """The members and their order are the predecessor's."""
+        self.assertEqual(
+            list(self.described()),
+            [
+                "modelName",
+                "modelVersion",
+                "modelUrl",
+                "runtime",
+                "minWorkers",
+                "maxWorkers",
+                "batchSize",
+                "maxBatchDelay",
+                "responseTimeout",
+                "startupTimeout",
+                "maxRetryTimeoutInSec",
+                "clientTimeoutInMills",
+                "parallelType",
+                "parallelLevel",
+                "deviceType",
+                "continuousBatching",
+                "useJobTicket",
+                "useVenv",
+                "stateful",
+                "sequenceMaxIdleMSec",
+                "sequenceTimeoutMSec",
+                "maxNumSequence",
+                "maxSequenceJobQueueSize",
+                "loadedAtStartup",
+                "workers",
+                "jobQueueStatus",
+            ],
+        )

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tests for :mod:`twisted_serve.cli`.
+
+No process is started and no signal sent: processes are stood in for where psutil's
+and subprocess's are given as arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import psutil
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve import __version__, cli
+from twisted_serve.config.arguments import CommandLine
+from twisted_serve.config.load import LoadedOptions
+from twisted_serve.pid_file import NAME, AlreadyRunningError, PidFile
+
+NOBODY = 2**22 + 1
+
+
+class Child:
+    """A process that the launcher has started."""
+
+    returncode: int | None = None
+    terminated = False
+
+    def wait(self) -> int:
+        return 3
+
+    def terminate(self) -> None:
+        self.terminated = True
+
+
+class LaunchTests(SynchronousTestCase):
+    """Starting a server in the background."""
+
+    def launch(self, said: bytes) -> tuple[int, str]:
+        """Launch a server which says something and closes its descriptor; return the status and stderr."""
+
+        def spawn(command: Sequence[str], pass_fds: Sequence[int]) -> Child:
+            self.command = command
+            self.assertEqual(pass_fds, (int(command[command.index("--ready-fd") + 1]),))
+            os.write(pass_fds[0], said)
+            return self.child
+
+        self.child = Child()
+        err = StringIO()
+        with redirect_stderr(err):
+            status = cli.launch(["--model-store", "m", "--start"], cast(Any, spawn))
+        return status, err.getvalue()
+
+    def test_ready(self) -> None:
+        """A server that is ready goes on, and the launcher ends."""
+        self.assertEqual(self.launch(b"ready\n"), (0, ""))
+        self.assertEqual(self.child.returncode, 0)
+
+    def test_command(self) -> None:
+        """The server is our own interpreter's, with the same words."""
+        self.launch(b"ready\n")
+        self.assertEqual(self.command[:4], [sys.executable, "-m", "twisted_serve.cli", "--foreground"])
+        self.assertEqual(self.command[-3:], ["--model-store", "m", "--start"])
+
+    def test_failed(self) -> None:
+        """A server that failed is told of with its own words."""
+        self.assertEqual(self.launch(b"failed: no port\n"), (1, "no port\n"))
+
+    def test_died(self) -> None:
+        """So is one which could not say anything any more."""
+        self.assertEqual(self.launch(b""), (1, "The server ended with status 3.\n"))
+
+    def test_interrupted(self) -> None:
+        """Ctrl-C while it loads ends the server as well."""
+
+        def interrupt(*_: object) -> NoReturn:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
+        kept: list[int] = []
+
+        def spawn(_command: object, pass_fds: Sequence[int]) -> Child:
+            kept.append(os.dup(pass_fds[0]))
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            return self.child
+
+        self.child = Child()
+        self.assertEqual(cli.launch([], cast(Any, spawn)), 130)
+        self.assertTrue(self.child.terminated)
+        os.close(kept[0])
+
+    def test_no_process(self) -> None:
+        """Where no process can be started nothing stays open."""
+        given: list[int] = []
+
+        def spawn(_command: object, pass_fds: Sequence[int]) -> NoReturn:
+            given.extend(pass_fds)
+            raise OSError(11, "no more processes")
+
+        self.assertRaises(OSError, cli.launch, [], spawn)
+        self.assertRaises(OSError, os.fstat, given[0])
+
+
+class Process:
+    """A server's process, as psutil shows it, which ends after it was looked at a few times."""
+
+    def __init__(self, pid: int, lives: float = 0, error: Exception | None = None, zombie: bool = False) -> None:
+        self.pid, self.lives, self.error, self.zombie = pid, lives, error, zombie
+        self.signals: list[int] = []
+
+    def cmdline(self) -> list[str]:
+        return ["/usr/bin/python3", "/usr/bin/twisted-serve"]
+
+    def status(self) -> str:
+        return psutil.STATUS_ZOMBIE if self.signals and self.zombie else psutil.STATUS_RUNNING
+
+    def is_running(self) -> bool:
+        self.lives -= 1
+        if self.lives == 0 and self.error is not None:
+            raise self.error
+        return self.lives > 0
+
+    def send_signal(self, number: int) -> None:
+        if self.error is not None and not self.lives:
+            raise self.error
+        self.signals.append(number)
+
+
+class CommandCase(SynchronousTestCase):
+    """A temporary directory of its own, and a working directory with a model store."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.cwd = Path(directory.name)
+        (self.cwd / "tmp").mkdir(parents=True)
+        (self.cwd / "models").mkdir()
+        self.addCleanup(os.chdir, Path.cwd())
+        os.chdir(self.cwd)
+        self.patch(tempfile, "tempdir", str(self.cwd / "tmp"))
+        self.patch(os, "environ", {})
+        self.path = self.cwd / "tmp" / NAME
+
+    def main(self, *words: str) -> tuple[int, str, str]:
+        """Run the command; return its status, stdout and stderr."""
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                status = cli.main(words)
+            except SystemExit as e:
+                status = cast(int, e.code)
+        return status, out.getvalue(), err.getvalue()
+
+
+class StopTests(CommandCase):
+    """``--stop``."""
+
+    def stop(self, process: Process, foreground: bool = False) -> tuple[int, str]:
+        """Stop a process which the pid file names; return the status and stdout."""
+        self.path.write_text(str(process.pid))
+        self.slept = 0.0
+
+        def sleep(seconds: float) -> None:
+            self.slept += seconds
+
+        out = StringIO()
+        pid_file = PidFile(self.path.parent, lambda pid: cast(psutil.Process, process))
+        with redirect_stdout(out):
+            status = cli.stop(pid_file, CommandLine(stop=True, foreground=foreground), sleep)
+        return status, out.getvalue()
+
+    def test_not_running(self) -> None:
+        """There is nothing to stop."""
+        self.assertEqual(self.main("--stop"), (0, "TorchServe is not currently running.\n", ""))
+
+    def test_orphan(self) -> None:
+        """The file of a server that is gone is removed."""
+        self.path.write_text(str(NOBODY))
+        self.assertEqual(
+            self.main("--stop"), (0, "Removing orphan pid file.\nTorchServe is not currently running.\n", "")
+        )
+        self.assertFalse(self.path.exists())
+
+    def test_other_process(self) -> None:
+        """Whoever else's process has got the pid is left alone."""
+        self.path.write_text(str(os.getpid()))
+        self.assertEqual(self.main("--stop")[:2], (0, "TorchServe is not currently running.\n"))
+
+    def test_stopped(self) -> None:
+        """The server is told to end, and waited for until it is gone; then its file is gone, too."""
+        process = Process(NOBODY, lives=3)
+        self.assertEqual(self.stop(process), (0, "TorchServe has stopped.\n"))
+        self.assertEqual(process.signals, [signal.SIGTERM])
+        self.assertGreater(self.slept, 0)
+        self.assertFalse(self.path.exists())
+
+    def test_foreground(self) -> None:
+        """With --foreground nothing is said when all is well."""
+        self.assertEqual(self.stop(Process(NOBODY, lives=2), foreground=True), (0, ""))
+
+    def test_zombie(self) -> None:
+        """A server whose parent has not noticed that it ended has ended."""
+        self.assertEqual(self.stop(Process(NOBODY, lives=9999, zombie=True))[0], 0)
+
+    def test_successor(self) -> None:
+        """The file of a server that has started in the meantime stays."""
+        self.stop(Process(os.getpid(), lives=2))
+        self.assertTrue(self.path.exists())
+
+    def test_too_long(self) -> None:
+        """After a minute the command gives up and says so, and the file still names the server."""
+        self.assertEqual(self.stop(Process(NOBODY, lives=1e9)), (1, "Stopping TorchServe took too long.\n"))
+        self.assertAlmostEqual(self.slept, 60)
+        self.assertTrue(self.path.exists())
+
+    def test_vanished(self) -> None:
+        """A server may end by itself before it is told to."""
+        gone = psutil.NoSuchProcess(NOBODY)
+        self.assertEqual(self.stop(Process(NOBODY, error=gone)), (0, "TorchServe already stopped.\n"))
+        self.assertFalse(self.path.exists())
+
+    def test_vanishing(self) -> None:
+        """Or while it is looked at."""
+        gone = psutil.NoSuchProcess(NOBODY)
+        self.assertEqual(self.stop(Process(NOBODY, lives=2, error=gone)), (0, "TorchServe has stopped.\n"))
+
+    def test_not_allowed(self) -> None:
+        """Another user's server is not ours to stop."""
+        denied = Process(NOBODY, error=psutil.AccessDenied(NOBODY))
+        self.assertIn(str(NOBODY), str(self.assertRaises(PermissionError, self.stop, denied)))
+
+
+class MainTests(CommandCase):
+    """The command as a whole."""
+
+    def serving(self, status: int = 0) -> list[LoadedOptions]:
+        """Have servers note their settings instead of serving, and end with ``status``."""
+        served: list[LoadedOptions] = []
+
+        def serve(loaded: LoadedOptions, _report: object) -> int:
+            self.assertEqual(self.path.read_text(), str(os.getpid()))
+            served.append(loaded)
+            return status
+
+        self.patch(cli, "serve", serve)
+        return served
+
+    def test_version(self) -> None:
+        """The first line is the predecessor's, for those who parse it."""
+        for flag in ("--version", "-v"):
+            self.assertEqual(
+                self.main(flag), (0, f"TorchServe Version is 0.12.0\ntwisted_serve Version is {__version__}\n", "")
+            )
+
+    def test_wrong(self) -> None:
+        """A wrong command line is status 2, with the usage on stderr."""
+        status, out, err = self.main("--start", "--stop")
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn("usage: twisted-serve", err)
+
+    def test_help(self) -> None:
+        """--help is no error."""
+        status, out, _err = self.main("--help")
+        self.assertEqual(status, 0)
+        self.assertIn("--disable-token-auth", out)
+        self.assertNotIn("ready-fd", out)
+
+    def test_foreground(self) -> None:
+        """With --foreground the command is the server; its pid file lives as long as it does."""
+        served = self.serving(status=5)
+        self.assertEqual(self.main("--start", "--foreground", "--model-store", "models"), (5, "", ""))
+        self.assertEqual(served[0].options.model_store, self.cwd / "models")
+        self.assertFalse(self.path.exists())
+
+    def test_crash(self) -> None:
+        """The pid file is removed however the server ends."""
+
+        def serve(_loaded: object, _report: object) -> NoReturn:
+            raise OSError("bad")
+
+        self.patch(cli, "serve", serve)
+        self.assertEqual(self.main("--foreground", "--model-store", "models"), (1, "", "bad\n"))
+        self.assertFalse(self.path.exists())
+
+    def test_background(self) -> None:
+        """Otherwise it starts one, with the words it was given; it needs no --start for that."""
+        launched: list[Sequence[str]] = []
+
+        def launch(words: Sequence[str]) -> int:
+            launched.append(words)
+            return 0
+
+        self.patch(cli, "launch", launch)
+        self.assertEqual(self.main("--ncs", "--model-store", "models"), (0, "", ""))
+        self.assertEqual(launched, [["--ncs", "--model-store", "models"]])
+        self.assertFalse(self.path.exists())
+
+    def test_launcher_checks(self) -> None:
+        """What is wrong with the configuration is said before anything is started."""
+
+        def launch(_words: object) -> NoReturn:
+            raise AssertionError("started")
+
+        self.patch(cli, "launch", launch)
+        self.assertEqual(self.main("--start"), (1, "Missing mandatory parameter --model-store\n", ""))
+        self.assertEqual(
+            self.main("--ts-config", "x", "--model-store", "models"), (1, "--ts-config file not found: x\n", "")
+        )
+        (self.cwd / "config.properties").write_text("model_store=models\ninference_address=8080")
+        self.assertEqual(
+            self.main("--start"),
+            (
+                1,
+                "",
+                "Invalid configuration: Invalid binding address: 8080 "
+                f"(inference_address in {self.cwd / 'config.properties'})\n",
+            ),
+        )
+
+    def test_already_running(self) -> None:
+        """There is one server at a time."""
+
+        def claim(_self: object) -> NoReturn:
+            raise AlreadyRunningError
+
+        self.serving()
+        self.patch(PidFile, "claim", claim)
+        status, out, _err = self.main("--foreground", "--model-store", "models")
+        self.assertEqual(status, 1)
+        self.assertIn("TorchServe is already running, please use torchserve --stop to stop TorchServe.", out)
+
+    def test_running_seen(self) -> None:
+        """One that is running is seen before anything is done."""
+        self.path.write_text("7")
+        pid_file = PidFile(self.path.parent, lambda pid: cast(psutil.Process, Process(pid)))
+        self.assertRaises(AlreadyRunningError, cli.start, pid_file, CommandLine(), [])
+
+    def test_no_pid_file(self) -> None:
+        """A pid file which cannot be written is said, and nothing is started."""
+        served = self.serving()
+        self.path.mkdir()
+        status, _out, err = self.main("--foreground", "--model-store", "models")
+        self.assertEqual((status, served), (1, []))
+        self.assertIn(str(self.path), err)
+        self.assertEqual(os.listdir(self.path.parent), [NAME])

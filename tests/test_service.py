@@ -1,0 +1,591 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tests for ``twisted_serve.service``: the life of a server, from its start to its end, in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+import twisted_serve.assembly
+import twisted_serve.surroundings
+from twisted_serve.archives.store import ModelArchive, ModelStore
+from twisted_serve.assembly import cors_headers
+from twisted_serve.auth.key_file import KeyFileInUse
+from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.service import ModelServer, Surroundings
+from twisted_serve.surroundings import count_gpus, utc_now, visible_environment
+from twisted_serve.testing.fakes import FakeProvider
+from twisted_serve.testing.server import MemoryServer, MemoryServeReactor, Role
+
+ONE = "http://127.0.0.1:8080"
+
+
+class Threads:
+    """Threads which work when they are told to; as it is, at once."""
+
+    def __init__(self) -> None:
+        self.holding = False
+        self._held: list[tuple[Deferred[Any], Callable[..., Any], tuple[object, ...]]] = []
+
+    def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
+        if not self.holding:
+            return maybeDeferred(work, *args)
+        held: Deferred[Any] = Deferred()
+        self._held.append((held, work, args))
+        return held
+
+    def work(self, steps: int = 1000) -> None:
+        """Do what was held, and what comes of it, at most so many steps."""
+        while self._held and steps:
+            steps -= 1
+            held, work, args = self._held.pop(0)
+            try:
+                result = work(*args)
+            except Exception:
+                held.errback(Failure())
+            else:
+                held.callback(result)
+
+
+class ListeningReactor(MemoryServeReactor):
+    """Knows what is listened at, and refuses some ports."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: set[int] = set()
+        self.listening: set[int] = set()
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        if port in self.taken:
+            raise CannotListenError(interface, port, OSError(98, "Address already in use"))
+        listening = super().listenTCP(port, factory, backlog, interface)
+        self.listening.add(port)
+
+        def stop() -> None:
+            self.listening.discard(port)
+
+        listening.stopListening = stop
+        return listening
+
+
+class ServiceTestCase(SynchronousTestCase):
+    """A server which is not started."""
+
+    def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.store = self.directory / "models"
+        self.store.mkdir()
+        self.reactor = ListeningReactor()
+        self.clock: Clock = self.reactor
+        self.provider = FakeProvider(self.clock)
+        self.threads = Threads()
+
+    def server(self, **options: Any) -> ModelServer:
+        settings = ServerOptions(
+            **{
+                "model_store": self.store,
+                "token_key_file": self.directory / "key_file.json",
+                "temp_directory": self.directory,
+                "default_workers_per_model": 1,
+                **options,
+            }
+        )
+        surroundings = Surroundings(environ={}, provider=self.provider, defer_to_thread=self.threads)
+        return ModelServer(self.reactor, settings, surroundings)  # type: ignore[arg-type]
+
+    def model(self, name: str) -> str:
+        """Put a model into the store."""
+        (self.store / name / "MAR-INF").mkdir(parents=True)
+        manifest = {"model": {"modelName": name, "modelVersion": "1.0", "handler": "handler.py"}}
+        (self.store / name / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+        (self.store / name / "handler.py").touch()
+        return name
+
+    def archive(self, name: str) -> str:
+        """Put a model's archive into the store."""
+        directory = self.directory / self.model(name)
+        shutil.make_archive(str(directory), "zip", self.store / name)
+        shutil.rmtree(self.store / name)
+        directory.with_suffix(".zip").rename(self.store / f"{name}.mar")
+        return f"{name}.mar"
+
+    def assertNothingLeft(self) -> None:
+        """There is no file, no listener, no timer, no trigger and no worker."""
+        self.assertEqual([each.name for each in self.directory.iterdir()], ["models"])
+        self.assertEqual(self.reactor.listening, set())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.reactor._shutdown, {})
+        self.assertEqual(self.provider.alive, [])
+
+    def stop(self, server: ModelServer) -> None:
+        self.successResultOf(server.stopService())
+        self.assertNothingLeft()
+
+
+class LifeTests(ServiceTestCase):
+    """Tests for starting and stopping."""
+
+    def test_start_and_stop(self) -> None:
+        """A server that was started has its files, its listeners and its keys; when it was stopped, none of them."""
+        server = self.server()
+        self.assertIsNone(server.keys)
+        self.assertRaises(KeyError, server.site_of, Role.INFERENCE)
+        server.startService()
+        self.assertEqual(self.reactor.listening, {8080, 8081, 8082})
+        self.assertEqual(set(server.addresses), set(Role))
+        self.assertIsNone(self.successResultOf(server.ready))
+        assert server.keys is not None
+        self.assertIn(server.keys.api.secret, (self.directory / "key_file.json").read_text())
+        self.stop(server)
+        self.assertIsNone(server.keys)
+        self.assertEqual(server.addresses, {})
+        self.assertRaises(KeyError, server.site_of, Role.INFERENCE)
+
+    def test_never_started(self) -> None:
+        """What was never started can be stopped, and leaves nothing."""
+        self.stop(self.server())
+
+    def test_as_a_child(self) -> None:
+        """It goes with the application that it is part of, and two of them can be in one process."""
+        application = MultiService()
+        for number in range(2):
+            self.server(
+                token_key_file=self.directory / f"{number}.json",
+                inference_address=f"http://127.0.0.1:{9000 + number}",
+                management_address=f"http://127.0.0.1:{9000 + number}",
+                enable_metrics_api=False,
+            ).setServiceParent(application)
+        application.startService()
+        first, second = application
+        self.assertNotEqual(first.keys, second.keys)
+        self.successResultOf(maybeDeferred(application.stopService))
+        self.assertNothingLeft()
+
+    def test_restart(self) -> None:
+        """The same server can be started again, with other keys, and is ready again in its own time."""
+        server = self.server(load_models=self.model("m"))
+        server.startService()
+        first, keys = server.ready, server.keys
+        self.stop(server)
+        self.provider.load_delay = 5
+        server.startService()
+        self.assertIsNot(server.ready, first)
+        self.assertNotEqual(server.keys, keys)
+        self.assertNoResult(server.ready)
+        self.clock.advance(5)
+        self.successResultOf(server.ready)
+        self.stop(server)
+
+    def test_start_twice(self) -> None:
+        """A server which runs is not started again, and goes on."""
+        for disabled in (False, True):
+            server = self.server(disable_token_authorization=disabled)
+            server.startService()
+            self.assertRaises(RuntimeError, server.startService)
+            server.site_of(Role.INFERENCE)
+            self.stop(server)
+
+    def test_stop_twice(self) -> None:
+        """Who stops a server that is being stopped already waits for the same end, and cannot call it off."""
+        server = self.server(load_models=self.model("m"))
+        server.startService()
+        stopping: Deferred[None] = Deferred()
+        with patch.object(self.provider, "stop", lambda: stopping):
+            first, second, third = (server.stopService() for _ in range(3))
+            third.addErrback(lambda failure: None)
+            third.cancel()
+            self.assertNoResult(first)
+            self.assertNoResult(second)
+            stopping.callback(None)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertNothingLeft()
+        self.successResultOf(server.stopService())
+
+    def test_shutdown_trigger(self) -> None:
+        """However a reactor comes to its end, the key file goes."""
+        server = self.server()
+        server.startService()
+        self.reactor.shut_down()
+        self.assertFalse((self.directory / "key_file.json").exists())
+        self.stop(server)
+
+    def test_trouble_at_the_end(self) -> None:
+        """Whatever fails while it stops, the files are removed, and it is said."""
+        server = self.server()
+        server.startService()
+        with patch.object(self.provider, "stop", lambda: maybeDeferred(lambda: 1 / 0)):
+            self.failureResultOf(server.stopService(), ZeroDivisionError)
+        self.assertNothingLeft()
+
+
+class FailedStartTests(ServiceTestCase):
+    """Tests for what keeps a server from starting: nothing is left, and it can be tried again."""
+
+    def assertFails(self, error: type[Exception], **options: Any) -> Exception:
+        server = self.server(**options)
+        raised = self.assertRaises(error, server.startService)
+        self.assertNothingLeft()
+        self.assertEqual((server.running, server.addresses, server.keys), (False, {}, None))
+        self.assertNoResult(server.ready)
+        self.successResultOf(server.stopService())
+        assert isinstance(raised, Exception)
+        return raised
+
+    def test_port_in_use(self) -> None:
+        """Each of its ports may be somebody else's."""
+        for port in (8080, 8081, 8082):
+            for disabled in (False, True):
+                self.reactor.taken = {port}
+                self.assertFails(CannotListenError, disable_token_authorization=disabled)
+        self.reactor.taken = {8082}
+        server = self.server()
+        self.assertRaises(CannotListenError, server.startService)
+        self.reactor.taken = set()
+        server.startService()
+        self.successResultOf(server.ready)
+        self.stop(server)
+
+    def test_certificate(self) -> None:
+        """A certificate which cannot be used is named."""
+        error = self.assertFails(
+            ValueError, management_address="https://127.0.0.1:8443", keystore=self.directory / "absent.p12"
+        )
+        self.assertIn("absent.p12", str(error))
+
+    def test_key_file(self) -> None:
+        """A key file which cannot be written is named."""
+        error = self.assertFails(OSError, token_key_file=self.directory / "absent" / "key_file.json")
+        self.assertIn("absent/key_file.json", str(error))
+
+    def test_key_file_of_another(self) -> None:
+        """A second server in the same directory does not start, and the first one keeps its keys."""
+        first = self.server()
+        first.startService()
+        content = (self.directory / "key_file.json").read_text()
+        second = self.server(inference_address="http://127.0.0.1:9090")
+        self.assertRaises(KeyFileInUse, second.startService)
+        self.successResultOf(second.stopService())
+        self.assertEqual((self.directory / "key_file.json").read_text(), content)
+        self.assertEqual(len(list(self.directory.glob("twisted_serve-*"))), 1)
+        self.stop(first)
+
+    def test_temporary_directory(self) -> None:
+        """A temporary directory which is not there is named."""
+        self.assertIn("absent", str(self.assertFails(OSError, temp_directory=self.directory / "absent")))
+
+    def test_headers(self) -> None:
+        """A header which cannot be sent is named."""
+        self.assertIn("cors_allowed_origin", str(self.assertFails(ValueError, cors_allowed_origin="\u2603")))
+
+    def test_defect(self) -> None:
+        """A defect after the key file was written does not leave it."""
+        with patch.object(twisted_serve.assembly, "ExpiryChecker", lambda *_args: 1 / 0):
+            self.assertFails(ZeroDivisionError)
+
+
+class LoadingTests(ServiceTestCase):
+    """Tests for start-up models, and for stopping while they are being loaded."""
+
+    def names(self, server: ModelServer) -> list[str]:
+        assert server._parts is not None
+        return [model.name for model, _pool in server._parts.catalogue]
+
+    def test_ready(self) -> None:
+        """It is ready when each model has its workers, or has failed to get them."""
+        self.model("m")
+        self.model("n")
+        self.provider.load_delay = 5
+        server = self.server(load_models="m,absent,n")
+        server.startService()
+        self.assertEqual(self.names(server), ["m", "n"])
+        self.assertNoResult(server.ready)
+        self.provider.workers[0].fail_to_load(self.no_luck())
+        self.assertNoResult(server.ready)
+        self.clock.advance(5)
+        self.successResultOf(server.ready)
+        self.stop(server)
+
+    def no_luck(self) -> Any:
+        from twisted_serve.errors import WorkerFailed
+
+        return WorkerFailed(500, "No luck.")
+
+    def test_all(self) -> None:
+        """With ``all``, every model of the store is loaded."""
+        for name in ("m", "n"):
+            self.model(name)
+        server = self.server(load_models="all")
+        server.startService()
+        self.assertEqual(self.names(server), ["m", "n"])
+        self.stop(server)
+
+    def test_no_store(self) -> None:
+        """A store that is not there is an error in the log; the server serves without models."""
+        server = self.server(load_models="all", model_store=self.directory / "absent")
+        with capturedLogs() as events:
+            server.startService()
+        self.successResultOf(server.ready)
+        self.assertEqual(len([event for event in events if event["log_level"] is LogLevel.critical]), 1)
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+        self.stop(server)
+
+    def test_stop_while_workers_load(self) -> None:
+        """Workers that are still loading are ended, and it is as ready as it will ever be."""
+        self.provider.load_delay = None
+        server = self.server(load_models=self.model("m"))
+        server.startService()
+        self.assertNoResult(server.ready)
+        self.stop(server)
+        self.successResultOf(server.ready)
+
+    def test_stop_while_opening(self) -> None:
+        """What a thread is doing for a model is waited for; nothing it has made stays, and no model comes after it."""
+        names = ",".join((self.archive("m"), self.model("n")))
+        for steps in range(3):
+            self.threads.holding = True
+            server = self.server(load_models=names)
+            server.startService()
+            self.threads.work(steps)
+            started = len(self.provider.workers)
+            stopping = server.stopService()
+            self.threads.work()
+            self.successResultOf(stopping)
+            self.successResultOf(server.ready)
+            self.assertNothingLeft()
+            self.assertEqual(len(self.provider.workers), started)
+
+    def test_stop_while_unpacking(self) -> None:
+        """A thread that unpacks is waited for: it might go on to write where all has been removed."""
+        self.threads.holding = True
+        server = self.server(load_models=self.archive("m"))
+        server.startService()
+        self.threads.work(1)
+        stopping = server.stopService()
+        self.assertNoResult(stopping)
+        self.threads.work(1)
+        self.successResultOf(stopping)
+        self.threads.work()
+        self.assertNothingLeft()
+
+    def test_stop_while_scanning(self) -> None:
+        """The same for the list of all models."""
+        self.model("m")
+        self.threads.holding = True
+        server = self.server(load_models="all")
+        server.startService()
+        stopping = server.stopService()
+        self.assertNoResult(stopping)
+        self.threads.work()
+        self.successResultOf(stopping)
+        self.successResultOf(server.ready)
+        self.assertEqual(self.provider.workers, [])
+        self.assertNothingLeft()
+
+    def test_restart_while_stopping(self) -> None:
+        """A start before the last stop is complete is a life of its own, with its own end of loading."""
+        self.model("m")
+        self.threads.holding = True
+        server = self.server(load_models="all")
+        server.startService()
+        first, stopping = server.ready, server.stopService()
+        server.startService()
+        second = server.ready
+        self.assertNoResult(first)
+        self.threads.work()
+        for fired in (first, stopping, second):
+            self.successResultOf(fired)
+        self.assertEqual(self.names(server), ["m"])
+        self.assertTrue((self.directory / "key_file.json").exists())
+        self.threads.holding = False
+        self.stop(server)
+
+
+class AnnouncementTests(ServiceTestCase):
+    """Tests for what is said at the start."""
+
+    def lines(self, **options: Any) -> list[tuple[LogLevel, str]]:
+        server = self.server(**options)
+        with capturedLogs() as events:
+            server.startService()
+        self.stop(server)
+        return [(event["log_level"], str(formatEvent(event))) for event in events]
+
+    def test_tokens(self) -> None:
+        """With tokens, the predecessor's block with the key file's path, and no key."""
+        texts = [text for _level, text in self.lines()]
+        self.assertEqual(texts.count("######"), 2)
+        self.assertIn(f"Key file located at {self.directory / 'key_file.json'}", texts)
+        self.assertIn("Token Authorization Enabled", texts)
+        self.assertIn("Inference API bind to: http://127.0.0.1:8080", texts)
+
+    def test_no_tokens(self) -> None:
+        """Without tokens a warning for each listener that would have needed them, and none for the metrics."""
+        warnings = [text for level, text in self.lines(disable_token_authorization=True) if level is LogLevel.warn]
+        self.assertEqual(len(warnings), 2)
+
+    def test_no_tokens_on_the_network(self) -> None:
+        """Without tokens, and open to the network, it is louder still."""
+        lines = self.lines(disable_token_authorization=True, inference_address="http://0.0.0.0:8080")
+        loud = [text for level, text in lines if level is LogLevel.critical]
+        self.assertEqual(len(loud), 1)
+        self.assertIn("http://0.0.0.0:8080", loud[0])
+
+    def test_shared_address(self) -> None:
+        """Where all share an address there is one listener, which is announced for each of them."""
+        texts = [
+            text
+            for _level, text in self.lines(inference_address=ONE, management_address=ONE, metrics_address=ONE)
+            if "bind to" in text
+        ]
+        self.assertEqual(len(texts), 3)
+
+
+class SurroundingsTests(SynchronousTestCase):
+    """Tests for what is taken from outside."""
+
+    def test_environment(self) -> None:
+        """Workers see the server's environment, but for what is kept back, and what is nobody's business."""
+        environ = {"PATH": "/bin", "AWS_SECRET": "x", "AWS": "y", "TS_KEYSTORE_PASS": "z"}
+        visible = visible_environment(environ, ServerOptions(blacklist_env_vars="AWS_.*"))
+        self.assertEqual(
+            visible,
+            {"PATH": "/bin", "AWS": "y", "TS_DECODE_INPUT_REQUEST": "true", "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        self.assertIn("AWS_SECRET", visible_environment(environ, ServerOptions()))
+
+    def test_environment_wins(self) -> None:
+        """An operator who wants bytecode written can have it."""
+        visible = visible_environment({"PYTHONDONTWRITEBYTECODE": ""}, ServerOptions())
+        self.assertEqual(visible["PYTHONDONTWRITEBYTECODE"], "")
+
+    def test_gpus(self) -> None:
+        """GPUs are counted as the kernel lists them, up to the configured number."""
+        directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, directory)
+        for gpu in ("0", "1", "2"):
+            (directory / gpu).mkdir()
+        with patch.object(twisted_serve.surroundings, "_NVIDIA", directory):
+            self.assertEqual([count_gpus(limit) for limit in (None, 2, 9, 0)], [3, 2, 3, 0])
+        with patch.object(twisted_serve.surroundings, "_NVIDIA", directory / "absent"):
+            self.assertEqual(count_gpus(None), 0)
+
+    def test_cors(self) -> None:
+        """Only what is configured is sent, word for word."""
+        options = ServerOptions(cors_allowed_origin="https://a.example", cors_allowed_methods="GET, \xe4")
+        self.assertEqual(
+            cors_headers(options),
+            {b"Access-Control-Allow-Origin": b"https://a.example", b"Access-Control-Allow-Methods": b"GET, \xe4"},
+        )
+        self.assertEqual(cors_headers(ServerOptions()), {})
+
+    def test_now(self) -> None:
+        """The time has a zone, which is UTC."""
+        self.assertEqual(utc_now().tzname(), "UTC")
+
+
+class WholeServerTests(SynchronousTestCase):
+    """Tests which need requests."""
+
+    def test_metrics_of_tokens(self) -> None:
+        """The seconds that are left of each key are among the metrics, and follow the time."""
+        server = MemoryServer()
+        self.addCleanup(server.close)
+        server.advance(600)
+        lines = server.request("GET", "/metrics?name[]=ts_token_seconds_left").body.decode().splitlines()
+        for kind in ("management", "inference"):
+            self.assertIn(f'ts_token_seconds_left{{kind="{kind}"}} 3000.0', lines)
+        self.assertFalse([line for line in lines if "API" in line])
+
+    def test_registering_while_it_stops(self) -> None:
+        """Who registers a model while the server stops is answered, and nothing of the model stays."""
+        server = MemoryServer()
+        self.addCleanup(server.close)
+        server.add_model("m", {})
+        server.provider.load_delay = None
+        registering = server.send("POST", "/models?url=m", server.key(TokenKind.MANAGEMENT))
+        stopping = server.server.stopService()
+        self.assertEqual(server.answered(registering).status, 500)
+        server.advance(10)
+        self.successResultOf(stopping)
+        self.assertEqual(list(server.directory.glob("twisted_serve-*")), [])
+
+    def test_failed_start(self) -> None:
+        """A server in memory which cannot start leaves no directory."""
+        before = set(Path(tempfile.gettempdir()).glob("twisted_serve-memory-*"))
+        self.assertRaises(ValueError, MemoryServer, {"cors_allowed_origin": "\u2603"})
+        self.assertEqual(set(Path(tempfile.gettempdir()).glob("twisted_serve-memory-*")), before)
+
+    def test_provider_of_processes(self) -> None:
+        """Unless told otherwise, workers are processes and threads are the reactor's."""
+        directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, directory)
+        reactor: Any = MemoryServeReactor()
+        options = ServerOptions(model_store=directory, token_key_file=directory / "k", temp_directory=directory)
+        server = ModelServer(reactor, options)
+        with patch.object(reactor, "getThreadPool", lambda: None, create=True):
+            server.startService()
+        self.successResultOf(succeed(None))
+        self.successResultOf(server.stopService())
+        self.assertEqual(list(directory.iterdir()), [])
+
+    def test_hurry(self) -> None:
+        """A server that is in a hurry gives up what is being answered; before and after that it does nothing."""
+        memory = MemoryServer(models={"m": {}})
+        self.addCleanup(memory.close)
+        memory.server.hurry()
+        [worker] = memory.provider.workers
+        worker.holding = True
+        connection = memory.connect()
+        connection.send(
+            b"POST /predictions/m HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n"
+            b"Authorization: Bearer " + memory.key(TokenKind.INFERENCE).encode() + b"\r\n\r\nx"
+        )
+        stopped = memory.server.stopService()
+        self.assertNoResult(stopped)
+        self.assertTrue(worker.alive)
+        memory.server.hurry()
+        self.successResultOf(stopped)
+        self.assertFalse(worker.alive)
+        self.assertFalse(connection.open)
+        memory.server.hurry()
+
+    def test_bad_number_for_a_model(self) -> None:
+        """A setting of a model that is no number keeps the server from starting, and says which; no file stays."""
+        for key in ("batchSize", "minWorkers", "maxWorkers", "responseTimeout"):
+            with self.assertRaisesRegex(ValueError, f"models has 'x' for {key}.*version 1.0 of model m"):
+                MemoryServer({"models": {"m": {"1.0": {key: "x"}}}})
+
+    def test_defect_in_one_model(self) -> None:
+        """A defect which one start-up model meets is logged; those after it are loaded, and the server is ready."""
+        real = ModelStore.open
+
+        async def broken(store: ModelStore, url: str) -> ModelArchive:
+            if url == "bad":
+                raise ZeroDivisionError
+            return await real(store, url)
+
+        with patch.object(ModelStore, "open", broken):
+            memory = MemoryServer(models={"bad": {}, "good": {}})
+        self.addCleanup(memory.close)
+        self.successResultOf(memory.server.ready)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        answer = memory.request("POST", "/predictions/good", memory.key(TokenKind.INFERENCE), body=b"x")
+        self.assertEqual(answer.body, b"x")

@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Who may do what: every route, with every kind of key and of no key, against the whole server in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from twisted_serve.auth.journal import LINES_PER_PERIOD, PERIOD
+from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.testing.server import MemoryServer, Role
+
+MANAGEMENT, INFERENCE, API = TokenKind.MANAGEMENT, TokenKind.INFERENCE, TokenKind.API
+
+# Every guarded route: listener, method, path, and the status with the right key.
+ROUTES = (
+    (Role.INFERENCE, "GET", "/ping", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/ping/more", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/predictions/m", INFERENCE, 200),
+    (Role.INFERENCE, "PUT", "/predictions/m/1.0", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/predictions/m/1.0/v1/chat", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/predictions", INFERENCE, 404),
+    (Role.INFERENCE, "GET", "/", INFERENCE, 405),
+    (Role.INFERENCE, "GET", "/nowhere", INFERENCE, 404),
+    (Role.INFERENCE, "GET", "/models", INFERENCE, 404),
+    (Role.INFERENCE, "GET", "/token?type=management", INFERENCE, 404),
+    (Role.INFERENCE, "GET", "/metrics", INFERENCE, 404),
+    (Role.INFERENCE, "GET", "/livez/more", INFERENCE, 404),
+    (Role.MANAGEMENT, "GET", "/models", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "GET", "/models/m", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "GET", "/models/m/1.0", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "GET", "/models/m/all", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "PUT", "/models/m?min_worker=1", MANAGEMENT, 202),
+    (Role.MANAGEMENT, "PUT", "/models/m/1.0?min_worker=1", MANAGEMENT, 202),
+    (Role.MANAGEMENT, "PUT", "/models/m/1.0/set-default", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "POST", "/models?url=m", MANAGEMENT, 409),
+    (Role.MANAGEMENT, "DELETE", "/models/absent", MANAGEMENT, 404),
+    (Role.MANAGEMENT, "GET", "/nowhere", MANAGEMENT, 404),
+    (Role.MANAGEMENT, "GET", "/ping", MANAGEMENT, 404),
+    (Role.MANAGEMENT, "GET", "/token/more", MANAGEMENT, 404),
+    (Role.MANAGEMENT, "GET", "/models/token", MANAGEMENT, 404),
+    (Role.MANAGEMENT, "GET", "/models/tokenizer", MANAGEMENT, 404),
+    (Role.MANAGEMENT, "GET", "/models?x=/token&type=management", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "POST", "/models?url=http://h/token.mar", MANAGEMENT, 404),
+    (Role.MANAGEMENT, "GET", "/token?type=inference", API, 200),
+    (Role.MANAGEMENT, "POST", "/token?type=management", API, 200),
+    (Role.MANAGEMENT, "GET", "/token/?type=management", API, 200),
+    (Role.MANAGEMENT, "DELETE", "/token?type=management", API, 405),
+    (Role.MANAGEMENT, "GET", "/token?type=API", API, 400),
+)
+
+# Every open door.
+OPEN = (
+    *((role, "GET", path, 200) for role in Role for path in ("/livez", "/readyz", "/api-description")),
+    *((role, "OPTIONS", "/", 200) for role in Role),
+    (Role.METRICS, "GET", "/metrics", 200),
+    (Role.METRICS, "GET", "/nowhere", 404),
+)
+
+# Ways to write a path for which some server or proxy has a meaning of its own.
+TRICKS = (
+    "//token?type=management",
+    "/./token?type=management",
+    "/models/../token?type=management",
+    "/%2e%2e/token?type=management",
+    "/models%2F..%2Ftoken?type=management",
+    "/TOKEN?type=management",
+    "/Token?type=management",
+    "/token;x=1?type=management",
+    "/token%00?type=management",
+    "/token%20?type=management",
+    "/%2ftoken?type=management",
+    "/livez/../models",
+    "/livez%2F..%2Fmodels",
+    "/livez;/models",
+    "/LIVEZ",
+    "/livez//x",
+    "/readyz%00",
+    "/api-description/../models",
+    "/%252e%252e/livez",
+    "/\\livez",
+    "/metrics",
+    "/models#/livez",
+    "*",
+    "livez",
+    "/ping",
+    "/PING",
+)
+
+
+def bad_keys(server: MemoryServer, right: TokenKind) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Go through the ways of not having the right key."""
+    key = server.key(right)
+    yield "none", {}
+    yield "empty header", {"Authorization": [""]}
+    yield "empty token", {"Authorization": ["Bearer "]}
+    yield "no scheme", {"Authorization": [key]}
+    yield "wrong scheme", {"Authorization": [f"Basic {key}"]}
+    yield "glued", {"Authorization": [f"Bearer{key}"]}
+    yield "something after", {"Authorization": [f"Bearer {key} x"]}
+    yield "something before", {"Authorization": [f"x Bearer {key}"]}
+    yield "random", {"Authorization": ["Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]}
+    yield "cut", {"Authorization": [f"Bearer {key[:-1]}"]}
+    yield "longer", {"Authorization": [f"Bearer {key}A"]}
+    yield "very long", {"Authorization": ["Bearer " + "A" * 5000]}
+    yield "two headers, right first", {"Authorization": [f"Bearer {key}", "Bearer x"]}
+    yield "two headers, right last", {"Authorization": ["Bearer x", f"Bearer {key}"]}
+    yield "two right headers", {"Authorization": [f"Bearer {key}", f"Bearer {key}"]}
+    yield "in another header", {"X-Authorization": [f"Bearer {key}"]}
+    yield "as a cookie", {"Cookie": [f"Authorization=Bearer {key}"]}
+    for other in TokenKind:
+        if other is not right:
+            yield f"the {other.value} key", {"Authorization": [f"Bearer {server.key(other)}"]}
+
+
+class MatrixTests(SynchronousTestCase):
+    """Tests for every route with every kind of key."""
+
+    def setUp(self) -> None:
+        self.server = MemoryServer(models={"m": {}})
+        self.addCleanup(self.server.close)
+
+    def assertRefused(self, answer: Any, kind: TokenKind, what: object) -> None:
+        word = "Authentication" if kind is API else "Authorization"
+        self.assertEqual(answer.status, 400, what)
+        self.assertEqual(
+            answer.json,
+            {
+                "code": 400,
+                "type": "InvalidKeyException",
+                "message": f"Token {word} failed. Token either incorrect, expired, or not provided correctly",
+            },
+            what,
+        )
+        self.assertTrue(answer.headers["www-authenticate"].startswith("Bearer"), what)
+
+    def test_right_key(self) -> None:
+        """With its own key, each route does what it is for."""
+        for role, method, path, kind, status in ROUTES:
+            answer = self.server.request(method, path, self.server.key(kind), body=b"x", role=role)
+            self.assertEqual(answer.status, status, (method, path, answer))
+            self.assertNotIn(b"InvalidKeyException", answer.body, (method, path))
+
+    def test_scheme_in_any_case(self) -> None:
+        """The scheme is compared without regard to case, and any number of blanks may follow it."""
+        for scheme in ("Bearer ", "bearer ", "BEARER ", "Bearer   "):
+            headers = {"Authorization": scheme + self.server.key(INFERENCE)}
+            self.assertEqual(self.server.request("GET", "/ping", headers=headers).status, 200)
+
+    def test_wrong_keys(self) -> None:
+        """Without its own key no route does anything, and all say the same."""
+        for role, method, path, kind, _status in ROUTES:
+            for what, headers in bad_keys(self.server, kind):
+                for body in (b"", b"x" * 10):
+                    keys = self.server.keys
+                    answer = self.server.request(method, path, headers=headers, body=body, role=role)
+                    self.assertRefused(answer, kind, (what, method, path))
+                    self.assertEqual(self.server.keys, keys)
+
+    def test_expired_keys(self) -> None:
+        """An expired key is like none; the API key does not expire and puts things right."""
+        self.server.advance(timedelta(minutes=60).total_seconds())
+        for role, method, path, kind, _status in ROUTES:
+            if kind is not API:
+                answer = self.server.request(method, path, self.server.key(kind), role=role)
+                self.assertRefused(answer, kind, (method, path))
+        self.server.request("GET", "/token?type=inference", self.server.key(API))
+        self.assertEqual(self.server.request("GET", "/ping", self.server.key(INFERENCE)).status, 200)
+
+    def test_open_doors(self) -> None:
+        """What is open needs no key, and minds none that is wrong."""
+        for role, method, path, status in OPEN:
+            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": ["a", "b"]}):
+                answer = self.server.request(method, path, headers=headers, role=role)
+                self.assertEqual(answer.status, status, (method, path, answer))
+
+    def test_only_these_methods_of_the_root_are_open(self) -> None:
+        """Of the root only its description is open."""
+        for role in (Role.INFERENCE, Role.MANAGEMENT):
+            for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
+                self.assertEqual(self.server.request(method, "/", role=role).status, 400)
+
+    def test_path_tricks_without_a_key(self) -> None:
+        """No way of writing a path opens what it needs a key for."""
+        for role in (Role.INFERENCE, Role.MANAGEMENT):
+            for path in (*TRICKS, *(f"http://h{path}" for path in TRICKS)):
+                for headers in ((), ("Content-Length: 3",), ("Transfer-Encoding: chunked",)):
+                    connection = self.server.connect(role)
+                    self.assertEqual(connection.get(path, *headers), 400, (role, path, headers))
+                    self.assertIn(b"InvalidKeyException", connection.received, (role, path, headers))
+
+    def test_path_tricks_do_not_rotate(self) -> None:
+        """No way of writing the path of the token API but its own replaces a key."""
+        keys = self.server.keys
+        for kind in TokenKind:
+            for path in TRICKS:
+                connection = self.server.connect(Role.MANAGEMENT)
+                connection.get(path, f"Authorization: Bearer {self.server.key(kind)}")
+                self.assertEqual(self.server.keys, keys, path)
+
+    @given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#?"), max_size=30))
+    @example("/livez")
+    @example("/token")
+    @example("/readyz/")
+    def test_any_path(self, path: str) -> None:
+        """Without a key any path but the open ones is refused, known or not."""
+        pieces = [piece for piece in path.split("/") if piece]
+        answer = self.server.request("GET", "/" + path.lstrip("/"), role=Role.MANAGEMENT)
+        if pieces not in (["livez"], ["readyz"], ["api-description"]):
+            self.assertEqual(answer.status, 400)
+            self.assertEqual(answer.json["type"], "InvalidKeyException")
+
+
+class SharedListenerTests(SynchronousTestCase):
+    """Tests for listeners which share an address."""
+
+    def server(self, **options: Any) -> MemoryServer:
+        server = MemoryServer(options, models={"m": {}})
+        self.addCleanup(server.close)
+        return server
+
+    def test_all_on_one(self) -> None:
+        """On one address for everything, each path needs its own key, and the metrics none."""
+        one = "http://127.0.0.1:8080"
+        server = self.server(inference_address=one, management_address=one, metrics_address=one)
+        self.assertEqual(len(server.clock.tcpServers), 1)
+        for method, path, kind, status in (
+            ("GET", "/ping", INFERENCE, 200),
+            ("POST", "/predictions/m/1.0", INFERENCE, 200),
+            ("GET", "/models/m/1.0", MANAGEMENT, 200),
+            ("GET", "/models/m/all", MANAGEMENT, 200),
+            ("PUT", "/models/m/1.0/set-default", MANAGEMENT, 200),
+            ("POST", "/models/m/invoke", INFERENCE, 404),
+            ("GET", "/v1/models/m", MANAGEMENT, 404),
+            ("GET", "/v1/models/m:predict", INFERENCE, 404),
+            ("GET", "/workflows", MANAGEMENT, 404),
+            ("GET", "/nowhere", INFERENCE, 404),
+            ("GET", "/token?type=inference", API, 200),
+        ):
+            for presented in TokenKind:
+                expected = status if presented is kind else 400
+                answer = server.request(method, path, server.key(presented), role=Role.INFERENCE)
+                self.assertEqual(answer.status, expected, (method, path, presented))
+        self.assertEqual(server.request("GET", "/metrics", role=Role.INFERENCE).status, 200)
+
+    def test_metrics_behind_a_key(self) -> None:
+        """Where inference and management share an address which is not the metrics', its metrics need a key."""
+        one = "http://127.0.0.1:8080"
+        server = self.server(inference_address=one, management_address=one)
+        self.assertEqual(server.request("GET", "/metrics", role=Role.INFERENCE).status, 400)
+        self.assertEqual(server.request("GET", "/metrics", server.key(MANAGEMENT), role=Role.INFERENCE).status, 200)
+        self.assertEqual(server.request("GET", "/metrics", role=Role.METRICS).status, 200)
+
+    def test_no_metrics(self) -> None:
+        """With the metrics API off there is no listener for it, and nobody else serves it."""
+        server = self.server(enable_metrics_api=False)
+        self.assertEqual(len(server.clock.tcpServers), 2)
+        self.assertEqual(server.request("GET", "/metrics", server.key(INFERENCE), role=Role.INFERENCE).status, 404)
+
+
+class OptionTests(SynchronousTestCase):
+    """Tests for what operators can choose."""
+
+    def server(self, **options: Any) -> MemoryServer:
+        server = MemoryServer(options, models={"m": {}})
+        self.addCleanup(server.close)
+        return server
+
+    def test_exempt_ping(self) -> None:
+        """``token_exempt_ping`` opens ``/ping``, exactly that, and nothing else."""
+        server = self.server(token_exempt_ping=True)
+        self.assertEqual(server.request("GET", "/ping").status, 200)
+        self.assertEqual(server.request("GET", "/ping", "wrong").status, 200)
+        described = server.request("OPTIONS", "/", role=Role.INFERENCE).json["paths"]
+        self.assertNotIn("security", described["/ping"]["get"])
+        self.assertIn("security", described["/predictions/{model_name}"]["post"])
+        for path in ("/ping/x", "/pingx", "/PING", "/predictions/m", "/ping/../predictions/m"):
+            self.assertEqual(server.request("POST", path).status, 400, path)
+        self.assertEqual(server.request("GET", "/ping", role=Role.MANAGEMENT).status, 400)
+
+    def test_401(self) -> None:
+        """``token_refusal_status=401`` answers as RFC 6750 has it."""
+        server = self.server(token_refusal_status=401)
+        missing = server.request("GET", "/ping")
+        self.assertEqual((missing.status, missing.json["code"]), (401, 401))
+        self.assertEqual(missing.headers["www-authenticate"], 'Bearer realm="twisted_serve"')
+        wrong = server.request("POST", "/models", "wrong", body=b"{}")
+        self.assertEqual(wrong.status, 401)
+        self.assertEqual(wrong.headers["www-authenticate"], 'Bearer realm="twisted_serve", error="invalid_token"')
+
+    def test_disabled(self) -> None:
+        """Without token authorization everything answers, there is no key file, and no ``/token``."""
+        server = self.server(disable_token_authorization=True)
+        self.assertFalse(server.key_file.exists())
+        self.assertEqual(server.request("GET", "/ping").status, 200)
+        self.assertEqual(server.request("POST", "/predictions/m", body=b"x").body, b"x")
+        self.assertEqual(server.request("GET", "/models").status, 200)
+        answer = server.request("GET", "/token?type=management")
+        self.assertEqual((answer.status, answer.json["type"]), (404, "ResourceNotFoundException"))
+
+    def test_cors(self) -> None:
+        """The configured CORS headers are on every answer, refusals included."""
+        server = self.server(cors_allowed_origin="https://a.example", cors_allowed_methods="GET, POST")
+        for answer in (
+            server.request("GET", "/ping"),
+            server.request("POST", "/ping", body=b"early"),
+            server.request("GET", "/livez"),
+            server.request("POST", "/predictions/m", server.key(INFERENCE), body=b"x"),
+        ):
+            self.assertEqual(answer.headers["access-control-allow-origin"], "https://a.example")
+            self.assertEqual(answer.headers["access-control-allow-methods"], "GET, POST")
+            self.assertNotIn("access-control-allow-headers", answer.headers)
+
+    def test_handlers_do_not_see_keys(self) -> None:
+        """A handler sees the client's headers but not its key; with tokens off, it sees all of them."""
+        server = self.server()
+        server.request("POST", "/predictions/m", server.key(INFERENCE), {"X-Mine": "1"}, b"x")
+        [[job]] = server.provider.workers[0].batches
+        self.assertEqual(job.headers.get("X-Mine"), "1")
+        self.assertNotIn(server.key(INFERENCE), str(job))
+        server = self.server(disable_token_authorization=True)
+        server.request("POST", "/predictions/m", headers={"Authorization": "Basic mine"}, body=b"x")
+        [[job]] = server.provider.workers[0].batches
+        self.assertEqual({k.lower(): v for k, v in job.headers.items()}["authorization"], "Basic mine")
+
+
+class JournalTests(SynchronousTestCase):
+    """Tests for what is written down and counted."""
+
+    def setUp(self) -> None:
+        self.server = MemoryServer(models={"m": {}})
+        self.addCleanup(self.server.close)
+        self.lines: list[str] = []
+
+        @implementer(ILogObserver)
+        def observe(event: Any) -> None:
+            self.lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+    def metric(self, sample: str) -> float:
+        text = self.server.request("GET", "/metrics").body.decode()
+        for line in text.splitlines():
+            if line.startswith(sample + " "):
+                return float(line.split()[-1])
+        return 0.0
+
+    def matching(self, *words: str) -> list[str]:
+        return [line for line in self.lines if all(word in line for word in words)]
+
+    def test_refused_management_call(self) -> None:
+        """A refused management call has an audit line with the public id of the key that was presented."""
+        token = self.server.keys.inference
+        self.server.request("DELETE", "/models/m", token.secret)
+        [line] = self.matching("AUDIT")
+        for word in ("DELETE", "/models/m", "wrong kind", token.public_id):
+            self.assertIn(word, line)
+        self.assertEqual(self.metric('ts_token_refused_total{kind="management",reason="wrong_kind"}'), 1)
+
+    def test_rotation(self) -> None:
+        """A rotation has an audit line with both public ids, and is counted."""
+        old = self.server.keys.inference
+        self.server.request("POST", "/token?type=inference", self.server.key(API))
+        [line] = self.matching("AUDIT")
+        self.assertIn(old.public_id, line)
+        self.assertIn(self.server.keys.inference.public_id, line)
+        self.assertEqual(self.metric('ts_token_rotations_total{kind="inference"}'), 1)
+
+    def test_no_key_in_any_line(self) -> None:
+        """No line of the log holds a key, old or new, however requests present it."""
+        secrets = {token.secret for token in self.server.keys}
+        for kind in TokenKind:
+            self.server.request("GET", "/models", self.server.key(kind))
+            self.server.request("GET", "/ping", self.server.key(kind))
+            self.server.request("POST", "/token?type=management", self.server.key(kind))
+        secrets |= {token.secret for token in self.server.keys}
+        self.server.advance(3 * 3600)
+        self.assertGreater(len(self.lines), 10)
+        for secret in secrets:
+            self.assertEqual(self.matching(secret), [])
+
+    def test_bounded_lines(self) -> None:
+        """Somebody who guesses fills the counter, not the log; the rest is summed up; a right key still opens."""
+        for _ in range(200):
+            self.server.request("GET", "/ping", "guess")
+        self.assertEqual(len(self.matching("Refused")), LINES_PER_PERIOD)
+        self.assertEqual(self.metric('ts_token_refused_total{kind="inference",reason="unknown"}'), 200)
+        self.assertEqual(self.server.request("GET", "/ping", self.server.key(INFERENCE)).status, 200)
+        self.server.advance(PERIOD)
+        self.server.request("GET", "/ping", "guess")
+        self.assertEqual(len(self.matching("Refused")), LINES_PER_PERIOD + 1)
+        self.assertEqual(len(self.matching(str(200 - LINES_PER_PERIOD), "more requests")), 1)
+
+    def test_expiry_is_said(self) -> None:
+        """The log warns before a key expires and says so when it has, once each; the gauge tells the seconds."""
+        self.assertEqual(self.metric('ts_token_seconds_left{kind="inference"}'), 3600)
+        for _ in range(60):
+            self.server.advance(60)
+        self.assertEqual(len(self.matching("inference", "expires in 300 s")), 1)
+        self.assertEqual(len(self.matching("inference token", "has expired")), 1)
+        self.assertEqual(len(self.matching("management token", "has expired")), 1)
+        self.assertEqual(self.metric('ts_token_seconds_left{kind="inference"}'), 0)

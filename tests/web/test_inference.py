@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The inference routes, against the whole server in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.errors import WorkerFailed
+from twisted_serve.testing.fakes import FakeWorker
+from twisted_serve.testing.server import Answer, MemoryConnection, MemoryServer, NoAnswerYet
+from twisted_serve.wire.messages import Item, Job, Part
+
+
+class InferenceTestCase(SynchronousTestCase):
+    """A server whose workers say what the test wants."""
+
+    options: dict[str, Any] = {}
+
+    def setUp(self) -> None:
+        self.jobs: list[Job] = []
+        self.error: Exception | None = None
+        self.server = MemoryServer(self.options, respond=self.respond, models={"m": {}})
+        self.addCleanup(self.server.close)
+        self.item: tuple[int, str, dict[str, str], bytes] = (200, "", {}, b"answer")
+
+    def respond(self, jobs: list[Job]) -> list[Item] | Exception:
+        self.jobs += jobs
+        if self.error is not None:
+            return self.error
+        return [Item(job.request_id, *self.item) for job in jobs]
+
+    def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.server.request(method, path, self.server.key(TokenKind.INFERENCE), named, body)
+
+
+class PredictionTests(InferenceTestCase):
+    """Tests for ``/predictions``."""
+
+    def test_answer(self) -> None:
+        """The answer is the handler's body with the headers of every answer, and no content type of ours."""
+        answer = self.request("POST", "/predictions/m", b"x", Content_Type="application/octet-stream")
+        self.assertEqual((answer.status, answer.body), (200, b"answer"))
+        UUID(answer.headers["x-request-id"])
+        self.assertEqual(answer.headers["x-request-id"], self.jobs[0].request_id)
+        self.assertEqual(answer.headers["pragma"], "no-cache")
+        self.assertEqual(answer.headers["cache-control"], "no-cache; no-store, must-revalidate, private")
+        self.assertEqual(answer.headers["expires"], "Thu, 01 Jan 1970 00:00:00 UTC")
+        self.assertNotIn("content-type", answer.headers)
+        self.assertNotIn("server", answer.headers)
+
+    def test_any_method(self) -> None:
+        """Any method predicts."""
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "REPORT"):
+            self.assertEqual(self.request(method, "/predictions/m", b"x").body, b"answer", method)
+
+    def test_inputs(self) -> None:
+        """A body is the input ``body``, a form its fields; query parameters are no inputs."""
+        self.request("POST", "/predictions/m?q=1", b'{"a": 1}', Content_Type="application/json; charset=utf-8")
+        self.request("POST", "/predictions/m", b"a=1&b=%ff+", Content_Type="application/x-www-form-urlencoded")
+        self.request("POST", "/predictions/m")
+        self.assertEqual(
+            [job.parts for job in self.jobs],
+            [
+                [Part("body", "application/json", b'{"a": 1}')],
+                [Part("a", "", b"1", decode=False), Part("b", "", b"\xff ", decode=False)],
+                [Part("body", "", b"")],
+            ],
+        )
+
+    def test_headers(self) -> None:
+        """A handler sees headers as they were spelled, and what the server says of the path."""
+        connection = self.server.connect()
+        head = "GET /predictions/m/1.0/v1/chat%20x HTTP/1.1\r\nHost: h\r\nX-cUSTOM: a\r\nX-cUSTOM: b\r\n"
+        key = self.server.key(TokenKind.INFERENCE)
+        connection.send(
+            f"{head}URL_Path: lie\r\nDescribe: True\r\nexplain: True\r\nauthorization: Bearer {key}\r\n\r\n".encode()
+        )
+        self.assertEqual(
+            self.jobs[0].headers, {"Host": "h", "X-cUSTOM": "b", "url_path": "v1/chat x", "explain": "False"}
+        )
+
+    def test_handlers_choice(self) -> None:
+        """A handler chooses status, phrase, headers and content type, but not what the server answers for."""
+        self.item = (
+            599,
+            "My Phrase",
+            {
+                "dummy": "1",
+                "content-type": "text/plain",
+                "Content-Length": "1",
+                "Transfer-Encoding": "chunked",
+                "X-Request-Id": "mine",
+                "Connection": "upgrade",
+            },
+            b"text",
+        )
+        connection = self.server.connect()
+        connection.get("/predictions/m", f"Authorization: Bearer {self.server.key(TokenKind.INFERENCE)}")
+        head, _, body = connection.received.partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 599 My Phrase\r\n"), head)
+        self.assertEqual(body, b"text")
+        lines = [line.lower() for line in head.split(b"\r\n")]
+        self.assertIn(b"dummy: 1", lines)
+        self.assertIn(b"content-type: text/plain", lines)
+        self.assertEqual([line for line in lines if line.startswith(b"content-length")], [b"content-length: 4"])
+        self.assertEqual([line for line in lines if line.startswith(b"connection")], [b"connection: close"])
+        self.assertFalse([line for line in lines if line.startswith(b"transfer-encoding")])
+        self.assertNotIn(b"x-request-id: mine", lines)
+
+    def test_no_content(self) -> None:
+        """A status which has no body is answered without one, and the connection goes on."""
+        self.item = (204, "", {}, b"not to be sent")
+        connection = self.server.connect()
+        head = "Authorization: Bearer " + self.server.key(TokenKind.INFERENCE)
+        for _ in range(2):
+            self.assertEqual(connection.get("/predictions/m", head), 204)
+        self.assertNotIn(b"not to be sent", connection.received)
+        self.assertNotIn(b"ontent-", connection.received)
+        self.assertTrue(connection.open)
+
+    def test_unknown(self) -> None:
+        """An unknown model or version is 404, in the predecessor's words."""
+        answer = self.request("POST", "/predictions/absent")
+        self.assertEqual(
+            answer.json, {"code": 404, "type": "ModelNotFoundException", "message": "Model not found: absent"}
+        )
+        answer = self.request("GET", "/predictions/m/1.3.1")
+        self.assertEqual(answer.json["type"], "ModelVersionNotFoundException")
+        self.assertEqual(answer.json["message"], "Model version: 1.3.1 does not exist for model: m")
+
+    def test_handler_error(self) -> None:
+        """A handler's error is the client's, with its code."""
+        self.error = WorkerFailed(503, "Prediction failed")
+        answer = self.request("POST", "/predictions/m", b"x")
+        self.assertEqual(answer.status, 503)
+        self.assertEqual(answer.json, {"code": 503, "type": "InternalServerException", "message": "Prediction failed"})
+
+    def test_killed_worker(self) -> None:
+        """The request of a worker that dies is answered, and the worker is replaced."""
+        [worker] = self.server.provider.workers
+        worker.holding = True
+        waiting = self.server.send("POST", "/predictions/m", self.server.key(TokenKind.INFERENCE), body=b"x")
+        with self.assertRaises(NoAnswerYet):
+            self.server.answered(self.server.send("POST", "/predictions/m", self.server.key(TokenKind.INFERENCE)))
+        worker.kill()
+        answer = self.server.answered(waiting)
+        self.assertEqual((answer.status, answer.json["message"]), (500, "Worker died."))
+        self.server.advance(1)
+        self.assertEqual(self.request("POST", "/predictions/m", b"x").body, b"answer")
+
+    def test_no_workers(self) -> None:
+        """A model without workers answers 503 at once, in the predecessor's words."""
+        self.server.request("PUT", "/models/m?min_worker=0", self.server.key(TokenKind.MANAGEMENT))
+        answer = self.request("POST", "/predictions/m", b"x")
+        self.assertEqual((answer.status, answer.json["type"]), (503, "ServiceUnavailableException"))
+        self.assertTrue(
+            answer.json["message"].startswith('Model "m" has no worker to serve inference request.'), answer.json
+        )
+
+    def test_bad_form(self) -> None:
+        """A form that cannot be read is 400 and says why; no worker sees it."""
+        for content_type, body in (
+            ("multipart/form-data; boundary=x", b"nonsense"),
+            ("multipart/form-data; boundary=", b"--x--"),
+            ("application/x-www-form-urlencoded", b"a=1&" * 2000),
+        ):
+            answer = self.request("POST", "/predictions/m", body, Content_Type=content_type)
+            self.assertEqual((answer.status, answer.json["type"]), (400, "BadRequestException"), content_type)
+        self.assertEqual(self.jobs, [])
+
+    def held(self, version: str, more: str = "") -> tuple[MemoryConnection, FakeWorker, Job]:
+        """Have a worker hold a request, and return the client's connection, the worker and the job."""
+        [worker] = self.server.provider.workers
+        worker.holding = True
+        connection = self.server.connect()
+        key = self.server.key(TokenKind.INFERENCE)
+        connection.send(
+            f"GET /predictions/m {version}\r\nHost: h\r\n{more}Authorization: Bearer {key}\r\n\r\n".encode()
+        )
+        [[job]] = worker.batches
+        return connection, worker, job
+
+    def test_stream(self) -> None:
+        """Intermediate answers go out one by one, each as a chunk, before the last is there."""
+        connection, worker, job = self.held("HTTP/1.1")
+        worker.chunk(Item(job.request_id, 200, "", {"content-type": "text/plain"}, b"one "))
+        self.assertIn(b"transfer-encoding: chunked", connection.received.lower())
+        self.assertTrue(connection.received.endswith(b"4\r\none \r\n"), connection.received)
+        worker.chunk(Item(job.request_id, 500, "ignored", {"x": "ignored"}, b"two "))
+        worker.chunk(Item(job.request_id, 200, "", {}, b""))
+        worker.answer([Item(job.request_id, 200, "", {}, b"three")])
+        self.assertTrue(connection.received.endswith(b"4\r\ntwo \r\n5\r\nthree\r\n0\r\n\r\n"), connection.received)
+        self.assertEqual(connection.received.count(b"HTTP/1.1"), 1)
+        self.assertTrue(connection.open)
+
+    def test_broken_stream(self) -> None:
+        """A stream whose worker dies is broken off, not ended as if it were whole."""
+        connection, worker, job = self.held("HTTP/1.1")
+        worker.chunk(Item(job.request_id, 200, "", {}, b"one "))
+        worker.kill()
+        self.assertTrue(connection.received.endswith(b"one \r\n"), connection.received)
+        self.assertFalse(connection.open)
+
+    def test_stream_to_http_1_0(self) -> None:
+        """A client which knows no chunks gets the bare bytes, and the end of the connection as their end."""
+        connection, worker, job = self.held("HTTP/1.0", "Connection: keep-alive\r\n")
+        worker.chunk(Item(job.request_id, 200, "", {}, b"one "))
+        worker.answer([Item(job.request_id, 200, "", {}, b"two")])
+        self.assertNotIn(b"chunked", connection.received)
+        self.assertIn(b"\r\nConnection: close\r\n", connection.received)
+        self.assertTrue(connection.received.endswith(b"\r\n\r\none two"), connection.received)
+        self.assertFalse(connection.open)
+
+
+class SmallLimitsTests(InferenceTestCase):
+    """Tests for full queues."""
+
+    options = {"job_queue_size": 2}
+
+    def test_full_queue(self) -> None:
+        """When the queue is full, the next request is refused at once, and told when to come back."""
+        [worker] = self.server.provider.workers
+        worker.holding = True
+        key = self.server.key(TokenKind.INFERENCE)
+        waiting = [self.server.send("POST", "/predictions/m", key, body=b"%d" % i) for i in range(3)]
+        answer = self.request("POST", "/predictions/m", b"x")
+        self.assertEqual((answer.status, answer.json["type"]), (503, "ServiceUnavailableException"))
+        self.assertEqual(answer.headers["retry-after"], "1")
+        self.assertIn("full", answer.json["message"])
+        for one in waiting:
+            worker.answer()
+            self.assertEqual(self.server.answered(one).body, b"answer")
+
+
+class HealthTests(InferenceTestCase):
+    """Tests for ``/ping`` and the probes."""
+
+    options = {"load_models": "m"}
+
+    def test_healthy(self) -> None:
+        """A server whose model has its worker is healthy and ready."""
+        answer = self.request("GET", "/ping")
+        self.assertEqual((answer.status, answer.json), (200, {"status": "Healthy"}))
+        self.assertEqual(self.server.request("GET", "/readyz").status, 200)
+
+    def test_dead_worker(self) -> None:
+        """When the worker is gone the server is not ready at once, and unhealthy when it does not come back."""
+        self.server.provider.load_error = WorkerFailed(500, "broken")
+        [worker] = self.server.provider.workers
+        worker.kill()
+        self.assertEqual(self.server.request("GET", "/readyz").status, 503)
+        self.assertEqual(self.server.request("GET", "/livez").status, 200)
+        self.assertEqual(self.request("GET", "/ping").status, 200)
+        for _ in range(400):
+            self.server.advance(1)
+        answer = self.request("GET", "/ping")
+        self.assertEqual((answer.status, answer.json), (500, {"status": "Unhealthy"}))
+
+    def test_probes_tell_nothing(self) -> None:
+        """A probe's answer is yes or no, and nothing of models or versions."""
+        for path in ("/livez", "/readyz"):
+            self.assertLess(len(self.server.request("GET", path).body), 40)
+
+
+class StartTests(SynchronousTestCase):
+    """Tests for the start of a server."""
+
+    def test_ready_when_loaded(self) -> None:
+        """A server is ready when its start-up models are loaded, and not before."""
+        with MemoryServer({"load_models": None}, models={}) as server:
+            server.add_model("slow", {})
+            self.assertEqual(server.request("GET", "/readyz").status, 200)
+        server = MemoryServer(models={"m": {}, "n": {}})
+        self.addCleanup(server.close)
+        self.successResultOf(server.server.ready)
+        self.assertEqual(len(server.provider.workers), 2)
+
+    def test_broken_model(self) -> None:
+        """A start-up model that cannot be registered is logged; the others are served."""
+        server = MemoryServer({"load_models": "m,absent.mar,../x"}, models={"m": {}})
+        self.addCleanup(server.close)
+        self.successResultOf(server.server.ready)
+        answer = server.request("POST", "/predictions/m", server.key(TokenKind.INFERENCE), body=b"x")
+        self.assertEqual(answer.body, b"x")
+        self.assertEqual(server.request("GET", "/readyz").status, 200)
+
+    def test_all(self) -> None:
+        """``load_models=all`` loads what is in the model store."""
+        server = MemoryServer({"load_models": "all"}, models={"m": {}, "n": {}})
+        self.addCleanup(server.close)
+        listed = server.request("GET", "/models", server.key(TokenKind.MANAGEMENT)).json["models"]
+        self.assertEqual([model["modelName"] for model in listed], ["m", "n"])

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for `twisted_serve.workers.backoff`."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis.strategies import integers
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.workers.backoff import retry_delay
+
+
+class RetryDelayTests(SynchronousTestCase):
+    """How long a worker that failed is left alone."""
+
+    def test_table(self) -> None:
+        """The delays are the predecessor's; the last repeats."""
+        self.assertEqual([1, 1, 2, 3, 5, 8], [retry_delay(attempt) for attempt in range(6)])
+        self.assertEqual([987, 1597, 1597], [retry_delay(attempt) for attempt in (15, 16, 1000)])
+
+    @given(integers(0, 10_000))
+    def test_never_shorter(self, attempt: int) -> None:
+        """No restart comes sooner than the one before."""
+        self.assertLessEqual(retry_delay(attempt), retry_delay(attempt + 1))

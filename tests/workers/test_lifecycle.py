@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for `twisted_serve.workers.lifecycle`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from automat import NoTransition
+from hypothesis import given
+from hypothesis.strategies import lists, sampled_from
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.errors import WorkerFailed
+from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
+from twisted_serve.testing.fakes import FakeProvider, FakeWorker
+from twisted_serve.workers.lifecycle import Slot
+from twisted_serve.workers.status import (
+    BackingOff,
+    Draining,
+    Failing,
+    GivenUp,
+    Idle,
+    Ready,
+    Starting,
+    Stopped,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+SPEC = WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+
+
+class Owner:
+    """Notes what it is told about a slot."""
+
+    def __init__(self) -> None:
+        self.ready: list[IWorker] = []
+        self.path: list[str] = []
+
+    def slot_ready(self, slot: Slot, worker: IWorker) -> None:
+        """See `SlotOwner`."""
+        self.ready.append(worker)
+
+    def slot_unready(self, slot: Slot, worker: IWorker) -> None:
+        """See `SlotOwner`."""
+        self.ready.remove(worker)
+
+    def slot_changed(self, slot: Slot) -> None:
+        """See `SlotOwner`."""
+        self.path.append(type(slot.status).__name__)
+
+
+class Life:
+    """A slot, its owner, its clock, and where its workers come from."""
+
+    def __init__(self, window: float = 300.0) -> None:
+        self.clock = Clock()
+        self.provider = FakeProvider(self.clock, load_delay=None)
+        self.owner = Owner()
+        self.slot = Slot(
+            Placement("9000", 2),
+            lambda placement: self.provider.start(SPEC, placement),
+            self.owner,
+            clock=self.clock,
+            now=lambda: NOW,
+            max_retry_timeout=window,
+        )
+
+    @property
+    def worker(self) -> FakeWorker:
+        """The newest worker."""
+        return self.provider.workers[-1]
+
+
+class SlotTests(SynchronousTestCase):
+    """The life of a slot."""
+
+    def test_life(self) -> None:
+        """A worker is started, loads, is lost, waits, is started again, and stops."""
+        life = Life()
+        self.assertIsInstance(life.slot.status, Idle)
+        started = life.slot.start()
+        life.worker.load()
+        self.successResultOf(started)
+        self.successResultOf(life.slot.start())
+        life.worker.kill()
+        life.clock.advance(1.0)
+        life.worker.load()
+        self.successResultOf(life.slot.stop(0.0))
+        self.successResultOf(life.slot.stop(0.0))
+        self.assertEqual(
+            ["Starting", "Ready", "BackingOff", "Starting", "Ready", "Draining", "Stopped"], life.owner.path
+        )
+
+    def test_started_while_loading(self) -> None:
+        """Whoever asks for a worker that is loading waits for the same one."""
+        life = Life()
+        first, second = life.slot.start(), life.slot.start()
+        life.worker.load()
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual(1, len(life.provider.workers))
+
+    def test_discarded_while_loading(self) -> None:
+        """A worker that is of no use before it has loaded is replaced as any other."""
+        life = Life()
+        started = life.slot.start()
+        life.slot.discard(life.worker, "it hangs")
+        self.failureResultOf(started, WorkerFailed)
+        status = life.slot.status
+        assert isinstance(status, BackingOff)
+        self.assertEqual("it hangs", status.reason)
+
+    def test_discarded_too_late(self) -> None:
+        """What is said of an earlier worker does not touch its successor."""
+        life = Life()
+        life.slot.start()
+        life.worker.load()
+        old = life.worker
+        old.kill()
+        life.clock.advance(1.0)
+        life.worker.load()
+        life.slot.discard(old, "it hangs")
+        self.assertIsInstance(life.slot.status, Ready)
+
+    def test_lost_without_a_word(self) -> None:
+        """A worker that is lost before it said whether it could load has failed to."""
+        for window, status in ((300.0, BackingOff), (0.0, GivenUp)):
+            life = Life(window)
+            started = life.slot.start()
+            life.worker.alive = False
+            life.worker.lost.callback("gone")
+            self.assertEqual("gone", self.failureResultOf(started, WorkerFailed).value.message)
+            self.assertIsInstance(life.slot.status, status)
+            life.worker.loaded.errback(RuntimeError("late"))
+            self.assertIsInstance(life.slot.status, status)
+
+    def test_strange_failure(self) -> None:
+        """A provider's failure of any kind is a failure to load."""
+        life = Life()
+        started = life.slot.start()
+        life.worker.loaded.errback(RuntimeError("strange"))
+        error = self.failureResultOf(started, WorkerFailed).value
+        self.assertEqual((500, "strange"), (error.status, error.message))
+        self.assertIsInstance(life.slot.status, Failing)
+
+    def test_failing_takes_time(self) -> None:
+        """There is never a second worker before the first is gone, whoever asks for it."""
+        life = Life()
+        life.slot.start()
+        life.worker.load()
+        life.worker.holding = True
+        life.worker.run(1, [], lambda chunk: None).addErrback(lambda _: None)
+        stop = life.worker.stop
+        # It takes a second to end, whatever it is told.
+        life.slot._core.end_worker = lambda grace: stop(1.0)
+        life.slot.discard(life.worker, "it hangs")
+        self.assertEqual((Failing(NOW, "it hangs"), []), (life.slot.status, life.owner.ready))
+        again = life.slot.start()
+        life.slot.discard(life.worker, "twice")
+        life.clock.advance(1.0)
+        self.assertEqual(1, len(life.provider.workers))
+        life.clock.advance(1.0)
+        life.worker.load()
+        self.successResultOf(again)
+
+    def test_stopped_is_the_end(self) -> None:
+        """A slot that has stopped is not started again."""
+        life = Life()
+        self.successResultOf(life.slot.stop(1.0))
+        self.assertRaises(NoTransition, life.slot.start)
+        self.assertIsInstance(life.slot.status, Stopped)
+
+    def test_info(self) -> None:
+        """A slot describes itself, with its process while it has one."""
+        life = Life()
+        life.slot.start().addErrback(lambda _: None)
+        info = life.slot.info()
+        self.assertEqual(
+            ("9000", Starting(NOW), NOW, NOW, 1000, 2),
+            (info.worker_id, info.status, info.started, info.since, info.pid, info.gpu_id),
+        )
+        life.worker.kill()
+        self.assertIsNone(life.slot.info().pid)
+
+
+EVENTS = ["start", "stop", "drain", "discard", "load", "fail", "kill", "second", "hour", "hold"]
+STATUSES = (Idle, Starting, Ready, Failing, BackingOff, GivenUp, Draining, Stopped)
+
+
+class SlotProperties(SynchronousTestCase):
+    """What holds whatever happens to a slot."""
+
+    @given(sampled_from([0.0, 2.0, 300.0]), lists(sampled_from(EVENTS), max_size=30))
+    def test_always_somewhere(self, window: float, events: list[str]) -> None:
+        """Whatever happens, a slot is in a named state with one worker at most, and can be stopped without a trace."""
+        life = Life(window)
+        pending = []
+        for event in events:
+            if event == "start" and not isinstance(life.slot.status, (Draining, Stopped)):
+                pending.append(life.slot.start().addErrback(lambda _: None))
+            elif event in ("stop", "drain"):
+                pending.append(life.slot.stop(0.0 if event == "stop" else 1.0))
+            elif event in ("second", "hour"):
+                life.clock.advance(1.0 if event == "second" else 3600.0)
+            elif life.provider.alive:
+                worker = life.worker
+                if event == "discard":
+                    life.slot.discard(worker, "of no use")
+                elif event == "load":
+                    worker.load()
+                elif event == "fail":
+                    worker.fail_to_load(WorkerFailed(500, "broken")) if isinstance(life.slot.status, Starting) else None
+                elif event == "kill":
+                    worker.kill()
+                elif isinstance(life.slot.status, Ready) and not worker.busy:
+                    worker.holding = True
+                    worker.run(1, [], lambda chunk: None).addErrback(lambda _: None)
+            self.assertIsInstance(life.slot.status, STATUSES)
+            self.assertLessEqual(len(life.provider.alive), 1)
+            self.assertEqual(life.owner.ready, life.provider.alive if isinstance(life.slot.status, Ready) else [])
+            self.assertTrue(life.slot.healthy or not isinstance(life.slot.status, Ready))
+        self.successResultOf(life.slot.stop(0.0))
+        for waiter in pending:
+            self.successResultOf(waiter)
+        self.assertEqual(([], []), (life.provider.alive, life.clock.getDelayedCalls()))

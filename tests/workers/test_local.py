@@ -1,0 +1,636 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for `twisted_serve.workers.local` and the modules of one child process, with a reactor that makes none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from typing import Any, cast
+
+from attrs import evolve
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+import twisted_serve
+from twisted_serve.errors import WorkerDied, WorkerFailed
+from twisted_serve.interfaces import IWorker, IWorkerProvider, Placement, WorkerSpec
+from twisted_serve.wire.codec import FrameReader, UnsendableError, encode, worker_reader
+from twisted_serve.wire.messages import (
+    Cancel,
+    FromWorker,
+    Item,
+    Job,
+    Loaded,
+    LoadFailed,
+    LoadModel,
+    Predict,
+    Predicted,
+    PredictFailed,
+    StreamChunk,
+    ToWorker,
+)
+from twisted_serve.workers.connection import WorkerConnection
+from twisted_serve.workers.local import LocalProvider, longest_frame, worker_environment
+from twisted_serve.workers.process import Exit, WorkerProcess
+
+SPEC = WorkerSpec("m", "1.0", Path("/models/m"), "h.py", 2, {"a": 1}, {}, "python9", {"LANG": "C"}, 10.0)
+
+
+class Wire(StringTransport):
+    """The server's end of a socket whose other end is a test."""
+
+    def __init__(self, clock: Clock, protocol: WorkerConnection) -> None:
+        super().__init__()
+        self._clock = clock
+        self._protocol = protocol
+        self.closed = False
+
+    def loseConnection(self) -> None:
+        """Close."""
+        self._clock.callLater(0, self.end)
+
+    def abortConnection(self) -> None:
+        """Close."""
+        self.loseConnection()
+
+    def end(self) -> None:
+        """Tell the protocol, once, that it is over."""
+        if not self.closed:
+            self.closed = True
+            self._protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class Child:
+    """A process that does as the test says."""
+
+    def __init__(self, reactor: Reactor, process: WorkerProcess, command: list[str], env: Mapping[str, str]) -> None:
+        self.pid: int | None = 4711
+        self.command = command
+        self.env = env
+        self.signals: list[str] = []
+        self.reader: FrameReader[ToWorker] = worker_reader()
+        self.wire = reactor.wires[-1]
+        self._reactor = reactor
+        self._process = process
+        self._reason: Failure | None = None
+        self.holds_output = False
+
+    def signalProcess(self, signal: str) -> None:
+        """See `IProcessTransport`."""
+        if self.pid is None:
+            raise ProcessExitedAlready()
+        self.signals.append(signal)
+
+    def loseConnection(self) -> None:
+        """See `IProcessTransport`."""
+        self.holds_output = False
+        self._end()
+
+    def messages(self) -> list[ToWorker]:
+        """Give what the server has sent since last asked."""
+        self.reader.receive(self.wire.value())
+        self.wire.clear()
+        return list(self.reader.messages())
+
+    def say(self, *messages: FromWorker) -> None:
+        """Send messages to the server, in one piece."""
+        self.wire._protocol.dataReceived(b"".join(encode(message) for message in messages))
+
+    def print(self, out: bytes = b"", err: bytes = b"") -> None:
+        """Write to stdout and stderr."""
+        self._process.outReceived(out)
+        self._process.errReceived(err)
+
+    def exit(self, code: int | None = 0, signal: int | None = None) -> None:
+        """End, and be reaped; the socket's end is another event."""
+        self.pid = None
+        self._reason = Failure(ProcessTerminated(code, signal) if code or signal else ProcessDone(0))
+        self._process.processExited(self._reason)
+        self._end()
+
+    def die(self, code: int | None = 0, signal: int | None = None) -> None:
+        """End, seen by the socket first."""
+        self.wire.end()
+        self.exit(code, signal)
+
+    def _end(self) -> None:
+        if self._reason is not None and not self.holds_output:
+            reason, self._reason = self._reason, None
+            self._process.processEnded(reason)
+
+
+class Reactor(Clock):
+    """A clock that can also make processes, and take sockets, in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: list[Child] = []
+        self.wires: list[Wire] = []
+        self.spawn_error: Exception | None = None
+        self.adopt_error: Exception | None = None
+        self.inherited: list[dict[int, int | str]] = []
+
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: IProtocolFactory) -> None:
+        """See `IReactorSocket`."""
+        if self.adopt_error is not None:
+            raise self.adopt_error
+        os.fstat(descriptor)
+        connection = cast(WorkerConnection, factory.buildProtocol(UNIXAddress(None)))
+        self.wires.append(Wire(self, connection))
+        connection.makeConnection(self.wires[-1])
+
+    def spawnProcess(
+        self,
+        process: WorkerProcess,
+        executable: str,
+        args: list[str],
+        env: Mapping[str, str],
+        childFDs: dict[int, int | str],
+    ) -> Child:
+        """See `IReactorProcess`."""
+        if self.spawn_error is not None:
+            raise self.spawn_error
+        for descriptor in childFDs.values():
+            if isinstance(descriptor, int):
+                os.fstat(descriptor)
+        self.inherited.append(childFDs)
+        self.children.append(Child(self, process, [executable, *args], env))
+        process.makeConnection(self.children[-1])
+        return self.children[-1]
+
+
+def jobs(*request_ids: str) -> list[Job]:
+    """Make a batch."""
+    return [Job(request_id, {}, []) for request_id in request_ids]
+
+
+def items(*request_ids: str) -> list[Item]:
+    """Make its answers."""
+    return [Item(request_id, 200, "", {}, b"") for request_id in request_ids]
+
+
+class LocalTestCase(SynchronousTestCase):
+    """A provider on a reactor in memory."""
+
+    def setUp(self) -> None:
+        """Make the provider."""
+        self.reactor = Reactor()
+        self.printed: list[tuple[str, str, str]] = []
+        self.metrics: list[str] = []
+        log = Logger(observer=self.observe)  # type: ignore[arg-type]
+        self.provider = LocalProvider(self.reactor, log, self.metrics.append)  # type: ignore[arg-type]
+        self.descriptors = self.open_descriptors()
+
+    def tearDown(self) -> None:
+        """See that nothing stays open."""
+        self.assertEqual(self.descriptors, self.open_descriptors())
+
+    def observe(self, event: Mapping[str, Any]) -> None:
+        """Note a line of the model log."""
+        self.assertEqual("MODEL_LOG", event["logger_name"])
+        self.printed.append((event["thread_name"], event["log_level"].name, event["line"]))
+
+    def open_descriptors(self) -> int:
+        """Count this process' open descriptors."""
+        return len(os.listdir("/proc/self/fd"))
+
+    def start(self, **changes: Any) -> tuple[IWorker, Child]:
+        """Start a worker; give its child, too."""
+        worker = self.provider.start(evolve(SPEC, **changes), Placement("9000", 1))
+        return worker, self.reactor.children[-1]
+
+    def ready(self) -> tuple[IWorker, Child]:
+        """Start a worker that has loaded."""
+        worker, child = self.start()
+        child.say(Loaded())
+        self.successResultOf(worker.loaded)
+        child.messages()
+        return worker, child
+
+    def busy(
+        self, on_chunk: Callable[[StreamChunk], None] = lambda chunk: None
+    ) -> tuple[IWorker, Child, Deferred[Predicted]]:
+        """Start a worker that has a batch."""
+        worker, child = self.ready()
+        answer = worker.run(7, jobs("a", "b"), on_chunk)
+        self.assertEqual([Predict(7, jobs("a", "b"))], child.messages())
+        return worker, child, answer
+
+    def failed(self, result: Deferred[Any]) -> WorkerFailed:
+        """Give the error with which ``result`` has failed."""
+        error = self.failureResultOf(result, WorkerFailed).value
+        assert isinstance(error, WorkerFailed)
+        return error
+
+    def assert_gone(self, worker: IWorker, how: str) -> None:
+        """See that the worker is lost, and has left no timer."""
+        self.assertEqual(how, self.successResultOf(worker.lost))
+        self.assertIsNone(worker.pid)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+
+class StartTests(LocalTestCase):
+    """How a worker comes to life."""
+
+    def test_contract(self) -> None:
+        """Provider and worker fulfil their contracts."""
+        verifyObject(IWorkerProvider, self.provider)
+        verifyObject(IWorker, self.start()[0])
+
+    def test_command(self) -> None:
+        """A worker is the version's interpreter with our entry, a socket at 3, nothing at 0, no other descriptor."""
+        worker, child = self.start()
+        self.assertEqual(["python9", "python9", "-m", "twisted_serve.backend", "--fd", "3"], child.command)
+        self.assertEqual({0, 1, 2, 3}, set(self.reactor.inherited[0]))
+        self.assertEqual({"LANG", "PYTHONPATH"}, set(child.env))
+        self.assertEqual(4711, worker.pid)
+
+    def test_first_message(self) -> None:
+        """A worker is told what to serve, and on what."""
+        _, child = self.start(model_config={"x": [1]}, envelope="json")
+        (load,) = child.messages()
+        assert isinstance(load, LoadModel)
+        self.assertEqual(
+            ("m", "1.0", "/models/m", "h.py"), (load.model_name, load.model_version, load.model_dir, load.handler)
+        )
+        self.assertEqual(
+            ({"a": 1}, {"x": [1]}, "json", 1), (load.manifest, load.model_config, load.envelope, load.gpu_id)
+        )
+        self.assertEqual(twisted_serve.__version__, load.server_version)
+
+    def test_loaded(self) -> None:
+        """A worker that has loaded has as much time as it likes."""
+        worker, _ = self.ready()
+        self.reactor.advance(1000.0)
+        self.assertNoResult(worker.lost)
+
+    def test_cannot_load(self) -> None:
+        """A worker that cannot load says why; it is let go, and made to go if it does not."""
+        worker, child = self.start()
+        child.say(LoadFailed(507, "System out of memory"))
+        error = self.failed(worker.loaded)
+        self.assertEqual((507, "System out of memory"), (error.status, error.message))
+        self.reactor.advance(5.0)
+        self.assertEqual(["TERM"], child.signals)
+        child.die(1)
+        self.assert_gone(worker, "it exited with code 1")
+
+    def test_too_slow(self) -> None:
+        """A worker that does not load in time is terminated, then killed; that is not taken for lack of memory."""
+        worker, child = self.start()
+        self.reactor.advance(10.0)
+        error = self.failed(worker.loaded)
+        self.assertEqual((500, "The worker did not load within 10 seconds."), (error.status, error.message))
+        self.reactor.advance(0)
+        self.assertEqual(["TERM"], child.signals)
+        self.reactor.advance(5.0)
+        self.assertEqual(["TERM", "KILL"], child.signals)
+        child.die(None, SIGKILL)
+        self.assert_gone(worker, "it was ended by SIGKILL")
+
+    def test_dies_before_it_has_loaded(self) -> None:
+        """A worker that dies early fails with its exit code and its last words."""
+        worker, child = self.start()
+        child.print(err=b"Traceback\nModuleNotFoundError: No module named 'x'\n\n")
+        child.die(1)
+        error = self.failed(worker.loaded)
+        self.assertEqual(500, error.status)
+        self.assertEqual(
+            "The worker died before it had loaded: it exited with code 1: ModuleNotFoundError: No module named 'x'",
+            error.message,
+        )
+        self.assert_gone(worker, "it exited with code 1")
+
+    def test_killed_before_it_has_loaded(self) -> None:
+        """A worker that is killed while it loads has probably used too much memory."""
+        for code, signal in ((None, SIGKILL), (137, None)):
+            worker, child = self.start()
+            child.die(code, signal)
+            self.assertEqual(507, self.failed(worker.loaded).status)
+
+    def test_last_message_read_after_the_exit(self) -> None:
+        """What a worker says last counts, even when its exit is noticed first."""
+        worker, child = self.start()
+        child.exit(1)
+        child.say(LoadFailed(500, "SyntaxError: invalid syntax"))
+        child.wire.end()
+        self.assertEqual("SyntaxError: invalid syntax", self.failed(worker.loaded).message)
+        self.reactor.advance(0)
+        self.assert_gone(worker, "it exited with code 1")
+
+    def test_no_such_interpreter(self) -> None:
+        """A process that cannot be made is no exception but a worker that could not load, and leaves nothing."""
+        for error in (FileNotFoundError(2, "No such file or directory", "python9"), ValueError("embedded null byte")):
+            self.reactor.spawn_error = error
+            worker = self.provider.start(SPEC, Placement("9000"))
+            self.assertIn(str(error), self.failed(worker.loaded).message)
+            self.successResultOf(worker.lost)
+            self.successResultOf(worker.stop(1.0))
+            self.reactor.advance(0)
+            self.assertTrue(self.reactor.wires[-1].closed)
+            self.assertRaises(WorkerDied, worker.run, 1, jobs("a"), lambda chunk: None)
+            worker.cancel(["a"])
+            self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_no_descriptors_left(self) -> None:
+        """Nor is running out of descriptors an exception."""
+        self.reactor.adopt_error = OSError(24, "Too many open files")
+        worker = self.provider.start(SPEC, Placement("9000"))
+        self.assertIn("Too many open files", self.failed(worker.loaded).message)
+        self.successResultOf(worker.lost)
+        self.assertEqual([], self.reactor.children)
+
+    def test_strange_configuration(self) -> None:
+        """Values which YAML has and the wire has not are no exception, and cost no process."""
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+        for value in (1 << 70, object(), "\ud800", deep):
+            worker = self.provider.start(evolve(SPEC, model_config={"x": value}), Placement("9000"))
+            self.assertIn("cannot be handed to a worker", self.failed(worker.loaded).message)
+            self.successResultOf(worker.lost)
+        self.assertEqual([], self.reactor.children)
+
+    def test_environment(self) -> None:
+        """A worker can import us, what the operator says, and its model, in this order."""
+        root = str(Path(twisted_serve.__file__).resolve().parents[1])
+        plain = worker_environment({"A": "b"}, Path("/m"))
+        self.assertEqual({"A": "b", "PYTHONPATH": f"{root}:/m"}, plain)
+        self.assertEqual(f"{root}:/x:/y:/m", worker_environment({"PYTHONPATH": "/x:/y"}, Path("/m"))["PYTHONPATH"])
+
+    def test_environment_when_installed(self) -> None:
+        """Our own ``site-packages`` does not get in front of those of a model's own interpreter."""
+        self.patch(twisted_serve, "__file__", "/usr/lib/python3/site-packages/twisted_serve/__init__.py")
+        self.assertEqual({"PYTHONPATH": "/m"}, worker_environment({}, Path("/m")))
+
+
+class RunTests(LocalTestCase):
+    """Batches and their answers."""
+
+    def test_answer(self) -> None:
+        """A batch goes out in one frame; its parts and its answer come back."""
+        chunks: list[StreamChunk] = []
+        _, child, answer = self.busy(chunks.append)
+        child.say(StreamChunk(7, items("a")[0]), Predicted(7, items("a", "b")))
+        self.assertEqual(items("a", "b"), self.successResultOf(answer).items)
+        self.assertEqual([StreamChunk(7, items("a")[0])], chunks)
+
+    def test_handler_raised(self) -> None:
+        """A handler's error has its code; a code that no answer can have becomes 500."""
+        for code, status in ((503, 503), (599, 599), (0, 500), (-1, 500), (100, 500), (1000, 500)):
+            _, child, answer = self.busy()
+            child.say(PredictFailed(7, code, "Prediction failed"))
+            error = self.failed(answer)
+            self.assertEqual((status, "Prediction failed"), (error.status, error.message))
+
+    def test_cancel(self) -> None:
+        """A worker is told whose clients have gone."""
+        worker, child, _ = self.busy()
+        worker.cancel(["b"])
+        self.assertEqual([Cancel(["b"])], child.messages())
+
+    def test_cannot_be_sent(self) -> None:
+        """A batch that cannot be sent leaves the worker as it was."""
+        worker, child = self.ready()
+        self.assertRaises(UnsendableError, worker.run, 7, [Job("\ud800", {}, [])], lambda chunk: None)
+        self.assertEqual([], child.messages())
+        answer = worker.run(8, jobs("a"), lambda chunk: None)
+        child.say(Predicted(8, items("a")))
+        self.successResultOf(answer)
+
+    def test_dies(self) -> None:
+        """A batch whose worker dies fails once, whatever is noticed first; no other batch goes there."""
+        for end in (lambda child: child.die(1), lambda child: (child.exit(1), child.wire.end())):
+            worker, child, answer = self.busy()
+            end(child)
+            error = self.failed(answer)
+            self.assertEqual((500, "Worker died."), (error.status, error.message))
+            self.assertRaises(WorkerDied, worker.run, 8, jobs("c"), lambda chunk: None)
+            self.assert_gone(worker, "it exited with code 1")
+
+    def test_killed(self) -> None:
+        """SIGKILL by somebody else is told from other ends: 507."""
+        _, child, answer = self.busy()
+        child.wire.end()
+        self.assertNoResult(answer)
+        child.exit(None, SIGKILL)
+        self.assertEqual(507, self.failed(answer).status)
+
+    def test_hangs_after_closing(self) -> None:
+        """A worker that closes its socket and does not exit is answered for after a second, and killed."""
+        worker, child, answer = self.busy()
+        child.wire.end()
+        self.reactor.advance(1.0)
+        self.assertEqual(500, self.failed(answer).status)
+        self.assertEqual(["TERM"], child.signals)
+        self.assertNoResult(worker.lost)
+        self.reactor.advance(5.0)
+        child.exit(None, SIGKILL)
+        self.assert_gone(worker, "it was ended by SIGKILL")
+
+    def test_socket_held_open(self) -> None:
+        """A dead worker whose socket something else holds open is answered for after a second."""
+        worker, child, answer = self.busy()
+        child.exit(1)
+        self.reactor.advance(1.0)
+        self.assertEqual(500, self.failed(answer).status)
+        self.reactor.advance(0)
+        self.assert_gone(worker, "it exited with code 1")
+
+    def test_output_held_open(self) -> None:
+        """A program that the handler started, and that lives on, does not keep a dead worker from being lost."""
+        worker, child, answer = self.busy()
+        child.holds_output = True
+        child.die(1)
+        self.failed(answer)
+        self.assertNoResult(worker.lost)
+        self.reactor.advance(2.0)
+        self.assert_gone(worker, "it exited with code 1")
+
+    def test_breaks_the_protocol(self) -> None:
+        """Bytes that are no message, and messages out of turn, end the connection, and so the worker."""
+        nonsense: list[Callable[[Child], object]] = [
+            lambda child: child.wire._protocol.dataReceived(b"\xff\xff\xff\xff"),
+            lambda child: child.wire._protocol.dataReceived(b"\x00\x00\x00\x01\xc1"),
+            lambda child: child.say(Loaded(), Predicted(7, [])),
+            lambda child: child.say(LoadFailed(500, "late")),
+            lambda child: child.say(Predicted(6, [])),
+            lambda child: child.say(PredictFailed(8, 500, "")),
+            lambda child: child.say(StreamChunk(8, items("a")[0])),
+        ]
+        for speak in nonsense:
+            worker, child, answer = self.busy()
+            speak(child)
+            self.assertRaises(WorkerDied, worker.run, 8, jobs("c"), lambda chunk: None)
+            worker.cancel(["a"])
+            self.reactor.advance(1.0)
+            self.assertEqual("Worker died.", self.failed(answer).message)
+            self.assertEqual(["TERM"], child.signals)
+            child.exit(None, SIGTERM)
+            self.reactor.advance(0)
+            self.assert_gone(worker, "it was ended by SIGTERM")
+
+    def test_longest_message(self) -> None:
+        """A worker cannot make us keep more than a batch of its largest answers."""
+        self.assertEqual(2 * (100 + (1 << 20)), longest_frame(evolve(SPEC, max_response_size=100)))
+        self.assertEqual(1 << 31, longest_frame(evolve(SPEC, max_response_size=1 << 40)))
+
+
+class StopTests(LocalTestCase):
+    """How a worker ends when it is asked to."""
+
+    def test_idle(self) -> None:
+        """A worker with nothing to do sees its socket close, and leaves."""
+        worker, child = self.ready()
+        stopped = worker.stop(60.0)
+        self.assertRaises(WorkerDied, worker.run, 8, jobs("c"), lambda chunk: None)
+        self.reactor.advance(0)
+        self.assertTrue(child.wire.closed)
+        child.exit(0)
+        self.successResultOf(stopped)
+        self.assertEqual([], child.signals)
+        self.assert_gone(worker, "it exited with code 0")
+        self.successResultOf(worker.stop(1.0))
+
+    def test_idle_and_deaf(self) -> None:
+        """One that does not leave is terminated after some seconds, however long a batch might have had."""
+        worker, child = self.ready()
+        worker.stop(60.0)
+        self.reactor.advance(5.0)
+        self.assertEqual(["TERM"], child.signals)
+        self.reactor.advance(5.0)
+        self.assertEqual(["TERM", "KILL"], child.signals)
+
+    def test_busy(self) -> None:
+        """A running batch is finished first."""
+        worker, child, answer = self.busy()
+        stopped = worker.stop(60.0)
+        self.reactor.advance(59.0)
+        self.assertFalse(child.wire.closed)
+        child.say(Predicted(7, items("a", "b")))
+        self.successResultOf(answer)
+        self.reactor.advance(0)
+        self.assertTrue(child.wire.closed)
+        child.exit(0)
+        self.successResultOf(stopped)
+
+    def test_busy_for_too_long(self) -> None:
+        """A batch that takes longer than the grace fails, as one whose worker died."""
+        worker, child, answer = self.busy()
+        worker.stop(60.0)
+        self.reactor.advance(60.0)
+        self.assertEqual(["TERM"], child.signals)
+        child.die(None, SIGTERM)
+        self.assertEqual(500, self.failed(answer).status)
+        self.assert_gone(worker, "it was ended by SIGTERM")
+
+    def test_hurry(self) -> None:
+        """Asking again can shorten the grace, not lengthen it."""
+        worker, child, answer = self.busy()
+        worker.stop(10.0)
+        worker.stop(100.0)
+        worker.stop(2.0)
+        self.reactor.advance(2.0)
+        self.assertEqual(["TERM"], child.signals)
+        worker.stop(0.0)
+        self.reactor.advance(0.0)
+        self.assertEqual(["TERM", "TERM"], child.signals)
+        self.reactor.advance(5.0)
+        child.die(None, SIGKILL)
+        self.assertEqual(500, self.failed(answer).status)
+        self.assert_gone(worker, "it was ended by SIGKILL")
+
+    def test_signal_too_late(self) -> None:
+        """A process that is gone already cannot be signalled; nobody minds."""
+        worker, child = self.ready()
+        worker.stop(0.0)
+        child.pid = None
+        self.reactor.advance(0.0)
+        child.die(0)
+        self.assert_gone(worker, "it exited with code 0")
+
+    def test_while_loading(self) -> None:
+        """A worker stopped while it loads fails who waits for it."""
+        worker, child = self.start()
+        worker.stop(0.0)
+        self.reactor.advance(0.0)
+        child.die(None, SIGTERM)
+        self.assertEqual("The worker was stopped before it had loaded.", self.failed(worker.loaded).message)
+
+    def test_dies_while_stopping(self) -> None:
+        """A worker that breaks off while it is given time is not terminated sooner."""
+        worker, child, answer = self.busy()
+        worker.stop(60.0)
+        child.wire.end()
+        self.reactor.advance(1.0)
+        self.failed(answer)
+        self.assertEqual([], child.signals)
+        child.exit(0)
+        self.assert_gone(worker, "it exited with code 0")
+
+    def test_provider(self) -> None:
+        """A provider that is stopped ends all its workers and starts no more."""
+        (_, first), (loading, second) = self.ready(), self.start()
+        stopped = self.provider.stop()
+        first.die(0)
+        self.assertNoResult(stopped)
+        second.die(0)
+        self.failed(loading.loaded)
+        self.successResultOf(stopped)
+        late = self.provider.start(SPEC, Placement("9002"))
+        self.failed(late.loaded)
+        self.successResultOf(late.lost)
+
+
+class OutputTests(LocalTestCase):
+    """What handlers print."""
+
+    def test_model_log(self) -> None:
+        """Lines go to the model log under the names they always had; stderr warns."""
+        _, child = self.start()
+        child.print(b"one\ntwo {braces}\nthr", b"oops\n")
+        child.exit(1)
+        self.assertEqual(
+            [
+                ("W-9000-m_1.0-stdout", "info", "one"),
+                ("W-9000-m_1.0-stdout", "info", "two {braces}"),
+                ("W-9000-m_1.0-stderr", "warn", "oops"),
+                ("W-9000-m_1.0-stdout", "info", "thr"),
+            ],
+            self.printed,
+        )
+
+    def test_last_words_without_end(self) -> None:
+        """A last line on stderr that does not end is heard, too."""
+        worker, child = self.start()
+        child.print(err=b"Segmentation fault")
+        child.die(None, 11)
+        self.assertIn("SIGSEGV: Segmentation fault", self.failed(worker.loaded).message)
+        self.assertEqual(("W-9000-m_1.0-stderr", "warn", "Segmentation fault"), self.printed[-1])
+
+    def test_metrics(self) -> None:
+        """Lines that are metrics go elsewhere; a line that only contains the mark is a line."""
+        _, child = self.start()
+        child.print(b"[METRICS]A.Count:1|#L:H|#hostname:h,1\nnot [METRICS]\n")
+        self.assertEqual(["[METRICS]A.Count:1|#L:H|#hostname:h,1"], self.metrics)
+        self.assertEqual("not [METRICS]", self.printed[0][2])
+
+
+class ExitTests(SynchronousTestCase):
+    """How the end of a process is told."""
+
+    def test_words(self) -> None:
+        """Signals are called by name, where they have one."""
+        self.assertEqual("it was ended by SIGSEGV", str(Exit(None, 11)))
+        self.assertEqual("it was ended by signal 99", str(Exit(None, 99)))
+        self.assertEqual("it exited with code None", str(Exit.from_failure(Failure(RuntimeError()))))

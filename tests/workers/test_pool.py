@@ -1,0 +1,891 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for `twisted_serve.workers.pool`, with the modules under it and fake workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import given, settings
+from hypothesis.strategies import sampled_from
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.batching.queue import ClosePolicy
+from twisted_serve.errors import (
+    BadRequest,
+    RequestTimeout,
+    ServeError,
+    ServiceUnavailable,
+    WorkerDied,
+    WorkerFailed,
+)
+from twisted_serve.interfaces import WorkerSpec
+from twisted_serve.models.version import ModelSettings
+from twisted_serve.testing.fakes import FakeProvider, FakeWorker, echo
+from twisted_serve.testing.strategies.workers import (
+    Break,
+    Chunk,
+    Die,
+    Hold,
+    Leave,
+    Misanswer,
+    Pass,
+    Scale,
+    Submit,
+    WorkerEvent,
+    model_settings,
+    worker_events,
+)
+from twisted_serve.wire.codec import UnsendableError
+from twisted_serve.wire.messages import Item, Job, Part
+from twisted_serve.workers.pool import Pool
+from twisted_serve.workers.status import BackingOff, GivenUp, Ready, ScaleResult, Starting
+
+E = TypeVar("E", bound=ServeError)
+
+EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+NO_WORKER = (
+    'Model "m" has no worker to serve inference request. Please use scale workers API to add workers. '
+    "If this is a sequence inference, please check if it is closed, or expired; or exceeds maxSequenceJobQueueSize"
+)
+
+
+def job(request_id: str = "r", body: bytes = b"hi", headers: dict[str, str] | None = None) -> Job:
+    """Make a request."""
+    return Job(request_id, headers or {}, [Part("body", "", body)])
+
+
+def spec() -> WorkerSpec:
+    """Make what a worker is to serve."""
+    return WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+
+
+class Bench:
+    """A pool, its clock and its fake workers."""
+
+    def __init__(self, policy: ClosePolicy = ClosePolicy.EAGER, **settings: Any) -> None:
+        self.clock = Clock()
+        self.provider = FakeProvider(self.clock)
+        self.waited: list[float] = []
+        ids = count(9000)
+        self.pool = Pool(
+            spec(),
+            ModelSettings(**{"max_workers": 4, **settings}),
+            self.provider,
+            self.clock,
+            lambda: EPOCH + timedelta(seconds=self.clock.seconds()),
+            worker_ids=lambda: str(next(ids)),
+            policy=policy,
+            waited=self.waited.append,
+        )
+
+    @property
+    def worker(self) -> FakeWorker:
+        """The newest worker."""
+        return self.provider.workers[-1]
+
+    def words(self) -> list[str]:
+        """What describe shows as status of each worker."""
+        return [worker.status.word for worker in self.pool.status().workers]
+
+
+class PoolTestCase(SynchronousTestCase):
+    """What the tests below share."""
+
+    def failed(self, answer: Deferred[Any], kind: type[E]) -> E:
+        """Give the error of exactly ``kind`` with which ``answer`` has failed."""
+        error = self.failureResultOf(answer).value
+        self.assertIs(kind, type(error))
+        assert isinstance(error, kind)
+        return error
+
+    def running(self, holding: bool = False, **settings: Any) -> Bench:
+        """Make a pool whose workers are ready."""
+        bench = Bench(**settings)
+        bench.provider.holding = holding
+        self.successResultOf(bench.pool.start())
+        return bench
+
+
+class SubmitTests(PoolTestCase):
+    """A request's way through a pool."""
+
+    def test_answered(self) -> None:
+        """A request gets the answer of a worker."""
+        bench = self.running()
+        item = self.successResultOf(bench.pool.submit(job("a", b"hello")))
+        self.assertEqual(("a", b"hello"), (item.request_id, item.body))
+        self.assertEqual([0.0], bench.waited)
+
+    def test_no_worker(self) -> None:
+        """Without a worker a request is refused at once, in the predecessor's words, odd quote included."""
+        pool = Bench().pool
+        self.assertEqual(NO_WORKER, self.failed(pool.submit(job()), ServiceUnavailable).message)
+        versioned = self.failed(pool.submit(job(), versioned=True), ServiceUnavailable)
+        self.assertEqual(NO_WORKER.replace('"m"', '"m" Version 1.0"'), versioned.message)
+        self.assertIsNone(versioned.retry_after)
+
+    def test_waits_while_loading(self) -> None:
+        """A request that comes while the first worker loads is answered when it has loaded."""
+        bench = Bench()
+        bench.provider.load_delay = 3.0
+        bench.pool.start()
+        answer = bench.pool.submit(job())
+        self.assertNoResult(answer)
+        self.assertEqual((1, 99, 0), (bench.pool.status().pending, bench.pool.status().remaining, 0))
+        bench.clock.advance(3.0)
+        self.successResultOf(answer)
+        self.assertEqual([3.0], bench.waited)
+
+    def test_queue_full(self) -> None:
+        """A request that finds the queue full is told so, in a sentence after the predecessor's, and when to retry."""
+        bench = self.running(holding=True, job_queue_size=1)
+        first, second = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
+        error = self.failed(bench.pool.submit(job("3")), ServiceUnavailable)
+        opening = 'Model "m" has no worker to serve inference request. '
+        self.assertTrue(error.message.startswith(opening + "The request queue is full (1 waiting). "))
+        self.assertEqual(1, error.retry_after)
+        versioned = self.failed(bench.pool.submit(job("3"), versioned=True), ServiceUnavailable)
+        self.assertTrue(versioned.message.startswith('Model "m" Version 1.0" has no worker'))
+        bench.worker.answer()
+        bench.worker.answer()
+        self.successResultOf(first)
+        self.successResultOf(second)
+
+    def test_the_expired_make_room(self) -> None:
+        """A request whose time is over takes nobody's place in a full queue."""
+        bench = self.running(holding=True, job_queue_size=1)
+        bench.pool.submit(job("1"))
+        late = bench.pool.submit(job("2"), deadline=0.0)
+        bench.pool.submit(job("3"))
+        self.failed(late, RequestTimeout)
+        self.assertEqual(1, bench.pool.status().pending)
+
+    def test_batches_grow_while_workers_are_busy(self) -> None:
+        """What comes while all workers are busy goes together, up to the batch size, in order."""
+        bench = self.running(holding=True, batch_size=3)
+        answers = [bench.pool.submit(job(str(n))) for n in range(6)]
+        for _ in range(3):
+            bench.worker.answer()
+        ids = [[one.request_id for one in batch] for batch in bench.provider.batches]
+        self.assertEqual([["0"], ["1", "2", "3"], ["4", "5"]], ids)
+        self.assertEqual([str(n) for n in range(6)], [self.successResultOf(a).request_id for a in answers])
+
+    def test_window(self) -> None:
+        """Under the predecessor's rule a batch waits for company, as long as the version allows."""
+        bench = self.running(policy=ClosePolicy.WINDOW, batch_size=3, max_batch_delay=100)
+        first = bench.pool.submit(job("1"))
+        bench.clock.advance(0.05)
+        second = bench.pool.submit(job("2"))
+        self.assertNoResult(first)
+        bench.clock.advance(0.05)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual(1, len(bench.provider.batches))
+
+    def test_descriptions_and_explanations_go_apart(self) -> None:
+        """A batch never mixes predictions, explanations and descriptions; a description goes alone."""
+        bench = self.running(holding=True, batch_size=4)
+        bench.pool.submit(job("0"))
+        for n, headers in enumerate([None, None, {"explain": "True"}, {"describe": "True"}, {"describe": "True"}]):
+            bench.pool.submit(job(str(n + 1), headers=headers))
+        for _ in range(5):
+            bench.worker.answer()
+        ids = [[one.request_id for one in batch] for batch in bench.provider.batches]
+        self.assertEqual([["0"], ["1", "2"], ["3"], ["4"], ["5"]], ids)
+
+    def test_many_waiting_are_no_recursion(self) -> None:
+        """Hundreds of requests that waited for the first worker are answered."""
+        bench = Bench(job_queue_size=2000)
+        bench.provider.load_delay = 1.0
+        bench.pool.start()
+        answers = [bench.pool.submit(job(str(n))) for n in range(2000)]
+        bench.clock.advance(1.0)
+        self.assertEqual(2000, len([self.successResultOf(answer) for answer in answers]))
+
+    def test_two_workers(self) -> None:
+        """Each worker has one batch at a time, and all work."""
+        bench = self.running(holding=True, min_workers=2)
+        for n in range(3):
+            bench.pool.submit(job(str(n)))
+        self.assertEqual([1, 1], [len(worker.batches) for worker in bench.provider.workers])
+        self.assertEqual((1, 2), (bench.pool.status().pending, bench.pool.status().running))
+
+
+class FailureTests(PoolTestCase):
+    """What clients are told when a worker cannot answer."""
+
+    def test_handler_raised(self) -> None:
+        """A handler's error is the answer to each request of the batch, and the worker lives on."""
+        bench = self.running()
+        bench.provider.respond = lambda jobs: WorkerFailed(503, "Prediction failed")
+        error = self.failed(bench.pool.submit(job()), WorkerFailed)
+        self.assertEqual((503, "Prediction failed"), (error.status, error.message))
+        bench.provider.respond = echo
+        self.successResultOf(bench.pool.submit(job()))
+        self.assertEqual(1, len(bench.provider.workers))
+
+    def test_413_becomes_507(self) -> None:
+        """A handler's 413 is shown as 507, as ever."""
+        bench = self.running()
+        bench.provider.respond = lambda jobs: WorkerFailed(413, "too much")
+        self.assertEqual(507, self.failed(bench.pool.submit(job()), WorkerFailed).status)
+
+    def test_worker_dies(self) -> None:
+        """What a lost worker had is answered; what waits is answered by its successor, a second later."""
+        bench = self.running(holding=True)
+        first, second = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
+        bench.provider.holding = False
+        bench.worker.kill()
+        error = self.failed(first, WorkerDied)
+        self.assertEqual((500, "Worker died."), (error.status, error.message))
+        self.assertNoResult(second)
+        bench.clock.advance(1.0)
+        self.successResultOf(second)
+        self.assertEqual(["9000", "9000"], [worker.worker_id for worker in bench.provider.workers])
+
+    def test_worker_killed(self) -> None:
+        """A worker that was killed with SIGKILL has probably used too much memory: 507."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job())
+        bench.worker.kill(killed=True)
+        self.assertEqual(507, self.failed(answer, WorkerDied).status)
+
+    def test_idle_worker_dies(self) -> None:
+        """A worker that dies with nothing to do is replaced; no request goes to it."""
+        bench = self.running()
+        bench.worker.kill()
+        answer = bench.pool.submit(job())
+        self.assertNoResult(answer)
+        bench.clock.advance(1.0)
+        self.successResultOf(answer)
+
+    def test_worker_died_unnoticed(self) -> None:
+        """Requests given to a worker that turns out to be dead have not been begun: another worker answers them."""
+        bench = self.running()
+        bench.worker._stopping = True
+        answer = bench.pool.submit(job())
+        self.assertNoResult(answer)
+        self.assertEqual(1, bench.pool.status().pending)
+        bench.clock.advance(1.0)
+        self.successResultOf(answer)
+
+    def test_worker_died_unnoticed_and_for_good(self) -> None:
+        """If it was the last worker, and will not be replaced, they are refused."""
+        bench = self.running(max_retry_timeout=0)
+        bench.worker._stopping = True
+        self.assertEqual(NO_WORKER, self.failed(bench.pool.submit(job()), ServiceUnavailable).message)
+
+    def test_lost_without_a_word(self) -> None:
+        """A worker that is lost without having said what becomes of its batch leaves nobody without an answer."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job())
+        bench.worker.lost.callback("gone")
+        bench.worker.alive = False
+        self.successResultOf(bench.pool.retire(1.0))
+        self.failed(answer, WorkerDied)
+
+    def test_answers_after_all(self) -> None:
+        """What a worker says after it was given up is not heard."""
+        bench = self.running(holding=True, response_timeout=5)
+        bench.pool._slots[0]._core.end_worker = lambda grace: None
+        parts: list[Item] = []
+        answer = bench.pool.submit(job("1"), parts.append)
+        bench.clock.advance(5.0)
+        self.failed(answer, WorkerDied)
+        bench.worker.chunk(Item("1", 200, "", {}, b""))
+        bench.worker.answer()
+        self.assertEqual([], parts)
+
+    def test_response_timeout(self) -> None:
+        """A worker that does not answer in time is ended and replaced, and its clients are told."""
+        bench = self.running(holding=True, response_timeout=5)
+        answer = bench.pool.submit(job())
+        bench.clock.advance(4.9)
+        self.assertNoResult(answer)
+        bench.clock.advance(0.1)
+        self.assertEqual("Worker died.", self.failed(answer, WorkerDied).message)
+        self.assertEqual([], bench.provider.alive)
+        status = bench.pool.status().workers[0].status
+        assert isinstance(status, BackingOff)
+        self.assertEqual("it did not answer within 5 seconds", status.reason)
+        bench.clock.advance(1.0)
+        self.assertEqual(["READY"], bench.words())
+
+    def test_busy_for_long(self) -> None:
+        """The time for an answer counts from its own batch, not from earlier ones."""
+        bench = self.running(holding=True, response_timeout=5)
+        for n in range(4):
+            answer = bench.pool.submit(job(str(n)))
+            bench.clock.advance(4.0)
+            bench.worker.answer()
+            self.successResultOf(answer)
+        self.assertEqual(1, len(bench.provider.workers))
+
+    def test_answers_that_fit_no_request(self) -> None:
+        """A worker whose answers do not fit the requests is not believed, and replaced."""
+        for wrong in ([], [Item("x", 200, "", {}, b"")], echo([job("r"), job("r")])):
+            bench = self.running(holding=True)
+            answer = bench.pool.submit(job("r"))
+            bench.worker.answer(wrong)
+            self.failed(answer, WorkerDied)
+            bench.clock.advance(1.0)
+            self.assertEqual(2, len(bench.provider.workers))
+
+    def test_cannot_be_sent(self) -> None:
+        """A request that cannot be sent to a worker is answered, and harms no other."""
+        bench = self.running()
+        run = bench.worker.run
+
+        def picky(batch_id: int, jobs: list[Job], on_chunk: Any) -> Any:
+            if jobs[0].request_id == "bad":
+                raise UnsendableError("not this one")
+            return run(batch_id, jobs, on_chunk)
+
+        bench.worker.run = picky  # type: ignore[method-assign]
+        error = self.failed(bench.pool.submit(job("bad")), WorkerFailed)
+        self.assertEqual((500, "The request could not be sent to a worker."), (error.status, error.message))
+        self.assertEqual(1, len(self.flushLoggedErrors(UnsendableError)))
+        self.successResultOf(bench.pool.submit(job("good")))
+
+    def test_unknown_error(self) -> None:
+        """An error of our own in a worker is logged, not shown; the worker is replaced."""
+        bench = self.running()
+        bench.provider.respond = lambda jobs: ZeroDivisionError("secret")
+        self.assertEqual("Worker died.", self.failed(bench.pool.submit(job()), WorkerDied).message)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+
+class ClientTests(PoolTestCase):
+    """Clients who go away, or do not wait for ever."""
+
+    def test_gone_while_waiting(self) -> None:
+        """A client that goes takes its request out of the queue."""
+        bench = self.running(holding=True)
+        bench.pool.submit(job("1"))
+        gone = bench.pool.submit(job("2"))
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.assertEqual(0, bench.pool.status().pending)
+        bench.worker.answer()
+        self.assertEqual(1, len(bench.worker.batches))
+
+    def test_gone_while_running(self) -> None:
+        """A worker is told of a client that goes; the others of its batch get their answers."""
+        bench = self.running(holding=True, batch_size=2)
+        bench.pool.submit(job("0"))
+        gone, stays = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
+        bench.worker.answer()
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.assertEqual(["1"], bench.worker.cancelled)
+        bench.worker.answer()
+        self.assertEqual("2", self.successResultOf(stays).request_id)
+
+    def test_gone_after_the_answer(self) -> None:
+        """A client that goes after its answer troubles nobody."""
+        bench = self.running()
+        bench.pool.submit(job()).cancel()
+        self.assertEqual([], bench.worker.cancelled)
+
+    def test_client_timeout_in_the_queue(self) -> None:
+        """A client that has waited as long as the version allows is told so; its request is not begun."""
+        bench = self.running(holding=True, client_timeout=1500)
+        bench.pool.submit(job("1")).addErrback(lambda _: None)
+        late = bench.pool.submit(job("2"))
+        bench.clock.advance(1.5)
+        self.assertEqual(408, self.failed(late, RequestTimeout).status)
+        bench.worker.answer()
+        self.assertEqual(1, len(bench.worker.batches))
+
+    def test_client_timeout_at_a_worker(self) -> None:
+        """A client is told in time also when a worker has its request; the worker's answer is dropped."""
+        bench = self.running(holding=True, client_timeout=1500)
+        late = bench.pool.submit(job("1"))
+        bench.clock.advance(1.5)
+        self.failed(late, RequestTimeout)
+        self.assertEqual(["1"], bench.worker.cancelled)
+        bench.worker.answer()
+        bench.worker.holding = False
+        self.successResultOf(bench.pool.submit(job("2")))
+
+    def test_own_deadline(self) -> None:
+        """A client may be in more of a hurry than the version; others of its batch are not touched by that."""
+        bench = self.running(holding=True, batch_size=2, client_timeout=9000)
+        bench.pool.submit(job("0"))
+        hasty, patient = bench.pool.submit(job("1"), deadline=2.0), bench.pool.submit(job("2"))
+        bench.worker.answer()
+        bench.clock.advance(2.0)
+        self.failed(hasty, RequestTimeout)
+        self.assertNoResult(patient)
+        bench.clock.advance(7.0)
+        self.failed(patient, RequestTimeout)
+
+    def test_everything_ends_with_a_timeout(self) -> None:
+        """Whoever is told that it took too long may end the pool there and then."""
+        bench = self.running(holding=True, batch_size=2)
+        bench.pool.submit(job("0"))
+        hasty = bench.pool.submit(job("1"), deadline=2.0)
+        patient = bench.pool.submit(job("2"))
+        bench.worker.answer()
+        hasty.addErrback(lambda _: bench.pool.retire(0.0))
+        bench.clock.advance(2.0)
+        self.successResultOf(hasty)
+        self.failed(patient, WorkerDied)
+        self.assertEqual([], bench.clock.getDelayedCalls())
+
+    def test_stream(self) -> None:
+        """Parts of an answer are passed on in order, before the end; each gives the worker time anew."""
+        bench = self.running(holding=True, response_timeout=5, client_timeout=6000)
+        parts: list[bytes] = []
+        answer = bench.pool.submit(job("s"), lambda item: parts.append(item.body))
+        for part in (b"1", b"2", b"3"):
+            bench.clock.advance(4.0)
+            bench.worker.chunk(Item("s", 200, "", {}, part))
+        bench.worker.answer([Item("s", 200, "", {}, b"end")])
+        self.assertEqual([b"1", b"2", b"3"], parts)
+        self.assertEqual(b"end", self.successResultOf(answer).body)
+
+    def test_stream_stops(self) -> None:
+        """A stream that stops half-way fails, and its worker is replaced."""
+        bench = self.running(holding=True, response_timeout=5)
+        answer = bench.pool.submit(job("s"), lambda item: None)
+        bench.worker.chunk(Item("s", 200, "", {}, b"1"))
+        bench.clock.advance(5.0)
+        self.failed(answer, WorkerDied)
+
+    def test_chunks_nobody_wants(self) -> None:
+        """Parts of an answer for a client that takes no stream, or has gone, are dropped."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job("s"))
+        bench.worker.chunk(Item("s", 200, "", {}, b"1"))
+        parts: list[Item] = []
+        bench.worker.answer()
+        self.successResultOf(answer)
+        gone = bench.pool.submit(job("g"), parts.append)
+        gone.addErrback(lambda _: None).cancel()
+        bench.worker.chunk(Item("g", 200, "", {}, b"1"))
+        bench.worker.answer()
+        bench.worker.chunk(Item("g", 200, "", {}, b"after the end"))
+        self.assertEqual([], parts)
+
+    def test_chunk_for_a_stranger(self) -> None:
+        """A worker that answers a request it was not given is not believed, and replaced."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job("s"))
+        bench.worker.chunk(Item("another's", 200, "", {}, b"1"))
+        self.failed(answer, WorkerDied)
+
+    def test_chunk_not_taken(self) -> None:
+        """An error of whoever takes the parts is logged and harms nobody else."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job("s"), lambda item: 1 / 0)  # type: ignore[arg-type]
+        bench.worker.chunk(Item("s", 200, "", {}, b"1"))
+        bench.worker.answer()
+        self.successResultOf(answer)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+
+class ScaleTests(PoolTestCase):
+    """More and fewer workers."""
+
+    def test_up_and_down(self) -> None:
+        """Scaling starts workers, and sends the newest away."""
+        bench = self.running()
+        up = self.successResultOf(bench.pool.scale(3, 3))
+        self.assertEqual(ScaleResult(3, ("9001", "9002"), ()), up)
+        down = self.successResultOf(bench.pool.scale(1, 2))
+        self.assertEqual(ScaleResult(2, (), ("9002",)), down)
+        self.assertEqual(["9000", "9001"], [worker.worker_id for worker in bench.provider.alive])
+        self.assertEqual((1, 2), (bench.pool.min_workers, bench.pool.max_workers))
+
+    def test_waits_for_loading(self) -> None:
+        """Scaling is done when all new workers have loaded."""
+        bench = self.running()
+        bench.provider.load_delay = None
+        scaled = bench.pool.scale(3, 3)
+        self.assertEqual(["READY", "LOADING", "LOADING"], bench.words())
+        bench.provider.workers[1].load()
+        self.assertNoResult(scaled)
+        self.assertFalse(bench.pool.ready())
+        bench.provider.workers[2].load()
+        self.successResultOf(scaled)
+        self.assertTrue(bench.pool.ready())
+
+    def test_first_failure(self) -> None:
+        """Scaling fails with the first worker that cannot load, and with its reason."""
+        bench = Bench(min_workers=2)
+        bench.provider.load_delay = None
+        scaled = bench.pool.start()
+        bench.provider.workers[1].fail_to_load(WorkerFailed(507, "System out of memory"))
+        error = self.failed(scaled, WorkerFailed)
+        self.assertEqual((507, "System out of memory"), (error.status, error.message))
+        self.assertNoResult(bench.pool.settled)
+        bench.provider.workers[0].load()
+        self.successResultOf(bench.pool.settled)
+
+    def test_drains(self) -> None:
+        """A worker that is sent away finishes what it has; scaling is done when it is gone."""
+        bench = self.running(holding=True, min_workers=2)
+        answers = [bench.pool.submit(job(str(n))) for n in range(3)]
+        scaled = bench.pool.scale(1, 1)
+        self.assertEqual(["READY", "UNLOADING"], bench.words())
+        self.assertNoResult(scaled)
+        bench.worker.answer()
+        self.successResultOf(scaled)
+        self.assertEqual(["READY"], bench.words())
+        bench.worker.holding = False
+        bench.provider.workers[0].answer()
+        bench.provider.workers[0].answer()
+        for answer in answers:
+            self.successResultOf(answer)
+
+    def test_drain_takes_too_long(self) -> None:
+        """A worker that does not finish in the time it was given is terminated; its clients are told."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job())
+        scaled = bench.pool.scale(0, 0, grace=10.0)
+        bench.clock.advance(10.0)
+        self.failed(answer, WorkerDied)
+        self.successResultOf(scaled)
+        self.assertEqual((), bench.pool.status().workers)
+
+    def test_hangs_while_draining(self) -> None:
+        """A worker that exceeds the response timeout while it drains is ended there and then."""
+        bench = self.running(holding=True, response_timeout=5)
+        answer = bench.pool.submit(job())
+        scaled = bench.pool.scale(0, 0, grace=100.0)
+        bench.clock.advance(5.0)
+        self.failed(answer, WorkerDied)
+        self.successResultOf(scaled)
+        self.assertEqual([], bench.clock.getDelayedCalls())
+
+    def test_gone_while_draining(self) -> None:
+        """A client that goes while its worker drains is told to that worker."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job("1"))
+        bench.pool.scale(0, 0)
+        answer.addErrback(lambda _: None).cancel()
+        self.assertEqual(["1"], bench.worker.cancelled)
+
+    def test_to_nothing(self) -> None:
+        """Without workers nothing waits: the queue is answered, and whoever comes is refused; no worker is left."""
+        bench = self.running(holding=True)
+        running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"), versioned=True)
+        bench.pool.scale(0, 5)
+        self.assertTrue(self.failed(waiting, ServiceUnavailable).message.startswith('Model "m" Version 1.0" has no'))
+        self.failed(bench.pool.submit(job("3")), ServiceUnavailable)
+        bench.worker.answer()
+        self.successResultOf(running)
+        self.assertEqual([], bench.provider.alive)
+        self.assertTrue(bench.pool.healthy())
+
+    def test_impossible_numbers(self) -> None:
+        """Impossible numbers are refused before anything is changed."""
+        bench = self.running()
+        error = self.failed(bench.pool.scale(2, 1), BadRequest)
+        self.assertEqual("max_worker cannot be less than min_worker.", error.message)
+        self.assertIn("-1", self.failed(bench.pool.scale(-1, 1), BadRequest).message)
+        self.assertEqual(1, len(bench.provider.alive))
+
+    def test_same_number_revives(self) -> None:
+        """Scaling to the number there should be replaces workers which were given up."""
+        bench = self.running(max_retry_timeout=0)
+        bench.worker.kill()
+        self.assertIsInstance(bench.pool.status().workers[0].status, GivenUp)
+        self.failed(bench.pool.submit(job()), ServiceUnavailable)
+        result = self.successResultOf(bench.pool.scale(1, 1))
+        self.assertEqual(("9000",), result.started)
+        self.successResultOf(bench.pool.submit(job()))
+
+    def test_same_number_hurries(self) -> None:
+        """Scaling does not wait for a restart that is due later."""
+        bench = self.running()
+        bench.worker.kill()
+        self.assertIsInstance(bench.pool.status().workers[0].status, BackingOff)
+        self.successResultOf(bench.pool.scale(1, 1))
+        self.assertTrue(bench.pool.ready())
+
+    def test_down_while_waiting_to_retry(self) -> None:
+        """A worker that waits for its restart, or was given up, can be sent away."""
+        for window in (0, 300):
+            bench = self.running(max_retry_timeout=window)
+            bench.worker.kill()
+            self.successResultOf(bench.pool.scale(0, 0))
+            self.assertEqual([], bench.clock.getDelayedCalls())
+
+    def test_down_while_loading(self) -> None:
+        """A worker that is sent away before it has loaded fails who waits for it."""
+        bench = Bench()
+        bench.provider.load_delay = None
+        started = bench.pool.start()
+        self.successResultOf(bench.pool.scale(0, 0))
+        self.failed(started, WorkerFailed)
+        self.successResultOf(bench.pool.settled)
+
+    def test_gpus(self) -> None:
+        """Each worker is placed on the device that it is given."""
+        bench = Bench()
+        gpus = iter([1, 0])
+        bench.pool._next_gpu = lambda: next(gpus)
+        self.successResultOf(bench.pool.scale(2, 2))
+        self.assertEqual([1, 0], [worker.gpu_id for worker in bench.pool.status().workers])
+        self.assertEqual([1, 0], [worker.placement.gpu_id for worker in bench.provider.workers])
+
+
+class RecoveryTests(PoolTestCase):
+    """Workers which fail again and again."""
+
+    def test_back_off(self) -> None:
+        """Restarts come after 1, 1, 2, 3, 5 … seconds until the window has passed; then requests are refused."""
+        bench = Bench(max_retry_timeout=300)
+        bench.provider.load_error = WorkerFailed(500, "SyntaxError: invalid syntax (h.py, line 1)")
+        self.failed(bench.pool.start(), WorkerFailed)
+        self.successResultOf(bench.pool.settled)
+        waiting = bench.pool.submit(job())
+        starts = [0.0]
+        while bench.clock.getDelayedCalls():
+            bench.clock.advance(min(call.getTime() for call in bench.clock.getDelayedCalls()) - bench.clock.seconds())
+            if len(bench.provider.workers) > len(starts):
+                starts.append(bench.clock.seconds())
+                last = bench.pool.status().workers[0].status
+                self.assertEqual(not isinstance(last, GivenUp), bench.pool.healthy())
+        gaps = [after - before for before, after in pairwise(starts)]
+        self.assertEqual([1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144], gaps)
+        assert isinstance(last, GivenUp)
+        self.assertEqual("SyntaxError: invalid syntax (h.py, line 1)", last.reason)
+        self.failed(waiting, ServiceUnavailable)
+        self.assertEqual((False, False), (bench.pool.healthy(), bench.pool.ready()))
+
+    def test_nobody_waits_for_what_keeps_failing(self) -> None:
+        """A request waits for the first attempts of a worker to come back, not for the later ones, minutes apart."""
+        bench = Bench(max_retry_timeout=300)
+        bench.provider.load_error = WorkerFailed(500, "broken")
+        self.failed(bench.pool.start(), WorkerFailed)
+        waiting = bench.pool.submit(job("1"))
+        bench.clock.advance(1.0)
+        self.assertNoResult(waiting)
+        bench.clock.advance(1.0)
+        self.assertEqual(NO_WORKER, self.failed(waiting, ServiceUnavailable).message)
+        self.failed(bench.pool.submit(job("2")), ServiceUnavailable)
+        bench.provider.load_error = None
+        bench.clock.advance(2.0)
+        self.assertEqual(b"hi", self.successResultOf(bench.pool.submit(job("3"))).body)
+
+    def test_window_zero(self) -> None:
+        """With no recovery window a worker that fails is never started again."""
+        bench = self.running(holding=True, max_retry_timeout=0)
+        bench.pool.submit(job("1")).addErrback(lambda _: None)
+        waiting = bench.pool.submit(job("2"))
+        bench.worker.kill()
+        self.failed(waiting, ServiceUnavailable)
+        self.assertEqual([], bench.clock.getDelayedCalls())
+
+    def test_loading_resets(self) -> None:
+        """A worker that has loaded begins anew with the shortest delay."""
+        bench = self.running()
+        for _ in range(5):
+            bench.worker.kill()
+            status = bench.pool.status().workers[0].status
+            assert isinstance(status, BackingOff)
+            self.assertEqual(timedelta(seconds=1), status.until - status.since)
+            bench.clock.advance(1.0)
+        self.assertEqual(6, len(bench.provider.workers))
+
+    def test_others_answer(self) -> None:
+        """While one worker is given up the other answers."""
+        bench = self.running(min_workers=2, max_retry_timeout=0)
+        bench.worker.kill()
+        self.successResultOf(bench.pool.submit(job()))
+        self.assertEqual((False, False), (bench.pool.healthy(), bench.pool.ready()))
+
+    def test_health_while_loading(self) -> None:
+        """A model whose workers load is healthy, as ever, but not ready."""
+        bench = Bench()
+        bench.provider.load_delay = 1.0
+        bench.pool.start()
+        self.assertEqual((True, False), (bench.pool.healthy(), bench.pool.ready()))
+
+    def test_describe(self) -> None:
+        """The status of a worker says since when, and its process."""
+        bench = Bench()
+        bench.provider.load_delay = 1.0
+        bench.pool.start()
+        bench.clock.advance(0.5)
+        (info,) = bench.pool.status().workers
+        self.assertEqual(Starting(EPOCH), info.status)
+        bench.clock.advance(0.5)
+        (info,) = bench.pool.status().workers
+        self.assertEqual(("9000", EPOCH, 1000, None), (info.worker_id, info.started, info.pid, info.gpu_id))
+        self.assertEqual(
+            (Ready(EPOCH + timedelta(seconds=1), 1000), EPOCH + timedelta(seconds=1)), (info.status, info.since)
+        )
+
+
+class RetireTests(PoolTestCase):
+    """The end of a pool."""
+
+    def test_retire(self) -> None:
+        """What waits is refused, what runs is finished, and then nothing is left."""
+        bench = self.running(holding=True)
+        running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
+        retired = bench.pool.retire(30.0)
+        self.failed(waiting, ServiceUnavailable)
+        self.failed(bench.pool.submit(job("3")), ServiceUnavailable)
+        self.assertNoResult(retired)
+        bench.worker.answer()
+        self.successResultOf(running)
+        self.successResultOf(retired)
+        self.assertEqual(([], []), (bench.clock.getDelayedCalls(), bench.provider.alive))
+
+    def test_grace_is_over(self) -> None:
+        """What does not finish in time is answered all the same."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job())
+        retired = bench.pool.retire(30.0)
+        bench.clock.advance(30.0)
+        self.failed(answer, WorkerDied)
+        self.successResultOf(retired)
+        self.assertEqual([], bench.clock.getDelayedCalls())
+
+    def test_hurry(self) -> None:
+        """Retiring a second time with less grace ends the first."""
+        bench = self.running(holding=True)
+        bench.pool.submit(job()).addErrback(lambda _: None)
+        first = bench.pool.retire(30.0)
+        self.successResultOf(bench.pool.retire(0.0))
+        self.successResultOf(first)
+        self.successResultOf(bench.pool.retire(0.0))
+
+    def test_no_scaling_after(self) -> None:
+        """A pool that is retired is not brought back to life."""
+        bench = self.running()
+        self.successResultOf(bench.pool.retire(0.0))
+        self.failed(bench.pool.scale(1, 1), ServiceUnavailable)
+        self.assertEqual([], bench.provider.alive)
+
+    def test_while_everything_happens(self) -> None:
+        """A pool may be retired, scaled and used by whoever gets an answer of it."""
+        bench = self.running(holding=True, batch_size=2, min_workers=2)
+        ends: list[Deferred[Any]] = []
+
+        def on_answer(item: Item) -> None:
+            ends.append(bench.pool.scale(3, 3).addErrback(lambda _: None))
+            ends.append(bench.pool.submit(job("more")).addErrback(lambda _: None))
+            ends.append(bench.pool.retire(0.0))
+
+        answers = [bench.pool.submit(job(str(n))).addCallback(on_answer) for n in range(4)]
+        bench.worker.answer()
+        for end in ends:
+            self.successResultOf(end)
+        for answer in answers:
+            answer.addErrback(lambda _: None)
+            self.successResultOf(answer)
+        self.assertEqual(([], []), (bench.clock.getDelayedCalls(), bench.provider.alive))
+
+
+class PoolProperties(SynchronousTestCase):
+    """What holds whatever happens."""
+
+    # Its rarest paths take more examples than a profile gives.
+    @settings(max_examples=max(300, settings().max_examples))
+    @given(
+        model_settings(),
+        sampled_from(ClosePolicy),
+        sampled_from([0.0, 0.0, 0.3, None]),
+        sampled_from([0.0, 0.7]),
+        worker_events(),
+    )
+    def test_every_request_is_answered_once(  # noqa: PLR0912 - one branch for each kind of event
+        self,
+        given_settings: ModelSettings,
+        policy: ClosePolicy,
+        load_delay: float | None,
+        answer_delay: float,
+        events: list[WorkerEvent],
+    ) -> None:
+        """Each request gets one answer; workers never exceed their number; after the end nothing is left."""
+        bench = Bench(policy)
+        clock, provider = bench.clock, bench.provider
+        provider.load_delay, provider.answer_delay = load_delay, answer_delay
+        ids = count(9000)
+        pool = Pool(
+            spec(), given_settings, provider, clock, lambda: EPOCH, worker_ids=lambda: str(next(ids)), policy=policy
+        )
+        answers: list[Deferred[Item]] = []
+        outcomes: list[list[object]] = []
+        deadlines: list[float | None] = []
+        streamed: set[int] = set()
+
+        def submit(patience: float | None) -> None:
+            deadline = None if patience is None else clock.seconds() + patience
+            outcome: list[object] = []
+            number = len(answers)
+            answer = pool.submit(job(str(number)), lambda item: streamed.add(number), deadline)
+            if given_settings.client_timeout:
+                own = clock.seconds() + given_settings.client_timeout / 1000
+                deadline = own if deadline is None else min(own, deadline)
+            deadlines.append(deadline)
+            answer.addBoth(outcome.append)
+            answers.append(answer)
+            outcomes.append(outcome)
+
+        def worker(number: int, act: Callable[[FakeWorker], object]) -> None:
+            if provider.alive:
+                act(provider.alive[number % len(provider.alive)])
+
+        def chunk(one: FakeWorker) -> None:
+            if one.busy:
+                one.chunk(Item(one.batches[-1][0].request_id, 200, "", {}, b""))
+
+        def hold(one: FakeWorker, holding: bool) -> None:
+            one.holding = holding
+            if not holding:
+                one.answer()
+
+        waiting: list[Deferred[Any]] = [pool.start().addErrback(lambda _: None)]
+        for event in events:
+            if isinstance(event, Submit):
+                submit(event.patience)
+            elif isinstance(event, Pass):
+                clock.advance(event.seconds)
+            elif isinstance(event, Leave) and answers:
+                answers[event.request % len(answers)].cancel()
+            elif isinstance(event, Die):
+                worker(event.worker, lambda one: one.kill(event.killed))  # noqa: B023
+            elif isinstance(event, Hold):
+                worker(event.worker, lambda one: hold(one, event.holding))  # noqa: B023
+            elif isinstance(event, Misanswer):
+                worker(event.worker, lambda one: one.answer([Item("?", 200, "", {}, b"")]))
+            elif isinstance(event, Chunk):
+                worker(event.worker, chunk)
+            elif isinstance(event, Break):
+                provider.load_error = WorkerFailed(500, "broken") if event.broken else None
+            elif isinstance(event, Scale):
+                scaled = pool.scale(event.min_workers, event.min_workers + event.extra)
+                waiting.append(scaled.addErrback(lambda _: None))
+            status = pool.status()
+            self.assertLessEqual(len(provider.alive), len(status.workers))
+            self.assertLessEqual(status.pending, given_settings.job_queue_size + given_settings.batch_size)
+            self.assertLessEqual({info.status.word for info in status.workers}, {"READY", "LOADING", "UNLOADING"})
+            for number, (outcome, deadline) in enumerate(zip(outcomes, deadlines, strict=True)):
+                self.assertLessEqual(len(outcome), 1)
+                if deadline is not None and clock.seconds() > deadline and number not in streamed:
+                    self.assertEqual(1, len(outcome))
+
+        retired = pool.retire(5.0)
+        clock.advance(5.0)
+        self.successResultOf(retired)
+        self.assertEqual([1] * len(answers), [len(outcome) for outcome in outcomes])
+        for scaled in waiting:
+            self.successResultOf(scaled)
+        self.successResultOf(pool.settled)
+        self.assertEqual([], provider.alive)
+        self.assertEqual([], clock.getDelayedCalls())
+        self.assertEqual(((), 0, 0), (pool.status().workers, pool.status().pending, pool.status().running))

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A model server for PyTorch: TorchServe's successor, in Python on Twisted.
+
+From the door inwards:
+
+``cli``, ``tap``   the command, and the ``twistd`` plug-in
+``service``        :class:`~twisted_serve.service.ModelServer`, what embedders use
+``assembly``       puts it together from all that follows; ``surroundings``: what it takes from outside
+``web``            HTTP: listeners' routes, bodies, errors, the channel with its limits
+``planes``         use cases, the same for every transport
+``workers``        the server's side of worker processes
+``models`` ``archives`` ``batching`` ``config`` ``metrics``   values and decisions
+``auth``           tokens: who may come in
+``wire``           what the server and a worker agree on
+``backend`` ``handlers``   the worker's side, and what handler authors import
+``testing``        public fakes, strategies and an in-memory server
+"""
+
+__version__ = "0.1.0"
+
+#: The TorchServe release whose behaviour this server keeps.
+COMPATIBLE_WITH = "0.12.0"

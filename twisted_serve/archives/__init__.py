@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Model archives: where they come from and what is in them.
+
+- `confinement`: which file a name from outside may mean
+- `documents`: small JSON and YAML documents, read within bounds
+- `manifest`: ``MAR-INF/MANIFEST.json``
+- `model_config`: ``model-config.yaml``
+- `tree`: a directory tree, written from entries that nobody vouches for
+- `unpack`: ``.mar`` and ``.tar.gz`` to such a tree
+- `urls`: which URLs may be fetched
+- `fetch`: such a URL to a file
+- `store`: the model store; what a client's ``url`` means, and the archive it names
+"""

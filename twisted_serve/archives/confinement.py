@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements confinement: which file a name that came from outside may mean.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from twisted_serve.errors import InvalidModel
+
+# Everything that may stand beside a path component, in a path or anywhere in a URL.
+_SEPARATORS = re.compile(r"[/\\?#&=;]")
+
+_UNNAMEABLE = re.compile("[\0\ud800-\udfff]")
+
+# A name that is still not plain after so many rounds of percent decoding was made to deceive.
+_MOST_DECODINGS = 4
+
+
+def nameable(text: str) -> bool:
+    """Say whether a file can have this name at all: no NUL, and no half of a surrogate pair, which JSON can bring."""
+    return _UNNAMEABLE.search(text) is None
+
+
+def climbs(text: str) -> bool:
+    """
+    Say whether a path or URL has a ``..`` component, however it is spelled.
+
+    Backslashes separate, and percent escapes count in every depth: what reads the
+    text after us may be less careful.  ``a..b.mar`` does not climb.
+    """
+    for _ in range(_MOST_DECODINGS):
+        if ".." in _SEPARATORS.split(text):
+            return True
+        decoded = unquote(text)
+        if decoded == text:
+            return False
+        text = decoded
+    return True
+
+
+def inside(root: Path, path: Path) -> bool:
+    """Say whether ``path``, all links followed, is below ``root`` (and is not ``root``)."""
+    real_root, real = Path(os.path.realpath(root)), Path(os.path.realpath(path))
+    return real != real_root and real.is_relative_to(real_root)
+
+
+def confined(model_dir: Path, entry: str, value: str) -> Path:
+    """
+    Find the file of a model directory which its manifest names.
+
+    :param entry: The manifest's word for it, for the error's text.
+    :raise InvalidModel: when the file would be outside of the directory.
+    """
+    path = model_dir / value
+    if not nameable(value) or climbs(value) or not inside(model_dir, path):
+        raise InvalidModel(f"Manifest entry {entry} is {value!r:.200}, which is not inside the model directory.")
+    return path

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the reading of an archive's small documents, JSON and YAML, within bounds.
+
+Their authors are not trusted: size, depth, number of values and the growth by YAML
+aliases are bounded before memory is spent, and only what travels to a worker is let in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# Model configurations in the wild have a few hundred bytes, with chat templates a few thousand.
+MAX_DOCUMENT_SIZE = 256 * 1024
+
+# Values in a document, those repeated by an alias counted each time.
+MAX_VALUES = 10_000
+
+MAX_DEPTH = 32
+
+# Characters of a reason: it quotes the document, and ends in an answer.
+_MOST_DETAIL = 300
+
+
+class DocumentError(ValueError):
+    """The document cannot be read, or is larger than anything honest."""
+
+
+def load_json(path: Path) -> Any:
+    """
+    Read a JSON document.
+
+    :raise DocumentError: if it is none, or exceeds the bounds.
+    :raise OSError: if there is no such file.
+    """
+    try:
+        value = json.loads(_text(path))
+    except RecursionError:
+        raise DocumentError(f"nested more than {MAX_DEPTH} deep") from None
+    except ValueError as e:
+        raise DocumentError(str(e)) from e
+    return _portable(value)
+
+
+def load_yaml(path: Path) -> Any:
+    """
+    Read a YAML document, of plain values only; an empty one is ``None``.
+
+    :raise DocumentError: if it is none, or exceeds the bounds.
+    :raise OSError: if there is no such file.
+    """
+    text = _text(path)
+    try:
+        _bounded(yaml.parse(text, Loader=yaml.SafeLoader))
+        value = yaml.safe_load(text)
+    # A date such as 2001-13-01 is a ValueError, a mapping as a key a TypeError in some versions.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as e:
+        raise DocumentError(" ".join(str(e).split())[:_MOST_DETAIL]) from e
+    return _portable(value)
+
+
+def _text(path: Path) -> str:
+    """Read a regular file of at most `MAX_DOCUMENT_SIZE` bytes, which are UTF-8."""
+    # Not blocking: opening a FIFO that somebody put there would wait for ever.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as document:
+        if not stat.S_ISREG(os.fstat(document.fileno()).st_mode):
+            raise DocumentError("not a regular file")
+        data = document.read(MAX_DOCUMENT_SIZE + 1)
+    if len(data) > MAX_DOCUMENT_SIZE:
+        raise DocumentError(f"larger than {MAX_DOCUMENT_SIZE} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise DocumentError(f"not UTF-8 at byte {e.start}") from e
+
+
+def _bounded(events: Iterator[yaml.Event]) -> None:
+    """
+    Read through the events of a document, before any value is made of them.
+
+    An alias counts as much as what it repeats, so ten lines of aliases to aliases
+    ("billion laughs") are refused for the values which they stand for.
+    """
+    sizes: dict[str, int] = {}
+    open_collections: list[tuple[str | None, int]] = []
+    total = 0
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_collections.append((event.anchor, total))
+            total += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_collections.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise DocumentError(f"the alias *{event.anchor} stands for nothing before it, or contains itself")
+            total += sizes[event.anchor]
+        if len(open_collections) > MAX_DEPTH:
+            raise DocumentError(f"nested more than {MAX_DEPTH} deep")
+        if total > MAX_VALUES:
+            raise DocumentError(f"more than {MAX_VALUES} values")
+
+
+def _portable(document: Any) -> Any:
+    """Return ``document`` if each of its values can be sent to a worker, shown in JSON and written to a log."""
+    pending: list[tuple[Any, int]] = [(document, 0)]
+    seen = 0
+    while pending:
+        value, depth = pending.pop()
+        seen += 1
+        if depth > MAX_DEPTH:
+            raise DocumentError(f"nested more than {MAX_DEPTH} deep")
+        if seen > 2 * MAX_VALUES:
+            raise DocumentError(f"more than {MAX_VALUES} values")
+        if isinstance(value, dict):
+            pending += [(each, depth + 1) for pair in value.items() for each in pair]
+        elif isinstance(value, (list, tuple, set)):
+            pending += [(each, depth + 1) for each in value]
+        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise DocumentError("an integer has more than 64 bits")
+        elif isinstance(value, str) and not _is_text(value):
+            raise DocumentError("a string has half of a surrogate pair")
+    return document
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

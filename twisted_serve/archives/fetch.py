@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements fetching: an allowed URL becomes a file, whole and under a new name, or nothing.
+
+Redirects are followed by hand, because each of them is a URL that has to be allowed
+(the predecessor asked about the first alone: ``spec/config_cli.md`` §8.3).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from io import FileIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+from uuid import uuid4
+
+from attrs import define, field, frozen
+from attrs.validators import ge, gt, instance_of
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
+
+from twisted_serve.archives.threads import DeferToThread, abandonable
+from twisted_serve.archives.tree import Saving, write_all
+from twisted_serve.archives.urls import AllowedUrls, is_remote, local_path
+from twisted_serve.errors import DownloadFailed, InternalError, ServeError
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+_CHUNK = 1 << 20
+
+
+@frozen
+class FetchLimits:
+    """
+    How much of others' time and of our disk a download may take.
+
+    :ivar max_size: Bytes.
+    :ivar timeout: Seconds, from the first request to the last byte.
+    :ivar max_redirects: How often the answer may be "elsewhere".
+    """
+
+    max_size: int = field(default=64 << 30, validator=[instance_of(int), ge(1)])
+    timeout: float = field(default=3600.0, validator=gt(0))
+    max_redirects: int = field(default=5, validator=[instance_of(int), ge(0)])
+
+
+class _FetchError(Exception):
+    """Why a download failed; for the log, the client learns only that it did."""
+
+
+@define(eq=False)
+class Fetcher:
+    """
+    Fetches archives to files.
+
+    :ivar agent: Makes the HTTP requests; it must not follow redirects by itself.
+    """
+
+    agent: IAgent
+    clock: IReactorTime
+    allowed: AllowedUrls
+    limits: FetchLimits
+    defer_to_thread: DeferToThread
+    _under_way: set[Path] = field(factory=set, init=False)
+    _log = Logger()
+
+    async def fetch(self, url: str, target: Path) -> None:
+        """
+        Fetch ``url``, which must be an allowed one, to the new file ``target``.
+
+        :raise InternalError: if ``target`` exists, is just being fetched, or cannot be written.
+        :raise DownloadFailed: if the archive cannot be had: refused, missing, too large, too slow.
+        """
+        if target in self._under_way or os.path.lexists(target):
+            raise _exists(target)
+        partial = target.with_name(f".{uuid4().hex}.part")
+        self._under_way.add(target)
+        try:
+            work = Deferred.fromCoroutine(self._fetch(url, partial, target))
+            await work.addTimeout(self.limits.timeout, self.clock)
+        except (ServeError, CancelledError):
+            raise
+        # The agent, its endpoints and TLS fail in ways that have no common name.
+        except Exception as e:
+            # Without its query: that of a pre-signed URL is a password.
+            self._log.warn("Cannot fetch {url}: {reason}", url=urlsplit(url)._replace(query="").geturl(), reason=str(e))
+            raise DownloadFailed(f"Failed to download archive from: {url}") from e
+        finally:
+            self._under_way.discard(target)
+            partial.unlink(missing_ok=True)
+
+    async def _fetch(self, url: str, partial: Path, target: Path) -> None:
+        if not self.allowed.permit(url):
+            raise _FetchError("it is not allowed")
+        source = local_path(url)
+        if source is not None:
+            copying = self.defer_to_thread(_copy, source, partial, self.limits.max_size)
+            await abandonable(copying, lambda _: partial.unlink(missing_ok=True))
+        else:
+            response = await self._get(url)
+            with Saving(target.name):
+                file = _new_file(partial)
+            with file:
+                await _body_saved(response, file, target.name, self.limits.max_size)
+        # The partial file goes away by itself; the published one only if nobody waits for it any more.
+        publishing = self.defer_to_thread(_publish, partial, target)
+        await abandonable(publishing, lambda _: target.unlink(missing_ok=True))
+
+    async def _get(self, url: str) -> IResponse:
+        """Request ``url`` and what it redirects to, until there is an answer with an archive in it."""
+        for _ in range(self.limits.max_redirects + 1):
+            response = await self.agent.request(
+                b"GET", url.encode("ascii"), Headers({b"User-Agent": [b"twisted-serve"]})
+            )
+            if response.code == 200:
+                return response
+            response.deliverBody(_Unwanted())
+            if response.code not in _REDIRECTS:
+                raise _FetchError(f"the answer was {response.code}")
+            url = self._redirected(url, response.headers.getRawHeaders(b"location", []))
+        raise _FetchError(f"more than {self.limits.max_redirects} redirects")
+
+    def _redirected(self, url: str, locations: list[bytes]) -> str:
+        if len(locations) != 1:
+            raise _FetchError("a redirect to nowhere")
+        there = urljoin(url, locations[0].decode("latin-1"))
+        # Whoever may answer for an allowed URL may still not point us at our own files.
+        if not is_remote(there) or local_path(there) is not None or not self.allowed.permit(there):
+            raise _FetchError(f"a redirect to {there!r}, which is not allowed")
+        return there
+
+
+class _Unwanted(Protocol):
+    """A body that nobody reads: the connection is closed on it."""
+
+    def connectionMade(self) -> None:
+        _abort(self)
+
+
+@define(eq=False)
+class _BodySaving(Protocol):
+    """
+    Writes a body to a file as it comes.
+
+    It writes from the reactor's thread: what the page cache takes at once is not
+    worth a round trip to another thread for each piece.  Flushing is not done here.
+    """
+
+    file: FileIO
+    title: str
+    max_size: int
+    done: Deferred[None] = field(init=False)
+    _size: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.done = Deferred(lambda _: _abort(self))
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
+        self._size += len(data)
+        try:
+            if self._size > self.max_size:
+                raise _FetchError(f"larger than {self.max_size} bytes")
+            with Saving(self.title):
+                write_all(self.file, data)
+        except (_FetchError, InternalError):
+            self.done.errback(Failure())
+            _abort(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        # A body that ends with its connection may have lost its end; an archive's checksums tell.
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(None)
+        else:
+            self.done.errback(reason)
+
+
+def _abort(protocol: Protocol) -> None:
+    transport: Any = protocol.transport
+    # What the agent shows of a connection can abort it in newer versions of Twisted only.
+    getattr(transport, "abortConnection", transport.loseConnection)()
+
+
+def _body_saved(response: IResponse, file: FileIO, title: str, max_size: int) -> Deferred[None]:
+    saving = _BodySaving(file, title, max_size)
+    if response.length is not UNKNOWN_LENGTH and response.length > max_size:
+        response.deliverBody(_Unwanted())
+        raise _FetchError(f"larger than {max_size} bytes")
+    response.deliverBody(saving)
+    return saving.done
+
+
+def _copy(source: Path, partial: Path, max_size: int) -> None:
+    """Copy a regular file of this machine."""
+    # Not blocking: a FIFO or a device must not hold the thread.
+    with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as original:
+        if not stat.S_ISREG(os.fstat(original.fileno()).st_mode):
+            raise _FetchError("not a regular file")
+        with Saving(source.name):
+            copy = _new_file(partial)
+        with copy:
+            size = 0
+            while chunk := original.read(_CHUNK):
+                size += len(chunk)
+                if size > max_size:
+                    raise _FetchError(f"larger than {max_size} bytes")
+                with Saving(source.name):
+                    write_all(copy, chunk)
+
+
+def _new_file(path: Path) -> FileIO:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    # Unbuffered: a full disk is an error of the write and not of a later close.
+    return open(os.open(path, flags, 0o600), "wb", buffering=0)
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Give a complete file its name, never another file's."""
+    with Saving(target.name):
+        descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            _give_name(partial, target)
+        except FileExistsError:
+            raise _exists(target) from None
+
+
+def _give_name(partial: Path, target: Path) -> None:
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links here, as on some network mounts: take the name first, then fill it.
+        _new_file(target).close()
+        try:
+            os.replace(partial, target)
+        except BaseException:
+            target.unlink()
+            raise
+
+
+def _exists(target: Path) -> InternalError:
+    return InternalError(f"Model file already exists {target.name}")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements ``model-config.yaml``: the settings which an archive brings along.
+
+``spec/archives_workers_handlers.md`` §4.  A key that is absent is ``None`` here, so
+that what the file does not mention can be settled elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+
+from twisted_serve.archives.confinement import confined
+from twisted_serve.archives.documents import DocumentError, load_yaml
+from twisted_serve.archives.manifest import Manifest
+from twisted_serve.errors import InvalidModel
+
+# What the predecessor's integers could hold.
+_MAX_INTEGER = (1 << 31) - 1
+
+# Warnings end in the log and in answers; a hostile file has no right to fill either.
+_MOST_WARNINGS = 10
+
+# How alike an unknown key and a known one must be to be taken for a slip.
+_ALIKE = 0.9
+
+
+def _key(name: str, expected: str, fits: Callable[[Any], bool]) -> Any:
+    """Declare the attribute for the key ``name`` of the file."""
+
+    def check(_config: object, _attribute: object, value: Any) -> None:
+        if value is not None and not fits(value):
+            raise ValueError(f"{name} is {value!r:.200}, expected {expected}")
+
+    return field(default=None, validator=check, metadata={"key": name})
+
+
+def _integer(name: str, least: int) -> Any:
+    def fits(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MAX_INTEGER
+
+    return _key(name, f"an integer of at least {least}", fits)
+
+
+def _boolean(name: str) -> Any:
+    return _key(name, "true or false", lambda value: isinstance(value, bool))
+
+
+def _word(name: str) -> Any:
+    return _key(name, "a string", lambda value: isinstance(value, str))
+
+
+def _ids(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value)
+
+
+@frozen
+class ModelConfig:
+    """
+    The settings of an archive; ``None`` for what it does not mention.
+
+    :ivar max_batch_delay: Milliseconds, like ``client_timeout`` and the two limits of a sequence.
+    :ivar response_timeout: Seconds, like ``startup_timeout`` and ``max_retry_timeout``.
+    :ivar device_type: ``cpu`` or ``gpu``; ``parallel_type``: ``pp``, ``tp``, ``pptp`` or ``custom``.
+    :ivar raw: The whole file, for the handler.
+    """
+
+    min_workers: int | None = _integer("minWorkers", 0)
+    max_workers: int | None = _integer("maxWorkers", 0)
+    batch_size: int | None = _integer("batchSize", 1)
+    max_batch_delay: int | None = _integer("maxBatchDelay", 0)
+    response_timeout: int | None = _integer("responseTimeout", 1)
+    startup_timeout: int | None = _integer("startupTimeout", 1)
+    device_type: str | None = _word("deviceType")
+    device_ids: tuple[int, ...] | None = _key("deviceIds", "a list of integers of at least 0", _ids)
+    parallel_type: str | None = _word("parallelType")
+    parallel_level: int | None = _integer("parallelLevel", 0)
+    torchrun: Mapping[str, Any] | None = _key("torchrun", "a mapping", lambda value: isinstance(value, dict))
+    max_retry_timeout: int | None = _integer("maxRetryTimeoutInSec", 0)
+    client_timeout: int | None = _integer("clientTimeoutInMills", 0)
+    job_queue_size: int | None = _integer("jobQueueSize", 0)
+    use_job_ticket: bool | None = _boolean("useJobTicket")
+    continuous_batching: bool | None = _boolean("continuousBatching")
+    sequence_batching: bool | None = _boolean("sequenceBatching")
+    sequence_max_idle: int | None = _integer("sequenceMaxIdleMSec", 0)
+    sequence_timeout: int | None = _integer("sequenceTimeoutMSec", 0)
+    max_num_sequence: int | None = _integer("maxNumSequence", 1)
+    max_sequence_job_queue_size: int | None = _integer("maxSequenceJobQueueSize", 1)
+    async_communication: bool | None = _boolean("asyncCommunication")
+    use_venv: bool | None = _boolean("useVenv")
+    raw: Mapping[str, Any] = field(factory=dict)
+
+    @property
+    def workers(self) -> tuple[int, int] | None:
+        """The least and most workers, if the file gives both and they agree (``spec/config_cli.md`` §5)."""
+        if self.min_workers and self.max_workers and self.max_workers >= self.min_workers:
+            return self.min_workers, self.max_workers
+        return None
+
+
+_ATTRIBUTES = {a.metadata["key"]: a.name for a in attrs.fields(ModelConfig) if "key" in a.metadata}
+
+# The closed words: another one is ignored with a warning, as it has always been.
+_WORDS = {"deviceType": ("cpu", "gpu"), "parallelType": ("pp", "tp", "pptp", "custom")}
+
+
+def read_model_config(model_dir: Path, manifest: Manifest) -> tuple[ModelConfig, tuple[str, ...]]:
+    """
+    Read the file which the manifest names as ``configFile``, if it names one.
+
+    :return: The settings, and warnings for whoever registers the model.
+    :raise InvalidModel: if the file is missing, is no YAML mapping, or a key has a value of the wrong type.
+    """
+    name = manifest.config_file
+    if name is None:
+        return ModelConfig(), ()
+    try:
+        document = load_yaml(confined(model_dir, "configFile", name))
+    except (DocumentError, OSError) as e:
+        detail = e.strerror if isinstance(e, OSError) else str(e)
+        raise InvalidModel(f"Failed to parse model config file {name}: {detail}") from e
+    if document is None:
+        document = {}
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise InvalidModel(f"Failed to parse model config file {name}: expected a mapping with strings as keys")
+
+    warnings = [
+        f"Unknown key {key!r} in model config file {name}: did you mean {meant!r}?"
+        for key in document
+        if (meant := _meant(key)) is not None
+    ]
+    values: dict[str, Any] = {}
+    for key, attribute in _ATTRIBUTES.items():
+        value = document.get(key)
+        if key == "deviceIds" and isinstance(value, list):
+            value = tuple(value)
+        if key in _WORDS and isinstance(value, str):
+            value = value.lower()
+            if value not in _WORDS[key]:
+                warnings.append(f"Invalid {key} {value!r:.200} in model config file {name}: it is ignored")
+                continue
+        values[attribute] = value
+    try:
+        config = ModelConfig(**values, raw=document)
+    except ValueError as e:
+        raise InvalidModel(f"Invalid model config file {name}: {e}") from e
+    if config.workers is None and config.min_workers != config.max_workers:
+        warnings.append(
+            f"Invalid model config in mar, minWorkers:{config.min_workers}, maxWorkers:{config.max_workers}"
+        )
+    return config, tuple(warnings[:_MOST_WARNINGS])
+
+
+def _meant(key: str) -> str | None:
+    """Guess which known key a slip such as ``BatchSize`` or ``max_workers`` was meant to be."""
+    if key in _ATTRIBUTES or len(key) > 2 * max(map(len, _ATTRIBUTES)):
+        return None
+    plain = {known.lower(): known for known in _ATTRIBUTES}
+    close = get_close_matches(key.lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=_ALIKE)
+    return plain[close[0]] if close else None

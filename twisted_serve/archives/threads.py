@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements blocking work in a thread for which one may stop to wait.
+
+A thread cannot be cancelled.  So cancelling ends the wait at once, and what the
+thread still brings about is undone when it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+_T = TypeVar("_T")
+
+_log = Logger()
+
+
+class DeferToThread(Protocol):
+    """`twisted.internet.threads.deferToThread`, or in tests a direct call."""
+
+    def __call__(self, work: Callable[..., _T], /, *args: object) -> Deferred[_T]:
+        """Call ``work(*args)`` elsewhere and fire with what it returns or raises."""
+
+
+def abandonable(work: Deferred[_T], undo: Callable[[_T], object]) -> Deferred[_T]:
+    """
+    Wait for ``work`` so that cancelling ends the wait alone.
+
+    :param undo: Called with what ``work`` fires with if nobody waits for it any more.
+    """
+    abandoned = False
+
+    def abandon(_wait: Deferred[_T]) -> None:
+        nonlocal abandoned
+        abandoned = True
+
+    wait: Deferred[_T] = Deferred(abandon)
+
+    def done(result: _T) -> object:
+        if abandoned:
+            return undo(result)
+        wait.callback(result)
+        return None
+
+    def failed(failure: Failure) -> None:
+        if abandoned:
+            _log.debug("Abandoned work failed: {reason}", reason=failure.value)
+        else:
+            wait.errback(failure)
+
+    work.addCallbacks(done, failed).addErrback(lambda f: _log.failure("Cannot undo abandoned work", f))
+    return wait

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the writing of a directory tree from entries that nobody vouches for.
+
+Names are compared by components, never as strings.  Every file and directory is new,
+private to the owner, and made by exactly one entry; what is written is counted while
+it is written, because what an archive declares of itself is only a claim.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from io import FileIO
+from pathlib import Path
+
+from attrs import define, field, frozen
+from attrs.validators import ge, instance_of
+
+from twisted_serve.errors import InternalError, InvalidModel
+
+_MEBIBYTE = 1 << 20
+
+# Of one component and of a whole name, in bytes; what Linux file systems hold.
+_MAX_COMPONENT = 255
+_MAX_NAME = 2048
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@frozen
+class UnpackLimits:
+    """
+    How much an archive may become.
+
+    :ivar max_size: Bytes of all files together.
+    :ivar max_entries: Files and directories, those counted that are only implied by a name.
+    :ivar max_ratio: Bytes written for each byte of the archive.
+    :ivar free_size: Bytes up to which the ratio is not looked at: small and very regular files are honest.
+    """
+
+    max_size: int = field(default=64 * 1024 * _MEBIBYTE, validator=[instance_of(int), ge(1)])
+    max_entries: int = field(default=10_000, validator=[instance_of(int), ge(1)])
+    max_ratio: int = field(default=100, validator=[instance_of(int), ge(1)])
+    free_size: int = field(default=64 * _MEBIBYTE, validator=[instance_of(int), ge(0)])
+
+    def allowance(self, archive_size: int) -> int:
+        """Say how many bytes an archive of ``archive_size`` bytes may become."""
+        return min(self.max_size, max(self.free_size, self.max_ratio * archive_size))
+
+
+def components(name: str) -> tuple[str, ...]:
+    """
+    Split the name of an entry; ``.`` and empty components mean nothing and are kept for the caller to drop.
+
+    :raise InvalidModel: if the name could mean a file outside of the directory that is being written, on any system.
+    """
+    parts = tuple(name.split("/"))
+    if (
+        not name
+        or name.startswith("/")
+        or "\\" in name
+        or ".." in parts
+        or _CONTROL.search(name) is not None
+        or _DRIVE.match(name) is not None
+    ):
+        raise InvalidModel(f"The archive has an entry with the unsafe name {name!r:.200}.")
+    try:
+        too_long = len(name.encode()) > _MAX_NAME or any(len(part.encode()) > _MAX_COMPONENT for part in parts)
+    except UnicodeEncodeError:
+        raise InvalidModel(f"The archive has an entry whose name is not UTF-8: {name!r:.200}.") from None
+    if too_long:
+        raise InvalidModel(f"The archive has an entry with a name of {len(name)} characters.")
+    return parts
+
+
+@define(eq=False)
+class NewTree:
+    """
+    A directory that is being filled.
+
+    :ivar root: The directory; it exists and is empty.
+    :ivar title: The archive's name, for the texts of errors.
+    :ivar allowance: Bytes that may be written.
+    """
+
+    root: Path
+    title: str
+    allowance: int
+    max_entries: int
+    _is_file: dict[tuple[str, ...], bool] = field(factory=dict, init=False)
+    _explicit: set[tuple[str, ...]] = field(factory=set, init=False)
+    _written: int = field(default=0, init=False)
+
+    def add_directory(self, parts: tuple[str, ...]) -> None:
+        """
+        Make a directory, and those above it.
+
+        :raise InvalidModel: if the archive names it twice, or has a file of this name.
+        """
+        parts = _plain(parts)
+        if parts:
+            self._claim(parts)
+            self._ensure_directories(parts)
+
+    def add_file(self, parts: tuple[str, ...], content: Iterable[bytes], executable: bool = False) -> None:
+        """
+        Write a file, and the directories above it.
+
+        :raise InvalidModel: if the archive has the name twice, or the tree becomes too large.
+        :raise InternalError: if the file cannot be saved.
+        """
+        parts = _plain(parts)
+        if not parts:
+            raise InvalidModel("The archive has a file without a name.")
+        self._claim(parts)
+        self._ensure_directories(parts[:-1])
+        if parts in self._is_file:
+            raise self._collision(parts)
+        self._count(parts, is_file=True)
+        with self._saving():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self.root.joinpath(*parts), flags, 0o700 if executable else 0o600)
+        with open(descriptor, "wb", buffering=0) as file:
+            for chunk in content:
+                self._written += len(chunk)
+                if self._written > self.allowance:
+                    raise InvalidModel(f"The archive unpacks to more than {self.allowance} bytes.")
+                with self._saving():
+                    write_all(file, chunk)
+
+    def _claim(self, parts: tuple[str, ...]) -> None:
+        if parts in self._explicit:
+            raise InvalidModel(f"The archive has two entries named {'/'.join(parts)!r}.")
+        self._explicit.add(parts)
+
+    def _count(self, parts: tuple[str, ...], is_file: bool) -> None:
+        self._is_file[parts] = is_file
+        if len(self._is_file) > self.max_entries:
+            raise InvalidModel(f"The archive has more than {self.max_entries} entries.")
+
+    def _ensure_directories(self, parts: tuple[str, ...]) -> None:
+        for end in range(1, len(parts) + 1):
+            above = parts[:end]
+            known = self._is_file.get(above)
+            if known:
+                raise self._collision(above)
+            if known is None:
+                self._count(above, is_file=False)
+                with self._saving():
+                    # Not makedirs: its mode is for the last directory alone.
+                    os.mkdir(self.root.joinpath(*above), 0o700)
+
+    def _collision(self, parts: tuple[str, ...]) -> InvalidModel:
+        return InvalidModel(f"The archive has {'/'.join(parts)!r} both as a file and as a directory.")
+
+    def _saving(self) -> Saving:
+        return Saving(self.title)
+
+
+@frozen
+class Saving:
+    """A context in which the operating system's refusals, a full disk among them, become the client's answer."""
+
+    title: str
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """
+        Translate an error of the operating system.
+
+        :raise InternalError: for it.
+        """
+        if isinstance(error, OSError):
+            raise InternalError(f"Failed to save model: {self.title}") from error
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write to an unbuffered file, which may take less at a time than it is given, e.g. when the disk gets full."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _plain(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for part in parts if part not in ("", "."))

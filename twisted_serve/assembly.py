@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the assembly of a server from its parts, and their taking apart; it knows all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from itertools import count, cycle
+from pathlib import Path
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
+from twisted.web.client import Agent
+
+from twisted_serve import COMPATIBLE_WITH
+from twisted_serve.archives.fetch import Fetcher, FetchLimits
+from twisted_serve.archives.store import ModelArchive, ModelStore
+from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.archives.tree import UnpackLimits
+from twisted_serve.archives.urls import AllowedUrls
+from twisted_serve.auth.expiry import ExpiryChecker, seconds_left
+from twisted_serve.auth.journal import Journal
+from twisted_serve.auth.key_file import KeyFile
+from twisted_serve.auth.keyring import Keyring
+from twisted_serve.auth.tokens import Token, TokenKind
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
+from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_configured, effective_settings
+from twisted_serve.models.version import ModelSettings, ModelVersion
+from twisted_serve.planes.catalogue import Catalogue
+from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.management import ManagementPlane
+from twisted_serve.planes.rotation import Rotation
+from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment
+from twisted_serve.web.binding import Listener, plan_listeners
+from twisted_serve.web.channel import Limits
+from twisted_serve.web.listeners import Faces, NoTokens, Tokens
+from twisted_serve.web.site import ServeSite
+from twisted_serve.workers.local import LocalProvider
+from twisted_serve.workers.pool import Pool
+
+# Seconds that clients have to take their last answers when the server stops.
+LAST_ANSWERS = 5.0
+
+
+def cors_headers(options: ServerOptions) -> dict[bytes, bytes]:
+    """
+    Return the headers which let pages of other origins read answers (``cors_allowed_*``), word for word.
+
+    :raise ValueError: naming the option with a character that no header can have.
+    """
+    headers = {}
+    for name in ("origin", "methods", "headers"):
+        value = getattr(options, f"cors_allowed_{name}")
+        if value:
+            try:
+                headers[b"Access-Control-Allow-" + name.title().encode("ascii")] = value.encode("latin-1")
+            except UnicodeEncodeError:
+                raise ValueError(f"cors_allowed_{name} is {value!r}, which cannot be sent in a header") from None
+    return headers
+
+
+class _Threads:
+    """
+    Runs what blocks in threads, and knows when the last has come back: none can be called off.
+
+    What writes is waited for by way of `abandonable`, so that to cancel it ends that wait and not this one.
+    """
+
+    def __init__(self, defer_to_thread: DeferToThread) -> None:
+        self._defer_to_thread = defer_to_thread
+        self._under_way: set[Deferred[None]] = set()
+
+    def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
+        """Call ``work(*args)`` in a thread; see `DeferToThread`."""
+        result = self._defer_to_thread(work, *args)
+        ended = end_of(result)
+        self._under_way.add(ended)
+        ended.addCallback(lambda _: self._under_way.discard(ended))
+        return result
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way."""
+        while self._under_way:
+            await DeferredList(list(self._under_way))
+
+
+def end_of(work: Deferred[None]) -> Deferred[None]:
+    """Fire when ``work``, which is somebody else's to wait for, is done in one way or another."""
+    ended: Deferred[None] = Deferred()
+
+    def tell(result: Any) -> Any:
+        ended.callback(None)
+        return result
+
+    work.addBoth(tell)
+    return ended
+
+
+@define(eq=False)
+class Parts:
+    """Everything which a started server consists of."""
+
+    reactor: IServeReactor
+    work_dir: Path
+    provider: IWorkerProvider
+    store: ModelStore
+    threads: _Threads
+    catalogue: Catalogue
+    management: ManagementPlane
+    faces: Faces
+    sites: list[tuple[Listener, ServeSite]]
+    ports: list[IListeningPort]
+    key_file: KeyFile | None
+    checker: ExpiryChecker | None
+    trigger: Any
+
+    @classmethod
+    def assemble(cls, reactor: IServeReactor, options: ServerOptions, world: Surroundings) -> Parts:
+        """
+        Put a server together; no listener is open yet.
+
+        Nothing is left when it fails.
+
+        :raise OSError: when the key file or the working directory cannot be written.
+        :raise ValueError: for an option that cannot be used.
+        """
+        threads = _Threads(world.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
+        provider = world.provider or LocalProvider(reactor)
+        metrics = ServerMetrics(socket.gethostname())
+        catalogue = Catalogue()
+        extra_headers = cors_headers(options)
+        work_dir = Path(tempfile.mkdtemp(prefix="twisted_serve-", dir=options.temp_directory))
+        key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
+        try:
+            store = _store(reactor, options, work_dir, threads)
+            management = ManagementPlane(
+                catalogue,
+                store,
+                _settling(options),
+                _pool_making(reactor, options, world, provider),
+                enabled=options.enable_model_api,
+                default_handler=options.default_service_handler,
+                retire_timeout=options.unregister_model_timeout,
+            )
+            tokens: Tokens | NoTokens = NoTokens()
+            checker = trigger = None
+            if key_file is not None:
+                tokens = _tokens(reactor, options, world, key_file, metrics)
+                checker = _expiry_checker(reactor, options, world, tokens)
+                trigger = reactor.addSystemEventTrigger("before", "shutdown", key_file.remove)
+        except BaseException:
+            if key_file is not None:
+                key_file.remove()
+            shutil.rmtree(work_dir, ignore_errors=True)
+            raise
+        faces = Faces(
+            inference=InferencePlane(catalogue, metrics),
+            management=management,
+            metrics=metrics,
+            tokens=tokens,
+            version=COMPATIBLE_WITH,
+            limits=Limits(
+                headers=options.max_header_size,
+                body=options.max_request_size,
+                header_timeout=options.header_timeout,
+                body_timeout=options.body_timeout,
+                keepalive_timeout=options.keepalive_timeout,
+            ),
+            exempt_ping=options.token_exempt_ping,
+            serve_metrics=options.enable_metrics_api,
+            extra_headers=extra_headers,
+        )
+        sites = [(listener, faces.site(listener.roles, reactor)) for listener in plan_listeners(options)]
+        return cls(
+            reactor,
+            work_dir,
+            provider,
+            store,
+            threads,
+            catalogue,
+            management,
+            faces,
+            sites,
+            [],
+            key_file,
+            checker,
+            trigger,
+        )
+
+    def scan(self) -> Deferred[tuple[str, ...]]:
+        """List all models of the model store."""
+        return self.threads(self.store.scan_all)
+
+    def close_ports(self) -> Deferred[Any]:
+        """Stop listening."""
+        ports, self.ports = self.ports, []
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+
+    def remove_files(self) -> None:
+        """Remove the key file and everything that was unpacked."""
+        if self.key_file is not None:
+            self.key_file.remove()
+            self.reactor.removeSystemEventTrigger(self.trigger)
+        shutil.rmtree(self.work_dir, ignore_errors=True)
+
+    def hurry(self) -> None:
+        """Give up what is being answered, while winding down."""
+        for _listener, site in self.sites:
+            site.abort()
+        self.management.hurry()
+
+    async def wind_down(self, grace: float) -> None:
+        """Stop, as :meth:`ModelServer.stopService` says."""
+        self.catalogue.stopping = True
+        try:
+            if self.key_file is not None:
+                self.key_file.remove()
+            await self.close_ports()
+            for _listener, site in self.sites:
+                site.finish_up()
+            await self.management.retire_all(grace)
+            await DeferredList([site.all_closed(LAST_ANSWERS) for _listener, site in self.sites])
+            await self.provider.stop()
+            await self.threads.idle()
+        finally:
+            self.remove_files()
+
+
+def _store(
+    reactor: IServeReactor, options: ServerOptions, work_dir: Path, defer_to_thread: DeferToThread
+) -> ModelStore:
+    fetcher = Fetcher(
+        Agent(reactor),
+        reactor,
+        AllowedUrls(options.allowed_urls),
+        FetchLimits(max_size=options.max_archive_size, timeout=options.download_timeout),
+        defer_to_thread,
+    )
+    limits = UnpackLimits(max_size=options.max_archive_size, max_ratio=int(options.max_archive_ratio))
+    return ModelStore(options.model_store, work_dir, fetcher, limits, defer_to_thread)
+
+
+def _settling(options: ServerOptions) -> Callable[[RequestedSettings, ModelArchive, str, str, bool], ModelSettings]:
+    for name, versions in options.models.items():
+        for version, configured in versions.items():
+            check_configured(name, version, configured)
+    defaults = ServerDefaults(
+        workers=options.default_workers_per_model,
+        response_timeout=options.default_response_timeout,
+        startup_timeout=options.default_startup_timeout,
+        job_queue_size=options.job_queue_size,
+        gpus=count_gpus(options.number_of_gpu),
+        cpus=os.cpu_count() or 1,
+    )
+
+    def settle(
+        wanted: RequestedSettings, archive: ModelArchive, name: str, version: str, at_startup: bool
+    ) -> ModelSettings:
+        configured = options.models.get(name, {}).get(version, {})
+        return effective_settings(wanted, archive.config, configured, defaults, at_startup)
+
+    return settle
+
+
+def _pool_making(
+    reactor: IServeReactor, options: ServerOptions, world: Surroundings, provider: IWorkerProvider
+) -> Callable[[ModelVersion], Pool]:
+    numbers = count(options.initial_worker_port)
+    all_gpus = range(count_gpus(options.number_of_gpu))
+    environment = visible_environment(world.environ, options)
+
+    def make_pool(model: ModelVersion) -> Pool:
+        settings = model.settings
+        spec = WorkerSpec(
+            model_name=model.name,
+            model_version=model.version,
+            model_dir=model.model_dir,
+            handler=model.handler,
+            batch_size=settings.batch_size,
+            manifest=model.manifest.raw,
+            model_config=model.config.raw,
+            python=options.python,
+            environment=environment,
+            startup_timeout=settings.startup_timeout,
+            envelope=options.service_envelope,
+            limit_max_image_pixels=options.limit_max_image_pixels,
+            decode_input_request=options.decode_input_request,
+            max_response_size=options.max_response_size,
+        )
+        gpus = cycle(settings.device_ids or all_gpus or (None,)) if settings.device_type == "gpu" else cycle((None,))
+        return Pool(
+            spec,
+            settings,
+            provider,
+            reactor,
+            world.now,
+            worker_ids=lambda: str(next(numbers)),
+            next_gpu=partial(next, gpus),
+        )
+
+    return make_pool
+
+
+def _tokens(
+    reactor: IServeReactor, options: ServerOptions, world: Surroundings, key_file: KeyFile, metrics: ServerMetrics
+) -> Tokens:
+    lifetime = timedelta(minutes=options.token_expiration_min)
+    keyring = Keyring.create(key_file.save, world.entropy, lifetime, world.now())
+    journal = Journal(reactor.seconds, metrics.token_refused, metrics.token_rotated)
+
+    def left(kind: TokenKind) -> float:
+        return seconds_left(keyring.keys.of(kind), world.now())
+
+    metrics.watch_tokens({kind.value: partial(left, kind) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)})
+    return Tokens(keyring, Rotation(keyring, world.now, journal), journal, options.token_refusal_status, world.now)
+
+
+def _expiry_checker(
+    reactor: IServeReactor, options: ServerOptions, world: Surroundings, tokens: Tokens
+) -> ExpiryChecker:
+    def replace(kind: TokenKind) -> Token:
+        return tokens.rotation.replace(kind, by="token_auto_rotate")
+
+    return ExpiryChecker(
+        tokens.keyring,
+        reactor,
+        world.now,
+        timedelta(minutes=options.token_warning_min),
+        replace if options.token_auto_rotate else None,
+    )

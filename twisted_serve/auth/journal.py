@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the record of who was refused and which keys were replaced: log lines and counters.
+
+No line holds a key; a key is called by its public id.  Refusals are counted one
+by one but written down at a bounded rate, so that somebody who guesses cannot
+fill the disk.  Nobody is locked out for guessing: a right key always opens.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+
+from twisted.logger import Logger
+
+from twisted_serve.auth.gate import Stop
+from twisted_serve.auth.key_file import instant
+from twisted_serve.auth.tokens import Token, TokenKind
+
+# How many refusals of one peer are written down in each period; the rest are summed up.
+LINES_PER_PERIOD = 10
+PERIOD = 60.0
+
+# How many peers are remembered; an attacker with more addresses pushes out the oldest.
+PEERS = 1024
+
+#: Told of each refusal, e.g. a counter: the kind of token that was needed, and the reason.
+CountRefusal = Callable[[str, str], None]
+
+
+class _Peer:
+    """What one peer has done in its current period."""
+
+    __slots__ = ("began", "refused")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.refused = 0
+
+
+class Journal:
+    """
+    The record of one server.
+
+    :param seconds: The clock's time, as ``IReactorTime.seconds``.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, seconds: Callable[[], float], count_refusal: CountRefusal, count_rotation: Callable[[str], None]
+    ) -> None:
+        self._seconds = seconds
+        self._count_refusal = count_refusal
+        self._count_rotation = count_rotation
+        self._peers: OrderedDict[str, _Peer] = OrderedDict()
+
+    def refused(self, stop: Stop, peer: str, method: str, path: str) -> None:
+        """Record that a request was refused."""
+        self._count_refusal(stop.kind.value, stop.reason.value)
+        record, suppressed = self._record_of(peer)
+        record.refused += 1
+        if suppressed:
+            self._log.warn("{count} more requests of {peer} were refused", count=suppressed, peer=peer)
+        if record.refused > LINES_PER_PERIOD:
+            return
+        self._log.warn(
+            "{audit}Refused {method} {path} of {peer}: {reason} token where the {kind} token is needed (key {key_id})",
+            audit="AUDIT " if stop.kind is not TokenKind.INFERENCE else "",
+            method=method,
+            path=path,
+            peer=peer,
+            reason=stop.reason.value.replace("_", " "),
+            kind=stop.kind.value,
+            key_id=stop.key_id or "unknown",
+        )
+
+    def rotated(self, old: Token, new: Token, by: str) -> None:
+        """Record that a key was replaced; ``by`` says at whose request."""
+        self._count_rotation(new.kind.value)
+        self._log.info(
+            "AUDIT The {kind} token was replaced by {by}: key {old} by key {new}, which expires at {expires}",
+            kind=new.kind.value,
+            by=by,
+            old=old.public_id,
+            new=new.public_id,
+            expires=_expiry(new.expires),
+        )
+
+    def rotation_failed(self, kind: TokenKind, error: Exception) -> None:
+        """Record that a new key could not be saved."""
+        self._log.error(
+            "AUDIT The {kind} token was not replaced: the key file cannot be written: {error}",
+            kind=kind.value,
+            error=error,
+        )
+
+    def _record_of(self, peer: str) -> tuple[_Peer, int]:
+        """Return a peer's record and how many lines were kept back in a period that has just ended."""
+        now = self._seconds()
+        record = self._peers.pop(peer, None)
+        suppressed = 0
+        if record is not None and now - record.began >= PERIOD:
+            suppressed = max(0, record.refused - LINES_PER_PERIOD)
+            record = None
+        record = record or _Peer(now)
+        self._peers[peer] = record
+        if len(self._peers) > PEERS:
+            self._peers.popitem(last=False)
+        return record, suppressed
+
+
+def _expiry(expires: datetime | None) -> str:
+    return "never" if expires is None else instant(expires)

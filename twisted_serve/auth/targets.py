@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the reading of a request target (RFC 9112 §3.2) into path segments and a query.
+
+It is read in this one place, and the gate and the routes both work on the
+result: two readers who understand a path differently are how gates are passed.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+from attrs import frozen
+
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+
+
+@frozen
+class Target:
+    """
+    What a request asks for.
+
+    :ivar segments: The decoded path segments; trailing empty ones are dropped, so
+        ``/models/`` is ``/models`` (``spec/rest_api.md`` §2.1).
+    :ivar query: The raw query, without the question mark.
+    :ivar flaw: What is wrong with the path, or ``None``.  A target with a flaw has no
+        segments: it leads nowhere, whatever a proxy may have made of it.
+    """
+
+    segments: tuple[str, ...]
+    query: bytes = b""
+    flaw: str | None = None
+
+    @property
+    def first(self) -> str | None:
+        """The first segment, ``None`` for the root."""
+        return self.segments[0] if self.segments else None
+
+
+def _decode(segment: bytes) -> str:
+    """
+    Decode one segment.
+
+    :raise ValueError: saying why it must not be.
+    """
+    if b"%" in segment:
+        for escape in segment.split(b"%")[1:]:
+            if len(escape) < 2 or not _HEX.issuperset(escape[:2]):
+                raise ValueError("an unfinished percent escape")
+        segment = unquote_to_bytes(segment)
+    try:
+        text = segment.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("bytes that are not UTF-8") from None
+    if text in (".", ".."):
+        raise ValueError("a dot segment")
+    if "/" in text or "\\" in text:
+        raise ValueError("an escaped slash or a backslash")
+    if not text.isprintable():
+        raise ValueError("a character that cannot be printed")
+    return text
+
+
+def parse_target(raw: bytes) -> Target:
+    """Read the target of a request as it stands in the request line; never raises."""
+    path, _, _fragment = raw.partition(b"#")
+    path, _, query = path.partition(b"?")
+    if not path.startswith(b"/"):
+        # The absolute form, which proxies send: only its path counts here.
+        scheme, separator, rest = path.partition(b"://")
+        if not separator or scheme.lower() not in (b"http", b"https"):
+            return Target((), query, "it does not start with a slash")
+        _authority, slash, rest = rest.partition(b"/")
+        path = slash + rest
+    pieces = path.split(b"/")[1:]
+    while pieces and not pieces[-1]:
+        pieces.pop()
+    if pieces and not pieces[0]:
+        # To some readers an authority follows, to others (Klein's among them) it is one slash.
+        return Target((), query, "it begins with two slashes")
+    try:
+        return Target(tuple([_decode(piece) for piece in pieces]), query)
+    except ValueError as e:
+        return Target((), query, f"it contains {e}")

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the tokens which authorize requests, and when they stop doing so.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from enum import Enum
+from hashlib import sha256
+from hmac import compare_digest
+from typing import TypeAlias
+
+from attrs import Attribute, evolve, field, frozen
+from attrs.validators import instance_of, matches_re
+
+# TorchServe's keys have 8 characters (48 bits); these have 32 (192 bits), so that
+# guessing is not a plan and nobody needs to be throttled.
+TOKEN_BYTES = 24
+
+# Shorter ones are not taken for secrets at all.
+SHORTEST_SECRET = 8
+
+#: Makes this many random bytes, e.g. ``secrets.token_bytes``.
+Entropy: TypeAlias = Callable[[int], bytes]
+
+
+class TokenKind(Enum):
+    """What a token opens.  The kinds are not ranked: none opens another's door."""
+
+    MANAGEMENT = "management"
+    INFERENCE = "inference"
+    API = "API"
+
+
+def aware(instance: object, attribute: Attribute[datetime | None], value: datetime | None) -> None:
+    """
+    Validate that a date says which time zone it means.
+
+    :raise ValueError: naming the field when it does not.
+    """
+    if value is not None and value.utcoffset() is None:
+        raise ValueError(f"{attribute.name} is {value.isoformat()}, without a time zone")
+
+
+@frozen
+class Token:
+    """
+    A secret that opens one kind of door until it expires.
+
+    :ivar secret: URL-safe characters; opaque to clients.
+    :ivar expires: The first moment at which it no longer opens; ``None`` for never.
+    :ivar public_id: What logs and audit lines call it: it does not lead back to the secret.
+    """
+
+    kind: TokenKind = field(validator=instance_of(TokenKind))
+    secret: str = field(repr=False, validator=matches_re(rf"[A-Za-z0-9_\-]{{{SHORTEST_SECRET},}}"))
+    expires: datetime | None = field(default=None, validator=aware)
+    public_id: str = field(init=False)
+
+    @public_id.default
+    def _public_id_of_secret(self) -> str:
+        return public_id(self.secret.encode())
+
+    def is_secret(self, presented: bytes) -> bool:
+        """Say whether ``presented`` is the secret, in a time that does not depend on how much of it is."""
+        return compare_digest(self.secret.encode(), presented)
+
+    def expired(self, now: datetime) -> bool:
+        """Say whether ``now`` is the moment of expiry or later."""
+        return self.expires is not None and now >= self.expires
+
+    def opens(self, kind: TokenKind, presented: bytes, now: datetime) -> bool:
+        """Say whether ``presented`` is this token, for this door, in time."""
+        return self.is_secret(presented) and kind is self.kind and not self.expired(now)
+
+
+def public_id(secret: bytes) -> str:
+    """Name a secret without giving it away."""
+    return sha256(secret).hexdigest()[:8]
+
+
+def fresh_token(kind: TokenKind, entropy: Entropy, now: datetime, lifetime: timedelta | None) -> Token:
+    """Make a token from ``entropy`` which opens ``kind`` for ``lifetime`` from ``now``, or for ever."""
+    secret = urlsafe_b64encode(entropy(TOKEN_BYTES)).rstrip(b"=").decode("ascii")
+    return Token(kind, secret, None if lifetime is None else now + lifetime)
+
+
+@frozen
+class KeySet:
+    """
+    The three tokens of a server, each of its kind and with a secret of its own.
+
+    :raise ValueError: when they are not.
+    """
+
+    management: Token
+    inference: Token
+    api: Token
+
+    def __attrs_post_init__(self) -> None:
+        kinds = (self.management.kind, self.inference.kind, self.api.kind)
+        if kinds != (TokenKind.MANAGEMENT, TokenKind.INFERENCE, TokenKind.API):
+            raise ValueError(f"tokens of the kinds {kinds} in the places of management, inference and API")
+        if len({token.secret for token in self}) < len(kinds):
+            raise ValueError("two tokens have the same secret: the source of random bytes is broken")
+
+    def __iter__(self) -> Iterator[Token]:
+        return iter((self.management, self.inference, self.api))
+
+    def of(self, kind: TokenKind) -> Token:
+        """Return the token of this kind."""
+        return {TokenKind.MANAGEMENT: self.management, TokenKind.INFERENCE: self.inference, TokenKind.API: self.api}[
+            kind
+        ]
+
+    def replacing(self, token: Token) -> KeySet:
+        """Return these tokens with ``token`` in the place of its kind."""
+        return evolve(self, **{token.kind.value.lower(): token})
+
+
+def fresh_keys(entropy: Entropy, now: datetime, lifetime: timedelta) -> KeySet:
+    """Make three new tokens; the API token never expires (``spec/rest_api.md`` §16.5)."""
+    return KeySet(
+        management=fresh_token(TokenKind.MANAGEMENT, entropy, now, lifetime),
+        inference=fresh_token(TokenKind.INFERENCE, entropy, now, lifetime),
+        api=fresh_token(TokenKind.API, entropy, now, None),
+    )

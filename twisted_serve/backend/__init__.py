@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The worker process: ``python -m twisted_serve.backend --fd N``.
+
+``__main__``  the entry: makes the process what a worker is, then serves
+``process``   what is set once in the process: signals, logging, import path
+``channel``   messages over the inherited socket
+``session``   the conversation with the server, from loading to the socket's end
+``service``   one batch through the handler
+``loader``    the handler's name to its entry point
+``encoding``  a request's parts to values, results to bytes
+``items``     what an answer's head may be
+``faults``    exceptions as text and codes
+``ts_names``  TorchServe's module names
+
+No Twisted here, and nothing of the server: both sides share only ``wire``.
+"""

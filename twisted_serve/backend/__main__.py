@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the worker process's entry: ``python -m twisted_serve.backend --fd N``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from twisted_serve.backend import ts_names
+from twisted_serve.backend.channel import Channel
+from twisted_serve.backend.process import (
+    NotAWorkerError,
+    die_with_parent,
+    enter_model_dir,
+    inherited_socket,
+    set_logging,
+    set_signals,
+)
+from twisted_serve.backend.session import serve
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make this process a worker and serve; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m twisted_serve.backend", description="A worker of twisted_serve.")
+    parser.add_argument("--fd", type=int, required=True, help="the inherited AF_UNIX stream socket")
+    descriptor = parser.parse_args(arguments).fd
+    set_signals()
+    try:
+        connection = inherited_socket(descriptor)
+        die_with_parent(connection)
+    except NotAWorkerError as e:
+        parser.error(str(e))
+    set_logging()
+    ts_names.install()
+    return serve(Channel(connection), enter_model_dir)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements one answer: a body with the head the handler asked for, if HTTP allows that head.
+
+A head that HTTP does not allow, or too large a body, is that answer's error
+alone; the others of the batch, and the worker, do not notice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from twisted_serve.handlers.context import RequestProcessor
+from twisted_serve.wire.messages import Item
+
+# RFC 9110 §5.6.2
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+# RFC 9110 §5.5, obs-text included: what may stand in a field's value or a reason phrase.
+_TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+# 1xx are not answers; codes without a meaning pass, as they always did (``spec/rest_api.md`` §5.2).
+_STATUSES = range(200, 1000)
+
+
+class RefusedAnswerError(ValueError):
+    """The handler asked for an answer that cannot be sent; the text names the field."""
+
+
+def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_size: int) -> Item:
+    """
+    Make the answer.
+
+    :param max_size: ``max_response_size``, in bytes.
+    :raise RefusedAnswerError: if its head or its size is not allowed.
+    """
+    status = processor.get_response_status_code()
+    if not is_status(status):
+        raise RefusedAnswerError(f"Response status must be an integer from 200 to 999, not {status!r:.40}")
+    if len(body) > max_size:
+        raise RefusedAnswerError(f"Response of {len(body)} bytes exceeds max_response_size, which is {max_size}")
+    phrase = processor.get_response_status_phrase()
+    headers = dict(_header(name, value) for name, value in processor.get_response_headers().items())
+    return Item(request_id, int(status), _plain("Response reason phrase", phrase or ""), headers, body)
+
+
+def item(request_id: str, processor: RequestProcessor, body: bytes, max_size: int) -> Item:
+    """Make the answer, or the error which stands in its place."""
+    try:
+        return checked_item(request_id, processor, body, max_size)
+    except RefusedAnswerError as e:
+        error = {"code": 500, "type": "InternalServerException", "message": str(e)}
+        headers = {"content-type": "application/json"}
+        return Item(request_id, 500, "", headers, json.dumps(error, indent=2).encode())
+
+
+def is_status(status: object) -> bool:
+    """Whether an answer may have this status."""
+    return isinstance(status, int) and status in _STATUSES
+
+
+def _header(name: Any, value: Any) -> tuple[str, str]:
+    plain = _plain("Response header name", name)
+    if not _TOKEN.fullmatch(plain):
+        raise RefusedAnswerError(f"Response header name {plain!r:.80} is not a token")
+    return plain, _plain(f"Response header {plain}", value)
+
+
+def _plain(what: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise RefusedAnswerError(f"{what} must be a string, not {type(text).__name__}")
+    # Of a subclass of ``str`` only the characters: the wire knows none.
+    plain = str.__str__(text)
+    if not _TEXT.fullmatch(plain):
+        raise RefusedAnswerError(f"{what} must be one line of latin-1 text")
+    return plain

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements a worker's conversation: load once, then answer batches until the server closes its end.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from enum import IntEnum
+
+from twisted_serve.backend.channel import Channel
+from twisted_serve.backend.faults import out_of_resources, reason
+from twisted_serve.backend.service import Service, open_service
+from twisted_serve.wire.codec import UnsendableError, WireError
+from twisted_serve.wire.messages import Loaded, LoadFailed, LoadModel, Predict, PredictFailed
+
+
+class ExitCode(IntEnum):
+    """How a worker ends by itself."""
+
+    #: The server closed the socket.
+    DONE = 0
+    #: The handler could not be loaded; the server knows why.
+    NOT_LOADED = 1
+    #: The server broke the protocol.
+    PROTOCOL_ERROR = 3
+
+
+def serve(channel: Channel, enter: Callable[[str], None]) -> ExitCode:
+    """
+    Be a worker, to the end.
+
+    :param enter: Makes the process ready for a model directory: working directory and import path.
+    """
+    try:
+        load = channel.receive()
+        if load is None:
+            return ExitCode.DONE
+        if not isinstance(load, LoadModel):
+            raise WireError(f"{type(load).__name__} came before LoadModel")
+        service = _load(channel, load, enter)
+        if service is None:
+            return ExitCode.NOT_LOADED
+        channel.send(Loaded())
+        while (message := channel.receive()) is not None:
+            if not isinstance(message, Predict):
+                raise WireError(f"{type(message).__name__} came after LoadModel")
+            answer = service.answer(message)
+            channel.forget_cancelled()
+            try:
+                channel.send(answer)
+            except UnsendableError as e:
+                channel.send(PredictFailed(message.batch_id, 500, f"The answers of this batch cannot be sent: {e}"))
+    except WireError as e:
+        print(f"worker: the server broke the protocol: {e}", file=sys.stderr)  # noqa: T201 - the model log
+        return ExitCode.PROTOCOL_ERROR
+    except ConnectionError:
+        # The server went while we were speaking; that is an end like any other.
+        return ExitCode.DONE
+    return ExitCode.DONE
+
+
+def _load(channel: Channel, load: LoadModel, enter: Callable[[str], None]) -> Service | None:
+    try:
+        enter(load.model_dir)
+        return open_service(load, channel)
+    # ``SystemExit`` too: a handler that calls ``sys.exit`` while it is imported has failed to load.
+    except BaseException as e:
+        traceback.print_exc()
+        said = reason(e, load.model_dir)
+        if isinstance(e, (MemoryError, RuntimeError)) and out_of_resources(e):
+            channel.send(LoadFailed(507, f"System out of memory: {said}"))
+        else:
+            channel.send(LoadFailed(500, said))
+        return None

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the queue in which requests wait for a worker, and the rule by which they leave it as a batch.
+
+It knows no clock: who calls it says what time it is, in seconds, and
+``next_deadline`` says when to ask again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from enum import Enum
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Generic, TypeVar
+
+from attrs import frozen
+
+J = TypeVar("J", bound=Hashable)
+
+
+class ClosePolicy(Enum):
+    """When a batch that is not full is closed."""
+
+    #: As soon as a worker is free.
+    EAGER = "eager"
+    #: When its oldest job has waited for the longest delay (the predecessor's rule, but counted from arrival).
+    WINDOW = "window"
+
+
+class QueueFull(Exception):
+    """The queue holds as many jobs as it may."""
+
+
+@frozen(eq=False)
+class Waiting(Generic[J]):
+    """
+    A job in the queue.
+
+    :ivar arrival: When it was put.
+    :ivar deadline: The first moment at which it is too late to begin it; ``None`` for never.
+    :ivar kind: Only jobs of equal kind may be in one batch.
+    """
+
+    job: J
+    arrival: float
+    deadline: float | None
+    kind: Hashable
+
+    def too_late(self, now: float) -> bool:
+        """Say whether the deadline has passed."""
+        return self.deadline is not None and self.deadline <= now
+
+
+class BatchQueue(Generic[J]):
+    """
+    Jobs in order of arrival.
+
+    A job is in the queue from ``put`` until exactly one of ``take``, ``discard``,
+    ``expire`` and ``drain`` has given it back.
+
+    :param capacity: The most jobs that ``put`` lets in.
+    :param batch_size: The most jobs in a batch.
+    :param max_delay: Seconds that the oldest job waits for company, under `ClosePolicy.WINDOW`.
+    :raise ValueError: for a number that makes no queue.
+    """
+
+    def __init__(
+        self, capacity: int, batch_size: int = 1, max_delay: float = 0.0, policy: ClosePolicy = ClosePolicy.EAGER
+    ) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}, it must be at least 1")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, it must be at least 1")
+        if not max_delay >= 0:
+            raise ValueError(f"max_delay is {max_delay}, it must be at least 0")
+        self.capacity = capacity
+        self.batch_size = batch_size
+        self.max_delay = max_delay if policy is ClosePolicy.WINDOW else 0.0
+        self._waiting: OrderedDict[J, Waiting[J]] = OrderedDict()
+        # Deadlines, earliest first.  Those of jobs which have left stay until they come up or outnumber the others.
+        self._deadlines: list[tuple[float, int, Waiting[J]]] = []
+        self._tie = count()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def remaining(self) -> int:
+        """How many more jobs fit in."""
+        return max(0, self.capacity - len(self._waiting))
+
+    def put(self, job: J, now: float, deadline: float | None = None, kind: Hashable = None) -> None:
+        """
+        Let ``job`` wait.
+
+        :raise QueueFull: when there is no room; nothing has changed then.
+        :raise ValueError: when it waits already.
+        """
+        if len(self._waiting) >= self.capacity:
+            raise QueueFull(len(self._waiting))
+        if job in self._waiting:
+            raise ValueError(f"{job!r} is in the queue already")
+        self._enter(Waiting(job, now, deadline, kind))
+
+    def put_back(self, batch: list[Waiting[J]]) -> None:
+        """Undo the ``take`` of a batch: its jobs come first again, whatever the capacity."""
+        for waiting in reversed(batch):
+            self._enter(waiting)
+            self._waiting.move_to_end(waiting.job, last=False)
+
+    def take(self, now: float, worker_free: bool = True) -> list[Waiting[J]] | None:
+        """
+        Give the next batch if it is time for one.
+
+        Jobs which are too late are passed over; `expire` has them.
+        """
+        if not worker_free:
+            return None
+        batch, closed = self._next_batch(now)
+        if not batch or not (closed or now >= batch[0].arrival + self.max_delay):
+            return None
+        for waiting in batch:
+            del self._waiting[waiting.job]
+        return batch
+
+    def discard(self, job: J) -> bool:
+        """Take ``job`` out, wherever it stands; say whether it was there."""
+        return self._waiting.pop(job, None) is not None
+
+    def expire(self, now: float) -> list[J]:
+        """Take out the jobs which are too late, so that somebody can tell their clients."""
+        expired = []
+        while (first := self._first_deadline()) is not None and first.too_late(now):
+            del self._waiting[first.job]
+            expired.append(first.job)
+        return expired
+
+    def drain(self) -> list[J]:
+        """Take out everything."""
+        jobs = list(self._waiting)
+        self._waiting.clear()
+        self._deadlines.clear()
+        return jobs
+
+    def next_deadline(self, now: float, worker_free: bool = True) -> float | None:
+        """
+        Say when `take` or `expire` will next have something to give if nothing is put or discarded before.
+
+        :return: A moment which is ``now`` at the earliest, or ``None`` for never.
+        """
+        moments = []
+        if (first := self._first_deadline()) is not None and first.deadline is not None:
+            moments.append(first.deadline)
+        if worker_free:
+            batch, closed = self._next_batch(now)
+            if batch:
+                moments.append(now if closed else batch[0].arrival + self.max_delay)
+        return max(now, min(moments)) if moments else None
+
+    def _enter(self, waiting: Waiting[J]) -> None:
+        self._waiting[waiting.job] = waiting
+        if waiting.deadline is not None:
+            heappush(self._deadlines, (waiting.deadline, next(self._tie), waiting))
+            # A job that has left must not be kept (its body!) until a far deadline.
+            if len(self._deadlines) > 2 * len(self._waiting) + 8:
+                self._deadlines = [entry for entry in self._deadlines if self._waits(entry[2])]
+                heapify(self._deadlines)
+
+    def _waits(self, waiting: Waiting[J]) -> bool:
+        return self._waiting.get(waiting.job) is waiting
+
+    def _first_deadline(self) -> Waiting[J] | None:
+        while self._deadlines and not self._waits(self._deadlines[0][2]):
+            heappop(self._deadlines)
+        return self._deadlines[0][2] if self._deadlines else None
+
+    def _in_time(self, now: float) -> Iterator[Waiting[J]]:
+        return (waiting for waiting in self._waiting.values() if not waiting.too_late(now))
+
+    def _next_batch(self, now: float) -> tuple[list[Waiting[J]], bool]:
+        """Give the jobs that would go together, and whether no later arrival could join them."""
+        batch: list[Waiting[J]] = []
+        for waiting in self._in_time(now):
+            if len(batch) == self.batch_size or (batch and waiting.kind != batch[0].kind):
+                return batch, True
+            batch.append(waiting)
+        # Whoever fills the queue closes the batch: to refuse the next client while a worker is free helps nobody.
+        return batch, len(batch) == self.batch_size or not self.remaining

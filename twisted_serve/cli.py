@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the ``twisted-serve`` command: start a server, be one, stop one.
+
+Flags, lines and exit statuses are the predecessor's (``spec/config_cli.md`` §1), but
+a server that could not start is told of, by a line on stderr and status 1, and one
+that was stopped ends with status 0.  Nothing that needs a reactor is imported
+before the reactor is there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import psutil
+from twisted.logger import ILogObserver, globalLogBeginner
+
+import twisted_serve
+from twisted_serve.config.arguments import CommandLine, parse_command_line, parser
+from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
+from twisted_serve.config.values import ConfigError
+from twisted_serve.pid_file import AlreadyRunningError, PidFile
+from twisted_serve.running import Report, report_to, run_server
+
+if TYPE_CHECKING:
+    from twisted_serve.interfaces import IServeReactor
+
+VERSIONS = (
+    f"TorchServe Version is {twisted_serve.COMPATIBLE_WITH}\ntwisted_serve Version is {twisted_serve.__version__}"
+)
+ALREADY_RUNNING = "TorchServe is already running, please use torchserve --stop to stop TorchServe."
+NOT_RUNNING = "TorchServe is not currently running."
+STOPPED = "TorchServe has stopped."
+STOPPED_BEFORE = "TorchServe already stopped."
+STOPPING_TOO_LONG = "Stopping TorchServe took too long."
+ORPHAN = "Removing orphan pid file."
+
+# How long ``--stop`` waits, and how often it looks, in seconds.
+STOP_TIMEOUT = 60.0
+_STOP_INTERVAL = 0.05
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Do what the command line says.
+
+    :return: The exit status.
+    :raise SystemExit: for a wrong command line, and for ``--help``.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = parse_command_line(words, parser())
+    if command.version:
+        print(VERSIONS)
+        return 0
+    pid_file = PidFile(Path(tempfile.gettempdir()))
+    try:
+        if pid_file.orphaned():
+            print(ORPHAN)
+            pid_file.remove()
+        if command.stop:
+            return stop(pid_file, command)
+        return start(pid_file, command, words)
+    except LaunchError as e:
+        print(e)
+    except AlreadyRunningError:
+        print(ALREADY_RUNNING)
+    except ConfigError as e:
+        print(f"Invalid configuration: {e}", file=sys.stderr)
+    except OSError as e:
+        print(e, file=sys.stderr)
+    return 1
+
+
+def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], object] = time.sleep) -> int:
+    """
+    End the server which the pid file names, and wait until it is gone.
+
+    :raise OSError: when it cannot be ended, e.g. because it is another user's.
+    """
+    process = pid_file.server()
+    if process is None:
+        print(NOT_RUNNING)
+        return 0
+    try:
+        process.send_signal(signal.SIGTERM)
+    except psutil.NoSuchProcess:
+        print(STOPPED_BEFORE)
+        pid_file.remove()
+        return 0
+    except psutil.AccessDenied as e:
+        raise PermissionError(f"not allowed to stop the process {process.pid}") from e
+    for _ in range(round(STOP_TIMEOUT / _STOP_INTERVAL)):
+        if _gone(process):
+            break
+        sleep(_STOP_INTERVAL)
+    else:
+        print(STOPPING_TOO_LONG)
+        return 1
+    # A server that ended well has removed it, and another may have started since.
+    if pid_file.orphaned():
+        pid_file.remove()
+    if not command.foreground:
+        print(STOPPED)
+    return 0
+
+
+def _gone(process: psutil.Process) -> bool:
+    """Say whether a process has ended, also when its parent has not taken notice."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def start(pid_file: PidFile, command: CommandLine, words: Sequence[str]) -> int:
+    """
+    Start a server in the background and wait until it is ready, or with ``--foreground`` be it.
+
+    :raise ConfigError: when the configuration cannot be used.
+    :raise AlreadyRunningError: when there is one.
+    """
+    server = pid_file.server()
+    if server is not None and server.pid != os.getpid():
+        raise AlreadyRunningError
+    loaded = load_options(command, os.environ, Path.cwd())
+    if not command.foreground:
+        return launch(words)
+    pid_file.claim()
+    try:
+        return serve(loaded, report_to(command.ready_fd))
+    finally:
+        pid_file.release()
+
+
+def launch(words: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen) -> int:
+    """
+    Start a server as a child with our own output and terminal, and wait for its word.
+
+    :param spawn: Starts a process as :class:`subprocess.Popen` does.
+    :return: 0 when it is ready, 1 when it failed, with the reason on stderr.
+    """
+    reading, writing = os.pipe()
+    with open(reading, encoding="utf-8", errors="replace") as status:
+        try:
+            server = [sys.executable, "-m", "twisted_serve.cli", "--foreground", "--ready-fd", str(writing)]
+            child = spawn([*server, *words], pass_fds=(writing,))
+        finally:
+            os.close(writing)
+        # Who ends the launcher means the server, which is not ready and known to nobody.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            line = status.readline().strip()
+        except KeyboardInterrupt:
+            child.terminate()
+            child.wait()
+            return 130
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if line == "ready":
+        # It goes on without us: this keeps Popen from complaining that nobody waits for it.
+        child.returncode = 0
+        return 0
+    code = child.wait()
+    print(line.removeprefix("failed: ") or f"The server ended with status {code}.", file=sys.stderr)
+    return 1
+
+
+def serve(loaded: LoadedOptions, report: Report) -> int:
+    """Be the server: choose the reactor (epoll where there is one), then build on it."""
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it is choosing it
+
+    from twisted_serve.tap import make_server  # noqa: PLC0415 - what it builds needs the reactor to be chosen
+
+    def begin_logging(observer: ILogObserver) -> None:
+        globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+    return run_server(loaded, cast("IServeReactor", reactor), report, begin_logging, make_server)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

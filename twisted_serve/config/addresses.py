@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the addresses of listeners: ``http://host:port``, ``https://host:port``, ``unix:/path``.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv6Address, ip_address
+from typing import Literal, TypeAlias, cast
+
+from attrs import field, frozen
+from attrs.validators import in_
+
+Scheme: TypeAlias = Literal["http", "https", "unix"]
+
+# What sockaddr_un holds on Linux, without the byte that ends it.
+MAX_UNIX_PATH = 107
+
+_TCP = re.compile(
+    r"(?P<scheme>https?)://(?:\[(?P<v6>[^\]\s]+)\]|(?P<host>[^\s:/^?#@\[\]\0]+))(?::(?P<port>[0-9]+))?", re.I
+)
+_UNIX = re.compile(r"unix:(?P<path>/[^\0\r\n]+)", re.I)
+
+
+@frozen
+class DefaultPorts:
+    """The ports of a listener whose address names none."""
+
+    http: int
+    https: int
+
+
+# ``spec/config_cli.md`` §4.1
+INFERENCE_PORTS = DefaultPorts(80, 443)
+MANAGEMENT_PORTS = DefaultPorts(8081, 8444)
+METRICS_PORTS = DefaultPorts(8082, 8445)
+
+
+@frozen
+class Address:
+    """
+    Where to listen.
+
+    :ivar host: A name, an IPv4 address, or an IPv6 address without its brackets; empty for ``unix``.
+    :ivar port: The TCP port, 0 for any that is free; 0 for ``unix``.
+    :ivar path: The absolute path of the socket; empty for the others.
+    """
+
+    scheme: Scheme = field(validator=in_(("http", "https", "unix")))
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what could not be listened on."""
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"Invalid port number: {self}")
+        if self.scheme == "unix":
+            path = self.path.encode(errors="surrogateescape")
+            sound = path.startswith(b"/") and len(path) <= MAX_UNIX_PATH and not self.host and not self.port
+        else:
+            sound = bool(self.host) and not self.path
+        if not sound:
+            raise ValueError(f"Invalid binding address: {self}")
+
+    def __str__(self) -> str:
+        if self.scheme == "unix":
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def secure(self) -> bool:
+        """Whether the listener speaks TLS."""
+        return self.scheme == "https"
+
+
+def parse_address(text: str, default_ports: DefaultPorts) -> Address:
+    """
+    Read an address as ``spec/config_cli.md`` §4.1 has it, and IPv6 literals in brackets.
+
+    :raise ValueError: with the predecessor's text, for anything else.
+    """
+    unix = _UNIX.fullmatch(text)
+    if unix is not None:
+        return Address("unix", path=unix["path"])
+    tcp = _TCP.fullmatch(text)
+    if tcp is None:
+        raise ValueError(f"Invalid binding address: {text}")
+    host = tcp["host"]
+    if host is None:
+        try:
+            host = str(IPv6Address(tcp["v6"]))
+        except AddressValueError as e:
+            raise ValueError(f"Invalid binding address: {text}") from e
+    scheme = cast(Scheme, tcp["scheme"].lower())
+    digits = tcp["port"]
+    if digits is None:
+        return Address(scheme, host, default_ports.https if scheme == "https" else default_ports.http)
+    if len(digits) > 5 or int(digits) > 65535:
+        raise ValueError(f"Invalid port number: {text}")
+    return Address(scheme, host, int(digits))
+
+
+def same_listener(a: Address, b: Address) -> bool:
+    """
+    Say whether two addresses are one socket.
+
+    ``localhost`` is ``127.0.0.1`` here, unlike in the predecessor, where the second
+    bind failed.  Two listeners on port 0 get a port each.
+    """
+    if "unix" in (a.scheme, b.scheme):
+        return a == b
+    return a.port == b.port != 0 and _plain_host(a) == _plain_host(b)
+
+
+def is_loopback(address: Address) -> bool:
+    """Say whether only this machine can reach ``address``."""
+    if address.scheme == "unix":
+        return True
+    try:
+        return ip_address(_plain_host(address)).is_loopback
+    except ValueError:
+        return False
+
+
+def _plain_host(address: Address) -> str:
+    host = address.host.lower()
+    return "127.0.0.1" if host == "localhost" else host

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the command line, which ``twisted-serve`` and ``twistd twisted-serve`` share.
+"""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+
+@frozen
+class CommandLine:
+    """
+    What was asked for; ``None`` and ``False`` where nothing was (``spec/config_cli.md`` §1.1).
+
+    :ivar ready_fd: The descriptor on which a server in the background reports to its launcher.
+    """
+
+    version: bool = False
+    start: bool = False
+    stop: bool = False
+    foreground: bool = False
+    ts_config: Path | None = None
+    model_store: Path | None = None
+    workflow_store: Path | None = None
+    models: tuple[str, ...] = ()
+    log_config: Path | None = None
+    cpp_log_config: Path | None = None
+    no_config_snapshots: bool = False
+    plugins_path: str | None = None
+    disable_token_auth: bool = False
+    enable_model_api: bool = False
+    ready_fd: int | None = None
+
+
+def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-serve") -> ArgumentParser:
+    """Make the parser; ``kind`` decides what happens to a wrong command line."""
+    made = kind(prog=prog, description="Serve PyTorch models.")
+    action = made.add_mutually_exclusive_group()
+    action.add_argument("-v", "--version", action="store_true", help="print the version and exit")
+    action.add_argument("--start", action="store_true", help="start the server; so does giving no action at all")
+    action.add_argument("--stop", action="store_true", help="stop the server")
+    made.add_argument(
+        "--foreground", action="store_true", help="be the server, instead of starting one in the background"
+    )
+    made.add_argument("--ts-config", type=Path, metavar="FILE", help="the configuration file")
+    made.add_argument("--model-store", type=Path, metavar="DIR", help="the directory of archives and models")
+    made.add_argument("--workflow-store", type=Path, metavar="DIR", help="the directory of workflow archives")
+    made.add_argument("--models", nargs="+", metavar="MODEL", help="what to load at start: all, or [name=]location …")
+    made.add_argument("--log-config", type=Path, metavar="FILE", help="accepted; log4j2 files have no effect")
+    made.add_argument("--cpp-log-config", type=Path, metavar="FILE", help="accepted, without effect")
+    made.add_argument("--no-config-snapshots", "--ncs", action="store_true", help="keep no snapshots")
+    made.add_argument("--plugins-path", "--ppath", metavar="DIR", help="accepted; Java plug-ins have no effect")
+    made.add_argument("--disable-token-auth", "--dt", action="store_true", help="let everybody in, without a key")
+    made.add_argument("--enable-model-api", action="store_true", help="let clients register and unregister models")
+    made.add_argument("--ready-fd", type=int, help=SUPPRESS)
+    return made
+
+
+def parse_command_line(arguments: Sequence[str], made: ArgumentParser) -> CommandLine:
+    """
+    Read a command line.
+
+    :param made: The :func:`parser`; it exits, or raises, when the command line is wrong.
+    """
+    values = vars(made.parse_args(arguments))
+    return CommandLine(**{**values, "models": tuple(values["models"] or ())})

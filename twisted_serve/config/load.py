@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements where settings come from: environment over command line over file over default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+
+from twisted_serve.config.arguments import CommandLine
+from twisted_serve.config.options import (
+    KEYS,
+    SWITCHES,
+    ServerOptions,
+    environment_names,
+    read_setting,
+)
+from twisted_serve.config.properties import expand, parse_properties
+from twisted_serve.config.values import ConfigError, truth
+from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
+
+DEFAULT_FILE = "config.properties"
+
+# What a file alone decides (``spec/config_cli.md`` §2.6).
+ENVIRONMENT_SWITCH = "enable_envvars_config"
+URLS_SWITCH = "use_env_allowed_urls"
+_FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
+
+# The predecessor's launcher reads this one without being told to (§1.6).
+_ALWAYS_READ = frozenset(("TEMP",))
+
+
+class LaunchError(ConfigError):
+    """What the launcher refuses before there is a server; the text is the predecessor's whole line (§1.2)."""
+
+
+@frozen
+class Setting:
+    """
+    The text of one setting.
+
+    :ivar place: Where it was said, to be read by people.
+    """
+
+    text: str
+    place: str
+
+
+@frozen
+class LoadedOptions:
+    """
+    The settings of a server, and how they came about.
+
+    :ivar sources: Where each setting was said that is not at its default.
+    :ivar warnings: Lines for the log: what was said and is not what it seems.
+    """
+
+    options: ServerOptions
+    sources: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def merge(layers: Iterable[Mapping[str, Setting]]) -> dict[str, Setting]:
+    """Put layers of settings on each other, the lowest first: what a higher one says, counts."""
+    return reduce(lambda below, layer: {**below, **layer}, layers, dict[str, Setting]())
+
+
+def load_options(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) -> LoadedOptions:
+    """
+    Find out all settings of a server.
+
+    :param cwd: What paths are relative to.
+    :raise LaunchError: when a file or directory that was named does not exist.
+    :raise ConfigError: for a setting that is not allowed, saying where it was said.
+    """
+    _check_paths(arguments, cwd)
+    path = find_file(arguments, environ, cwd)
+    in_file = {} if path is None else _read_file(path, environ)
+    layers = (in_file, _from_arguments(arguments), _from_environment(in_file, environ))
+    merged = merge(layers)
+    known = {key: setting for key, setting in merged.items() if key in KEYS}
+    options = ServerOptions(**{key: _read(key, setting) for key, setting in known.items()})
+    absolute: dict[str, Any] = {key: cwd / value for key, value in _paths(options)}
+    options = evolve(options, **absolute)
+    _check_directories(options, known)
+    warnings = (*_odd_settings(merged), *_idle_flags(arguments), *_idle_variables(in_file, environ))
+    return LoadedOptions(options, {key: setting.place for key, setting in known.items()}, warnings)
+
+
+def find_file(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """
+    Find the one configuration file (``spec/config_cli.md`` §2.1).
+
+    :raise LaunchError: when one was named that does not exist.
+    """
+    named = environ.get("TS_CONFIG_FILE") or arguments.ts_config
+    if named is None:
+        path = cwd / DEFAULT_FILE
+        return path if path.is_file() else None
+    path = cwd / named
+    if not path.is_file():
+        raise LaunchError(f"--ts-config file not found: {named}")
+    return path
+
+
+def _read_file(path: Path, environ: Mapping[str, str]) -> dict[str, Setting]:
+    try:
+        values = expand(parse_properties(path.read_bytes()), environ)
+    except ConfigError as e:
+        raise e.at(str(path)) from e
+    except OSError as e:
+        raise ConfigError(f"cannot be read: {e.strerror}", place=str(path)) from e
+    return {key: Setting(text, str(path)) for key, text in values.items()}
+
+
+def _from_arguments(arguments: CommandLine) -> dict[str, Setting]:
+    """Make the layer of the command line, whose switches can only disable tokens and enable the model API."""
+    said = {
+        "model_store": ("--model-store", arguments.model_store and str(arguments.model_store)),
+        "load_models": ("--models", ",".join(arguments.models)),
+        "disable_token_authorization": ("--disable-token-auth", arguments.disable_token_auth and "true"),
+        "enable_model_api": ("--enable-model-api", arguments.enable_model_api and "true"),
+    }
+    return {key: Setting(text, f"command line option {flag}") for key, (flag, text) in said.items() if text}
+
+
+def _from_environment(in_file: Mapping[str, Setting], environ: Mapping[str, str]) -> dict[str, Setting]:
+    """Make the layer of the environment, which only the file can switch on (§2.6)."""
+    layer = {}
+    for key in KEYS:
+        for name in environment_names(key):
+            if name in environ and _counts(name, in_file):
+                layer[key] = Setting(environ[name], f"environment variable {name}")
+                break
+    return layer
+
+
+def _counts(name: str, in_file: Mapping[str, Setting]) -> bool:
+    needed = [ENVIRONMENT_SWITCH, URLS_SWITCH] if name == "TS_ALLOWED_URLS" else [ENVIRONMENT_SWITCH]
+    return name in _ALWAYS_READ or all(switch in in_file and truth(in_file[switch].text) for switch in needed)
+
+
+def _read(key: str, setting: Setting) -> Any:
+    try:
+        return read_setting(key, setting.text)
+    except ConfigError as e:
+        raise e.at(setting.place) from e
+
+
+def _paths(options: ServerOptions) -> Iterator[tuple[str, Path]]:
+    for key in KEYS:
+        value = getattr(options, key)
+        if isinstance(value, Path):
+            yield key, value
+
+
+def _check_paths(arguments: CommandLine, cwd: Path) -> None:
+    """Refuse what only the command line names, in the predecessor's words."""
+    for flag, path in (("--log-config", arguments.log_config), ("--cpp-log-config", arguments.cpp_log_config)):
+        if path is not None and not (cwd / path).is_file():
+            raise LaunchError(f"{flag} file not found: {(cwd / path).resolve()}")
+    if arguments.workflow_store is not None and not (cwd / arguments.workflow_store).is_dir():
+        raise LaunchError(f"--workflow-store directory not found: {arguments.workflow_store}")
+
+
+def _check_directories(options: ServerOptions, settings: Mapping[str, Setting]) -> None:
+    if not options.temp_directory.is_dir():
+        raise LaunchError(f"Invalid temp directory: {options.temp_directory}, please check TEMP environment variable.")
+    if options.model_store is None:
+        raise LaunchError("Missing mandatory parameter --model-store")
+    if not options.model_store.is_dir():
+        raise LaunchError(f"--model-store directory not found: {settings['model_store'].text}")
+
+
+def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
+    """Say which settings do nothing, or not what they seem to."""
+    for key, setting in sorted(settings.items()):
+        switch = key in SWITCHES or key in _FILE_ONLY
+        if switch and setting.text.lower() not in {"true", "false"}:
+            yield f'{key} is {setting.text!r} in {setting.place}: only "true" switches it on, so it is off'
+        if key in ACCEPTED_WITHOUT_EFFECT:
+            yield f"{key} in {setting.place} has no effect: {ACCEPTED_WITHOUT_EFFECT[key]}"
+        elif key not in KEYS and key not in _FILE_ONLY:
+            near = get_close_matches(key, (*KEYS, *_FILE_ONLY, *ACCEPTED_WITHOUT_EFFECT), n=1)
+            yield f"{key!r} in {setting.place} is no setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _idle_flags(arguments: CommandLine) -> Iterator[str]:
+    idle = {
+        "--log-config": (arguments.log_config, "log4j2 files are not read here"),
+        "--cpp-log-config": (arguments.cpp_log_config, ACCEPTED_WITHOUT_EFFECT["cpp_log_config"]),
+        "--workflow-store": (arguments.workflow_store, ACCEPTED_WITHOUT_EFFECT["workflow_store"]),
+        "--plugins-path": (arguments.plugins_path, ACCEPTED_WITHOUT_EFFECT["plugins_path"]),
+    }
+    return (f"{flag} has no effect: {reason}" for flag, (value, reason) in idle.items() if value is not None)
+
+
+def _idle_variables(in_file: Mapping[str, Setting], environ: Mapping[str, str]) -> Iterator[str]:
+    """Say which variables would count if the file let them."""
+    for key in sorted(KEYS):
+        for name in environment_names(key):
+            if name in environ and not _counts(name, in_file):
+                needed = f"{ENVIRONMENT_SWITCH}=true" + (f" and {URLS_SWITCH}=true" if key == "allowed_urls" else "")
+                yield f"environment variable {name} is ignored: it needs {needed} in the configuration file"

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the settings of a server: every one once, with its meaning, default and limits.
+
+A field's name is the property's key.  Its metadata has ``doc``, what it does, and
+``env``, the environment variables which can set it (``spec/config_cli.md`` §2.6, §3).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from attrs import field, fields, frozen
+
+from twisted_serve.config.addresses import (
+    INFERENCE_PORTS,
+    MANAGEMENT_PORTS,
+    METRICS_PORTS,
+    Address,
+    parse_address,
+    same_listener,
+)
+from twisted_serve.config.values import (
+    ConfigError,
+    a_path,
+    at_least,
+    between,
+    one_of,
+    optional_path,
+    optional_pattern,
+    optional_text,
+    optional_whole,
+    patterns,
+    per_version,
+    positive,
+    real,
+    truth,
+    whole,
+)
+
+# A key's last instant must be a date: these minutes are 7600 years.
+MAX_TOKEN_MINUTES = 4e9
+
+# A shorter time is none: dates have microseconds.
+MIN_SECONDS = 1e-6
+MIN_TOKEN_MINUTES = MIN_SECONDS / 60
+
+# No limit that somebody waits for is longer than a year.
+MAX_SECONDS = 366 * 24 * 3600.0
+
+
+def _about(doc: str, env: tuple[str, ...] | None = None) -> Mapping[str, object]:
+    """Make a field's metadata; without ``env``, its variable is ``TS_`` and its name in capitals."""
+    return {"doc": doc, "env": env}
+
+
+def _inference(value: str | Address) -> Address:
+    return value if isinstance(value, Address) else parse_address(value, INFERENCE_PORTS)
+
+
+def _management(value: str | Address) -> Address:
+    return value if isinstance(value, Address) else parse_address(value, MANAGEMENT_PORTS)
+
+
+def _metrics(value: str | Address) -> Address:
+    return value if isinstance(value, Address) else parse_address(value, METRICS_PORTS)
+
+
+def _mode(value: str) -> str:
+    return value.replace(" ", "").lower()
+
+
+def _naming_errors(_cls: type, attributes: list[Any]) -> list[Any]:
+    """Have each field's converter and validator say which setting they refused."""
+
+    def naming(name: str, check: Callable[..., Any] | None) -> Callable[..., Any] | None:
+        if check is None:
+            return None
+
+        @wraps(check)
+        def named(*args: object) -> Any:
+            try:
+                return check(*args)
+            except ValueError as e:
+                raise ConfigError(str(e), name) from e
+
+        return named
+
+    return [a.evolve(converter=naming(a.name, a.converter), validator=naming(a.name, a.validator)) for a in attributes]
+
+
+_seconds = positive(MIN_SECONDS, MAX_SECONDS)
+
+
+@frozen(field_transformer=_naming_errors)
+class ServerOptions:
+    """
+    All settings of one server.
+
+    Whoever writes Python gives values or the texts that a file would have::
+
+        ServerOptions(model_store="models", inference_address="http://127.0.0.1:0")
+
+    :raise ConfigError: for a value that is not allowed, naming it and its setting.
+    """
+
+    # Listeners.
+    inference_address: Address = field(
+        default=Address("http", "127.0.0.1", 8080),
+        converter=_inference,
+        metadata=_about("where the inference API listens"),
+    )
+    management_address: Address = field(
+        default=Address("http", "127.0.0.1", 8081),
+        converter=_management,
+        metadata=_about("where the management API listens"),
+    )
+    metrics_address: Address = field(
+        default=Address("http", "127.0.0.1", 8082), converter=_metrics, metadata=_about("where the metrics API listens")
+    )
+    enable_metrics_api: bool = field(default=True, converter=truth, metadata=_about("serve /metrics"))
+    keystore: Path | None = field(
+        default=None, converter=optional_path, metadata=_about("a key store; its first key is used for https")
+    )
+    keystore_pass: str = field(default="changeit", repr=False, metadata=_about("the password of keystore"))
+    keystore_type: str = field(default="PKCS12", metadata=_about("the format of keystore"))
+    certificate_file: Path | None = field(
+        default=None, converter=optional_path, metadata=_about("the certificate chain for https, PEM")
+    )
+    private_key_file: Path | None = field(
+        default=None, converter=optional_path, metadata=_about("the key of certificate_file, PEM")
+    )
+    cors_allowed_origin: str | None = field(
+        default=None, converter=optional_text, metadata=_about("Access-Control-Allow-Origin of every answer")
+    )
+    cors_allowed_methods: str | None = field(
+        default=None, converter=optional_text, metadata=_about("Access-Control-Allow-Methods of every answer")
+    )
+    cors_allowed_headers: str | None = field(
+        default=None, converter=optional_text, metadata=_about("Access-Control-Allow-Headers of every answer")
+    )
+
+    # Limits of a connection.
+    max_request_size: int = field(
+        default=6553500, converter=whole, validator=at_least(0), metadata=_about("bytes of a request's body")
+    )
+    max_response_size: int = field(
+        default=6553500, converter=whole, validator=at_least(0), metadata=_about("bytes of a worker's answer")
+    )
+    max_header_size: int = field(
+        default=16384, converter=whole, validator=at_least(8192), metadata=_about("bytes of all headers of a request")
+    )
+    header_timeout: float = field(
+        default=30.0, converter=real, validator=_seconds, metadata=_about("seconds for a request's headers to arrive")
+    )
+    body_timeout: float = field(
+        default=300.0, converter=real, validator=_seconds, metadata=_about("seconds for a whole body to arrive")
+    )
+    keepalive_timeout: float = field(
+        default=75.0, converter=real, validator=_seconds, metadata=_about("seconds that an idle connection is kept")
+    )
+    shutdown_timeout: float = field(
+        default=30.0,
+        converter=real,
+        validator=between(0, MAX_SECONDS),
+        metadata=_about("seconds that requests in progress have at shutdown"),
+    )
+
+    # Tokens.
+    disable_token_authorization: bool = field(
+        default=False, converter=truth, metadata=_about("let everybody in, without a key")
+    )
+    token_expiration_min: float = field(
+        default=60.0,
+        converter=real,
+        validator=positive(MIN_TOKEN_MINUTES, MAX_TOKEN_MINUTES),
+        metadata=_about(
+            "minutes until a management or inference key expires",
+            env=("TS_TOKEN_EXPIRATION_TIME_MIN", "TS_TOKEN_EXPIRATION_MIN"),
+        ),
+    )
+    token_key_file: Path = field(
+        default=Path("key_file.json"), converter=a_path, metadata=_about("the file which the keys are written to")
+    )
+    token_refusal_status: int = field(
+        default=400,
+        converter=whole,
+        validator=one_of((400, 401)),
+        metadata=_about("the status of a refusal: 400 as the predecessor, 401 as RFC 6750"),
+    )
+    token_exempt_ping: bool = field(default=False, converter=truth, metadata=_about("let /ping answer without a key"))
+    token_auto_rotate: bool = field(
+        default=False, converter=truth, metadata=_about("replace keys as soon as they have expired")
+    )
+    token_warning_min: float = field(
+        default=5.0,
+        converter=real,
+        validator=between(0, MAX_TOKEN_MINUTES),
+        metadata=_about("minutes before a key expires at which the log warns"),
+    )
+
+    # Models.
+    model_store: Path | None = field(
+        default=None, converter=optional_path, metadata=_about("the directory of archives and models")
+    )
+    load_models: str | None = field(
+        default=None, converter=optional_text, metadata=_about("what to load at start: all, or [name=]location,…")
+    )
+    models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
+        factory=dict, converter=per_version, metadata=_about("settings by model and version, as JSON", env=())
+    )
+    enable_model_api: bool = field(
+        default=False, converter=truth, metadata=_about("let clients register and unregister models")
+    )
+    allowed_urls: tuple[str, ...] = field(
+        default=(),
+        converter=patterns,
+        metadata=_about("regular expressions of the URLs, as a whole and in any case, which archives may come from"),
+    )
+    max_archive_size: int = field(
+        default=32 << 30, converter=whole, validator=at_least(1), metadata=_about("bytes of an archive, unpacked")
+    )
+    max_archive_ratio: int = field(
+        default=200,
+        converter=whole,
+        validator=at_least(1),
+        metadata=_about("how many times larger than packed an archive may be"),
+    )
+    download_timeout: float = field(
+        default=600.0, converter=real, validator=_seconds, metadata=_about("seconds to fetch an archive")
+    )
+    temp_directory: Path = field(
+        factory=lambda: Path(tempfile.gettempdir()),
+        converter=a_path,
+        metadata=_about("where archives are unpacked", env=("TEMP",)),
+    )
+
+    # Workers.
+    default_workers_per_model: int = field(
+        default=0,
+        converter=whole,
+        validator=at_least(0),
+        metadata=_about("workers of a model loaded at start; 0 for one per GPU, or per CPU without GPU"),
+    )
+    job_queue_size: int = field(
+        default=100, converter=whole, validator=at_least(1), metadata=_about("requests that may wait for a model")
+    )
+    default_response_timeout: int = field(
+        default=120, converter=whole, validator=at_least(0), metadata=_about("seconds that a worker has for an answer")
+    )
+    default_startup_timeout: int = field(
+        default=120, converter=whole, validator=at_least(0), metadata=_about("seconds that a worker has to load")
+    )
+    unregister_model_timeout: int = field(
+        default=120, converter=whole, validator=at_least(0), metadata=_about("seconds that a worker has to end")
+    )
+    initial_worker_port: int = field(
+        default=9000, converter=whole, validator=at_least(0), metadata=_about("the number of the first worker")
+    )
+    number_of_gpu: int | None = field(
+        default=None, converter=optional_whole, validator=at_least(0), metadata=_about("how many GPUs to use at most")
+    )
+    python: str = field(factory=lambda: sys.executable, metadata=_about("the interpreter which workers run in", env=()))
+    default_service_handler: str | None = field(
+        default=None, converter=optional_text, metadata=_about("the handler of archives that name none")
+    )
+    service_envelope: str | None = field(
+        default=None, converter=optional_text, metadata=_about("the request envelope of every model; none is built yet")
+    )
+    limit_max_image_pixels: bool = field(
+        default=True, converter=truth, metadata=_about("let handlers refuse images of absurd size")
+    )
+    decode_input_request: bool = field(
+        default=True, converter=truth, metadata=_about("decode JSON and text for handlers")
+    )
+    blacklist_env_vars: str | None = field(
+        default=None,
+        converter=optional_pattern,
+        metadata=_about("a regular expression of the environment variables, by whole name, kept from workers"),
+    )
+    metrics_mode: str = field(
+        default="log",
+        converter=_mode,
+        validator=one_of(("log", "prometheus", "legacy")),
+        metadata=_about("accepted; /metrics has the server's metrics in every mode"),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse settings which are right alone and wrong together."""
+        if (self.certificate_file is None) != (self.private_key_file is None):
+            raise ConfigError("certificate_file and private_key_file need each other; only one is set")
+        listeners = [("inference_address", self.inference_address), ("management_address", self.management_address)]
+        if self.enable_metrics_api:
+            listeners.append(("metrics_address", self.metrics_address))
+        for at, (key, address) in enumerate(listeners):
+            for other_key, other in listeners[:at]:
+                if same_listener(address, other) and address.scheme != other.scheme:
+                    raise ConfigError(f"{other_key} {other} and {key} {address} share a port; only one is https")
+
+
+_FIELDS: Mapping[str, Any] = {a.name: a for a in fields(ServerOptions)}
+
+#: The keys of all settings.
+KEYS = frozenset(_FIELDS)
+
+#: The keys of all switches.
+SWITCHES = frozenset(a.name for a in fields(ServerOptions) if a.type in (bool, "bool"))
+
+
+def environment_names(key: str) -> tuple[str, ...]:
+    """List the variables which can set ``key``; the first that is set counts."""
+    names: tuple[str, ...] | None = _FIELDS[key].metadata["env"]
+    return (f"TS_{key.upper()}",) if names is None else names
+
+
+def read_setting(key: str, text: str) -> Any:
+    """
+    Read the value of one setting from text.
+
+    :raise ConfigError: naming ``key`` and ``text`` when it is not allowed.
+    """
+    attribute = _FIELDS[key]
+    value = text if attribute.converter is None else attribute.converter(text)
+    if attribute.validator is not None:
+        attribute.validator(None, attribute, value)
+    return value

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements ``docs/configuration.md``, the page of all settings.
+
+After a change of a setting::
+
+    python -m twisted_serve.config.reference > docs/configuration.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from attrs import Factory, fields
+
+from twisted_serve.config.load import ENVIRONMENT_SWITCH, URLS_SWITCH
+from twisted_serve.config.options import ServerOptions, environment_names
+from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
+
+_HEAD = f"""\
+# Configuration
+
+<!-- Made by `python -m twisted_serve.config.reference > docs/configuration.md`: change the settings' own lines. -->
+
+A server takes its settings from four places. What stands higher wins:
+
+1. environment variables, if the file has `{ENVIRONMENT_SWITCH}=true`;
+2. the command line: `--model-store`, `--models`, `--disable-token-auth`, `--enable-model-api`;
+3. a file: the one that `TS_CONFIG_FILE` or `--ts-config` names, or `config.properties` in the directory in which the
+   server starts;
+4. the defaults.
+
+The file is a Java properties file: `key=value` lines, `#` for comments, `\\` to continue a line. `$$NAME$$` in a value
+stands for the environment variable `NAME`. Paths are relative to the directory in which the server starts. Switches are
+on for `true` in any case, and off for everything else.
+
+A value which is not allowed keeps the server from starting, with a line that says which and where it was said. A
+setting that does not exist is warned about."""
+
+_ENVIRONMENT = f"""\
+## Environment
+
+Where a file has `{ENVIRONMENT_SWITCH}=true`, each setting can also come from a variable: `TS_` and its name in
+capitals, for example `TS_INFERENCE_ADDRESS`. `TS_ALLOWED_URLS` needs `{URLS_SWITCH}=true` in the file, too. These
+are called otherwise:
+"""
+
+_IDLE = """\
+## Accepted, without effect
+
+TorchServe knows these; here they change nothing, and the log says so. A configuration that has them goes on to work.
+"""
+
+# The first setting of each part.
+_PARTS = {
+    "inference_address": "Listeners",
+    "max_request_size": "Limits of a connection",
+    "disable_token_authorization": "Tokens",
+    "model_store": "Models",
+    "default_workers_per_model": "Workers",
+}
+
+# The defaults of which each machine has its own.
+_OWN_DEFAULTS = {
+    "models": "none",
+    "python": "the interpreter of the server",
+    "temp_directory": "the system's temporary directory",
+}
+
+
+def configuration_page() -> str:
+    """Write the page."""
+    return "\n".join([_HEAD, *_settings(), "", _ENVIRONMENT, *_variables(), "", _IDLE, *_without_effect(), ""])
+
+
+def _settings() -> Iterator[str]:
+    for attribute in fields(ServerOptions):
+        part = _PARTS.get(attribute.name)
+        if part is not None:
+            yield from ("", f"## {part}", "", *_head("setting", "meaning", "default"))
+        yield _row((f"`{attribute.name}`", attribute.metadata["doc"], _default(attribute)))
+
+
+def _variables() -> Iterator[str]:
+    yield from _head("setting", "variable")
+    for attribute in fields(ServerOptions):
+        names = environment_names(attribute.name)
+        if names != (f"TS_{attribute.name.upper()}",):
+            listed = ", ".join(f"`{name}`" for name in names) or "none"
+            always = "; read without being told to" if names == ("TEMP",) else ""
+            yield _row((f"`{attribute.name}`", listed + always))
+
+
+def _without_effect() -> Iterator[str]:
+    yield from _head("setting", "because")
+    for key, reason in sorted(ACCEPTED_WITHOUT_EFFECT.items()):
+        yield _row((f"`{key}`", reason))
+
+
+def _default(attribute: Any) -> str:
+    if isinstance(attribute.default, Factory):  # type: ignore[arg-type] # attrs types it as a function
+        return _OWN_DEFAULTS[attribute.name]
+    value = attribute.default
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, bool):
+        value = str(value).lower()
+    elif isinstance(value, float):
+        value = f"{value:g}"
+    elif isinstance(value, Path):
+        value = value.as_posix()
+    return f"`{value}`"
+
+
+def _head(*titles: str) -> Iterable[str]:
+    return (_row(titles), _row("---" for _ in titles))
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(configuration_page())

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what the text of one setting means, and the error for text that means nothing.
+
+Each converter takes the text of a file, an option or an environment variable, or
+the value itself from somebody who writes Python.  Converters and validators raise
+:class:`ValueError` with what is allowed; :class:`ConfigError` adds where it was said.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+# As Java reads them: no blanks, no underscores, ASCII only; nobody means more than 19 digits.
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
+_REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+
+
+class ConfigError(ValueError):
+    """
+    A setting which cannot be used; the server does not start with it.
+
+    :ivar problem: What is wrong, with the value and what is allowed; "must be …" is read after the key.
+    :ivar key: The property, or ``None`` when no single one is at fault.
+    :ivar place: The file, option or environment variable it came from, if any.
+    """
+
+    def __init__(self, problem: str, key: str | None = None, place: str | None = None) -> None:
+        named = key is not None and problem.startswith("must ")
+        said = " in ".join(part for part in (None if named else key, place) if part is not None)
+        super().__init__((f"{key} {problem}" if named else problem) + (f" ({said})" if said else ""))
+        self.problem, self.key, self.place = problem, key, place
+
+    def at(self, place: str) -> ConfigError:
+        """Make the same error, saying where the value came from."""
+        return ConfigError(self.problem, self.key, place)
+
+
+def truth(value: str | bool) -> bool:
+    """Read a switch: "true" in any case is true, all else is false (``spec/config_cli.md`` §2.5)."""
+    return value if isinstance(value, bool) else value.lower() == "true"
+
+
+def whole(value: str | int) -> int:
+    """
+    Read a whole number.
+
+    :raise ValueError: for anything else, ``1.0``, ``1_000`` and surrounding blanks included.
+    """
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"must be a whole number, not {value!r}")
+
+
+def optional_whole(value: str | int | None) -> int | None:
+    """Read a whole number, or none."""
+    return None if value is None else whole(value)
+
+
+def real(value: str | float) -> float:
+    """
+    Read a decimal number.
+
+    :raise ValueError: for anything else, infinity and ``NaN`` included.
+    """
+    if isinstance(value, str):
+        number = float(value) if _REAL.fullmatch(value) else math.nan
+    else:
+        number = math.nan if isinstance(value, bool) else float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"must be a number, not {value!r}")
+    return number
+
+
+def optional_text(value: str | None) -> str | None:
+    """Read text; empty is the same as not given."""
+    return value or None
+
+
+def a_path(value: str | os.PathLike[str]) -> Path:
+    """
+    Read the path of a file or directory.
+
+    :raise ValueError: for an empty one, which would otherwise mean the working directory.
+    """
+    if not os.fspath(value) or "\0" in os.fspath(value):
+        raise ValueError(f"must be a path, not {value!r}")
+    return Path(value)
+
+
+def optional_path(value: str | os.PathLike[str] | None) -> Path | None:
+    """Read the path of a file or directory; empty is the same as not given."""
+    return None if value is None or not os.fspath(value) else a_path(value)
+
+
+def optional_pattern(value: str | None) -> str | None:
+    """
+    Read a regular expression; empty is the same as not given.
+
+    :raise ValueError: when it does not compile.
+    """
+    try:
+        return None if not value else re.compile(value).pattern
+    except (re.error, OverflowError, RecursionError) as e:
+        raise ValueError(f"must be a regular expression, not {value!r}: {e}") from e
+
+
+def patterns(value: str | Iterable[str]) -> tuple[str, ...]:
+    """
+    Read regular expressions, as text with commas between them.
+
+    :raise ValueError: when one does not compile.
+    """
+    each = value.split(",") if isinstance(value, str) else value
+    return tuple(pattern for one in each if (pattern := optional_pattern(one.strip())) is not None)
+
+
+def per_version(value: str | Mapping[str, Any]) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """
+    Read a JSON object of models, their versions, and the settings of each (``spec/config_cli.md`` §6).
+
+    :raise ValueError: when it is not JSON or not of this shape.
+    """
+    shape = "a JSON object {model: {version: {setting: value}}}"
+    try:
+        models = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"must be {shape}: {e}") from e
+    if not isinstance(models, Mapping):
+        raise ValueError(f"must be {shape}, not {models!r}")
+    for model, versions in models.items():
+        if not isinstance(versions, Mapping) or not all(isinstance(v, Mapping) for v in versions.values()):
+            raise ValueError(f"must be {shape}; that of {model!r} is {versions!r}")
+    return models
+
+
+_Validator = Callable[[object, object, Any], None]
+
+
+def at_least(low: float) -> _Validator:
+    """Make the validator for numbers from ``low``."""
+
+    def check(_instance: object, _attribute: object, value: float | None) -> None:
+        if value is not None and value < low:
+            raise ValueError(f"must be at least {low}, not {value}")
+
+    return check
+
+
+def between(low: float, high: float) -> _Validator:
+    """Make the validator for numbers from ``low`` to ``high``."""
+
+    def check(_instance: object, _attribute: object, value: float) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"must be from {low:.0f} to {high:.0f}, not {value}")
+
+    return check
+
+
+def positive(least: float, most: float) -> _Validator:
+    """Make the validator for numbers over 0, of which ``least`` is the smallest that makes sense."""
+
+    def check(_instance: object, _attribute: object, value: float) -> None:
+        if not least <= value <= most:
+            raise ValueError(f"must be more than 0 and at most {most:.0f}, not {value}")
+
+    return check
+
+
+def one_of(allowed: Collection[object]) -> _Validator:
+    """Make the validator for one of a few words or numbers."""
+
+    def check(_instance: object, _attribute: object, value: object) -> None:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(map(str, allowed))}, not {value!r}")
+
+    return check

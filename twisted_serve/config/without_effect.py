@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the list of the predecessor's settings which change nothing here.
+
+They are accepted, so that a configuration which has worked goes on to work; each
+has a line in the log with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+
+def _because(reason: str, keys: Iterable[str]) -> dict[str, str]:
+    return dict.fromkeys(keys, reason)
+
+
+#: Keys which a working configuration of the predecessor may have, and why they change nothing here.
+ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
+    **_because(
+        "there is no Java here",
+        (
+            "async_logging",
+            "io_ratio",
+            "model_server_home",
+            "netty_client_threads",
+            "number_of_netty_threads",
+            "plugins_path",
+            "prefer_direct_buffer",
+            "use_native_io",
+            "vmargs",
+        ),
+    ),
+    **_because("a note of the server that wrote the file", ("tsConfigFile", "version")),
+    **_because(
+        "gRPC is not built yet",
+        (
+            "enable_grpc_ssl",
+            "grpc_inference_address",
+            "grpc_inference_max_connection_age_grace_ms",
+            "grpc_inference_max_connection_age_ms",
+            "grpc_inference_port",
+            "grpc_management_address",
+            "grpc_management_max_connection_age_grace_ms",
+            "grpc_management_max_connection_age_ms",
+            "grpc_management_port",
+        ),
+    ),
+    **_because(
+        "not built yet: only the server's own metrics are collected",
+        (
+            "disable_system_metrics",
+            "metric_time_interval",
+            "metrics_config",
+            "model_metrics_auto_detect",
+            "system_metrics_cmd",
+        ),
+    ),
+    **_because(
+        "sequences of requests are not built yet",
+        ("ts_header_key_sequence_end", "ts_header_key_sequence_id", "ts_header_key_sequence_start"),
+    ),
+    **_because(
+        "special ways to start workers are not built yet",
+        (
+            "cpu_launcher_args",
+            "cpu_launcher_enable",
+            "debug",
+            "initial_distribution_port",
+            "ipex_enable",
+            "ipex_gpu_enable",
+        ),
+    ),
+    "cpp_log_config": "there are no C++ workers here",
+    "install_py_dep_per_model": "not built yet: install what models need into the server's environment",
+    "model_snapshot": "snapshots are not built yet: name the models in load_models",
+    "ts_open_inference_protocol": "the Open Inference Protocol is not built yet",
+    "workflow_store": "workflows are not built yet",
+}

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Everything that can go wrong and that a client may be told about.
+
+::
+
+    ServeError
+    ├── BadRequest                 400  BadRequestException
+    ├── InvalidKey                 400  InvalidKeyException
+    ├── InvalidModel               400  InvalidModelException
+    ├── DownloadFailed             400  DownloadArchiveException
+    ├── InvalidModelVersion        403  InvalidModelVersionException
+    ├── ResourceNotFound           404  ResourceNotFoundException
+    ├── ModelNotFound              404  ModelNotFoundException
+    ├── ModelVersionNotFound       404  ModelVersionNotFoundException
+    ├── MethodNotAllowed           405  MethodNotAllowedException
+    ├── RequestTimeout             408  RequestTimeoutException
+    ├── Conflict                   409  ConflictStatusException
+    ├── RequestTooLarge            413  RequestTooLargeException
+    ├── ExpectationFailed          417  ExpectationFailedException
+    ├── ServiceUnavailable         503  ServiceUnavailableException
+    └── InternalError              500  InternalServerException
+        └── WorkerFailed           (the worker's own code)
+            └── WorkerDied         500 or 507
+
+The ``type`` names are the predecessor's class names: clients switch on them
+(``spec/rest_api.md`` §15).  One place per transport turns these into answers;
+anything outside this tree becomes a logged 500 which tells the client nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class ServeError(Exception):
+    """
+    An error which is the client's to know.
+
+    :ivar message: What the client reads, in the predecessor's words where it has some.
+    :ivar reason: Why it came to that, for the operator who reads the answer; may be ``None``.
+    :cvar status: The HTTP status code.
+    :cvar kind: The ``type`` member of the JSON error body.
+    :cvar grpc_status: The gRPC status name.
+    """
+
+    status: int = 500
+    kind: ClassVar[str] = "InternalServerException"
+    grpc_status: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason: str | None = None
+
+    def because(self, reason: str) -> Self:
+        """Return this error, saying why."""
+        self.reason = reason
+        return self
+
+
+class BadRequest(ServeError):
+    """The request cannot be understood; sending it again will not help."""
+
+    status = 400
+    kind = "BadRequestException"
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class InvalidKey(ServeError):
+    """The token is missing, wrong, expired, or of another kind."""
+
+    status = 400
+    kind = "InvalidKeyException"
+    grpc_status = "PERMISSION_DENIED"
+
+
+class InvalidModel(ServeError):
+    """The archive is not one that can be served; the message says what is wrong with it."""
+
+    status = 400
+    kind = "InvalidModelException"
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class DownloadFailed(ServeError):
+    """The archive could not be fetched from where the client said it is."""
+
+    status = 400
+    kind = "DownloadArchiveException"
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class InvalidModelVersion(ServeError):
+    """The operation is not allowed on this version, e.g. removing the default one."""
+
+    status = 403
+    kind = "InvalidModelVersionException"
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class ResourceNotFound(ServeError):
+    """There is nothing at this path."""
+
+    status = 404
+    kind = "ResourceNotFoundException"
+    grpc_status = "NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("Requested resource is not found, please refer to API document.")
+
+
+class ModelNotFound(ServeError):
+    """No model of this name, or no archive at this location."""
+
+    status = 404
+    kind = "ModelNotFoundException"
+    grpc_status = "NOT_FOUND"
+
+    @classmethod
+    def named(cls, name: str) -> ModelNotFound:
+        """Say that no model is registered as ``name``."""
+        return cls(f"Model not found: {name}")
+
+
+class ModelVersionNotFound(ServeError):
+    """The model exists; this version of it does not."""
+
+    status = 404
+    kind = "ModelVersionNotFoundException"
+    grpc_status = "NOT_FOUND"
+
+    @classmethod
+    def of(cls, name: str, version: str) -> ModelVersionNotFound:
+        """Say that ``name`` has no ``version``."""
+        return cls(f"Model version: {version} does not exist for model: {name}")
+
+
+class MethodNotAllowed(ServeError):
+    """The path exists; this method on it does not, or is switched off."""
+
+    status = 405
+    kind = "MethodNotAllowedException"
+    grpc_status = "UNIMPLEMENTED"
+
+    def __init__(self) -> None:
+        super().__init__("Requested method is not allowed, please refer to API document.")
+
+
+class RequestTimeout(ServeError):
+    """The work did not finish in the time it was given; it may be tried again."""
+
+    status = 408
+    kind = "RequestTimeoutException"
+    grpc_status = "DEADLINE_EXCEEDED"
+
+
+class Conflict(ServeError):
+    """What the client wants to create exists already."""
+
+    status = 409
+    kind = "ConflictStatusException"
+    grpc_status = "ALREADY_EXISTS"
+
+
+class RequestTooLarge(ServeError):
+    """The body is larger than ``max_request_size``."""
+
+    status = 413
+    kind = "RequestTooLargeException"
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class ExpectationFailed(ServeError):
+    """The client expects something other than ``100-continue``."""
+
+    status = 417
+    kind = "ExpectationFailedException"
+    grpc_status = "INVALID_ARGUMENT"
+
+    def __init__(self) -> None:
+        super().__init__("The only expectation that can be met is 100-continue.")
+
+
+class ServiceUnavailable(ServeError):
+    """
+    Nothing can take the request now.
+
+    :ivar retry_after: Seconds after which trying again makes sense, or ``None``.
+    """
+
+    status = 503
+    kind = "ServiceUnavailableException"
+    grpc_status = "UNAVAILABLE"
+
+    def __init__(self, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class InternalError(ServeError):
+    """Something on our side failed; the message is safe to show."""
+
+
+class WorkerFailed(InternalError):
+    """
+    A worker answered with an error, or died over the request.
+
+    The status is the worker's (``spec/rest_api.md`` §5.2), the ``type`` always
+    ``InternalServerException``.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class WorkerDied(WorkerFailed):
+    """
+    A worker was lost over the request, or never got to it.
+
+    :ivar killed: Whether it was killed with SIGKILL, as the kernel does when memory runs out: the status is 507 then.
+    """
+
+    def __init__(self, killed: bool = False) -> None:
+        super().__init__(507 if killed else 500, "Worker died.")
+        self.killed = killed

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What handler authors import; user code reaches it by TorchServe's ``ts.*`` names (``backend.ts_names``).
+
+``base``          :class:`~twisted_serve.handlers.base.BaseHandler`
+``weights``       how it picks a device and reads a model's file
+``context``       the server's side of a call: requests' headers, answers' status and headers
+``streaming``     intermediate answers
+``metrics``       ``context.metrics``
+``exceptions``    the error a handler raises to choose its status
+``model_files``   labels, settings and classes of an archive
+``timer``         the ``timed`` decorator
+``mock_context``  a context for handlers' own unit tests
+
+None of these needs torch to be imported, and none imports Twisted.
+"""

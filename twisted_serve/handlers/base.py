@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements ``BaseHandler``: load a model, then preprocess, infer and postprocess each batch.
+
+The steps, their order and the attributes are those that subclasses in archives
+rely on (``spec/archives_workers_handlers.md`` §7.9).  Subclasses often leave
+out ``super().__init__()``; what is read here has a value in the class.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from time import perf_counter
+from typing import Any
+
+from twisted_serve.handlers.model_files import load_label_mapping
+from twisted_serve.handlers.timer import timed
+from twisted_serve.handlers.weights import compiled, eager_model, onnx_session, pick_device, torchscript_model
+
+__all__ = ["BaseHandler", "setup_ort_session"]
+
+_log = logging.getLogger(__name__)
+
+#: The name by which handlers import it.
+setup_ort_session = onnx_session
+
+
+class BaseHandler:
+    """
+    The default handler; subclass it and override the steps that differ.
+
+    :ivar mapping: The labels of ``index_to_name.json``, or ``None``.
+    :ivar device: Where the model is.
+    :ivar model_pt_path: The weights' file, or ``None``.
+    """
+
+    model: Any = None
+    mapping: dict[str, str] | None = None
+    device: Any = None
+    initialized = False
+    context: Any = None
+    model_pt_path: str | None = None
+    manifest: Any = None
+    map_location: Any = None
+    explain = False
+    target: Any = 0
+    model_yaml_config: Any = None
+
+    def __init__(self) -> None:
+        self.profiler_args: dict[str, Any] = {}
+
+    def initialize(self, context: Any) -> None:
+        """
+        Load the model which the archive's manifest names.
+
+        :raise RuntimeError: if there is no model in it that can be loaded.
+        """
+        self.model_yaml_config = context.model_yaml_config
+        properties = context.system_properties
+        self.map_location, self.device = pick_device(properties.get("gpu_id"))
+        self.manifest = context.manifest
+        named = (self.manifest or {}).get("model", {})
+        model_dir = properties.get("model_dir")
+        if named.get("serializedFile"):
+            self.model_pt_path = os.path.join(model_dir, named["serializedFile"])
+        self.model = self._load(model_dir, named.get("modelFile"))
+        pt2 = (self.model_yaml_config or {}).get("pt2")
+        if pt2 is not None:
+            self.model = compiled(self.model, pt2)
+        self.mapping = load_label_mapping(os.path.join(model_dir, "index_to_name.json"))
+        self.initialized = True
+
+    def _load(self, model_dir: str, model_file: str | None) -> Any:
+        path = self.model_pt_path
+        if model_file:
+            model = self._load_pickled_model(model_dir, model_file, path)
+            model.to(self.device)
+            model.eval()
+            return model
+        if path is not None and not os.path.isfile(path):
+            raise RuntimeError(f"No model weights could be loaded: {os.path.basename(path)} is not in the archive")
+        if path is not None and path.endswith(".pt"):
+            return self._load_torchscript_model(path)
+        if path is not None and path.endswith(".onnx"):
+            return setup_ort_session(path, self.map_location)
+        what = "the manifest names no serializedFile" if path is None else os.path.basename(path)
+        raise RuntimeError(f"No model weights could be loaded: {what}")
+
+    def _load_pickled_model(self, model_dir: str, model_file: str, model_pt_path: str | None) -> Any:
+        return eager_model(model_dir, model_file, model_pt_path, self.map_location)
+
+    def _load_torchscript_model(self, model_pt_path: str) -> Any:
+        return torchscript_model(model_pt_path, self.device)
+
+    @timed
+    def preprocess(self, data: Any) -> Any:
+        """Make the model's input of the requests; this one takes lists of numbers."""
+        import torch  # noqa: PLC0415
+
+        return torch.as_tensor(data, device=self.device)
+
+    @timed
+    def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the model."""
+        import torch  # noqa: PLC0415
+
+        with torch.inference_mode():
+            return self.model(data.to(self.device), *args, **kwargs)
+
+    @timed
+    def postprocess(self, data: Any) -> Any:
+        """Make the list of answers, one for each request, of the model's output."""
+        return data.tolist()
+
+    def handle(self, data: Any, context: Any) -> Any:
+        """
+        Answer a batch: the entry point.
+
+        :param data: One dictionary for each request.
+        :return: One answer for each request, in their order.
+        """
+        start = perf_counter()
+        self.context = context
+        if self._is_describe():
+            output = [self.describe_handle()]
+        else:
+            prepared = self.preprocess(data)
+            if self._is_explain():
+                output = self.explain_handle(prepared, data)
+            else:
+                output = self.postprocess(self.inference(prepared))
+        if context is not None and context.metrics is not None:
+            context.metrics.add_time("HandlerTime", round((perf_counter() - start) * 1000, 2))
+        return output
+
+    def explain_handle(self, data_preprocess: Any, raw_data: Any) -> Any:
+        """Explain the first request; a subclass supplies ``get_insights(tensor, inputs, target)``."""
+        row = raw_data[0]
+        inputs = row.get("data") or row.get("body")
+        self.target = inputs.get("target", 0) if isinstance(inputs, dict) else row.get("target") or 0
+        return self.get_insights(data_preprocess, inputs, self.target)
+
+    def get_insights(self, tensor_data: Any, raw_data: Any, target: Any) -> Any:
+        """
+        Say what led to the model's answer.
+
+        :raise NotImplementedError: unless a subclass overrides it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not explain its answers: it has no get_insights")
+
+    def describe_handle(self) -> Any:
+        """Return what ``customizedMetadata`` of a describe call shall say; ``None`` for nothing."""
+        return None
+
+    def get_device(self) -> Any:
+        """Return where the model is."""
+        return self.device
+
+    def _is_explain(self) -> bool:
+        self.explain = self._asked_for("explain")
+        return self.explain
+
+    def _is_describe(self) -> bool:
+        return self._asked_for("describe")
+
+    def _asked_for(self, header: str) -> bool:
+        if self.context is None or not self.context.get_request_header(0, header):
+            return False
+        return bool(self.context.get_request_header(0, header) == "True")

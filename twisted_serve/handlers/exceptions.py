@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the one exception by which a handler chooses what the client is told.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PredictionException"]
+
+
+class PredictionException(Exception):
+    """
+    Every request of the batch is answered with this message and status.
+
+    To answer only one of several requests with an error use
+    :meth:`twisted_serve.handlers.context.Context.set_response_status`.
+
+    :ivar error_code: The HTTP status.
+    """
+
+    def __init__(self, message: str, error_code: int = 500) -> None:
+        super().__init__(message)
+        self.message = message
+        self.error_code = error_code
+
+    def __str__(self) -> str:
+        return f"{self.message} : {self.error_code}"

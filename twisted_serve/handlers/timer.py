@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements ``timed``, which measures a handler's method when its model's settings ask for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, TypeVar
+
+__all__ = ["timed"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def timed(func: _F) -> _F:
+    """
+    Emit the gauge ``ts_handler_<method>`` in milliseconds if ``handler: {profile: true}`` is in ``model-config.yaml``.
+
+    Where CUDA is in use, work that was queued on the device is waited for, so that it is counted where it belongs.
+    """
+
+    @functools.wraps(func)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        context: Any = getattr(self, "context", None)
+        if not _wanted(context):
+            return func(self, *args, **kwargs)
+        _wait_for_device()
+        start = perf_counter()
+        result = func(self, *args, **kwargs)
+        _wait_for_device()
+        context.metrics.add_time(f"ts_handler_{func.__name__}", (perf_counter() - start) * 1000)
+        return result
+
+    return wrapper  # type: ignore[return-value]
+
+
+def _wanted(context: Any) -> bool:
+    settings = getattr(context, "model_yaml_config", None)
+    handler = settings.get("handler") if isinstance(settings, dict) else None
+    return isinstance(handler, dict) and bool(handler.get("profile")) and context.metrics is not None
+
+
+def _wait_for_device() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()

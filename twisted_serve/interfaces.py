@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements nothing: it names the contracts which have, or will have, more than one fulfilment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import frozen
+from twisted.internet.interfaces import (
+    IReactorCore,
+    IReactorProcess,
+    IReactorSocket,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+    IReactorUNIX,
+)
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from twisted_serve.wire.messages import Job, Predicted, StreamChunk
+
+__all__ = [
+    "IServeReactor",
+    "IWorker",
+    "IWorkerProvider",
+    "Now",
+    "Placement",
+    "WorkerSpec",
+]
+
+#: The date and time, always aware, always UTC.
+Now: TypeAlias = Callable[[], datetime]
+
+
+class IServeReactor(
+    IReactorCore,
+    IReactorTime,
+    IReactorTCP,
+    IReactorUNIX,
+    IReactorProcess,
+    IReactorSocket,
+    IReactorThreads,
+):
+    """What a whole server needs of a reactor."""
+
+
+@frozen
+class WorkerSpec:
+    """
+    What a worker is to serve; the same for all workers of a model version.
+
+    :ivar model_dir: The unpacked archive; the worker's working directory.
+    :ivar handler: As :class:`twisted_serve.wire.messages.LoadModel`.
+    :ivar python: The interpreter to run.
+    :ivar environment: The child's whole environment; nothing is added to it but ``PYTHONPATH``.
+    :ivar startup_timeout: Seconds from start to :class:`~twisted_serve.wire.messages.Loaded`.
+    """
+
+    model_name: str
+    model_version: str
+    model_dir: Path
+    handler: str
+    batch_size: int
+    manifest: Mapping[str, Any]
+    model_config: Mapping[str, Any]
+    python: str
+    environment: Mapping[str, str]
+    startup_timeout: float
+    envelope: str | None = None
+    limit_max_image_pixels: bool = True
+    decode_input_request: bool = True
+    max_response_size: int = 6553500
+
+
+@frozen
+class Placement:
+    """
+    Where one worker runs, and how it is called.
+
+    :ivar worker_id: Counted from ``initial_worker_port`` (9000); shown by describe and in log lines.
+    :ivar gpu_id: The device, ``None`` for the CPU.
+    """
+
+    worker_id: str
+    gpu_id: int | None = None
+
+
+class IWorker(Interface):
+    """One running copy of a model version, wherever it runs."""
+
+    worker_id: str = Attribute("The ``worker_id`` of its placement.")
+
+    pid: int | None = Attribute("The process id, or ``None`` while there is no process.")
+
+    loaded: Deferred[None] = Attribute(
+        """
+        Fires once with ``None`` when the handler is initialized.  Fails once with
+        `twisted_serve.errors.WorkerFailed`: with the worker's code and reason if
+        loading failed, if the process ended before it was loaded, or if
+        ``startup_timeout`` passed.  A worker whose ``loaded`` fails stops itself.
+        """
+    )
+
+    lost: Deferred[str] = Attribute(
+        """
+        Fires once, with a line saying how, when the worker is gone for good: its
+        process has been reaped and its descriptors are closed.  It never fails.
+        """
+    )
+
+    def run(batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
+        """
+        Have the worker answer a batch.  Call it only when ``loaded`` has fired and the last batch is done.
+
+        :param on_chunk: Called with each intermediate answer, in order, before the result fires.
+        :return: Fires with the answers.  Fails with `twisted_serve.errors.WorkerFailed`:
+            with the worker's code when the handler raised (the worker lives on); with its
+            subclass `twisted_serve.errors.WorkerDied` when the worker was lost, which it
+            then is for good.  Cancelling does nothing: a batch at a worker is not called back.
+        :raise twisted_serve.errors.WorkerDied: at once when it is lost already; nothing has been sent then.
+        :raise twisted_serve.wire.codec.UnsendableError: when a job is nothing that can be sent; nothing has been.
+        """
+
+    def cancel(request_ids: list[str]) -> None:
+        """Tell the worker that nobody waits for these any more.  It may go on."""
+
+    def stop(grace: float) -> Deferred[None]:
+        """
+        End the worker: let a running batch finish for up to ``grace`` seconds, then terminate, then kill.
+
+        :return: Fires when ``lost`` has; calling it again is harmless and can shorten the grace.
+        """
+
+
+class IWorkerProvider(Interface):
+    """A place where workers run: this machine, a fake in virtual time, later a cluster."""
+
+    def start(spec: WorkerSpec, placement: Placement) -> IWorker:
+        """
+        Begin to start a worker; watch its ``loaded`` and ``lost``.
+
+        Never raises: what goes wrong is told by ``loaded``.
+        """
+
+    def stop() -> Deferred[None]:
+        """End everything that was started here and fire when nothing is left."""

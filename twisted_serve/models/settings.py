@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the weighing of a version's settings: the first source that mentions one decides.
+
+The order is the documented one, which the predecessor did not keep (``spec/config_cli.md``
+§6): API parameter, ``model-config.yaml``, ``models`` in the configuration, server default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import ge, instance_of
+
+from twisted_serve.archives.model_config import ModelConfig
+from twisted_serve.models.version import ModelSettings
+
+
+def _at_least(least: int) -> Any:
+    """Declare an optional number; a smaller one says "not given", like the predecessor's -1."""
+    return field(default=None, converter=lambda value: None if value is None or value < least else value)
+
+
+@frozen
+class Layer:
+    """
+    What one source says of the settings that all sources may have a word on; ``None`` for nothing.
+
+    :ivar max_batch_delay: Milliseconds.
+    :ivar response_timeout: Seconds, like ``startup_timeout``.
+    """
+
+    batch_size: int | None = _at_least(1)
+    max_batch_delay: int | None = _at_least(0)
+    response_timeout: int | None = _at_least(1)
+    startup_timeout: int | None = _at_least(1)
+
+    def over(self, lower: Layer) -> Layer:
+        """Fill what is not said here from ``lower``."""
+        said = attrs.asdict(self, filter=lambda _, value: value is not None)
+        return attrs.evolve(lower, **said)
+
+
+def folded(layers: Iterable[Layer]) -> Layer:
+    """Lay sources over each other, the strongest first."""
+    return reduce(Layer.over, layers, Layer())
+
+
+@frozen
+class RequestedSettings:
+    """
+    What a registration request asks for (``spec/rest_api.md`` §8.2).
+
+    :ivar initial_workers: Workers to start; below 1 for none, ``None`` if the request does not say.
+    """
+
+    batch_size: int | None = None
+    max_batch_delay: int | None = None
+    initial_workers: int | None = None
+    response_timeout: int | None = None
+    startup_timeout: int | None = None
+
+
+@frozen
+class ServerDefaults:
+    """
+    What holds for all models unless somebody says otherwise, and what the machine has.
+
+    :ivar workers: ``default_workers_per_model``; 0 for "as many as fit" at start-up.
+    :ivar response_timeout: Seconds, like ``startup_timeout``.
+    :ivar gpus: The GPUs that may be used; ``cpus``: the processors.
+    """
+
+    workers: int = field(default=0, validator=[instance_of(int), ge(0)])
+    response_timeout: int = field(default=120, validator=[instance_of(int), ge(0)])
+    startup_timeout: int = field(default=120, validator=[instance_of(int), ge(0)])
+    job_queue_size: int = field(default=100, validator=[instance_of(int), ge(1)])
+    gpus: int = field(default=0, validator=[instance_of(int), ge(0)])
+    cpus: int = field(default=1, validator=[instance_of(int), ge(1)])
+
+
+# Below everything: what a batch is when nobody says anything.
+_BATCH_DEFAULTS = Layer(batch_size=1, max_batch_delay=100)
+
+
+def configured_number(configured: Mapping[str, Any], key: str, least: int = 1) -> int | None:
+    """
+    Take a number of a version's entry in ``models``; what is below ``least`` counts as not given.
+
+    :raise ValueError: if it is none; text that reads as a number is one.
+    """
+    value = configured.get(key)
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+            raise ValueError
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"models has {value!r} for {key}, expected an integer") from None
+    return number if number >= least else None
+
+
+def configured_layer(configured: Mapping[str, Any]) -> Layer:
+    """
+    Read a version's entry in ``models``.
+
+    :raise ValueError: if it holds something other than a number.
+    """
+    return Layer(
+        batch_size=configured_number(configured, "batchSize"),
+        max_batch_delay=configured_number(configured, "maxBatchDelay", least=0),
+        response_timeout=configured_number(configured, "responseTimeout"),
+        startup_timeout=configured_number(configured, "startupTimeout"),
+    )
+
+
+def check_configured(name: str, version: str, configured: Mapping[str, Any]) -> None:
+    """
+    Look at a version's entry in ``models`` before there is such a version.
+
+    :raise ValueError: naming the version if the entry holds something other than a number.
+    """
+    try:
+        configured_layer(configured)
+        for key in ("minWorkers", "maxWorkers"):
+            configured_number(configured, key)
+    except ValueError as e:
+        raise ValueError(f"{e}, for version {version} of model {name}") from e
+
+
+def effective_settings(
+    request: RequestedSettings,
+    config: ModelConfig,
+    configured: Mapping[str, Any],
+    defaults: ServerDefaults,
+    at_startup: bool,
+) -> ModelSettings:
+    """
+    Weigh all sources.
+
+    :param config: The archive's own ``model-config.yaml``.
+    :param configured: The entry for this name and version in ``models``; empty for none.
+    :param at_startup: Whether this is one of ``load_models``, and not a registration by request.
+    :raise ValueError: if ``configured`` holds something other than a number.
+    """
+    layer = folded(
+        (
+            Layer(request.batch_size, request.max_batch_delay, request.response_timeout, request.startup_timeout),
+            Layer(config.batch_size, config.max_batch_delay, config.response_timeout, config.startup_timeout),
+            configured_layer(configured),
+            _BATCH_DEFAULTS,
+        )
+    )
+    said = attrs.asdict(layer, filter=lambda _, value: value is not None)
+    # A server default of 0 is one, unlike a 0 from anywhere else.
+    timeouts = {"response_timeout": defaults.response_timeout, "startup_timeout": defaults.startup_timeout}
+    min_workers, max_workers = _workers(request, config, configured, defaults, at_startup)
+    gpu = defaults.gpus > 0 and config.device_type != "cpu"
+    return ModelSettings(
+        **(timeouts | said),
+        min_workers=min_workers,
+        max_workers=max_workers,
+        job_queue_size=config.job_queue_size or defaults.job_queue_size,
+        max_retry_timeout=300 if config.max_retry_timeout is None else config.max_retry_timeout,
+        client_timeout=config.client_timeout or 0,
+        device_type="gpu" if gpu else "cpu",
+        device_ids=_devices(config, defaults) if gpu else (),
+    )
+
+
+def _workers(
+    request: RequestedSettings,
+    config: ModelConfig,
+    configured: Mapping[str, Any],
+    defaults: ServerDefaults,
+    at_startup: bool,
+) -> tuple[int, int]:
+    """Decide on the least and most workers: the one thing in which the archive beats the request (§8.2)."""
+    if config.workers is not None:
+        return config.workers
+    if request.initial_workers is not None:
+        wanted = max(0, request.initial_workers)
+        return wanted, wanted
+    default = defaults.workers
+    if at_startup and default == 0:
+        # The predecessor's number: each worker holds the model, and GPUs are what it is held on.
+        default = defaults.gpus or defaults.cpus
+    least = configured_number(configured, "minWorkers")
+    most = configured_number(configured, "maxWorkers")
+    if least is None:
+        least = default if most is None else min(default, most)
+    return least, max(least, default if most is None else most)
+
+
+def _devices(config: ModelConfig, defaults: ServerDefaults) -> tuple[int, ...]:
+    """Take the archive's choice of GPUs, unless it names one that is not there: then none of it counts."""
+    ids = config.device_ids or ()
+    return ids if all(i < defaults.gpus for i in ids) else ()

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Use cases, the same for every transport.
+
+``catalogue``    the registered versions, each with its pool of workers
+``inference``    predict, and whether the server is healthy or ready
+``management``   register, describe, scale, unregister, choose the default
+``rotation``     replace a token
+``describing``   a model version as the members which describe shows
+"""

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements a model version as describe shows it (``spec/rest_api.md`` §8.3), member by member in order.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import psutil
+
+from twisted_serve.models.version import ModelVersion
+from twisted_serve.workers.pool import Pool
+
+
+def _resident(pid: int | None) -> int:
+    """Return the bytes a process has in memory, 0 if it is not there."""
+    if pid is None:
+        return 0
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _instant(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def describe(model: ModelVersion, pool: Pool) -> dict[str, Any]:
+    """Return the members for one version."""
+    settings = model.settings
+    status = pool.status()
+    shown: dict[str, Any] = {
+        "modelName": model.name,
+        "modelVersion": model.version,
+        "modelUrl": model.url,
+        "runtime": model.runtime,
+        "minWorkers": pool.min_workers,
+        "maxWorkers": pool.max_workers,
+        "batchSize": settings.batch_size,
+        "maxBatchDelay": settings.max_batch_delay,
+        "responseTimeout": settings.response_timeout,
+        "startupTimeout": settings.startup_timeout,
+        "maxRetryTimeoutInSec": settings.max_retry_timeout,
+        "clientTimeoutInMills": settings.client_timeout,
+        "parallelType": "",
+        "parallelLevel": 0,
+        "deviceType": settings.device_type,
+    }
+    if settings.device_ids:
+        shown["deviceIds"] = list(settings.device_ids)
+    shown |= {
+        "continuousBatching": False,
+        "useJobTicket": False,
+        "useVenv": False,
+        "stateful": False,
+        "sequenceMaxIdleMSec": 0,
+        "sequenceTimeoutMSec": 0,
+        "maxNumSequence": 0,
+        "maxSequenceJobQueueSize": 0,
+        "loadedAtStartup": model.loaded_at_startup,
+        "workers": [
+            {
+                "id": worker.worker_id,
+                "startTime": _instant(worker.started),
+                "status": worker.status.word,
+                "memoryUsage": _resident(worker.pid),
+                "pid": worker.pid if worker.pid is not None else -1,
+                "gpu": worker.gpu_id is not None,
+                "gpuUsage": "N/A",
+            }
+            for worker in status.workers
+        ],
+        "jobQueueStatus": {
+            "remainingCapacity": status.remaining,
+            "pendingRequests": status.pending,
+        },
+    }
+    return shown

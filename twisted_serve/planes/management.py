@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the management of models: register, describe, scale, unregister, choose the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import field, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from twisted_serve.archives.store import ModelArchive, ModelStore
+from twisted_serve.errors import (
+    BadRequest,
+    InvalidModel,
+    MethodNotAllowed,
+    ServeError,
+    ServiceUnavailable,
+    WorkerFailed,
+)
+from twisted_serve.logs import MODEL_LOADED, MODEL_NOT_LOADED
+from twisted_serve.models.registry import fallback_name, valid_model_name, valid_model_version
+from twisted_serve.models.settings import RequestedSettings
+from twisted_serve.models.version import ModelSettings, ModelVersion
+from twisted_serve.planes.catalogue import Catalogue
+from twisted_serve.planes.describing import describe
+from twisted_serve.workers.pool import Pool
+
+# The runtimes that a manifest or a request may name; both run in this server's interpreter.
+RUNTIMES = ("python", "python3")
+
+IN_PROGRESS = "Processing worker updates..."
+
+# More workers than this are a slip of the keyboard, and would be the end of the machine.
+MOST_WORKERS = 1024
+
+
+@frozen
+class Outcome:
+    """
+    What became of a change.
+
+    :ivar status: 200 when it is done, 202 when it goes on, 206 when it is done in part.
+    """
+
+    status: int
+    text: str
+
+
+@frozen
+class Registration:
+    """
+    What a client asks to be registered; ``None`` is for what it left open.
+
+    :ivar url: Where the archive is (``spec/rest_api.md`` §8.2).
+    :ivar synchronous: Whether the answer waits for the workers.
+    """
+
+    url: str | None
+    model_name: str | None = None
+    handler: str | None = None
+    runtime: str | None = None
+    settings: RequestedSettings = field(factory=RequestedSettings)
+    synchronous: bool = True
+
+
+#: Weighs all sources of a version's settings: the request, the archive, and the name, the version, whether at start-up.
+Settle = Callable[[RequestedSettings, ModelArchive, str, str, bool], ModelSettings]
+
+#: Makes the workers' pool of a version; it has none until it is scaled.
+MakePool = Callable[[ModelVersion], Pool]
+
+
+class ManagementPlane:
+    """
+    What clients of the management listener can ask for.
+
+    :param enabled: Whether models may come and go over the API (``enable_model_api``).
+    :param retire_timeout: Seconds that running work has when its version is unregistered.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: ModelStore,
+        settle: Settle,
+        make_pool: MakePool,
+        enabled: bool,
+        default_handler: str | None,
+        retire_timeout: float,
+    ) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._settle = settle
+        self._make_pool = make_pool
+        self._enabled = enabled
+        self._default_handler = default_handler
+        self._retire_timeout = retire_timeout
+        self._archives: dict[tuple[str, str], ModelArchive] = {}
+        self._opening: set[Deferred[ModelArchive]] = set()
+
+    async def register(self, wanted: Registration) -> Outcome:
+        """
+        Register a version and start its workers.
+
+        Whatever fails, nothing of it stays: no version, no worker, no file.
+
+        :raise MethodNotAllowed: if the model API is off.
+        :raise BadRequest: for a parameter that cannot be.
+        :raise ServeError: as :meth:`ModelStore.open` and :meth:`Registry.register`.
+        :raise ServiceUnavailable: if the server is stopping.
+        :raise WorkerFailed: if the workers cannot be started.
+        """
+        if not self._enabled:
+            raise MethodNotAllowed()
+        if wanted.url is None:
+            raise BadRequest("Parameter url is required.")
+        if wanted.runtime is not None and wanted.runtime not in RUNTIMES:
+            raise BadRequest(f"Invalid RuntimeType value: {wanted.runtime}")
+        if (wanted.settings.initial_workers or 0) > MOST_WORKERS:
+            raise BadRequest(
+                f"initial_workers must be from 0 to {MOST_WORKERS}, not {wanted.settings.initial_workers}."
+            )
+        model = await self._enter(wanted, wanted.url, at_startup=False)
+        pool = self._catalogue.pool_of(model)
+        if model.settings.min_workers == 0:
+            return Outcome(
+                200,
+                f'Model "{model.name}" Version: {model.version} registered with 0 initial workers. '
+                "Use scale workers API to add workers for the model.",
+            )
+        scaling = pool.start()
+        if not wanted.synchronous:
+            self._watch(scaling, model)
+            return Outcome(202, IN_PROGRESS)
+        try:
+            await scaling
+        except WorkerFailed as e:
+            # Somebody may have unregistered it while it was loading, and registered another in its place.
+            if self._catalogue.forget(model):
+                await self._give_up(model, pool)
+            raise _not_started(e, model.name, model.version) from e
+        return Outcome(
+            200,
+            f'Model "{model.name}" Version: {model.version} registered with '
+            f"{model.settings.min_workers} initial workers",
+        )
+
+    async def load_at_startup(self, name: str | None, url: str) -> Deferred[None] | None:
+        """
+        Register a model of the start-up list; a failure is logged and the server goes on.
+
+        :return: Fires when its workers are loaded or have failed to; ``None`` if there are none to come.
+        """
+        self._log.info("Loading initial models: {url}", url=url)
+        try:
+            model = await self._enter(Registration(url=url, model_name=name), url, at_startup=True)
+        except ServeError as e:
+            self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=e)
+            return None
+        except Exception:
+            # A defect, met in one model, is no reason to leave out those after it.
+            self._log.failure(MODEL_NOT_LOADED, url=url)
+            return None
+        if model.settings.min_workers == 0:
+            return None
+        pool = self._catalogue.pool_of(model)
+        self._watch(pool.start(), model)
+        return pool.settled
+
+    async def unregister(self, name: str, version: str | None) -> Outcome:
+        """
+        Take a version away: its running work is finished, what waits is refused, its files are removed.
+
+        :raise MethodNotAllowed: if the model API is off.
+        :raise ServeError: as :meth:`Registry.unregister`.
+        """
+        if not self._enabled:
+            raise MethodNotAllowed()
+        model, pool = self._catalogue.remove(name, version)
+        await self._give_up(model, pool)
+        return Outcome(200, f'Model "{name}" unregistered')
+
+    async def scale(
+        self, name: str, version: str | None, min_worker: int, max_worker: int | None, synchronous: bool
+    ) -> Outcome:
+        """
+        Change how many workers a version has.
+
+        :param max_worker: ``None`` for as many as ``min_worker``.
+        :raise BadRequest: for numbers that cannot be.
+        :raise ServeError: as :meth:`Registry.resolve`.
+        :raise WorkerFailed: if the workers cannot be started.
+        """
+        most = min_worker if max_worker is None else max_worker
+        if most < min_worker:
+            raise BadRequest("max_worker cannot be less than min_worker.")
+        if not 0 <= min_worker <= MOST_WORKERS:
+            raise BadRequest(f"min_worker must be from 0 to {MOST_WORKERS}, not {min_worker}.")
+        model = self._catalogue.resolve(name, version)
+        scaling = self._catalogue.pool_of(model).scale(min_worker, most)
+        if not synchronous:
+            self._watch(scaling, model)
+            return Outcome(202, IN_PROGRESS)
+        try:
+            await scaling
+        except WorkerFailed as e:
+            # Literally "null" when the request names no version: clients compare the text.
+            raise _not_started(e, name, version or "null") from e
+        text = f"Workers scaled to {min_worker} for model: {name}"
+        return Outcome(200, text if version is None else f"{text}, version: {version}")
+
+    def set_default(self, name: str, version: str) -> Outcome:
+        """
+        Make a version the one which is used when a request names none.
+
+        :raise ServeError: as :meth:`Registry.set_default`.
+        """
+        self._catalogue.registry = self._catalogue.registry.set_default(name, version)
+        return Outcome(200, f'Default version successfully updated for model "{name}" to "{version}"')
+
+    def describe(self, name: str, version: str | None) -> list[dict[str, Any]]:
+        """
+        Describe a version, the default one for ``None``, every one for ``all``.
+
+        :raise ServeError: as :meth:`Registry.resolve`.
+        """
+        models: Sequence[ModelVersion]
+        if version == "all":
+            models = self._catalogue.registry.versions(name)
+        else:
+            models = [self._catalogue.resolve(name, version)]
+        return [describe(model, self._catalogue.pool_of(model)) for model in models]
+
+    def list_models(self, limit: int, offset: int) -> dict[str, Any]:
+        """List the default versions by name, a page at a time (``spec/rest_api.md`` §8.1)."""
+        registry = self._catalogue.registry
+        page = registry.names(limit, offset)
+        listing: dict[str, Any] = {}
+        if page.next_page_token is not None:
+            listing["nextPageToken"] = str(page.next_page_token)
+        listing["models"] = [{"modelName": name, "modelUrl": registry.resolve(name).url} for name in page.names]
+        return listing
+
+    async def retire_all(self, grace: float) -> None:
+        """End every worker, running work has ``grace`` seconds; and open no more archives."""
+        for opening in list(self._opening):
+            opening.cancel()
+        retiring = [pool.retire(grace) for _model, pool in self._catalogue]
+        for pool in retiring:
+            await pool
+
+    def hurry(self) -> None:
+        """End every worker now, while `retire_all` waits for them."""
+        for _model, pool in self._catalogue:
+            pool.retire(0.0)
+
+    async def _enter(self, wanted: Registration, url: str, at_startup: bool) -> ModelVersion:
+        archive = await self._open(url)
+        try:
+            if self._catalogue.stopping:
+                raise _stopping()
+            model = self._version_of(wanted, archive, at_startup)
+            for warning in archive.warnings:
+                self._log.warn("Model {name}: {warning}", name=model.name, warning=warning)
+            self._catalogue.add(model, self._make_pool(model))
+        except BaseException:
+            await self._store.discard(archive)
+            raise
+        self._archives[model.name, model.version] = archive
+        return model
+
+    async def _open(self, url: str) -> ModelArchive:
+        opening = Deferred.fromCoroutine(self._store.open(url))
+        self._opening.add(opening)
+        try:
+            return await opening
+        except CancelledError as e:
+            raise _stopping() from e
+        finally:
+            self._opening.discard(opening)
+
+    def _version_of(self, wanted: Registration, archive: ModelArchive, at_startup: bool) -> ModelVersion:
+        manifest = archive.manifest
+        name = wanted.model_name or manifest.model_name or (fallback_name(archive.url) if at_startup else None)
+        if not name:
+            raise InvalidModel("Model name is not defined.")
+        handler = wanted.handler or manifest.handler or self._default_handler
+        if not handler:
+            raise InvalidModel(f"Model {name} names no handler, and there is no default_service_handler.")
+        runtime = wanted.runtime or manifest.runtime
+        if runtime not in RUNTIMES:
+            raise InvalidModel(f"Model {name} needs the runtime {runtime}, which this server does not have.")
+        return ModelVersion(
+            name=valid_model_name(name),
+            version=valid_model_version(manifest.model_version),
+            url=archive.url,
+            model_dir=archive.model_dir,
+            manifest=manifest,
+            config=archive.config,
+            handler=handler,
+            settings=self._settle(wanted.settings, archive, name, manifest.model_version, at_startup),
+            runtime=runtime,
+            loaded_at_startup=at_startup,
+        )
+
+    async def _give_up(self, model: ModelVersion, pool: Pool) -> None:
+        """End the workers of a version that is registered no more, and remove its files."""
+        # Now, because its name may be another's when the workers have gone.
+        archive = self._archives.pop((model.name, model.version))
+        await pool.retire(self._retire_timeout)
+        await self._store.discard(archive)
+
+    def _watch(self, scaling: Deferred[Any], model: ModelVersion) -> None:
+        """Log what becomes of a change which nobody waits for."""
+
+        def loaded(_result: object) -> None:
+            self._log.info(MODEL_LOADED, name=model.name)
+
+        def failed(failure: Any) -> None:
+            failure.trap(ServeError)
+            self._log.error(
+                "Workers of model {name} version {version} failed: {error}",
+                name=model.name,
+                version=model.version,
+                error=failure.value,
+            )
+
+        scaling.addCallbacks(loaded, failed).addErrback(lambda failure: self._log.failure("Scaling failed", failure))
+
+
+def _stopping() -> ServiceUnavailable:
+    return ServiceUnavailable("The server is stopping.")
+
+
+def _not_started(error: WorkerFailed, name: str, version: str) -> WorkerFailed:
+    status = 507 if error.status == 507 else 500
+    return WorkerFailed(status, f"Failed to start workers for model {name} version: {version}").because(
+        error.reason or error.message
+    )

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the replacing of a token at somebody's request.
+"""
+
+from __future__ import annotations
+
+from twisted_serve.auth.journal import Journal
+from twisted_serve.auth.keyring import Keyring
+from twisted_serve.auth.tokens import Token, TokenKind
+from twisted_serve.errors import BadRequest, InternalError
+from twisted_serve.interfaces import Now
+
+_REPLACEABLE = {kind.value: kind for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)}
+
+
+class Rotation:
+    """The keyring, with a record of who had what replaced."""
+
+    def __init__(self, keyring: Keyring, now: Now, journal: Journal) -> None:
+        self._keyring = keyring
+        self._now = now
+        self._journal = journal
+
+    def replace(self, kind: TokenKind, by: str) -> Token:
+        """
+        Replace the token of a kind.
+
+        :raise OSError: if the key file cannot be written; the old token stays.
+        """
+        old = self._keyring.keys.of(kind)
+        try:
+            new = self._keyring.rotate(kind, self._now())
+        except OSError as e:
+            self._journal.rotation_failed(kind, e)
+            raise
+        self._journal.rotated(old, new, by)
+        return new
+
+    def replace_named(self, name: str | None, by: str) -> Token:
+        """
+        Replace the token of the kind that a client names.
+
+        :raise BadRequest: if there is no such kind, or none that can be replaced.
+        :raise InternalError: if the key file cannot be written; the old token stays.
+        """
+        if name is None:
+            raise BadRequest("Parameter type is required: management or inference.")
+        kind = _REPLACEABLE.get(name)
+        if kind is None:
+            raise BadRequest(f"Parameter type must be management or inference, not {name!r}.")
+        try:
+            return self.replace(kind, by)
+        except OSError as e:
+            raise InternalError(
+                f"The {name} key stays as it was: {e.strerror or 'the key file cannot be written'}."
+            ) from e

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the life of a server in a process of its own: from its start to the exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from twisted.internet.error import CannotListenError
+from twisted.logger import ILogObserver, Logger
+from twisted.python.failure import Failure
+
+from twisted_serve.config.load import LoadedOptions
+from twisted_serve.errors import ServeError
+from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, console
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from twisted_serve.auth.tokens import Token
+    from twisted_serve.interfaces import IServeReactor
+
+# Seconds over ``shutdown_timeout`` after which a server ends that cannot stop; with 30 it is gone before ``--stop`` is.
+STOP_MARGIN = 20.0
+
+# What asks a server to end.
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# What can be wrong around a server; all else is wrong in it, and worth a traceback.
+_EXPECTED = (OSError, ValueError, ServeError, CannotListenError)
+
+_log = Logger()
+
+#: Says how a start ended: ``None`` when the server is ready, else the reason why it is not.
+Report = Callable[[str | None], None]
+
+
+class Server(Protocol):
+    """What is run: :class:`twisted_serve.service.ModelServer`."""
+
+    ready: Deferred[None]
+
+    def startService(self) -> object:
+        """Listen; raise, with nothing left behind, when that is not possible."""
+
+    def stopService(self) -> Deferred[None]:
+        """End everything."""
+
+    def hurry(self) -> None:
+        """End everything now, while it is being ended: give up what is being answered."""
+
+    @property
+    def keys(self) -> Iterable[Token] | None:
+        """The live tokens, if any."""
+
+
+MakeServer = Callable[["IServeReactor", LoadedOptions], Server]
+
+
+def report_to(descriptor: int | None) -> Report:
+    """Make the function which tells a launcher, once, how the start ended; without one, it says failures on stderr."""
+    told = False
+    if descriptor is not None:
+        os.set_inheritable(descriptor, False)
+
+    def report(reason: str | None) -> None:
+        nonlocal told
+        if told:
+            return
+        told = True
+        if descriptor is None:
+            if reason is not None:
+                sys.stderr.write(f"{reason}\n")
+            return
+        line = "ready" if reason is None else "failed: " + " ".join(reason.split())
+        # The launcher may be gone; the server is none the worse.
+        with suppress(OSError), open(descriptor, "w", encoding="utf-8", errors="replace") as status:
+            status.write(line + "\n")
+
+    return report
+
+
+def run_server(
+    loaded: LoadedOptions,
+    reactor: IServeReactor,
+    report: Report,
+    begin_logging: Callable[[ILogObserver], None],
+    make_server: MakeServer,
+    *,
+    out: TextIO | None = None,
+) -> int:
+    """
+    Run a server until it is told to end.
+
+    :param out: Where the log goes, and the line that launchers wait for; stdout when not given.
+    :return: 0 after an orderly stop, 1 when the server could not start.
+    """
+    run = _Run(loaded, reactor, report, make_server, sys.stdout if out is None else out)
+    begin_logging(console(run.out, run.secrets))
+    reactor.callWhenRunning(run.begin)
+    before = {number: signal.getsignal(number) for number in _ENDING_SIGNALS}
+    try:
+        reactor.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    report("The server was stopped before it was ready.")
+    return run.status
+
+
+class _Run:
+    """
+    One run of a server.
+
+    :ivar status: The exit status.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedOptions,
+        reactor: IServeReactor,
+        report: Report,
+        make_server: MakeServer,
+        out: TextIO,
+    ) -> None:
+        self.out = out
+        self.status = 0
+        self._loaded = loaded
+        self._reactor = reactor
+        self._report = report
+        self._make_server = make_server
+        self._server: Server | None = None
+        self._ending = False
+        self._asked = False
+
+    def secrets(self) -> list[str]:
+        """List what must not be in the log."""
+        return [] if self._server is None else [token.secret for token in self._server.keys or ()]
+
+    def begin(self) -> None:
+        """Start the server, in the running reactor."""
+        for warning in self._loaded.warnings:
+            _log.warn("{warning}", warning=warning)
+        try:
+            self._server = server = self._make_server(self._reactor, self._loaded)
+            server.startService()
+        except Exception as e:  # whatever it is, the one who started us wants to know
+            self._fail(e)
+            return
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._end, server)
+        for number in _ENDING_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: self._reactor.callFromThread(self._asked_to_end, server))
+        server.ready.addCallback(self._announce)
+        server.ready.addErrback(self._not_ready)
+
+    def _announce(self, _result: None) -> None:
+        # Being stopped ends the loading of models, too.
+        if self._ending:
+            return
+        # Nobody reading any more is no reason to stop serving.
+        with suppress(OSError):
+            self.out.write(f"{SERVER_STARTED}\n")
+            self.out.flush()
+        # Last, so that whoever started us finds the line in the log.
+        self._report(None)
+
+    def _not_ready(self, failure: Failure) -> None:
+        # A server that is stopped before it was ready has not failed.
+        if not self._ending and failure.value is not None:
+            self._fail(failure.value)
+
+    def _fail(self, error: BaseException) -> None:
+        self.status = 1
+        if not isinstance(error, _EXPECTED):
+            _log.failure("The server could not start", Failure(error))
+        self._report(describe_failure(error))
+        self._reactor.stop()
+
+    def _asked_to_end(self, server: Server) -> None:
+        """Stop at the first signal; a second one means that it takes too long."""
+        if self._asked or self._ending:
+            server.hurry()
+        else:
+            self._asked = True
+            self._reactor.stop()
+
+    def _end(self, server: Server) -> Deferred[None]:
+        self._ending = True
+        limit = self._loaded.options.shutdown_timeout + STOP_MARGIN
+        return server.stopService().addTimeout(limit, self._reactor).addCallbacks(self._ended, self._stuck)
+
+    def _ended(self, _result: None) -> None:
+        _log.info(SERVER_STOPPED)
+
+    def _stuck(self, failure: Failure) -> None:
+        _log.failure("The server did not stop as it should", failure)
+
+
+def describe_failure(error: BaseException) -> str:
+    """Say in one line why a server did not start."""
+    text = str(error) or type(error).__name__
+    return f"Invalid configuration: {text}" if isinstance(error, ValueError) else text

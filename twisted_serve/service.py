@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the server as a service: its start, its readiness, its end.
+"""
+
+from __future__ import annotations
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+
+from twisted_serve.assembly import Parts, end_of
+from twisted_serve.auth.tokens import KeySet
+from twisted_serve.config.addresses import Address, is_loopback
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.config.startup_models import ALL_MODELS, StartupModel, parse_load_models
+from twisted_serve.interfaces import IServeReactor
+from twisted_serve.logs import (
+    INFERENCE_BOUND,
+    MANAGEMENT_BOUND,
+    METRICS_BOUND,
+    TOKEN_BLOCK,
+    TOKEN_DISABLED,
+    TOKEN_ENABLED,
+)
+from twisted_serve.surroundings import Surroundings
+from twisted_serve.web.binding import bound_address, open_port, tls_of
+from twisted_serve.web.doors import Role
+from twisted_serve.web.listeners import Tokens
+from twisted_serve.web.site import ServeSite
+
+__all__ = ["ModelServer", "Role", "Surroundings"]
+
+_BOUND = {Role.INFERENCE: INFERENCE_BOUND, Role.MANAGEMENT: MANAGEMENT_BOUND, Role.METRICS: METRICS_BOUND}
+
+
+class ModelServer(MultiService):
+    """
+    A model server, as a service for an application of yours or ours.
+
+    Starting it binds its listeners, or raises and leaves nothing behind.
+
+    :ivar ready: Fires when every start-up model has its workers or has failed to get them, and when
+        the server is stopped before that.
+    :ivar addresses: Where each listener really is, by role, once started.
+    :param reactor: Any reactor; nothing here uses the global one.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: IServeReactor, options: ServerOptions, surroundings: Surroundings | None = None
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._options = options
+        self._surroundings = surroundings or Surroundings()
+        self._parts: Parts | None = None
+        self._leaving: Parts | None = None
+        self._winding_down: Deferred[None] | None = None
+        self.ready: Deferred[None] = Deferred()
+        self.addresses: dict[Role, Address] = {}
+
+    @property
+    def keys(self) -> KeySet | None:
+        """The live tokens; ``None`` when there are none, or the server is not started."""
+        if self._parts is None or not isinstance(self._parts.faces.tokens, Tokens):
+            return None
+        return self._parts.faces.tokens.keyring.keys
+
+    def startService(self) -> None:
+        """
+        Bind the listeners and begin to load the start-up models.
+
+        :raise CannotListenError: when an address cannot be had.
+        :raise OSError: when the key file or the working directory cannot be written.
+        :raise ValueError: for a certificate, or a header's value, that cannot be used.
+        :raise RuntimeError: when it is running already.
+        """
+        if self._parts is not None:
+            raise RuntimeError("the server is running already")
+        startup_models = parse_load_models(self._options.load_models)
+        if self._winding_down is not None:
+            # Who waits for the last run goes on waiting for that one.
+            self.ready = Deferred()
+        parts = self._parts = Parts.assemble(self._reactor, self._options, self._surroundings)
+        try:
+            if parts.checker is not None:
+                parts.checker.setServiceParent(self)
+            self._announce_tokens(parts)
+            self._bind(parts)
+        except BaseException:
+            parts.close_ports()
+            self._disown_checker(parts)
+            parts.remove_files()
+            self._parts = None
+            raise
+        super().startService()
+        parts.catalogue.starting = True
+        loading = Deferred.fromCoroutine(self._load(parts, startup_models))
+        loading.addErrback(lambda failure: self._log.failure("Loading the start-up models failed", failure))
+        loading.addCallback(self.ready.callback)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop: take no more, finish what is being answered, end the workers, remove all files.
+
+        :return: Fires when nothing is left; also when it was asked to stop before.
+        """
+        parts, self._parts = self._parts, None
+        self.addresses = {}
+        stopped = maybeDeferred(super().stopService)
+        if parts is not None:
+            self._disown_checker(parts)
+            self._leaving = parts
+            self._winding_down = Deferred.fromCoroutine(parts.wind_down(self._options.shutdown_timeout))
+            return self._winding_down
+        return stopped if self._winding_down is None else end_of(self._winding_down)
+
+    def hurry(self) -> None:
+        """Stop at once, while stopping: what is being answered is given up.  It does nothing else."""
+        if self._leaving is not None:
+            self._leaving.hurry()
+
+    def site_of(self, role: Role) -> ServeSite:
+        """
+        Return the site of the listener with a role, e.g. to serve it over a transport of your own.
+
+        :raise KeyError: when there is no such listener.
+        """
+        if self._parts is None:
+            raise KeyError(role)
+        return next(site for listener, site in self._parts.sites if listener.roles & role)
+
+    def _announce_tokens(self, parts: Parts) -> None:
+        if parts.key_file is not None:
+            for line in TOKEN_BLOCK:
+                self._log.info(line, path=str(parts.key_file.path))
+            self._log.info(TOKEN_ENABLED)
+            return
+        for listener, _site in parts.sites:
+            if listener.roles == Role.METRICS:
+                continue
+            self._log.warn(TOKEN_DISABLED, address=str(listener.address))
+            if not is_loopback(listener.address):
+                self._log.critical(
+                    "DANGER: {address} is open to the network, and token authorization is disabled",
+                    address=str(listener.address),
+                )
+
+    def _bind(self, parts: Parts) -> None:
+        addresses = {}
+        for listener, site in parts.sites:
+            port = open_port(self._reactor, listener.address, site, tls_of(self._options, self._surroundings.now()))
+            parts.ports.append(port)
+            address = bound_address(listener.address, port)
+            for role in Role:
+                if role & listener.roles:
+                    addresses[role] = address
+                    self._log.info(_BOUND[role], address=str(address))
+        self.addresses = addresses
+
+    async def _load(self, parts: Parts, models: tuple[StartupModel, ...]) -> None:
+        loading = []
+        try:
+            if models == (ALL_MODELS,):
+                models = tuple(StartupModel(None, name) for name in await parts.scan())
+            for model in models:
+                if parts.catalogue.stopping:
+                    break
+                settled = await parts.management.load_at_startup(model.name, model.url)
+                if settled is not None:
+                    loading.append(settled)
+        finally:
+            parts.catalogue.starting = False
+        await DeferredList(loading)
+
+    def _disown_checker(self, parts: Parts) -> None:
+        if parts.checker is not None and parts.checker.parent is not None:
+            parts.checker.disownServiceParent()

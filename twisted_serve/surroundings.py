@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what a server takes from outside itself: time, chance, environment, devices, threads, workers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+from attrs import frozen
+
+from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.auth.tokens import Entropy
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.interfaces import IWorkerProvider, Now
+
+# The kernel's list of NVIDIA devices, one directory each.
+_NVIDIA = Path("/proc/driver/nvidia/gpus")
+
+# What the server itself is told in secret, and no worker needs to know.
+_SECRET_VARIABLES = frozenset({"TS_KEYSTORE_PASS"})
+
+
+def utc_now() -> datetime:
+    """Return the date and time."""
+    return datetime.now(timezone.utc)
+
+
+@frozen
+class Surroundings:
+    """
+    What a server takes from outside itself; the defaults are the real world.
+
+    :ivar provider: Where workers run; ``None`` for processes of this machine.
+    :ivar defer_to_thread: Runs what blocks; ``None`` for the reactor's threads.
+    """
+
+    now: Now = utc_now
+    entropy: Entropy = secrets.token_bytes
+    environ: Mapping[str, str] = os.environ
+    provider: IWorkerProvider | None = None
+    defer_to_thread: DeferToThread | None = None
+
+
+def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> dict[str, str]:
+    """Return what of the server's environment its workers see (``blacklist_env_vars``)."""
+    kept_back = re.compile(options.blacklist_env_vars or r"(?!)")
+    visible = {
+        name: value
+        for name, value in environ.items()
+        if name not in _SECRET_VARIABLES and not kept_back.fullmatch(name)
+    }
+    visible["TS_DECODE_INPUT_REQUEST"] = str(options.decode_input_request).lower()
+    # A model's own directory may be served in place, and is not to be written to.
+    visible.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    return visible
+
+
+def count_gpus(limit: int | None) -> int:
+    """Count the GPUs which workers may use."""
+    found = len(list(_NVIDIA.iterdir())) if _NVIDIA.is_dir() else 0
+    return found if limit is None else min(found, limit)

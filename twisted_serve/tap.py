@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements ``twistd twisted-serve``: the same command line, for a server that ``twistd`` runs.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from twisted.logger import Logger
+from twisted.python import usage
+
+from twisted_serve.config.arguments import parse_command_line, parser
+from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
+from twisted_serve.config.values import ConfigError
+from twisted_serve.logs import SERVER_STARTED
+
+if TYPE_CHECKING:
+    from twisted_serve.interfaces import IServeReactor
+    from twisted_serve.service import ModelServer
+
+_log = Logger()
+
+
+class _Parser(ArgumentParser):
+    """Leaves it to ``twistd`` to say what is wrong, and to exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise usage.UsageError(message)
+
+
+class Options(usage.Options):
+    """
+    The command line after ``twistd twisted-serve``.
+
+    :ivar loaded: The settings it leads to; paths are relative to the directory which ``twistd`` is to run in.
+    """
+
+    loaded: LoadedOptions
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Read the command line, and all that it refers to.
+
+        :raise usage.UsageError: when it is wrong, leads to a setting that is not allowed, or asks for
+            what is the ``twisted-serve`` command's to do.
+        """
+        command = parse_command_line(list(options or ()), parser(_Parser, "twistd twisted-serve"))
+        if command.stop:
+            raise usage.UsageError("--stop is for servers that twisted-serve started; end twistd by its own pid file.")
+        if command.version:
+            raise usage.UsageError("--version is for the twisted-serve command.")
+        parent: Mapping[str, str] = self.parent or {}
+        try:
+            self.loaded = load_options(command, os.environ, Path(parent.get("rundir", ".")).absolute())
+        except LaunchError as e:
+            raise usage.UsageError(str(e)) from e
+        except ConfigError as e:
+            raise usage.UsageError(f"Invalid configuration: {e}") from e
+
+
+def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
+    """Build a server."""
+    from twisted_serve.service import ModelServer  # noqa: PLC0415 - klein, below it, installs a reactor
+
+    return ModelServer(reactor, loaded.options)
+
+
+def makeService(options: Options) -> ModelServer:
+    """Build the service for ``twistd``, on the reactor that it has chosen."""
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it is choosing it
+
+    for warning in options.loaded.warnings:
+        _log.warn("{warning}", warning=warning)
+    server = make_server(cast("IServeReactor", reactor), options.loaded)
+    # Being stopped makes an end of waiting, too.
+    server.ready.addCallback(lambda _: _log.info(SERVER_STARTED) if server.running else None)
+    return server

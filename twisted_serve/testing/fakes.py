@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements workers which are no processes and whose time is a clock's.
+
+:class:`FakeProvider` fulfils the contract of `twisted_serve.interfaces.IWorkerProvider`,
+so everything above it (queue, batches, restarts, scaling, answers) is the real
+code.  With its default delays it answers before ``run`` returns; give it delays,
+or hold its workers, to see what happens in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, Union
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from twisted_serve.errors import WorkerDied, WorkerFailed
+from twisted_serve.interfaces import IWorker, IWorkerProvider, Placement, WorkerSpec
+from twisted_serve.wire.messages import Item, Job, Predicted, StreamChunk
+
+__all__ = ["FakeProvider", "FakeWorker", "Respond", "echo"]
+
+#: What a fake worker makes of a batch: items in the order of the jobs, or the error for all of them.
+Respond: TypeAlias = Callable[[list[Job]], Union[list[Item], Exception]]
+
+
+def echo(jobs: list[Job]) -> list[Item]:
+    """Answer each job with the bytes of its first part."""
+    return [Item(job.request_id, 200, "", {}, job.parts[0].value if job.parts else b"") for job in jobs]
+
+
+@implementer(IWorker)
+class FakeWorker:
+    """
+    A worker that does as it is told.
+
+    :ivar spec: What it was started to serve; ``placement``: where.
+    :ivar batches: All batches it was given, the running one last.
+    :ivar cancelled: The request ids whose clients were said to have gone.
+    :ivar holding: While true it keeps the batches it is given until `answer` is called.
+    :ivar alive: Whether it is there.
+    """
+
+    def __init__(self, provider: FakeProvider, spec: WorkerSpec, placement: Placement, pid: int) -> None:
+        self.worker_id: str = placement.worker_id
+        self.pid: int | None = pid
+        self.loaded: Deferred[None] = Deferred()
+        self.lost: Deferred[str] = Deferred()
+        self.spec = spec
+        self.placement = placement
+        self.batches: list[list[Job]] = []
+        self.cancelled: list[str] = []
+        self.holding = provider.holding
+        self.alive = True
+        self._provider = provider
+        self._loading = True
+        self._stopping = False
+        self._batch_id = 0
+        self._running: Deferred[Predicted] | None = None
+        self._on_chunk: Callable[[StreamChunk], None] = lambda chunk: None
+        self._calls: list[IDelayedCall] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is running."""
+        return self._running is not None
+
+    def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
+        """See `IWorker`."""
+        if not self.alive or self._stopping:
+            raise WorkerDied()
+        if self._loading or self._running is not None:
+            raise AssertionError("a batch was given to a worker that is not ready for it")
+        self.batches.append(jobs)
+        self._batch_id = batch_id
+        self._on_chunk = on_chunk
+        running = self._running = Deferred()
+        if not self.holding:
+            self._later(self._provider.answer_delay, self.answer)
+        return running
+
+    def cancel(self, request_ids: list[str]) -> None:
+        """See `IWorker`."""
+        self.cancelled += request_ids
+
+    def stop(self, grace: float) -> Deferred[None]:
+        """See `IWorker`."""
+        stopped: Deferred[None] = Deferred()
+
+        def gone(how: str) -> str:
+            stopped.callback(None)
+            return how
+
+        self.lost.addCallback(gone)
+        self._stopping = True
+        if self._running is None:
+            self._end("stopped", WorkerDied())
+        elif self.alive:
+            self._later(grace, lambda: self._end("terminated", WorkerDied()))
+        return stopped
+
+    def load(self) -> None:
+        """Be loaded now."""
+        if self._loading and self.alive:
+            self._loading = False
+            self.loaded.callback(None)
+
+    def fail_to_load(self, error: WorkerFailed) -> None:
+        """Find the handler to be broken, and stop."""
+        self._end(f"could not load: {error.message}", error)
+
+    def chunk(self, item: Item) -> None:
+        """Send an intermediate answer of the running batch."""
+        self._on_chunk(StreamChunk(self._batch_id, item))
+
+    def answer(self, answer: list[Item] | Exception | None = None) -> None:
+        """Answer the running batch, with ``answer`` or as the provider's ``respond`` says."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        if answer is None:
+            answer = self._provider.respond(self.batches[-1])
+        if isinstance(answer, Exception):
+            running.errback(answer)
+        else:
+            running.callback(Predicted(self._batch_id, answer))
+        if self._stopping:
+            self._end("stopped", WorkerDied())
+
+    def kill(self, killed: bool = False) -> None:
+        """
+        Die.
+
+        :param killed: As from SIGKILL: clients are told 507.
+        """
+        self._end("killed" if killed else "exited", WorkerDied(killed))
+
+    def _end(self, how: str, error: WorkerFailed) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self.pid = None
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+        running, self._running = self._running, None
+        if running is not None:
+            running.errback(error)
+        if self._loading:
+            self._loading = False
+            self.loaded.errback(error)
+        self.lost.callback(how)
+
+    def _later(self, delay: float, call: Callable[[], None]) -> None:
+        if delay:
+            self._calls = [waiting for waiting in self._calls if waiting.active()]
+            self._calls.append(self._provider.clock.callLater(delay, call))
+        else:
+            call()
+
+
+@implementer(IWorkerProvider)
+class FakeProvider:
+    """
+    A place where fake workers run.
+
+    :ivar clock: Whose time passes.
+    :ivar respond: What workers answer.
+    :ivar load_delay: Seconds until a worker has loaded; ``0``: before ``start`` returns; ``None``: never by itself.
+    :ivar answer_delay: Seconds that a batch takes; ``0``: it is answered before ``run`` returns.
+    :ivar load_error: With what the next workers fail to load, if they do.
+    :ivar holding: Whether the next workers keep their batches until told to answer.
+    :ivar workers: All that were ever started, oldest first.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        respond: Respond = echo,
+        load_delay: float | None = 0.0,
+        answer_delay: float = 0.0,
+    ) -> None:
+        self.clock = clock
+        self.respond = respond
+        self.load_delay = load_delay
+        self.answer_delay = answer_delay
+        self.load_error: WorkerFailed | None = None
+        self.holding = False
+        self.workers: list[FakeWorker] = []
+
+    @property
+    def alive(self) -> list[FakeWorker]:
+        """The workers that are there."""
+        return [worker for worker in self.workers if worker.alive]
+
+    @property
+    def batches(self) -> list[list[Job]]:
+        """All batches that were ever given to a worker, worker by worker."""
+        return [batch for worker in self.workers for batch in worker.batches]
+
+    def start(self, spec: WorkerSpec, placement: Placement) -> IWorker:
+        """See `IWorkerProvider`."""
+        worker = FakeWorker(self, spec, placement, pid=1000 + len(self.workers))
+        self.workers.append(worker)
+        error = self.load_error
+        if self.load_delay is not None:
+            worker._later(self.load_delay, worker.load if error is None else lambda: worker.fail_to_load(error))
+        return worker
+
+    def stop(self) -> Deferred[None]:
+        """See `IWorkerProvider`."""
+        return gatherResults([worker.stop(0.0) for worker in self.alive]).addCallback(lambda _: None)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements a worker inside the test's own process: an archive's handler with no server and no child.
+
+It runs the very code of a worker, so that what a handler gets and what becomes
+of its answers is what a server would do::
+
+    with local_worker(Path("my_model"), "handler.py") as worker:
+        (item,) = worker.predict(Part("body", "", b"…"))
+        assert item.status == 200
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from twisted_serve.backend import ts_names
+from twisted_serve.backend.service import Service, open_service
+from twisted_serve.errors import WorkerFailed
+from twisted_serve.wire.messages import FromWorker, Item, Job, LoadModel, Part, Predict, Predicted, PredictFailed
+
+__all__ = ["LocalWorker", "local_worker"]
+
+
+class Outbox:
+    """
+    The server's side, in memory.
+
+    :ivar sent: What the worker said by itself: intermediate answers.
+    :ivar cancelled: The requests whose clients have gone.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[FromWorker] = []
+        self.cancelled: set[str] = set()
+
+    def send(self, message: FromWorker) -> None:
+        """Keep the message."""
+        self.sent.append(message)
+
+    def is_cancelled(self, request_id: str) -> bool:
+        """Say whether the client has gone."""
+        return request_id in self.cancelled
+
+
+class LocalWorker:
+    """A loaded handler; call :meth:`answer` with any jobs, or :meth:`predict` with inputs only."""
+
+    def __init__(self, service: Service, outbox: Outbox) -> None:
+        self._service = service
+        self._batch_ids = count(1)
+        self.outbox = outbox
+
+    def answer(self, *jobs: Job) -> Predicted | PredictFailed:
+        """Have the handler answer these requests as one batch."""
+        return self._service.answer(Predict(next(self._batch_ids), list(jobs)))
+
+    def respond(self, jobs: list[Job]) -> list[Item] | Exception:
+        """Answer a batch as workers in memory do: ``MemoryServer(respond=worker.respond)`` serves the handler."""
+        answer = self.answer(*jobs)
+        return WorkerFailed(answer.code, answer.message) if isinstance(answer, PredictFailed) else answer.items
+
+    def predict(self, *parts: Part) -> list[Item]:
+        """
+        Have the handler answer one request for each of ``parts``, as one batch.
+
+        :raise AssertionError: if the whole batch failed.
+        """
+        answer = self.answer(*(Job(f"request-{number}", {}, [part]) for number, part in enumerate(parts)))
+        if isinstance(answer, PredictFailed):
+            raise AssertionError(f"the batch failed with {answer.code}: {answer.message}")
+        return answer.items
+
+
+@contextmanager
+def local_worker(model_dir: Path, handler: str, **settings: Any) -> Iterator[LocalWorker]:
+    """
+    Load a handler; afterwards put back working directory, import path and modules.
+
+    :param model_dir: The unpacked archive.
+    :param handler: As in its manifest.
+    :param settings: Other fields of :class:`~twisted_serve.wire.messages.LoadModel`.
+    :raise Exception: whatever keeps the handler from loading.
+    """
+    directory = str(model_dir.resolve())
+    fields: dict[str, Any] = {
+        "model_name": "model",
+        "model_version": "1.0",
+        "batch_size": 1,
+        "manifest": {},
+        "model_config": {},
+        "server_version": "0",
+        **settings,
+    }
+    outbox = Outbox()
+    start_dir, path, finders, modules = os.getcwd(), sys.path[:], sys.meta_path[:], set(sys.modules)
+    os.chdir(directory)
+    sys.path.insert(0, directory)
+    ts_names.install()
+    try:
+        load = LoadModel(model_dir=directory, handler=handler, **fields)
+        yield LocalWorker(open_service(load, outbox), outbox)
+    finally:
+        os.chdir(start_dir)
+        sys.path[:], sys.meta_path[:] = path, finders
+        for name in set(sys.modules) - modules:
+            if name.partition(".")[0] == "ts" or _is_below(sys.modules[name], directory):
+                del sys.modules[name]
+
+
+def _is_below(module: ModuleType, directory: str) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).is_relative_to(directory)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements a Hypothesis state machine over a server's keys: time, rotation, restarts, crashes and requests.
+
+Run it as it is, or against your own settings::
+
+    class MyMachine(TokenMachine):
+        options = {"token_expiration_min": 5, "token_refusal_status": 401}
+
+    MyMachineTests = MyMachine.TestCase
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.testing.server import MemoryServer, role_of
+from twisted_serve.testing.strategies.tokens import authorization_headers, token_kinds
+
+__all__ = ["TokenMachine"]
+
+# One guarded path for each kind of key, which succeeds without side effects.
+_PROBE = {TokenKind.MANAGEMENT: "/models", TokenKind.INFERENCE: "/ping"}
+
+
+class TokenMachine(RuleBasedStateMachine):
+    """
+    What opens is the live key of the right kind, in time; nothing else ever does.
+
+    :cvar options: Settings of the server, as for :class:`~twisted_serve.testing.server.MemoryServer`.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = MemoryServer(self.options)
+        self.dead: list[str] = []
+        self._remember_births()
+
+    def teardown(self) -> None:
+        """Stop the server; nothing of it may stay."""
+        self.server.server.stopService()
+        assert not self.server.key_file.exists(), "the key file outlived the server"
+        self.server.close()
+
+    @property
+    def lifetime(self) -> timedelta:
+        """How long a key lives."""
+        return timedelta(minutes=self.server.options.token_expiration_min)
+
+    @rule(fraction=st.floats(0, 1.5))
+    def wait(self, fraction: float) -> None:
+        """Time passes, up to one and a half lifetimes of a key."""
+        before = self._live()
+        self.server.advance(fraction * self.lifetime.total_seconds())
+        self.bury(before)
+
+    @rule(kind=st.sampled_from(list(_PROBE)), past=st.sampled_from([-1.0, -0.001, 0.0, 0.001, 1.0, 30.0]))
+    def wait_for_expiry(self, kind: TokenKind, past: float) -> None:
+        """Time passes until just before, or just after, a key expires."""
+        expires = self.born[kind][1] + self.lifetime
+        seconds = (expires - self._now()).total_seconds() + past
+        if seconds > 0:
+            before = self._live()
+            self.server.advance(seconds)
+            self.bury(before)
+
+    @rule(kind=st.sampled_from([TokenKind.MANAGEMENT, TokenKind.INFERENCE]), method=st.sampled_from(["GET", "POST"]))
+    def rotate(self, kind: TokenKind, method: str) -> None:
+        """The API key replaces a key, and the answer has the new one."""
+        before = self._live()
+        answer = self.server.request(method, f"/token?type={kind.value}", self.server.key(TokenKind.API))
+        assert answer.status == 200, answer
+        assert answer.json["key"] == self.server.key(kind)
+        assert self.server.key(kind) not in before
+        self.bury(before)
+
+    @rule(presented=token_kinds(), kind=st.sampled_from([TokenKind.MANAGEMENT, TokenKind.INFERENCE]))
+    def rotate_without_right(self, presented: TokenKind, kind: TokenKind) -> None:
+        """No other key replaces a key."""
+        if presented is not TokenKind.API:
+            before = self._live()
+            answer = self.server.request("POST", f"/token?type={kind.value}", self.server.key(presented))
+            assert answer.status == self._refused, answer
+            assert self._live() == before
+
+    @rule()
+    def restart(self) -> None:
+        """The server is stopped and started: all keys are new."""
+        before = self._live()
+        self.server.restart()
+        self.bury(before)
+        assert not before & self._live()
+
+    @rule()
+    def crash(self) -> None:
+        """The server dies and is started again over its stale key file: all keys are new."""
+        before = self._live()
+        self.server.crash()
+        self.bury(before)
+        assert not before & self._live()
+
+    @rule(kind=st.sampled_from(list(_PROBE)), headers=authorization_headers())
+    def guess(self, kind: TokenKind, headers: list[bytes]) -> None:
+        """Whatever somebody makes up is refused."""
+        answer = self.server.request("GET", _PROBE[kind], headers={"Authorization": _sendable(headers)})
+        assert answer.status == self._refused, answer
+
+    @invariant()
+    def right_keys_open_in_time(self) -> None:
+        """A live key opens its door before its expiry, and no other door."""
+        for kind, path in _PROBE.items():
+            for presented in TokenKind:
+                status = self._status(path, self.server.key(presented))
+                expected = presented is kind and self._now() < self.born[kind][1] + self.lifetime
+                assert status == (200 if expected else self._refused), (kind, presented, status)
+
+    @invariant()
+    def dead_keys_stay_dead(self) -> None:
+        """A key that was replaced, or died with its server, opens nothing."""
+        for secret in self.dead[-3:]:
+            for path in _PROBE.values():
+                assert self._status(path, secret) == self._refused, (secret, path)
+
+    @invariant()
+    def file_tells_the_live_keys(self) -> None:
+        """The key file has the live keys, and only its owner can read it."""
+        read = json.loads(self.server.key_file.read_bytes())
+        assert {kind.value: self.server.key(kind) for kind in TokenKind} == {
+            kind: members["key"] for kind, members in read.items()
+        }
+        assert stat.S_IMODE(self.server.key_file.stat().st_mode) == 0o600
+
+    def _status(self, path: str, key: str) -> int:
+        connection = self.server.connect(role_of(path))
+        return connection.get(path, f"Authorization: Bearer {key}")
+
+    @property
+    def _refused(self) -> int:
+        return self.server.options.token_refusal_status
+
+    def _now(self) -> datetime:
+        return self.server.now()
+
+    def _live(self) -> set[str]:
+        return {token.secret for token in self.server.keys}
+
+    def bury(self, before: set[str]) -> None:
+        """Note that of the keys ``before`` those which live no more stay dead; for rules that may replace keys."""
+        self.dead += sorted(before - self._live())
+        self._remember_births()
+
+    def _remember_births(self) -> None:
+        """Note when each live key came; one which was here before keeps its date."""
+        known: dict[TokenKind, tuple[str, datetime]] = getattr(self, "born", {})
+        self.born = {}
+        for kind in _PROBE:
+            secret = self.server.key(kind)
+            old = known.get(kind)
+            self.born[kind] = old if old is not None and old[0] == secret else (secret, self._now())
+
+
+def _sendable(headers: list[bytes]) -> list[str]:
+    """Keep of header values what a client can send."""
+    texts = ["".join(c for c in header.decode("latin-1") if c.isprintable() and c.isascii()) for header in headers]
+    return texts or [""]

@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements a whole server in memory: routes, channel, tokens, queues and batches are the real ones.
+
+What is not real are the sockets, the time, which stands still until you advance
+it, and the workers, which answer as you say.  Files are real, in a directory which
+goes with the server.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from treq.testing import StubTreq
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
+from twisted.python.failure import Failure
+
+from twisted_serve.auth.tokens import KeySet, TokenKind
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.service import ModelServer, Surroundings
+from twisted_serve.testing.fakes import FakeProvider, Respond, echo
+from twisted_serve.web.doors import Role
+from twisted_serve.web.site import ServeSite
+
+__all__ = ["Answer", "MemoryConnection", "MemoryServeReactor", "MemoryServer", "NoAnswerYet", "Role"]
+
+#: When a server in memory starts, unless told otherwise.
+EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+class NoAnswerYet(AssertionError):
+    """The request is still being answered: advance the time, or let a held worker answer."""
+
+
+@frozen
+class Answer:
+    """
+    What the server answered.
+
+    :ivar headers: By lower-case name; of a repeated one the last value.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.body)
+
+
+class MemoryServeReactor(MemoryReactorClock):
+    """A reactor for a server in memory; its shutdown triggers can be pulled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shutdown: dict[object, Callable[[], object]] = {}
+
+    def addSystemEventTrigger(  # type: ignore[override]
+        self,
+        phase: str,
+        eventType: str,
+        callable: Callable[..., Any],  # noqa: A002 (the interface's name)
+        *args: object,
+        **kw: object,
+    ) -> object:
+        """Remember what is to be done at shutdown."""
+        trigger = object()
+        if eventType == "shutdown":
+            self._shutdown[trigger] = lambda: callable(*args, **kw)
+        return trigger
+
+    def removeSystemEventTrigger(self, triggerID: object) -> None:
+        """Forget it."""
+        self._shutdown.pop(triggerID, None)
+
+    def shut_down(self) -> None:
+        """Do what a reactor does when it stops."""
+        for trigger in list(self._shutdown.values()):
+            trigger()
+
+
+def _directly(work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
+    """Do what a thread would do, here and now."""
+    return maybeDeferred(work, *args)
+
+
+class MemoryConnection:
+    """
+    A client's connection, byte by byte.
+
+    :ivar received: What the server has sent.
+    """
+
+    def __init__(self, site: ServeSite) -> None:
+        self._waiting = b""
+        self._transport = StringTransportWithDisconnection()
+        channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 31337))
+        self._transport.protocol = channel
+        self._channel: Any = channel
+        channel.makeConnection(self._transport)
+
+    @property
+    def received(self) -> bytes:
+        """Return what the server has sent so far."""
+        return bytes(self._transport.value())
+
+    @property
+    def open(self) -> bool:
+        """Say whether the server has kept the connection open, both ways."""
+        return bool(self._transport.connected and not self._transport.disconnecting)
+
+    def send(self, data: bytes) -> bytes:
+        """Send bytes, which wait where the server does not read, and return all that has been received."""
+        self._waiting += data
+        if self.open and self._transport.producerState == "producing":
+            waiting, self._waiting = self._waiting, b""
+            self._channel.dataReceived(waiting)
+        return self.received
+
+    def get(self, target: str, *headers: str) -> int:
+        """Send a GET for a target just as it is written, and return the status."""
+        before = len(self.received)
+        head = "\r\n".join([f"GET {target} HTTP/1.1", "Host: h", *headers, "", ""])
+        return int(self.send(head.encode("latin-1"))[before:].split(b" ", 2)[1])
+
+    def stop_reading(self) -> None:
+        """Take nothing more, as if all buffers between here and there were full."""
+        self._channel.pauseProducing()
+
+    def read_on(self) -> None:
+        """Take everything again."""
+        self._channel.resumeProducing()
+        self.send(b"")
+
+    def leave(self) -> None:
+        """Close the connection from the client's side."""
+        if self._transport.connected:
+            self._transport.loseConnection()
+
+
+class MemoryServer:
+    """
+    A running server.
+
+    :ivar clock: The reactor; its time is in seconds from the start.
+    :ivar directory: The server's files: ``key_file.json``, ``models/`` (the model store).
+    :ivar provider: The fake workers.
+    :param options: Settings by name, on top of what a test wants: the model API is on.
+    :param respond: What the workers answer; as it is, the first part of each request.
+    :param models: Models to register at start: the files of each, by name.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any] | None = None,
+        respond: Respond = echo,
+        models: Mapping[str, Mapping[str, str]] | None = None,
+        epoch: datetime = EPOCH,
+        seed: int = 0,
+    ) -> None:
+        self.clock = MemoryServeReactor()
+        self.provider = FakeProvider(self.clock, respond=respond)
+        self.directory = Path(tempfile.mkdtemp(prefix="twisted_serve-memory-"))
+        self._epoch = epoch
+        self._entropy = random.Random(seed).randbytes  # noqa: S311 (the same keys again, for tests)
+        store = self.directory / "models"
+        store.mkdir()
+        for name, files in (models or {}).items():
+            self.add_model(name, files)
+        self.options = ServerOptions(
+            **{
+                "model_store": store,
+                "token_key_file": self.directory / "key_file.json",
+                "temp_directory": self.directory,
+                "enable_model_api": True,
+                "default_workers_per_model": 1,
+                "load_models": ",".join(models or ()) or None,
+                **(options or {}),
+            }
+        )
+        self.server = self._new_server()
+        try:
+            self.server.startService()
+        except BaseException:
+            shutil.rmtree(self.directory)
+            raise
+
+    def __enter__(self) -> MemoryServer:
+        """Use it for the length of a ``with`` block."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop it and remove its directory."""
+        self.close()
+
+    @property
+    def key_file(self) -> Path:
+        """Return where the server keeps its keys."""
+        return self.options.token_key_file
+
+    def now(self) -> datetime:
+        """Return the server's date and time."""
+        return self._epoch + timedelta(seconds=self.clock.seconds())
+
+    @property
+    def keys(self) -> KeySet:
+        """
+        Return the live keys.
+
+        :raise LookupError: when tokens are off or the server is stopped.
+        """
+        keys = self.server.keys
+        if keys is None:
+            raise LookupError("this server has no keys")
+        return keys
+
+    def key(self, kind: TokenKind) -> str:
+        """Return the live key of a kind."""
+        return self.keys.of(kind).secret
+
+    def add_model(self, name: str, files: Mapping[str, str]) -> None:
+        """Put a model's directory into the model store; ``MAR-INF/MANIFEST.json`` is made unless given."""
+        directory = self.directory / "models" / name
+        manifest = {"model": {"modelName": name, "modelVersion": "1.0", "handler": "handler.py"}}
+        files = {"MAR-INF/MANIFEST.json": json.dumps(manifest), "handler.py": "", **files}
+        for file, text in files.items():
+            path = directory / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.advance(seconds)
+
+    def restart(self) -> None:
+        """Stop the server and start it again, in the same directory."""
+        self._stop()
+        self.server = self._new_server()
+        self.server.startService()
+
+    def crash(self) -> None:
+        """
+        Start the server again without having stopped it in any order: its key file is stale.
+
+        What a dead process cannot hold any more, its lock on the file, is let go.
+        """
+        stale = self.key_file.read_bytes()
+        self._stop()
+        self.key_file.write_bytes(stale)
+        self.server = self._new_server()
+        self.server.startService()
+
+    def close(self) -> None:
+        """Stop the server and remove its directory."""
+        self._stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def treq(self, role: Role = Role.INFERENCE) -> Any:
+        """Return a treq whose requests go to the listener with a role."""
+        site = self.server.site_of(role)
+        stub = StubTreq(site.resource)
+        # The stub's own site has another channel; this one has our limits and the early gate.
+        stub._agent._serverFactory = site
+        return stub
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        body: bytes = b"",
+        role: Role | None = None,
+    ) -> Deferred[Answer]:
+        """
+        Send a request, and fire with the answer.
+
+        :param key: What to present as a bearer token.
+        :param role: The listener; as it is, the one whose path it looks like.
+        """
+        sent = dict(headers or {})
+        if key is not None:
+            sent["Authorization"] = f"Bearer {key}"
+        stub = self.treq(role_of(path) if role is None else role)
+        response = stub.request(method, f"http://127.0.0.1{path}", headers=sent, data=body or None)
+        stub.flush()
+        self._pumps.append(stub)
+        return Deferred.fromCoroutine(_read(stub, response))
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        body: bytes = b"",
+        role: Role | None = None,
+    ) -> Answer:
+        """
+        Send a request and return its answer.
+
+        :raise NoAnswerYet: when there is none without time passing.
+        """
+        return self.answered(self.send(method, path, key, headers, body, role))
+
+    def connect(self, role: Role = Role.INFERENCE) -> MemoryConnection:
+        """Open a connection on which bytes are sent as they are."""
+        return MemoryConnection(self.server.site_of(role))
+
+    def answered(self, answer: Deferred[Answer]) -> Answer:
+        """
+        Return the answer to a request that was sent before.
+
+        :raise NoAnswerYet: when it is not there.
+        """
+        self.flush()
+        results: list[Answer | Failure] = []
+
+        def look(result: Answer | Failure) -> Answer | Failure:
+            results.append(result)
+            return result
+
+        answer.addBoth(look)
+        if not results:
+            raise NoAnswerYet("the request is still being answered")
+        [result] = results
+        if isinstance(result, Failure):
+            answer.addErrback(lambda _failure: None)
+            result.raiseException()
+        return result
+
+    def flush(self) -> None:
+        """Carry over what was written on all connections."""
+        for stub in self._pumps:
+            stub.flush()
+
+    def _new_server(self) -> ModelServer:
+        self._pumps: list[Any] = []
+        return ModelServer(
+            self.clock,  # type: ignore[arg-type]  # It has what a server without real workers needs.
+            self.options,
+            Surroundings(
+                now=self.now,
+                entropy=self._entropy,
+                environ={},
+                provider=self.provider,
+                defer_to_thread=_directly,
+            ),
+        )
+
+    def _stop(self) -> None:
+        stopped = self.server.stopService()
+        self.flush()
+        # Whatever has a time limit at shutdown gets to it.
+        for _ in range(20):
+            if stopped.called:
+                break
+            self.advance(self.options.shutdown_timeout / 2 + 1)
+            self.flush()
+        else:
+            raise AssertionError("the server did not stop")
+
+
+async def _read(stub: Any, response: Deferred[Any]) -> Answer:
+    answer = await response
+    content = stub.content(answer)
+    stub.flush()
+    headers = {name.decode().lower(): values[-1].decode() for name, values in answer.headers.getAllRawHeaders()}
+    return Answer(answer.code, headers, await content)
+
+
+def role_of(path: str) -> Role:
+    """Guess the listener that a path is meant for."""
+    first = path.lstrip("/").partition("/")[0].partition("?")[0]
+    if first in ("models", "token"):
+        return Role.MANAGEMENT
+    return Role.METRICS if first == "metrics" else Role.INFERENCE

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements strategies for what arrives at a queue, and when.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+from hypothesis.strategies import SearchStrategy, builds, floats, integers, just, lists, none, sampled_from
+
+from twisted_serve.batching.queue import BatchQueue, ClosePolicy
+
+
+@frozen
+class Arrival:
+    """
+    A job that comes to a queue.
+
+    :ivar gap: Seconds since the one before.
+    :ivar patience: Seconds until it is too late to begin it, ``None`` for no limit.
+    :ivar kind: Only jobs of equal kind may be in one batch.
+    """
+
+    gap: float
+    patience: float | None
+    kind: str
+
+
+def seconds(longest: float = 10.0) -> SearchStrategy[float]:
+    """Build durations, often the same one, often none."""
+    return just(0.0) | sampled_from([0.5, 1.0]) | floats(0.0, longest, allow_nan=False)
+
+
+def arrivals(max_size: int = 30) -> SearchStrategy[list[Arrival]]:
+    """Build sequences of jobs."""
+    return lists(
+        builds(Arrival, gap=seconds(), patience=none() | seconds(), kind=sampled_from(["", "", "explain"])),
+        max_size=max_size,
+    )
+
+
+def batch_queues() -> SearchStrategy[BatchQueue[int]]:
+    """Build empty queues of every policy and size."""
+    return builds(
+        BatchQueue,
+        capacity=integers(1, 12),
+        batch_size=integers(1, 5),
+        max_delay=seconds(3.0),
+        policy=sampled_from(ClosePolicy),
+    )

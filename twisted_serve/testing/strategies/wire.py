@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements strategies for what passes between the server and a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from twisted_serve.wire.messages import (
+    Cancel,
+    FromWorker,
+    Item,
+    Job,
+    Loaded,
+    LoadFailed,
+    LoadModel,
+    Part,
+    Predict,
+    Predicted,
+    PredictFailed,
+    StreamChunk,
+    ToWorker,
+)
+
+__all__ = ["chunkings", "from_worker", "items", "jobs", "json_objects", "messages", "parts", "predicts", "to_worker"]
+
+_batch_ids = st.integers(0, 2**63)
+_headers = st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=3)
+
+
+def json_objects() -> SearchStrategy[dict[str, Any]]:
+    """Build what a manifest or a ``model-config.yaml`` can hold, nested."""
+    leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+    values = st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8
+    )
+    return st.dictionaries(st.text(), values, max_size=4)
+
+
+def parts() -> SearchStrategy[Part]:
+    """Build inputs of a request: bodies and form fields, some announced as JSON or text."""
+    types = st.sampled_from(["", "application/json", "text/plain", "image/png"]) | st.text(max_size=10)
+    return st.builds(Part, st.text(max_size=10), types, st.binary(), st.booleans())
+
+
+def jobs() -> SearchStrategy[Job]:
+    """Build requests, with any number of parts."""
+    return st.builds(Job, st.uuids().map(str), _headers, st.lists(parts(), max_size=3))
+
+
+def items() -> SearchStrategy[Item]:
+    """Build answers to single requests."""
+    phrases = st.text(max_size=10)
+    return st.builds(Item, st.uuids().map(str), st.integers(200, 999), phrases, _headers, st.binary())
+
+
+def predicts() -> SearchStrategy[Predict]:
+    """Build batches of requests, whose ids differ."""
+    batch = st.lists(jobs(), max_size=4, unique_by=lambda job: job.request_id)
+    return st.builds(Predict, _batch_ids, batch)
+
+
+def to_worker() -> SearchStrategy[ToWorker]:
+    """Build what the server says."""
+    loads = st.builds(
+        LoadModel,
+        batch_size=st.integers(1, 2**31),
+        manifest=json_objects(),
+        model_config=json_objects(),
+        gpu_id=st.none() | st.integers(0, 15),
+        max_response_size=st.integers(0, 2**40),
+    )
+    return st.one_of(loads, predicts(), st.builds(Cancel))
+
+
+def from_worker() -> SearchStrategy[FromWorker]:
+    """Build what a worker says."""
+    predicted = st.builds(Predicted, _batch_ids, st.lists(items(), max_size=4))
+    chunks = st.builds(StreamChunk, _batch_ids, items())
+    codes = st.integers(200, 999)
+    failed = st.builds(PredictFailed, _batch_ids, codes)
+    return st.one_of(st.builds(Loaded), st.builds(LoadFailed, codes), predicted, failed, chunks)
+
+
+def messages() -> SearchStrategy[ToWorker | FromWorker]:
+    """Build what either side says."""
+    return to_worker() | from_worker()
+
+
+@st.composite
+def chunkings(draw: Callable[[SearchStrategy[Any]], Any], data: bytes) -> list[bytes]:
+    """Build ways in which a transport may cut ``data``; empty pieces do not occur, byte by byte does."""
+    cuts = sorted(draw(st.sets(st.integers(1, max(1, len(data) - 1)), max_size=20)))
+    if draw(st.booleans()) and len(data) < 200:
+        cuts = list(range(1, len(data)))
+    edges = [0, *(cut for cut in cuts if cut < len(data)), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements strategies for what can happen to the workers of a model version.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, Union
+
+from attrs import frozen
+from hypothesis.strategies import SearchStrategy, booleans, builds, floats, integers, just, lists, none, sampled_from
+
+from twisted_serve.models.version import ModelSettings
+
+
+@frozen
+class Submit:
+    """
+    A request comes.
+
+    :ivar patience: Seconds that its client waits, ``None`` for as long as it takes.
+    """
+
+    patience: float | None
+
+
+@frozen
+class Leave:
+    """The client of the request of this number, counted around, goes away."""
+
+    request: int
+
+
+@frozen
+class Pass:
+    """Time passes."""
+
+    seconds: float
+
+
+@frozen
+class Die:
+    """A worker, counted around, dies; ``killed``: as from SIGKILL."""
+
+    worker: int
+    killed: bool
+
+
+@frozen
+class Hold:
+    """A worker, counted around, stops (or goes on) answering."""
+
+    worker: int
+    holding: bool
+
+
+@frozen
+class Misanswer:
+    """A worker, counted around, answers its batch with what fits no request."""
+
+    worker: int
+
+
+@frozen
+class Chunk:
+    """A worker, counted around, sends a part of the answer to a request it has."""
+
+    worker: int
+
+
+@frozen
+class Break:
+    """From now on the handler cannot be loaded (or can be again)."""
+
+    broken: bool
+
+
+@frozen
+class Scale:
+    """Somebody asks for as many workers."""
+
+    min_workers: int
+    extra: int
+
+
+WorkerEvent: TypeAlias = Union[Submit, Leave, Pass, Die, Hold, Misanswer, Chunk, Break, Scale]
+
+
+def worker_events(min_size: int = 15, max_size: int = 60) -> SearchStrategy[list[WorkerEvent]]:
+    """
+    Build sequences of what can happen to a pool, good and bad.
+
+    :param min_size: Hypothesis prefers short lists, and most of what goes wrong takes a few steps.
+    """
+    anyone = integers(0, 9)
+    submit = builds(Submit, none() | sampled_from([0.0, 0.5, 2.0]))
+    soon = builds(Pass, sampled_from([0.0, 0.1, 0.6, 1.0, 2.0]))
+    seldom: SearchStrategy[WorkerEvent] = (
+        builds(Die, anyone, booleans())
+        | builds(Misanswer, anyone)
+        | builds(Break, booleans())
+        | builds(Pass, floats(0, 400, allow_nan=False))
+        | builds(Scale, sampled_from([1, 2, 3, 0]), integers(0, 2))
+    )
+    # Most of the time the pool is to be at work, so that there is something to go wrong.
+    event: SearchStrategy[WorkerEvent] = (
+        submit
+        | submit
+        | submit
+        | soon
+        | builds(Hold, anyone, booleans())
+        | builds(Leave, anyone)
+        | builds(Chunk, anyone)
+        | seldom
+    )
+    return lists(event, min_size=min_size, max_size=max_size)
+
+
+def model_settings() -> SearchStrategy[ModelSettings]:
+    """Build settings of model versions, small ones."""
+    return builds(
+        ModelSettings,
+        min_workers=sampled_from([1, 2, 0]),
+        max_workers=integers(2, 3),
+        batch_size=integers(1, 3),
+        max_batch_delay=sampled_from([0, 100, 3000]),
+        response_timeout=sampled_from([120, 120, 1, 0]),
+        job_queue_size=integers(1, 4),
+        max_retry_timeout=sampled_from([300, 300, 5, 0]),
+        client_timeout=just(0) | sampled_from([1, 1500]),
+    )

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements answers: JSON with the predecessor's headers, and the one place where errors become answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from random import getrandbits
+from typing import Any, TypeAlias
+
+from klein import Klein
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from werkzeug.exceptions import HTTPException
+
+from twisted_serve.auth.gate import Stop, refusal_text
+from twisted_serve.auth.keyring import Reason
+from twisted_serve.errors import (
+    BadRequest,
+    InternalError,
+    InvalidKey,
+    MethodNotAllowed,
+    ResourceNotFound,
+    ServeError,
+    ServiceUnavailable,
+)
+
+_log = Logger()
+
+#: What a route returns: the body.
+Answer: TypeAlias = bytes
+
+# On every answer (``spec/rest_api.md`` §2.4); the single semicolon is the predecessor's.
+_NO_CACHE = (
+    (b"Pragma", [b"no-cache"]),
+    (b"Cache-Control", [b"no-cache; no-store, must-revalidate, private"]),
+    (b"Expires", [b"Thu, 01 Jan 1970 00:00:00 UTC"]),
+)
+
+
+def request_id(request: IRequest) -> str:
+    """Return the id of a request: a fresh UUID, the same for its answer and for the handler."""
+    known = request.responseHeaders.getRawHeaders(b"x-request-id")
+    if known:
+        return str(known[0].decode("ascii"))
+    # A name, not a secret: it need not be hard to guess, and is made for every request.
+    bits = f"{getrandbits(128):032x}"
+    fresh = f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
+    request.responseHeaders.setRawHeaders(b"x-request-id", [fresh.encode("ascii")])
+    return fresh
+
+
+def set_common_headers(request: IRequest, status: int) -> None:
+    """Set what every answer has, and end the connection after an error as the predecessor does (§2.6)."""
+    headers = request.responseHeaders
+    request_id(request)
+    for name, values in _NO_CACHE:
+        headers.setRawHeaders(name, values)
+    if status >= 400:
+        headers.setRawHeaders(b"Connection", [b"close"])
+        channel = getattr(request, "channel", None)
+        if channel is not None:
+            channel.persistent = False
+    elif not headers.hasHeader(b"Connection"):
+        headers.setRawHeaders(b"Connection", [b"keep-alive"])
+
+
+def json_text(value: Any) -> bytes:
+    """Write JSON as the predecessor does: two blanks, non-ASCII as it is, one newline at the end (§2.5)."""
+    # Half of a surrogate pair, which JSON can bring in, goes out as the JSON escape that it was.
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def answer_json(request: IRequest, status: int, value: Any) -> bytes:
+    """Answer with JSON."""
+    body = json_text(value)
+    set_common_headers(request, status)
+    request.setResponseCode(status)
+    request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
+    request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    return body
+
+
+def answer_status(request: IRequest, status: int, text: str) -> bytes:
+    """Answer with the status object."""
+    return answer_json(request, status, {"status": text})
+
+
+def answer_error(request: IRequest, error: ServeError) -> bytes:
+    """Answer with the error object."""
+    if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
+        request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
+    members = {"code": error.status, "type": error.kind, "message": error.message}
+    if error.reason is not None:
+        members["reason"] = error.reason
+    return answer_json(request, error.status, members)
+
+
+def answer_flaw(request: IRequest, flaw: str) -> bytes:
+    """Answer a request whose path cannot be understood."""
+    return answer_error(request, BadRequest(f"Invalid path: {flaw}."))
+
+
+def answer_refusal(request: IRequest, stop: Stop, status: int) -> bytes:
+    """
+    Answer a request which lacks its token.
+
+    :param status: 400 as the predecessor has it, or 401 as RFC 6750 §3.1 has it.
+    """
+    challenge = b'Bearer realm="twisted_serve"'
+    if stop.reason is not Reason.MISSING:
+        challenge += b', error="invalid_token"'
+    request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [challenge])
+    error = InvalidKey(refusal_text(stop.kind))
+    error.status = status
+    return answer_error(request, error)
+
+
+def error_of(failure: Failure) -> ServeError:
+    """Find what a client may know of a failure; what is outside the error tree is logged."""
+    problem = failure.value
+    if isinstance(problem, ServeError):
+        return problem
+    if isinstance(problem, HTTPException):
+        # Werkzeug's routing, which knows no more than "no such path" and "no such method".
+        return MethodNotAllowed() if problem.code == 405 else ResourceNotFound()
+    _log.failure("An answer could not be made", failure)
+    return InternalError("Internal server error.")
+
+
+def new_app() -> Klein:
+    """Make a Klein application on which every error becomes an answer."""
+    app = Klein()
+    # Paths are what the gate has read, and are not to be improved upon by redirects.
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = False
+    app.url_map.redirect_defaults = False
+
+    @app.handle_errors
+    def render_error(request: Any, failure: Failure) -> Answer:
+        error = error_of(failure)
+        if request.startedWriting:
+            # The head is out: only breaking off can still tell the client that this is not all.
+            _log.warn("A stream was broken off: {error}", error=error)
+            request.channel.transport.abortConnection()
+            return b""
+        return answer_error(request, error)
+
+    return app
+
+
+#: Adds routes to an application.
+AddRoutes: TypeAlias = Callable[[Klein], None]

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements connections: how much a client may send, how long it may take, and the gate before the body.
+
+Twisted's channel reads requests and keeps their order; what is added here is
+what it leaves open: a bounded body, deadlines which a slow client cannot put
+off byte by byte, and an early answer which reaches a client that is still sending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request
+
+from twisted_serve.auth.gate import Stop
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.errors import ExpectationFailed, RequestTimeout, ServeError
+from twisted_serve.web.answers import Answer, answer_error, json_text
+from twisted_serve.web.request import ServeRequest
+
+if TYPE_CHECKING:
+    from twisted_serve.web.site import ServeSite
+
+# After an early answer the client's bytes are read and dropped, so that it gets to
+# read the answer before the connection goes: this many of them, and no longer than this.
+LINGER_BYTES = 1 << 20
+LINGER_SECONDS = 2.0
+
+# A longer number of bytes is no length (and would be slow to read).
+_LONGEST_LENGTH = 18
+
+
+@frozen
+class Limits:
+    """
+    What a client may ask of a connection.
+
+    :ivar request_line: Bytes of one line of the head.
+    :ivar headers: Bytes of the whole head.
+    :ivar body: Bytes of a body (``max_request_size``).
+    :ivar header_timeout: Seconds from a head's first byte to its last.
+    :ivar body_timeout: Seconds from a head's end to the body's end, and for taking the last of the answers.
+    :ivar keepalive_timeout: Seconds that a connection may be silent between requests.
+    """
+
+    request_line: int = 8192
+    headers: int = 16384
+    body: int = 6553500
+    header_timeout: float = 30.0
+    body_timeout: float = 300.0
+    keepalive_timeout: float = 75.0
+
+
+def _drop(data: bytes) -> None:
+    """Take bytes which nobody reads."""
+
+
+class ServeChannel(HTTPChannel):
+    """One client's connection."""
+
+    site: ServeSite
+    transport: Any
+    requestFactory: Any = ServeRequest
+    limits: Limits
+    host: IAddress
+    _deadline: IDelayedCall | None = None
+    _lingering = False
+    _dropped = 0
+
+    def connectionMade(self) -> None:
+        """Begin the connection under the site's limits."""
+        self.limits = self.site.limits
+        self.MAX_LENGTH = self.limits.request_line
+        self.totalHeadersSize = self.limits.headers
+        super().connectionMade()
+        self.host = self.transport.getHost()
+        self.site.channels.add(self)
+
+    # Reading
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes; after an early answer only to drop them."""
+        if self._lingering:
+            self._dropped += len(data)
+            if self._dropped > LINGER_BYTES:
+                self.transport.abortConnection()
+            return
+        super().dataReceived(data)
+        if self._deadline is None and not self._handlingRequest and (self.requests or self._buffer):
+            self._set_deadline(self.limits.header_timeout)
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Keep a header as it was spelled, and refuse a length which is none."""
+        name, _, value = line.partition(b":")
+        value = value.strip(b" \t")
+        if name.lower() == b"content-length" and len(value) > _LONGEST_LENGTH:
+            self._respondToBadRequestAndDisconnect()
+            return False
+        if not super().headerReceived(line):
+            return False
+        self.requests[-1].spelled_headers.append((name, value))
+        return True
+
+    def allHeadersReceived(self) -> None:
+        """Decide about a body before it is read, and before the client is told to go on."""
+        request = self.requests[-1]
+        if self.length != 0 or request.requestHeaders.hasHeader(b"expect"):
+            self._set_deadline(self.limits.body_timeout)
+            request.method, request.uri, request.clientproto = self._command, self._path, self._version
+            problem = self._problem_before_body(request)
+            if problem is not None:
+                request.gotLength(0)
+                self._answer_now(request, problem)
+                return
+        super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        """Hand a whole request on."""
+        if not self._lingering:
+            self._clear_deadline()
+            super().allContentReceived()
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Say whether the connection may go on after this request: HTTP/1.0 clients have to ask."""
+        headers = request.requestHeaders
+        listed = b",".join(headers.getRawHeaders(b"connection", ())).lower().split(b",")
+        options = {option.strip(b" \t") for option in listed}
+        persistent = b"close" not in options
+        if version == b"HTTP/1.0":
+            # Chunks are HTTP/1.1's: somebody on the way may see the end of this request elsewhere (RFC 9112 §6.1).
+            chunked = headers.hasHeader(b"transfer-encoding")
+            persistent = persistent and b"keep-alive" in options and not chunked
+        if not persistent:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return persistent
+
+    def _problem_before_body(self, request: ServeRequest) -> Callable[[ServeRequest], Answer] | None:
+        headers = request.requestHeaders
+        authorization = headers.getRawHeaders(b"authorization", ())
+        verdict = self.site.gate.ask(request.method, parse_target(request.uri), authorization)
+        if isinstance(verdict, Stop):
+            return lambda request: self.site.refuse(request, verdict)
+        request.public = verdict.door is None
+        if self.length is not None and self.length > request.body_limit:
+            return lambda request: answer_error(request, request.too_large())
+        for value in headers.getRawHeaders(b"expect", ()):
+            if value.lower() != b"100-continue":
+                return lambda request: answer_error(request, ExpectationFailed())
+        return None
+
+    # Answering early
+
+    def answer_early(self, error: ServeError) -> None:
+        """Answer the request which is being read; what else it has is dropped."""
+        request = self.requests[-1]
+        request.method, request.uri, request.clientproto = self._command, self._path, self._version
+        self._answer_now(request, lambda request: answer_error(request, error))
+
+    def _answer_now(self, request: ServeRequest, answer: Callable[[ServeRequest], Answer]) -> None:
+        self._linger()
+        request.begin()
+        request.write(answer(request))
+        request.finish()
+
+    def _linger(self) -> None:
+        """Read no more of what is sent but to drop it, the rest of the present read included."""
+        self._lingering = True
+        self.persistent = False
+        self.lineReceived = self.rawDataReceived = _drop  # type: ignore[method-assign]
+        self._clear_deadline()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Answer what is not HTTP (the name is Twisted's) with a body that says so."""
+        if self._lingering:
+            return
+        self._linger()
+        self.site.count_answer(400)
+        body = json_text({"code": 400, "type": "BadRequestException", "message": "Invalid HTTP message."})
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        self.loseConnection()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Answer a line that has no end."""
+        self._respondToBadRequestAndDisconnect()
+
+    # Clients which send but do not read
+
+    def requestDone(self, request: Request) -> None:
+        """Go on to the next request, but not while the client leaves the answers which it has been sent."""
+        if self._waitingForTransport:
+            # Twisted stops reading from such a client only in the middle of a request.
+            self.paused = True
+            self._networkProducer.pauseProducing()
+        super().requestDone(request)
+
+    def resumeProducing(self) -> None:
+        """Go on: the client has taken its answers."""
+        super().resumeProducing()
+        if self.paused:
+            self.paused = False
+            self.dataReceived(b"")
+
+    # Closing
+
+    def loseConnection(self) -> None:
+        """Close when all is sent, but after an early answer only when the client has had a chance to read it."""
+        if not self._lingering:
+            self._set_deadline(self.limits.body_timeout)
+            super().loseConnection()
+            return
+        self.setTimeout(None)
+        self._deadline = self.callLater(LINGER_SECONDS, self._abort)
+        if ISSLTransport(self.transport, None) is None and hasattr(self.transport, "loseWriteConnection"):
+            self.transport.loseWriteConnection()
+
+    def finish_up(self) -> None:
+        """Close as soon as nothing is being answered: the server is going to stop."""
+        self.persistent = False
+        if not self._handlingRequest and not self._lingering:
+            self.loseConnection()
+
+    def timeoutConnection(self) -> None:
+        """Cut a connection which has been silent for too long; a client that still takes its answer has longer."""
+        if self._waitingForTransport and self._deadline is None:
+            self._set_deadline(self.limits.body_timeout)
+        else:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget the deadline with the connection."""
+        self._clear_deadline()
+        self.site.channel_lost(self)
+        super().connectionLost(reason)
+
+    def _abort(self) -> None:
+        self._deadline = None
+        self.transport.abortConnection()
+
+    # Deadlines
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._clear_deadline()
+        self._deadline = self.callLater(seconds, self._too_slow)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.requests and hasattr(self, "_command"):
+            self.answer_early(RequestTimeout("The request did not arrive in time."))
+        else:
+            self.transport.abortConnection()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the doors of a listener: which token each path needs (``spec/rest_api.md`` §16.2).
+
+Only the first segments decide, compared whole; an unknown path needs a token
+like a known one, so that nothing can be learnt by trying.
+"""
+
+from __future__ import annotations
+
+from enum import Flag, auto
+
+from twisted_serve.auth.gate import Doors
+from twisted_serve.auth.targets import Target
+from twisted_serve.auth.tokens import TokenKind
+
+#: Open on every listener, exactly so: they say yes or no to a probe.
+PROBES = frozenset({("livez",), ("readyz",)})
+
+_DESCRIPTION = ("api-description",)
+
+
+class Role(Flag):
+    """What a listener is there for; one which shares its address has several."""
+
+    INFERENCE = auto()
+    MANAGEMENT = auto()
+    METRICS = auto()
+
+
+def doors_of(roles: Role, exempt_ping: bool) -> Doors:
+    """Decide which token a request needs on a listener with these roles."""
+
+    def doors(method: bytes, target: Target) -> TokenKind | None:
+        if target.flaw is not None:
+            return _otherwise(roles)
+        if is_open(method, target, roles, exempt_ping):
+            return None
+        segments = target.segments
+        if roles & Role.MANAGEMENT:
+            if segments == ("token",):
+                return TokenKind.API
+            if not roles & Role.INFERENCE or _is_management(method, segments):
+                return TokenKind.MANAGEMENT
+        return _otherwise(roles)
+
+    return doors
+
+
+def is_open(method: bytes, target: Target, roles: Role, exempt_ping: bool) -> bool:
+    """Say whether a request needs no token: the whole list of what is open."""
+    segments = target.segments
+    return (
+        segments in PROBES
+        or (segments == () and method == b"OPTIONS")
+        or segments == _DESCRIPTION
+        or roles is Role.METRICS
+        or (bool(roles & Role.METRICS) and target.first == "metrics")
+        or (exempt_ping and bool(roles & Role.INFERENCE) and segments == ("ping",))
+    )
+
+
+def _otherwise(roles: Role) -> TokenKind | None:
+    """Return the token for what is not known by its path."""
+    if roles & Role.INFERENCE:
+        return TokenKind.INFERENCE
+    return TokenKind.MANAGEMENT if roles & Role.MANAGEMENT else None
+
+
+def _is_management(method: bytes, segments: tuple[str, ...]) -> bool:
+    """Say whether a path of a shared listener is management's."""
+    match segments:
+        case ("models", _, "invoke"):
+            return False
+        case ("models" | "workflows" | "metrics" | "token", *_):
+            return True
+        case ("v1", "models", name):
+            return method == b"GET" and ":" not in name
+    return False

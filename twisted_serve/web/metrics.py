@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements ``/metrics`` (``spec/rest_api.md`` §10).
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from klein import Klein
+from twisted.web.iweb import IRequest
+
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.metrics.registry import CONTENT_TYPE, ServerMetrics
+from twisted_serve.web.answers import Answer, set_common_headers
+
+
+def add_metrics_routes(app: Klein, metrics: ServerMetrics) -> None:
+    """Add ``/metrics``, which takes any method and ``name[]`` to choose."""
+
+    @app.route("/metrics")
+    @app.route("/metrics/<path:rest>")
+    def render_metrics(request: IRequest, rest: str = "") -> Answer:
+        names = parse_qs(parse_target(request.uri).query.decode("utf-8", "replace")).get("name[]", ())
+        body = metrics.render(names)
+        set_common_headers(request, 200)
+        request.responseHeaders.setRawHeaders(b"Content-Type", [CONTENT_TYPE.encode("ascii")])
+        request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        return body

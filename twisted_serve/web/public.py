@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the routes which need no token: the probes, the API description, and what a listener leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from klein import Klein
+from twisted.web.iweb import IRequest
+
+from twisted_serve.errors import MethodNotAllowed
+from twisted_serve.web.answers import Answer, answer_json, answer_status
+
+
+def add_probe_routes(app: Klein, ready: Callable[[], bool]) -> None:
+    """Add ``/livez`` (the process answers) and ``/readyz`` (every start-up model has its workers)."""
+
+    @app.route("/livez", methods=["GET"])
+    def livez(request: IRequest) -> Answer:
+        return answer_status(request, 200, "Live")
+
+    @app.route("/readyz", methods=["GET"])
+    def readyz(request: IRequest) -> Answer:
+        return answer_status(request, 200, "Ready") if ready() else answer_status(request, 503, "Not ready")
+
+
+def add_description_routes(app: Klein, description: dict[str, Any]) -> None:
+    """Add ``OPTIONS /`` and ``/api-description``."""
+
+    @app.route("/", methods=["OPTIONS"])
+    @app.route("/api-description")
+    def describe_api(request: IRequest) -> Answer:
+        return answer_json(request, 200, description)
+
+
+def add_root_route(app: Klein) -> None:
+    """Let ``/`` exist, but for ``OPTIONS`` alone, which is public: other methods are not allowed."""
+
+    @app.route("/")
+    def root(request: IRequest) -> Answer:
+        raise MethodNotAllowed()

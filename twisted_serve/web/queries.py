@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the reading of query parameters (``spec/rest_api.md`` §2.2).
+
+The predecessor's leniency is what its clients rely on: a number that is none is
+the default, and any word but ``true`` is false.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from twisted.web.iweb import IRequest
+
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.errors import BadRequest
+
+MOST_PARAMETERS = 1024
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,10}", re.ASCII)
+_INT_RANGE = range(-(2**31), 2**31)
+
+
+def as_integer(text: str | None, default: int) -> int:
+    """Read a 32-bit decimal integer; anything else is ``default``."""
+    if text is not None and _INTEGER.fullmatch(text) and int(text) in _INT_RANGE:
+        return int(text)
+    return default
+
+
+def as_boolean(text: str | None, default: bool) -> bool:
+    """Read ``true`` in any case as true and anything else as false; absent is ``default``."""
+    return default if text is None else text.lower() == "true"
+
+
+def query_parameters(request: IRequest) -> Mapping[str, str]:
+    """
+    Read the query of a request; of a repeated name the first value counts.
+
+    :raise BadRequest: for more than `MOST_PARAMETERS`.
+    """
+    query = parse_target(request.uri).query.replace(b";", b"&").decode("utf-8", "replace")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+    except ValueError:
+        raise BadRequest(f"The query has more than {MOST_PARAMETERS} parameters.") from None
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        found.setdefault(name, value)
+    return found

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements a request on a connection: its body is in memory and bounded, its headers are kept as spelled.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import datetimeToString
+from twisted.web.server import Request
+
+from twisted_serve.errors import InternalError, RequestTooLarge
+from twisted_serve.web.answers import answer_error
+
+if TYPE_CHECKING:
+    from twisted_serve.web.channel import ServeChannel
+    from twisted_serve.web.site import ServeSite
+
+# What somebody without a token may make us keep of a body; nothing at an open door reads one.
+PUBLIC_BODY = 8192
+
+
+class ServeRequest(Request):
+    """
+    A request whose body is in memory, bounded, and which goes to the site's one resource.
+
+    :ivar spelled_headers: The headers as the client spelled their names, which
+        handlers see (``spec/rest_api.md`` §3.1).
+    :ivar public: Whether it stands at an open door, so that anybody may have sent it.
+    """
+
+    _log = Logger()
+    channel: ServeChannel
+    site: ServeSite
+    content: BytesIO
+
+    def __init__(self, channel: ServeChannel, queued: Any = None) -> None:
+        super().__init__(channel, queued)
+        self.spelled_headers: list[tuple[bytes, bytes]] = []
+        self.public = False
+        self.began = channel.site.reactor.seconds()
+
+    @property
+    def body_limit(self) -> int:
+        """How many bytes its body may have."""
+        limit = self.channel.limits.body
+        return min(limit, PUBLIC_BODY) if self.public else limit
+
+    def getRequestHostname(self) -> bytes:
+        """Name no host: no route depends on it, and what a client sends as one need not be a name at all."""
+        return b"localhost"
+
+    def getHost(self) -> IAddress:
+        """Return our own address, without asking the system again for each request."""
+        return self.channel.host
+
+    def parseCookies(self) -> None:
+        """Leave cookies alone: nothing here reads them."""
+
+    def gotLength(self, length: int | None) -> None:
+        """Take the body in memory: it is bounded by then."""
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Take a piece of the body, unless it is too much by now (a chunked body says so only here)."""
+        if self.finished:
+            return
+        if self.content.tell() + len(data) > self.body_limit:
+            self.channel.answer_early(self.too_large())
+        else:
+            self.content.write(data)
+
+    def too_large(self) -> RequestTooLarge:
+        """Make the error for a body over the limit."""
+        whose = "what an open path takes" if self.public else "max_request_size"
+        return RequestTooLarge(f"The request body is larger than {whose}, which is {self.body_limit} bytes.")
+
+    def process(self) -> None:
+        """Hand the request to the listener's resource, which decides on the whole path."""
+        self.begin()
+        self.prepath, self.postpath = [], []
+        try:
+            self.render(self.site.resource)
+        except Exception:
+            self.processingFailed(Failure())
+
+    def begin(self) -> None:
+        """Set what every answer of the site has."""
+        self.site = self.channel.site
+        self.setHeader(b"Date", datetimeToString())
+        for name, value in self.site.extra_headers.items():
+            self.setHeader(name, value)
+
+    def processingFailed(self, reason: Failure) -> None:
+        """Tell the log what happened, and the client that something did."""
+        self._log.failure("A request failed", reason)
+        if self.startedWriting:
+            self.channel.transport.abortConnection()
+        else:
+            self.write(answer_error(self, InternalError("Internal server error.")))
+            self.finish()

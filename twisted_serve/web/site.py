@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what a listener serves its connections from, with the access log and the counters of answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+from twisted.web.server import Site
+
+from twisted_serve.auth.gate import Gate, OpenGate, Stop
+from twisted_serve.auth.redaction import Redact
+from twisted_serve.logs import log_access
+from twisted_serve.web.answers import Answer
+from twisted_serve.web.channel import Limits, ServeChannel
+from twisted_serve.web.request import ServeRequest
+
+
+def peer_of(request: IRequest) -> str:
+    """Name the client's address without its port, which changes with each connection."""
+    return str(getattr(request.getClientAddress(), "host", None) or "127.0.0.1")
+
+
+class ServeSite(Site):
+    """
+    One listener's site.
+
+    :ivar gate: Asked when the headers of a request with a body are in; the guard in
+        ``resource`` asks it again.
+    :ivar refuse: Answers a request which the gate stopped.
+    :ivar extra_headers: On every answer, unless a handler sets them itself (CORS).
+    :ivar channels: The connections which are open.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        gate: Gate | OpenGate,
+        refuse: Callable[[IRequest, Stop], Answer],
+        limits: Limits,
+        count_answer: Callable[[int], None],
+        extra_headers: Mapping[bytes, bytes],
+        redact: Redact,
+    ) -> None:
+        super().__init__(
+            resource,
+            requestFactory=ServeRequest,
+            timeout=limits.keepalive_timeout,
+            reactor=reactor,
+            parsePOSTFormSubmission=False,
+        )
+        self.protocol = ServeChannel  # type: ignore[assignment, method-assign]
+        self.gate = gate
+        self.refuse = refuse
+        self.limits = limits
+        self.count_answer = count_answer
+        self.extra_headers = extra_headers
+        self._redact = redact
+        self.channels: set[ServeChannel] = set()
+        self._waiting: list[Deferred[None]] = []
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Speak HTTP/1.1 only: over TLS, Twisted would offer HTTP/2 wherever ``h2`` is installed."""
+        return [b"http/1.1"]
+
+    def startFactory(self) -> None:
+        """Begin to serve; Twisted's own access log, with its timer, is not wanted."""
+
+    def stopFactory(self) -> None:
+        """Stop serving."""
+
+    def log(self, request: ServeRequest) -> None:  # type: ignore[override]
+        """Write an answered request to the access log and count it."""
+        self.count_answer(request.code)
+        address = request.getClientAddress()
+        log_access(
+            self._log,
+            peer=(address.host, address.port) if hasattr(address, "port") else None,
+            method=request.method,
+            target=self._redact(request.uri),
+            version=request.clientproto,
+            status=request.code,
+            elapsed=self.reactor.seconds() - request.began,
+        )
+
+    def finish_up(self) -> None:
+        """Close every connection as soon as nothing is being answered on it."""
+        for channel in list(self.channels):
+            channel.finish_up()
+
+    def channel_lost(self, channel: ServeChannel) -> None:
+        """Forget a connection."""
+        self.channels.discard(channel)
+        if not self.channels:
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                waiter.callback(None)
+
+    def all_closed(self, limit: float) -> Deferred[None]:
+        """Fire when no connection is left; those that are after ``limit`` seconds are cut."""
+        if not self.channels:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append(waiter)
+        cut = self.reactor.callLater(limit, self.abort)
+
+        def closed(_result: None) -> None:
+            if cut.active():
+                cut.cancel()
+
+        return waiter.addCallback(closed)
+
+    def abort(self) -> None:
+        """Cut every connection."""
+        for channel in list(self.channels):
+            channel.transport.abortConnection()

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the messages which pass between the server and a worker process.
+
+The server sends :class:`LoadModel` once, then :class:`Predict` frames, one at a
+time (the next after the answer to the last); :class:`Cancel` may come at any time.
+The worker sends :class:`Loaded` or :class:`LoadFailed` once, then for every
+``Predict`` any number of :class:`StreamChunk` and exactly one :class:`Predicted`
+or :class:`PredictFailed`.  The transport is ``docs/designs/worker-wire.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Union
+
+from msgspec import Struct
+
+__all__ = [
+    "Cancel",
+    "FromWorker",
+    "Item",
+    "Job",
+    "LoadFailed",
+    "LoadModel",
+    "Loaded",
+    "Part",
+    "Predict",
+    "PredictFailed",
+    "Predicted",
+    "StreamChunk",
+    "ToWorker",
+]
+
+
+class Part(Struct, frozen=True, array_like=True):
+    """
+    One named input of a request: the raw body (``name="body"``) or a form field.
+
+    :ivar content_type: The media type without parameters; ``""`` when none was given.
+    :ivar decode: Whether ``decode_input_request`` applies to it (form fields without
+        a file name are always handed over as bytes; ``spec/rest_api.md`` §3).
+    """
+
+    name: str
+    content_type: str
+    value: bytes
+    decode: bool = True
+
+
+class Job(Struct, frozen=True, array_like=True):
+    """
+    One client's request.
+
+    :ivar headers: As the client spelled them, repeated names: the last one; plus
+        ``url_path``, ``explain`` and ``describe`` set by the server.
+    """
+
+    request_id: str
+    headers: dict[str, str]
+    parts: list[Part]
+
+
+class LoadModel(Struct, frozen=True, tag="load"):
+    """
+    Become a worker of this model version.
+
+    :ivar handler: ``file.py``, ``module:function`` or a built-in handler's name.
+    :ivar manifest: The parsed ``MANIFEST.json`` as it is on disk; empty for none.
+    :ivar model_config: The parsed ``model-config.yaml``; empty for none.
+    :ivar gpu_id: The device, ``None`` for the CPU.
+    :ivar max_response_size: Bytes that one answer may have; a larger one is an error of that request alone.
+    """
+
+    model_name: str
+    model_version: str
+    model_dir: str
+    handler: str
+    batch_size: int
+    manifest: dict[str, Any]
+    model_config: dict[str, Any]
+    server_version: str
+    envelope: str | None = None
+    gpu_id: int | None = None
+    limit_max_image_pixels: bool = True
+    decode_input_request: bool = True
+    max_response_size: int = 6553500
+
+
+class Predict(Struct, frozen=True, tag="predict"):
+    """Answer these jobs, as one batch."""
+
+    batch_id: int
+    jobs: list[Job]
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """The clients of these requests have gone; a streaming handler may stop for them."""
+
+    request_ids: list[str]
+
+
+class Loaded(Struct, frozen=True, tag="loaded"):
+    """The handler is imported and initialized."""
+
+
+class LoadFailed(Struct, frozen=True, tag="load-failed"):
+    """
+    The handler could not be loaded; the worker exits after this.
+
+    :ivar code: 507 when memory was exhausted, else 500.
+    :ivar reason: One line for the caller, e.g. ``SyntaxError: invalid syntax (handler.py, line 3)``.
+    """
+
+    code: int
+    reason: str
+
+
+class Item(Struct, frozen=True, array_like=True):
+    """
+    The answer to one job of a batch.
+
+    :ivar phrase: The handler's reason phrase; ``""`` when it set none.
+    :ivar headers: The handler's response headers, its content type among them.
+    """
+
+    request_id: str
+    status: int
+    phrase: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Predicted(Struct, frozen=True, tag="predicted"):
+    """The handler returned: one item for each job, in the jobs' order."""
+
+    batch_id: int
+    items: list[Item]
+
+
+class PredictFailed(Struct, frozen=True, tag="predict-failed"):
+    """The handler raised, or returned what cannot be answered: one error for the whole batch."""
+
+    batch_id: int
+    code: int
+    message: str
+
+
+class StreamChunk(Struct, frozen=True, tag="chunk"):
+    """An intermediate answer; more will follow."""
+
+    batch_id: int
+    item: Item
+
+
+ToWorker = Union[LoadModel, Predict, Cancel]
+FromWorker = Union[Loaded, LoadFailed, Predicted, PredictFailed, StreamChunk]

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The server's side of workers.
+
+``pool``        all workers of a model version: scale, submit, retire
+``lifecycle``   one slot of a pool, through all its restarts, as a state machine
+``status``      what is said about them, as values
+``backoff``     how long to wait before the next restart
+``dispatch``    requests to free workers, answers to clients
+``desk``        one ready worker and the batch that is at it
+``ticket``      one request and the promise of its answer
+``alarm``       a timer that is cheap to move
+``local``       a provider of workers that are processes of this machine
+``child``       one such worker
+``process``     what such a process prints, and how it ends
+``connection``  the frames to and from it
+``lines``       its output, cut into lines
+"""

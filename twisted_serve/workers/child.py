@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements one worker that is a process of this machine.
+
+Its end is seen in three ways, in any order: the socket ends, the process is
+reaped, its output is closed.  What waits for an answer gets one at the first
+moment when it is known how the process ended, or a second after the first sign
+if that is not known by then; ``lost`` fires when all three have come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from twisted_serve.errors import WorkerDied, WorkerFailed
+from twisted_serve.interfaces import IWorker
+from twisted_serve.wire.messages import (
+    Cancel,
+    FromWorker,
+    Job,
+    Loaded,
+    LoadFailed,
+    LoadModel,
+    Predict,
+    Predicted,
+    PredictFailed,
+    StreamChunk,
+)
+from twisted_serve.workers.connection import WorkerConnection
+from twisted_serve.workers.process import Exit, Stream, WorkerProcess
+
+# Seconds that the socket's end and the process' exit may lie apart; they are one event, seen twice.
+VERDICT_WAIT = 1.0
+# Seconds that a worker with nothing to do has to leave when it is asked to, before SIGTERM …
+LEAVE_TIME = 5.0
+# … and seconds from SIGTERM to SIGKILL.
+KILL_AFTER = 5.0
+# Seconds that a program which the handler started may hold the output of its dead worker open.
+OUTPUT_WAIT = 2.0
+
+_STOPPED = "The worker was stopped before it had loaded."
+
+
+@frozen(eq=False)
+class _Batch:
+    """What is at the worker."""
+
+    batch_id: int
+    answer: Deferred[Predicted]
+    on_chunk: Callable[[StreamChunk], None]
+
+
+def error_status(code: int) -> int:
+    """Make an HTTP status of a handler's error code, which may be any number."""
+    return code if 200 <= code <= 999 else 500
+
+
+@implementer(IWorker)
+class LocalWorker:
+    """
+    A worker process; `twisted_serve.workers.local` makes it.
+
+    :ivar connection: What its socket is to be read and written by.
+    :ivar process: What its process is to be watched by.
+    :param startup_timeout: Seconds that it has to load.
+    :param max_frame: The longest message that is believed, in bytes.
+    :param on_line: Gets each line that it prints, and where.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        clock: IReactorTime,
+        startup_timeout: float,
+        max_frame: int,
+        on_line: Callable[[Stream, str], None],
+    ) -> None:
+        self.worker_id: str = worker_id
+        self.pid: int | None = None
+        self.loaded: Deferred[None] = Deferred()
+        self.lost: Deferred[str] = Deferred()
+        self._clock = clock
+        self._startup_timeout = startup_timeout
+        self.connection = WorkerConnection(self.message_received, self.connection_ended, max_frame)
+        self.process = WorkerProcess(on_line, self.exited, self.output_closed)
+        self._timers: dict[str, IDelayedCall] = {}
+        self._loading = True
+        self._batch: _Batch | None = None
+        # Whether it was asked to stop; it may finish its batch then.
+        self._stopping = False
+        self._exit: Exit | None = None
+        self._output_closed = False
+        self._killed_by_us = False
+        self._why = ""
+        self._gone = False
+
+    def begin(self, pid: int | None, load: LoadModel) -> None:
+        """There are a socket and a process: have it load its model."""
+        self.connection.send(load)
+        if self._exit is None:
+            self.pid = pid
+            self._timer("load", self._startup_timeout, self._load_too_slow)
+
+    def fail_to_begin(self, reason: str) -> None:
+        """There is no process, and there will be none."""
+        self._gone = True
+        self._loading_failed(WorkerFailed(500, reason))
+        self.lost.callback(reason)
+
+    def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
+        """See `IWorker`."""
+        if self._gone or not self.connection.is_open or self._stopping or self._exit is not None:
+            raise WorkerDied()
+        self.connection.send(Predict(batch_id, jobs))
+        # A batch is not called back: whoever cancels hears no more of it, and the worker answers all the same.
+        answer: Deferred[Predicted] = Deferred()
+        self._batch = _Batch(batch_id, answer, on_chunk)
+        return answer
+
+    def cancel(self, request_ids: list[str]) -> None:
+        """See `IWorker`."""
+        if not self._gone:
+            self.connection.send(Cancel(request_ids))
+
+    def stop(self, grace: float) -> Deferred[None]:
+        """See `IWorker`."""
+        stopped: Deferred[None] = Deferred()
+
+        def gone(how: str) -> str:
+            stopped.callback(None)
+            return how
+
+        self.lost.addCallback(gone)
+        if not self._gone:
+            self._stopping = True
+            self._terminate_in(grace)
+            if self._batch is None:
+                self._leave()
+        return stopped
+
+    def message_received(self, message: FromWorker) -> None:
+        """The worker has said something."""
+        batch = self._batch
+        if isinstance(message, StreamChunk) and batch is not None and message.batch_id == batch.batch_id:
+            batch.on_chunk(message)
+        elif (
+            isinstance(message, (Predicted, PredictFailed)) and batch is not None and message.batch_id == batch.batch_id
+        ):
+            self._batch = None
+            if self._stopping:
+                self._leave()
+            if isinstance(message, Predicted):
+                batch.answer.callback(message)
+            else:
+                batch.answer.errback(WorkerFailed(error_status(message.code), message.message))
+        elif isinstance(message, Loaded) and self._loading:
+            self._loading = False
+            self._cancel_timer("load")
+            self.loaded.callback(None)
+        elif isinstance(message, LoadFailed) and self._loading:
+            self._loading_failed(WorkerFailed(error_status(message.code), message.reason))
+            self.stop(LEAVE_TIME)
+        else:
+            self.connection.abort(f"it said {type(message).__name__} when there was nothing to say it to")
+
+    def connection_ended(self, why: str) -> None:
+        """The socket has ended, or the worker broke the protocol on it."""
+        if self._gone:
+            return
+        self._why = self._why or why
+        if self._exit is not None:
+            self._conclude()
+        else:
+            self._timer("verdict", VERDICT_WAIT, self._conclude)
+            if not self._stopping:
+                self._terminate_in(VERDICT_WAIT)
+        self._see_if_gone()
+
+    def exited(self, how: Exit) -> None:
+        """The process has been reaped."""
+        self._exit = how
+        self.pid = None
+        # What it said last may not have been read yet.
+        self._timer("verdict", VERDICT_WAIT, self._close_connection)
+        self._timer("output", OUTPUT_WAIT, self.process.close_output)
+        if not self.connection.is_open:
+            self._conclude()
+
+    def output_closed(self) -> None:
+        """The process has been reaped, and nobody can print in its name any more."""
+        self._output_closed = True
+        self._see_if_gone()
+
+    def _load_too_slow(self) -> None:
+        self._loading_failed(WorkerFailed(500, f"The worker did not load within {self._startup_timeout:g} seconds."))
+        self.stop(0.0)
+
+    def _loading_failed(self, error: WorkerFailed) -> None:
+        if self._loading:
+            self._loading = False
+            self._cancel_timer("load")
+            self.loaded.errback(error)
+
+    def _leave(self) -> None:
+        """Ask the worker to end itself."""
+        self.connection.close()
+        self._terminate_in(LEAVE_TIME)
+
+    def _terminate_in(self, seconds: float) -> None:
+        """Send SIGTERM then, or earlier if that was said before, and SIGKILL some time after."""
+        due = self._timers.get("terminate")
+        if self._exit is None and (due is None or due.getTime() > self._clock.seconds() + seconds):
+            self._timer("terminate", seconds, self._terminate)
+
+    def _terminate(self) -> None:
+        self.process.signal("TERM")
+        if "kill" not in self._timers:
+            self._timer("kill", KILL_AFTER, self._kill)
+
+    def _kill(self) -> None:
+        self._killed_by_us = True
+        self.process.signal("KILL")
+
+    def _close_connection(self) -> None:
+        # Something that the handler started holds it open.
+        self.connection.abort("it left its connection open")
+
+    def _conclude(self) -> None:
+        """Answer whatever waits."""
+        self._cancel_timer("verdict")
+        killed = self._exit is not None and self._exit.killed and not self._killed_by_us
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            batch.answer.errback(WorkerDied(killed))
+        # Why a worker could not load is most often the last thing that it prints: that is waited for.
+        if self._loading and (self._exit is None or self._output_closed):
+            reason = _STOPPED if self._stopping else f"The worker died before it had loaded: {self._how()}"
+            self._loading_failed(WorkerFailed(507 if killed else 500, reason))
+
+    def _how(self) -> str:
+        """Say how the worker ended, with its last words."""
+        how = self._why if self._exit is None else str(self._exit)
+        words = self.process.last_words
+        return f"{how}: {words}" if words else how
+
+    def _see_if_gone(self) -> None:
+        if self._output_closed and not self.connection.is_open and not self._gone:
+            self._gone = True
+            self._conclude()
+            for timer in list(self._timers):
+                self._cancel_timer(timer)
+            self.lost.callback(str(self._exit))
+
+    def _timer(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+        def due() -> None:
+            del self._timers[name]
+            call()
+
+        self._cancel_timer(name)
+        self._timers[name] = self._clock.callLater(seconds, due)
+
+    def _cancel_timer(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements one ready worker, the batch that is at it, and how long that may take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
+from twisted_serve.interfaces import IWorker
+from twisted_serve.wire.codec import UnsendableError
+from twisted_serve.wire.messages import Predicted, StreamChunk
+from twisted_serve.workers.alarm import Alarm
+from twisted_serve.workers.ticket import Ticket
+
+TOO_LATE = "The request was not answered within the time that its client gives it."
+
+
+class DeskOwner(Protocol):
+    """Who is told about a desk."""
+
+    def desk_free(self, desk: Desk) -> None:
+        """The batch is done; the worker can have the next."""
+
+    def desk_lost(self, desk: Desk) -> None:
+        """The worker is of no use any more."""
+
+
+class Desk:
+    """
+    A ready worker.  It has one batch at a time.
+
+    :param discard: Told of the worker, and why, when it is of no use any more.
+    :param response_timeout: Seconds from a batch to its answer, or to each part of a streamed one.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        worker: IWorker,
+        discard: Callable[[IWorker, str], None],
+        clock: IReactorTime,
+        response_timeout: float,
+        owner: DeskOwner,
+    ) -> None:
+        self.worker = worker
+        self._discard = discard
+        self._clock = clock
+        self._response_timeout = response_timeout
+        self._owner = owner
+        self._alarm = Alarm(clock, self._ring)
+        self._batch: list[Ticket] = []
+        self._batch_id = 0
+        self._reply_by = 0.0
+
+    @property
+    def running(self) -> int:
+        """How many requests are at the worker."""
+        return len(self._batch)
+
+    def give(self, batch_id: int, batch: list[Ticket]) -> None:
+        """
+        Have the worker answer a batch.
+
+        :raise WorkerDied: if the worker was lost before; the batch has not been begun.
+        """
+        self._batch = batch
+        self._batch_id = batch_id
+        self._reply_by = self._clock.seconds() + self._response_timeout
+        self._set_alarm()
+        try:
+            answer = self.worker.run(batch_id, [ticket.job for ticket in batch], self._chunk)
+        except WorkerDied:
+            # Nothing of the batch has been begun: it is the caller's again, unanswered.
+            self._clear()
+            self._lose("it died")
+            raise
+        except UnsendableError:
+            # Nobody is left without an answer, and no client gets another's trouble, because a job cannot be sent.
+            self._log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
+            self._clear()
+            self._owner.desk_free(self)
+            for ticket in batch:
+                ticket.fail(WorkerFailed(500, "The request could not be sent to a worker."))
+            return
+        # What belongs to an earlier batch (of a worker that hangs, say) is told apart by the list.
+        answer.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
+
+    def drop(self, ticket: Ticket) -> None:
+        """Tell the worker that a client has gone, if its job is here."""
+        if ticket in self._batch:
+            self.worker.cancel([ticket.job.request_id])
+
+    def close(self) -> None:
+        """Leave no timer, and no request without an answer."""
+        self._alarm.cancel()
+        for ticket in self._clear():
+            ticket.fail(WorkerDied())
+
+    def _clear(self) -> list[Ticket]:
+        self._alarm.set(None)
+        batch, self._batch = self._batch, []
+        return batch
+
+    def _chunk(self, chunk: StreamChunk) -> None:
+        if not self._batch or chunk.batch_id != self._batch_id:
+            return
+        for ticket in self._batch:
+            if ticket.job.request_id == chunk.item.request_id:
+                self._reply_by = self._clock.seconds() + self._response_timeout
+                self._set_alarm()
+                ticket.chunk(chunk.item)
+                return
+        self._lose("it answered a request that it had not been given")
+
+    def _answered(self, predicted: Predicted, batch: list[Ticket]) -> None:
+        if self._batch is not batch:
+            return
+        items = predicted.items
+        if [item.request_id for item in items] != [ticket.job.request_id for ticket in batch]:
+            self._lose("its answers did not fit the requests")
+            return
+        self._clear()
+        # The next batch is at the worker before the last answer is rendered.
+        self._owner.desk_free(self)
+        for ticket, item in zip(batch, items, strict=True):
+            ticket.succeed(item)
+
+    def _failed(self, failure: Failure, batch: list[Ticket]) -> None:
+        if self._batch is not batch:
+            return
+        error = failure.value
+        if isinstance(error, WorkerDied):
+            killed = error.killed
+            self._lose("it was killed" if killed else "it died", killed)
+        elif isinstance(error, WorkerFailed):
+            # A handler's 413 is shown as 507 (spec/rest_api.md §5.2).
+            status, message = 507 if error.status == 413 else error.status, error.message
+            self._clear()
+            self._owner.desk_free(self)
+            for ticket in batch:
+                ticket.fail(WorkerFailed(status, message))
+        else:
+            self._log.failure("Worker {worker_id} failed", failure, worker_id=self.worker.worker_id)
+            self._lose("it failed")
+
+    def _lose(self, reason: str, killed: bool = False) -> None:
+        batch = self._clear()
+        self._owner.desk_lost(self)
+        self._discard(self.worker, reason)
+        for ticket in batch:
+            ticket.fail(WorkerDied(killed))
+
+    def _set_alarm(self) -> None:
+        first = self._reply_by
+        for ticket in self._batch:
+            if ticket.deadline is not None and ticket.deadline < first and not (ticket.done or ticket.streaming):
+                first = ticket.deadline
+        self._alarm.set(first)
+
+    def _ring(self) -> None:
+        now = self._clock.seconds()
+        if now >= self._reply_by:
+            self._lose(f"it did not answer within {self._response_timeout:g} seconds")
+            return
+        late = [ticket for ticket in self._batch if ticket.expired(now) and not ticket.done]
+        self.worker.cancel([ticket.job.request_id for ticket in late])
+        for ticket in late:
+            ticket.fail(RequestTimeout(TOO_LATE))
+        if self._batch:
+            self._set_alarm()

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the way of requests from their queue to free workers.
+
+It is event-driven: something is sent when a request comes, when a worker becomes
+free, and when the queue's own deadline says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+from twisted.internet.interfaces import IReactorTime
+
+from twisted_serve.batching.queue import BatchQueue, QueueFull, Waiting
+from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied
+from twisted_serve.interfaces import IWorker
+from twisted_serve.workers.alarm import Alarm
+from twisted_serve.workers.desk import TOO_LATE, Desk
+from twisted_serve.workers.ticket import Ticket
+
+# How long a client that finds the queue full is asked to stay away, in seconds.
+RETRY_AFTER = 1
+
+_ADVICE = (
+    "Please use scale workers API to add workers. If this is a sequence inference, please check "
+    "if it is closed, or expired; or exceeds maxSequenceJobQueueSize"
+)
+
+
+class Refusals:
+    """The predecessor's words, odd quote included, for a request that nobody can take (``spec/rest_api.md`` §5.1)."""
+
+    def __init__(self, model_name: str, model_version: str) -> None:
+        self._without_version = f'Model "{model_name}" has no worker to serve inference request. '
+        self._with_version = f'Model "{model_name}" Version {model_version}" has no worker to serve inference request. '
+
+    def no_worker(self, versioned: bool) -> ServiceUnavailable:
+        """Make the refusal of a request when there is no worker."""
+        return ServiceUnavailable(self._opening(versioned) + _ADVICE)
+
+    def queue_full(self, versioned: bool, waiting: int) -> ServiceUnavailable:
+        """Make the refusal of a request when there is no room: clients know how it begins, people read on."""
+        return ServiceUnavailable(
+            f"{self._opening(versioned)}The request queue is full ({waiting} waiting). {_ADVICE}", RETRY_AFTER
+        )
+
+    def _opening(self, versioned: bool) -> str:
+        return self._with_version if versioned else self._without_version
+
+
+class Dispatcher:
+    """
+    The queue of a model version, and the workers that take from it.
+
+    :ivar staffed: Whether there is, or soon may be, a worker; while there is none requests are refused.
+    :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
+    """
+
+    def __init__(
+        self,
+        queue: BatchQueue[Ticket],
+        clock: IReactorTime,
+        response_timeout: float,
+        refusals: Refusals,
+        waited: Callable[[float], None],
+    ) -> None:
+        self.staffed = False
+        self._queue = queue
+        self._clock = clock
+        self._response_timeout = response_timeout
+        self._refusals = refusals
+        self._waited = waited
+        self._alarm = Alarm(clock, self._ring)
+        self._desks: dict[IWorker, Desk] = {}
+        self._free: list[Desk] = []
+        self._leaving: set[Desk] = set()
+        self._batch_ids = count(1)
+        self._dispatching = False
+
+    @property
+    def running(self) -> int:
+        """How many requests are at workers."""
+        return sum(desk.running for desk in [*self._desks.values(), *self._leaving])
+
+    def submit(self, ticket: Ticket) -> None:
+        """
+        Take a request in.
+
+        :raise ServiceUnavailable: when nobody can take it; it says why.
+        """
+        if not self.staffed:
+            raise self._refusals.no_worker(ticket.versioned)
+        now = self._clock.seconds()
+        if len(self._queue) >= self._queue.capacity:
+            # Those that are too late take nobody's place.
+            self._tell_expired(now)
+        try:
+            self._queue.put(ticket, now, ticket.deadline, ticket.kind)
+        except QueueFull:
+            raise self._refusals.queue_full(ticket.versioned, len(self._queue)) from None
+        self._dispatch()
+
+    def forget(self, ticket: Ticket) -> None:
+        """A client has gone: take its request out of the queue, or tell the worker that has it."""
+        if not self._queue.discard(ticket):
+            for desk in [*self._desks.values(), *self._leaving]:
+                desk.drop(ticket)
+
+    def join(self, worker: IWorker, discard: Callable[[IWorker, str], None]) -> None:
+        """
+        Give batches to ``worker``.
+
+        :param discard: Told of it, and why, when it turns out to be of no use any more.
+        """
+        desk = self._desks[worker] = Desk(worker, discard, self._clock, self._response_timeout, self)
+        self._free.append(desk)
+        self._dispatch()
+
+    def leave(self, worker: IWorker) -> None:
+        """Give no more batches to ``worker``; it may finish the one it has."""
+        desk = self._desks.pop(worker, None)
+        if desk is None:
+            return
+        if desk.running:
+            self._leaving.add(desk)
+        else:
+            self._free.remove(desk)
+            desk.close()
+
+    def refuse_waiting(self) -> None:
+        """Answer everything in the queue: there is no worker for it."""
+        for ticket in self._queue.drain():
+            ticket.fail(self._refusals.no_worker(ticket.versioned))
+
+    def close(self) -> None:
+        """Leave no timer, and no request without an answer."""
+        self._alarm.cancel()
+        self.refuse_waiting()
+        for desk in [*self._desks.values(), *self._leaving]:
+            desk.close()
+
+    def desk_free(self, desk: Desk) -> None:
+        """See `DeskOwner`."""
+        if desk in self._leaving:
+            self._leaving.discard(desk)
+            desk.close()
+        else:
+            self._free.append(desk)
+            self._dispatch()
+
+    def desk_lost(self, desk: Desk) -> None:
+        """See `DeskOwner`."""
+        self._leaving.discard(desk)
+        self._desks.pop(desk.worker, None)
+        desk.close()
+
+    def _dispatch(self) -> None:
+        # An answer may come before `give` returns, and free its worker: that makes another turn here, not a recursion.
+        if self._dispatching:
+            return
+        self._dispatching = True
+        now = self._clock.seconds()
+        try:
+            while self._free and (batch := self._queue.take(now)) is not None:
+                # The one that was busy last has the warmest caches.
+                self._give(self._free.pop(), batch, now)
+        finally:
+            self._dispatching = False
+        self._alarm.set(self._queue.next_deadline(now, bool(self._free)))
+
+    def _give(self, desk: Desk, batch: list[Waiting[Ticket]], now: float) -> None:
+        try:
+            desk.give(next(self._batch_ids), [waiting.job for waiting in batch])
+        except WorkerDied:
+            # It had died unnoticed and has seen nothing of these: they wait for another.
+            self._queue.put_back(batch)
+            if not self.staffed:
+                self.refuse_waiting()
+            return
+        for waiting in batch:
+            self._waited(now - waiting.arrival)
+
+    def _ring(self) -> None:
+        self._tell_expired(self._clock.seconds())
+        self._dispatch()
+
+    def _tell_expired(self, now: float) -> None:
+        for ticket in self._queue.expire(now):
+            ticket.fail(RequestTimeout(TOO_LATE))

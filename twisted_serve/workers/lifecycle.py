@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the life of one slot of a pool: the worker in it, that worker's successors, and their end.
+
+A slot keeps its id through all restarts and has never more than one worker at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import ClassVar, Protocol
+
+from attrs import define, field
+from automat import TypeMachineBuilder
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_serve.errors import WorkerFailed
+from twisted_serve.interfaces import IWorker, Now, Placement
+from twisted_serve.workers.backoff import retry_delay
+from twisted_serve.workers.status import (
+    BackingOff,
+    Draining,
+    Failing,
+    GivenUp,
+    Idle,
+    Ready,
+    Starting,
+    Stopped,
+    WorkerInfo,
+    WorkerStatus,
+)
+
+# After so many failures in a row requests do not wait for the next attempt; up to then that is a matter of seconds.
+PROMISING_ATTEMPTS = 2
+
+
+class SlotInputs(Protocol):
+    """What can happen to a slot.  All return nothing, so that one may happen while another is being dealt with."""
+
+    def start(self) -> None:
+        """Have a worker: a slot that waits to retry, or has given up, tries now."""
+
+    def stop(self, grace: float) -> None:
+        """Have no worker any more; a running batch has ``grace`` seconds."""
+
+    def discard(self, reason: str) -> None:
+        """The worker is of no use (it hangs, say): end it, and start another as after any failure."""
+
+    def _loaded(self, worker: IWorker) -> None:
+        """The worker is ready."""
+
+    def _load_failed(self, error: WorkerFailed) -> None:
+        """The worker could not load; it is stopping itself."""
+
+    def _retry_later(self, reason: str) -> None:
+        """The worker is gone, within the recovery window."""
+
+    def _give_up(self, reason: str) -> None:
+        """The worker is gone, and has been failing for too long."""
+
+    def _retry(self) -> None:
+        """The wait before a restart is over."""
+
+
+class SlotOwner(Protocol):
+    """Who is told about a slot."""
+
+    def slot_ready(self, slot: Slot, worker: IWorker) -> None:
+        """``worker`` takes batches from now on."""
+
+    def slot_unready(self, slot: Slot, worker: IWorker) -> None:
+        """``worker`` takes no batches any more; it may be at one still."""
+
+    def slot_changed(self, slot: Slot) -> None:
+        """The slot has another status."""
+
+
+@define(eq=False)
+class _Core:
+    # Required.
+    slot: Slot
+    owner: SlotOwner
+    launch: Callable[[Placement], IWorker]
+    placement: Placement
+    clock: IReactorTime
+    now: Now
+    max_retry_timeout: float
+
+    # Internal state.
+    status: WorkerStatus
+    worker: IWorker | None = None
+    end_worker: Callable[[float], object] = lambda grace: None
+    failing_since: float | None = None
+    attempt: int = 0
+    reason: str = ""
+    start_waiters: list[Deferred[None]] = field(factory=list)
+    stop_waiters: list[Deferred[None]] = field(factory=list)
+    log: ClassVar[Logger] = Logger()
+
+    def become(self, status: WorkerStatus) -> None:
+        self.status = status
+        self.owner.slot_changed(self.slot)
+
+    def begin(self, inputs: SlotInputs) -> None:
+        """Start a worker and listen to it."""
+        self.worker = worker = self.launch(self.placement)
+        self.end_worker = worker.stop
+        self.become(Starting(self.now()))
+        worker.loaded.addCallbacks(
+            lambda _: inputs._loaded(worker), lambda failure: inputs._load_failed(_worker_failed(failure))
+        )
+        worker.lost.addBoth(lambda how: self.lost(inputs, str(how)))
+
+    def lost(self, inputs: SlotInputs, how: str) -> None:
+        """Decide what the end of the worker means for the slot."""
+        self.mark_failing()
+        if self.in_window():
+            inputs._retry_later(how)
+        else:
+            inputs._give_up(how)
+
+    def mark_failing(self) -> None:
+        if self.failing_since is None:
+            self.failing_since = self.clock.seconds()
+
+    def in_window(self) -> bool:
+        """Say whether the slot is well, or has been failing for less than the recovery window."""
+        return self.failing_since is None or self.clock.seconds() - self.failing_since < self.max_retry_timeout
+
+    def started(self, result: WorkerFailed | None) -> None:
+        self.start_waiters, waiting = [], self.start_waiters
+        for waiter in waiting:
+            if result is None:
+                waiter.callback(None)
+            else:
+                waiter.errback(WorkerFailed(result.status, result.message))
+
+    def end(self) -> None:
+        self.become(Stopped(self.now()))
+        self.started(WorkerFailed(500, "The worker was stopped before it had loaded."))
+        self.ended()
+
+    def ended(self) -> None:
+        self.stop_waiters, waiting = [], self.stop_waiters
+        for waiter in waiting:
+            waiter.callback(None)
+
+
+def _worker_failed(failure: Failure) -> WorkerFailed:
+    error = failure.value
+    return error if isinstance(error, WorkerFailed) else WorkerFailed(500, str(error))
+
+
+def make_machine() -> Callable[[_Core], SlotInputs]:  # noqa: PLR0915 - one table
+    """Build the machine.  What is not in this table cannot happen."""
+    machine = TypeMachineBuilder(SlotInputs, _Core)
+
+    def pause(inputs: SlotInputs, core: _Core, reason: str) -> IDelayedCall:
+        delay = retry_delay(core.attempt)
+        core.attempt += 1
+        core.log.info(
+            "Retry worker: {worker_id} in {delay} seconds: {reason}",
+            worker_id=core.placement.worker_id,
+            delay=delay,
+            reason=core.reason or reason,
+        )
+        return core.clock.callLater(delay, inputs._retry)
+
+    def remember(inputs: SlotInputs, core: _Core, worker: IWorker) -> IWorker:
+        return worker
+
+    # States:
+    idle = machine.state("Idle")
+    loading = machine.state("Loading")
+    ready = machine.state("Ready", remember)
+    failing = machine.state("Failing")
+    backoff = machine.state("Backoff", pause)
+    given_up = machine.state("GivenUp")
+    draining = machine.state("Draining")
+    stopped = machine.state("Stopped")
+
+    # Behavior-less state transitions:
+    loading.upon(SlotInputs.start).loop().returns(None)
+    ready.upon(SlotInputs.start, nodata=True).loop().returns(None)
+    failing.upon(SlotInputs.start).loop().returns(None)
+    failing.upon(SlotInputs.discard).loop().returns(None)
+    failing.upon(SlotInputs._loaded).loop().returns(None)
+    failing.upon(SlotInputs._load_failed).loop().returns(None)
+    backoff.upon(SlotInputs.discard, nodata=True).loop().returns(None)
+    backoff.upon(SlotInputs._load_failed, nodata=True).loop().returns(None)
+    given_up.upon(SlotInputs.discard).loop().returns(None)
+    given_up.upon(SlotInputs._load_failed).loop().returns(None)
+    draining.upon(SlotInputs._loaded).loop().returns(None)
+    draining.upon(SlotInputs._load_failed).loop().returns(None)
+    stopped.upon(SlotInputs.discard).loop().returns(None)
+    stopped.upon(SlotInputs._load_failed).loop().returns(None)
+
+    # Behavior-full state transitions:
+    @idle.upon(SlotInputs.start).to(loading)
+    def first_start(inputs: SlotInputs, core: _Core) -> None:
+        core.begin(inputs)
+
+    @given_up.upon(SlotInputs.start).to(loading)
+    def revive(inputs: SlotInputs, core: _Core) -> None:
+        core.failing_since, core.attempt = None, 0
+        core.begin(inputs)
+
+    @backoff.upon(SlotInputs.start).to(loading)
+    def retry_now(inputs: SlotInputs, core: _Core, paused: IDelayedCall) -> None:
+        paused.cancel()
+        core.begin(inputs)
+
+    @backoff.upon(SlotInputs._retry).to(loading)
+    def retry(inputs: SlotInputs, core: _Core, paused: IDelayedCall) -> None:
+        core.begin(inputs)
+
+    @loading.upon(SlotInputs._loaded).to(ready)
+    def load_done(inputs: SlotInputs, core: _Core, worker: IWorker) -> None:
+        core.failing_since, core.attempt, core.reason = None, 0, ""
+        core.become(Ready(core.now(), worker.pid))
+        core.owner.slot_ready(core.slot, worker)
+        core.started(None)
+
+    @loading.upon(SlotInputs._load_failed).to(failing)
+    def load_failed(inputs: SlotInputs, core: _Core, error: WorkerFailed) -> None:
+        core.mark_failing()
+        core.reason = error.message
+        core.become(Failing(core.now(), error.message))
+        core.started(error)
+
+    @loading.upon(SlotInputs.discard).to(failing)
+    def discard_loading(inputs: SlotInputs, core: _Core, reason: str) -> None:
+        core.mark_failing()
+        core.reason = reason
+        core.become(Failing(core.now(), reason))
+        core.started(WorkerFailed(500, reason))
+        core.end_worker(0.0)
+
+    @ready.upon(SlotInputs.discard).to(failing)
+    def discard_ready(inputs: SlotInputs, core: _Core, worker: IWorker, reason: str) -> None:
+        core.owner.slot_unready(core.slot, worker)
+        core.mark_failing()
+        core.reason = reason
+        core.become(Failing(core.now(), reason))
+        core.end_worker(0.0)
+
+    @failing.upon(SlotInputs._retry_later).to(backoff)
+    def wait(inputs: SlotInputs, core: _Core, reason: str) -> None:
+        back_off(core, reason)
+
+    @loading.upon(SlotInputs._retry_later).to(backoff)
+    def lose_loading(inputs: SlotInputs, core: _Core, reason: str) -> None:
+        back_off(core, reason)
+        core.started(WorkerFailed(500, reason))
+
+    @ready.upon(SlotInputs._retry_later).to(backoff)
+    def lose(inputs: SlotInputs, core: _Core, worker: IWorker, reason: str) -> None:
+        core.owner.slot_unready(core.slot, worker)
+        back_off(core, reason)
+
+    def back_off(core: _Core, reason: str) -> None:
+        core.worker = None
+        now = core.now()
+        until = now + timedelta(seconds=retry_delay(core.attempt - 1))
+        core.become(BackingOff(now, until, core.reason or reason))
+
+    @loading.upon(SlotInputs._give_up).to(given_up)
+    @failing.upon(SlotInputs._give_up).to(given_up)
+    def give_up(inputs: SlotInputs, core: _Core, reason: str) -> None:
+        resign(core, reason)
+
+    @ready.upon(SlotInputs._give_up).to(given_up)
+    def lose_for_good(inputs: SlotInputs, core: _Core, worker: IWorker, reason: str) -> None:
+        core.owner.slot_unready(core.slot, worker)
+        resign(core, reason)
+
+    def resign(core: _Core, reason: str) -> None:
+        core.worker = None
+        reason = core.reason or reason
+        core.log.warn(
+            "Worker {worker_id} has been failing for {seconds} seconds and is not started again: {reason}",
+            worker_id=core.placement.worker_id,
+            seconds=core.max_retry_timeout,
+            reason=reason,
+        )
+        core.become(GivenUp(core.now(), reason))
+        core.started(WorkerFailed(500, reason))
+
+    @ready.upon(SlotInputs.stop).to(draining)
+    def drain(inputs: SlotInputs, core: _Core, worker: IWorker, grace: float) -> None:
+        core.owner.slot_unready(core.slot, worker)
+        core.become(Draining(core.now()))
+        core.end_worker(grace)
+
+    @loading.upon(SlotInputs.stop).to(draining)
+    @failing.upon(SlotInputs.stop).to(draining)
+    def abandon(inputs: SlotInputs, core: _Core, grace: float) -> None:
+        # There is no batch that the grace could be for.
+        core.become(Draining(core.now()))
+        core.end_worker(0.0)
+
+    @draining.upon(SlotInputs.stop).loop()
+    def hurry(inputs: SlotInputs, core: _Core, grace: float) -> None:
+        core.end_worker(grace)
+
+    @draining.upon(SlotInputs.discard).loop()
+    def end_now(inputs: SlotInputs, core: _Core, reason: str) -> None:
+        core.end_worker(0.0)
+
+    @draining.upon(SlotInputs._retry_later).to(stopped)
+    @draining.upon(SlotInputs._give_up).to(stopped)
+    def gone(inputs: SlotInputs, core: _Core, reason: str) -> None:
+        core.worker = None
+        core.end()
+
+    @idle.upon(SlotInputs.stop).to(stopped)
+    @given_up.upon(SlotInputs.stop).to(stopped)
+    def stop_without_worker(inputs: SlotInputs, core: _Core, grace: float) -> None:
+        core.end()
+
+    @stopped.upon(SlotInputs.stop).loop()
+    def stop_again(inputs: SlotInputs, core: _Core, grace: float) -> None:
+        core.ended()
+
+    @backoff.upon(SlotInputs.stop).to(stopped)
+    def stop_waiting(inputs: SlotInputs, core: _Core, paused: IDelayedCall, grace: float) -> None:
+        paused.cancel()
+        core.end()
+
+    return machine.build()
+
+
+_machine = make_machine()
+
+
+class Slot:
+    """
+    One slot of a pool.
+
+    :param launch: Starts a worker; never raises.
+    :param max_retry_timeout: Seconds after a first failure in which the worker is started again.
+    """
+
+    def __init__(
+        self,
+        placement: Placement,
+        launch: Callable[[Placement], IWorker],
+        owner: SlotOwner,
+        *,
+        clock: IReactorTime,
+        now: Now,
+        max_retry_timeout: float,
+    ) -> None:
+        self.placement = placement
+        self.created: datetime = now()
+        self._core = _Core(self, owner, launch, placement, clock, now, max_retry_timeout, Idle(self.created))
+        self._inputs = _machine(self._core)
+
+    @property
+    def status(self) -> WorkerStatus:
+        """What the slot is doing."""
+        return self._core.status
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong, or only for less than the recovery window (``spec/rest_api.md`` §4.1)."""
+        return self._core.in_window()
+
+    @property
+    def promising(self) -> bool:
+        """
+        Whether a request that waits now may come to be answered by this slot, and soon.
+
+        Not while it backs off after having failed more than once: a client had
+        better be told than kept waiting for minutes (``spec/rest_api.md`` §19, H3).
+        """
+        if isinstance(self.status, BackingOff):
+            return self._core.attempt <= PROMISING_ATTEMPTS
+        return not isinstance(self.status, (GivenUp, Draining, Stopped))
+
+    def info(self) -> WorkerInfo:
+        """Describe the slot as it is now."""
+        worker = self._core.worker
+        return WorkerInfo(
+            worker_id=self.placement.worker_id,
+            status=self.status,
+            started=self.created,
+            pid=None if worker is None else worker.pid,
+            gpu_id=self.placement.gpu_id,
+        )
+
+    def start(self) -> Deferred[None]:
+        """
+        Have a worker, at once.
+
+        :return: Fires when it has loaded; fails with `WorkerFailed` when it could not.
+        """
+        if isinstance(self.status, Ready):
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._core.start_waiters.append(waiter)
+        self._inputs.start()
+        return waiter
+
+    def stop(self, grace: float) -> Deferred[None]:
+        """
+        Have no worker any more.
+
+        :param grace: Seconds that a running batch has.
+        :return: Fires when the worker is gone; never fails.
+        """
+        waiter: Deferred[None] = Deferred()
+        self._core.stop_waiters.append(waiter)
+        self._inputs.stop(grace)
+        return waiter
+
+    def discard(self, worker: IWorker, reason: str) -> None:
+        """End ``worker``, which is of no use, and start another as after any failure; unless that has been done."""
+        if self._core.worker is worker:
+            self._inputs.discard(reason)

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements all workers of one model version, and the promise that each of its requests is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, DeferredList, FirstError, fail, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from twisted_serve.batching.queue import BatchQueue, ClosePolicy
+from twisted_serve.errors import BadRequest, ServiceUnavailable
+from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, WorkerSpec
+from twisted_serve.models.version import ModelSettings
+from twisted_serve.wire.messages import Item, Job
+from twisted_serve.workers.dispatch import Dispatcher, Refusals
+from twisted_serve.workers.lifecycle import Slot
+from twisted_serve.workers.status import PoolStatus, Ready, ScaleResult
+from twisted_serve.workers.ticket import Ticket
+
+# Seconds that a batch has to finish when its worker is scaled away.
+DRAIN_GRACE = 30.0
+
+
+class Pool:
+    """
+    The workers of a model version.
+
+    A new pool has none: `start` (or `scale`) brings them.
+
+    :ivar settled: Fires once with ``None`` when it is known of every worker that `start` started
+        whether it could load.  It never fails; ask `ready`.
+    :ivar min_workers: As last scaled.
+    :ivar max_workers: As last scaled.
+    :param provider: Where workers run.
+    :param worker_ids: Gives each new worker its id, never the same one twice.
+    :param next_gpu: Gives each new worker its device.
+    :param policy: When a batch that is not full is sent.
+    :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        settings: ModelSettings,
+        provider: IWorkerProvider,
+        clock: IReactorTime,
+        now: Now,
+        *,
+        worker_ids: Callable[[], str],
+        next_gpu: Callable[[], int | None] = lambda: None,
+        policy: ClosePolicy = ClosePolicy.EAGER,
+        waited: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.settled: Deferred[None] = Deferred()
+        self.min_workers = settings.min_workers
+        self.max_workers = settings.max_workers
+        self._spec = spec
+        self._provider = provider
+        self._clock = clock
+        self._now = now
+        self._worker_ids = worker_ids
+        self._next_gpu = next_gpu
+        self._max_retry_timeout = settings.max_retry_timeout
+        self._client_timeout = settings.client_timeout / 1000
+        self._queue: BatchQueue[Ticket] = BatchQueue(
+            settings.job_queue_size, settings.batch_size, settings.max_batch_delay / 1000, policy
+        )
+        refusals = Refusals(spec.model_name, spec.model_version)
+        self._dispatcher = Dispatcher(self._queue, clock, settings.response_timeout, refusals, waited)
+        self._slots: list[Slot] = []
+        self._leaving: list[Slot] = []
+        self._retired = False
+
+    def start(self) -> Deferred[ScaleResult]:
+        """Start ``min_workers`` workers; as `scale`."""
+        waiters, result = self._change(self.min_workers, self.max_workers, DRAIN_GRACE)
+        DeferredList(waiters).addCallback(lambda _: self.settled.callback(None))
+        return _all_of(waiters, result)
+
+    def submit(
+        self,
+        job: Job,
+        on_chunk: Callable[[Item], None] | None = None,
+        deadline: float | None = None,
+        versioned: bool = False,
+    ) -> Deferred[Item]:
+        """
+        Have a worker answer a request.
+
+        :param on_chunk: Gets the intermediate answers of a stream, in order, before the result;
+            ``None``: they are dropped.
+        :param deadline: When the client stops waiting, in seconds of the clock; the version's own
+            limit applies besides.
+        :param versioned: Whether the client named the version: the text of a refusal depends on it.
+        :return: Fires with the answer.  Fails with `ServiceUnavailable` when nobody can take the request,
+            `RequestTimeout` when there was no answer in the client's time, `WorkerFailed` when the handler raised
+            and its subclass `WorkerDied` when the worker was lost or too slow.  Cancel it when the client has gone.
+        """
+        if self._client_timeout:
+            own = self._clock.seconds() + self._client_timeout
+            deadline = own if deadline is None else min(own, deadline)
+        ticket = Ticket(job, on_chunk, deadline, versioned, self._dispatcher.forget)
+        try:
+            self._dispatcher.submit(ticket)
+        except ServiceUnavailable as e:
+            return fail(e)
+        return ticket.answer
+
+    def scale(self, min_workers: int, max_workers: int, grace: float = DRAIN_GRACE) -> Deferred[ScaleResult]:
+        """
+        Have at least ``min_workers`` and at most ``max_workers`` workers.
+
+        Workers which have given up, or wait for a restart, are started again.  With no
+        ``min_workers`` all are sent away.
+
+        :param grace: Seconds that the batch of a worker which is sent away has.
+        :return: Fires when all that were started have loaded and all that were sent away are gone.  Fails
+            with the first `WorkerFailed`; the others go on.  Fails with `BadRequest` for impossible
+            numbers, and with `ServiceUnavailable` once the pool is retired; nothing has changed then.
+        """
+        if min_workers < 0:
+            return fail(BadRequest(f"min_worker is {min_workers}, it cannot be negative."))
+        if max_workers < min_workers:
+            return fail(BadRequest("max_worker cannot be less than min_worker."))
+        if self._retired:
+            return fail(ServiceUnavailable(f"Model {self._spec.model_name} is being removed."))
+        return _all_of(*self._change(min_workers, max_workers, grace))
+
+    def retire(self, grace: float) -> Deferred[None]:
+        """
+        End everything: requests that wait are refused, those at workers have ``grace`` seconds.
+
+        :return: Fires when all workers are gone; calling it again can shorten the grace.
+        """
+        self._retired = True
+        leaving, self._slots = self._slots + self._leaving, []
+        waiters = [self._send_away(slot, grace) for slot in leaving]
+        self._review()
+        return gatherResults(waiters).addCallback(lambda _: self._dispatcher.close())
+
+    def status(self) -> PoolStatus:
+        """Describe workers and queue as they are now."""
+        return PoolStatus(
+            workers=tuple(slot.info() for slot in self._slots + self._leaving),
+            pending=len(self._queue),
+            remaining=self._queue.remaining,
+            running=self._dispatcher.running,
+        )
+
+    def healthy(self) -> bool:
+        """
+        Say what the predecessor's ``/ping`` says.
+
+        A worker that has never loaded yet, or failed for the first time less than
+        the recovery window ago, counts as healthy (``spec/rest_api.md`` §4.1).
+        """
+        return sum(slot.healthy for slot in self._slots) >= self.min_workers
+
+    def ready(self) -> bool:
+        """Say whether there are as many ready workers as there should be at least."""
+        return sum(isinstance(slot.status, Ready) for slot in self._slots) >= self.min_workers
+
+    def slot_ready(self, slot: Slot, worker: IWorker) -> None:
+        """See `SlotOwner`."""
+        self._dispatcher.join(worker, slot.discard)
+
+    def slot_unready(self, slot: Slot, worker: IWorker) -> None:
+        """See `SlotOwner`."""
+        self._dispatcher.leave(worker)
+
+    def slot_changed(self, slot: Slot) -> None:
+        """See `SlotOwner`."""
+        self._review()
+
+    def _change(self, min_workers: int, max_workers: int, grace: float) -> tuple[list[Deferred[None]], ScaleResult]:
+        self.min_workers, self.max_workers = min_workers, max_workers
+        keep = min(len(self._slots), max_workers) if min_workers else 0
+        surplus, self._slots = self._slots[keep:], self._slots[:keep]
+        new = [self._new_slot() for _ in range(min_workers - keep)]
+        starting = [slot for slot in self._slots if not isinstance(slot.status, Ready)] + new
+        self._slots += new
+        result = ScaleResult(
+            workers=len(self._slots),
+            started=tuple(slot.placement.worker_id for slot in starting),
+            stopped=tuple(slot.placement.worker_id for slot in surplus),
+        )
+        waiters = [slot.start() for slot in starting] + [self._send_away(slot, grace) for slot in surplus]
+        return waiters, result
+
+    def _new_slot(self) -> Slot:
+        return Slot(
+            Placement(self._worker_ids(), self._next_gpu()),
+            lambda placement: self._provider.start(self._spec, placement),
+            self,
+            clock=self._clock,
+            now=self._now,
+            max_retry_timeout=self._max_retry_timeout,
+        )
+
+    def _send_away(self, slot: Slot, grace: float) -> Deferred[None]:
+        if slot not in self._leaving:
+            self._leaving.append(slot)
+        return slot.stop(grace).addCallback(lambda _: self._gone(slot))
+
+    def _gone(self, slot: Slot) -> None:
+        if slot in self._leaving:
+            self._leaving.remove(slot)
+
+    def _review(self) -> None:
+        """See whether anybody is left whom a waiting request could hope for."""
+        self._dispatcher.staffed = any(slot.promising for slot in self._slots)
+        if not self._dispatcher.staffed:
+            self._dispatcher.refuse_waiting()
+
+
+def _all_of(waiters: list[Deferred[None]], result: ScaleResult) -> Deferred[ScaleResult]:
+    """Fire with ``result`` when all have fired, or fail with the first that failed."""
+
+    def first_failure(failure: Failure) -> Failure:
+        error = failure.value
+        return error.subFailure if isinstance(error, FirstError) else failure
+
+    return gatherResults(waiters, consumeErrors=True).addCallbacks(lambda _: result, first_failure)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements one request's stay in a pool, and the promise that it is answered exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_serve.errors import ServeError
+from twisted_serve.wire.messages import Item, Job
+
+
+class Ticket:
+    """
+    A request which waits for a worker or is at one.
+
+    :ivar answer: Fires with the answer, fails with `ServeError`.  Cancelling it says that the client has gone.
+    :ivar deadline: The moment at which the client is told that it took too long.
+    :ivar streaming: Whether the client has got a part of its answer already.
+    :param on_chunk: Gets the intermediate answers; ``None``: nobody wants them.
+    :param forget: Called with the ticket when the client has gone.
+    """
+
+    __slots__ = ("_done", "_forget", "_on_chunk", "answer", "deadline", "job", "streaming", "versioned")
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        job: Job,
+        on_chunk: Callable[[Item], None] | None,
+        deadline: float | None,
+        versioned: bool,
+        forget: Callable[[Ticket], None],
+    ) -> None:
+        self.job = job
+        self.deadline = deadline
+        self.versioned = versioned
+        self.streaming = False
+        self.answer: Deferred[Item] = Deferred(self._cancelled)
+        self._on_chunk = on_chunk
+        self._forget = forget
+        self._done = False
+
+    @property
+    def kind(self) -> Hashable:
+        """
+        What may share a batch with this job.
+
+        Handlers look at the first job of a batch to see what is asked for
+        (``spec/rest_api.md`` §19, W27); a description is asked for alone.
+        """
+        headers = self.job.headers
+        if "describe" in headers:
+            return self
+        return "explain" in headers
+
+    @property
+    def done(self) -> bool:
+        """Whether the client has its answer, or has gone."""
+        return self._done
+
+    def expired(self, now: float) -> bool:
+        """Say whether the client has waited too long for a first sign."""
+        return self.deadline is not None and self.deadline <= now and not self.streaming
+
+    def chunk(self, item: Item) -> None:
+        """Pass an intermediate answer on."""
+        if self._done or self._on_chunk is None:
+            return
+        self.streaming = True
+        try:
+            self._on_chunk(item)
+        except Exception:
+            self._log.failure("An intermediate answer could not be passed on.")
+
+    def succeed(self, item: Item) -> None:
+        """Answer, unless the client has been answered or has gone."""
+        if not self._done:
+            self._done = True
+            self.answer.callback(item)
+
+    def fail(self, error: ServeError) -> None:
+        """Answer with an error, unless the client has been answered or has gone."""
+        if not self._done:
+            self._done = True
+            self.answer.errback(error)
+
+    def _cancelled(self, _answer: Deferred[Item]) -> None:
+        self._done = True
+        self._forget(self)
