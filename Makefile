@@ -40,7 +40,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/python examples/demo.py $(if $(ONCE),--once)
 
 test: $(VENV)/.test
-	$(BIN)/python -b -m pytest --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
+	$(BIN)/python -b -m pytest -n auto --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
