@@ -33,6 +33,10 @@ NAMES: Mapping[str, Sequence[str]] = {
         "twisted_serve.handlers.base:BaseHandler",
         "twisted_serve.handlers.base:setup_ort_session",
     ),
+    "ts.torch_handler.vision_handler": ("twisted_serve.handlers.vision:VisionHandler",),
+    "ts.torch_handler.image_classifier": ("twisted_serve.handlers.image_classifier:ImageClassifier",),
+    "ts.torch_handler.image_segmenter": ("twisted_serve.handlers.image_segmenter:ImageSegmenter",),
+    "ts.torch_handler.object_detector": ("twisted_serve.handlers.object_detector:ObjectDetector",),
     "ts.torch_handler.unit_tests": (),
     "ts.torch_handler.unit_tests.test_utils": (),
     "ts.torch_handler.unit_tests.test_utils.mock_context": ("twisted_serve.handlers.mock_context:MockContext",),
@@ -55,7 +59,12 @@ NAMES: Mapping[str, Sequence[str]] = {
 }
 
 #: Handlers that an archive names without bringing them, by the module that has them.
-BUILT_IN_HANDLERS: Mapping[str, str] = {"base_handler": "twisted_serve.handlers.base"}
+BUILT_IN_HANDLERS: Mapping[str, str] = {
+    "base_handler": "twisted_serve.handlers.base",
+    "image_classifier": "twisted_serve.handlers.image_classifier",
+    "image_segmenter": "twisted_serve.handlers.image_segmenter",
+    "object_detector": "twisted_serve.handlers.object_detector",
+}
 
 
 class TsFinder:

@@ -3,11 +3,13 @@
 What handler authors import; user code reaches it by TorchServe's ``ts.*`` names (``backend.ts_names``).
 
 ``base``          :class:`~twisted_serve.handlers.base.BaseHandler`
+``vision``        what ``image_classifier``, ``image_segmenter`` and ``object_detector`` share
 ``weights``       how it picks a device and reads a model's file
 ``context``       the server's side of a call: requests' headers, answers' status and headers
 ``streaming``     intermediate answers
 ``metrics``       ``context.metrics``
 ``exceptions``    the error a handler raises to choose its status
+``rows``          what the built-in handlers take as a request's input
 ``model_files``   labels, settings and classes of an archive
 ``timer``         the ``timed`` decorator
 ``mock_context``  a context for handlers' own unit tests

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from twisted_serve.handlers.model_files import load_label_mapping
+from twisted_serve.handlers.rows import input_of
 from twisted_serve.handlers.timer import timed
 from twisted_serve.handlers.weights import compiled, eager_model, onnx_session, pick_device, torchscript_model
 
@@ -137,8 +138,9 @@ class BaseHandler:
     def explain_handle(self, data_preprocess: Any, raw_data: Any) -> Any:
         """Explain the first request; a subclass supplies ``get_insights(tensor, inputs, target)``."""
         row = raw_data[0]
-        inputs = row.get("data") or row.get("body")
-        self.target = inputs.get("target", 0) if isinstance(inputs, dict) else row.get("target") or 0
+        inputs = input_of(row)
+        asked = inputs if isinstance(inputs, dict) else row
+        self.target = asked.get("target") or 0 if isinstance(asked, dict) else 0
         return self.get_insights(data_preprocess, inputs, self.target)
 
     def get_insights(self, tensor_data: Any, raw_data: Any, target: Any) -> Any:
