@@ -7,6 +7,7 @@ From the door inwards:
 ``cli``, ``tap``   the command, and the ``twistd`` plug-in
 ``service``        :class:`~twisted_serve.service.ModelServer`, what embedders use
 ``assembly``       puts it together from all that follows; ``surroundings``: what it takes from outside
+``archiver``       packs models: a command and a library beside the server
 ``web``            HTTP: listeners' routes, bodies, errors, the channel with its limits
 ``planes``         use cases, the same for every transport
 ``workers``        the server's side of worker processes

@@ -5,9 +5,9 @@ This module implements the archive of the digits example: ``python examples/digi
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -15,31 +15,28 @@ HERE = Path(__file__).resolve().parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(HERE.parents[1]))
 
-from examples.archive import manifest_of, write_archive  # noqa: E402
 from examples.digits.train import digits, train  # noqa: E402
-
-CONFIG = b"""\
-minWorkers: 1
-maxWorkers: 1
-batchSize: 16
-maxBatchDelay: 10
-"""
+from twisted_serve.archiver.config import ModelArchiverConfig  # noqa: E402
+from twisted_serve.archiver.packing import pack  # noqa: E402
 
 
 def build(store: Path) -> Path:
     """Train the network and write ``digits.mar`` into ``store``."""
-    weights = io.BytesIO()
-    torch.save(train(digits()[0]).state_dict(), weights)
-    files = {
-        "handler.py": HERE / "handler.py",
-        "model.py": HERE / "model.py",
-        "model-config.yaml": CONFIG,
-        "digits.pt": weights.getvalue(),
-    }
-    manifest = manifest_of(
-        "digits", "handler.py", modelFile="model.py", serializedFile="digits.pt", configFile="model-config.yaml"
-    )
-    return write_archive(Path(store) / "digits.mar", files, manifest)
+    with TemporaryDirectory() as place:
+        weights = Path(place) / "digits.pt"
+        torch.save(train(digits()[0]).state_dict(), weights)
+        return pack(
+            ModelArchiverConfig(
+                model_name="digits",
+                version="1.0",
+                handler=HERE / "handler.py",
+                model_file=HERE / "model.py",
+                serialized_file=weights,
+                config_file=HERE / "model-config.yaml",
+                export_path=store,
+                force=True,
+            )
+        )
 
 
 if __name__ == "__main__":

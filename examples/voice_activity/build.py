@@ -9,16 +9,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from twisted_serve.archiver.config import ModelArchiverConfig
+from twisted_serve.archiver.packing import pack
+
 HERE = Path(__file__).resolve().parent
-if __package__ in (None, ""):
-    sys.path.insert(0, str(HERE.parents[1]))
-
-from examples.archive import manifest_of, write_archive  # noqa: E402
-
-CONFIG = b"""\
-minWorkers: 1
-maxWorkers: 1
-"""
 
 
 def model_file() -> Path:
@@ -35,17 +29,18 @@ def model_file() -> Path:
 
 def build(store: Path) -> Path:
     """Write ``voice_activity.mar`` into ``store``."""
-    files = {
-        "handler.py": HERE / "handler.py",
-        "segments.py": HERE / "segments.py",
-        "wave_audio.py": HERE / "wave_audio.py",
-        "model-config.yaml": CONFIG,
-        "silero_vad.pt": model_file(),
-    }
-    manifest = manifest_of(
-        "voice_activity", "handler.py", serializedFile="silero_vad.pt", configFile="model-config.yaml"
+    return pack(
+        ModelArchiverConfig(
+            model_name="voice_activity",
+            version="1.0",
+            handler=HERE / "handler.py",
+            serialized_file=model_file(),
+            extra_files=[HERE / "segments.py", HERE / "wave_audio.py"],
+            config_file=HERE / "model-config.yaml",
+            export_path=store,
+            force=True,
+        )
     )
-    return write_archive(Path(store) / "voice_activity.mar", files, manifest)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def test_contents(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         entry_points = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "twisted-serve = twisted_serve.cli:main" in archive.read(entry_points).decode()
+        commands = archive.read(entry_points).decode()
+        assert "twisted-serve = twisted_serve.cli:main" in commands
+        assert "twisted-serve-archiver = twisted_serve.archiver.command:main" in commands
     ours = {name for name in source_files() if name.startswith("twisted_serve/")}
     assert names == ours | {DROP_IN}
 

@@ -6,6 +6,7 @@ Model archives: where they come from and what is in them.
 - `documents`: small JSON and YAML documents, read within bounds
 - `manifest`: ``MAR-INF/MANIFEST.json``
 - `model_config`: ``model-config.yaml``
+- `publishing`: a complete file gets its name
 - `tree`: a directory tree, written from entries that nobody vouches for
 - `unpack`: ``.mar`` and ``.tar.gz`` to such a tree
 - `urls`: which URLs may be fetched

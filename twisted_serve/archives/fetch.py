@@ -28,6 +28,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
+from twisted_serve.archives.publishing import give_name, new_file
 from twisted_serve.archives.threads import DeferToThread, abandonable
 from twisted_serve.archives.tree import Saving, write_all
 from twisted_serve.archives.urls import AllowedUrls, is_remote, local_path
@@ -108,7 +109,7 @@ class Fetcher:
         else:
             response = await self._get(url)
             with Saving(target.name):
-                file = _new_file(partial)
+                file = new_file(partial)
             with file:
                 await _body_saved(response, file, target.name, self.limits.max_size)
         # The partial file goes away by itself; the published one only if nobody waits for it any more.
@@ -209,7 +210,7 @@ def _copy(source: Path, partial: Path, max_size: int) -> None:
         if not stat.S_ISREG(os.fstat(original.fileno()).st_mode):
             raise _FetchError("not a regular file")
         with Saving(source.name):
-            copy = _new_file(partial)
+            copy = new_file(partial)
         with copy:
             size = 0
             while chunk := original.read(_CHUNK):
@@ -220,39 +221,13 @@ def _copy(source: Path, partial: Path, max_size: int) -> None:
                     write_all(copy, chunk)
 
 
-def _new_file(path: Path) -> FileIO:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    # Unbuffered: a full disk is an error of the write and not of a later close.
-    return open(os.open(path, flags, 0o600), "wb", buffering=0)
-
-
 def _publish(partial: Path, target: Path) -> None:
     """Give a complete file its name, never another file's."""
     with Saving(target.name):
-        descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        try:
-            _give_name(partial, target)
+            give_name(partial, target)
         except FileExistsError:
             raise _exists(target) from None
-
-
-def _give_name(partial: Path, target: Path) -> None:
-    try:
-        os.link(partial, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        # No hard links here, as on some network mounts: take the name first, then fill it.
-        _new_file(target).close()
-        try:
-            os.replace(partial, target)
-        except BaseException:
-            target.unlink()
-            raise
 
 
 def _exists(target: Path) -> InternalError:

@@ -120,8 +120,19 @@ def read_model_config(model_dir: Path, manifest: Manifest) -> tuple[ModelConfig,
     name = manifest.config_file
     if name is None:
         return ModelConfig(), ()
+    return load_model_config(confined(model_dir, "configFile", name), name)
+
+
+def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ...]]:
+    """
+    Read such a file, wherever it is.
+
+    :param name: What the texts call it.
+    :return: As `read_model_config`.
+    :raise InvalidModel: as `read_model_config`.
+    """
     try:
-        document = load_yaml(confined(model_dir, "configFile", name))
+        document = load_yaml(path)
     except (DocumentError, OSError) as e:
         detail = e.strerror if isinstance(e, OSError) else str(e)
         raise InvalidModel(f"Failed to parse model config file {name}: {detail}") from e

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the ``twisted-serve-archiver`` command; its flags are those of ``torch-model-archiver``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from twisted_serve.archiver.config import FORMATS, ArchiverError, ModelArchiverConfig
+from twisted_serve.archiver.packing import Plan, plan, write
+from twisted_serve.archives.manifest import RUNTIMES
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the reader of the command line."""
+    made = argparse.ArgumentParser(
+        prog="twisted-serve-archiver",
+        description="Pack a model for twisted-serve or TorchServe: the same files make the same bytes.",
+    )
+    made.add_argument("--model-name", required=True, help="name of the model, and of the archive")
+    made.add_argument("-v", "--version", required=True, help="version of the model")
+    made.add_argument(
+        "--handler",
+        required=True,
+        help="a built-in handler's name, or the path of a Python file, with :function if its entry point is one",
+    )
+    made.add_argument("--serialized-file", help="the weights: .pt, .pth, .onnx, ...")
+    made.add_argument("--model-file", help="the Python file with the class of an eager model")
+    made.add_argument("--extra-files", help="files, directories and globs, with commas between; directories' content")
+    made.add_argument("--runtime", choices=RUNTIMES, default="python", help="what runs the handler")
+    made.add_argument("--export-path", type=Path, default=None, help="where the archive goes; here, if not given")
+    made.add_argument(
+        "--archive-format",
+        choices=FORMATS,
+        default="default",
+        help="default: a compressed .mar; zip-store: one without compression; tgz: .tar.gz; no-archive: a directory",
+    )
+    made.add_argument("-f", "--force", action="store_true", help="replace an archive that is there")
+    made.add_argument("-r", "--requirements-file", help="Python packages for the model, for pip")
+    made.add_argument("-c", "--config-file", help="the model's settings, YAML")
+    made.add_argument("--dry-run", action="store_true", help="check everything, list what would go in, write nothing")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Do what the command line says.
+
+    :return: The exit status: 1 when there can be no such archive, with the reason on stderr.
+    :raise SystemExit: for a wrong command line, and for ``--help``.
+    """
+    args = parser().parse_args(argv)
+    # So that what was begun is removed, too, when somebody ends us.
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        planned = plan(ModelArchiverConfig.from_args(args), warn=_warn)
+        if args.dry_run:
+            print(listing(planned))
+        else:
+            write(planned, _warn)
+    except ArchiverError as e:
+        print(f"Error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def listing(planned: Plan) -> str:
+    """Show what would go into an archive: its name, then bytes, name and origin of each file."""
+    lines = [str(planned.config.target)]
+    for entry in planned.entries:
+        origin = entry.source if isinstance(entry.source, Path) else "(made)"
+        lines.append(f"{entry.size:>12}  {entry.name}  {origin}")
+    return "\n".join(lines)
+
+
+def _warn(text: str) -> None:
+    print(f"Warning: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

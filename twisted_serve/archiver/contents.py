@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the contents of an archive: which files go in, and under which names.
+
+Everything lies at the archive's root, as the predecessor has it: a file under its base
+name, of a directory its children.  Where two files would get one name they must have
+one content; that one of them silently takes the other's place helps nobody.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import glob
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from attrs import define, field
+
+from twisted_serve.archiver.config import ArchiverError, ModelArchiverConfig
+from twisted_serve.archiver.handlers import HandlerName
+from twisted_serve.archives.manifest import MANIFEST_PATH
+from twisted_serve.archives.tree import UnpackLimits, components
+from twisted_serve.errors import InvalidModel
+
+# Directories that are somebody's tools' and no part of a model; so is each whose name begins with a dot.
+_LEFT_OUT = frozenset({"__MACOSX", "__pycache__"})
+
+_GLOB = frozenset("*?[]")
+
+_MOST_FILES = UnpackLimits().max_entries
+
+
+def gather(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str], object]) -> Mapping[str, Path]:
+    """
+    Find all files of a model.
+
+    :param warn: Gets what the user should know.
+    :return: The file of each name in the archive, in order of name.
+    :raise ArchiverError: for a file that is missing or none, or whose name is taken, or is one that no server unpacks.
+    """
+    contents = _Contents()
+    for path in (config.model_file, config.serialized_file, handler.path, config.requirements_file, config.config_file):
+        if path is not None:
+            contents.add(Path(path).name, Path(path))
+    for pattern in config.extra_files:
+        found = sorted(glob.glob(pattern)) if _GLOB & set(pattern) and not os.path.lexists(pattern) else [pattern]
+        if not found:
+            warn(f"No file matches {pattern}.")
+        for path in map(Path, found):
+            for name, file in _files(path) if path.is_dir() else [(path.name, path)]:
+                contents.add(name, file)
+    return dict(sorted(contents.files.items()))
+
+
+@define
+class _Contents:
+    files: dict[str, Path] = field(factory=dict)
+    _directories: set[str] = field(factory=set)
+
+    def add(self, name: str, path: Path) -> None:
+        """Take a file in under a name."""
+        try:
+            found = stat.S_ISREG(path.stat().st_mode)
+        except OSError as e:
+            raise ArchiverError(f"File does not exist: {path}" if isinstance(e, FileNotFoundError) else str(e)) from e
+        if not found:
+            raise ArchiverError(f"Not a file: {path}")
+        try:
+            parts = components(name)
+        except InvalidModel as e:
+            raise ArchiverError(f"{e.message} ({path})") from e
+        if parts[0] == MANIFEST_PATH.partition("/")[0]:
+            raise ArchiverError(f"{path} would be {name} in the archive, where its manifest is.")
+        other = self.files.setdefault(name, path)
+        if other is not path and not (other.samefile(path) or filecmp.cmp(other, path, shallow=False)):
+            raise ArchiverError(f"{other} and {path} would both be {name} in the archive.")
+        above = {"/".join(parts[:end]) for end in range(1, len(parts))}
+        self._directories |= above
+        both = {name} & self._directories | above & self.files.keys()
+        if both:
+            raise ArchiverError(f"{min(both)} would be a file and a directory in the archive.")
+        if len(self.files) + len(self._directories) > _MOST_FILES:
+            raise ArchiverError(f"More than {_MOST_FILES} files and directories.")
+
+
+def _files(directory: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
+    """List the files below a directory, links followed, with their names in the archive."""
+    real = directory.resolve()
+    if real in above:
+        raise ArchiverError(f"The link {directory} leads to a directory above itself.")
+    for path in sorted(directory.iterdir()):
+        if not path.is_dir():
+            yield prefix + path.name, path
+        elif path.name not in _LEFT_OUT and not path.name.startswith("."):
+            yield from _files(path, f"{prefix}{path.name}/", (*above, real))

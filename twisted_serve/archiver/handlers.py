@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the archiver's reading of a handler's name: which file it means, and what the manifest calls it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from attrs import frozen
+
+#: The handlers which come with a server; of these nothing is packed (``spec/archives_workers_handlers.md`` §1.3).
+BUILT_IN = frozenset(
+    {
+        "base_handler",
+        "dali_image_classifier",
+        "image_classifier",
+        "image_segmenter",
+        "object_detector",
+        "text_classifier",
+        "trt_llm_handler",
+        "vllm_handler",
+    }
+)
+
+_BUILT_IN_CPP = frozenset({"BaseHandler", "TorchScriptHandler"})
+
+_LIBRARY = ".dylib" if sys.platform == "darwin" else ".so"
+
+
+@frozen
+class HandlerName:
+    """
+    A handler.
+
+    :ivar name: What the manifest says: the name without its directory.
+    :ivar path: The file that is packed; ``None`` for a built-in handler.
+    :ivar function: The entry point within the file; ``None`` for a class, or for ``handle``.
+    """
+
+    name: str
+    path: Path | None = None
+    function: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, runtime: str) -> HandlerName:
+        """
+        Read what the user wrote; ``runtime`` says whether handlers are Python modules, or libraries (``LSP``).
+
+        A file that has just this name, a colon and all, is that file.
+        """
+        if runtime == "LSP":
+            place, _, function = text.partition(":")
+            if place in _BUILT_IN_CPP:
+                return cls(text)
+            path = Path(place + _LIBRARY)
+            return cls(text[len(place) - len(Path(place).name) :], path, function or None)
+        if text in BUILT_IN:
+            return cls(text)
+        place, colon, function = text.rpartition(":")
+        if not colon or "/" in function:
+            place, function = text, ""
+        base = Path(place).name
+        path = Path(place if place.endswith(".py") else f"{place}.py")
+        return cls(f"{base}:{function}" if function else base, path, function or None)

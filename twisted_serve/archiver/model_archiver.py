@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the names of the predecessor's package ``model_archiver``, for scripts that build archives.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from twisted_serve.archiver.command import main
+from twisted_serve.archiver.config import ArchiverError as ModelArchiverError
+from twisted_serve.archiver.config import ModelArchiverConfig
+from twisted_serve.archiver.packing import pack
+
+__all__ = ["ModelArchiver", "ModelArchiverConfig", "ModelArchiverError", "generate_model_archive"]
+
+
+class ModelArchiver:
+    """Makes archives."""
+
+    @staticmethod
+    def generate_model_archive(config: ModelArchiverConfig) -> None:
+        """
+        Make an archive.
+
+        :raise ModelArchiverError: when there cannot be one.
+        """
+        pack(config, warn=logging.getLogger(__name__).warning)
+
+
+def generate_model_archive(config: ModelArchiverConfig | None = None) -> None:
+    """
+    Make an archive; without a ``config``, do what the command line says, and exit.
+
+    :raise ModelArchiverError: when there cannot be one.
+    """
+    if config is None:
+        sys.exit(main())
+    ModelArchiver.generate_model_archive(config)
