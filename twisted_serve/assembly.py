@@ -33,6 +33,7 @@ from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.tokens import Token, TokenKind
+from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
 from twisted_serve.metrics.registry import ServerMetrics
@@ -261,6 +262,7 @@ def _settling(options: ServerOptions) -> Callable[[RequestedSettings, ModelArchi
         response_timeout=options.default_response_timeout,
         startup_timeout=options.default_startup_timeout,
         job_queue_size=options.job_queue_size,
+        batch_policy=ClosePolicy(options.default_batch_policy),
         gpus=count_gpus(options.number_of_gpu),
         cpus=os.cpu_count() or 1,
     )

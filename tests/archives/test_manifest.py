@@ -200,6 +200,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
             "maxSequenceJobQueueSize": 4,
             "asyncCommunication": False,
             "useVenv": True,
+            "batchPolicy": "Adaptive",
             "handler": {"anything": ["goes"]},
         }
         config, warnings = self.config(yaml.safe_dump(document))
@@ -231,6 +232,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
                 False,
                 True,
                 document,
+                batch_policy="adaptive",
             ),
         )
         self.assertEqual(config.workers, (1, 2))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.strategies import DataObject, booleans, data, integers, lists
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.batching.queue import BatchQueue, ClosePolicy, QueueFull, Waiting
+from twisted_serve.batching.queue import BatchQueue, ClosePolicy, Hopeless, QueueFull, Waiting
 from twisted_serve.testing.strategies.batching import Arrival, arrivals, batch_queues, seconds
 
 
@@ -37,8 +37,8 @@ class EagerTests(SynchronousTestCase):
         """While no worker is free nothing leaves, and nothing is due."""
         queue: BatchQueue[int] = BatchQueue(10)
         queue.put(1, 0.0)
-        self.assertIsNone(queue.take(0.0, worker_free=False))
-        self.assertIsNone(queue.next_deadline(0.0, worker_free=False))
+        self.assertIsNone(queue.take(0.0, free=0))
+        self.assertIsNone(queue.next_deadline(0.0, free=0))
         self.assertEqual(7.0, queue.next_deadline(7.0))
 
     def test_full(self) -> None:
@@ -84,7 +84,7 @@ class EagerTests(SynchronousTestCase):
         queue.put(1, 0.0, deadline=2.0)
         queue.put(2, 0.0, deadline=1.0)
         queue.put(3, 0.0)
-        self.assertEqual(1.0, queue.next_deadline(0.0, worker_free=False))
+        self.assertEqual(1.0, queue.next_deadline(0.0, free=0))
         self.assertEqual([2], queue.expire(1.0))
         self.assertEqual([3], jobs_of(queue.take(2.0)))
         self.assertEqual([1], queue.expire(2.0))
@@ -96,7 +96,7 @@ class EagerTests(SynchronousTestCase):
         queue.put(2, 0.0)
         self.assertTrue(queue.discard(1))
         self.assertFalse(queue.discard(1))
-        self.assertIsNone(queue.next_deadline(0.0, worker_free=False))
+        self.assertIsNone(queue.next_deadline(0.0, free=0))
         self.assertEqual([2], jobs_of(queue.take(0.0)))
 
     def test_keeps_nothing_that_left(self) -> None:
@@ -150,6 +150,93 @@ class WindowTests(SynchronousTestCase):
         self.assertEqual([1], jobs_of(queue.take(0.0)))
 
 
+class AdaptiveTests(SynchronousTestCase):
+    """A queue which learns what waiting is worth."""
+
+    def setUp(self) -> None:
+        self.queue: BatchQueue[int] = BatchQueue(20, 4, 3.0, ClosePolicy.ADAPTIVE)
+        # A batch costs 1 s, and 0.2 s for each job; jobs come every 0.1 s.
+        for size in (1, 4):
+            self.queue.served(size, 0.2 * size + 1.0)
+        for job in range(-20, 0):
+            self.queue.put(job, job / 10)
+            self.queue.take(job / 10, free=2)
+        self.assertEqual(0, len(self.queue))
+
+    def test_waits_while_it_pays(self) -> None:
+        """The only free worker waits for the next job, and no longer than that is worth."""
+        self.queue.put(1, 0.0)
+        self.assertIsNone(self.queue.take(0.0))
+        self.assertAlmostEqual(0.4, self.queue.next_deadline(0.0) or 0.0)
+        self.queue.put(2, 0.1)
+        self.assertAlmostEqual(0.1 + 0.6 / 3, self.queue.next_deadline(0.1) or 0.0)
+        self.queue.put(3, 0.2)
+        self.assertEqual([1, 2, 3], jobs_of(self.queue.take(0.3)))
+
+    def test_not_while_others_are_free(self) -> None:
+        """With a second free worker nobody gains by waiting."""
+        self.queue.put(1, 0.0)
+        self.assertEqual([1], jobs_of(self.queue.take(0.0, free=2)))
+
+    def test_not_into_a_deadline(self) -> None:
+        """A batch goes in time for its most urgent job to be answered."""
+        self.queue.put(1, 0.0, deadline=1.5)
+        self.assertAlmostEqual(0.3, self.queue.next_deadline(0.0) or 0.0)
+
+    def test_hopeless(self) -> None:
+        """A job that cannot be answered in time is told so before it waits; one that can is not."""
+        for job in range(8):
+            self.queue.put(job, 0.0)
+        error = self.assertRaises(Hopeless, self.queue.check_in_time, 0.0, 2.0, 1, 0)
+        self.assertAlmostEqual(2 * 1.8 + 1.2, error.seconds)
+        self.queue.check_in_time(0.0, 6.0, 1, 0)
+        self.queue.check_in_time(0.0, 2.0, 4, 0)
+
+    def test_an_idle_worker_is_tried(self) -> None:
+        """Even what seems hopeless is given to a worker with nothing to do: how else would good news be heard?"""
+        self.queue.check_in_time(0.0, 0.1, 1, 1)
+        self.assertRaises(Hopeless, self.queue.check_in_time, 0.0, 0.1, 1, 0)
+
+    def test_others_refuse_nothing(self) -> None:
+        """A queue that does not learn does not know what is hopeless."""
+        queue = window(2, 2.0)
+        queue.served(1, 100.0)
+        queue.check_in_time(0.0, 0.1, 0, 0)
+        self.assertEqual((False, True), (queue.learns, self.queue.learns))
+
+
+class AgainTests(SynchronousTestCase):
+    """Jobs which are tried once more."""
+
+    def test_a_batch_of_their_own(self) -> None:
+        """They come first and among themselves, at once, group by group, however full the queue is."""
+        queue: BatchQueue[int] = BatchQueue(2, 4, 5.0, ClosePolicy.WINDOW)
+        queue.put(1, 0.0)
+        queue.put_again([(3, None)], 1.0)
+        queue.put_again([(4, None), (5, 2.0)], 1.0)
+        self.assertEqual([4, 5], jobs_of(queue.take(1.0)))
+        self.assertEqual(1.0, queue.next_deadline(1.0))
+        self.assertEqual([3], jobs_of(queue.take(1.0)))
+        self.assertIsNone(queue.take(1.0))
+
+    def test_deadlines_hold(self) -> None:
+        """They can expire, be discarded and drained as all others."""
+        queue: BatchQueue[int] = BatchQueue(9, 4)
+        queue.put_again([(1, 2.0), (2, None), (3, None)], 0.0)
+        self.assertEqual([1], queue.expire(2.0))
+        self.assertTrue(queue.discard(2))
+        self.assertEqual([3], queue.drain())
+
+    def test_oldest_wait(self) -> None:
+        """How long the first has waited counts from when it was put, for the last time."""
+        queue: BatchQueue[int] = BatchQueue(9)
+        self.assertEqual(0.0, queue.oldest_wait(5.0))
+        queue.put(1, 3.0)
+        self.assertEqual(2.0, queue.oldest_wait(5.0))
+        queue.put_again([(2, None)], 5.0)
+        self.assertEqual(0.0, queue.oldest_wait(5.0))
+
+
 class QueueProperties(SynchronousTestCase):
     """What holds for every queue and every sequence of arrivals."""
 
@@ -184,9 +271,9 @@ class QueueProperties(SynchronousTestCase):
         self.assertEqual(sorted(let_in), sorted(left))
         self.assertEqual((0, None), (len(queue), queue.next_deadline(now)))
 
-    @given(batch_queues(), arrivals(), booleans(), lists(seconds(), max_size=3))
+    @given(batch_queues(), arrivals(), integers(0, 2), lists(seconds(), max_size=3))
     def test_next_deadline_never_lies(
-        self, queue: BatchQueue[int], coming: list[Arrival], worker_free: bool, pauses: list[float]
+        self, queue: BatchQueue[int], coming: list[Arrival], free: int, pauses: list[float]
     ) -> None:
         """Before the deadline there is nothing to do; at it there is."""
         now = 0.0
@@ -194,14 +281,14 @@ class QueueProperties(SynchronousTestCase):
             now += arrival.gap
             queue.put(job, now, None if arrival.patience is None else now + arrival.patience, arrival.kind)
         for pause in pauses:
-            due = queue.next_deadline(now, worker_free)
+            due = queue.next_deadline(now, free)
             if due is None or now + pause < due:
                 now += pause
-                self.assertIsNone(queue.take(now, worker_free))
+                self.assertIsNone(queue.take(now, free))
                 self.assertEqual([], queue.expire(now))
             else:
                 now = due
-                done = [waiting.job for waiting in queue.take(now, worker_free) or []] + queue.expire(now)
+                done = [waiting.job for waiting in queue.take(now, free) or []] + queue.expire(now)
                 self.assertNotEqual([], done)
 
     @given(batch_queues(), arrivals())

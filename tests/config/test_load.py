@@ -33,6 +33,7 @@ OTHER_VALUES = {
     "metrics_address": "http://127.0.0.1:9082",
     "max_header_size": "20000",
     "metrics_mode": "prometheus",
+    "default_batch_policy": "window",
     "models": '{"m": {"1.0": {"batchSize": 4}}}',
     "number_of_gpu": "3",
     "private_key_file": "",

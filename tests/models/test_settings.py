@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.archives.model_config import ModelConfig
+from twisted_serve.batching.queue import ClosePolicy
+from twisted_serve.config.options import ServerOptions
 from twisted_serve.models.settings import (
     Layer,
     RequestedSettings,
@@ -55,6 +57,15 @@ class PrecedenceTests(SynchronousTestCase):
     def test_defaults(self) -> None:
         """When nobody says anything, the documented defaults hold."""
         self.assertEqual(settings(), ModelSettings(0, 0, 1, 100, 120, 120, 100, 300, 0, "cpu", ()))
+
+    def test_batch_policy(self) -> None:
+        """The archive says when a batch is closed, else the server does; every rule has its word."""
+        defaults = ServerDefaults(batch_policy=ClosePolicy.WINDOW)
+        self.assertIs(ClosePolicy.WINDOW, settings(defaults=defaults).batch_policy)
+        for policy in ClosePolicy:
+            config = ModelConfig(batch_policy=policy.value)
+            self.assertIs(policy, settings(config=config, defaults=defaults).batch_policy)
+            self.assertEqual(policy.value, ServerOptions(default_batch_policy=policy.value).default_batch_policy)
 
     def test_order(self) -> None:
         """The request beats the archive, the archive beats ``models``, and ``models`` beats the server's default."""

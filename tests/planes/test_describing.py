@@ -90,7 +90,7 @@ class DescribeTests(SynchronousTestCase):
         self.assertIs(described["workers"][0]["gpu"], True)
 
     def test_members(self) -> None:
-        """The members and their order are the predecessor's."""
+        """The members and their order are the predecessor's; ours come after them."""
         self.assertEqual(
             list(self.described()),
             [
@@ -120,5 +120,6 @@ class DescribeTests(SynchronousTestCase):
                 "loadedAtStartup",
                 "workers",
                 "jobQueueStatus",
+                "batchPolicy",
             ],
         )

@@ -55,6 +55,34 @@ class PredictionTests(InferenceTestCase):
         self.assertNotIn("content-type", answer.headers)
         self.assertNotIn("server", answer.headers)
 
+    def test_deadline(self) -> None:
+        """A client may say how long it waits; the time counts from when its request began to arrive."""
+        self.server.provider.holding = True
+        self.server.provider.workers[0].holding = True
+        pending = self.server.send(
+            "POST",
+            "/predictions/m",
+            self.server.key(TokenKind.INFERENCE),
+            {"X-Request-Timeout-Ms": "1500"},
+            b"x",
+        )
+        self.server.advance(1.4)
+        with self.assertRaises(NoAnswerYet):
+            self.server.answered(pending)
+        self.server.advance(0.1)
+        answer = self.server.answered(pending)
+        self.assertEqual((answer.status, answer.json["type"]), (408, "RequestTimeoutException"))
+
+    def test_bad_deadline(self) -> None:
+        """A time that is none is refused, with the header and what it said; no worker sees the request."""
+        for value in ("0", "-1", "1.5", "1e3", "", "soon", "1_000", "86400001", "9" * 5000, "1, 2"):
+            answer = self.request("POST", "/predictions/m", X_Request_Timeout_Ms=value)
+            self.assertEqual((answer.status, answer.json["type"]), (400, "BadRequestException"))
+            self.assertIn("X-Request-Timeout-Ms must be from 1 to 86400000 milliseconds", answer.json["message"])
+            self.assertIn(f"not '{value[:20]}", answer.json["message"])
+        self.assertEqual([], self.jobs)
+        self.assertEqual(200, self.request("POST", "/predictions/m", X_Request_Timeout_Ms="86400000").status)
+
     def test_any_method(self) -> None:
         """Any method predicts."""
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "REPORT"):

@@ -305,6 +305,7 @@ class DescribeTests(ManagementTestCase):
                 "loadedAtStartup",
                 "workers",
                 "jobQueueStatus",
+                "batchPolicy",
             ],
         )
         self.assertEqual(described["jobQueueStatus"], {"remainingCapacity": 100, "pendingRequests": 0})

@@ -69,7 +69,7 @@ def spec() -> WorkerSpec:
 class Bench:
     """A pool, its clock and its fake workers."""
 
-    def __init__(self, policy: ClosePolicy = ClosePolicy.EAGER, **settings: Any) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.clock = Clock()
         self.provider = FakeProvider(self.clock)
         self.waited: list[float] = []
@@ -81,7 +81,6 @@ class Bench:
             self.clock,
             lambda: EPOCH + timedelta(seconds=self.clock.seconds()),
             worker_ids=lambda: str(next(ids)),
-            policy=policy,
             waited=self.waited.append,
         )
 
@@ -179,7 +178,7 @@ class SubmitTests(PoolTestCase):
 
     def test_window(self) -> None:
         """Under the predecessor's rule a batch waits for company, as long as the version allows."""
-        bench = self.running(policy=ClosePolicy.WINDOW, batch_size=3, max_batch_delay=100)
+        bench = self.running(batch_policy=ClosePolicy.WINDOW, batch_size=3, max_batch_delay=100)
         first = bench.pool.submit(job("1"))
         bench.clock.advance(0.05)
         second = bench.pool.submit(job("2"))
@@ -188,6 +187,39 @@ class SubmitTests(PoolTestCase):
         self.successResultOf(first)
         self.successResultOf(second)
         self.assertEqual(1, len(bench.provider.batches))
+
+    def test_adaptive(self) -> None:
+        """A version that learns what a batch costs makes a request wait when that pays, and only then."""
+        bench = self.running(batch_policy=ClosePolicy.ADAPTIVE, batch_size=4, max_batch_delay=1000)
+        bench.provider.answer_delay = 1.0
+        for number, gap in enumerate([0.1] * 20):
+            bench.pool.submit(job(str(number)))
+            bench.clock.advance(gap)
+        bench.clock.pump([1.0] * 10)
+        before = len(bench.provider.batches)
+        self.assertGreater(before, 1)
+        for number in range(3):
+            bench.pool.submit(job(f"last {number}"))
+            bench.clock.advance(0.1)
+        bench.clock.advance(5.0)
+        self.assertEqual([3], [len(batch) for batch in bench.provider.batches[before:]])
+
+    def test_refused_for_its_deadline(self) -> None:
+        """A request that cannot be answered in time is refused before it waits, and told so."""
+        bench = self.running(batch_policy=ClosePolicy.ADAPTIVE)
+        bench.provider.answer_delay = 1.0
+        for number in range(4):
+            bench.pool.submit(job(str(number)))
+            bench.clock.advance(1.0)
+        bench.pool.submit(job("running"))
+        hasty = bench.pool.submit(job("hasty"), deadline=bench.clock.seconds() + 0.5)
+        error = self.failed(hasty, ServiceUnavailable)
+        self.assertIn("cannot be answered before its deadline", error.message)
+        self.assertEqual((1, 0), (error.retry_after, bench.pool.status().pending))
+        patient = bench.pool.submit(job("patient"), deadline=bench.clock.seconds() + 2.5)
+        bench.clock.advance(1.0)
+        bench.clock.advance(1.0)
+        self.successResultOf(patient)
 
     def test_descriptions_and_explanations_go_apart(self) -> None:
         """A batch never mixes predictions, explanations and descriptions; a description goes alone."""
@@ -797,7 +829,6 @@ class PoolProperties(SynchronousTestCase):
     @settings(max_examples=max(300, settings().max_examples))
     @given(
         model_settings(),
-        sampled_from(ClosePolicy),
         sampled_from([0.0, 0.0, 0.3, None]),
         sampled_from([0.0, 0.7]),
         worker_events(),
@@ -805,19 +836,16 @@ class PoolProperties(SynchronousTestCase):
     def test_every_request_is_answered_once(  # noqa: PLR0912 - one branch for each kind of event
         self,
         given_settings: ModelSettings,
-        policy: ClosePolicy,
         load_delay: float | None,
         answer_delay: float,
         events: list[WorkerEvent],
     ) -> None:
         """Each request gets one answer; workers never exceed their number; after the end nothing is left."""
-        bench = Bench(policy)
+        bench = Bench()
         clock, provider = bench.clock, bench.provider
         provider.load_delay, provider.answer_delay = load_delay, answer_delay
         ids = count(9000)
-        pool = Pool(
-            spec(), given_settings, provider, clock, lambda: EPOCH, worker_ids=lambda: str(next(ids)), policy=policy
-        )
+        pool = Pool(spec(), given_settings, provider, clock, lambda: EPOCH, worker_ids=lambda: str(next(ids)))
         answers: list[Deferred[Item]] = []
         outcomes: list[list[object]] = []
         deadlines: list[float | None] = []

@@ -69,6 +69,7 @@ class ModelConfig:
     :ivar response_timeout: Seconds, like ``startup_timeout`` and ``max_retry_timeout``.
     :ivar device_type: ``cpu`` or ``gpu``; ``parallel_type``: ``pp``, ``tp``, ``pptp`` or ``custom``.
     :ivar raw: The whole file, for the handler.
+    :ivar batch_policy: When a batch that is not full is closed: ``eager``, ``window`` or ``adaptive``.
     """
 
     min_workers: int | None = _integer("minWorkers", 0)
@@ -95,6 +96,7 @@ class ModelConfig:
     async_communication: bool | None = _boolean("asyncCommunication")
     use_venv: bool | None = _boolean("useVenv")
     raw: Mapping[str, Any] = field(factory=dict)
+    batch_policy: str | None = _word("batchPolicy")
 
     @property
     def workers(self) -> tuple[int, int] | None:
@@ -107,7 +109,11 @@ class ModelConfig:
 _ATTRIBUTES = {a.metadata["key"]: a.name for a in attrs.fields(ModelConfig) if "key" in a.metadata}
 
 # The closed words: another one is ignored with a warning, as it has always been.
-_WORDS = {"deviceType": ("cpu", "gpu"), "parallelType": ("pp", "tp", "pptp", "custom")}
+_WORDS = {
+    "batchPolicy": ("eager", "window", "adaptive"),
+    "deviceType": ("cpu", "gpu"),
+    "parallelType": ("pp", "tp", "pptp", "custom"),
+}
 
 
 def read_model_config(model_dir: Path, manifest: Manifest) -> tuple[ModelConfig, tuple[str, ...]]:

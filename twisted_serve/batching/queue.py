@@ -9,13 +9,15 @@ It knows no clock: who calls it says what time it is, in seconds, and
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from enum import Enum
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Generic, TypeVar
 
 from attrs import frozen
+
+from twisted_serve.batching.cost import Forecast
 
 J = TypeVar("J", bound=Hashable)
 
@@ -27,10 +29,30 @@ class ClosePolicy(Enum):
     EAGER = "eager"
     #: When its oldest job has waited for the longest delay (the predecessor's rule, but counted from arrival).
     WINDOW = "window"
+    #: As soon as waiting for another job would cost more than it saves, going by the last batches and arrivals.
+    ADAPTIVE = "adaptive"
 
 
 class QueueFull(Exception):
     """The queue holds as many jobs as it may."""
+
+
+class Hopeless(Exception):
+    """
+    The job would be answered after its deadline, however well it goes.
+
+    :ivar seconds: How long it would take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class _Apart:
+    """The kind of jobs which are a batch of their own, due at once."""
+
+    __slots__ = ()
 
 
 @frozen(eq=False)
@@ -60,9 +82,12 @@ class BatchQueue(Generic[J]):
     A job is in the queue from ``put`` until exactly one of ``take``, ``discard``,
     ``expire`` and ``drain`` has given it back.
 
+    ``free`` is everywhere the number of workers that could take a batch now.
+
     :param capacity: The most jobs that ``put`` lets in.
     :param batch_size: The most jobs in a batch.
-    :param max_delay: Seconds that the oldest job waits for company, under `ClosePolicy.WINDOW`.
+    :param max_delay: Seconds that the oldest job waits for company, under `ClosePolicy.WINDOW`; at most, under
+        `ClosePolicy.ADAPTIVE`.
     :raise ValueError: for a number that makes no queue.
     """
 
@@ -77,7 +102,8 @@ class BatchQueue(Generic[J]):
             raise ValueError(f"max_delay is {max_delay}, it must be at least 0")
         self.capacity = capacity
         self.batch_size = batch_size
-        self.max_delay = max_delay if policy is ClosePolicy.WINDOW else 0.0
+        self.max_delay = 0.0 if policy is ClosePolicy.EAGER else max_delay
+        self._forecast = Forecast(max_delay) if policy is ClosePolicy.ADAPTIVE else None
         self._waiting: OrderedDict[J, Waiting[J]] = OrderedDict()
         # Deadlines, earliest first.  Those of jobs which have left stay until they come up or outnumber the others.
         self._deadlines: list[tuple[float, int, Waiting[J]]] = []
@@ -91,6 +117,15 @@ class BatchQueue(Generic[J]):
         """How many more jobs fit in."""
         return max(0, self.capacity - len(self._waiting))
 
+    @property
+    def learns(self) -> bool:
+        """Whether `served` is of use."""
+        return self._forecast is not None
+
+    def oldest_wait(self, now: float) -> float:
+        """Say for how many seconds the first job has been waiting; 0 if there is none."""
+        return max(0.0, now - next(iter(self._waiting.values())).arrival) if self._waiting else 0.0
+
     def put(self, job: J, now: float, deadline: float | None = None, kind: Hashable = None) -> None:
         """
         Let ``job`` wait.
@@ -102,7 +137,29 @@ class BatchQueue(Generic[J]):
             raise QueueFull(len(self._waiting))
         if job in self._waiting:
             raise ValueError(f"{job!r} is in the queue already")
+        if self._forecast is not None:
+            self._forecast.arrived(now)
         self._enter(Waiting(job, now, deadline, kind))
+
+    def check_in_time(self, now: float, deadline: float, workers: int, free: int) -> None:
+        """
+        See that a job that comes now can be answered by ``deadline``.
+
+        A worker that has nothing to do is always given a try: its answer may show that times have changed.
+
+        :param workers: How many there are.
+        :raise Hopeless: if it cannot, as far as is known.
+        """
+        if self._forecast is None or (free and not self._waiting):
+            return
+        needed = self._forecast.answered_in(len(self._waiting), self.batch_size, workers)
+        if now + needed > deadline:
+            raise Hopeless(needed)
+
+    def served(self, size: int, seconds: float) -> None:
+        """Learn how long a batch took."""
+        if self._forecast is not None:
+            self._forecast.cost.observe(size, seconds)
 
     def put_back(self, batch: list[Waiting[J]]) -> None:
         """Undo the ``take`` of a batch: its jobs come first again, whatever the capacity."""
@@ -110,16 +167,25 @@ class BatchQueue(Generic[J]):
             self._enter(waiting)
             self._waiting.move_to_end(waiting.job, last=False)
 
-    def take(self, now: float, worker_free: bool = True) -> list[Waiting[J]] | None:
+    def put_again(self, jobs: Iterable[tuple[J, float | None]], now: float) -> None:
+        """
+        Let jobs wait which were taken and are to be tried once more, each with its deadline.
+
+        They come before all others, whatever the capacity, and are a batch of their own.
+        """
+        apart = _Apart()
+        self.put_back([Waiting(job, now, deadline, apart) for job, deadline in jobs])
+
+    def take(self, now: float, free: int = 1) -> list[Waiting[J]] | None:
         """
         Give the next batch if it is time for one.
 
         Jobs which are too late are passed over; `expire` has them.
         """
-        if not worker_free:
+        if not free:
             return None
         batch, closed = self._next_batch(now)
-        if not batch or not (closed or now >= batch[0].arrival + self.max_delay):
+        if not batch or not (closed or now >= self._due(batch, free)):
             return None
         for waiting in batch:
             del self._waiting[waiting.job]
@@ -144,7 +210,7 @@ class BatchQueue(Generic[J]):
         self._deadlines.clear()
         return jobs
 
-    def next_deadline(self, now: float, worker_free: bool = True) -> float | None:
+    def next_deadline(self, now: float, free: int = 1) -> float | None:
         """
         Say when `take` or `expire` will next have something to give if nothing is put or discarded before.
 
@@ -153,10 +219,10 @@ class BatchQueue(Generic[J]):
         moments = []
         if (first := self._first_deadline()) is not None and first.deadline is not None:
             moments.append(first.deadline)
-        if worker_free:
+        if free:
             batch, closed = self._next_batch(now)
             if batch:
-                moments.append(now if closed else batch[0].arrival + self.max_delay)
+                moments.append(now if closed else self._due(batch, free))
         return max(now, min(moments)) if moments else None
 
     def _enter(self, waiting: Waiting[J]) -> None:
@@ -179,6 +245,19 @@ class BatchQueue(Generic[J]):
     def _in_time(self, now: float) -> Iterator[Waiting[J]]:
         return (waiting for waiting in self._waiting.values() if not waiting.too_late(now))
 
+    def _due(self, batch: list[Waiting[J]], free: int) -> float:
+        """Say when a batch that another job could still join goes without it."""
+        latest = batch[0].arrival + self.max_delay
+        if self._forecast is None:
+            return latest
+        if free > 1:
+            # The next job has a worker of its own: nobody gains by waiting for it.
+            return batch[0].arrival
+        size = len(batch)
+        due = min(latest, batch[-1].arrival + self._forecast.patience(size))
+        needed = self._forecast.cost.of(size)
+        return min([due, *(waiting.deadline - needed for waiting in batch if waiting.deadline is not None)])
+
     def _next_batch(self, now: float) -> tuple[list[Waiting[J]], bool]:
         """Give the jobs that would go together, and whether no later arrival could join them."""
         batch: list[Waiting[J]] = []
@@ -186,5 +265,7 @@ class BatchQueue(Generic[J]):
             if len(batch) == self.batch_size or (batch and waiting.kind != batch[0].kind):
                 return batch, True
             batch.append(waiting)
+        if batch and isinstance(batch[0].kind, _Apart):
+            return batch, True
         # Whoever fills the queue closes the batch: to refuse the next client while a worker is free helps nobody.
         return batch, len(batch) == self.batch_size or not self.remaining

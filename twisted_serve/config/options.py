@@ -250,6 +250,12 @@ class ServerOptions:
     job_queue_size: int = field(
         default=100, converter=whole, validator=at_least(1), metadata=_about("requests that may wait for a model")
     )
+    default_batch_policy: str = field(
+        default="eager",
+        converter=_mode,
+        validator=one_of(("eager", "window", "adaptive")),
+        metadata=_about("when a batch that is not full leaves, unless the model says so itself: scheduling.md"),
+    )
     default_response_timeout: int = field(
         default=120, converter=whole, validator=at_least(0), metadata=_about("seconds that a worker has for an answer")
     )

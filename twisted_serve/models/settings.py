@@ -17,6 +17,7 @@ from attrs import field, frozen
 from attrs.validators import ge, instance_of
 
 from twisted_serve.archives.model_config import ModelConfig
+from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.models.version import ModelSettings
 
 
@@ -72,6 +73,7 @@ class ServerDefaults:
 
     :ivar workers: ``default_workers_per_model``; 0 for "as many as fit" at start-up.
     :ivar response_timeout: Seconds, like ``startup_timeout``.
+    :ivar batch_policy: ``default_batch_policy``.
     :ivar gpus: The GPUs that may be used; ``cpus``: the processors.
     """
 
@@ -79,6 +81,7 @@ class ServerDefaults:
     response_timeout: int = field(default=120, validator=[instance_of(int), ge(0)])
     startup_timeout: int = field(default=120, validator=[instance_of(int), ge(0)])
     job_queue_size: int = field(default=100, validator=[instance_of(int), ge(1)])
+    batch_policy: ClosePolicy = ClosePolicy.EAGER
     gpus: int = field(default=0, validator=[instance_of(int), ge(0)])
     cpus: int = field(default=1, validator=[instance_of(int), ge(1)])
 
@@ -165,6 +168,7 @@ def effective_settings(
         **(timeouts | said),
         min_workers=min_workers,
         max_workers=max_workers,
+        batch_policy=ClosePolicy(config.batch_policy) if config.batch_policy else defaults.batch_policy,
         job_queue_size=config.job_queue_size or defaults.job_queue_size,
         max_retry_timeout=300 if config.max_retry_timeout is None else config.max_retry_timeout,
         client_timeout=config.client_timeout or 0,

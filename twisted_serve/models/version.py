@@ -12,6 +12,7 @@ from attrs.validators import ge, instance_of, min_len
 
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
+from twisted_serve.batching.queue import ClosePolicy
 
 
 @frozen
@@ -29,6 +30,7 @@ class ModelSettings:
     :ivar max_retry_timeout: Seconds after a first failure in which a worker is restarted.
     :ivar client_timeout: Milliseconds that a client waits, 0 for no limit.
     :ivar device_type: ``cpu`` or ``gpu``; ``device_ids``: the GPUs to use, empty for all.
+    :ivar batch_policy: When a batch that is not full is closed.
     """
 
     min_workers: int = field(default=1, validator=[instance_of(int), ge(0)])
@@ -42,6 +44,7 @@ class ModelSettings:
     client_timeout: int = field(default=0, validator=[instance_of(int), ge(0)])
     device_type: str = "cpu"
     device_ids: tuple[int, ...] = ()
+    batch_policy: ClosePolicy = ClosePolicy.EAGER
 
     @max_workers.validator
     def _not_below_min(self, _attribute: object, value: int) -> None:

@@ -77,5 +77,6 @@ def describe(model: ModelVersion, pool: Pool) -> dict[str, Any]:
             "remainingCapacity": status.remaining,
             "pendingRequests": status.pending,
         },
+        "batchPolicy": settings.batch_policy.value,
     }
     return shown

@@ -21,18 +21,26 @@ class InferencePlane:
         self._catalogue = catalogue
         self._metrics = metrics
 
-    def predict(self, name: str, version: str | None, job: Job, on_chunk: Callable[[Item], None]) -> Deferred[Item]:
+    def predict(
+        self,
+        name: str,
+        version: str | None,
+        job: Job,
+        on_chunk: Callable[[Item], None],
+        deadline: float | None = None,
+    ) -> Deferred[Item]:
         """
         Have a job answered by a worker.
 
         :param on_chunk: Called with each intermediate answer, in order.
+        :param deadline: When the client stops waiting, in seconds of the clock; ``None`` if it did not say.
         :return: Fires with the (last) answer; cancelling it gives the job up.
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
         """
         model = self._catalogue.resolve(name, version)
         self._metrics.inference_requested(name, version or "default")
-        return self._catalogue.pool_of(model).submit(job, on_chunk, versioned=version is not None)
+        return self._catalogue.pool_of(model).submit(job, on_chunk, deadline, versioned=version is not None)
 
     def healthy(self) -> bool:
         """

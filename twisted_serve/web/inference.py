@@ -9,11 +9,17 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.web.http import NO_BODY_CODES
 
+from twisted_serve.errors import BadRequest
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.web.answers import Answer, answer_status, request_id, set_common_headers
 from twisted_serve.web.bodies import body_of, parts_of
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.wire.messages import Item, Job
+
+# How long a client waits for the first sign of an answer, in milliseconds from when its request began to arrive.
+TIMEOUT_HEADER = b"X-Request-Timeout-Ms"
+# A day; nobody waits longer, and the clock's arithmetic stays exact.
+MOST_TIMEOUT = 24 * 3600 * 1000
 
 # What the server says to a handler in headers of these names a client cannot say for it
 # (``spec/rest_api.md`` §3.1); and a token is for the server, not for the model's code.
@@ -52,7 +58,7 @@ def add_prediction_routes(app: Klein, plane: InferencePlane, pass_credentials: b
     ) -> Answer | Deferred[Answer]:
         job = _job_of(request, rest, hidden)
         response = _Response(request)
-        return plane.predict(model, version, job, response.chunk).addCallback(response.finish)
+        return plane.predict(model, version, job, response.chunk, _deadline_of(request)).addCallback(response.finish)
 
 
 def _job_of(request: ServeRequest, url_path: str, hidden: frozenset[str]) -> Job:
@@ -67,6 +73,25 @@ def _job_of(request: ServeRequest, url_path: str, hidden: frozenset[str]) -> Job
     headers["url_path"] = url_path
     headers["explain"] = "False"
     return Job(request_id(request), headers, parts_of(content_type, body_of(request)))
+
+
+def _deadline_of(request: ServeRequest) -> float | None:
+    """
+    Say when the client stops waiting, in seconds of the clock, if it does.
+
+    :raise BadRequest: for a header that is no number of milliseconds.
+    """
+    given = request.requestHeaders.getRawHeaders(TIMEOUT_HEADER)
+    if given is None:
+        return None
+    value = b", ".join(given)
+    # Digits and few of them: int() takes blanks and underscores, and as many digits as there is time for.
+    if not (value.isdigit() and len(value) <= 9 and 1 <= int(value) <= MOST_TIMEOUT):
+        raise BadRequest(
+            f"{TIMEOUT_HEADER.decode('ascii')} must be from 1 to {MOST_TIMEOUT} milliseconds, "
+            f"not {value.decode('latin-1')!r:.200}."
+        )
+    return request.began + int(value) / 1000
 
 
 class _Response:

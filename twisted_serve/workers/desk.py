@@ -38,6 +38,7 @@ class Desk:
 
     :param discard: Told of the worker, and why, when it is of no use any more.
     :param response_timeout: Seconds from a batch to its answer, or to each part of a streamed one.
+    :param served: Told of each answered batch how many requests it had, and how many seconds it took.
     """
 
     _log = Logger()
@@ -49,15 +50,18 @@ class Desk:
         clock: IReactorTime,
         response_timeout: float,
         owner: DeskOwner,
+        served: Callable[[int, float], None] | None = None,
     ) -> None:
         self.worker = worker
         self._discard = discard
         self._clock = clock
         self._response_timeout = response_timeout
         self._owner = owner
+        self._served = served
         self._alarm = Alarm(clock, self._ring)
         self._batch: list[Ticket] = []
         self._batch_id = 0
+        self._begun = 0.0
         self._reply_by = 0.0
 
     @property
@@ -73,7 +77,8 @@ class Desk:
         """
         self._batch = batch
         self._batch_id = batch_id
-        self._reply_by = self._clock.seconds() + self._response_timeout
+        self._begun = self._clock.seconds()
+        self._reply_by = self._begun + self._response_timeout
         self._set_alarm()
         try:
             answer = self.worker.run(batch_id, [ticket.job for ticket in batch], self._chunk)
@@ -128,6 +133,8 @@ class Desk:
             self._lose("its answers did not fit the requests")
             return
         self._clear()
+        if self._served is not None:
+            self._served(len(batch), self._clock.seconds() - self._begun)
         # The next batch is at the worker before the last answer is rendered.
         self._owner.desk_free(self)
         for ticket, item in zip(batch, items, strict=True):

@@ -13,7 +13,7 @@ from itertools import count
 
 from twisted.internet.interfaces import IReactorTime
 
-from twisted_serve.batching.queue import BatchQueue, QueueFull, Waiting
+from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied
 from twisted_serve.interfaces import IWorker
 from twisted_serve.workers.alarm import Alarm
@@ -44,6 +44,13 @@ class Refusals:
         """Make the refusal of a request when there is no room: clients know how it begins, people read on."""
         return ServiceUnavailable(
             f"{self._opening(versioned)}The request queue is full ({waiting} waiting). {_ADVICE}", RETRY_AFTER
+        )
+
+    def too_late(self, seconds: float) -> ServiceUnavailable:
+        """Make the refusal of a request whose answer would come after its client has stopped waiting."""
+        return ServiceUnavailable(
+            f"The request cannot be answered before its deadline: that takes {seconds:.3f} seconds at the least.",
+            RETRY_AFTER,
         )
 
     def _opening(self, versioned: bool) -> str:
@@ -93,6 +100,11 @@ class Dispatcher:
         if not self.staffed:
             raise self._refusals.no_worker(ticket.versioned)
         now = self._clock.seconds()
+        if ticket.deadline is not None:
+            try:
+                self._queue.check_in_time(now, ticket.deadline, len(self._desks), len(self._free))
+            except Hopeless as e:
+                raise self._refusals.too_late(e.seconds) from None
         if len(self._queue) >= self._queue.capacity:
             # Those that are too late take nobody's place.
             self._tell_expired(now)
@@ -114,7 +126,8 @@ class Dispatcher:
 
         :param discard: Told of it, and why, when it turns out to be of no use any more.
         """
-        desk = self._desks[worker] = Desk(worker, discard, self._clock, self._response_timeout, self)
+        served = self._queue.served if self._queue.learns else None
+        desk = self._desks[worker] = Desk(worker, discard, self._clock, self._response_timeout, self, served)
         self._free.append(desk)
         self._dispatch()
 
@@ -163,12 +176,12 @@ class Dispatcher:
         self._dispatching = True
         now = self._clock.seconds()
         try:
-            while self._free and (batch := self._queue.take(now)) is not None:
+            while self._free and (batch := self._queue.take(now, len(self._free))) is not None:
                 # The one that was busy last has the warmest caches.
                 self._give(self._free.pop(), batch, now)
         finally:
             self._dispatching = False
-        self._alarm.set(self._queue.next_deadline(now, bool(self._free)))
+        self._alarm.set(self._queue.next_deadline(now, len(self._free)))
 
     def _give(self, desk: Desk, batch: list[Waiting[Ticket]], now: float) -> None:
         try:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError, fail, gat
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from twisted_serve.batching.queue import BatchQueue, ClosePolicy
+from twisted_serve.batching.queue import BatchQueue
 from twisted_serve.errors import BadRequest, ServiceUnavailable
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, WorkerSpec
 from twisted_serve.models.version import ModelSettings
@@ -38,7 +38,6 @@ class Pool:
     :param provider: Where workers run.
     :param worker_ids: Gives each new worker its id, never the same one twice.
     :param next_gpu: Gives each new worker its device.
-    :param policy: When a batch that is not full is sent.
     :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
     """
 
@@ -52,7 +51,6 @@ class Pool:
         *,
         worker_ids: Callable[[], str],
         next_gpu: Callable[[], int | None] = lambda: None,
-        policy: ClosePolicy = ClosePolicy.EAGER,
         waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.settled: Deferred[None] = Deferred()
@@ -67,7 +65,7 @@ class Pool:
         self._max_retry_timeout = settings.max_retry_timeout
         self._client_timeout = settings.client_timeout / 1000
         self._queue: BatchQueue[Ticket] = BatchQueue(
-            settings.job_queue_size, settings.batch_size, settings.max_batch_delay / 1000, policy
+            settings.job_queue_size, settings.batch_size, settings.max_batch_delay / 1000, settings.batch_policy
         )
         refusals = Refusals(spec.model_name, spec.model_version)
         self._dispatcher = Dispatcher(self._queue, clock, settings.response_timeout, refusals, waited)

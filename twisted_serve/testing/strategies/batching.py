@@ -6,7 +6,7 @@ This module implements strategies for what arrives at a queue, and when.
 from __future__ import annotations
 
 from attrs import frozen
-from hypothesis.strategies import SearchStrategy, builds, floats, integers, just, lists, none, sampled_from
+from hypothesis.strategies import SearchStrategy, builds, floats, integers, just, lists, none, sampled_from, tuples
 
 from twisted_serve.batching.queue import BatchQueue, ClosePolicy
 
@@ -40,11 +40,18 @@ def arrivals(max_size: int = 30) -> SearchStrategy[list[Arrival]]:
 
 
 def batch_queues() -> SearchStrategy[BatchQueue[int]]:
-    """Build empty queues of every policy and size."""
-    return builds(
+    """Build empty queues of every policy and size, which may have seen batches."""
+
+    def experienced(queue: BatchQueue[int], batches: list[tuple[int, float]]) -> BatchQueue[int]:
+        for size, taken in batches:
+            queue.served(size, taken)
+        return queue
+
+    queues: SearchStrategy[BatchQueue[int]] = builds(
         BatchQueue,
         capacity=integers(1, 12),
         batch_size=integers(1, 5),
         max_delay=seconds(3.0),
         policy=sampled_from(ClosePolicy),
     )
+    return builds(experienced, queues, lists(tuples(integers(1, 5), seconds()), max_size=5))

@@ -10,6 +10,7 @@ from typing import TypeAlias, Union
 from attrs import frozen
 from hypothesis.strategies import SearchStrategy, booleans, builds, floats, integers, just, lists, none, sampled_from
 
+from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.models.version import ModelSettings
 
 
@@ -124,6 +125,7 @@ def model_settings() -> SearchStrategy[ModelSettings]:
         max_workers=integers(2, 3),
         batch_size=integers(1, 3),
         max_batch_delay=sampled_from([0, 100, 3000]),
+        batch_policy=sampled_from(ClosePolicy),
         response_timeout=sampled_from([120, 120, 1, 0]),
         job_queue_size=integers(1, 4),
         max_retry_timeout=sampled_from([300, 300, 5, 0]),

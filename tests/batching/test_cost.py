@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for `twisted_serve.batching.cost`."""
+
+from __future__ import annotations
+
+from math import inf
+
+from hypothesis import given
+from hypothesis.strategies import floats, integers, lists, tuples
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.batching.cost import BatchCost, Forecast
+
+batches = lists(tuples(integers(1, 64), floats(0, 100, allow_nan=False)), min_size=1, max_size=50)
+
+
+def learned(*seen: tuple[int, float]) -> BatchCost:
+    """Make what is known after these batches."""
+    cost = BatchCost()
+    for size, seconds in seen:
+        cost.observe(size, seconds)
+    return cost
+
+
+class BatchCostTests(SynchronousTestCase):
+    """The line through the times of recent batches."""
+
+    def test_nothing_known(self) -> None:
+        """Before the first batch nothing is claimed."""
+        cost = BatchCost()
+        self.assertEqual((False, 0.0), (cost.known, cost.of(8)))
+
+    def test_one_size(self) -> None:
+        """Batches of one size say nothing of what a batch costs besides its jobs."""
+        cost = learned((4, 2.0), (4, 2.0))
+        self.assertTrue(cost.known)
+        self.assertAlmostEqual(0.5, cost.per_job)
+        self.assertEqual(0.0, cost.per_batch)
+
+    @given(
+        floats(0, 10), floats(0, 10), lists(integers(1, 64), min_size=2, max_size=60).filter(lambda s: len({*s}) > 1)
+    )
+    def test_finds_the_line(self, per_job: float, per_batch: float, sizes: list[int]) -> None:
+        """Times that lie on a line are told from any two sizes."""
+        cost = learned(*((size, per_job * size + per_batch) for size in sizes))
+        for size in (1, 10, 64):
+            self.assertAlmostEqual(per_job * size + per_batch, cost.of(size), delta=1e-3)
+
+    @given(batches)
+    def test_never_negative(self, seen: list[tuple[int, float]]) -> None:
+        """Whatever the times were, nothing is free of cost and more jobs take no less time."""
+        cost = learned(*seen)
+        self.assertGreaterEqual(cost.per_job, 0)
+        self.assertGreaterEqual(cost.per_batch, 0)
+        self.assertLessEqual(cost.of(1), cost.of(2))
+
+    @given(batches, floats(0.1, 10))
+    def test_forgets(self, seen: list[tuple[int, float]], seconds: float) -> None:
+        """When the handler becomes faster or slower, that is known soon."""
+        cost = learned(*seen)
+        for _ in range(300):
+            cost.observe(1, seconds)
+            cost.observe(8, 8 * seconds)
+        self.assertAlmostEqual(1.0, cost.of(4) / (4 * seconds), delta=0.05)
+
+
+class ForecastTests(SynchronousTestCase):
+    """What to expect of the next arrival."""
+
+    def forecast(self, gap: float, per_job: float, per_batch: float) -> Forecast:
+        """Make what is known after regular arrivals and batches."""
+        forecast = Forecast(10.0)
+        for n in range(20):
+            forecast.arrived(n * gap)
+        for size in (1, 4):
+            forecast.cost.observe(size, per_job * size + per_batch)
+        return forecast
+
+    def test_waits_only_while_it_pays(self) -> None:
+        """A dear batch waits for a job that is about to come, a cheap one does not, nor a large one."""
+        self.assertAlmostEqual(0.4, self.forecast(0.1, 0.2, 1.0).patience(1))
+        self.assertEqual(0.0, self.forecast(0.1, 0.2, 0.3).patience(1))
+        self.assertEqual(0.0, self.forecast(0.5, 0.2, 1.0).patience(1))
+        self.assertEqual(0.0, self.forecast(0.1, 0.2, 1.0).patience(4))
+
+    def test_nothing_known(self) -> None:
+        """Nobody waits for what has never been seen."""
+        forecast = Forecast(10.0)
+        self.assertEqual((inf, 0.0), (forecast.gap, forecast.patience(1)))
+        forecast.arrived(0.0)
+        self.assertEqual(inf, forecast.gap)
+
+    def test_a_pause(self) -> None:
+        """One long pause does not make the next arrivals seem rare for long."""
+        forecast = self.forecast(0.1, 0.2, 1.0)
+        forecast.arrived(1e6)
+        for n in range(20):
+            forecast.arrived(1e6 + n * 0.1)
+        self.assertLess(forecast.gap, 0.2)
+
+    @given(floats(0.001, 1), floats(0, 1), floats(0, 1), integers(1, 64))
+    def test_the_sum_of_delays_is_smaller(self, gap: float, per_job: float, per_batch: float, size: int) -> None:
+        """If it is worth to wait, all delays together are no longer than those of going at once."""
+        forecast = self.forecast(gap, per_job, per_batch)
+        if forecast.patience(size) > 0:
+            a, b, n = per_job, per_batch, size
+            at_once = n * (a * n + b) + (a * n + b - gap) + (a + b)
+            together = n * (gap + a * (n + 1) + b) + (a * (n + 1) + b)
+            self.assertLessEqual(together, at_once + 1e-6)
+
+    @given(integers(0, 200), integers(1, 32), integers(0, 8))
+    def test_the_best_that_can_happen(self, ahead: int, batch_size: int, workers: int) -> None:
+        """More workers never make an answer later, more jobs ahead never earlier; alone a job takes its own time."""
+        forecast = self.forecast(0.1, 0.2, 1.0)
+        needed = forecast.answered_in(ahead, batch_size, workers)
+        self.assertLessEqual(forecast.answered_in(ahead, batch_size, workers + 1), needed)
+        self.assertLessEqual(needed, forecast.answered_in(ahead + 1, batch_size, workers))
+        self.assertAlmostEqual(1.2, forecast.answered_in(0, batch_size, workers))
