@@ -42,6 +42,7 @@ from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
+from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment
 from twisted_serve.web.binding import Listener, plan_listeners
@@ -169,6 +170,7 @@ class Parts:
         faces = Faces(
             inference=InferencePlane(catalogue, metrics),
             management=management,
+            metadata=Metadata(catalogue, reactor.seconds),
             metrics=metrics,
             tokens=tokens,
             version=COMPATIBLE_WITH,
@@ -181,6 +183,7 @@ class Parts:
             ),
             exempt_ping=options.token_exempt_ping,
             serve_metrics=options.enable_metrics_api,
+            open_inference=options.ts_open_inference_protocol,
             extra_headers=extra_headers,
         )
         sites = [(listener, faces.site(listener.roles, reactor)) for listener in plan_listeners(options)]

@@ -28,6 +28,31 @@ ROUTES = (
     (Role.INFERENCE, "POST", "/predictions/m", INFERENCE, 200),
     (Role.INFERENCE, "PUT", "/predictions/m/1.0", INFERENCE, 200),
     (Role.INFERENCE, "GET", "/predictions/m/1.0/v1/chat", INFERENCE, 200),
+    (Role.INFERENCE, "OPTIONS", "/predictions/m", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/explanations/m", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/explanations/m/1.0", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/explanations/m/1.0/x/y", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/invocations", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/models/m/invoke", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/m/predict", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/m/1.0/predict", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/token/predict", INFERENCE, 404),
+    (Role.INFERENCE, "POST", "/models/predict", INFERENCE, 404),
+    (Role.INFERENCE, "POST", "/v1/models/m:predict", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/v1/models/m:explain", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/v1/models/m", INFERENCE, 404),
+    (Role.INFERENCE, "POST", "/v2/models/m/infer", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/v2/models/m/explain", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/v2", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/v2/health/live", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/v2/health/ready", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/v2/models/m", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/v2/models/m/ready", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/v2/models/m/versions/1.0", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/v2/models/m/versions/1.0/ready", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/v2/models/m/versions/1.0/infer", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/v2/models/m/versions/1.0/explain", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/docs/more", INFERENCE, 404),
     (Role.INFERENCE, "GET", "/predictions", INFERENCE, 404),
     (Role.INFERENCE, "GET", "/", INFERENCE, 405),
     (Role.INFERENCE, "GET", "/nowhere", INFERENCE, 404),
@@ -39,6 +64,15 @@ ROUTES = (
     (Role.MANAGEMENT, "GET", "/models/m", MANAGEMENT, 200),
     (Role.MANAGEMENT, "GET", "/models/m/1.0", MANAGEMENT, 200),
     (Role.MANAGEMENT, "GET", "/models/m/all", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "GET", "/models/m?customized=true", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "OPTIONS", "/models/m", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "OPTIONS", "/models/m/1.0", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "GET", "/v1/models", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "GET", "/v1/models/m", MANAGEMENT, 200),
+    (Role.MANAGEMENT, "POST", "/v1/models/m", MANAGEMENT, 405),
+    (Role.MANAGEMENT, "POST", "/v1/models/m:predict", MANAGEMENT, 405),
+    (Role.MANAGEMENT, "POST", "/models/m/invoke", MANAGEMENT, 405),
+    (Role.MANAGEMENT, "POST", "/m/predict", MANAGEMENT, 404),
     (Role.MANAGEMENT, "PUT", "/models/m?min_worker=1", MANAGEMENT, 202),
     (Role.MANAGEMENT, "PUT", "/models/m/1.0?min_worker=1", MANAGEMENT, 202),
     (Role.MANAGEMENT, "PUT", "/models/m/1.0/set-default", MANAGEMENT, 200),
@@ -60,7 +94,7 @@ ROUTES = (
 
 # Every open door.
 OPEN = (
-    *((role, "GET", path, 200) for role in Role for path in ("/livez", "/readyz", "/api-description")),
+    *((role, "GET", path, 200) for role in Role for path in ("/livez", "/readyz", "/api-description", "/docs")),
     *((role, "OPTIONS", "/", 200) for role in Role),
     (Role.METRICS, "GET", "/metrics", 200),
     (Role.METRICS, "GET", "/nowhere", 404),
@@ -79,6 +113,12 @@ TRICKS = (
     "/token%00?type=management",
     "/token%20?type=management",
     "/%2ftoken?type=management",
+    "/docs/../models",
+    "/docs;/models",
+    "/DOCS",
+    "/docs%00",
+    "/v1/models/m%3Apredict/../..",
+    "/models/m/invoke/../../../token?type=management",
     "/livez/../models",
     "/livez%2F..%2Fmodels",
     "/livez;/models",
@@ -126,7 +166,7 @@ class MatrixTests(SynchronousTestCase):
     """Tests for every route with every kind of key."""
 
     def setUp(self) -> None:
-        self.server = MemoryServer(models={"m": {}})
+        self.server = MemoryServer({"ts_open_inference_protocol": True}, models={"m": {}})
         self.addCleanup(self.server.close)
 
     def assertRefused(self, answer: Any, kind: TokenKind, what: object) -> None:
@@ -215,7 +255,7 @@ class MatrixTests(SynchronousTestCase):
         """Without a key any path but the open ones is refused, known or not."""
         pieces = [piece for piece in path.split("/") if piece]
         answer = self.server.request("GET", "/" + path.lstrip("/"), role=Role.MANAGEMENT)
-        if pieces not in (["livez"], ["readyz"], ["api-description"]):
+        if pieces not in (["livez"], ["readyz"], ["api-description"], ["docs"]):
             self.assertEqual(answer.status, 400)
             self.assertEqual(answer.json["type"], "InvalidKeyException")
 
@@ -231,7 +271,9 @@ class SharedListenerTests(SynchronousTestCase):
     def test_all_on_one(self) -> None:
         """On one address for everything, each path needs its own key, and the metrics none."""
         one = "http://127.0.0.1:8080"
-        server = self.server(inference_address=one, management_address=one, metrics_address=one)
+        server = self.server(
+            inference_address=one, management_address=one, metrics_address=one, ts_open_inference_protocol=True
+        )
         self.assertEqual(len(server.clock.tcpServers), 1)
         for method, path, kind, status in (
             ("GET", "/ping", INFERENCE, 200),
@@ -239,9 +281,20 @@ class SharedListenerTests(SynchronousTestCase):
             ("GET", "/models/m/1.0", MANAGEMENT, 200),
             ("GET", "/models/m/all", MANAGEMENT, 200),
             ("PUT", "/models/m/1.0/set-default", MANAGEMENT, 200),
-            ("POST", "/models/m/invoke", INFERENCE, 404),
-            ("GET", "/v1/models/m", MANAGEMENT, 404),
-            ("GET", "/v1/models/m:predict", INFERENCE, 404),
+            ("OPTIONS", "/models/m", MANAGEMENT, 200),
+            ("OPTIONS", "/predictions/m", INFERENCE, 200),
+            ("POST", "/models/m/invoke", INFERENCE, 200),
+            ("POST", "/invocations?model_name=m", INFERENCE, 200),
+            ("POST", "/m/predict", INFERENCE, 200),
+            ("GET", "/models/predict", MANAGEMENT, 404),
+            ("GET", "/workflows/predict", MANAGEMENT, 404),
+            ("GET", "/token/predict", MANAGEMENT, 404),
+            ("GET", "/v1/models", MANAGEMENT, 200),
+            ("GET", "/v1/models/m", MANAGEMENT, 200),
+            ("DELETE", "/v1/models/m", MANAGEMENT, 405),
+            ("POST", "/v1/models/m:predict", INFERENCE, 200),
+            ("POST", "/v2/models/m/infer", INFERENCE, 200),
+            ("GET", "/v2/models/m/ready", INFERENCE, 200),
             ("GET", "/workflows", MANAGEMENT, 404),
             ("GET", "/nowhere", INFERENCE, 404),
             ("GET", "/token?type=inference", API, 200),

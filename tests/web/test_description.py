@@ -28,9 +28,8 @@ LAYOUTS = (
 HIDDEN = {
     # It refuses all methods but OPTIONS, which is described.
     "/": "any",
-    # Whatever follows is ignored, or is the handler's.
+    # Whatever follows is ignored.
     "/ping/{}": "any",
-    "/predictions/{}/{}/{}": "any",
     "/metrics/{}": "any",
     # The description says so in the words of POST.
     "/token": "GET",
@@ -40,14 +39,15 @@ METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS")
 
 
 def servers() -> Iterator[tuple[MemoryServer, Role]]:
-    """Make servers of every layout, with and without tokens, and go through their listeners."""
+    """Make servers of every layout, with and without tokens and extras, and go through their listeners."""
     for inference, management, metrics in LAYOUTS:
-        for disabled in (False, True):
+        for disabled, extras in ((False, True), (True, False)):
             options = {
                 "inference_address": inference,
                 "management_address": management,
                 "metrics_address": metrics,
                 "disable_token_authorization": disabled,
+                "ts_open_inference_protocol": extras,
             }
             with MemoryServer(options) as server:
                 addresses: dict[str, Role] = {}
@@ -123,7 +123,7 @@ class DescriptionTests(SynchronousTestCase):
         """A listener of its own describes no route of another."""
         with MemoryServer() as server:
             paths = {role: set(describe(server, role)["paths"]) for role in Role}
-        common = {"/", "/api-description", "/livez", "/readyz"}
+        common = {"/", "/api-description", "/docs", "/livez", "/readyz"}
         for role in Role:
             self.assertLess(common, paths[role])
             for other in Role:
@@ -149,7 +149,7 @@ class DescriptionTests(SynchronousTestCase):
 
     def check_key(self, server: MemoryServer, roles: Role, method: str, path: str, needed: list[TokenKind]) -> None:
         """Ask with no key and with each one."""
-        target = path.replace("{model_name}", "absent").replace("{model_version}", "1.0")
+        target = path.replace("{model_name}", "absent").replace("{model_version}", "1.0").replace("{url_path}", "x")
         role = first_of(roles)
         for kind in (None, *TokenKind):
             key = None if kind is None else server.key(kind)

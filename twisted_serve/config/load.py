@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 
 from twisted_serve.config.arguments import CommandLine
 from twisted_serve.config.options import (
+    ALWAYS_READ,
     KEYS,
     SWITCHES,
     ServerOptions,
@@ -31,9 +32,6 @@ DEFAULT_FILE = "config.properties"
 ENVIRONMENT_SWITCH = "enable_envvars_config"
 URLS_SWITCH = "use_env_allowed_urls"
 _FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
-
-# The predecessor's launcher reads this one without being told to (§1.6).
-_ALWAYS_READ = frozenset(("TEMP",))
 
 
 class LaunchError(ConfigError):
@@ -135,7 +133,7 @@ def _from_environment(in_file: Mapping[str, Setting], environ: Mapping[str, str]
     layer = {}
     for key in KEYS:
         for name in environment_names(key):
-            if name in environ and _counts(name, in_file):
+            if name in environ and _counts(name, in_file) and not (name in ALWAYS_READ and not environ[name]):
                 layer[key] = Setting(environ[name], f"environment variable {name}")
                 break
     return layer
@@ -143,7 +141,7 @@ def _from_environment(in_file: Mapping[str, Setting], environ: Mapping[str, str]
 
 def _counts(name: str, in_file: Mapping[str, Setting]) -> bool:
     needed = [ENVIRONMENT_SWITCH, URLS_SWITCH] if name == "TS_ALLOWED_URLS" else [ENVIRONMENT_SWITCH]
-    return name in _ALWAYS_READ or all(switch in in_file and truth(in_file[switch].text) for switch in needed)
+    return name in ALWAYS_READ or all(switch in in_file and truth(in_file[switch].text) for switch in needed)
 
 
 def _read(key: str, setting: Setting) -> Any:
@@ -182,7 +180,11 @@ def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
     """Say which settings do nothing, or not what they seem to."""
     for key, setting in sorted(settings.items()):
         switch = key in SWITCHES or key in _FILE_ONLY
-        if switch and setting.text.lower() not in {"true", "false"}:
+        if (
+            switch
+            and setting.text.lower() not in {"true", "false"}
+            and not (key in KEYS and read_setting(key, setting.text))
+        ):
             yield f'{key} is {setting.text!r} in {setting.place}: only "true" switches it on, so it is off'
         if key in ACCEPTED_WITHOUT_EFFECT:
             yield f"{key} in {setting.place} has no effect: {ACCEPTED_WITHOUT_EFFECT[key]}"

@@ -40,6 +40,7 @@ from twisted_serve.config.values import (
     positive,
     real,
     truth,
+    truth_or_oip,
     whole,
 )
 
@@ -143,6 +144,12 @@ class ServerOptions:
     )
     cors_allowed_headers: str | None = field(
         default=None, converter=optional_text, metadata=_about("Access-Control-Allow-Headers of every answer")
+    )
+
+    ts_open_inference_protocol: bool = field(
+        default=False,
+        converter=truth_or_oip,
+        metadata=_about("serve the extras of the Open Inference Protocol: true or oip; its variable counts always"),
     )
 
     # Limits of a connection.
@@ -308,6 +315,9 @@ class ServerOptions:
                 if same_listener(address, other) and address.scheme != other.scheme:
                     raise ConfigError(f"{other_key} {other} and {key} {address} share a port; only one is https")
 
+
+#: The variables which count without being switched on by the file (``spec/config_cli.md`` §1.6, §2.6).
+ALWAYS_READ = frozenset(("TEMP", "TS_OPEN_INFERENCE_PROTOCOL"))
 
 _FIELDS: Mapping[str, Any] = {a.name: a for a in fields(ServerOptions)}
 

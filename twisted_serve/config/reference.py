@@ -17,7 +17,7 @@ from typing import Any
 from attrs import Factory, fields
 
 from twisted_serve.config.load import ENVIRONMENT_SWITCH, URLS_SWITCH
-from twisted_serve.config.options import ServerOptions, environment_names
+from twisted_serve.config.options import ALWAYS_READ, ServerOptions, environment_names
 from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
 
 _HEAD = f"""\
@@ -88,9 +88,9 @@ def _variables() -> Iterator[str]:
     yield from _head("setting", "variable")
     for attribute in fields(ServerOptions):
         names = environment_names(attribute.name)
-        if names != (f"TS_{attribute.name.upper()}",):
+        if names != (f"TS_{attribute.name.upper()}",) or ALWAYS_READ & set(names):
             listed = ", ".join(f"`{name}`" for name in names) or "none"
-            always = "; read without being told to" if names == ("TEMP",) else ""
+            always = "; read without being told to" if ALWAYS_READ & set(names) else ""
             yield _row((f"`{attribute.name}`", listed + always))
 
 

@@ -47,6 +47,11 @@ def truth(value: str | bool) -> bool:
     return value if isinstance(value, bool) else value.lower() == "true"
 
 
+def truth_or_oip(value: str | bool) -> bool:
+    """Read a switch of the Open Inference Protocol, whose variable says ``oip`` for yes (``spec/rest_api.md`` §1.1)."""
+    return truth("true" if value == "oip" else value)
+
+
 def whole(value: str | int) -> int:
     """
     Read a whole number.

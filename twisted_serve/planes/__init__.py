@@ -5,6 +5,7 @@ Use cases, the same for every transport.
 ``catalogue``    the registered versions, each with its pool of workers
 ``inference``    predict, and whether the server is healthy or ready
 ``management``   register, describe, scale, unregister, choose the default
+``metadata``     describe with the handler's own words
 ``rotation``     replace a token
 ``describing``   a model version as the members which describe shows
 """

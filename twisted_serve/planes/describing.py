@@ -30,7 +30,7 @@ def _instant(moment: datetime) -> str:
 
 def describe(model: ModelVersion, pool: Pool) -> dict[str, Any]:
     """Return the members for one version."""
-    settings = model.settings
+    settings, config = model.settings, model.config
     status = pool.status()
     shown: dict[str, Any] = {
         "modelName": model.name,
@@ -45,21 +45,21 @@ def describe(model: ModelVersion, pool: Pool) -> dict[str, Any]:
         "startupTimeout": settings.startup_timeout,
         "maxRetryTimeoutInSec": settings.max_retry_timeout,
         "clientTimeoutInMills": settings.client_timeout,
-        "parallelType": "",
-        "parallelLevel": 0,
+        "parallelType": config.parallel_type or "",
+        "parallelLevel": config.parallel_level or 0,
         "deviceType": settings.device_type,
     }
     if settings.device_ids:
         shown["deviceIds"] = list(settings.device_ids)
     shown |= {
-        "continuousBatching": False,
-        "useJobTicket": False,
-        "useVenv": False,
-        "stateful": False,
-        "sequenceMaxIdleMSec": 0,
-        "sequenceTimeoutMSec": 0,
-        "maxNumSequence": 0,
-        "maxSequenceJobQueueSize": 0,
+        "continuousBatching": bool(config.continuous_batching),
+        "useJobTicket": bool(config.use_job_ticket),
+        "useVenv": bool(config.use_venv),
+        "stateful": bool(config.sequence_batching),
+        "sequenceMaxIdleMSec": config.sequence_max_idle or 0,
+        "sequenceTimeoutMSec": config.sequence_timeout or 0,
+        "maxNumSequence": config.max_num_sequence or 1,
+        "maxSequenceJobQueueSize": config.max_sequence_job_queue_size or 1,
         "loadedAtStartup": model.loaded_at_startup,
         "workers": [
             {

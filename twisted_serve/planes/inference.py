@@ -10,8 +10,10 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.wire.messages import Item, Job
+from twisted_serve.workers.status import Ready
 
 
 class InferencePlane:
@@ -41,6 +43,41 @@ class InferencePlane:
         model = self._catalogue.resolve(name, version)
         self._metrics.inference_requested(name, version or "default")
         return self._catalogue.pool_of(model).submit(job, on_chunk, deadline, versioned=version is not None)
+
+    def find(self, name: str, version: str | None) -> ModelVersion:
+        """
+        Find a version, the default one for ``None``.
+
+        :raise ServeError: as :meth:`Catalogue.resolve`.
+        """
+        return self._catalogue.resolve(name, version)
+
+    def versions(self, name: str) -> list[str]:
+        """
+        List a model's versions in the order of their registration.
+
+        :raise ServeError: as :meth:`Catalogue.resolve`.
+        """
+        self._catalogue.resolve(name, None)
+        return [model.version for model in self._catalogue.registry.versions(name)]
+
+    def names(self) -> list[str]:
+        """List the models by name."""
+        return sorted({model.name for model in self._catalogue.registry})
+
+    def only_startup_model(self) -> str | None:
+        """Return the name of the one start-up model, ``None`` if there is none or several."""
+        names = {model.name for model in self._catalogue.registry if model.loaded_at_startup}
+        return names.pop() if len(names) == 1 else None
+
+    def model_ready(self, name: str, version: str | None) -> bool:
+        """
+        Say whether a version can answer now: its minimum of workers is loaded, and it is one at least.
+
+        :raise ServeError: as :meth:`Catalogue.resolve`.
+        """
+        pool = self._catalogue.pool_of(self._catalogue.resolve(name, version))
+        return pool.ready() and any(isinstance(worker.status, Ready) for worker in pool.status().workers)
 
     def healthy(self) -> bool:
         """

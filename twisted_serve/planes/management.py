@@ -237,6 +237,14 @@ class ManagementPlane:
             models = [self._catalogue.resolve(name, version)]
         return [describe(model, self._catalogue.pool_of(model)) for model in models]
 
+    def find(self, name: str, version: str | None) -> ModelVersion:
+        """
+        Find a version, the default one for ``None``.
+
+        :raise ServeError: as :meth:`Catalogue.resolve`.
+        """
+        return self._catalogue.resolve(name, version)
+
     def list_models(self, limit: int, offset: int) -> dict[str, Any]:
         """List the default versions by name, a page at a time (``spec/rest_api.md`` §8.1)."""
         registry = self._catalogue.registry

@@ -383,7 +383,7 @@ async def _read(stub: Any, response: Deferred[Any]) -> Answer:
 
 def role_of(path: str) -> Role:
     """Guess the listener that a path is meant for."""
-    first = path.lstrip("/").partition("/")[0].partition("?")[0]
-    if first in ("models", "token"):
+    first, _, rest = path.partition("?")[0].lstrip("/").partition("/")
+    if (first in ("models", "token") and not rest.endswith("/invoke")) or (first == "v1" and ":" not in rest):
         return Role.MANAGEMENT
     return Role.METRICS if first == "metrics" else Role.INFERENCE

@@ -10,8 +10,14 @@ HTTP.  Klein is used here and nowhere else.
 ``queries``     query parameters, read as leniently as the predecessor does
 ``bodies``      request bodies as inputs of a handler; a handler's answers as responses
 ``public``      the routes which need no token
-``inference``   ``/ping`` and ``/predictions``
+``jobs``        what all routes that predict have in common
+``inference``   ``/ping``, ``/predictions`` and ``/explanations``
+``sagemaker``   ``/invocations``, ``/models/{model}/invoke``, and the paths of old clients
+``kserve``      KServe's ``/v1`` and ``/v2``; ``tensors``: their tensors
 ``management``  ``/models`` and ``/token``
-``description`` the API description
+``metrics``     ``/metrics``
+``operations``  the table of all operations
+``description`` the API descriptions, which are made of it; ``page``: for people
+``preflight``   what browsers ask before a page may call us
 ``listeners``   which listener has which of these routes
 """

@@ -17,7 +17,8 @@ from twisted_serve.auth.tokens import TokenKind
 #: Open on every listener, exactly so: they say yes or no to a probe.
 PROBES = frozenset({("livez",), ("readyz",)})
 
-_DESCRIPTION = ("api-description",)
+#: Open as well, and exactly so: what the listener can do, for programs and for people.
+DESCRIPTIONS = frozenset({("api-description",), ("docs",)})
 
 
 class Role(Flag):
@@ -40,7 +41,7 @@ def doors_of(roles: Role, exempt_ping: bool) -> Doors:
         if roles & Role.MANAGEMENT:
             if segments == ("token",):
                 return TokenKind.API
-            if not roles & Role.INFERENCE or _is_management(method, segments):
+            if not roles & Role.INFERENCE or _is_management(segments):
                 return TokenKind.MANAGEMENT
         return _otherwise(roles)
 
@@ -53,7 +54,7 @@ def is_open(method: bytes, target: Target, roles: Role, exempt_ping: bool) -> bo
     return (
         segments in PROBES
         or (segments == () and method == b"OPTIONS")
-        or segments == _DESCRIPTION
+        or segments in DESCRIPTIONS
         or roles is Role.METRICS
         or (bool(roles & Role.METRICS) and target.first == "metrics")
         or (exempt_ping and bool(roles & Role.INFERENCE) and segments == ("ping",))
@@ -67,13 +68,15 @@ def _otherwise(roles: Role) -> TokenKind | None:
     return TokenKind.MANAGEMENT if roles & Role.MANAGEMENT else None
 
 
-def _is_management(method: bytes, segments: tuple[str, ...]) -> bool:
+def _is_management(segments: tuple[str, ...]) -> bool:
     """Say whether a path of a shared listener is management's."""
     match segments:
         case ("models", _, "invoke"):
             return False
         case ("models" | "workflows" | "metrics" | "token", *_):
             return True
+        case ("v1", "models"):
+            return True
         case ("v1", "models", name):
-            return method == b"GET" and ":" not in name
+            return ":" not in name
     return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from attrs import field, frozen
+from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
@@ -22,15 +23,21 @@ from twisted_serve.interfaces import Now
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
+from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.web.answers import Answer, answer_flaw, answer_refusal, new_app
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.description import describe_api
 from twisted_serve.web.doors import Role, doors_of
 from twisted_serve.web.inference import add_ping_route, add_prediction_routes
+from twisted_serve.web.jobs import Predictor
+from twisted_serve.web.kserve import add_open_inference_routes, add_v1_management_routes, add_v1_routes, add_v2_routes
 from twisted_serve.web.management import add_management_routes, add_token_route
 from twisted_serve.web.metrics import add_metrics_routes
+from twisted_serve.web.operations import Surface
+from twisted_serve.web.preflight import Preflight
 from twisted_serve.web.public import add_description_routes, add_probe_routes, add_root_route
+from twisted_serve.web.sagemaker import add_invocation_routes, add_legacy_routes
 from twisted_serve.web.site import ServeSite, peer_of
 
 
@@ -87,17 +94,21 @@ class Faces:
     What the listeners show, put together once for all of them.
 
     :ivar serve_metrics: Whether there is a ``/metrics`` (``enable_metrics_api``).
-    :ivar extra_headers: On every answer, unless a handler sets them itself.
+    :ivar open_inference: Whether there are the extras of the Open Inference Protocol.
+    :ivar extra_headers: On every answer, unless a handler sets them itself (CORS); where there are
+        any, browsers' preflight requests are answered.
     """
 
     inference: InferencePlane
     management: ManagementPlane
+    metadata: Metadata
     metrics: ServerMetrics
     tokens: Tokens | NoTokens
     version: str
     limits: Limits = field(factory=Limits)
     exempt_ping: bool = False
     serve_metrics: bool = True
+    open_inference: bool = False
     extra_headers: Mapping[bytes, bytes] = field(factory=dict)
 
     def site(self, roles: Role, reactor: IReactorTime) -> ServeSite:
@@ -106,7 +117,7 @@ class Faces:
         gate, refuse = self.tokens.gate(doors), self.tokens.refuse
         guard = Guard(self._unguarded_trees(roles), gate, refuse, answer_flaw)
         return ServeSite(
-            guard,
+            Preflight(guard) if self.extra_headers else guard,
             reactor,
             gate,
             refuse,
@@ -123,17 +134,17 @@ class Faces:
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
         tokens = isinstance(self.tokens, Tokens)
-        description = describe_api(roles, self.version, tokens, guarded_metrics, self.exempt_ping)
-        add_description_routes(public, description)
+        surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
+        add_description_routes(public, describe_api(surface, self.version))
         if roles & Role.METRICS:
             add_metrics_routes(public, self.metrics)
         if roles & Role.INFERENCE:
             if self.exempt_ping:
                 add_ping_route(public, self.inference)
-            add_ping_route(inference, self.inference)
-            add_prediction_routes(inference, self.inference, pass_credentials=isinstance(self.tokens, NoTokens))
+            self._add_inference(inference, tokens)
         if roles & Role.MANAGEMENT:
-            add_management_routes(management, self.management)
+            add_management_routes(management, self.management, self.metadata, tokens)
+            add_v1_management_routes(management, self.inference)
             if guarded_metrics:
                 add_metrics_routes(management, self.metrics)
             if isinstance(self.tokens, Tokens):
@@ -146,3 +157,14 @@ class Faces:
             TokenKind.MANAGEMENT: management.resource(),
             TokenKind.API: api.resource(),
         }
+
+    def _add_inference(self, app: Klein, tokens: bool) -> None:
+        predictor = Predictor(self.inference, tokens)
+        add_ping_route(app, self.inference)
+        add_prediction_routes(app, predictor)
+        add_invocation_routes(app, predictor)
+        add_v1_routes(app, predictor)
+        add_v2_routes(app, predictor)
+        if self.open_inference:
+            add_open_inference_routes(app, predictor, self.version)
+        add_legacy_routes(app, predictor)

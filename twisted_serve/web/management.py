@@ -19,10 +19,14 @@ from twisted_serve.auth.key_file import describe_token
 from twisted_serve.errors import BadRequest
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.planes.management import ManagementPlane, Outcome, Registration
+from twisted_serve.planes.metadata import CustomDescription, Metadata
 from twisted_serve.planes.rotation import Rotation
-from twisted_serve.web.answers import Answer, answer_json, answer_status
+from twisted_serve.web.answers import Answer, answer_json, answer_status, json_text, request_id
 from twisted_serve.web.bodies import body_of, media_type
+from twisted_serve.web.description import describe_model_management
+from twisted_serve.web.jobs import set_handler_headers
 from twisted_serve.web.queries import as_boolean, as_integer, query_parameters
+from twisted_serve.web.request import ServeRequest
 from twisted_serve.web.site import peer_of
 
 _log = Logger()
@@ -31,8 +35,12 @@ _log = Logger()
 LONGEST_PAGE = 100
 
 
-def add_management_routes(app: Klein, plane: ManagementPlane) -> None:
-    """Add what changes and describes models."""
+def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata, tokens: bool) -> None:
+    """
+    Add what changes and describes models.
+
+    :param tokens: Whether token authorization is on.
+    """
 
     @app.route("/models", methods=["GET"])
     def list_models(request: IRequest) -> Answer:
@@ -49,8 +57,17 @@ def add_management_routes(app: Klein, plane: ManagementPlane) -> None:
 
     @app.route("/models/<model>", methods=["GET"])
     @app.route("/models/<model>/<version>", methods=["GET"])
-    def describe(request: IRequest, model: str, version: str | None = None) -> Answer:
+    def describe(request: ServeRequest, model: str, version: str | None = None) -> Answer | Deferred[Answer]:
+        if version != "all" and as_boolean(query_parameters(request).get("customized"), False):
+            described = Deferred.fromCoroutine(metadata.ask(model, version, request_id(request)))
+            return described.addCallback(lambda custom: _answer_custom(request, custom))
         return answer_json(request, 200, plane.describe(model, version))
+
+    @app.route("/models/<model>", methods=["OPTIONS"])
+    @app.route("/models/<model>/<version>", methods=["OPTIONS"])
+    def describe_calls(request: IRequest, model: str, version: str | None = None) -> Answer:
+        plane.find(model, version)
+        return answer_json(request, 200, describe_model_management(model, tokens))
 
     @app.route("/models/<model>", methods=["PUT"])
     @app.route("/models/<model>/<version>", methods=["PUT"])
@@ -80,6 +97,15 @@ def add_token_route(app: Klein, rotation: Rotation) -> None:
         kind = query_parameters(request).get("type")
         token = rotation.replace_named(kind, by=peer_of(request))
         return answer_json(request, 200, {"type": kind, **describe_token(token)})
+
+
+def _answer_custom(request: ServeRequest, described: CustomDescription) -> Answer:
+    """Answer with a description under the head which the handler has chosen."""
+    body = json_text([described.members])
+    request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
+    set_handler_headers(request, described.item)
+    request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    return body
 
 
 def _answer(request: IRequest, outcome: Outcome) -> Answer:

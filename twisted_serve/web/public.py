@@ -13,6 +13,7 @@ from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import MethodNotAllowed
 from twisted_serve.web.answers import Answer, answer_json, answer_status
+from twisted_serve.web.page import answer_page, page_of
 
 
 def add_probe_routes(app: Klein, ready: Callable[[], bool]) -> None:
@@ -28,12 +29,17 @@ def add_probe_routes(app: Klein, ready: Callable[[], bool]) -> None:
 
 
 def add_description_routes(app: Klein, description: dict[str, Any]) -> None:
-    """Add ``OPTIONS /`` and ``/api-description``."""
+    """Add ``OPTIONS /`` and ``/api-description``, and ``/docs``, which shows the same to people."""
+    page = page_of(description)
 
     @app.route("/", methods=["OPTIONS"])
     @app.route("/api-description")
     def describe_api(request: IRequest) -> Answer:
         return answer_json(request, 200, description)
+
+    @app.route("/docs", methods=["GET"])
+    def show_page(request: IRequest) -> Answer:
+        return answer_page(request, page)
 
 
 def add_root_route(app: Klein) -> None:

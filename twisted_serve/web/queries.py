@@ -35,18 +35,26 @@ def as_boolean(text: str | None, default: bool) -> bool:
     return default if text is None else text.lower() == "true"
 
 
-def query_parameters(request: IRequest) -> Mapping[str, str]:
+def query_pairs(request: IRequest) -> list[tuple[str, str]]:
     """
-    Read the query of a request; of a repeated name the first value counts.
+    Read the query of a request, in order.
 
     :raise BadRequest: for more than `MOST_PARAMETERS`.
     """
     query = parse_target(request.uri).query.replace(b";", b"&").decode("utf-8", "replace")
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
     except ValueError:
         raise BadRequest(f"The query has more than {MOST_PARAMETERS} parameters.") from None
+
+
+def query_parameters(request: IRequest) -> Mapping[str, str]:
+    """
+    Read the query of a request by name; of a repeated name the first value counts.
+
+    :raise BadRequest: for more than `MOST_PARAMETERS`.
+    """
     found: dict[str, str] = {}
-    for name, value in pairs:
+    for name, value in query_pairs(request):
         found.setdefault(name, value)
     return found

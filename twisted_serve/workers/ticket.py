@@ -57,7 +57,7 @@ class Ticket:
         headers = self.job.headers
         if "describe" in headers:
             return self
-        return "explain" in headers
+        return headers.get("explain") == "True"
 
     @property
     def done(self) -> bool:

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what all routes that predict have in common: from a request to a job, from answers to a response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.web.http import NO_BODY_CODES
+
+from twisted_serve.errors import BadRequest
+from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.web.answers import Answer, answer_json, request_id, set_common_headers
+from twisted_serve.web.bodies import body_of, parts_of
+from twisted_serve.web.description import describe_model
+from twisted_serve.web.request import ServeRequest
+from twisted_serve.wire.messages import Item, Job, Part
+
+# How long a client waits for the first sign of an answer, in milliseconds from when its request began to arrive.
+TIMEOUT_HEADER = b"X-Request-Timeout-Ms"
+# A day; nobody waits longer, and the clock's arithmetic stays exact.
+MOST_TIMEOUT = 24 * 3600 * 1000
+
+# What the server says to a handler in headers of these names a client cannot say for it
+# (``spec/rest_api.md`` §3.1); and a token is for the server, not for the model's code.
+_RESERVED = frozenset({"url_path", "explain", "describe"})
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
+
+# These are ours to set on an answer, whatever a handler says (``spec/rest_api.md`` §2.4).
+_OURS = frozenset(
+    {"content-length", "transfer-encoding", "connection", "x-request-id", "date", "pragma", "cache-control", "expires"}
+)
+
+#: What the server tells a handler about the route which was taken.
+PREDICT: Mapping[str, str] = {"explain": "False"}
+EXPLAIN: Mapping[str, str] = {"explain": "True"}
+
+
+class Predictor:
+    """
+    Has requests answered by workers.
+
+    :param tokens: Whether token authorization is on, so that handlers do not see ``Authorization``.
+    """
+
+    def __init__(self, plane: InferencePlane, tokens: bool) -> None:
+        self.plane = plane
+        self._tokens = tokens
+        self._hidden = _RESERVED | _CREDENTIALS if tokens else _RESERVED
+
+    def answer(
+        self,
+        request: ServeRequest,
+        model: str,
+        version: str | None,
+        told: Mapping[str, str],
+        parts: Sequence[Part] | None = None,
+    ) -> Deferred[Answer]:
+        """
+        Answer a request with what a worker makes of it; ``OPTIONS`` with the model's description.
+
+        :param told: What the server says to the handler, as headers.
+        :param parts: The handler's inputs, if they are not simply those of the body.
+        :raise BadRequest: for a form or a time that cannot be read.
+        :raise ServeError: as :meth:`InferencePlane.predict`.
+        """
+        if request.method == b"OPTIONS":
+            return self.describe(request, model, version)
+        response = Response(request)
+        return self.submit(request, model, version, told, parts, response).addCallback(response.finish)
+
+    def submit(
+        self,
+        request: ServeRequest,
+        model: str,
+        version: str | None,
+        told: Mapping[str, str],
+        parts: Sequence[Part] | None,
+        response: Response,
+    ) -> Deferred[Item]:
+        """Have a worker answer a request; as `answer`, but the last answer is the caller's to send."""
+        headers = client_headers(request, self._hidden)
+        headers.update(told)
+        job = Job(request_id(request), headers, inputs_of(request) if parts is None else list(parts))
+        return self.plane.predict(model, version, job, response.chunk, deadline_of(request))
+
+    def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Answer]:
+        """
+        Answer with the API description of a model.
+
+        :raise ServeError: as :meth:`Catalogue.resolve`.
+        """
+        self.plane.find(model, version)
+        return succeed(answer_json(request, 200, describe_model(model, self._tokens)))
+
+
+def client_headers(request: ServeRequest, hidden: frozenset[str]) -> dict[str, str]:
+    """Return a request's headers as they were spelled, the last of repeated ones, without those that are hidden."""
+    spelled = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.spelled_headers]
+    return {name: value for name, value in spelled if name.lower() not in hidden}
+
+
+def content_type_of(request: ServeRequest) -> str:
+    """Return what a request says of its body, ``""`` if it says nothing."""
+    return str(request.requestHeaders.getRawHeaders(b"content-type", (b"",))[0].decode("latin-1"))
+
+
+def inputs_of(request: ServeRequest) -> list[Part]:
+    """
+    Read a request's body as a handler's inputs.
+
+    :raise BadRequest: for a form that cannot be read.
+    """
+    return parts_of(content_type_of(request), body_of(request))
+
+
+def deadline_of(request: ServeRequest) -> float | None:
+    """
+    Say when the client stops waiting, in seconds of the clock, if it does.
+
+    :raise BadRequest: for a header that is no number of milliseconds.
+    """
+    given = request.requestHeaders.getRawHeaders(TIMEOUT_HEADER)
+    if given is None:
+        return None
+    value = b", ".join(given)
+    # Digits and few of them: int() takes blanks and underscores, and as many digits as there is time for.
+    if not (value.isdigit() and len(value) <= 9 and 1 <= int(value) <= MOST_TIMEOUT):
+        raise BadRequest(
+            f"{TIMEOUT_HEADER.decode('ascii')} must be from 1 to {MOST_TIMEOUT} milliseconds, "
+            f"not {value.decode('latin-1')!r:.200}."
+        )
+    return request.began + int(value) / 1000
+
+
+def set_handler_headers(request: ServeRequest, item: Item) -> None:
+    """Set the head that a handler has chosen, and ours."""
+    headers = request.responseHeaders
+    for name, value in item.headers.items():
+        if name.lower() not in _OURS:
+            headers.setRawHeaders(name.encode("latin-1"), [value.encode("latin-1")])
+    set_common_headers(request, item.status)
+    request.setResponseCode(item.status, item.phrase.encode("latin-1") or None)
+
+
+class Response:
+    """A handler's answer on its way to the client: whole, or chunk by chunk."""
+
+    def __init__(self, request: ServeRequest) -> None:
+        self._request = request
+        self._streaming = False
+
+    def chunk(self, item: Item) -> None:
+        """Send an intermediate answer; the first one brings the head with it."""
+        if not self._streaming:
+            self._streaming = True
+            if self._request.clientproto == b"HTTP/1.0":
+                # It knows no chunks: the end of the connection is the end of the answer.
+                self._request.channel.persistent = False
+                self._request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            self._head(item)
+        if item.body:
+            self._request.write(item.body)
+
+    def finish(self, item: Item) -> Answer:
+        """Send the last answer."""
+        if self._streaming:
+            return item.body
+        self._head(item)
+        if item.status in NO_BODY_CODES:
+            return b""
+        self._request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(item.body)])
+        return item.body
+
+    def _head(self, item: Item) -> None:
+        set_handler_headers(self._request, item)
+        # The predecessor sends no content type which the handler has not set; nor does Twisted guess one here.
+        self._request.defaultContentType = None

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the routes of SageMaker's two layouts and of old clients, which take query parameters as inputs.
+
+``/invocations`` serves one model, ``/models/{model}/invoke`` several, ``/{model}/predict``
+those who have called it so for long (``spec/rest_api.md`` §4 and §14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from klein import Klein
+from twisted.internet.defer import Deferred
+
+from twisted_serve.errors import BadRequest, ResourceNotFound
+from twisted_serve.web.answers import Answer
+from twisted_serve.web.jobs import Predictor, inputs_of
+from twisted_serve.web.queries import query_pairs
+from twisted_serve.web.request import ServeRequest
+from twisted_serve.wire.messages import Part
+
+# First segments which have a meaning of their own on some listener: no model is called by them here.
+_CLAIMED = frozenset(
+    {
+        "api-description",
+        "docs",
+        "explanations",
+        "invocations",
+        "livez",
+        "metrics",
+        "models",
+        "ping",
+        "predictions",
+        "readyz",
+        "token",
+        "v1",
+        "v2",
+        "wfpredict",
+        "workflows",
+    }
+)
+
+
+def add_invocation_routes(app: Klein, predictor: Predictor) -> None:
+    """Add ``/invocations`` and ``/models/{model}/invoke``, which take any method and the default version."""
+
+    @app.route("/invocations")
+    def invocations(request: ServeRequest) -> Deferred[Answer]:
+        parts = _inputs_with_query(request)
+        return predictor.answer(request, _model_wanted(predictor, request, parts), None, {}, parts)
+
+    @app.route("/models/<model>/invoke")
+    def invoke(request: ServeRequest, model: str) -> Deferred[Answer]:
+        return predictor.answer(request, model, None, {}, _inputs_with_query(request))
+
+
+def add_legacy_routes(app: Klein, predictor: Predictor) -> None:
+    """Add ``/{model}/predict`` and ``/{model}/{version}/predict``, where no other route has a claim."""
+
+    @app.route("/<model>/predict")
+    @app.route("/<model>/<version>/predict")
+    def legacy_predict(request: ServeRequest, model: str, version: str | None = None) -> Deferred[Answer]:
+        if model in _CLAIMED:
+            raise ResourceNotFound()
+        return predictor.answer(request, model, version, {}, _inputs_with_query(request))
+
+
+def _inputs_with_query(request: ServeRequest) -> list[Part]:
+    """
+    Return the query's parameters as inputs, then the body's.
+
+    :raise BadRequest: for a query or a form that cannot be read.
+    """
+    query = [Part(name, "", value.encode("utf-8"), decode=False) for name, value in query_pairs(request) if name]
+    return query + inputs_of(request)
+
+
+def _model_wanted(predictor: Predictor, request: ServeRequest, parts: Sequence[Part]) -> str:
+    """
+    Find out which model an invocation is for.
+
+    It is the query's ``model_name``, or else the only start-up model, or else
+    the form's field of that name.
+
+    :raise BadRequest: if nothing says so.
+    """
+    asked = next((value for name, value in query_pairs(request) if name == "model_name"), None)
+    only = None if asked else predictor.plane.only_startup_model()
+    if asked or only:
+        return asked or str(only)
+    named = [part.value for part in parts if part.name == "model_name"]
+    if not named:
+        raise BadRequest("Parameter model_name is required.")
+    return named[-1].decode("utf-8", "replace")
