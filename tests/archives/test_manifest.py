@@ -8,17 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import attrs
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.archives.manifest import MANIFEST_PATH, Manifest, read_manifest
-from twisted_serve.archives.model_config import ModelConfig, read_model_config
+from twisted_serve.archives.model_config import CONFIG_KEYS, ModelConfig, read_model_config
+from twisted_serve.archives.sections import Torchrun
 from twisted_serve.errors import InvalidModel
 
-KEYS = [a.metadata["key"] for a in attrs.fields(ModelConfig) if "key" in a.metadata]
+KEYS = [key for key in CONFIG_KEYS if key not in ("pt2", "handler", "micro_batching")]
 
 
 class ModelDirectoryTestCase(SynchronousTestCase):
@@ -67,6 +67,15 @@ class ManifestTests(ModelDirectoryTestCase):
             read_manifest(self.model),
             Manifest("m", "2.1", "h.py", "w.pt", "net.py", "r.txt", "c.yaml", "python3", document),
         )
+
+    def test_every_field(self) -> None:
+        """Fields of old archives, and fields that no archiver writes, are no hindrance, whatever is in them."""
+        (self.model / "vocab.txt").touch()
+        model = {"modelName": "m", "modelVersion": "1", "extensions": {"a": 1}, "envelope": "json", "description": [1]}
+        document = {"model": {**model, "sourceVocab": "vocab.txt", "version": 2}, "description": {}, "new": 1}
+        self.write(json.dumps(document))
+        manifest = read_manifest(self.model)
+        self.assertEqual((manifest.model_name, manifest.raw), ("m", document))
 
     def test_none(self) -> None:
         """A directory without a manifest is a nameless model of version 1.0 for Python."""
@@ -201,7 +210,9 @@ class ModelConfigTests(ModelDirectoryTestCase):
             "asyncCommunication": False,
             "useVenv": True,
             "batchPolicy": "Adaptive",
-            "handler": {"anything": ["goes"]},
+            "handler": {"anything": ["goes"], "profile": True},
+            "pt2": {"compile": {"enable": True, "backend": "inductor", "mode": "x"}, "export": {"aot_compile": False}},
+            "micro_batching": {"micro_batch_size": 2, "parallelism": {"preprocess": 1, "inference": 2}},
         }
         config, warnings = self.config(yaml.safe_dump(document))
         self.assertEqual(warnings, ())
@@ -218,7 +229,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
                 (1, 0),
                 "tp",
                 2,
-                {"nproc-per-node": 2},
+                Torchrun(nproc_per_node=2),
                 0,
                 5,
                 7,
@@ -236,7 +247,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
             ),
         )
         self.assertEqual(config.workers, (1, 2))
-        self.assertEqual(set(document) - {"handler"}, set(KEYS))
+        self.assertEqual(set(document), set(CONFIG_KEYS))
 
     def test_wrong_types(self) -> None:
         """A value of the wrong type is refused with its key, the value and what was expected."""
@@ -253,6 +264,25 @@ class ModelConfigTests(ModelDirectoryTestCase):
             ("deviceIds: [-1]", "deviceIds is (-1,), expected a list of integers of at least 0"),
             ("deviceIds: [true]", "deviceIds is (True,), expected a list of integers of at least 0"),
             ("torchrun: [1]", "torchrun is [1], expected a mapping"),
+            ("torchrun: {1: 2}", "torchrun is {1: 2}, expected a mapping with strings as keys"),
+            ("torchrun: {nnodes: two}", "torchrun.nnodes is 'two', expected an integer of at least 1"),
+            ("torchrun: {rdzv-backend: 1}", "torchrun.rdzv-backend is 1, expected a string"),
+            ("pt2: 1", "pt2 is 1, expected a mapping, or the name of a backend"),
+            ("pt2: {compile: true}", "pt2.compile is True, expected a mapping"),
+            ("pt2: {compile: {enable: 1}}", "pt2.compile.enable is 1, expected true or false"),
+            ("pt2: {compile: {backend: []}}", "pt2.compile.backend is [], expected a string"),
+            ("pt2: {export: {aot_compile: x}}", "pt2.export.aot_compile is 'x', expected true or false"),
+            ("handler: [a]", "handler is ['a'], expected a mapping"),
+            ("handler: {profile: x}", "handler.profile is 'x', expected true or false"),
+            ("micro_batching: 4", "micro_batching is 4, expected a mapping"),
+            (
+                "micro_batching: {micro_batch_size: 0}",
+                "micro_batching.micro_batch_size is 0, expected an integer of at least 1",
+            ),
+            (
+                "micro_batching: {parallelism: {inference: x}}",
+                "micro_batching.parallelism.inference is 'x', expected an integer of at least 1",
+            ),
         ):
             with self.subTest(text):
                 error = self.assertRaises(InvalidModel, self.config, text)
@@ -263,6 +293,25 @@ class ModelConfigTests(ModelDirectoryTestCase):
         config, _ = self.config("batchSize:\ndeviceType: ~")
         self.assertIsNone(config.batch_size)
         self.assertIsNone(config.device_type)
+
+    def test_torchrun(self) -> None:
+        """The block has the predecessor's defaults, decides on the level, and names what it does not know."""
+        config, warnings = self.config("parallelLevel: 8\ntorchrun: {nproc-per-node: 4, max-restarts: 3, rdzv-id: x}")
+        self.assertEqual(config.torchrun, Torchrun(1, 4, "c10d", None, None, 5, 0, 1))
+        self.assertEqual(config.parallel_level, 4)
+        self.assertEqual(
+            warnings,
+            tuple(
+                f"Unsupported parameter {key!r} of torchrun in model config file c.yaml: it is ignored"
+                for key in ("max-restarts", "rdzv-id")
+            ),
+        )
+
+    def test_sections_of_handlers(self) -> None:
+        """What belongs to handlers is free, and so are old forms and sections that nobody here knows."""
+        text = "pt2: inductor\nhandler: {}\nmicro_batching:\ndeepspeed: {config: x}\npippy: 1\nwhatever: [1]"
+        self.assertEqual(self.config(text)[1], ())
+        self.assertEqual(self.config("pt2: {backend: inductor, mode: default}")[1], ())
 
     def test_unusable(self) -> None:
         """A file that is missing, is no YAML or no mapping is refused with its name."""

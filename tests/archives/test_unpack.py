@@ -108,6 +108,14 @@ class FormsTests(UnpackTestCase):
         entries = [ArchiveEntry("a.txt", b"1"), ArchiveEntry("m", kind=EntryKind.DIRECTORY), ArchiveEntry("m/b", b"2")]
         self.assertEqual(self.unpacked("m.tgz", tar_archive(entries, top=None)), {"a.txt": b"1", "b": b"2"})
 
+    def test_flat_tar(self) -> None:
+        """A tar whose manifest is at its top was made without a directory around it, and keeps all its names."""
+        twice = [ArchiveEntry("MAR-INF/x"), ArchiveEntry("MAR-INF/x")]
+        self.assertRefused("m.tgz", tar_archive(twice, top=None), "two entries named")
+        for entries in (self.entries, self.entries[::-1]):
+            self.target = self.root / f"of-{entries[0].name}".replace("/", "-")
+            self.assertEqual(self.unpacked("m.tgz", tar_archive(entries, top=None)), self.files)
+
     def test_directories(self) -> None:
         """Directories may be named before or after what is in them."""
         entries = [ArchiveEntry("a/b", b"1"), ArchiveEntry("a", kind=EntryKind.DIRECTORY)]
@@ -381,7 +389,7 @@ class DiskFullTests(UnpackTestCase):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, previous)
-        self.assertEqual(error.message, "Failed to save model: m.mar")
+        self.assertEqual((error.message, error.reason), ("Failed to save model: m.mar", "File too large"))
         self.assertEqual(getattr(error.__cause__, "errno", None), errno.EFBIG)
         self.assertEqual([path.name for path in self.root.iterdir()], ["m.mar"])
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from twisted_serve.archiver.command import parser
+from twisted_serve.archives.keys import attributes_of
+from twisted_serve.archives.model_config import CONFIG_KEYS
+from twisted_serve.archives.sections import Torchrun
 
 if TYPE_CHECKING:
     from tests.docs.conftest import ReadBlocks, RunCommands
@@ -28,6 +31,17 @@ def test_flags() -> None:
     }
     flags = {flag for action in parser()._actions for flag in action.option_strings}
     assert shown == flags - {"-h", "--help"}
+
+
+def test_config_keys() -> None:
+    """The page lists every key of ``model-config.yaml``, and no other; also every key of ``torchrun``."""
+    rows = (
+        PAGE.read_text().partition("| key | value | for |\n| --- | --- | --- |\n")[2].partition("\n\n")[0].splitlines()
+    )
+    shown = [key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(shown) == sorted(CONFIG_KEYS)
+    [torchrun] = [row.split("|")[3] for row in rows if row.startswith("| `torchrun`")]
+    assert set(re.findall(r"`([\w-]+)`", torchrun)) == set(attributes_of(Torchrun))
 
 
 @pytest.mark.integration

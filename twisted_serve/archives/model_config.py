@@ -8,52 +8,26 @@ that what the file does not mention can be settled elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import attrs
 from attrs import field, frozen
+from attrs.validators import instance_of, optional
 
 from twisted_serve.archives.confinement import confined
 from twisted_serve.archives.documents import DocumentError, load_yaml
+from twisted_serve.archives.keys import attributes_of, boolean, integer, key, word
 from twisted_serve.archives.manifest import Manifest
+from twisted_serve.archives.sections import CHECKS, Torchrun, unsupported
 from twisted_serve.errors import InvalidModel
-
-# What the predecessor's integers could hold.
-_MAX_INTEGER = (1 << 31) - 1
 
 # Warnings end in the log and in answers; a hostile file has no right to fill either.
 _MOST_WARNINGS = 10
 
 # How alike an unknown key and a known one must be to be taken for a slip.
 _ALIKE = 0.9
-
-
-def _key(name: str, expected: str, fits: Callable[[Any], bool]) -> Any:
-    """Declare the attribute for the key ``name`` of the file."""
-
-    def check(_config: object, _attribute: object, value: Any) -> None:
-        if value is not None and not fits(value):
-            raise ValueError(f"{name} is {value!r:.200}, expected {expected}")
-
-    return field(default=None, validator=check, metadata={"key": name})
-
-
-def _integer(name: str, least: int) -> Any:
-    def fits(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MAX_INTEGER
-
-    return _key(name, f"an integer of at least {least}", fits)
-
-
-def _boolean(name: str) -> Any:
-    return _key(name, "true or false", lambda value: isinstance(value, bool))
-
-
-def _word(name: str) -> Any:
-    return _key(name, "a string", lambda value: isinstance(value, str))
 
 
 def _ids(value: Any) -> bool:
@@ -72,31 +46,31 @@ class ModelConfig:
     :ivar batch_policy: When a batch that is not full is closed: ``eager``, ``window`` or ``adaptive``.
     """
 
-    min_workers: int | None = _integer("minWorkers", 0)
-    max_workers: int | None = _integer("maxWorkers", 0)
-    batch_size: int | None = _integer("batchSize", 1)
-    max_batch_delay: int | None = _integer("maxBatchDelay", 0)
-    response_timeout: int | None = _integer("responseTimeout", 1)
-    startup_timeout: int | None = _integer("startupTimeout", 1)
-    device_type: str | None = _word("deviceType")
-    device_ids: tuple[int, ...] | None = _key("deviceIds", "a list of integers of at least 0", _ids)
-    parallel_type: str | None = _word("parallelType")
-    parallel_level: int | None = _integer("parallelLevel", 0)
-    torchrun: Mapping[str, Any] | None = _key("torchrun", "a mapping", lambda value: isinstance(value, dict))
-    max_retry_timeout: int | None = _integer("maxRetryTimeoutInSec", 0)
-    client_timeout: int | None = _integer("clientTimeoutInMills", 0)
-    job_queue_size: int | None = _integer("jobQueueSize", 0)
-    use_job_ticket: bool | None = _boolean("useJobTicket")
-    continuous_batching: bool | None = _boolean("continuousBatching")
-    sequence_batching: bool | None = _boolean("sequenceBatching")
-    sequence_max_idle: int | None = _integer("sequenceMaxIdleMSec", 0)
-    sequence_timeout: int | None = _integer("sequenceTimeoutMSec", 0)
-    max_num_sequence: int | None = _integer("maxNumSequence", 1)
-    max_sequence_job_queue_size: int | None = _integer("maxSequenceJobQueueSize", 1)
-    async_communication: bool | None = _boolean("asyncCommunication")
-    use_venv: bool | None = _boolean("useVenv")
+    min_workers: int | None = integer("minWorkers", 0)
+    max_workers: int | None = integer("maxWorkers", 0)
+    batch_size: int | None = integer("batchSize", 1)
+    max_batch_delay: int | None = integer("maxBatchDelay", 0)
+    response_timeout: int | None = integer("responseTimeout", 1)
+    startup_timeout: int | None = integer("startupTimeout", 1)
+    device_type: str | None = word("deviceType")
+    device_ids: tuple[int, ...] | None = key("deviceIds", "a list of integers of at least 0", _ids)
+    parallel_type: str | None = word("parallelType")
+    parallel_level: int | None = integer("parallelLevel", 0)
+    torchrun: Torchrun | None = field(default=None, validator=optional(instance_of(Torchrun)))
+    max_retry_timeout: int | None = integer("maxRetryTimeoutInSec", 0)
+    client_timeout: int | None = integer("clientTimeoutInMills", 0)
+    job_queue_size: int | None = integer("jobQueueSize", 0)
+    use_job_ticket: bool | None = boolean("useJobTicket")
+    continuous_batching: bool | None = boolean("continuousBatching")
+    sequence_batching: bool | None = boolean("sequenceBatching")
+    sequence_max_idle: int | None = integer("sequenceMaxIdleMSec", 0)
+    sequence_timeout: int | None = integer("sequenceTimeoutMSec", 0)
+    max_num_sequence: int | None = integer("maxNumSequence", 1)
+    max_sequence_job_queue_size: int | None = integer("maxSequenceJobQueueSize", 1)
+    async_communication: bool | None = boolean("asyncCommunication")
+    use_venv: bool | None = boolean("useVenv")
     raw: Mapping[str, Any] = field(factory=dict)
-    batch_policy: str | None = _word("batchPolicy")
+    batch_policy: str | None = word("batchPolicy")
 
     @property
     def workers(self) -> tuple[int, int] | None:
@@ -106,7 +80,10 @@ class ModelConfig:
         return None
 
 
-_ATTRIBUTES = {a.metadata["key"]: a.name for a in attrs.fields(ModelConfig) if "key" in a.metadata}
+_ATTRIBUTES = attributes_of(ModelConfig)
+
+#: All keys of the file which mean something to the server, or whose values it knows the shape of.
+CONFIG_KEYS = (*_ATTRIBUTES, "torchrun", *CHECKS)
 
 # The closed words: another one is ignored with a warning, as it has always been.
 _WORDS = {
@@ -152,18 +129,27 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
         for key in document
         if (meant := _meant(key)) is not None
     ]
-    values: dict[str, Any] = {}
-    for key, attribute in _ATTRIBUTES.items():
-        value = document.get(key)
-        if key == "deviceIds" and isinstance(value, list):
-            value = tuple(value)
-        if key in _WORDS and isinstance(value, str):
-            value = value.lower()
-            if value not in _WORDS[key]:
-                warnings.append(f"Invalid {key} {value!r:.200} in model config file {name}: it is ignored")
-                continue
-        values[attribute] = value
+    values = {attribute: document.get(key) for key, attribute in _ATTRIBUTES.items()}
+    for closed, words in _WORDS.items():
+        said = document.get(closed)
+        if isinstance(said, str):
+            values[_ATTRIBUTES[closed]] = said.lower() if said.lower() in words else None
+            if said.lower() not in words:
+                warnings.append(f"Invalid {closed} {said.lower()!r:.200} in model config file {name}: it is ignored")
+    if isinstance(document.get("deviceIds"), list):
+        values["device_ids"] = tuple(document["deviceIds"])
     try:
+        for section, check in CHECKS.items():
+            if document.get(section) is not None:
+                check(document[section])
+        if document.get("torchrun") is not None:
+            torchrun = values["torchrun"] = Torchrun.read(document["torchrun"])
+            # A worker is as many processes as torchrun starts, whatever else is said.
+            values["parallel_level"] = torchrun.nproc_per_node
+            warnings += [
+                f"Unsupported parameter {each!r:.200} of torchrun in model config file {name}: it is ignored"
+                for each in unsupported(document["torchrun"])
+            ]
         config = ModelConfig(**values, raw=document)
     except ValueError as e:
         raise InvalidModel(f"Invalid model config file {name}: {e}") from e
@@ -176,8 +162,8 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
 
 def _meant(key: str) -> str | None:
     """Guess which known key a slip such as ``BatchSize`` or ``max_workers`` was meant to be."""
-    if key in _ATTRIBUTES or len(key) > 2 * max(map(len, _ATTRIBUTES)):
+    if key in CONFIG_KEYS or len(key) > 2 * max(map(len, CONFIG_KEYS)):
         return None
-    plain = {known.lower(): known for known in _ATTRIBUTES}
+    plain = {known.lower().replace("_", ""): known for known in CONFIG_KEYS}
     close = get_close_matches(key.lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=_ALIKE)
     return plain[close[0]] if close else None

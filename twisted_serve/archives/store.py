@@ -20,10 +20,10 @@ from twisted_serve.archives.fetch import Fetcher
 from twisted_serve.archives.manifest import Manifest, read_manifest
 from twisted_serve.archives.model_config import ModelConfig, read_model_config
 from twisted_serve.archives.threads import DeferToThread, abandonable
-from twisted_serve.archives.tree import UnpackLimits
+from twisted_serve.archives.tree import UnpackLimits, not_saved
 from twisted_serve.archives.unpack import unpack
 from twisted_serve.archives.urls import basename, has_scheme, is_remote, local_path
-from twisted_serve.errors import DownloadFailed, InternalError, ModelNotFound
+from twisted_serve.errors import DownloadFailed, ModelNotFound
 
 # What ``load_models=all`` takes a plain file of the store for.
 _SUFFIXES = (".mar", ".model", ".tar.gz", ".tgz")
@@ -180,7 +180,7 @@ def _unpack_and_read(url: str, path: Path, target: Path, downloaded: Path | None
     try:
         target.parent.mkdir(mode=0o700, exist_ok=True)
     except OSError as e:
-        raise InternalError(f"Failed to save model: {path.name}") from e
+        raise not_saved(path.name, e) from e
     unpack(path, target, limits)
     try:
         return _read(url, target, downloaded=downloaded, unpacked=target)

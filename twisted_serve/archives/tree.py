@@ -176,7 +176,12 @@ class Saving:
         :raise InternalError: for it.
         """
         if isinstance(error, OSError):
-            raise InternalError(f"Failed to save model: {self.title}") from error
+            raise not_saved(self.title, error) from error
+
+
+def not_saved(title: str, error: OSError) -> InternalError:
+    """Make the client's answer for a model that cannot be written, with the operating system's word for why."""
+    return InternalError(f"Failed to save model: {title}").because(error.strerror or str(error))
 
 
 def write_all(file: FileIO, data: bytes) -> None:

@@ -24,10 +24,13 @@ from typing import IO
 
 from attrs import define, field
 
-from twisted_serve.archives.tree import NewTree, Saving, UnpackLimits, components
-from twisted_serve.errors import InternalError, InvalidModel
+from twisted_serve.archives.manifest import MANIFEST_PATH
+from twisted_serve.archives.tree import NewTree, Saving, UnpackLimits, components, not_saved
+from twisted_serve.errors import InvalidModel
 
 _CHUNK = 256 * 1024
+
+_MANIFEST_DIRECTORY = MANIFEST_PATH.partition("/")[0]
 
 # The zip and tar readers of the standard library take an index, or an extended header, in one
 # piece: the size they ask for comes from the archive.  An entry of a zip's index needs 46 bytes
@@ -55,11 +58,22 @@ def unpack(archive: Path, target: Path, limits: UnpackLimits) -> None:
     Unpack an archive to a directory.
 
     :param archive: A zip if its name ends in ``.mar``, else a gzip-compressed tar whose members
-        lose the first component of their names.
+        lose the first component of their names, unless its manifest shows that they have one too few for that.
     :param target: The directory, which this makes; after an error it does not exist.
     :raise InvalidModel: if the archive is damaged, too large, or has an entry that is not safe.
     :raise InternalError: if the directory cannot be written, e.g. because the disk is full.
     """
+    try:
+        _unpack(archive, target, limits, strip=True)
+    except _FlatError:
+        _unpack(archive, target, limits, strip=False)
+
+
+class _FlatError(Exception):
+    """A tar has its manifest at the top: nothing is to be taken from the names of its members."""
+
+
+def _unpack(archive: Path, target: Path, limits: UnpackLimits, strip: bool) -> None:
     with Saving(archive.name):
         target.mkdir(mode=0o700)
     try:
@@ -70,14 +84,14 @@ def unpack(archive: Path, target: Path, limits: UnpackLimits) -> None:
                 if archive.name.lower().endswith(".mar"):
                     _unzip(file, tree)
                 else:
-                    _untar(file, tree)
+                    _untar(file, tree, strip)
         except _DAMAGE as e:
             raise _damaged(archive, e) from e
         except OSError as e:
             # A zip's index with nonsense in it makes the reader seek to before the file's beginning.
             if e.errno == errno.EINVAL:
                 raise _damaged(archive, e) from e
-            raise InternalError(f"Failed to save model: {archive.name}") from e
+            raise not_saved(archive.name, e) from e
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -167,7 +181,7 @@ class _Inflated:
         return data
 
 
-def _untar(file: io.FileIO, tree: NewTree) -> None:
+def _untar(file: io.FileIO, tree: NewTree, strip: bool) -> None:
     # Two blocks of 512 bytes come with an entry: its header, and the filling after its end.
     overhead = 1024 * (tree.max_entries + 20)
     with gzip.GzipFile(fileobj=file) as source:
@@ -177,15 +191,18 @@ def _untar(file: io.FileIO, tree: NewTree) -> None:
             for count, member in enumerate(opened):
                 if count >= tree.max_entries:
                     raise InvalidModel(f"The archive has more than {tree.max_entries} entries.")
-                _take(member, data, tree)
+                _take(member, data, tree, strip)
         # The checksum of a gzip file stands at its end.
         while data.read(_CHUNK):
             pass
 
 
-def _take(member: tarfile.TarInfo, data: _Inflated, tree: NewTree) -> None:
+def _take(member: tarfile.TarInfo, data: _Inflated, tree: NewTree, strip: bool) -> None:
     parts = components(member.name)
-    below = parts[1:]
+    # Only now is it known that the archive was made without a directory around it: what was written is to be undone.
+    if strip and parts[0] == _MANIFEST_DIRECTORY:
+        raise _FlatError
+    below = parts[1:] if strip else parts
     if member.isdir():
         tree.add_directory(below)
     elif member.isreg() and not member.issparse():

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the declaration of a document's keys as the attributes of a frozen value.
+
+Each says in its metadata which key it is of; each refuses a value of another type,
+naming the key, the value and what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+from attrs import field
+
+# What the predecessor's integers could hold.
+_MAX_INTEGER = (1 << 31) - 1
+
+_T = TypeVar("_T", bound=attrs.AttrsInstance)
+
+
+def key(name: str, expected: str, fits: Callable[[Any], bool], default: object = None) -> Any:
+    """
+    Declare the attribute for a key; an absent one, and ``null``, is ``default``.
+
+    :param name: The key; for one of a section, after the section's name and a dot.
+    """
+
+    def check(_value: object, _attribute: object, value: Any) -> None:
+        if value is not None and not fits(value):
+            raise wrong(name, value, expected)
+
+    return field(default=default, validator=check, metadata={"key": name.rpartition(".")[2]})
+
+
+def integer(name: str, least: int, default: int | None = None) -> Any:
+    """Declare the attribute for a key whose value is an integer."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MAX_INTEGER
+
+    return key(name, f"an integer of at least {least}", fits, default)
+
+
+def boolean(name: str) -> Any:
+    """Declare the attribute for a key whose value is true or false."""
+    return key(name, "true or false", lambda value: isinstance(value, bool))
+
+
+def word(name: str, default: str | None = None) -> Any:
+    """Declare the attribute for a key whose value is a string."""
+    return key(name, "a string", lambda value: isinstance(value, str), default)
+
+
+def wrong(name: str, value: object, expected: str) -> ValueError:
+    """Make the error for a value that a key cannot have."""
+    return ValueError(f"{name} is {value!r:.200}, expected {expected}")
+
+
+def attributes_of(declared: type[attrs.AttrsInstance]) -> Mapping[str, str]:
+    """List the keys that a class declares, each with its attribute."""
+    return {a.metadata["key"]: a.name for a in attrs.fields(declared) if "key" in a.metadata}
+
+
+def section(declared: type[_T], name: str, value: object) -> _T:
+    """
+    Read a section of a document; keys which ``declared`` does not know are left out.
+
+    :raise ValueError: if it is no mapping, or a key has a value of the wrong type.
+    """
+    found = mapping(name, value)
+    known = attributes_of(declared)
+    return declared(**{known[each]: found[each] for each in known if found.get(each) is not None})
+
+
+def mapping(name: str, value: object) -> Mapping[str, Any]:
+    """
+    Return ``value``, the value of the key ``name``.
+
+    :raise ValueError: if it is no mapping with strings as keys.
+    """
+    if not isinstance(value, dict):
+        raise wrong(name, value, "a mapping")
+    if not all(isinstance(each, str) for each in value):
+        raise wrong(name, value, "a mapping with strings as keys")
+    return value
