@@ -8,9 +8,13 @@ result: two readers who understand a path differently are how gates are passed.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
+
+# How many targets are remembered as they were read: the gate, the routes and the next client ask for the same ones.
+_REMEMBERED = 256
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
@@ -61,6 +65,7 @@ def _decode(segment: bytes) -> str:
     return text
 
 
+@lru_cache(_REMEMBERED)
 def parse_target(raw: bytes) -> Target:
     """Read the target of a request as it stands in the request line; never raises."""
     path, _, _fragment = raw.partition(b"#")

@@ -131,6 +131,17 @@ def error_of(failure: Failure) -> ServeError:
     return InternalError("Internal server error.")
 
 
+def answer_failure(request: Any, failure: Failure) -> bytes:
+    """Answer a request whose endpoint failed."""
+    error = error_of(failure)
+    if request.startedWriting:
+        # The head is out: only breaking off can still tell the client that this is not all.
+        _log.warn("A stream was broken off: {error}", error=error)
+        request.channel.transport.abortConnection()
+        return b""
+    return answer_error(request, error)
+
+
 def new_app() -> Klein:
     """Make a Klein application on which every error becomes an answer."""
     app = Klein()
@@ -139,16 +150,7 @@ def new_app() -> Klein:
     app.url_map.strict_slashes = False
     app.url_map.redirect_defaults = False
 
-    @app.handle_errors
-    def render_error(request: Any, failure: Failure) -> Answer:
-        error = error_of(failure)
-        if request.startedWriting:
-            # The head is out: only breaking off can still tell the client that this is not all.
-            _log.warn("A stream was broken off: {error}", error=error)
-            request.channel.transport.abortConnection()
-            return b""
-        return answer_error(request, error)
-
+    app.handle_errors(answer_failure)
     return app
 
 

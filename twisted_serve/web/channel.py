@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from twisted_serve.auth.gate import Stop
@@ -70,6 +71,7 @@ class ServeChannel(HTTPChannel):
     requestFactory: Any = ServeRequest
     limits: Limits
     host: IAddress
+    peer: IAddress
     _deadline: IDelayedCall | None = None
     _lingering = False
     _dropped = 0
@@ -80,8 +82,16 @@ class ServeChannel(HTTPChannel):
         self.MAX_LENGTH = self.limits.request_line
         self.totalHeadersSize = self.limits.headers
         super().connectionMade()
-        self.host = self.transport.getHost()
+        self.host, self.peer = self.transport.getHost(), self.transport.getPeer()
         self.site.channels.add(self)
+
+    def getHost(self) -> IAddress:
+        """Return our own address, without asking the system again for each request."""
+        return self.host
+
+    def getPeer(self) -> IAddress:
+        """Return the client's address, likewise."""
+        return self.peer
 
     # Reading
 
@@ -154,6 +164,16 @@ class ServeChannel(HTTPChannel):
             if value.lower() != b"100-continue":
                 return lambda request: answer_error(request, ExpectationFailed())
         return None
+
+    # Writing
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Send the head of an answer, as one piece."""
+        lines = [b"%s %s %s" % (version, code, reason)]
+        for name, values in headers.getAllRawHeaders():
+            lines += [b"%s: %s" % (name, value) for value in values]
+        lines.append(b"\r\n")
+        self.transport.write(b"\r\n".join(lines))
 
     # Answering early
 

@@ -9,6 +9,7 @@ like a known one, so that nothing can be learnt by trying.
 from __future__ import annotations
 
 from enum import Flag, auto
+from functools import lru_cache
 
 from twisted_serve.auth.gate import Doors
 from twisted_serve.auth.targets import Target
@@ -19,6 +20,8 @@ PROBES = frozenset({("livez",), ("readyz",)})
 
 #: Open as well, and exactly so: what the listener can do, for programs and for people.
 DESCRIPTIONS = frozenset({("api-description",), ("docs",)})
+# How many decisions are remembered; none of them depends on anything but method and path.
+_REMEMBERED = 256
 
 
 class Role(Flag):
@@ -32,6 +35,8 @@ class Role(Flag):
 def doors_of(roles: Role, exempt_ping: bool) -> Doors:
     """Decide which token a request needs on a listener with these roles."""
 
+    # Most requests are like the last ones.
+    @lru_cache(_REMEMBERED)
     def doors(method: bytes, target: Target) -> TokenKind | None:
         if target.flaw is not None:
             return _otherwise(roles)

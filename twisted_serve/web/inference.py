@@ -12,10 +12,11 @@ from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.web.answers import Answer, answer_status
 from twisted_serve.web.jobs import EXPLAIN, PREDICT, Predictor
 from twisted_serve.web.request import ServeRequest
+from twisted_serve.web.shortcut import Way
 
 
-def add_ping_route(app: Klein, plane: InferencePlane) -> None:
-    """Add ``/ping``, which takes any method."""
+def add_ping_route(app: Klein, plane: InferencePlane) -> Way:
+    """Add ``/ping``, which takes any method; return the short way to it."""
 
     @app.route("/ping")
     @app.route("/ping/<path:rest>")
@@ -23,9 +24,14 @@ def add_ping_route(app: Klein, plane: InferencePlane) -> None:
         healthy = plane.healthy()
         return answer_status(request, 200 if healthy else 500, "Healthy" if healthy else "Unhealthy")
 
+    return Way(ping, named=0, needed=0)
 
-def add_prediction_routes(app: Klein, predictor: Predictor) -> None:
-    """Add ``/predictions`` and ``/explanations``, which take any method; what follows is the handler's."""
+def add_prediction_routes(app: Klein, predictor: Predictor) -> Way:
+    """
+    Add ``/predictions`` and ``/explanations``, which take any method; what follows is the handler's.
+
+    :return: The short way to ``/predictions``.
+    """
 
     @app.route("/predictions/<model>")
     @app.route("/predictions/<model>/<version>")
@@ -38,3 +44,5 @@ def add_prediction_routes(app: Klein, predictor: Predictor) -> None:
     @app.route("/explanations/<model>/<version>/<path:rest>")
     def explain(request: ServeRequest, model: str, version: str | None = None, rest: str = "") -> Deferred[Answer]:
         return predictor.answer(request, model, version, {"url_path": rest, **EXPLAIN})
+
+    return Way(predict, named=2, needed=1)

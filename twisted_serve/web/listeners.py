@@ -38,6 +38,7 @@ from twisted_serve.web.operations import Surface
 from twisted_serve.web.preflight import Preflight
 from twisted_serve.web.public import add_description_routes, add_probe_routes, add_root_route
 from twisted_serve.web.sagemaker import add_invocation_routes, add_legacy_routes
+from twisted_serve.web.shortcut import Shortcut, Way
 from twisted_serve.web.site import ServeSite, peer_of
 
 
@@ -130,6 +131,8 @@ class Faces:
     def _unguarded_trees(self, roles: Role) -> dict[TokenKind | None, IResource]:
         """Make what each kind of token can reach; ``None`` is for what is public (:func:`doors.is_open`)."""
         public, inference, management, api = new_app(), new_app(), new_app(), new_app()
+        ways: dict[str, Way] = {}
+        open_ways: dict[str, Way] = {}
         add_probe_routes(public, self.inference.ready)
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
@@ -140,8 +143,8 @@ class Faces:
             add_metrics_routes(public, self.metrics)
         if roles & Role.INFERENCE:
             if self.exempt_ping:
-                add_ping_route(public, self.inference)
-            self._add_inference(inference, tokens)
+                open_ways["ping"] = add_ping_route(public, self.inference)
+            ways = self._add_inference(inference, tokens)
         if roles & Role.MANAGEMENT:
             add_management_routes(management, self.management, self.metadata, tokens)
             add_v1_management_routes(management, self.inference)
@@ -152,19 +155,19 @@ class Faces:
         add_root_route(inference)
         add_root_route(management)
         return {
-            None: public.resource(),
-            TokenKind.INFERENCE: inference.resource(),
+            None: Shortcut(public.resource(), open_ways),
+            TokenKind.INFERENCE: Shortcut(inference.resource(), ways),
             TokenKind.MANAGEMENT: management.resource(),
             TokenKind.API: api.resource(),
         }
 
-    def _add_inference(self, app: Klein, tokens: bool) -> None:
+    def _add_inference(self, app: Klein, tokens: bool) -> dict[str, Way]:
         predictor = Predictor(self.inference, tokens)
-        add_ping_route(app, self.inference)
-        add_prediction_routes(app, predictor)
+        ways = {"ping": add_ping_route(app, self.inference), "predictions": add_prediction_routes(app, predictor)}
         add_invocation_routes(app, predictor)
         add_v1_routes(app, predictor)
         add_v2_routes(app, predictor)
         if self.open_inference:
             add_open_inference_routes(app, predictor, self.version)
         add_legacy_routes(app, predictor)
+        return ways

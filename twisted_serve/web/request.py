@@ -8,7 +8,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
@@ -43,7 +43,23 @@ class ServeRequest(Request):
         super().__init__(channel, queued)
         self.spelled_headers: list[tuple[bytes, bytes]] = []
         self.public = False
+        self._awaited: Deferred[Any] | None = None
         self.began = channel.site.reactor.seconds()
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing can be sent any more: the client has left, or has been sent everything."""
+        return self._disconnected or bool(self.finished)
+
+    def wait_for(self, answer: Deferred[Any]) -> None:
+        """Cancel ``answer`` when the client leaves before it is sent."""
+        self._awaited = answer
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Give up what nobody waits for any more."""
+        super().connectionLost(reason)
+        if self._awaited is not None:
+            self._awaited.cancel()
 
     @property
     def body_limit(self) -> int:
@@ -54,10 +70,6 @@ class ServeRequest(Request):
     def getRequestHostname(self) -> bytes:
         """Name no host: no route depends on it, and what a client sends as one need not be a name at all."""
         return b"localhost"
-
-    def getHost(self) -> IAddress:
-        """Return our own address, without asking the system again for each request."""
-        return self.channel.host
 
     def parseCookies(self) -> None:
         """Leave cookies alone: nothing here reads them."""

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the short way of the requests of which there are most, past Klein to the same endpoints.
+
+What Klein and werkzeug do to find a route and to call it takes longer than all the
+rest of a prediction (``docs/performance.md``).  The path has been read by then, and
+a few of them say by their first segment where they lead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.web.answers import Answer, answer_failure
+from twisted_serve.web.request import ServeRequest
+
+
+class Endpoint(Protocol):
+    """What Klein calls for a route, with what stands in the variable segments of the path."""
+
+    def __call__(self, request: ServeRequest, /, *segments: str) -> Answer | Deferred[Answer]:
+        """Answer a request, or raise."""
+
+
+@frozen
+class Way:
+    """
+    Where paths with a certain first segment lead.
+
+    :ivar named: How many of the segments after the first are arguments of their own; the rest is one, as it was.
+    :ivar needed: How many of them there must be.
+    """
+
+    endpoint: Endpoint
+    named: int
+    needed: int
+
+
+@implementer(IResource)
+class Shortcut:
+    """
+    A tree of routes with a shorter way to some of them.
+
+    :param tree: Answers everything else; it has the same routes, too.
+    :param ways: By the first segment of the path.
+    """
+
+    isLeaf = True
+    _log = Logger()
+
+    def __init__(self, tree: IResource, ways: Mapping[str, Way]) -> None:
+        self._tree = tree
+        self._ways = ways
+
+    def render(self, request: ServeRequest) -> bytes | int:
+        """Answer the request."""
+        segments = parse_target(request.uri).segments
+        way = self._ways.get(segments[0]) if segments else None
+        # An empty segment matches some routes and not others; Klein knows.
+        if way is None or len(segments) <= way.needed or "" in segments:
+            return self._tree.render(request)  # type: ignore[no-any-return]
+        end = 1 + way.named
+        arguments = segments[1:end] if len(segments) <= end else (*segments[1:end], "/".join(segments[end:]))
+        try:
+            answer = way.endpoint(request, *arguments)
+        except Exception:
+            answer = answer_failure(request, Failure())
+        if isinstance(answer, Deferred):
+            request.wait_for(answer)
+            answer.addErrback(self._failed, request).addCallback(_send, request)
+        else:
+            _send(answer, request)
+        return NOT_DONE_YET
+
+    def getChildWithDefault(self, name: bytes, request: ServeRequest) -> IResource:
+        """Be the leaf of every path."""
+        return self
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """
+        Refuse: routes are Klein's.
+
+        :raise TypeError: always.
+        """
+        raise TypeError(f"no child {path!r} can be put here")
+
+    def _failed(self, failure: Failure, request: ServeRequest) -> Answer | None:
+        if request.gone:
+            # Nobody is left to be told; that the answer was called off is no news.
+            if not failure.check(CancelledError):
+                self._log.failure("The answer to a client that has gone could not be made", failure)
+            return None
+        return answer_failure(request, failure)
+
+
+def _send(answer: Answer | None, request: ServeRequest) -> None:
+    if not request.gone:
+        if answer is not None:
+            request.write(answer)
+        request.finish()
