@@ -77,7 +77,7 @@ def served(server: MemoryServer, roles: Role) -> set[tuple[str, str]]:
     guard = server.server.site_of(first_of(roles)).resource
     found = set()
     for tree in guard._unguarded_trees.values():
-        for rule in tree._app.url_map.iter_rules():
+        for rule in getattr(tree, "tree", tree)._app.url_map.iter_rules():
             for method in rule.methods or {"any"}:
                 if method != "HEAD":
                     found.add((plain(rule.rule), method))

@@ -20,6 +20,7 @@ PROBES = frozenset({("livez",), ("readyz",)})
 
 #: Open as well, and exactly so: what the listener can do, for programs and for people.
 DESCRIPTIONS = frozenset({("api-description",), ("docs",)})
+
 # How many decisions are remembered; none of them depends on anything but method and path.
 _REMEMBERED = 256
 

@@ -3,7 +3,7 @@
 This module implements the short way of the requests of which there are most, past Klein to the same endpoints.
 
 What Klein and werkzeug do to find a route and to call it takes longer than all the
-rest of a prediction (``docs/performance.md``).  The path has been read by then, and
+rest of a prediction.  The path has been read by then, and
 a few of them say by their first segment where they lead.
 """
 
@@ -51,7 +51,7 @@ class Shortcut:
     """
     A tree of routes with a shorter way to some of them.
 
-    :param tree: Answers everything else; it has the same routes, too.
+    :ivar tree: Answers everything else; it has the same routes, too.
     :param ways: By the first segment of the path.
     """
 
@@ -59,7 +59,7 @@ class Shortcut:
     _log = Logger()
 
     def __init__(self, tree: IResource, ways: Mapping[str, Way]) -> None:
-        self._tree = tree
+        self.tree = tree
         self._ways = ways
 
     def render(self, request: ServeRequest) -> bytes | int:
@@ -68,7 +68,7 @@ class Shortcut:
         way = self._ways.get(segments[0]) if segments else None
         # An empty segment matches some routes and not others; Klein knows.
         if way is None or len(segments) <= way.needed or "" in segments:
-            return self._tree.render(request)  # type: ignore[no-any-return]
+            return self.tree.render(request)  # type: ignore[no-any-return]
         end = 1 + way.named
         arguments = segments[1:end] if len(segments) <= end else (*segments[1:end], "/".join(segments[end:]))
         try:
