@@ -63,10 +63,12 @@ _VARIES = re.compile(rb"(?m)^(X-Request-Id|Date): .*$")
 
 def respond(jobs: list[Job]) -> list[Item] | Exception:
     """Answer with what came; a certain path makes the handler fail."""
-    if any(job.headers["url_path"] == "v1/chat" for job in jobs):
+    if any(job.headers.get("url_path", "") == "v1/chat" for job in jobs):
         return WorkerFailed(503, "Prediction failed")
     return [
-        Item(job.request_id, 202, "Fine", {"X-Path": job.headers["url_path"].encode().hex()}, job.parts[0].value)
+        Item(
+            job.request_id, 202, "Fine", {"X-Path": job.headers.get("url_path", "").encode().hex()}, job.parts[0].value
+        )
         for job in jobs
     ]
 

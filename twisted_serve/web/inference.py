@@ -26,6 +26,7 @@ def add_ping_route(app: Klein, plane: InferencePlane) -> Way:
 
     return Way(ping, named=0, needed=0)
 
+
 def add_prediction_routes(app: Klein, predictor: Predictor) -> Way:
     """
     Add ``/predictions`` and ``/explanations``, which take any method; what follows is the handler's.
