@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.testing.server import MemoryConnection, MemoryServer
-from twisted_serve.web.listeners import Role
+from twisted_serve.web.doors import Role
 from twisted_serve.web.shortcut import Shortcut, Way
 from twisted_serve.wire.messages import Item, Job
 
@@ -193,7 +193,7 @@ class GoneTests(SynchronousTestCase):
 
     def test_called_off(self) -> None:
         """When the client leaves, the answer is cancelled, and that is not worth a line."""
-        cancelled = []
+        cancelled: list[Deferred[bytes]] = []
         answer: Deferred[bytes] = Deferred(cancelled.append)
         self.ask(answer).leave()
         self.assertEqual(cancelled, [answer])

@@ -9,8 +9,8 @@ a few of them say by their first segment where they lead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,12 +24,8 @@ from twisted_serve.auth.targets import parse_target
 from twisted_serve.web.answers import Answer, answer_failure
 from twisted_serve.web.request import ServeRequest
 
-
-class Endpoint(Protocol):
-    """What Klein calls for a route, with what stands in the variable segments of the path."""
-
-    def __call__(self, request: ServeRequest, /, *segments: str) -> Answer | Deferred[Answer]:
-        """Answer a request, or raise."""
+#: What Klein calls for a route: with the request, and with what stands in the variable segments of the path.
+Endpoint: TypeAlias = Callable[..., "Answer | Deferred[Answer]"]
 
 
 @frozen
