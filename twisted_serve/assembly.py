@@ -52,6 +52,9 @@ from twisted_serve.web.site import ServeSite
 from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.pool import Pool
 
+# Bytes of small chunks which are under way when a handler is told that its client does not read.
+UNSENT_CHUNKS = 1 << 21
+
 # Seconds that clients have to take their last answers when the server stops.
 LAST_ANSWERS = 5.0
 
@@ -180,6 +183,8 @@ class Parts:
                 header_timeout=options.header_timeout,
                 body_timeout=options.body_timeout,
                 keepalive_timeout=options.keepalive_timeout,
+                # The chunk that could not be sent, and one more that its handler was at already.
+                unsent=2 * options.max_response_size + UNSENT_CHUNKS,
             ),
             exempt_ping=options.token_exempt_ping,
             serve_metrics=options.enable_metrics_api,

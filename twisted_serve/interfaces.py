@@ -132,6 +132,12 @@ class IWorker(Interface):
     def cancel(request_ids: list[str]) -> None:
         """Tell the worker that nobody waits for these any more.  It may go on."""
 
+    def pause(request_ids: list[str]) -> None:
+        """Tell the worker that these clients take no chunk at the moment; a few more may come all the same."""
+
+    def resume(request_ids: list[str]) -> None:
+        """Tell the worker that these clients take chunks again."""
+
     def stop(grace: float) -> Deferred[None]:
         """
         End the worker: let a running batch finish for up to ``grace`` seconds, then terminate, then kill.

@@ -4,12 +4,32 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Callable
+from threading import Thread
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.backend.channel import Channel
+from twisted_serve.wire import codec
 from twisted_serve.wire.codec import WireError, encode, server_reader
-from twisted_serve.wire.messages import Cancel, Loaded, LoadModel, Predict, ToWorker
+from twisted_serve.wire.messages import (
+    Cancel,
+    Item,
+    Job,
+    Loaded,
+    LoadModel,
+    Pause,
+    Predict,
+    Predicted,
+    PredictFailed,
+    Resume,
+    ToWorker,
+)
+
+PREDICT = Predict(1, [Job("a", {}, []), Job("b", {}, [])])
+# The time in which anything that is going to happen has happened, on a busy machine.
+LONG = 30.0
 
 LOAD = LoadModel("m", "1.0", "/", "h.py", 1, {}, {}, "0")
 
@@ -35,7 +55,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_cancel(self) -> None:
         """A cancellation is not received but known, as soon as one asks."""
-        self._say(Predict(1, []))
+        self._say(PREDICT)
         self.channel.receive()
         self.assertFalse(self.channel.is_cancelled("a"))
         self._say(Cancel(["a", "b"]))
@@ -45,25 +65,37 @@ class ChannelTests(SynchronousTestCase):
 
     def test_cancel_with_predict(self) -> None:
         """A cancellation that came together with its request is known while that is answered."""
-        self._say(Predict(1, []), Cancel(["a"]))
-        self.assertEqual(self.channel.receive(), Predict(1, []))
+        self._say(PREDICT, Cancel(["a"]))
+        self.assertEqual(self.channel.receive(), PREDICT)
         self.assertTrue(self.channel.is_cancelled("a"))
 
     def test_forget(self) -> None:
-        """After a batch its cancellations are forgotten."""
-        self._say(Cancel(["a"]))
-        self.channel.is_cancelled("a")
-        self.channel.forget_cancelled()
+        """Once a request is answered nothing more is known of it, whatever still comes."""
+        self._say(PREDICT, Cancel(["a"]), Pause(["b"]))
+        self.channel.receive()
+        self.channel.forget(["a", "b"])
+        self._say(Cancel(["a"]), Pause(["a", "b"]))
         self.assertFalse(self.channel.is_cancelled("a"))
+        self.assertFalse(self.channel.is_paused("b"))
+        self.assertEqual((self.channel._cancelled, self.channel._paused, self.channel._asked), (set(), set(), set()))
 
     def test_asking_loses_nothing(self) -> None:
         """A message that arrives while one asks for cancellations is received later."""
-        self._say(Cancel(["a"]), Predict(1, []), Cancel(["b"]))
+        self._say(PREDICT, Cancel(["a"]), Predict(2, []), Cancel(["b"]))
         self.assertTrue(self.channel.is_cancelled("b"))
-        self.assertEqual(self.channel.receive(), Predict(1, []))
+        self.assertEqual([self.channel.receive(), self.channel.receive()], [PREDICT, Predict(2, [])])
+
+    def test_receive_now(self) -> None:
+        """Who must not wait gets what is there."""
+        self.assertEqual(self.channel.receive_now(), [])
+        self._say(LOAD, PREDICT)
+        self.assertEqual(self.channel.receive_now(), [LOAD, PREDICT])
+        self.server.close()
+        self.assertIsNone(self.channel.receive_now())
 
     def test_half_a_message(self) -> None:
         """Asking for cancellations does not wait for the rest of a message."""
+        self._say(PREDICT)
         whole = encode(Cancel(["a"]))
         self.server.sendall(whole[:5])
         self.assertFalse(self.channel.is_cancelled("a"))
@@ -83,11 +115,70 @@ class ChannelTests(SynchronousTestCase):
         self.assertIsNone(self.channel.receive())
 
     def test_while_receiving(self) -> None:
-        """Asking from another thread while one waits for the next message answers from what is known."""
-        with self.channel._receiving:
-            self._say(Cancel(["a"]))
-            self.assertFalse(self.channel.is_cancelled("a"))
-        self.assertTrue(self.channel.is_cancelled("a"))
+        """Asking from another thread while one waits for the next message answers from what that one has found."""
+        self._say(PREDICT)
+        self.channel.receive()
+        received: list[object] = []
+        thread = Thread(target=lambda: received.append(self.channel.receive()))
+        thread.start()
+        self.addCleanup(thread.join)
+        self._until(lambda: self.channel._waiting)
+        self.assertFalse(self.channel.is_cancelled("a"))
+        self._say(Cancel(["a"]))
+        self._until(lambda: self.channel.is_cancelled("a"))
+        self._say(LOAD)
+        thread.join(LONG)
+        self.assertEqual(received, [LOAD])
+
+    def test_slow_clients(self) -> None:
+        """A chunk waits until its client can take it; one thread for each, and none waits for another's client."""
+        self._say(PREDICT, Pause(["a", "b"]))
+        self.channel.receive()
+        self.assertTrue(self.channel.may_send("c"))
+        sent: dict[str, bool] = {}
+        threads = {
+            each: Thread(target=lambda each=each: sent.update({each: self.channel.may_send(each)})) for each in "ab"
+        }
+        for thread in threads.values():
+            thread.start()
+            self.addCleanup(thread.join, LONG)
+        self._until(lambda: self.channel._waiting)
+        self.assertEqual(sent, {})
+        self._say(Resume(["b"]))
+        threads["b"].join(LONG)
+        self.assertEqual(sent, {"b": True})
+        self._say(Cancel(["a"]))
+        threads["a"].join(LONG)
+        self.assertEqual(sent, {"b": True, "a": False})
+
+    def test_slow_client_when_the_server_goes(self) -> None:
+        """Who waits for a client waits no longer than there is a server."""
+        self._say(PREDICT, Pause(["a"]))
+        self.server.shutdown(socket.SHUT_WR)
+        self.assertFalse(self.channel.may_send("a"))
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LONG
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+
+    def test_answer(self) -> None:
+        """An answer that no frame can carry is replaced by an error."""
+        self.channel.answer(Predicted(7, []))
+        self.patch(codec, "MAX_FRAME", 200)
+        self.channel.answer(Predicted(8, [Item("a", 200, "", {}, b"x" * 300)]))
+        reader = server_reader()
+        reader.receive(self.server.recv(1000))
+        self.assertEqual(
+            list(reader.messages()),
+            [
+                Predicted(7, []),
+                PredictFailed(
+                    8, 500, "The answers of this batch cannot be sent: a frame of 343 bytes; the limit is 200"
+                ),
+            ],
+        )
 
     def test_nonsense(self) -> None:
         """Bytes that are no message end the conversation."""

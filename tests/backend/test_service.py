@@ -115,7 +115,7 @@ class ServiceTests(HandlerTestCase):
 
     def test_exception(self) -> None:
         """Any other exception says nothing to the client, and everything to the model log."""
-        with self.assertLogs("twisted_serve.backend.service", "WARNING") as logs:
+        with self.assertLogs("twisted_serve.backend.call", "WARNING") as logs:
             self.assertEqual(self._failure("throw(ValueError('secret'))", 3), (503, "Prediction failed"))
         self.assertIn("Invoking custom service failed.", logs.output[0])
         self.assertIn("secret", logs.output[0])

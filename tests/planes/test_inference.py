@@ -60,7 +60,9 @@ class InferenceTests(SynchronousTestCase):
 
     def predict(self, name: str = "m", version: str | None = None, body: bytes = b"hi") -> Deferred[Item]:
         self.chunks: list[Item] = []
-        return self.plane.predict(name, version, Job("r", {}, [Part("body", "", body)]), self.chunks.append)
+        return self.plane.predict(
+            name, version, Job("r", {}, [Part("body", "", body)]), lambda item, _producer: self.chunks.append(item)
+        )
 
     def counted(self) -> list[str]:
         lines = self.metrics.render(["ts_inference_requests_total"]).decode().splitlines()

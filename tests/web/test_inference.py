@@ -10,6 +10,7 @@ from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.assembly import UNSENT_CHUNKS
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.testing.fakes import FakeWorker
@@ -40,7 +41,23 @@ class InferenceTestCase(SynchronousTestCase):
         return self.server.request(method, path, self.server.key(TokenKind.INFERENCE), named, body)
 
 
-class PredictionTests(InferenceTestCase):
+class HeldTestCase(InferenceTestCase):
+    """A server whose worker keeps what it is given."""
+
+    def held(self, version: str, more: str = "") -> tuple[MemoryConnection, FakeWorker, Job]:
+        """Have a worker hold a request, and return the client's connection, the worker and the job."""
+        [worker] = self.server.provider.workers
+        worker.holding = True
+        connection = self.server.connect()
+        key = self.server.key(TokenKind.INFERENCE)
+        connection.send(
+            f"GET /predictions/m {version}\r\nHost: h\r\n{more}Authorization: Bearer {key}\r\n\r\n".encode()
+        )
+        [[job]] = worker.batches
+        return connection, worker, job
+
+
+class PredictionTests(HeldTestCase):
     """Tests for ``/predictions``."""
 
     def test_answer(self) -> None:
@@ -203,22 +220,12 @@ class PredictionTests(InferenceTestCase):
             self.assertEqual((answer.status, answer.json["type"]), (400, "BadRequestException"), content_type)
         self.assertEqual(self.jobs, [])
 
-    def held(self, version: str, more: str = "") -> tuple[MemoryConnection, FakeWorker, Job]:
-        """Have a worker hold a request, and return the client's connection, the worker and the job."""
-        [worker] = self.server.provider.workers
-        worker.holding = True
-        connection = self.server.connect()
-        key = self.server.key(TokenKind.INFERENCE)
-        connection.send(
-            f"GET /predictions/m {version}\r\nHost: h\r\n{more}Authorization: Bearer {key}\r\n\r\n".encode()
-        )
-        [[job]] = worker.batches
-        return connection, worker, job
-
     def test_stream(self) -> None:
         """Intermediate answers go out one by one, each as a chunk, before the last is there."""
         connection, worker, job = self.held("HTTP/1.1")
-        worker.chunk(Item(job.request_id, 200, "", {"content-type": "text/plain"}, b"one "))
+        worker.chunk(Item(job.request_id, 200, "", {"content-type": "text/plain"}, b""))
+        self.assertTrue(connection.received.endswith(b"\r\n\r\n"), "the head is there before the first piece")
+        worker.chunk(Item(job.request_id, 200, "", {}, b"one "))
         self.assertIn(b"transfer-encoding: chunked", connection.received.lower())
         self.assertTrue(connection.received.endswith(b"4\r\none \r\n"), connection.received)
         worker.chunk(Item(job.request_id, 500, "ignored", {"x": "ignored"}, b"two "))
@@ -245,6 +252,75 @@ class PredictionTests(InferenceTestCase):
         self.assertIn(b"\r\nConnection: close\r\n", connection.received)
         self.assertTrue(connection.received.endswith(b"\r\n\r\none two"), connection.received)
         self.assertFalse(connection.open)
+
+
+class SlowReaderTests(HeldTestCase):
+    """Streams whose client does not read."""
+
+    options = {"body_timeout": 20, "max_response_size": 1000}
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.connection, self.worker, job = self.held("HTTP/1.1")
+        self.request_id = job.request_id
+        self.chunk(b"one ")
+
+    def chunk(self, body: bytes) -> None:
+        self.worker.chunk(Item(self.request_id, 200, "", {}, body))
+
+    def test_pause(self) -> None:
+        """While a client does not read its handler is held up; when it reads again, all comes."""
+        self.connection.stop_reading()
+        self.assertEqual(self.worker.paused, {self.request_id})
+        # What was under way arrives.
+        self.chunk(b"two ")
+        self.server.advance(19.9)
+        self.connection.read_on()
+        self.assertEqual(self.worker.paused, set())
+        self.server.advance(100)
+        self.connection.stop_reading()
+        self.server.advance(19.9)
+        self.connection.read_on()
+        self.chunk(b"three ")
+        self.worker.answer([Item(self.request_id, 200, "", {}, b"end")])
+        self.assertTrue(self.connection.received.endswith(b"4\r\ntwo \r\n6\r\nthree \r\n3\r\nend\r\n0\r\n\r\n"))
+        self.assertTrue(self.connection.open)
+
+    def test_stuck_client(self) -> None:
+        """A client which never reads on is cut after the limit, and its handler told."""
+        self.connection.stop_reading()
+        self.server.advance(19.9)
+        self.assertTrue(self.connection.open)
+        self.server.advance(0.2)
+        self.assertFalse(self.connection.open)
+        self.assertEqual(self.worker.cancelled, [self.request_id])
+
+    def test_deaf_handler(self) -> None:
+        """A worker which sends on and on, whatever it is told, does not fill the server's memory."""
+        self.connection.stop_reading()
+        before = len(self.connection.received)
+        sent = 0
+        while self.connection.open:
+            self.chunk(bytes(1000))
+            sent += 1000
+            self.assertLess(sent, UNSENT_CHUNKS + 10_000)
+        self.assertLess(len(self.connection.received) - before, UNSENT_CHUNKS + 50_000)
+        self.assertEqual(self.worker.cancelled, [self.request_id])
+
+    def test_last_answer(self) -> None:
+        """The end of a stream is kept for a client that still has to read, for as long as any answer."""
+        self.connection.stop_reading()
+        self.worker.answer([Item(self.request_id, 200, "", {}, b"end")])
+        self.connection.read_on()
+        self.assertTrue(self.connection.received.endswith(b"3\r\nend\r\n0\r\n\r\n"))
+        self.assertTrue(self.connection.open)
+        self.assertEqual(self.connection.get("/livez"), 200)
+
+    def test_client_leaves(self) -> None:
+        """A client which leaves instead of reading on is forgotten."""
+        self.connection.stop_reading()
+        self.connection.leave()
+        self.assertEqual(self.worker.cancelled, [self.request_id])
 
 
 class SmallLimitsTests(InferenceTestCase):

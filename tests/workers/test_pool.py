@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from hypothesis import given, settings
 from hypothesis.strategies import sampled_from
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -328,7 +329,7 @@ class FailureTests(PoolTestCase):
         bench = self.running(holding=True, response_timeout=5)
         bench.pool._slots[0]._core.end_worker = lambda grace: None
         parts: list[Item] = []
-        answer = bench.pool.submit(job("1"), parts.append)
+        answer = bench.pool.submit(job("1"), lambda item, _producer: parts.append(item))
         bench.clock.advance(5.0)
         self.failed(answer, WorkerDied)
         bench.worker.chunk(Item("1", 200, "", {}, b""))
@@ -476,7 +477,7 @@ class ClientTests(PoolTestCase):
         """Parts of an answer are passed on in order, before the end; each gives the worker time anew."""
         bench = self.running(holding=True, response_timeout=5, client_timeout=6000)
         parts: list[bytes] = []
-        answer = bench.pool.submit(job("s"), lambda item: parts.append(item.body))
+        answer = bench.pool.submit(job("s"), lambda item, _producer: parts.append(item.body))
         for part in (b"1", b"2", b"3"):
             bench.clock.advance(4.0)
             bench.worker.chunk(Item("s", 200, "", {}, part))
@@ -487,10 +488,61 @@ class ClientTests(PoolTestCase):
     def test_stream_stops(self) -> None:
         """A stream that stops half-way fails, and its worker is replaced."""
         bench = self.running(holding=True, response_timeout=5)
-        answer = bench.pool.submit(job("s"), lambda item: None)
+        answer = bench.pool.submit(job("s"), lambda _item, _producer: None)
         bench.worker.chunk(Item("s", 200, "", {}, b"1"))
         bench.clock.advance(5.0)
         self.failed(answer, WorkerDied)
+
+    def test_slow_client(self) -> None:
+        """While a client takes no more the worker is told to wait, and its time stands still."""
+        bench = self.running(holding=True, response_timeout=5, batch_size=2)
+        producers: list[IPushProducer] = []
+        answer = bench.pool.submit(job("s"), lambda _item, producer: producers.append(producer))
+        bench.worker.chunk(Item("s", 200, "", {}, b"1"))
+        [producer] = producers
+        producer.pauseProducing()
+        producer.pauseProducing()
+        self.assertEqual({"s"}, bench.worker.paused)
+        bench.clock.advance(1000.0)
+        producer.resumeProducing()
+        self.assertEqual(set(), bench.worker.paused)
+        bench.clock.advance(4.0)
+        self.assertNoResult(answer)
+        bench.clock.advance(1.0)
+        self.failed(answer, WorkerDied)
+        producer.pauseProducing()
+        producer.resumeProducing()
+        self.assertEqual(set(), bench.worker.paused)
+
+    def test_slow_client_leaves(self) -> None:
+        """A client that leaves instead of reading on keeps its worker no longer than any other."""
+        bench = self.running(holding=True, response_timeout=5)
+        producers: list[IPushProducer] = []
+        answer = bench.pool.submit(job("s"), lambda _item, producer: producers.append(producer))
+        bench.worker.chunk(Item("s", 200, "", {}, b"1"))
+        producers[0].pauseProducing()
+        bench.clock.advance(1000.0)
+        answer.addErrback(lambda _: None).cancel()
+        self.assertEqual(["s"], bench.worker.cancelled)
+        bench.clock.advance(5.0)
+        self.assertFalse(bench.provider.workers[0].alive)
+
+    def test_slow_client_among_others(self) -> None:
+        """A slow client does not put off another's deadline, even if they share a batch."""
+        bench = self.running(holding=True, response_timeout=50, batch_size=2)
+        producers: list[IPushProducer] = []
+        first = bench.pool.submit(job("first"))
+        slow = bench.pool.submit(job("slow"), lambda _item, producer: producers.append(producer))
+        other = bench.pool.submit(job("other"), deadline=bench.clock.seconds() + 10.0)
+        bench.worker.answer()
+        self.successResultOf(first)
+        bench.worker.chunk(Item("slow", 200, "", {}, b"1"))
+        producers[0].pauseProducing()
+        bench.clock.advance(10.0)
+        self.failed(other, RequestTimeout)
+        self.assertNoResult(slow)
+        bench.worker.answer()
+        self.successResultOf(slow)
 
     def test_chunks_nobody_wants(self) -> None:
         """Parts of an answer for a client that takes no stream, or has gone, are dropped."""
@@ -500,7 +552,7 @@ class ClientTests(PoolTestCase):
         parts: list[Item] = []
         bench.worker.answer()
         self.successResultOf(answer)
-        gone = bench.pool.submit(job("g"), parts.append)
+        gone = bench.pool.submit(job("g"), lambda item, _producer: parts.append(item))
         gone.addErrback(lambda _: None).cancel()
         bench.worker.chunk(Item("g", 200, "", {}, b"1"))
         bench.worker.answer()
@@ -517,7 +569,7 @@ class ClientTests(PoolTestCase):
     def test_chunk_not_taken(self) -> None:
         """An error of whoever takes the parts is logged and harms nobody else."""
         bench = self.running(holding=True)
-        answer = bench.pool.submit(job("s"), lambda item: 1 / 0)  # type: ignore[arg-type]
+        answer = bench.pool.submit(job("s"), lambda _item, _producer: 1 / 0)  # type: ignore[arg-type]
         bench.worker.chunk(Item("s", 200, "", {}, b"1"))
         bench.worker.answer()
         self.successResultOf(answer)
@@ -855,7 +907,7 @@ class PoolProperties(SynchronousTestCase):
             deadline = None if patience is None else clock.seconds() + patience
             outcome: list[object] = []
             number = len(answers)
-            answer = pool.submit(job(str(number)), lambda item: streamed.add(number), deadline)
+            answer = pool.submit(job(str(number)), lambda _item, _producer: streamed.add(number), deadline)
             if given_settings.client_timeout:
                 own = clock.seconds() + given_settings.client_timeout / 1000
                 deadline = own if deadline is None else min(own, deadline)

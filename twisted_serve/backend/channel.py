@@ -2,18 +2,28 @@
 """
 This module implements messages over the worker's socket: a blocking read, a send that any thread may use.
 
-``Cancel`` is taken out on the way: it changes what :meth:`Channel.is_cancelled`
-says, at the latest when that is asked.
+``Cancel``, ``Pause`` and ``Resume`` are taken out on the way: they change what
+:meth:`Channel.is_cancelled` and :meth:`Channel.is_paused` say, at the latest when that is asked.
 """
 
 from __future__ import annotations
 
 import socket
 from collections import deque
-from threading import Lock
+from collections.abc import Callable, Iterable
+from threading import Condition, Lock
 
-from twisted_serve.wire.codec import encode, worker_reader
-from twisted_serve.wire.messages import Cancel, FromWorker, LoadModel, Predict
+from twisted_serve.wire.codec import UnsendableError, encode, worker_reader
+from twisted_serve.wire.messages import (
+    Cancel,
+    FromWorker,
+    LoadModel,
+    Pause,
+    Predict,
+    Predicted,
+    PredictFailed,
+    Resume,
+)
 
 _READ_SIZE = 1 << 18
 
@@ -25,10 +35,20 @@ class Channel:
         self._connection = connection
         self._reader = worker_reader()
         self._pending: deque[LoadModel | Predict] = deque()
+        # What was asked and is not answered yet, and what is to be known of it.
+        self._asked: set[str] = set()
         self._cancelled: set[str] = set()
+        self._paused: set[str] = set()
         self._closed = False
         self._sending = Lock()
-        self._receiving = Lock()
+        # Guards all that was received.  One thread at a time waits at the socket, without holding this; others
+        # wait here for what that one finds.
+        self._received = Condition()
+        self._waiting = False
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, to see with `select` whether there is something to receive."""
+        return self._connection.fileno()
 
     def receive(self) -> LoadModel | Predict | None:
         """
@@ -37,11 +57,23 @@ class Channel:
         :return: ``None`` when the server has closed its end, which it does by dying too.
         :raise WireError: for bytes that are no message.
         """
-        with self._receiving:
-            while not self._pending and not self._closed:
-                self._take(0)
+        with self._received:
+            self._wait(lambda: bool(self._pending))
             # What it had not answered when it went does not matter any more.
             return None if self._closed else self._pending.popleft()
+
+    def receive_now(self) -> list[LoadModel | Predict] | None:
+        """
+        Receive the messages which are there, without waiting.
+
+        :return: ``None`` as `receive`.
+        :raise WireError: for bytes that are no message.
+        """
+        with self._received:
+            self._look()
+            messages = list(self._pending)
+            self._pending.clear()
+            return None if self._closed else messages
 
     def is_cancelled(self, request_id: str) -> bool:
         """
@@ -49,42 +81,107 @@ class Channel:
 
         :raise WireError: for bytes that are no message.
         """
-        # Where another thread is reading, that one takes the message out.
-        if self._receiving.acquire(blocking=False):
-            try:
-                while not self._closed and self._take(socket.MSG_DONTWAIT):
-                    pass
-            finally:
-                self._receiving.release()
+        with self._received:
+            self._look()
+            return self.has_gone(request_id)
+
+    def has_gone(self, request_id: str) -> bool:
+        """Whether, as far as is known, nobody waits for this request any more."""
         return self._closed or request_id in self._cancelled
 
-    def forget_cancelled(self) -> None:
-        """End a batch: what was cancelled of it has been answered."""
-        self._cancelled.clear()
+    def is_paused(self, request_id: str) -> bool:
+        """Whether, as far as is known, this request's client takes nothing at the moment."""
+        return request_id in self._paused and not self.has_gone(request_id)
+
+    def may_send(self, request_id: str) -> bool:
+        """
+        Wait until the client of this request can take a chunk; say whether it is still there.
+
+        :raise WireError: for bytes that are no message.
+        """
+        with self._received:
+            self._look()
+            self._wait(lambda: not self.is_paused(request_id))
+            return not self.has_gone(request_id)
+
+    def forget(self, request_ids: Iterable[str]) -> None:
+        """Know nothing more of these requests: they have been answered."""
+        with self._received:
+            self._asked.difference_update(request_ids)
+            self._cancelled.difference_update(request_ids)
+            self._paused.difference_update(request_ids)
+            self._received.notify_all()
+
+    def answer(self, answer: Predicted | PredictFailed) -> None:
+        """
+        Send the answer to a batch; one that cannot be sent is replaced by an error.
+
+        :raise OSError: if the server has gone.
+        """
+        try:
+            self.send(answer)
+        except UnsendableError as e:
+            self.send(PredictFailed(answer.batch_id, 500, f"The answers of this batch cannot be sent: {e}"))
 
     def send(self, message: FromWorker) -> None:
         """
         Send a whole message.
 
         :raise OSError: if the server has gone.
+        :raise UnsendableError: if it cannot be sent; nothing of it has been.
         """
         frame = encode(message)
         with self._sending:
             self._connection.sendall(frame)
 
+    def _look(self) -> None:
+        """Take what is there; where another thread waits at the socket, that one does."""
+        while not self._closed and not self._waiting and self._take(socket.MSG_DONTWAIT):
+            pass
+
+    def _wait(self, enough: Callable[[], bool]) -> None:
+        """Receive until there is enough, or the server has gone."""
+        while not self._closed and not enough():
+            if self._waiting:
+                self._received.wait()
+                continue
+            self._waiting = True
+            self._received.release()
+            try:
+                data = self._read(0)
+            finally:
+                self._received.acquire()
+                self._waiting = False
+                self._received.notify_all()
+            self._feed(data)
+
     def _take(self, flags: int) -> bool:
         """Read once; say whether there was anything."""
         try:
-            data = self._connection.recv(_READ_SIZE, flags)
+            data = self._read(flags)
         except BlockingIOError:
             return False
+        self._feed(data)
+        return True
+
+    def _read(self, flags: int) -> bytes:
+        try:
+            return self._connection.recv(_READ_SIZE, flags)
         except ConnectionResetError:
-            data = b""
+            return b""
+
+    def _feed(self, data: bytes) -> None:
         self._closed = not data
         self._reader.receive(data)
         for message in self._reader.messages():
+            # What comes too late, for a request that has been answered, must not be kept.
             if isinstance(message, Cancel):
-                self._cancelled.update(message.request_ids)
+                self._cancelled.update(self._asked.intersection(message.request_ids))
+            elif isinstance(message, Pause):
+                self._paused.update(self._asked.intersection(message.request_ids))
+            elif isinstance(message, Resume):
+                self._paused.difference_update(message.request_ids)
             else:
+                if isinstance(message, Predict):
+                    self._asked.update(job.request_id for job in message.jobs)
                 self._pending.append(message)
-        return True

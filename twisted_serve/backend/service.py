@@ -1,57 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the answer to a batch: one call of the handler between decoding and encoding.
-
-Statuses and texts are the predecessor's (``spec/archives_workers_handlers.md`` §7.5).
+This module implements a model version in a worker: its handler loaded, and called for batch after batch.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from threading import Lock
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from copy import copy
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from twisted_serve.backend.encoding import UnsupportedOutputError, body, row
-from twisted_serve.backend.faults import out_of_resources, text_of
-from twisted_serve.backend.items import checked_item, is_status, item
+from twisted_serve.backend.call import Call, Outlet
 from twisted_serve.backend.loader import EntryPoint, load_entry_point
 from twisted_serve.handlers.context import Context
-from twisted_serve.handlers.exceptions import PredictionException
 from twisted_serve.handlers.metrics import MetricsCacheYamlImpl
-from twisted_serve.wire.messages import FromWorker, Job, LoadModel, Predict, Predicted, PredictFailed, StreamChunk
+from twisted_serve.wire.messages import LoadModel, Predict, Predicted, PredictFailed
 
-_log = logging.getLogger(__name__)
-
-
-class Outlet(Protocol):
-    """What a service needs of the worker's channel."""
-
-    def send(self, message: FromWorker) -> None:
-        """Send a message to the server."""
-
-    def is_cancelled(self, request_id: str) -> bool:
-        """Whether the client of this request has gone."""
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Service:
-    """
-    A model version in this process, ready to answer.
-
-    It is also what its context calls back for chunks, from any thread of the handler.
-    """
+    """A model version in this process, ready to answer."""
 
     def __init__(self, load: LoadModel, context: Context, entry: EntryPoint, outlet: Outlet) -> None:
         self._load = load
         self._context = context
         self._entry = entry
         self._outlet = outlet
-        # Held while a chunk is sent: none may follow the answer it belongs before.
-        self._streaming = Lock()
-        self._batch_id = 0
-        self._positions: dict[str, int] = {}
-        context.requests = self
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def answer(self, predict: Predict) -> Predicted | PredictFailed:
         """
@@ -59,71 +36,41 @@ class Service:
 
         Its exceptions become answers; ``SystemExit`` and ``KeyboardInterrupt`` it may keep.
         """
-        self._begin(predict)
+        call = Call(self._load, self._context, predict, self._outlet)
         try:
-            rows = [row(job.parts, self._load.decode_input_request) for job in predict.jobs]
-            return self._checked(predict.batch_id, predict.jobs, self._entry(rows, self._context))
-        except PredictionException as e:
-            code = e.error_code if is_status(e.error_code) else 500
-            return PredictFailed(predict.batch_id, int(code), text_of(e.message))
+            results = self._entry(call.rows(), call.context)
+            return call.answer(self._awaited(results) if hasattr(results, "__await__") else results)
         except Exception as e:
-            _log.warning("Invoking custom service failed.", exc_info=True)
-            if out_of_resources(e):
-                return PredictFailed(predict.batch_id, 507, "Out of resources")
-            return PredictFailed(predict.batch_id, 503, "Prediction failed")
+            return call.failure(e)
         finally:
-            with self._streaming:
-                self._positions = {}
+            call.end()
 
-    def send_chunk(self, request_id: str, value: Any) -> None:
+    async def answer_soon(self, predict: Predict, pace: Callable[[Any], Awaitable[Any]]) -> Predicted | PredictFailed:
         """
-        Send an intermediate answer; if the client has gone, do nothing.
+        Have the coroutine function that is the handler answer a batch, while it answers others.
 
-        :raise ValueError: if this request is not being answered now, or the answer cannot be sent.
+        The call has a context of its own: what it sets there is not seen by others.
+
+        :param pace: Makes the handler's coroutine wait between its steps, where it has to.
+        :raise asyncio.CancelledError: if this is cancelled.
         """
-        with self._streaming:
-            if request_id not in self._positions:
-                raise ValueError(f"request {request_id} is not being answered")
-            if self._outlet.is_cancelled(request_id):
-                return
-            processor = self._context.request_processor[self._positions[request_id]]
-            try:
-                chunk = checked_item(request_id, processor, body(value), self._load.max_response_size)
-            except UnsupportedOutputError as e:
-                raise ValueError(str(e)) from e
-            self._outlet.send(StreamChunk(self._batch_id, chunk))
-
-    def is_cancelled(self, request_id: str) -> bool:
-        """Whether the client of this request has gone."""
-        return self._outlet.is_cancelled(request_id)
-
-    def _begin(self, predict: Predict) -> None:
-        ids = [job.request_id for job in predict.jobs]
-        self._batch_id = predict.batch_id
-        self._positions = {request_id: index for index, request_id in enumerate(ids)}
-        self._context.begin_batch(ids, [_headers(job) for job in predict.jobs])
-        self._context.metrics.set_request_ids(dict(enumerate(ids)))
-
-    def _checked(self, batch_id: int, jobs: Sequence[Job], results: Any) -> Predicted | PredictFailed:
-        if not isinstance(results, list):
-            _log.warning("model: %s, the handler must return a list, not %s", self._load.model_name, type(results))
-            return PredictFailed(batch_id, 503, "Invalid model predict output")
-        if len(results) != len(jobs):
-            _log.warning(
-                "model: %s, number of batch response mismatched, expect: %s, got: %s.",
-                self._load.model_name,
-                len(jobs),
-                len(results),
-            )
-            return PredictFailed(batch_id, 503, "number of batch response mismatched")
+        context = copy(self._context)
+        context.metrics = copy(context.metrics)
+        call = Call(self._load, context, predict, self._outlet)
         try:
-            bodies = [body(each) for each in results]
-        except UnsupportedOutputError:
-            _log.warning("Unsupported model output data type.", exc_info=True)
-            return PredictFailed(batch_id, 503, "Unsupported model output data type.")
-        limit = self._load.max_response_size
-        answers = zip(jobs, self._context.request_processor, bodies, strict=True)
-        return Predicted(batch_id, [item(job.request_id, processor, each, limit) for job, processor, each in answers])
+            return call.answer(await pace(self._entry(call.rows(), context)))
+        except Exception as e:
+            return call.failure(e)
+        finally:
+            call.end()
+
+    def _awaited(self, results: Awaitable[Any]) -> Any:
+        """Run what a coroutine function has begun, in a worker that does one thing at a time."""
+        if self._loop is None:
+            import asyncio  # noqa: PLC0415 - 60 ms that only some workers need to spend
+
+            self._loop = asyncio.new_event_loop()
+        return self._loop.run_until_complete(results)
 
 
 def open_service(load: LoadModel, outlet: Outlet) -> Service:
@@ -149,11 +96,17 @@ def open_service(load: LoadModel, outlet: Outlet) -> Service:
         metrics,
         load.model_config,
     )
-    return Service(load, context, load_entry_point(load.handler, context), outlet)
+    entry = load_entry_point(load.handler, context)
+    if load.asynchronous and not _is_coroutine_function(entry):
+        raise TypeError(f"asyncCommunication needs a coroutine function; {_named(entry)} is none: write async def")
+    return Service(load, context, entry, outlet)
 
 
-def _headers(job: Job) -> dict[str, Any]:
-    """Make what the handler sees as headers: the parts' types under their names, then the client's headers."""
-    headers: dict[str, Any] = {part.name: {"content-type": part.content_type} for part in job.parts}
-    headers.update(job.headers)
-    return headers
+def _is_coroutine_function(entry: EntryPoint) -> bool:
+    import inspect  # noqa: PLC0415 - 10 ms that only some workers need to spend
+
+    return inspect.iscoroutinefunction(entry)
+
+
+def _named(entry: EntryPoint) -> str:
+    return getattr(entry, "__qualname__", type(entry).__name__)

@@ -10,11 +10,12 @@ import traceback
 from collections.abc import Callable
 from enum import IntEnum
 
+from twisted_serve.backend.call import Outlet
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.faults import out_of_resources, reason
 from twisted_serve.backend.service import Service, open_service
-from twisted_serve.wire.codec import UnsendableError, WireError
-from twisted_serve.wire.messages import Loaded, LoadFailed, LoadModel, Predict, PredictFailed
+from twisted_serve.wire.codec import WireError
+from twisted_serve.wire.messages import Loaded, LoadFailed, LoadModel, Predict
 
 
 class ExitCode(IntEnum):
@@ -40,32 +41,52 @@ def serve(channel: Channel, enter: Callable[[str], None]) -> ExitCode:
             return ExitCode.DONE
         if not isinstance(load, LoadModel):
             raise WireError(f"{type(load).__name__} came before LoadModel")
-        service = _load(channel, load, enter)
-        if service is None:
-            return ExitCode.NOT_LOADED
-        channel.send(Loaded())
-        while (message := channel.receive()) is not None:
-            if not isinstance(message, Predict):
-                raise WireError(f"{type(message).__name__} came after LoadModel")
-            answer = service.answer(message)
-            channel.forget_cancelled()
-            try:
-                channel.send(answer)
-            except UnsendableError as e:
-                channel.send(PredictFailed(message.batch_id, 500, f"The answers of this batch cannot be sent: {e}"))
+        if load.asynchronous:
+            return _serve_many(channel, load, enter)
+        return _serve_one_by_one(channel, load, enter)
     except WireError as e:
         print(f"worker: the server broke the protocol: {e}", file=sys.stderr)  # noqa: T201 - the model log
         return ExitCode.PROTOCOL_ERROR
     except ConnectionError:
         # The server went while we were speaking; that is an end like any other.
         return ExitCode.DONE
+
+
+def _serve_one_by_one(channel: Channel, load: LoadModel, enter: Callable[[str], None]) -> ExitCode:
+    service = _load(channel, load, enter, channel)
+    if service is None:
+        return ExitCode.NOT_LOADED
+    channel.send(Loaded())
+    while (message := channel.receive()) is not None:
+        if not isinstance(message, Predict):
+            raise WireError(f"{type(message).__name__} came after LoadModel")
+        answer = service.answer(message)
+        channel.forget(job.request_id for job in message.jobs)
+        channel.answer(answer)
     return ExitCode.DONE
 
 
-def _load(channel: Channel, load: LoadModel, enter: Callable[[str], None]) -> Service | None:
+def _serve_many(channel: Channel, load: LoadModel, enter: Callable[[str], None]) -> ExitCode:
+    import asyncio  # noqa: PLC0415 - 60 ms that only some workers need to spend
+
+    from twisted_serve.backend.concurrent import Conversation, LoopOutlet  # noqa: PLC0415 - 60 ms that only some workers need to spend
+
+    async def conversation() -> ExitCode:
+        # The handler is loaded with the loop running: what it is made of may want to begin tasks.
+        service = _load(channel, load, enter, LoopOutlet(channel))
+        if service is None:
+            return ExitCode.NOT_LOADED
+        channel.send(Loaded())
+        await Conversation(channel, service).hold()
+        return ExitCode.DONE
+
+    return asyncio.run(conversation())
+
+
+def _load(channel: Channel, load: LoadModel, enter: Callable[[str], None], outlet: Outlet) -> Service | None:
     try:
         enter(load.model_dir)
-        return open_service(load, channel)
+        return open_service(load, outlet)
     # ``SystemExit`` too: a handler that calls ``sys.exit`` while it is imported has failed to load.
     except BaseException as e:
         traceback.print_exc()

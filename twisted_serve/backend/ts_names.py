@@ -27,6 +27,7 @@ NAMES: Mapping[str, Sequence[str]] = {
         "twisted_serve.handlers.context:Context",
         "twisted_serve.handlers.context:RequestProcessor",
     ),
+    "ts.async_service": ("twisted_serve.handlers.async_service:AsyncService",),
     "ts.service": ("twisted_serve.handlers.exceptions:PredictionException",),
     "ts.torch_handler": (),
     "ts.torch_handler.base_handler": (

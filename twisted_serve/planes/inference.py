@@ -5,8 +5,6 @@ This module implements prediction and the questions about the server's health.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from twisted.internet.defer import Deferred
 
 from twisted_serve.metrics.registry import ServerMetrics
@@ -14,6 +12,7 @@ from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.wire.messages import Item, Job
 from twisted_serve.workers.status import Ready
+from twisted_serve.workers.ticket import OnChunk
 
 
 class InferencePlane:
@@ -28,13 +27,14 @@ class InferencePlane:
         name: str,
         version: str | None,
         job: Job,
-        on_chunk: Callable[[Item], None],
+        on_chunk: OnChunk,
         deadline: float | None = None,
     ) -> Deferred[Item]:
         """
         Have a job answered by a worker.
 
-        :param on_chunk: Called with each intermediate answer, in order.
+        :param on_chunk: Called with each intermediate answer, in order, and whom to pause while the client takes
+            no more.
         :param deadline: When the client stops waiting, in seconds of the clock; ``None`` if it did not say.
         :return: Fires with the (last) answer; cancelling it gives the job up.
         :raise ModelNotFound: if there is no such model.

@@ -40,6 +40,7 @@ class FakeWorker:
     :ivar spec: What it was started to serve; ``placement``: where.
     :ivar batches: All batches it was given, the running one last.
     :ivar cancelled: The request ids whose clients were said to have gone.
+    :ivar paused: The request ids whose clients take nothing at the moment.
     :ivar holding: While true it keeps the batches it is given until `answer` is called.
     :ivar alive: Whether it is there.
     """
@@ -53,6 +54,7 @@ class FakeWorker:
         self.placement = placement
         self.batches: list[list[Job]] = []
         self.cancelled: list[str] = []
+        self.paused: set[str] = set()
         self.holding = provider.holding
         self.alive = True
         self._provider = provider
@@ -85,6 +87,14 @@ class FakeWorker:
     def cancel(self, request_ids: list[str]) -> None:
         """See `IWorker`."""
         self.cancelled += request_ids
+
+    def pause(self, request_ids: list[str]) -> None:
+        """See `IWorker`."""
+        self.paused.update(request_ids)
+
+    def resume(self, request_ids: list[str]) -> None:
+        """See `IWorker`."""
+        self.paused.difference_update(request_ids)
 
     def stop(self, grace: float) -> Deferred[None]:
         """See `IWorker`."""

@@ -49,6 +49,10 @@ class Outbox:
         """Say whether the client has gone."""
         return request_id in self.cancelled
 
+    def may_send(self, request_id: str) -> bool:
+        """Say whether the client is there; it takes everything at once."""
+        return request_id not in self.cancelled
+
 
 class LocalWorker:
     """A loaded handler; call :meth:`answer` with any jobs, or :meth:`predict` with inputs only."""

@@ -47,8 +47,11 @@ class Limits:
     :ivar headers: Bytes of the whole head.
     :ivar body: Bytes of a body (``max_request_size``).
     :ivar header_timeout: Seconds from a head's first byte to its last.
-    :ivar body_timeout: Seconds from a head's end to the body's end, and for taking the last of the answers.
+    :ivar body_timeout: Seconds from a head's end to the body's end, for taking the last of the answers, and that a
+        stream waits for its client to take what it was sent.
     :ivar keepalive_timeout: Seconds that a connection may be silent between requests.
+    :ivar unsent: Bytes of a stream that are kept for a client which has stopped reading, beyond what it takes for
+        its handler to hear of that.
     """
 
     request_line: int = 8192
@@ -57,6 +60,7 @@ class Limits:
     header_timeout: float = 30.0
     body_timeout: float = 300.0
     keepalive_timeout: float = 75.0
+    unsent: int = 1 << 24
 
 
 def _drop(data: bytes) -> None:
@@ -213,11 +217,25 @@ class ServeChannel(HTTPChannel):
         """Answer a line that has no end."""
         self._respondToBadRequestAndDisconnect()
 
-    # Clients which send but do not read
+    # Clients which do not read
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the client has to take something before it can be sent more."""
+        return bool(self._waitingForTransport)
+
+    def pauseProducing(self) -> None:
+        """Stop: the client does not read; a stream waits for it, but not for ever."""
+        stalled = self.stalled
+        super().pauseProducing()
+        if self._handlingRequest and not stalled:
+            self._set_deadline(self.limits.body_timeout)
 
     def requestDone(self, request: Request) -> None:
         """Go on to the next request, but not while the client leaves the answers which it has been sent."""
-        if self._waitingForTransport:
+        if not self._lingering:
+            self._clear_deadline()
+        if self.stalled:
             # Twisted stops reading from such a client only in the middle of a request.
             self.paused = True
             self._networkProducer.pauseProducing()
@@ -225,6 +243,8 @@ class ServeChannel(HTTPChannel):
 
     def resumeProducing(self) -> None:
         """Go on: the client has taken its answers."""
+        if self._handlingRequest:
+            self._clear_deadline()
         super().resumeProducing()
         if self.paused:
             self.paused = False
@@ -251,7 +271,7 @@ class ServeChannel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """Cut a connection which has been silent for too long; a client that still takes its answer has longer."""
-        if self._waitingForTransport and self._deadline is None:
+        if self.stalled and self._deadline is None:
             self._set_deadline(self.limits.body_timeout)
         else:
             self.transport.abortConnection()

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
 
 from twisted_serve.errors import BadRequest
@@ -84,7 +87,8 @@ class Predictor:
         headers = client_headers(request, self._hidden)
         headers.update(told)
         job = Job(request_id(request), headers, inputs_of(request) if parts is None else list(parts))
-        return self.plane.predict(model, version, job, response.chunk, deadline_of(request))
+        answer = self.plane.predict(model, version, job, response.chunk, deadline_of(request))
+        return answer.addCallbacks(response.last, response.fail)
 
     def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Answer]:
         """
@@ -148,21 +152,42 @@ def set_handler_headers(request: ServeRequest, item: Item) -> None:
 class Response:
     """A handler's answer on its way to the client: whole, or chunk by chunk."""
 
+    _log = Logger()
+
     def __init__(self, request: ServeRequest) -> None:
         self._request = request
         self._streaming = False
+        self._unsent = 0
 
-    def chunk(self, item: Item) -> None:
+    def chunk(self, item: Item, producer: IPushProducer) -> None:
         """Send an intermediate answer; the first one brings the head with it."""
+        channel = self._request.channel
         if not self._streaming:
             self._streaming = True
             if self._request.clientproto == b"HTTP/1.0":
                 # It knows no chunks: the end of the connection is the end of the answer.
-                self._request.channel.persistent = False
+                channel.persistent = False
                 self._request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
             self._head(item)
-        if item.body:
-            self._request.write(item.body)
+            self._request.registerProducer(producer, True)
+        self._request.write(item.body)
+        # The worker has been told to wait; what it goes on sending is not kept without end.
+        self._unsent = self._unsent + len(item.body) if channel.stalled else 0
+        if self._unsent > channel.limits.unsent:
+            self._log.warn("A stream was broken off: its client reads too slowly for a handler that does not wait.")
+            channel.transport.abortConnection()
+
+    def last(self, item: Item) -> Item:
+        """There are no more chunks, and nobody to pause."""
+        if self._streaming:
+            self._request.unregisterProducer()
+        return item
+
+    def fail(self, failure: Failure) -> Failure:
+        """There are no more chunks, and nobody to pause, if the client is still there."""
+        if self._streaming and self._request.channel is not None:
+            self._request.unregisterProducer()
+        return failure
 
     def finish(self, item: Item) -> Answer:
         """Send the last answer."""

@@ -3,7 +3,8 @@
 This module implements the messages which pass between the server and a worker process.
 
 The server sends :class:`LoadModel` once, then :class:`Predict` frames, one at a
-time (the next after the answer to the last); :class:`Cancel` may come at any time.
+time (the next after the answer to the last) unless the worker is asynchronous; :class:`Cancel`, :class:`Pause` and
+:class:`Resume` may come at any time.
 The worker sends :class:`Loaded` or :class:`LoadFailed` once, then for every
 ``Predict`` any number of :class:`StreamChunk` and exactly one :class:`Predicted`
 or :class:`PredictFailed`.  The transport is ``docs/designs/worker-wire.md``.
@@ -24,9 +25,11 @@ __all__ = [
     "LoadModel",
     "Loaded",
     "Part",
+    "Pause",
     "Predict",
     "PredictFailed",
     "Predicted",
+    "Resume",
     "StreamChunk",
     "ToWorker",
 ]
@@ -69,6 +72,8 @@ class LoadModel(Struct, frozen=True, tag="load"):
     :ivar model_config: The parsed ``model-config.yaml``; empty for none.
     :ivar gpu_id: The device, ``None`` for the CPU.
     :ivar max_response_size: Bytes that one answer may have; a larger one is an error of that request alone.
+    :ivar asynchronous: Whether several batches may be asked for before the first is answered; the handler is a
+        coroutine function then.
     """
 
     model_name: str
@@ -84,6 +89,7 @@ class LoadModel(Struct, frozen=True, tag="load"):
     limit_max_image_pixels: bool = True
     decode_input_request: bool = True
     max_response_size: int = 6553500
+    asynchronous: bool = False
 
 
 class Predict(Struct, frozen=True, tag="predict"):
@@ -95,6 +101,18 @@ class Predict(Struct, frozen=True, tag="predict"):
 
 class Cancel(Struct, frozen=True, tag="cancel"):
     """The clients of these requests have gone; a streaming handler may stop for them."""
+
+    request_ids: list[str]
+
+
+class Pause(Struct, frozen=True, tag="pause"):
+    """The clients of these requests read slower than they are sent to: no more chunks for them until further notice."""
+
+    request_ids: list[str]
+
+
+class Resume(Struct, frozen=True, tag="resume"):
+    """These clients have taken what was sent; go on."""
 
     request_ids: list[str]
 
@@ -152,5 +170,5 @@ class StreamChunk(Struct, frozen=True, tag="chunk"):
     item: Item
 
 
-ToWorker = Union[LoadModel, Predict, Cancel]
+ToWorker = Union[LoadModel, Predict, Cancel, Pause, Resume]
 FromWorker = Union[Loaded, LoadFailed, Predicted, PredictFailed, StreamChunk]

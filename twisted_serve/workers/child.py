@@ -26,9 +26,11 @@ from twisted_serve.wire.messages import (
     Loaded,
     LoadFailed,
     LoadModel,
+    Pause,
     Predict,
     Predicted,
     PredictFailed,
+    Resume,
     StreamChunk,
 )
 from twisted_serve.workers.connection import WorkerConnection
@@ -126,6 +128,16 @@ class LocalWorker:
         """See `IWorker`."""
         if not self._gone:
             self.connection.send(Cancel(request_ids))
+
+    def pause(self, request_ids: list[str]) -> None:
+        """See `IWorker`."""
+        if not self._gone:
+            self.connection.send(Pause(request_ids))
+
+    def resume(self, request_ids: list[str]) -> None:
+        """See `IWorker`."""
+        if not self._gone:
+            self.connection.send(Resume(request_ids))
 
     def stop(self, grace: float) -> Deferred[None]:
         """See `IWorker`."""

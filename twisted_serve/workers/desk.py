@@ -6,6 +6,7 @@ This module implements one ready worker, the batch that is at it, and how long t
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -78,8 +79,9 @@ class Desk:
         self._batch = batch
         self._batch_id = batch_id
         self._begun = self._clock.seconds()
-        self._reply_by = self._begun + self._response_timeout
-        self._set_alarm()
+        for ticket in batch:
+            ticket.on_flow = self._flow_changed
+        self._expect_reply()
         try:
             answer = self.worker.run(batch_id, [ticket.job for ticket in batch], self._chunk)
         except WorkerDied:
@@ -102,6 +104,8 @@ class Desk:
         """Tell the worker that a client has gone, if its job is here."""
         if ticket in self._batch:
             self.worker.cancel([ticket.job.request_id])
+            if ticket.paused:
+                self._expect_reply()
 
     def close(self) -> None:
         """Leave no timer, and no request without an answer."""
@@ -119,8 +123,7 @@ class Desk:
             return
         for ticket in self._batch:
             if ticket.job.request_id == chunk.item.request_id:
-                self._reply_by = self._clock.seconds() + self._response_timeout
-                self._set_alarm()
+                self._expect_reply()
                 ticket.chunk(chunk.item)
                 return
         self._lose("it answered a request that it had not been given")
@@ -165,12 +168,26 @@ class Desk:
         for ticket in batch:
             ticket.fail(WorkerDied(killed))
 
+    def _flow_changed(self, ticket: Ticket) -> None:
+        """Pass on that a client reads slower than it is sent to, or has caught up."""
+        if ticket not in self._batch:
+            return
+        tell = self.worker.pause if ticket.paused else self.worker.resume
+        tell([ticket.job.request_id])
+        self._expect_reply()
+
+    def _expect_reply(self) -> None:
+        """Give the worker its time, from now; while it has to wait for a client, all the time that the client has."""
+        stalled = any(ticket.paused and not ticket.done for ticket in self._batch)
+        self._reply_by = inf if stalled else self._clock.seconds() + self._response_timeout
+        self._set_alarm()
+
     def _set_alarm(self) -> None:
         first = self._reply_by
         for ticket in self._batch:
             if ticket.deadline is not None and ticket.deadline < first and not (ticket.done or ticket.streaming):
                 first = ticket.deadline
-        self._alarm.set(first)
+        self._alarm.set(None if first == inf else first)
 
     def _ring(self) -> None:
         now = self._clock.seconds()

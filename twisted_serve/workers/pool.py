@@ -19,7 +19,7 @@ from twisted_serve.wire.messages import Item, Job
 from twisted_serve.workers.dispatch import Dispatcher, Refusals
 from twisted_serve.workers.lifecycle import Slot
 from twisted_serve.workers.status import PoolStatus, Ready, ScaleResult
-from twisted_serve.workers.ticket import Ticket
+from twisted_serve.workers.ticket import OnChunk, Ticket
 
 # Seconds that a batch has to finish when its worker is scaled away.
 DRAIN_GRACE = 30.0
@@ -82,15 +82,15 @@ class Pool:
     def submit(
         self,
         job: Job,
-        on_chunk: Callable[[Item], None] | None = None,
+        on_chunk: OnChunk | None = None,
         deadline: float | None = None,
         versioned: bool = False,
     ) -> Deferred[Item]:
         """
         Have a worker answer a request.
 
-        :param on_chunk: Gets the intermediate answers of a stream, in order, before the result;
-            ``None``: they are dropped.
+        :param on_chunk: Gets the intermediate answers of a stream, in order, before the result, and whom to pause
+            while the client takes no more; ``None``: they are dropped.
         :param deadline: When the client stops waiting, in seconds of the clock; the version's own
             limit applies besides.
         :param versioned: Whether the client named the version: the text of a refusal depends on it.

@@ -6,33 +6,57 @@ This module implements one request's stay in a pool, and the promise that it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import TypeAlias
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from twisted_serve.errors import ServeError
 from twisted_serve.wire.messages import Item, Job
 
+#: Gets an intermediate answer, and whom to pause while the client takes no more of them.
+OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]
 
+
+def _nobody(_ticket: Ticket) -> None:
+    """Tell nobody: the request is at no worker."""
+
+
+@implementer(IPushProducer)
 class Ticket:
     """
-    A request which waits for a worker or is at one.
+    A request which waits for a worker or is at one; it is what produces the chunks of its answer.
 
     :ivar answer: Fires with the answer, fails with `ServeError`.  Cancelling it says that the client has gone.
     :ivar deadline: The moment at which the client is told that it took too long.
     :ivar streaming: Whether the client has got a part of its answer already.
+    :ivar paused: Whether the client takes no more of it at the moment.
+    :ivar on_flow: Told when that changes.
     :param on_chunk: Gets the intermediate answers; ``None``: nobody wants them.
     :param forget: Called with the ticket when the client has gone.
     """
 
-    __slots__ = ("_done", "_forget", "_on_chunk", "answer", "deadline", "job", "streaming", "versioned")
+    __slots__ = (
+        "_done",
+        "_forget",
+        "_on_chunk",
+        "answer",
+        "deadline",
+        "job",
+        "on_flow",
+        "paused",
+        "streaming",
+        "versioned",
+    )
 
     _log = Logger()
 
     def __init__(
         self,
         job: Job,
-        on_chunk: Callable[[Item], None] | None,
+        on_chunk: OnChunk | None,
         deadline: float | None,
         versioned: bool,
         forget: Callable[[Ticket], None],
@@ -41,6 +65,8 @@ class Ticket:
         self.deadline = deadline
         self.versioned = versioned
         self.streaming = False
+        self.paused = False
+        self.on_flow: Callable[[Ticket], None] = _nobody
         self.answer: Deferred[Item] = Deferred(self._cancelled)
         self._on_chunk = on_chunk
         self._forget = forget
@@ -74,9 +100,25 @@ class Ticket:
             return
         self.streaming = True
         try:
-            self._on_chunk(item)
+            self._on_chunk(item, self)
         except Exception:
             self._log.failure("An intermediate answer could not be passed on.")
+
+    def pauseProducing(self) -> None:
+        """See `IPushProducer`."""
+        if not self.paused and not self._done:
+            self.paused = True
+            self.on_flow(self)
+
+    def resumeProducing(self) -> None:
+        """See `IPushProducer`."""
+        if self.paused:
+            self.paused = False
+            if not self._done:
+                self.on_flow(self)
+
+    def stopProducing(self) -> None:
+        """See `IProducer`: the client has gone, which whoever cancels `answer` says as well."""
 
     def succeed(self, item: Item) -> None:
         """Answer, unless the client has been answered or has gone."""

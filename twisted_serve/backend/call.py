@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements one call of the handler: its requests, their chunks, and what becomes of its result.
+
+Statuses and texts are the predecessor's (``spec/archives_workers_handlers.md`` §7.5).
+"""
+
+from __future__ import annotations
+
+import logging
+from threading import Lock
+from typing import Any, Protocol
+
+from twisted_serve.backend.encoding import UnsupportedOutputError, body, row
+from twisted_serve.backend.faults import out_of_resources, text_of
+from twisted_serve.backend.items import checked_item, is_status, item
+from twisted_serve.handlers.context import Context
+from twisted_serve.handlers.exceptions import PredictionException
+from twisted_serve.wire.messages import FromWorker, Job, LoadModel, Predict, Predicted, PredictFailed, StreamChunk
+
+_log = logging.getLogger(__name__)
+
+
+class Outlet(Protocol):
+    """What a call needs of the worker's channel."""
+
+    def send(self, message: FromWorker) -> None:
+        """Send a message to the server."""
+
+    def is_cancelled(self, request_id: str) -> bool:
+        """Whether the client of this request has gone."""
+
+    def may_send(self, request_id: str) -> bool:
+        """Say whether the client of this request is still there; wait first, if it can, until that takes a chunk."""
+
+
+class Call:
+    """
+    A batch that is being answered.
+
+    It is also what the context calls back for chunks, from any thread of the handler.
+
+    :ivar context: What the handler is given; it knows this batch and no other.
+    """
+
+    def __init__(self, load: LoadModel, context: Context, predict: Predict, outlet: Outlet) -> None:
+        self.context = context
+        self._load = load
+        self._predict = predict
+        self._outlet = outlet
+        # Held while a chunk is sent: none may follow the answer it belongs before.
+        self._streaming = Lock()
+        ids = [job.request_id for job in predict.jobs]
+        self._positions = {request_id: index for index, request_id in enumerate(ids)}
+        context.requests = self
+        context.begin_batch(ids, [_headers(job) for job in predict.jobs])
+        context.metrics.set_request_ids(dict(enumerate(ids)))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Make what the handler gets as ``data``."""
+        return [row(job.parts, self._load.decode_input_request) for job in self._predict.jobs]
+
+    def send_chunk(self, request_id: str, value: Any) -> None:
+        """
+        Send an intermediate answer, as soon as the client can take it; if it has gone, do nothing.
+
+        :raise ValueError: if this request is not being answered now, or the answer cannot be sent.
+        """
+        self._position(request_id)
+        if not self._outlet.may_send(request_id):
+            return
+        with self._streaming:
+            processor = self.context.request_processor[self._position(request_id)]
+            try:
+                chunk = checked_item(request_id, processor, body(value), self._load.max_response_size)
+            except UnsupportedOutputError as e:
+                raise ValueError(str(e)) from e
+            self._outlet.send(StreamChunk(self._predict.batch_id, chunk))
+
+    def is_cancelled(self, request_id: str) -> bool:
+        """Whether the client of this request has gone; ``False`` for one that is not being answered now."""
+        return request_id in self._positions and self._outlet.is_cancelled(request_id)
+
+    def answer(self, results: Any) -> Predicted | PredictFailed:
+        """Make the answer of what the handler returned."""
+        batch_id, jobs = self._predict.batch_id, self._predict.jobs
+        if not isinstance(results, list):
+            _log.warning("model: %s, the handler must return a list, not %s", self._load.model_name, type(results))
+            return PredictFailed(batch_id, 503, "Invalid model predict output")
+        if len(results) != len(jobs):
+            _log.warning(
+                "model: %s, number of batch response mismatched, expect: %s, got: %s.",
+                self._load.model_name,
+                len(jobs),
+                len(results),
+            )
+            return PredictFailed(batch_id, 503, "number of batch response mismatched")
+        try:
+            bodies = [body(each) for each in results]
+        except UnsupportedOutputError:
+            _log.warning("Unsupported model output data type.", exc_info=True)
+            return PredictFailed(batch_id, 503, "Unsupported model output data type.")
+        limit = self._load.max_response_size
+        answers = zip(jobs, self.context.request_processor, bodies, strict=True)
+        return Predicted(batch_id, [item(job.request_id, processor, each, limit) for job, processor, each in answers])
+
+    def failure(self, error: Exception) -> PredictFailed:
+        """Make the answer of what the handler raised."""
+        batch_id = self._predict.batch_id
+        if isinstance(error, PredictionException):
+            code = error.error_code if is_status(error.error_code) else 500
+            return PredictFailed(batch_id, int(code), text_of(error.message))
+        _log.warning("Invoking custom service failed.", exc_info=error)
+        if out_of_resources(error):
+            return PredictFailed(batch_id, 507, "Out of resources")
+        return PredictFailed(batch_id, 503, "Prediction failed")
+
+    def end(self) -> None:
+        """Let no chunk pass any more."""
+        with self._streaming:
+            self._positions = {}
+
+    def _position(self, request_id: str) -> int:
+        try:
+            return self._positions[request_id]
+        except KeyError:
+            raise ValueError(f"request {request_id} is not being answered") from None
+
+
+def _headers(job: Job) -> dict[str, Any]:
+    """Make what the handler sees as headers: the parts' types under their names, then the client's headers."""
+    headers: dict[str, Any] = {part.name: {"content-type": part.content_type} for part in job.parts}
+    headers.update(job.headers)
+    return headers

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the conversation of a worker whose handler is a coroutine function: many batches at a time.
+
+Each batch is a task of the event loop.  They end in any order; one that fails takes no other with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from twisted_serve.backend.channel import Channel
+from twisted_serve.backend.pacing import Paced
+from twisted_serve.backend.service import Service
+from twisted_serve.wire.codec import WireError
+from twisted_serve.wire.messages import FromWorker, Predict, PredictFailed
+
+
+class LoopOutlet:
+    """The channel as a call sees it that must not block the event loop: what is known is enough."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def send(self, message: FromWorker) -> None:
+        """See `Outlet`."""
+        self._channel.send(message)
+
+    def is_cancelled(self, request_id: str) -> bool:
+        """See `Outlet`; the loop reads what comes whenever the handler awaits something."""
+        return self._channel.has_gone(request_id)
+
+    def may_send(self, request_id: str) -> bool:
+        """See `Outlet`; a handler which sends too fast waits when it next awaits something."""
+        return not self._channel.has_gone(request_id)
+
+
+class Conversation:
+    """What the server asks, and the tasks that answer it."""
+
+    def __init__(self, channel: Channel, service: Service) -> None:
+        self._channel = channel
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._tasks: dict[asyncio.Task[None], list[str]] = {}
+        self._caught_up: asyncio.Future[None] = self._loop.create_future()
+
+    async def hold(self) -> None:
+        """
+        Answer until the server closes its end.
+
+        :raise WireError: if the server breaks the protocol.
+        :raise ConnectionError: if it goes while it is spoken to.
+        """
+        self._loop.add_reader(self._channel, self._read)
+        # Something may have been received together with what came before.
+        self._loop.call_soon(self._read)
+        try:
+            await self._ended
+        finally:
+            self._loop.remove_reader(self._channel)
+
+    def _read(self) -> None:
+        if self._ended.done():
+            return
+        try:
+            messages = self._channel.receive_now()
+            if messages is None:
+                self._ended.set_result(None)
+                return
+            for message in messages:
+                if not isinstance(message, Predict):
+                    raise WireError(f"{type(message).__name__} came after LoadModel")
+                ids = [job.request_id for job in message.jobs]
+                task = self._loop.create_task(self._answer(message, ids))
+                self._tasks[task] = ids
+                task.add_done_callback(self._done)
+        except WireError as e:
+            self._ended.set_exception(e)
+            return
+        for task, ids in self._tasks.items():
+            if ids and all(map(self._channel.has_gone, ids)):
+                # Once: it may need a while to end.
+                self._tasks[task] = []
+                task.cancel()
+        caught_up, self._caught_up = self._caught_up, self._loop.create_future()
+        caught_up.set_result(None)
+
+    async def _answer(self, predict: Predict, ids: list[str]) -> None:
+        def blocked() -> asyncio.Future[None] | None:
+            return self._caught_up if any(map(self._channel.is_paused, ids)) else None
+
+        try:
+            answer = await self._service.answer_soon(predict, lambda work: Paced(work, blocked))
+        except asyncio.CancelledError:
+            # Nobody waits for it, but the server wants to know that there is room again.
+            answer = PredictFailed(predict.batch_id, 503, "The request was cancelled.")
+        self._channel.forget(ids)
+        self._channel.answer(answer)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        error = None if task.cancelled() else task.exception()
+        # What is no ``Exception``, such as ``SystemExit``, ends the loop by itself.
+        if isinstance(error, Exception) and not self._ended.done():
+            self._ended.set_exception(error)

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the queue of a stateful model: which jobs of which sequences go together, and to which worker.
+
+What it promises: the jobs of a sequence are answered in order, one at a time, all of
+them by the same worker, which keeps the sequence's state.  Like
+`twisted_serve.batching.queue.BatchQueue`, whose verbs it shares, it knows no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterator
+from math import ceil, inf
+from typing import Generic, TypeVar
+
+from attrs import define, field, frozen
+from attrs.validators import ge, gt
+
+from twisted_serve.batching.queue import QueueFull, Waiting
+
+J = TypeVar("J", bound=Hashable)
+
+
+class TooManySequences(QueueFull):
+    """As many sequences are open as may be."""
+
+
+class SequenceExpired(QueueFull):
+    """The sequence has had its time; what it has left is being finished."""
+
+
+@frozen
+class SequenceLimits:
+    """
+    How many sequences there may be, and how long.
+
+    :ivar sequences: The most that are open at a time.
+    :ivar waiting: The most jobs of one that wait.
+    :ivar idle: Seconds without a job after which a sequence is over.
+    :ivar life: Seconds from its first job after which it is over in any case.
+    """
+
+    sequences: int = field(default=1, validator=ge(1))
+    waiting: int = field(default=1, validator=ge(1))
+    idle: float = field(default=inf, validator=gt(0))
+    life: float = field(default=inf, validator=gt(0))
+
+
+@define(eq=False)
+class _Sequence(Generic[J]):
+    """One sequence: what waits, where its state is, whether a job of it is there now."""
+
+    began: float
+    used: float
+    waiting: deque[Waiting[J]] = field(factory=deque)
+    worker: Hashable = None
+    running: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return not self.waiting and not self.running
+
+
+class SequenceQueue(Generic[J]):
+    """
+    Jobs of sequences.
+
+    A job is in the queue from ``put`` until exactly one of ``take``, ``discard``, ``expire``, ``leave`` and ``drain``
+    has given it back.
+
+    :param sequence_of: Names the sequence that a job belongs to.
+    :param max_delay: Seconds that the oldest job waits for company; 0 for none.
+    :raise ValueError: for a number that makes no queue.
+    """
+
+    def __init__(
+        self, limits: SequenceLimits, sequence_of: Callable[[J], str], batch_size: int = 1, max_delay: float = 0.0
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, it must be at least 1")
+        if not max_delay >= 0:
+            raise ValueError(f"max_delay is {max_delay}, it must be at least 0")
+        self.limits = limits
+        self.batch_size = batch_size
+        self.max_delay = max_delay
+        self._sequence_of = sequence_of
+        # In the order in which they began.
+        self._sequences: dict[str, _Sequence[J]] = {}
+        self._workers: set[Hashable] = set()
+
+    def __len__(self) -> int:
+        return sum(len(sequence.waiting) for sequence in self._sequences.values())
+
+    @property
+    def capacity(self) -> int:
+        """The most jobs that can wait."""
+        return self.limits.sequences * self.limits.waiting
+
+    @property
+    def remaining(self) -> int:
+        """How many more jobs fit in, if they belong to the right sequences."""
+        return self.capacity - len(self)
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences are open, as far as anybody has looked."""
+        return len(self._sequences)
+
+    def oldest_wait(self, now: float) -> float:
+        """Say for how many seconds the oldest job has been waiting; 0 if there is none."""
+        return max(0.0, now - min((each.arrival for each in self._all_waiting()), default=now))
+
+    def put(self, job: J, now: float, deadline: float | None = None, kind: Hashable = None) -> None:
+        """
+        Let ``job`` wait for its turn; the first one begins its sequence.
+
+        :raise QueueFull: when there is no room for it; nothing has changed then.
+        """
+        self._sweep(now)
+        name = self._sequence_of(job)
+        sequence = self._sequences.get(name)
+        if sequence is None:
+            if len(self._sequences) >= self.limits.sequences:
+                raise TooManySequences(len(self._sequences))
+            sequence = self._sequences[name] = _Sequence(now, now)
+        elif now >= sequence.began + self.limits.life:
+            raise SequenceExpired(len(sequence.waiting))
+        elif len(sequence.waiting) >= self.limits.waiting:
+            raise QueueFull(len(sequence.waiting))
+        sequence.used = now
+        sequence.waiting.append(Waiting(job, now, deadline, kind))
+
+    def join(self, worker: Hashable) -> None:
+        """There is another worker, which can keep sequences."""
+        self._workers.add(worker)
+
+    def take(self, now: float, worker: Hashable) -> list[Waiting[J]] | None:
+        """
+        Give the next batch for a free worker, if it is time for one.
+
+        Jobs which are too late are passed over; `expire` has them.
+        """
+        self._sweep(now)
+        chosen, closed = self._choose(now, worker)
+        if not chosen or not (closed or now >= chosen[0].waiting[0].arrival + self.max_delay):
+            return None
+        for sequence in chosen:
+            sequence.worker = worker
+            sequence.running = True
+        return [sequence.waiting.popleft() for sequence in chosen]
+
+    def put_back(self, batch: list[Waiting[J]]) -> None:
+        """Undo the ``take`` of a batch, of which its worker had seen nothing when it went."""
+        for waiting in batch:
+            name = self._sequence_of(waiting.job)
+            sequence = self._sequences.setdefault(name, _Sequence(waiting.arrival, waiting.arrival))
+            sequence.waiting.appendleft(waiting)
+            sequence.worker, sequence.running = None, False
+
+    def done(self, worker: Hashable, now: float) -> None:
+        """A worker has answered what it was given."""
+        for sequence in self._sequences.values():
+            if sequence.worker == worker and sequence.running:
+                sequence.running = False
+                sequence.used = now
+
+    def leave(self, worker: Hashable) -> list[J]:
+        """A worker is gone, and its sequences' state with it: they are over; give what of them still waited."""
+        self._workers.discard(worker)
+        lost = [name for name, sequence in self._sequences.items() if sequence.worker == worker]
+        return [waiting.job for name in lost for waiting in self._sequences.pop(name).waiting]
+
+    def discard(self, job: J) -> bool:
+        """Take ``job`` out, wherever it stands; say whether it was there."""
+        sequence = self._sequences.get(self._sequence_of(job))
+        if sequence is None:
+            return False
+        before = len(sequence.waiting)
+        sequence.waiting = deque(waiting for waiting in sequence.waiting if waiting.job != job)
+        return len(sequence.waiting) < before
+
+    def expire(self, now: float) -> list[J]:
+        """Take out the jobs which are too late, so that somebody can tell their clients."""
+        expired = [waiting.job for waiting in self._all_waiting() if waiting.too_late(now)]
+        for job in expired:
+            self.discard(job)
+        return expired
+
+    def drain(self) -> list[J]:
+        """Take out everything; no sequence is open any more."""
+        jobs = [waiting.job for waiting in self._all_waiting()]
+        self._sequences.clear()
+        return jobs
+
+    def next_deadline(self, now: float, free: Collection[Hashable] = ()) -> float | None:
+        """
+        Say when `take` or `expire` will next have something to give if nothing else happens before.
+
+        :param free: The workers that could take a batch.
+        :return: A moment which is ``now`` at the earliest, or ``None`` for never.
+        """
+        moments = [waiting.deadline for waiting in self._all_waiting() if waiting.deadline is not None]
+        for worker in free:
+            chosen, closed = self._choose(now, worker)
+            if chosen:
+                moments.append(now if closed else chosen[0].waiting[0].arrival + self.max_delay)
+        if free and any(sequence.worker is None and sequence.waiting for sequence in self._sequences.values()):
+            # It waits for a worker to have room, which comes with the end of another.
+            moments += [end for each in self._sequences.values() if each.idle and (end := self._end_of(each)) < inf]
+        return max(now, min(moments)) if moments else None
+
+    def _all_waiting(self) -> Iterator[Waiting[J]]:
+        return (waiting for sequence in self._sequences.values() for waiting in sequence.waiting)
+
+    def _end_of(self, sequence: _Sequence[J]) -> float:
+        return min(sequence.used + self.limits.idle, sequence.began + self.limits.life)
+
+    def _sweep(self, now: float) -> None:
+        """Forget the sequences that are over."""
+        for name, sequence in list(self._sequences.items()):
+            if sequence.idle and now >= self._end_of(sequence):
+                del self._sequences[name]
+
+    def _choose(self, now: float, worker: Hashable) -> tuple[list[_Sequence[J]], bool]:
+        """Choose the sequences whose next jobs go together, oldest job first; say whether no later one could join."""
+        room = ceil(self.limits.sequences / max(1, len(self._workers)))
+        room -= sum(sequence.worker == worker for sequence in self._sequences.values())
+        ready = [each for each in self._sequences.values() if self._ready(each, now)]
+        chosen: list[_Sequence[J]] = []
+        for sequence in sorted(ready, key=lambda each: each.waiting[0].arrival):
+            if sequence.worker is None:
+                if room <= 0:
+                    continue
+                room -= 1
+            elif sequence.worker != worker:
+                continue
+            if chosen and sequence.waiting[0].kind != chosen[0].waiting[0].kind:
+                return chosen, True
+            chosen.append(sequence)
+            if len(chosen) == self.batch_size:
+                return chosen, True
+        return chosen, False
+
+    def _ready(self, sequence: _Sequence[J], now: float) -> bool:
+        return bool(sequence.waiting) and not sequence.running and not sequence.waiting[0].too_late(now)
