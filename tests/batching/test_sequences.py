@@ -156,7 +156,9 @@ class SequenceQueueTests(SynchronousTestCase):
 
     def test_company(self) -> None:
         """With a delay a batch waits for other sequences, until it is full or the time is over."""
-        queue = SequenceQueue(SequenceLimits(3), lambda turn: turn.sequence, batch_size=2, max_delay=1.0)
+        queue: SequenceQueue[Turn] = SequenceQueue(
+            SequenceLimits(3), lambda turn: turn.sequence, batch_size=2, max_delay=1.0
+        )
         queue.join("w")
         queue.put(Turn("a", 1), 0.0)
         self.assertEqual(self.taken(queue, 0.5, "w"), [])
