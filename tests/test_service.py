@@ -29,7 +29,7 @@ from twisted_serve.auth.key_file import KeyFileInUse
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.service import ModelServer, Surroundings
-from twisted_serve.surroundings import count_gpus, interpreter, utc_now, visible_environment
+from twisted_serve.surroundings import count_gpus, utc_now, visible_environment
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.testing.server import MemoryServer, MemoryServeReactor, Role
 
@@ -475,23 +475,6 @@ class SurroundingsTests(SynchronousTestCase):
         """An operator who wants bytecode written can have it."""
         visible = visible_environment({"PYTHONDONTWRITEBYTECODE": ""}, ServerOptions())
         self.assertEqual(visible["PYTHONDONTWRITEBYTECODE"], "")
-
-    def test_interpreter(self) -> None:
-        """``python`` is the server's own interpreter; ``python3`` is the one that is found by this name."""
-        place = Path(self.mktemp()).absolute()
-        for name in ("here/python", "here/python3", "there/python3"):
-            path = place / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if name == "here/python3":
-                path.symlink_to("python")
-            else:
-                path.write_text("#!/bin/sh")
-                path.chmod(0o700)
-        own = str(place / "here/python")
-        self.assertEqual(interpreter("python", own, {"PATH": str(place / "there")}), own)
-        self.assertEqual(interpreter("python3", own, {"PATH": str(place / "there")}), str(place / "there/python3"))
-        self.assertEqual(interpreter("python3", own, {"PATH": str(place / "here")}), own)
-        self.assertEqual(interpreter("python3", own, {}), own)
 
     def test_gpus(self) -> None:
         """GPUs are counted as the kernel lists them, up to the configured number."""

@@ -44,7 +44,7 @@ from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
-from twisted_serve.surroundings import Surroundings, count_gpus, interpreter, visible_environment
+from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment
 from twisted_serve.web.binding import Listener, plan_listeners
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.listeners import Faces, NoTokens, Tokens
@@ -301,7 +301,7 @@ def _pool_making(
             batch_size=settings.batch_size,
             manifest=model.manifest.raw,
             model_config=model.config.raw,
-            python=interpreter(model.runtime, options.python, environment),
+            python=options.python,
             environment=environment,
             startup_timeout=settings.startup_timeout,
             envelope=options.service_envelope,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -60,20 +59,6 @@ def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> d
     # A model's own directory may be served in place, and is not to be written to.
     visible.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     return visible
-
-
-def interpreter(runtime: str, python: str, environment: Mapping[str, str]) -> str:
-    """
-    Find the interpreter for a manifest's runtime: ``python3`` is the one of that name on the path of ``environment``.
-
-    :param python: The server's own, which ``python`` means; also what ``python3`` means when it is the same one.
-    """
-    if runtime != "python3":
-        return python
-    found = shutil.which("python3", path=environment.get("PATH", ""))
-    if found is None or (os.path.dirname(found) == os.path.dirname(python) and os.path.samefile(found, python)):
-        return python
-    return found
 
 
 def count_gpus(limit: int | None) -> int:
