@@ -12,6 +12,7 @@ From the door inwards:
 ``planes``         use cases, the same for every transport
 ``workers``        the server's side of worker processes
 ``models`` ``archives`` ``batching`` ``config`` ``metrics``   values and decisions
+``openinference``  the Open Inference Protocol's tensors, for any transport
 ``auth``           tokens: who may come in
 ``wire``           what the server and a worker agree on
 ``backend`` ``handlers``   the worker's side, and what handler authors import

@@ -150,20 +150,24 @@ def set_handler_headers(request: ServeRequest, item: Item) -> None:
 
 
 class Response:
-    """A handler's answer on its way to the client: whole, or chunk by chunk."""
+    """
+    A handler's answer on its way to the client: whole, or chunk by chunk.
+
+    :ivar streaming: Whether a part of it has been sent.
+    """
 
     _log = Logger()
 
     def __init__(self, request: ServeRequest) -> None:
         self._request = request
-        self._streaming = False
+        self.streaming = False
         self._unsent = 0
 
     def chunk(self, item: Item, producer: IPushProducer) -> None:
         """Send an intermediate answer; the first one brings the head with it."""
         channel = self._request.channel
-        if not self._streaming:
-            self._streaming = True
+        if not self.streaming:
+            self.streaming = True
             if self._request.clientproto == b"HTTP/1.0":
                 # It knows no chunks: the end of the connection is the end of the answer.
                 channel.persistent = False
@@ -179,19 +183,19 @@ class Response:
 
     def last(self, item: Item) -> Item:
         """There are no more chunks, and nobody to pause."""
-        if self._streaming:
+        if self.streaming:
             self._request.unregisterProducer()
         return item
 
     def fail(self, failure: Failure) -> Failure:
         """There are no more chunks, and nobody to pause, if the client is still there."""
-        if self._streaming and self._request.channel is not None:
+        if self.streaming and self._request.channel is not None:
             self._request.unregisterProducer()
         return failure
 
     def finish(self, item: Item) -> Answer:
         """Send the last answer."""
-        if self._streaming:
+        if self.streaming:
             return item.body
         self._head(item)
         if item.status in NO_BODY_CODES:

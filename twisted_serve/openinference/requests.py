@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements a request for inference: its body, JSON or with binary tensors, as the JSON which a handler gets.
+
+In a body with binary tensors (the protocol's binary tensor data extension) the JSON
+comes first, its length is told beside the body, and the bytes of the tensors follow
+in the order of the inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from twisted_serve.errors import BadRequest
+from twisted_serve.openinference.tensors import BASE64, Tensor, parameters_of, shown
+
+#: The header which tells how long the JSON is.
+LENGTH_HEADER = "Inference-Header-Content-Length"
+
+# A longer number is no length.
+_LONGEST_NUMBER = 18
+
+
+@frozen
+class Wanted:
+    """
+    Which outputs a client wants in binary.
+
+    :ivar all: Whether those do which it does not name.
+    """
+
+    all: bool = False
+    named: Mapping[str, bool] = field(factory=dict)
+
+    def __call__(self, name: object) -> bool:
+        """Say whether it wants this one so."""
+        return self.named.get(name, self.all) if isinstance(name, str) else self.all
+
+    def any(self) -> bool:
+        """Say whether there may be one."""
+        return self.all or any(self.named.values())
+
+
+@frozen
+class InferRequest:
+    """
+    A request that has been read.
+
+    :ivar body: It in JSON, whole.
+    """
+
+    body: bytes
+    wanted: Wanted
+
+
+def read_request(body: bytes, length: str | None = None) -> InferRequest:
+    """
+    Read a request.
+
+    :param length: What `LENGTH_HEADER` says, ``None`` if the body is JSON alone.
+    :raise BadRequest: naming the field, and its value, that cannot be.
+    """
+    size = len(body) if length is None else _length(length, len(body))
+    members = _object_of(body[:size])
+    wanted = _wanted(members)
+    inputs = members.get("inputs")
+    if not isinstance(inputs, list):
+        raise BadRequest("inputs is missing." if inputs is None else f"inputs must be a list, not {shown(inputs)}.")
+    rest = memoryview(body)[size:]
+    written = []
+    binary = False
+    for i, given in enumerate(inputs):
+        tensor = Tensor.of(f"inputs[{i}]", given)
+        if (own := tensor.parameters.get("binary_data_size")) is None:
+            if "data" not in given:
+                raise BadRequest(f"inputs[{i}].data is missing.")
+            tensor.values(given["data"])
+            written.append(given)
+            continue
+        if length is None:
+            raise BadRequest(f"inputs[{i}] has binary data, which needs the header {LENGTH_HEADER}.")
+        if "data" in given:
+            raise BadRequest(f"inputs[{i}] has both data and binary data.")
+        if type(own) is not int or not 0 <= own <= len(rest):
+            raise BadRequest(
+                f"inputs[{i}].parameters.binary_data_size must be from 0 to the {len(rest)} bytes "
+                f"that are left, not {shown(own)}."
+            )
+        written.append(_in_json(given, tensor, rest[:own]))
+        rest = rest[own:]
+        binary = True
+    if len(rest):
+        raise BadRequest(f"{len(rest)} bytes after the JSON belong to no input.")
+    if not binary:
+        return InferRequest(body[:size], wanted)
+    return InferRequest(_joined(members, written), wanted)
+
+
+def _length(said: str, most: int) -> int:
+    if not (said.isascii() and said.isdigit() and len(said) <= _LONGEST_NUMBER and int(said) <= most):
+        raise BadRequest(f"{LENGTH_HEADER} must be from 0 to the body's {most} bytes, not {shown(said)}.")
+    return int(said)
+
+
+def _object_of(text: bytes) -> dict[str, Any]:
+    try:
+        members = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise BadRequest(f"The JSON of the request cannot be read: {e}.") from None
+    if not isinstance(members, dict):
+        raise BadRequest(f"The request must be a JSON object, not {shown(members)}.")
+    return members
+
+
+def _wanted(members: Mapping[str, Any]) -> Wanted:
+    default = _truth("parameters.binary_data_output", parameters_of("the request", members).get("binary_data_output"))
+    outputs = members.get("outputs")
+    if outputs is None:
+        return Wanted(bool(default))
+    if not isinstance(outputs, list):
+        raise BadRequest(f"outputs must be a list, not {shown(outputs)}.")
+    named = {}
+    for i, output in enumerate(outputs):
+        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
+            raise BadRequest(f"outputs[{i}] must be an object with a name, not {shown(output)}.")
+        where = f"outputs[{i}]"
+        own = _truth(f"{where}.parameters.binary_data", parameters_of(where, output).get("binary_data"))
+        named[output["name"]] = bool(default if own is None else own)
+    return Wanted(bool(default), named)
+
+
+def _truth(where: str, said: object) -> bool | None:
+    if said is not None and not isinstance(said, bool):
+        raise BadRequest(f"{where} must be true or false, not {shown(said)}.")
+    return said
+
+
+@frozen
+class _Written:
+    """An input whose data is written as JSON already: too much of it to be Python's objects all at once."""
+
+    members: Mapping[str, Any]
+    data: Iterator[str]
+
+
+def _in_json(given: Mapping[str, Any], tensor: Tensor, data: memoryview) -> _Written:
+    elements, base64 = tensor.read(data)
+    parameters = {name: value for name, value in tensor.parameters.items() if name != "binary_data_size"}
+    if base64:
+        parameters |= BASE64
+    members = {name: value for name, value in given.items() if name != "parameters"}
+    return _Written({**members, "parameters": parameters} if parameters else members, elements)
+
+
+def _joined(members: Mapping[str, Any], inputs: list[_Written | Mapping[str, Any]]) -> bytes:
+    """Write the request with the data in its place."""
+    text = bytearray(json.dumps({name: value for name, value in members.items() if name != "inputs"})[:-1].encode())
+    text += b'"inputs": [' if len(text) == 1 else b', "inputs": ['
+    for i, each in enumerate(inputs):
+        text += b", " if i else b""
+        if not isinstance(each, _Written):
+            text += json.dumps(each).encode()
+            continue
+        text += json.dumps(each.members)[:-1].encode() + b', "data": ['
+        for at, piece in enumerate(each.data):
+            text += (b"," if at else b"") + piece.encode("utf-8")
+        text += b"]}"
+    return bytes(text + b"]}")

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements one tensor: its members checked against each other, and its data from binary to JSON and back.
+
+Nothing is made of a shape before it has been held against the data that is there.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from math import isfinite, prod
+from typing import Any
+
+import msgspec
+from attrs import frozen
+
+from twisted_serve.errors import BadRequest
+from twisted_serve.openinference.datatypes import DATATYPES, Datatype
+
+# More dimensions than any tensor has.
+MOST_DIMENSIONS = 64
+
+# No dimension is larger than the protocol's integers.
+_MOST_ELEMENTS = (1 << 63) - 1
+
+# Values from outside are shown, but not at their full length.
+_SHOWN = 80
+
+# The bytes before an element of ``BYTES`` which say how long it is.
+_LENGTH = 4
+
+#: In a tensor's ``parameters``, that elements of ``BYTES`` stand in JSON as base64, for they are no text.
+BASE64 = {"content_type": "base64"}
+
+
+def shown(value: object) -> str:
+    """Write a value for an error's text."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+@frozen
+class Tensor:
+    """
+    A tensor's members, but for its data.
+
+    :ivar where: Its place in the request, for errors.
+    :ivar shape: With at most one dimension left open (-1), as old clients have it.
+    """
+
+    where: str
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    parameters: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, where: str, members: object) -> Tensor:
+        """
+        Read a tensor's members.
+
+        :raise BadRequest: naming the one that is missing or wrong.
+        """
+        if not isinstance(members, dict):
+            raise BadRequest(f"{where} must be an object, not {shown(members)}.")
+        for name in ("name", "shape", "datatype"):
+            if name not in members:
+                raise BadRequest(f"{where}.{name} is missing.")
+        name = members["name"]
+        if not isinstance(name, str) or not name:
+            raise BadRequest(f"{where}.name must be a string that is not empty, not {shown(name)}.")
+        said = members["datatype"]
+        datatype = DATATYPES.get(said) if isinstance(said, str) else None
+        if datatype is None:
+            raise BadRequest(f"{where}.datatype must be one of {', '.join(DATATYPES)}, not {shown(said)}.")
+        return cls(where, name, datatype, _shape(where, members["shape"]), parameters_of(where, members))
+
+    @property
+    def base64(self) -> bool:
+        """Whether its elements, of ``BYTES``, stand in JSON as base64."""
+        return self.parameters.get("content_type") == "base64"
+
+    @property
+    def elements(self) -> int:
+        """How many elements its shape has, the open dimension counted as one."""
+        return abs(prod(self.shape))
+
+    def values(self, data: object) -> list[Any]:
+        """
+        Read its data from JSON, nested as its shape or flat.
+
+        :raise BadRequest: if it is not data of this type and shape.
+        """
+        if self.datatype.size == 0 and isinstance(data, str):
+            # As old clients have it: a text alone is the one element.
+            data = [data]
+        if not isinstance(data, list):
+            raise BadRequest(f"{self.where}.data must be a list, not {shown(data)}.")
+        values = self._flat(data)
+        self._check_count(len(values), "data has")
+        if not self.datatype.all_fit(values):
+            at, wrong = next((i, value) for i, value in enumerate(values) if not self.datatype.fits(value))
+            raise BadRequest(f"{self.where}.data has {shown(wrong)} at {at}, which is no {self.datatype.name}.")
+        return values
+
+    def read(self, data: memoryview) -> tuple[Iterator[str], bool]:
+        """
+        Read its data from bytes.
+
+        :return: The elements as JSON, some at a time, and whether they are written as base64.
+        :raise BadRequest: if it is not data of this shape.
+        """
+        if -1 in self.shape:
+            raise BadRequest(f"{self.where}.shape must leave no dimension open: its data is binary.")
+        if self.datatype.size == 0:
+            return self._read_bytes(data)
+        if self.elements * self.datatype.size != len(data):
+            raise BadRequest(
+                f"{self.where}.parameters.binary_data_size is {len(data)}, but {self.elements} elements "
+                f"of {self.datatype.name} have {self.elements * self.datatype.size} bytes."
+            )
+        return map(_json_of, self.datatype.unpack(data)), False
+
+    def write(self, values: Sequence[Any]) -> bytes:
+        """
+        Write elements, which `values` has checked, as bytes.
+
+        :raise BadRequest: if an element is to be base64 and is not.
+        """
+        if self.datatype.size:
+            return self.datatype.pack(values)
+        written = bytearray()
+        for value in values:
+            try:
+                element = b64decode(value, validate=True) if self.base64 else value.encode("utf-8", "surrogatepass")
+            except ValueError:
+                raise BadRequest(f"{self.where}.data has {shown(value)}, which is no base64.") from None
+            written += len(element).to_bytes(_LENGTH, "little") + element
+        return bytes(written)
+
+    def _read_bytes(self, data: memoryview) -> tuple[Iterator[str], bool]:
+        # Before anything is read: an element has its length at least.
+        if self.elements * _LENGTH > len(data):
+            raise BadRequest(
+                f"{self.where}.parameters.binary_data_size is {len(data)}, too few bytes for {self.elements} elements."
+            )
+        pieces: list[bytes] = []
+        at = 0
+        while at < len(data):
+            begin = at + _LENGTH
+            at = begin + int.from_bytes(data[at:begin], "little")
+            if begin > len(data) or at > len(data) or len(pieces) == self.elements:
+                raise BadRequest(f"{self.where}: its binary data is not {self.elements} elements with their lengths.")
+            pieces.append(bytes(data[begin:at]))
+        self._check_count(len(pieces), "binary data has")
+        try:
+            return iter([_json_of([piece.decode("utf-8") for piece in pieces])]), False
+        except UnicodeDecodeError:
+            # All of them: what is inside must not decide how each is to be read.
+            return iter([_json_of([b64encode(piece).decode("ascii") for piece in pieces])]), True
+
+    def _flat(self, data: list[Any]) -> list[Any]:
+        for _depth in range(MOST_DIMENSIONS):
+            if list not in set(map(type, data)):
+                return data
+            if {list} != set(map(type, data)) or len(set(map(len, data))) > 1:
+                raise BadRequest(f"{self.where}.data is nested unevenly.")
+            data = list(chain.from_iterable(data))
+        raise BadRequest(f"{self.where}.data is nested more than {MOST_DIMENSIONS} times.")
+
+    def _check_count(self, count: int, what: str) -> None:
+        if -1 in self.shape:
+            fits = count == 0 if self.elements == 0 else count % self.elements == 0
+        else:
+            fits = count == self.elements
+        if not fits:
+            raise BadRequest(f"{self.where}.shape is {shown(list(self.shape))}, but its {what} {count} elements.")
+
+
+def parameters_of(where: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
+    """
+    Return the ``parameters`` of a request or a tensor, which may be absent.
+
+    :raise BadRequest: if they are no object.
+    """
+    parameters = members.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise BadRequest(f"{where}.parameters must be an object, not {shown(parameters)}.")
+    return parameters
+
+
+def _shape(where: str, said: object) -> tuple[int, ...]:
+    # A bare -1 is what the predecessor's examples have.
+    dimensions = [said] if said == -1 else said
+    if not isinstance(dimensions, list) or len(dimensions) > MOST_DIMENSIONS:
+        raise BadRequest(f"{where}.shape must be a list of at most {MOST_DIMENSIONS} integers, not {shown(said)}.")
+    for dimension in dimensions:
+        if type(dimension) is not int or not -1 <= dimension <= _MOST_ELEMENTS:
+            raise BadRequest(f"{where}.shape must have integers of at least 0, not {shown(dimension)}.")
+    if dimensions.count(-1) > 1:
+        raise BadRequest(f"{where}.shape leaves more than one dimension open: {shown(said)}.")
+    if abs(prod(dimensions)) > _MOST_ELEMENTS:
+        raise BadRequest(f"{where}.shape has more elements than there can be: {shown(said)}.")
+    return tuple(dimensions)
+
+
+def _json_of(values: Sequence[Any]) -> str:
+    """Write elements as JSON, without the brackets around them."""
+    plain = not values or not isinstance(values[0], float) or all(map(isfinite, values))
+    # The faster writer has no words for infinity and NaN; the handler's reader knows Python's.
+    text = msgspec.json.encode(values).decode("utf-8") if plain else json.dumps(values)
+    return text[1:-1]
