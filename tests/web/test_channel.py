@@ -5,9 +5,12 @@ Connections: limits, deadlines, early answers, order; byte by byte, against the 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
+from twisted_serve.logs import ACCESS_LOG
 from twisted_serve.testing.server import MemoryConnection, MemoryServer, Role
 from twisted_serve.web.channel import LINGER_BYTES, LINGER_SECONDS
 from twisted_serve.web.request import PUBLIC_BODY
@@ -271,6 +275,30 @@ class MalformedTests(ChannelTestCase):
             self.assertIn(b"Invalid HTTP message.", connection.received, data[:80])
         self.assertEqual(self.server.provider.workers[0].batches, [])
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_malformed_is_recorded(self) -> None:
+        """What is no HTTP has an id in its answer, a line in the access log, and its place in the counter."""
+        with capturedLogs() as events:
+            self.connection.send(b"GET /ping HTTP/1.1\r\nno colon\r\n\r\n")
+        [line] = [event["line"] for event in events if event.get("logger_name") == ACCESS_LOG]
+        self.assertTrue(line.endswith(' "- - -" 400 0'), line)
+        head = self.connection.received.partition(b"\r\n\r\n")[0].lower()
+        UUID(re.findall(rb"x-request-id: (\S+)", head)[0].decode())
+        counted = self.server.request("GET", "/metrics").body
+        self.assertIn(b'ts_answers_total{code_class="4xx"} 1.0', counted)
+
+    def test_too_much_is_recorded(self) -> None:
+        """So has a body that is too large, and an expectation that cannot be met."""
+        for more, status in ((b"Content-Length: 99999999\r\n", 413), (b"Expect: x\r\nContent-Length: 1\r\n", 417)):
+            connection = self.server.connect()
+            with capturedLogs() as events:
+                connection.send(b"POST /predictions/m HTTP/1.1\r\nHost: h\r\n" + self.bearer() + more + b"\r\n")
+            [line] = [event["line"] for event in events if event.get("logger_name") == ACCESS_LOG]
+            self.assertIn(f'"POST /predictions/m HTTP/1.1" {status} ', line)
+            head, _, body = connection.received.partition(b"\r\n\r\n")
+            UUID(re.findall(rb"x-request-id: (\S+)", head.lower())[0].decode())
+            self.assertEqual(json.loads(body)["code"], status)
+        self.assertIn(b'ts_answers_total{code_class="4xx"} 2.0', self.server.request("GET", "/metrics").body)
 
     def test_bad_chunks(self) -> None:
         """A chunked body which is malformed is answered with 400."""

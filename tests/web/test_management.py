@@ -235,14 +235,27 @@ class ApiOffTests(ManagementTestCase):
 
     def test_405(self) -> None:
         """Registering and unregistering are not allowed, even for models that are not there."""
+        self.server.restart()
         expected = {
             "code": 405,
             "type": "MethodNotAllowedException",
             "message": "Requested method is not allowed, please refer to API document.",
         }
-        for method, path in (("POST", "/models?url=m"), ("DELETE", "/models/m"), ("DELETE", "/models/absent/1.0")):
+        for method, path in (
+            ("POST", "/models?url=m"),
+            ("POST", "/models/?url=m"),
+            ("POST", "/models"),
+            ("DELETE", "/models/m"),
+            ("DELETE", "/models/m/"),
+            ("DELETE", "/models/m/1.0"),
+            ("DELETE", "/models/absent/1.0"),
+            ("DELETE", "/models/m/1.0/set-default"),
+            ("DELETE", "/models/m/all"),
+        ):
             answer = self.request(method, path)
-            self.assertEqual((answer.status, answer.json), (405, expected))
+            self.assertEqual((answer.status, answer.json), (405, expected), (method, path))
+        self.assertEqual(self.request("POST", "/models", b"not json").json, expected)
+        self.assertEqual(self.request("GET", "/models/m").status, 200)
 
     def test_others_work(self) -> None:
         """Describing, scaling and choosing the default go on working."""
@@ -250,6 +263,8 @@ class ApiOffTests(ManagementTestCase):
         self.assertEqual(self.request("GET", "/models/m").status, 200)
         self.assertEqual(self.request("PUT", "/models/m?min_worker=2").status, 202)
         self.assertEqual(self.request("PUT", "/models/m/1.0/set-default").status, 200)
+        for method, path in (("OPTIONS", "/models/m"), ("GET", "/v1/models/m"), ("GET", "/models/m?customized=true")):
+            self.assertEqual(self.request(method, path).status, 200, path)
 
 
 class DescribeTests(ManagementTestCase):
@@ -265,6 +280,8 @@ class DescribeTests(ManagementTestCase):
         last = self.request("GET", "/models?limit=2&next_page_token=3").json
         self.assertEqual([model["modelName"] for model in last["models"]], ["n3", "n4"])
         self.assertNotIn("nextPageToken", last)
+        self.assertEqual(self.request("GET", "/models?limit=4").json["nextPageToken"], "4")
+        self.assertNotIn("nextPageToken", self.request("GET", "/models?limit=5").json)
         for query in ("?limit=200&nextPageToken=X", "?limit=&next_page_token=", "?limit=-1", "?limit=0"):
             self.assertEqual(len(self.request("GET", "/models" + query).json["models"]), 5, query)
         self.assertEqual(

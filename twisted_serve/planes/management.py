@@ -104,6 +104,15 @@ class ManagementPlane:
         self._archives: dict[tuple[str, str], ModelArchive] = {}
         self._opening: set[Deferred[ModelArchive]] = set()
 
+    def check_enabled(self) -> None:
+        """
+        Go on only if models may come and go over the API.
+
+        :raise MethodNotAllowed: if they may not.
+        """
+        if not self._enabled:
+            raise MethodNotAllowed()
+
     async def register(self, wanted: Registration) -> Outcome:
         """
         Register a version and start its workers.
@@ -116,8 +125,7 @@ class ManagementPlane:
         :raise ServiceUnavailable: if the server is stopping.
         :raise WorkerFailed: if the workers cannot be started.
         """
-        if not self._enabled:
-            raise MethodNotAllowed()
+        self.check_enabled()
         if wanted.url is None:
             raise BadRequest("Parameter url is required.")
         if wanted.runtime is not None and wanted.runtime not in RUNTIMES:
@@ -180,8 +188,7 @@ class ManagementPlane:
         :raise MethodNotAllowed: if the model API is off.
         :raise ServeError: as :meth:`Registry.unregister`.
         """
-        if not self._enabled:
-            raise MethodNotAllowed()
+        self.check_enabled()
         model, pool = self._catalogue.remove(name, version)
         await self._give_up(model, pool)
         return Outcome(200, f'Model "{name}" unregistered')

@@ -10,6 +10,7 @@ HTTP.  Klein is used here and nowhere else.
 ``queries``     query parameters, read as leniently as the predecessor does
 ``bodies``      request bodies as inputs of a handler; a handler's answers as responses
 ``public``      the routes which need no token
+``deadlines``   how long a client says that it waits
 ``jobs``        what all routes that predict have in common
 ``inference``   ``/ping``, ``/predictions`` and ``/explanations``
 ``sagemaker``   ``/invocations``, ``/models/{model}/invoke``, and the paths of old clients

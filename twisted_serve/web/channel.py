@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from attrs import frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
@@ -205,11 +206,12 @@ class ServeChannel(HTTPChannel):
         if self._lingering:
             return
         self._linger()
-        self.site.count_answer(400)
+        self.site.log_unread(self.transport.getPeer(), 400)
         body = json_text({"code": 400, "type": "BadRequestException", "message": "Invalid HTTP message."})
+        # There is no request to answer: its head may be what cannot be read.
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+            b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (str(uuid4()).encode(), len(body), body)
         )
         self.loseConnection()
 

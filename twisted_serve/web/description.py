@@ -120,7 +120,7 @@ def _describe(operation: Operation, tokens: bool) -> dict[str, Any]:
         for name, meaning in _PATH_PARAMETERS.items()
         if f"{{{name}}}" in operation.path
     ]
-    parameters += [_describe_parameter(parameter) for parameter in operation.query]
+    parameters += [_describe_parameter(parameter) for parameter in operation.parameters]
     described: dict[str, Any] = {
         "operationId": operation.operation_id,
         "summary": operation.summary,
@@ -141,7 +141,7 @@ def _describe(operation: Operation, tokens: bool) -> dict[str, Any]:
 
 def _describe_parameter(parameter: Parameter) -> dict[str, Any]:
     return {
-        "in": "query",
+        "in": parameter.place,
         "name": parameter.name,
         "description": parameter.meaning,
         "required": parameter.required,

@@ -13,18 +13,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
 
-from twisted_serve.errors import BadRequest
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.web.answers import Answer, answer_json, request_id, set_common_headers
 from twisted_serve.web.bodies import body_of, parts_of
+from twisted_serve.web.deadlines import deadline_of
 from twisted_serve.web.description import describe_model
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.wire.messages import Item, Job, Part
-
-# How long a client waits for the first sign of an answer, in milliseconds from when its request began to arrive.
-TIMEOUT_HEADER = b"X-Request-Timeout-Ms"
-# A day; nobody waits longer, and the clock's arithmetic stays exact.
-MOST_TIMEOUT = 24 * 3600 * 1000
 
 # What the server says to a handler in headers of these names a client cannot say for it
 # (``spec/rest_api.md`` §3.1); and a token is for the server, not for the model's code.
@@ -118,25 +113,6 @@ def inputs_of(request: ServeRequest) -> list[Part]:
     :raise BadRequest: for a form that cannot be read.
     """
     return parts_of(content_type_of(request), body_of(request))
-
-
-def deadline_of(request: ServeRequest) -> float | None:
-    """
-    Say when the client stops waiting, in seconds of the clock, if it does.
-
-    :raise BadRequest: for a header that is no number of milliseconds.
-    """
-    given = request.requestHeaders.getRawHeaders(TIMEOUT_HEADER)
-    if given is None:
-        return None
-    value = b", ".join(given)
-    # Digits and few of them: int() takes blanks and underscores, and as many digits as there is time for.
-    if not (value.isdigit() and len(value) <= 9 and 1 <= int(value) <= MOST_TIMEOUT):
-        raise BadRequest(
-            f"{TIMEOUT_HEADER.decode('ascii')} must be from 1 to {MOST_TIMEOUT} milliseconds, "
-            f"not {value.decode('latin-1')!r:.200}."
-        )
-    return request.began + int(value) / 1000
 
 
 def set_handler_headers(request: ServeRequest, item: Item) -> None:

@@ -53,6 +53,8 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
 
     @app.route("/models", methods=["POST"])
     def register(request: IRequest) -> Deferred[Answer]:
+        # Before the body is looked at: where models may not come and go it does not matter what it says.
+        plane.check_enabled()
         return _shielded(request, plane.register(_registration_of(request)))
 
     @app.route("/models/<model>", methods=["GET"])

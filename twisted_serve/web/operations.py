@@ -12,16 +12,19 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from twisted_serve.openinference.requests import LENGTH_HEADER
+from twisted_serve.web.deadlines import MOST_TIMEOUT, TIMEOUT_HEADER
 from twisted_serve.web.doors import Role
 
 
 @frozen
 class Parameter:
     """
-    A query parameter.
+    A parameter which is not in the path.
 
     :ivar kind: ``string``, ``integer`` or ``boolean``.
     :ivar limits: What else its schema says: ``default``, ``enum``, ``minimum``, ``maximum``.
+    :ivar place: ``query`` or ``header``.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Parameter:
     meaning: str
     required: bool = False
     limits: Mapping[str, Any] = field(factory=dict)
+    place: str = "query"
 
 
 @frozen
@@ -50,7 +54,7 @@ class Operation:
     summary: str
     answers: Mapping[int, str]
     key: str | None = None
-    query: tuple[Parameter, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
     body: str | None = None
     result: str = "Status"
     plain: tuple[int, ...] = ()
@@ -104,10 +108,23 @@ _PREDICTION = {
 }
 
 
+_TIMEOUT = Parameter(
+    TIMEOUT_HEADER,
+    "integer",
+    "Milliseconds that the client waits.",
+    limits={"minimum": 1, "maximum": MOST_TIMEOUT},
+    place="header",
+)
+_JSON_LENGTH = Parameter(
+    LENGTH_HEADER, "integer", "Bytes of the JSON, if binary tensors follow it.", limits={"minimum": 0}, place="header"
+)
+
+
 def _prediction(path: str, operation_id: str, summary: str, body: str = "") -> tuple[Operation, Operation]:
     """Describe a route which predicts, and what it says of itself."""
+    parameters = (_TIMEOUT, _JSON_LENGTH) if body == "InferRequest" else (_TIMEOUT,)
     return (
-        Operation(path, "post", operation_id, summary, _PREDICTION, "inference", body=body, result=""),
+        Operation(path, "post", operation_id, summary, _PREDICTION, "inference", parameters, body, ""),
         Operation(
             path,
             "options",
@@ -270,10 +287,12 @@ def _versioned(
     operation_id: str,
     summary: str,
     answers: Mapping[int, str],
-    query: tuple[Parameter, ...] = (),
+    parameters: tuple[Parameter, ...] = (),
     result: str = "Status",
 ) -> tuple[Operation, Operation]:
-    whole = Operation("/models/{model_name}", method, operation_id, summary, answers, "management", query, None, result)
+    whole = Operation(
+        "/models/{model_name}", method, operation_id, summary, answers, "management", parameters, None, result
+    )
     return whole, evolve(whole, path=f"{whole.path}/{{model_version}}", operation_id=f"version_{operation_id}")
 
 
@@ -404,7 +423,7 @@ _METRICS = (
         "metrics",
         "The metrics in Prometheus' text format.",
         {200: "The metrics."},
-        query=(Parameter("name[]", "string", "A metric to choose; may be repeated."),),
+        parameters=(Parameter("name[]", "string", "A metric to choose; may be repeated."),),
         result="text/plain",
     ),
 )

@@ -19,9 +19,12 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
 h1 { margin-bottom: 0; }
-section { border-top: 1px solid var(--line); padding: .5rem 0 1rem; }
-h2 { font: 600 1rem/1.5 ui-monospace, monospace; margin: .5rem 0; overflow-wrap: anywhere; }
-h2 b { background: var(--soft); border-radius: .25rem; display: inline-block; margin-right: .5rem; padding: 0 .5rem; }
+details { border-top: 1px solid var(--line); padding: .4rem 0; }
+summary { cursor: pointer; overflow-wrap: anywhere; }
+summary code { font-weight: 600; }
+summary b { background: var(--soft); border-radius: .25rem; display: inline-block; font: 600 .8rem/1.5 monospace;
+  margin-right: .5rem; padding: 0 .5rem; }
+summary span { color: GrayText; display: block; margin-left: 1.2rem; }
 table { border-collapse: collapse; margin: .5rem 0; width: 100%; }
 td, th { border-bottom: 1px solid var(--line); padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }
 td:first-child { font-family: ui-monospace, monospace; width: 12rem; }
@@ -81,10 +84,9 @@ def page_of(description: Mapping[str, Any]) -> bytes:
 def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Tag:
     keys = [name for scheme in operation.get("security", ()) for name in scheme]
     needs = f"Needs the {' or '.join(keys)} key." if keys else "Needs no key."
-    return tags.section(
-        tags.h2(tags.b(method.upper()), path),
-        tags.p(operation["summary"]),
-        tags.p(needs, " Deprecated." if operation.get("deprecated") else ""),
+    said = f"{operation['summary']} {needs}" + (" Deprecated." if operation.get("deprecated") else "")
+    return tags.details(
+        tags.summary(tags.b(method.upper()), tags.code(path), tags.span(said)),
         tags.table(list(_rows(operation))),
     )
 

@@ -6,9 +6,10 @@ This module implements what a listener serves its connections from, with the acc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
@@ -25,6 +26,11 @@ from twisted_serve.web.request import ServeRequest
 def peer_of(request: IRequest) -> str:
     """Name the client's address without its port, which changes with each connection."""
     return str(getattr(request.getClientAddress(), "host", None) or "127.0.0.1")
+
+
+def _host_and_port(address: Any) -> tuple[str, int] | None:
+    """Return where a client is; ``None`` if its address, on a UNIX socket, is no host's."""
+    return (address.host, address.port) if hasattr(address, "port") else None
 
 
 class ServeSite(Site):
@@ -82,15 +88,21 @@ class ServeSite(Site):
     def log(self, request: ServeRequest) -> None:  # type: ignore[override]
         """Write an answered request to the access log and count it."""
         self.count_answer(request.code)
-        address = request.getClientAddress()
         log_access(
             self._log,
-            peer=(address.host, address.port) if hasattr(address, "port") else None,
+            peer=_host_and_port(request.getClientAddress()),
             method=request.method,
             target=self._redact(request.uri),
             version=request.clientproto,
             status=request.code,
             elapsed=self.reactor.seconds() - request.began,
+        )
+
+    def log_unread(self, address: IAddress, status: int) -> None:
+        """Write what was no request to the access log and count it; who sent it is all that is known."""
+        self.count_answer(status)
+        log_access(
+            self._log, peer=_host_and_port(address), method=b"-", target=b"-", version=b"-", status=status, elapsed=0.0
         )
 
     def finish_up(self) -> None:
