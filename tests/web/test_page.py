@@ -5,6 +5,9 @@ Tests for ``/docs``.
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -44,6 +47,8 @@ class PageTests(SynchronousTestCase):
                 policy = answer.headers["content-security-policy"]
                 self.assertTrue(policy.startswith("default-src 'none'; style-src 'sha256-"), policy)
                 self.assertNotIn("unsafe", policy)
+                [style] = re.findall(rb"<style>(.*?)</style>", answer.body, re.S)
+                self.assertIn(b64encode(sha256(style).digest()).decode(), policy)
                 self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
                 text = Reader(answer.body).text
                 for operation in operations_of(Surface(role, tokens=True)):
