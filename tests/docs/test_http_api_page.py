@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from twisted_serve.web.doors import Role
-from twisted_serve.web.operations import Surface, operations_of
+from twisted_serve.web.operations.listing import operations_of
+from twisted_serve.web.operations.values import Surface
 
 if TYPE_CHECKING:
     from tests.docs.conftest import ReadBlocks, RunCommands

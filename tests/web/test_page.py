@@ -13,7 +13,8 @@ from html.parser import HTMLParser
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.testing.server import MemoryServer, Role
-from twisted_serve.web.operations import Surface, operations_of
+from twisted_serve.web.operations.listing import operations_of
+from twisted_serve.web.operations.values import Surface
 from twisted_serve.web.page import page_of
 
 

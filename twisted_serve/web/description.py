@@ -9,14 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from twisted_serve import COMPATIBLE_WITH
-from twisted_serve.web.operations import (
-    Operation,
-    Parameter,
-    Surface,
-    management_of_model,
-    operations_of,
-    predictions_of_model,
-)
+from twisted_serve.web.operations.inference import predictions_of_model
+from twisted_serve.web.operations.listing import operations_of
+from twisted_serve.web.operations.management import management_of_model
+from twisted_serve.web.operations.values import Operation, Parameter, Surface
 
 _STRING = {"type": "string"}
 _BINARY = {"type": "string", "format": "binary"}

@@ -34,7 +34,7 @@ from twisted_serve.web.jobs import Predictor
 from twisted_serve.web.kserve import add_open_inference_routes, add_v1_management_routes, add_v1_routes, add_v2_routes
 from twisted_serve.web.management import add_management_routes, add_token_route
 from twisted_serve.web.metrics import add_metrics_routes
-from twisted_serve.web.operations import Surface
+from twisted_serve.web.operations.values import Surface
 from twisted_serve.web.preflight import Preflight
 from twisted_serve.web.public import add_description_routes, add_probe_routes, add_root_route
 from twisted_serve.web.sagemaker import add_invocation_routes, add_legacy_routes

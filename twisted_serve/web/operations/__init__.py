@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What each route does, takes and answers, and which key it needs: what the API descriptions are written from.
+
+``values``      an operation, its parameters, and what a listener shows
+``inference``   what predicts, and what tells about health
+``management``  what manages models, and replaces keys
+``listing``     what a listener serves, what there is for one model
+"""
