@@ -303,6 +303,26 @@ class DirectoryTests(LoadCase):
             TEMP="/nowhere/at/all",
         )
 
+    def test_open_inference_protocol(self) -> None:
+        """Its variable counts without being told to, and alone; the file has its own word for yes, too."""
+        for in_file, variable, on in (
+            ("", None, False),
+            ("true", None, True),
+            ("oip", None, True),
+            ("false", "oip", True),
+            ("", "true", True),
+            ("true", "off", False),
+            ("true", "kserve", False),
+            ("true", "", True),
+            ("false", "", False),
+        ):
+            self.write(f"ts_open_inference_protocol={in_file}" if in_file else "")
+            environ: dict[str, Any] = {} if variable is None else {"TS_OPEN_INFERENCE_PROTOCOL": variable}
+            loaded = self.load(**environ)
+            self.assertIs(loaded.options.ts_open_inference_protocol, on, (in_file, variable))
+            odd = variable in ("off", "kserve")
+            self.assertEqual(len(loaded.warnings), int(odd), (in_file, variable, loaded.warnings))
+
     def test_absolute(self) -> None:
         """Paths are relative to the working directory at the start, also if that changes later."""
         self.write("token_key_file=keys/k.json", "keystore=/k.p12")

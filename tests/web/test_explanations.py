@@ -46,7 +46,15 @@ class ExplanationTests(HandlerTestCase):
 
     def test_told(self) -> None:
         """The handler is told that an explanation is asked for, and what follows in the path."""
-        for path, rest in (("m", ""), ("m/1.0", ""), ("m/1.0/a/b%20c/d", "a/b c/d")):
+        for path, rest in (
+            ("m", ""),
+            ("m/1.0", ""),
+            ("m/1.0/", ""),
+            ("m/1.0/a", "a"),
+            ("m/1.0/a/b%20c/d", "a/b c/d"),
+            ("m/1.0//a//b/", "/a//b"),
+            ("m/1.0/" + "x/" * 500 + "y", "x/" * 500 + "y"),
+        ):
             said = self.request("POST", f"/explanations/{path}", b"x").json
             self.assertEqual((said["explain"], said["url_path"]), ("True", rest))
             said = self.request("POST", f"/predictions/{path}", b"x").json

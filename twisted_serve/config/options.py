@@ -149,7 +149,9 @@ class ServerOptions:
     ts_open_inference_protocol: bool = field(
         default=False,
         converter=truth_or_oip,
-        metadata=_about("serve the extras of the Open Inference Protocol: true or oip; its variable counts always"),
+        metadata=_about(
+            "serve the extras of the Open Inference Protocol: true or oip", env=("TS_OPEN_INFERENCE_PROTOCOL",)
+        ),
     )
 
     # Limits of a connection.

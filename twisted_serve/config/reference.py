@@ -88,7 +88,7 @@ def _variables() -> Iterator[str]:
     yield from _head("setting", "variable")
     for attribute in fields(ServerOptions):
         names = environment_names(attribute.name)
-        if names != (f"TS_{attribute.name.upper()}",) or ALWAYS_READ & set(names):
+        if names != (f"TS_{attribute.name.upper()}",):
             listed = ", ".join(f"`{name}`" for name in names) or "none"
             always = "; read without being told to" if ALWAYS_READ & set(names) else ""
             yield _row((f"`{attribute.name}`", listed + always))

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import PathConverter
 
 from twisted_serve.auth.gate import Stop, refusal_text
 from twisted_serve.auth.keyring import Reason
@@ -142,6 +143,13 @@ def answer_failure(request: Any, failure: Failure) -> bytes:
     return answer_error(request, error)
 
 
+class RestConverter(PathConverter):
+    """Whatever follows in a path, empty segments at its beginning included."""
+
+    regex = ".+?"
+    part_isolating = False
+
+
 def new_app() -> Klein:
     """Make a Klein application on which every error becomes an answer."""
     app = Klein()
@@ -149,6 +157,7 @@ def new_app() -> Klein:
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.url_map.redirect_defaults = False
+    app.url_map.converters = {**app.url_map.converters, "rest": RestConverter}
 
     app.handle_errors(answer_failure)
     return app

@@ -36,13 +36,13 @@ def add_prediction_routes(app: Klein, predictor: Predictor) -> Way:
 
     @app.route("/predictions/<model>")
     @app.route("/predictions/<model>/<version>")
-    @app.route("/predictions/<model>/<version>/<path:rest>")
+    @app.route("/predictions/<model>/<version>/<rest:rest>")
     def predict(request: ServeRequest, model: str, version: str | None = None, rest: str = "") -> Deferred[Answer]:
         return predictor.answer(request, model, version, {"url_path": rest, **PREDICT})
 
     @app.route("/explanations/<model>")
     @app.route("/explanations/<model>/<version>")
-    @app.route("/explanations/<model>/<version>/<path:rest>")
+    @app.route("/explanations/<model>/<version>/<rest:rest>")
     def explain(request: ServeRequest, model: str, version: str | None = None, rest: str = "") -> Deferred[Answer]:
         return predictor.answer(request, model, version, {"url_path": rest, **EXPLAIN})
 
