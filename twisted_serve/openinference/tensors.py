@@ -12,6 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from math import isfinite, prod
+from reprlib import Repr
 from typing import Any
 
 import msgspec
@@ -26,8 +27,9 @@ MOST_DIMENSIONS = 64
 # No dimension is larger than the protocol's integers.
 _MOST_ELEMENTS = (1 << 63) - 1
 
-# Values from outside are shown, but not at their full length.
-_SHOWN = 80
+# Values from outside are shown, but not at their full length: they may be as large as a request.
+_BRIEF = Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxstring, _BRIEF.maxlong = 3, 8, 4, 60, 40
 
 # The bytes before an element of ``BYTES`` which say how long it is.
 _LENGTH = 4
@@ -38,8 +40,7 @@ BASE64 = {"content_type": "base64"}
 
 def shown(value: object) -> str:
     """Write a value for an error's text."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return _BRIEF.repr(value)
 
 
 @frozen
@@ -102,8 +103,8 @@ class Tensor:
         values = self._flat(data)
         self._check_count(len(values), "data has")
         if not self.datatype.all_fit(values):
-            at, wrong = next((i, value) for i, value in enumerate(values) if not self.datatype.fits(value))
-            raise BadRequest(f"{self.where}.data has {shown(wrong)} at {at}, which is no {self.datatype.name}.")
+            at = self.datatype.first_misfit(values)
+            raise BadRequest(f"{self.where}.data has {shown(values[at])} at {at}, which is no {self.datatype.name}.")
         return values
 
     def read(self, data: memoryview) -> tuple[Iterator[str], bool]:
