@@ -176,6 +176,7 @@ class Parts:
             metadata=Metadata(catalogue, reactor.seconds),
             metrics=metrics,
             tokens=tokens,
+            defer_to_thread=threads,
             version=COMPATIBLE_WITH,
             limits=Limits(
                 headers=options.max_header_size,

@@ -134,6 +134,14 @@ class DatatypeTests(SynchronousTestCase):
             self.assertIn(f"at 1, which is no {name}", str(caught.exception))
             self.assertLess(len(str(caught.exception)), 300)
 
+    @given(st.lists(st.integers(-128, 127), max_size=20), st.lists(st.integers(0, 200), min_size=1, max_size=20))
+    def test_first_misfit(self, good: list[int], rest: list[int]) -> None:
+        """Of several values which do not fit, the first is named."""
+        values = [*good, 128, *rest]
+        with self.assertRaises(BadRequest) as caught:
+            tensor("INT8", [len(values)]).values(values)
+        self.assertIn(f"t.data has 128 at {len(good)},", str(caught.exception))
+
     def test_long(self) -> None:
         """What is read in several pieces is one list; no piece is lost or turned around."""
         values = [i % 251 for i in range(3 * CHUNK + 7)]

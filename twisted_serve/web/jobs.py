@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
 
+from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.web.answers import Answer, answer_json, request_id, set_common_headers
 from twisted_serve.web.bodies import body_of, parts_of
@@ -40,11 +41,13 @@ class Predictor:
     """
     Has requests answered by workers.
 
+    :ivar defer_to_thread: Does what takes long and needs nobody.
     :param tokens: Whether token authorization is on, so that handlers do not see ``Authorization``.
     """
 
-    def __init__(self, plane: InferencePlane, tokens: bool) -> None:
+    def __init__(self, plane: InferencePlane, tokens: bool, defer_to_thread: DeferToThread) -> None:
         self.plane = plane
+        self.defer_to_thread = defer_to_thread
         self._tokens = tokens
         self._hidden = _RESERVED | _CREDENTIALS if tokens else _RESERVED
 

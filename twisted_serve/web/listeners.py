@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
+from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.gate import Doors, Gate, OpenGate, Stop
 from twisted_serve.auth.guard import Guard
 from twisted_serve.auth.journal import Journal
@@ -105,6 +106,7 @@ class Faces:
     metadata: Metadata
     metrics: ServerMetrics
     tokens: Tokens | NoTokens
+    defer_to_thread: DeferToThread
     version: str
     limits: Limits = field(factory=Limits)
     exempt_ping: bool = False
@@ -162,7 +164,7 @@ class Faces:
         }
 
     def _add_inference(self, app: Klein, tokens: bool) -> dict[str, Way]:
-        predictor = Predictor(self.inference, tokens)
+        predictor = Predictor(self.inference, tokens, self.defer_to_thread)
         ways = {"ping": add_ping_route(app, self.inference), "predictions": add_prediction_routes(app, predictor)}
         add_invocation_routes(app, predictor)
         add_v1_routes(app, predictor)

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from twisted_serve.errors import BadRequest
-from twisted_serve.openinference.answers import write_answer
-from twisted_serve.openinference.requests import LENGTH_HEADER, Wanted, read_request
+from twisted_serve.openinference.answers import InferAnswer, write_answer
+from twisted_serve.openinference.requests import LENGTH_HEADER, read_request
 from twisted_serve.web.answers import Answer
 from twisted_serve.web.bodies import body_of, media_type
 from twisted_serve.web.jobs import Predictor, Response, content_type_of
@@ -22,6 +22,9 @@ from twisted_serve.web.request import ServeRequest
 from twisted_serve.wire.messages import Item, Part
 
 _JSON = "application/json"
+
+# A larger body is read in a thread: all others would wait as long as that takes.
+MOST_AT_ONCE = 1 << 17
 
 
 def infer(
@@ -39,10 +42,32 @@ def infer(
         return predictor.answer(request, model, version, told)
     # Before anything is made of the tensors.
     predictor.plane.find(model, version)
-    read = read_request(body_of(request), length)
+    return Deferred.fromCoroutine(_infer(predictor, request, model, version, told, length))
+
+
+async def _infer(
+    predictor: Predictor,
+    request: ServeRequest,
+    model: str,
+    version: str | None,
+    told: Mapping[str, str],
+    length: str | None,
+) -> Answer:
+    body = body_of(request)
+    if len(body) > MOST_AT_ONCE:
+        read = await predictor.defer_to_thread(read_request, body, length)
+    else:
+        read = read_request(body, length)
     response = Response(request)
-    answer = predictor.submit(request, model, version, told, [Part("body", _JSON, read.body)], response)
-    return answer.addCallback(lambda item: response.finish(_as_wanted(item, read.wanted, response)))
+    item = await predictor.submit(request, model, version, told, [Part("body", _JSON, read.body)], response)
+    # An answer with an error is the handler's, and what ends a stream is no whole answer.
+    if item.status < 300 and not response.streaming and read.wanted.any():
+        if len(item.body) > MOST_AT_ONCE:
+            answer = await predictor.defer_to_thread(write_answer, item.body, read.wanted)
+        else:
+            answer = write_answer(item.body, read.wanted)
+        item = _in_binary(item, answer)
+    return response.finish(item)
 
 
 def _json_length(request: ServeRequest) -> str | None:
@@ -59,11 +84,8 @@ def _json_length(request: ServeRequest) -> str | None:
     return str(said[0].decode("latin-1"))
 
 
-def _as_wanted(item: Item, wanted: Wanted, response: Response) -> Item:
-    """Put the outputs which the client wants so in binary; not in a handler's error, nor in the end of a stream."""
-    if item.status >= 300 or response.streaming:
-        return item
-    answer = write_answer(item.body, wanted)
+def _in_binary(item: Item, answer: InferAnswer) -> Item:
+    """Give a handler's answer the body which the client wants, if it is another."""
     if answer.json_size is None:
         return item
     headers = {name: value for name, value in item.headers.items() if name.lower() != "content-type"}
