@@ -377,12 +377,12 @@ class LoadingTests(ServiceTestCase):
         self.threads.holding = True
         server = self.server(load_models=self.archive("m"))
         server.startService()
-        self.threads.work(1)
+        # It has been found, and read for what it is.
+        self.threads.work(2)
         stopping = server.stopService()
         self.assertNoResult(stopping)
-        self.threads.work(1)
-        self.successResultOf(stopping)
         self.threads.work()
+        self.successResultOf(stopping)
         self.assertNothingLeft()
 
     def test_stop_while_scanning(self) -> None:

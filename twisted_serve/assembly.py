@@ -49,6 +49,7 @@ from twisted_serve.web.binding import Listener, plan_listeners
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.listeners import Faces, NoTokens, Tokens
 from twisted_serve.web.site import ServeSite
+from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.pool import Pool
 
@@ -123,6 +124,7 @@ class Parts:
     store: ModelStore
     threads: _Threads
     catalogue: Catalogue
+    installer: Installer
     management: ManagementPlane
     faces: Faces
     sites: list[tuple[Listener, ServeSite]]
@@ -150,6 +152,7 @@ class Parts:
         key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
         try:
             store = _store(reactor, options, work_dir, threads)
+            installer = _installer(reactor, options, world, work_dir, threads)
             management = ManagementPlane(
                 catalogue,
                 store,
@@ -158,6 +161,7 @@ class Parts:
                 enabled=options.enable_model_api,
                 default_handler=options.default_service_handler,
                 retire_timeout=options.unregister_model_timeout,
+                installer=installer if options.install_py_dep_per_model else None,
             )
             tokens: Tokens | NoTokens = NoTokens()
             checker = trigger = None
@@ -200,6 +204,7 @@ class Parts:
             store,
             threads,
             catalogue,
+            installer,
             management,
             faces,
             sites,
@@ -243,6 +248,7 @@ class Parts:
             await self.management.retire_all(grace)
             await DeferredList([site.all_closed(LAST_ANSWERS) for _listener, site in self.sites])
             await self.provider.stop()
+            await self.installer.stop()
             await self.threads.idle()
         finally:
             self.remove_files()
@@ -260,6 +266,19 @@ def _store(
     )
     limits = UnpackLimits(max_size=options.max_archive_size, max_ratio=int(options.max_archive_ratio))
     return ModelStore(options.model_store, work_dir, fetcher, limits, defer_to_thread)
+
+
+def _installer(
+    reactor: IServeReactor, options: ServerOptions, world: Surroundings, work_dir: Path, defer_to_thread: DeferToThread
+) -> Installer:
+    return Installer(
+        reactor,
+        work_dir,
+        options.python,
+        visible_environment(world.environ, options),
+        options.install_py_dep_timeout,
+        defer_to_thread,
+    )
 
 
 def _settling(options: ServerOptions) -> Callable[[RequestedSettings, ModelArchive, str, str, bool], ModelSettings]:
@@ -302,13 +321,14 @@ def _pool_making(
             batch_size=settings.batch_size,
             manifest=model.manifest.raw,
             model_config=model.config.raw,
-            python=options.python,
+            python=model.python or options.python,
             environment=environment,
             startup_timeout=settings.startup_timeout,
             envelope=options.service_envelope,
             limit_max_image_pixels=options.limit_max_image_pixels,
             decode_input_request=options.decode_input_request,
             max_response_size=options.max_response_size,
+            packages=model.packages,
         )
         gpus = cycle(settings.device_ids or all_gpus or (None,)) if settings.device_type == "gpu" else cycle((None,))
         return Pool(

@@ -61,6 +61,8 @@ class WorkerSpec:
     :ivar handler: As :class:`twisted_serve.wire.messages.LoadModel`.
     :ivar python: The interpreter to run.
     :ivar environment: The child's whole environment; nothing is added to it but ``PYTHONPATH``.
+    :ivar packages: A directory of packages that are this model's own, ``None`` for none: nothing that was imported
+        before may be there in its workers.
     :ivar startup_timeout: Seconds from start to :class:`~twisted_serve.wire.messages.Loaded`.
     """
 
@@ -78,6 +80,7 @@ class WorkerSpec:
     limit_max_image_pixels: bool = True
     decode_input_request: bool = True
     max_response_size: int = 6553500
+    packages: Path | None = None
 
 
 @frozen

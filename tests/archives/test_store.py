@@ -235,23 +235,24 @@ class OpenTests(StoreTestCase):
         archive = self.opened("m.mar")
         self.assertEqual((archive.url, archive.manifest.model_name, archive.config.batch_size), ("m.mar", "m", 4))
         self.assertIn("BatchSize", archive.warnings[0])
-        self.assertEqual(archive.unpacked, archive.model_dir)
+        assert archive.lease is not None
+        self.assertEqual(archive.lease.directory, archive.model_dir)
         self.assertIsNone(archive.downloaded)
         self.assertEqual(archive.model_dir.parent, self.work / "models")
         self.assertEqual(stat.S_IMODE(archive.model_dir.parent.stat().st_mode), 0o700)
         self.assertEqual((archive.model_dir / "handler.py").read_bytes(), b"pass")
 
     def test_tar(self) -> None:
-        """So is a tar, and each time to a directory of its own."""
+        """So is a tar."""
         (self.path / "m.tar.gz").write_bytes(tar_archive(ENTRIES))
-        self.assertNotEqual(self.opened("m.tar.gz").model_dir, self.opened("m.tar.gz").model_dir)
+        self.assertEqual(self.opened("m.tar.gz").manifest.model_name, "m")
 
     def test_directory(self) -> None:
         """A directory is served in place, without a copy."""
         (self.path / "m").mkdir()
         (self.path / "m/handler.py").touch()
         archive = self.opened("m")
-        self.assertEqual((archive.model_dir, archive.unpacked, archive.downloaded), (self.path / "m", None, None))
+        self.assertEqual((archive.model_dir, archive.lease, archive.downloaded), (self.path / "m", None, None))
         self.assertEqual(list(self.work.iterdir()), [])
 
     def test_sagemaker_layout(self) -> None:

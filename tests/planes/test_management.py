@@ -8,6 +8,7 @@ What the changes are, seen from a client, is in ``tests/web/test_management.py``
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -30,15 +31,17 @@ from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
-from twisted_serve.errors import BadRequest, InvalidModel, ModelNotFound, ServiceUnavailable, WorkerFailed
+from twisted_serve.errors import BadRequest, Conflict, InvalidModel, ModelNotFound, ServiceUnavailable, WorkerFailed
 from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.management import ManagementPlane, Outcome, Registration
 from twisted_serve.testing.fakes import FakeProvider
+from twisted_serve.testing.processes import ProcessReactor
 from twisted_serve.testing.server import MemoryServeReactor
 from twisted_serve.wire.messages import Item, Job
+from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.pool import Pool
 
 GRACE = 30.0
@@ -150,6 +153,7 @@ class RaceTests(PlaneTestCase):
         answer = self.catalogue.pool_of(self.catalogue.resolve("m", None)).submit(Job("r", {}, []))
         going = self.unregister()
         self.assertNoResult(going)
+        self.archive(description="another")
         self.successResultOf(self.register())
         new = self.model_dir()
         worker.answer([Item("r", 200, "", {}, b"")])
@@ -434,3 +438,75 @@ class ListTests(PlaneTestCase):
         """A registration without a URL says so."""
         registration = evolve(Registration("x"), url=None)
         self.failureResultOf(Deferred.fromCoroutine(self.plane.register(registration)), BadRequest)
+
+
+class InstallationTests(PlaneTestCase):
+    """Tests for models that need something to be installed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor = ProcessReactor()
+        reactor: Any = self.reactor
+        installer = Installer(reactor, self.work_dir, "python", {}, 60.0, self.threads)
+        self.plane = ManagementPlane(
+            self.catalogue, self.plane._store, self.settle, self.pool, True, None, GRACE, installer
+        )
+        self.patch(os, "killpg", lambda pid, number: None)
+        self.archive("m.mar", requirementsFile="handler.py")
+
+    def installed(self) -> list[Path]:
+        return list((self.work_dir / "packages").glob("*"))
+
+    def test_registered(self) -> None:
+        """A version is registered when pip is done, with what was installed; unregistering removes it."""
+        coming = self.register()
+        self.assertNoResult(coming)
+        self.assertEqual(list(self.catalogue), [])
+        self.reactor.children[0].end()
+        self.successResultOf(coming)
+        self.assertEqual(self.catalogue.resolve("m", None).packages, self.installed()[0] / "packages")
+        self.successResultOf(self.unregister())
+        self.assertEqual((self.installed(), self.unpacked()), ([], []))
+
+    def test_failed(self) -> None:
+        """When pip fails, nothing is registered; the next attempt is as good as the first."""
+        for _ in range(2):
+            coming = self.register()
+            self.reactor.children[-1].end(1)
+            self.failureResultOf(coming, InvalidModel)
+            self.assertEqual((list(self.catalogue), self.installed(), self.unpacked()), ([], [], []))
+
+    def test_registered_already(self) -> None:
+        """Nothing is installed for a version that is registered already."""
+        coming = self.register()
+        self.reactor.children[0].end()
+        self.successResultOf(coming)
+        self.failureResultOf(self.register(), Conflict)
+        self.assertEqual((len(self.reactor.children), len(self.installed())), (1, 1))
+
+    def test_two_at_once(self) -> None:
+        """Of two that are installed at once, the later one is refused and leaves nothing."""
+        both = [self.register(), self.register()]
+        for child in self.reactor.children:
+            child.end()
+        self.successResultOf(both[0])
+        self.failureResultOf(both[1], Conflict)
+        self.assertEqual((len(self.installed()), len(self.unpacked())), (1, 1))
+
+    def test_stopped(self) -> None:
+        """A server that stops waits for no pip, and nothing is registered."""
+        coming = self.register()
+        self.catalogue.stopping = True
+        self.successResultOf(Deferred.fromCoroutine(self.plane.retire_all(0.0)))
+        self.failureResultOf(coming, ServiceUnavailable)
+        self.reactor.children[0].end(None, 9)
+        self.assertEqual((list(self.catalogue), self.installed(), self.unpacked()), ([], [], []))
+
+    def test_failed_workers(self) -> None:
+        """Workers that cannot start take with them what was installed for them."""
+        self.provider.load_delay = None
+        coming = self.register()
+        self.reactor.children[0].end()
+        self.provider.workers[0].kill()
+        self.failureResultOf(coming, WorkerFailed)
+        self.assertEqual((self.installed(), self.unpacked()), ([], []))

@@ -11,6 +11,7 @@ Model archives: where they come from and what is in them.
 - `publishing`: a complete file gets its name
 - `tree`: a directory tree, written from entries that nobody vouches for
 - `unpack`: ``.mar`` and ``.tar.gz`` to such a tree
+- `unpacked`: what is unpacked at the moment, shared by all models that are made of the same bytes
 - `urls`: which URLs may be fetched
 - `fetch`: such a URL to a file
 - `store`: the model store; what a client's ``url`` means, and the archive it names

@@ -9,19 +9,18 @@ and the texts; unlike the predecessor, a name means a file of the store and no o
 from __future__ import annotations
 
 import os.path
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from twisted_serve.archives.confinement import climbs, inside, nameable
 from twisted_serve.archives.fetch import Fetcher
 from twisted_serve.archives.manifest import Manifest, read_manifest
 from twisted_serve.archives.model_config import ModelConfig, read_model_config
-from twisted_serve.archives.threads import DeferToThread, abandonable
-from twisted_serve.archives.tree import UnpackLimits, not_saved
-from twisted_serve.archives.unpack import unpack
+from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.archives.tree import UnpackLimits
+from twisted_serve.archives.unpacked import Lease, UnpackedArchives
 from twisted_serve.archives.urls import basename, has_scheme, is_remote, local_path
 from twisted_serve.errors import DownloadFailed, ModelNotFound
 
@@ -60,7 +59,7 @@ class ModelArchive:
     :ivar model_dir: The model's directory.
     :ivar warnings: What whoever registers the model should know of its configuration.
     :ivar downloaded: The file in the store that was fetched for it, if one was.
-    :ivar unpacked: The directory that was made for it; ``None`` for a model which is served in place.
+    :ivar lease: Its share of the directory that was made for it; ``None`` for a model which is served in place.
     """
 
     url: str
@@ -69,7 +68,7 @@ class ModelArchive:
     config: ModelConfig
     warnings: tuple[str, ...] = ()
     downloaded: Path | None = None
-    unpacked: Path | None = None
+    lease: Lease | None = None
 
 
 @define(eq=False)
@@ -86,6 +85,11 @@ class ModelStore:
     fetcher: Fetcher
     limits: UnpackLimits
     defer_to_thread: DeferToThread
+    _archives: UnpackedArchives = field(init=False)
+
+    @_archives.default
+    def _below_work_dir(self) -> UnpackedArchives:
+        return UnpackedArchives(self.work_dir / "models", self.limits, self.defer_to_thread)
 
     def locate(self, url: str) -> StoreFile | StoreDirectory | Remote:
         """
@@ -151,7 +155,10 @@ class ModelStore:
 
         :param keep_download: Leave the fetched file: another version may be made of it.
         """
-        await self.defer_to_thread(_delete, archive, keep_download)
+        if archive.lease is not None:
+            await self._archives.give_back(archive.lease)
+        if archive.downloaded is not None and not keep_download:
+            await self.defer_to_thread(_delete, archive.downloaded)
 
     def _configured(self) -> Path:
         if self.path is None:
@@ -170,23 +177,12 @@ class ModelStore:
         return Remote(url, name)
 
     async def _unpacked(self, url: str, path: Path, downloaded: Path | None) -> ModelArchive:
-        target = self.work_dir / "models" / uuid4().hex
-        unpacking = self.defer_to_thread(_unpack_and_read, url, path, target, downloaded, self.limits)
-        # Not the download: `open` has deleted it by then, and its name may be another's.
-        return await abandonable(unpacking, lambda late: self.defer_to_thread(_delete, late, True))
-
-
-def _unpack_and_read(url: str, path: Path, target: Path, downloaded: Path | None, limits: UnpackLimits) -> ModelArchive:
-    try:
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-    except OSError as e:
-        raise not_saved(path.name, e) from e
-    unpack(path, target, limits)
-    try:
-        return _read(url, target, downloaded=downloaded, unpacked=target)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
+        lease = await self._archives.take(path)
+        try:
+            return await self.defer_to_thread(_read, url, lease.directory, downloaded, lease)
+        except BaseException:
+            await self._archives.give_back(lease)
+            raise
 
 
 def _in_place(url: str, path: Path) -> ModelArchive:
@@ -197,10 +193,12 @@ def _in_place(url: str, path: Path) -> ModelArchive:
     return _read(url, model_dir)
 
 
-def _read(url: str, model_dir: Path, downloaded: Path | None = None, unpacked: Path | None = None) -> ModelArchive:
+def _read(url: str, model_dir: Path, downloaded: Path | None = None, lease: Lease | None = None) -> ModelArchive:
     manifest = read_manifest(model_dir)
     config, warnings = read_model_config(model_dir, manifest)
-    return ModelArchive(url, model_dir, manifest, config, warnings, downloaded, unpacked)
+    return ModelArchive(
+        url, model_dir, manifest, config, (*warnings, *_missing(model_dir, manifest)), downloaded, lease
+    )
 
 
 def _entered(path: Path) -> Path:
@@ -211,8 +209,12 @@ def _entered(path: Path) -> Path:
     return path
 
 
-def _delete(archive: ModelArchive, keep_download: bool) -> None:
-    if archive.unpacked is not None:
-        shutil.rmtree(archive.unpacked, ignore_errors=True)
-    if archive.downloaded is not None and not keep_download:
-        archive.downloaded.unlink(missing_ok=True)
+def _missing(model_dir: Path, manifest: Manifest) -> Iterator[str]:
+    """Say which files of the manifest are not there: not all handlers want them, so it is no error yet."""
+    for entry, name in (("serializedFile", manifest.serialized_file), ("modelFile", manifest.model_file)):
+        if name is not None and not (model_dir / name).exists():
+            yield f"Manifest entry {entry} is {name!r:.200}, and there is no such file"
+
+
+def _delete(file: Path) -> None:
+    file.unlink(missing_ok=True)

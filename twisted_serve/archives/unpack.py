@@ -69,6 +69,11 @@ def unpack(archive: Path, target: Path, limits: UnpackLimits) -> None:
         _unpack(archive, target, limits, strip=False)
 
 
+def is_zip(archive: Path) -> bool:
+    """Say whether an archive is to be read as a zip, and not as a tar: its name decides."""
+    return archive.name.lower().endswith(".mar")
+
+
 class _FlatError(Exception):
     """A tar has its manifest at the top: nothing is to be taken from the names of its members."""
 
@@ -81,7 +86,7 @@ def _unpack(archive: Path, target: Path, limits: UnpackLimits, strip: bool) -> N
             with open(archive, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 tree = NewTree(target, archive.name, limits.allowance(size), limits.max_entries)
-                if archive.name.lower().endswith(".mar"):
+                if is_zip(archive):
                     _unzip(file, tree)
                 else:
                     _untar(file, tree, strip)
@@ -98,7 +103,7 @@ def _unpack(archive: Path, target: Path, limits: UnpackLimits, strip: bool) -> N
 
 
 def _damaged(archive: Path, error: Exception) -> InvalidModel:
-    form = "zip" if archive.name.lower().endswith(".mar") else "tar.gz"
+    form = "zip" if is_zip(archive) else "tar.gz"
     return InvalidModel(f"{archive.name} is not a valid {form} archive: {error}")
 
 

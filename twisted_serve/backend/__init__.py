@@ -11,6 +11,7 @@ The worker process: ``python -m twisted_serve.backend --fd N``.
 ``encoding``  a request's parts to values, results to bytes
 ``items``     what an answer's head may be
 ``faults``    exceptions as text and codes
+``installation``  another process: pip, for one model
 ``ts_names``  TorchServe's module names
 
 No Twisted here, and nothing of the server: both sides share only ``wire``.

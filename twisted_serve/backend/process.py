@@ -43,6 +43,14 @@ def inherited_socket(descriptor: int) -> socket.socket:
     return connection
 
 
+def end_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies; where there is no ``prctl``, do nothing."""
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
 def die_with_parent(connection: socket.socket) -> None:
     """
     Have the kernel kill this process when its parent dies, even if the handler never returns.
@@ -51,10 +59,7 @@ def die_with_parent(connection: socket.socket) -> None:
 
     :raise NotAWorkerError: if the parent is dead already.
     """
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    end_with_parent()
     # It may have died before we asked; its end of the socket died with it.
     watch = select.poll()
     watch.register(connection, 0)

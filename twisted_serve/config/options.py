@@ -243,6 +243,17 @@ class ServerOptions:
     download_timeout: float = field(
         default=600.0, converter=real, validator=_seconds, metadata=_about("seconds to fetch an archive")
     )
+    install_py_dep_per_model: bool = field(
+        default=False,
+        converter=truth,
+        metadata=_about("install what an archive's requirements file names, for that model alone"),
+    )
+    install_py_dep_timeout: float = field(
+        default=1800.0,
+        converter=real,
+        validator=_seconds,
+        metadata=_about("seconds that such an installation may take"),
+    )
     temp_directory: Path = field(
         factory=lambda: Path(tempfile.gettempdir()),
         converter=a_path,

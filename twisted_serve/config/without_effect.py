@@ -72,7 +72,6 @@ ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
         ),
     ),
     "cpp_log_config": "there are no C++ workers here",
-    "install_py_dep_per_model": "not built yet: install what models need into the server's environment",
     "model_snapshot": "snapshots are not built yet: name the models in load_models",
     "workflow_store": "workflows are not built yet",
 }

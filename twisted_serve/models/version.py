@@ -59,6 +59,8 @@ class ModelVersion:
 
     :ivar url: Where the client said the archive is.
     :ivar model_dir: The unpacked archive, or the model's own directory.
+    :ivar python: The interpreter of an environment of its own; ``None`` for the server's.
+    :ivar packages: A directory of packages of its own; ``None`` for none.
     :ivar loaded_at_startup: Whether it was named in the start-up list.
     """
 
@@ -72,3 +74,5 @@ class ModelVersion:
     settings: ModelSettings
     runtime: str = "python"
     loaded_at_startup: bool = False
+    python: str | None = None
+    packages: Path | None = None

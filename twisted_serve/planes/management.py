@@ -5,10 +5,10 @@ This module implements the management of models: register, describe, scale, unre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
@@ -27,7 +27,10 @@ from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.describing import describe
+from twisted_serve.workers.installation import Installed, Installer
 from twisted_serve.workers.pool import Pool
+
+_T = TypeVar("_T")
 
 # The runtimes that a manifest or a request may name; both run in this server's interpreter.
 RUNTIMES = ("python", "python3")
@@ -48,6 +51,18 @@ class Outcome:
 
     status: int
     text: str
+
+
+@frozen
+class _Files:
+    """
+    What was made for a version, and is to go with it.
+
+    :ivar installed: ``None`` if nothing was installed for it.
+    """
+
+    archive: ModelArchive
+    installed: Installed | None = None
 
 
 @frozen
@@ -80,6 +95,7 @@ class ManagementPlane:
 
     :param enabled: Whether models may come and go over the API (``enable_model_api``).
     :param retire_timeout: Seconds that running work has when its version is unregistered.
+    :param installer: Installs what models need; ``None`` if nothing is to be installed (``install_py_dep_per_model``).
     """
 
     _log = Logger()
@@ -93,6 +109,7 @@ class ManagementPlane:
         enabled: bool,
         default_handler: str | None,
         retire_timeout: float,
+        installer: Installer | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
@@ -101,8 +118,9 @@ class ManagementPlane:
         self._enabled = enabled
         self._default_handler = default_handler
         self._retire_timeout = retire_timeout
-        self._archives: dict[tuple[str, str], ModelArchive] = {}
-        self._opening: set[Deferred[ModelArchive]] = set()
+        self._installer = installer
+        self._files: dict[tuple[str, str], _Files] = {}
+        self._under_way: set[Deferred[Any]] = set()
 
     def check_enabled(self) -> None:
         """
@@ -121,7 +139,7 @@ class ManagementPlane:
 
         :raise MethodNotAllowed: if the model API is off.
         :raise BadRequest: for a parameter that cannot be.
-        :raise ServeError: as :meth:`ModelStore.open` and :meth:`Registry.register`.
+        :raise ServeError: as :meth:`ModelStore.open`, :meth:`Registry.register` and :meth:`Installer.install`.
         :raise ServiceUnavailable: if the server is stopping.
         :raise WorkerFailed: if the workers cannot be started.
         """
@@ -263,9 +281,9 @@ class ManagementPlane:
         return listing
 
     async def retire_all(self, grace: float) -> None:
-        """End every worker, running work has ``grace`` seconds; and open no more archives."""
-        for opening in list(self._opening):
-            opening.cancel()
+        """End every worker, running work has ``grace`` seconds; and go on with no registration."""
+        for registering in list(self._under_way):
+            registering.cancel()
         retiring = [pool.retire(grace) for _model, pool in self._catalogue]
         for pool in retiring:
             await pool
@@ -276,29 +294,52 @@ class ManagementPlane:
             pool.retire(0.0)
 
     async def _enter(self, wanted: Registration, url: str, at_startup: bool) -> ModelVersion:
-        archive = await self._open(url)
+        files = _Files(await self._unless_stopped(self._store.open(url)))
         try:
             if self._catalogue.stopping:
                 raise _stopping()
-            model = self._version_of(wanted, archive, at_startup)
-            for warning in archive.warnings:
+            model = self._version_of(wanted, files.archive, at_startup)
+            # Asked now, too, so that nobody waits for pip only to hear that there is such a version.
+            self._catalogue.registry.register(model)
+            for warning in files.archive.warnings:
                 self._log.warn("Model {name}: {warning}", name=model.name, warning=warning)
+            installed = await self._install(model)
+            if installed is not None:
+                files = evolve(files, installed=installed)
+                model = evolve(model, python=installed.python, packages=installed.packages)
+            if self._catalogue.stopping:
+                raise _stopping()
             self._catalogue.add(model, self._make_pool(model))
         except BaseException:
-            await self._store.discard(archive)
+            await self._discard(files)
             raise
-        self._archives[model.name, model.version] = archive
+        self._files[model.name, model.version] = files
         return model
 
-    async def _open(self, url: str) -> ModelArchive:
-        opening = Deferred.fromCoroutine(self._store.open(url))
-        self._opening.add(opening)
+    async def _install(self, model: ModelVersion) -> Installed | None:
+        if self._installer is not None:
+            return await self._unless_stopped(self._installer.install(model))
+        if model.manifest.requirements_file is not None or model.config.use_venv:
+            self._log.warn(
+                "Model {name}: nothing is installed for it, because install_py_dep_per_model is false", name=model.name
+            )
+        return None
+
+    async def _unless_stopped(self, work: Coroutine[Deferred[Any], Any, _T]) -> _T:
+        """Wait for a part of a registration, unless the server is stopped meanwhile."""
+        under_way = Deferred.fromCoroutine(work)
+        self._under_way.add(under_way)
         try:
-            return await opening
+            return await under_way
         except CancelledError as e:
             raise _stopping() from e
         finally:
-            self._opening.discard(opening)
+            self._under_way.discard(under_way)
+
+    async def _discard(self, files: _Files) -> None:
+        if self._installer is not None and files.installed is not None:
+            await self._installer.remove(files.installed)
+        await self._store.discard(files.archive)
 
     def _version_of(self, wanted: Registration, archive: ModelArchive, at_startup: bool) -> ModelVersion:
         manifest = archive.manifest
@@ -327,9 +368,9 @@ class ManagementPlane:
     async def _give_up(self, model: ModelVersion, pool: Pool) -> None:
         """End the workers of a version that is registered no more, and remove its files."""
         # Now, because its name may be another's when the workers have gone.
-        archive = self._archives.pop((model.name, model.version))
+        files = self._files.pop((model.name, model.version))
         await pool.retire(self._retire_timeout)
-        await self._store.discard(archive)
+        await self._discard(files)
 
     def _watch(self, scaling: Deferred[Any], model: ModelVersion) -> None:
         """Log what becomes of a change which nobody waits for."""

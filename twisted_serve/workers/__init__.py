@@ -14,5 +14,6 @@ The server's side of workers.
 ``child``       one such worker
 ``process``     what such a process prints, and how it ends
 ``connection``  the frames to and from it
+``installation``  what a model needs, installed by pip in a process of its own
 ``lines``       its output, cut into lines
 """

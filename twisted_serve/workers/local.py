@@ -35,9 +35,9 @@ _SOCKET = 3
 _ROOM_FOR_HEADERS = 1 << 20
 
 
-def worker_environment(environment: Mapping[str, str], model_dir: Path) -> dict[str, str]:
+def import_environment(environment: Mapping[str, str], *directories: str) -> dict[str, str]:
     """
-    Add to an environment what a worker needs to import us, and its model.
+    Add to an environment what a process needs to import us, and what is in ``directories``.
 
     Our own place is left out where it is a ``site-packages``: an interpreter of a
     model's own would find all of ours there before its own.
@@ -45,7 +45,14 @@ def worker_environment(environment: Mapping[str, str], model_dir: Path) -> dict[
     root = Path(twisted_serve.__file__).resolve().parents[1]
     ours = [] if root.name in ("site-packages", "dist-packages") else [str(root)]
     theirs = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
-    return {**environment, "PYTHONPATH": os.pathsep.join([*ours, *theirs, str(model_dir)])}
+    path = [*ours, *theirs, *directories]
+    return {**environment, "PYTHONPATH": os.pathsep.join(path)} if path else dict(environment)
+
+
+def worker_environment(environment: Mapping[str, str], model_dir: Path, packages: Path | None = None) -> dict[str, str]:
+    """Add to an environment what a worker needs to import us, its model, and the packages of its model."""
+    directories = (str(model_dir),) if packages is None else (str(model_dir), str(packages))
+    return import_environment(environment, *directories)
 
 
 def longest_frame(spec: WorkerSpec) -> int:
@@ -145,7 +152,7 @@ class LocalProvider:
                     worker.process,
                     spec.python,
                     [spec.python, "-m", "twisted_serve.backend", "--fd", str(_SOCKET)],
-                    env=worker_environment(spec.environment, spec.model_dir),
+                    env=worker_environment(spec.environment, spec.model_dir, spec.packages),
                     childFDs={0: nothing, 1: "r", 2: "r", _SOCKET: theirs.fileno()},
                 )
             except (OSError, ValueError) as e:

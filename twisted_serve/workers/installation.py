@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the installation of what a model needs, by pip, in a process of its own.
+
+What is installed lies in a directory of this registration alone, below the server's
+working directory: models that are made of the same archive do not share it, and
+nothing of it stays when anything goes wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from twisted_serve.archives.confinement import confined
+from twisted_serve.archives.threads import DeferToThread, abandonable
+from twisted_serve.archives.tree import Saving
+from twisted_serve.errors import InvalidModel, ServiceUnavailable
+from twisted_serve.interfaces import IServeReactor
+from twisted_serve.logs import log_model_output
+from twisted_serve.models.version import ModelVersion
+from twisted_serve.workers.local import import_environment
+from twisted_serve.workers.process import Exit, Stream, WorkerProcess
+
+# Lines of pip's output that an error has, and characters of each.
+_LAST_LINES = 10
+_LONGEST = 300
+
+# What is in the directory of an installation: one of the first two, and what it needs for the time being.
+_VENV, _PACKAGES, _TEMPORARY, _EMPTY = "venv", "packages", "tmp", "empty"
+
+# Seconds that what pip has started may hold its output open when it has ended.
+_OUTPUT_WAIT = 2.0
+
+
+@frozen
+class Needs:
+    """
+    What a model wants to have installed.
+
+    :ivar requirements: A file for pip; ``None`` for none.
+    :ivar venv: Whether it gets an environment of its own, or else a directory of packages.
+    """
+
+    requirements: Path | None
+    venv: bool
+
+    @classmethod
+    def of(cls, model: ModelVersion) -> Needs | None:
+        """
+        Take them from the manifest and the configuration of a model; ``None`` for a model that wants nothing.
+
+        :raise InvalidModel: if the file is not there, or not in the model's directory.
+        """
+        name = model.manifest.requirements_file
+        venv = bool(model.config.use_venv)
+        if name is None:
+            return cls(None, venv) if venv else None
+        requirements = confined(model.model_dir, "requirementsFile", name)
+        if not requirements.is_file():
+            raise InvalidModel(f"Manifest entry requirementsFile is {name!r:.200}, and there is no such file.")
+        return cls(requirements, venv)
+
+
+@frozen(eq=False)
+class Installed:
+    """
+    What a model has for itself.
+
+    :ivar place: The directory that all of it is in.
+    :ivar python: The interpreter of its environment; ``None`` for the one that was there before.
+    :ivar packages: A directory to import from, before the interpreter's own; ``None`` for none.
+    """
+
+    place: Path
+    python: str | None = None
+    packages: Path | None = None
+
+
+class _Pip:
+    """
+    One process, from its start until nobody can print in its name any more.
+
+    :ivar ended: Fires then, with how it ended.
+    :ivar last_lines: The end of what it printed.
+    """
+
+    def __init__(self, reactor: IServeReactor, log: Logger, name: str) -> None:
+        self.ended: Deferred[Exit] = Deferred()
+        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self.process = WorkerProcess(self._printed, self._exited, self._output_closed)
+        self._reactor = reactor
+        self._log = log
+        self._name = name
+        self._exit: Exit | None = None
+        self._wait: IDelayedCall | None = None
+
+    def kill(self) -> None:
+        """End it and everything that it has started."""
+        pid = self.process.transport.pid
+        if self._exit is None and pid is not None:
+            # It leads a group of this number, or will in a moment, and has started nothing then.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        self.process.signal("KILL")
+
+    def _printed(self, stream: Stream, line: str) -> None:
+        log_model_output(self._log, self._name, stream, line)
+        if line.strip():
+            self.last_lines.append(line[:_LONGEST])
+
+    def _exited(self, how: Exit) -> None:
+        self._exit = how
+        self._wait = self._reactor.callLater(_OUTPUT_WAIT, self.process.close_output)
+
+    def _output_closed(self) -> None:
+        if self._wait is not None and self._wait.active():
+            self._wait.cancel()
+        self.ended.callback(self._exit or Exit(None, None))
+
+
+class Installer:
+    """
+    Installs what models need.
+
+    :param work_dir: The server's own directory.
+    :param python: The interpreter that workers run in.
+    :param environment: The environment of pip; what workers may see.
+    :param timeout: Seconds that an installation may take.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IServeReactor,
+        work_dir: Path,
+        python: str,
+        environment: Mapping[str, str],
+        timeout: float,
+        defer_to_thread: DeferToThread,
+    ) -> None:
+        self._reactor = reactor
+        self._root = work_dir / "packages"
+        self._python = python
+        self._environment = environment
+        self._timeout = timeout
+        self._defer_to_thread = defer_to_thread
+        self._under_way: dict[_Pip, Deferred[None]] = {}
+        self._stopped = False
+
+    async def install(self, model: ModelVersion) -> Installed | None:
+        """
+        Install what a model needs; cancelling ends the work, and nothing of it stays.
+
+        :return: ``None`` if it needs nothing.
+        :raise InvalidModel: as `Needs.of`; if pip fails, or takes too long.
+        :raise InternalError: if the directory cannot be made.
+        :raise ServiceUnavailable: if the server is stopping.
+        """
+        needs = Needs.of(model)
+        if needs is None:
+            return None
+        place = self._root / uuid4().hex
+        making = self._defer_to_thread(_make, place)
+        await abandonable(making, lambda _: self._defer_to_thread(_remove, place))
+        if self._stopped:
+            await self._defer_to_thread(_remove, place)
+            raise ServiceUnavailable("The server is stopping.")
+        try:
+            pip = self._start(model, needs, place)
+        except OSError as e:
+            await self._defer_to_thread(_remove, place)
+            raise _failed(model, f"It could not be started: {e}") from e
+        try:
+            ended = abandonable(pip.ended, lambda _: self._defer_to_thread(_remove, place))
+            how = await ended.addTimeout(self._timeout, self._reactor)
+        except CancelledError:
+            pip.kill()
+            raise
+        except TookTooLong:
+            pip.kill()
+            raise _failed(model, f"It took more than {self._timeout:g} seconds.") from None
+        if how.code != 0:
+            await self._defer_to_thread(_remove, place)
+            raise _failed(model, "\n".join(pip.last_lines) or str(how))
+        await self._defer_to_thread(_remove, place / _TEMPORARY)
+        self._log.info("Installed custom pip packages for model {model}", model=model.name)
+        if needs.venv:
+            return Installed(place, python=str(place / _VENV / "bin" / "python"))
+        return Installed(place, packages=place / _PACKAGES)
+
+    async def remove(self, installed: Installed) -> None:
+        """Remove what was installed for a model that is there no more."""
+        await self._defer_to_thread(_remove, installed.place)
+
+    async def stop(self) -> None:
+        """End what is under way, and wait until nothing of it is left."""
+        self._stopped = True
+        for pip in self._under_way:
+            pip.kill()
+        await DeferredList(list(self._under_way.values()))
+
+    def _start(self, model: ModelVersion, needs: Needs, place: Path) -> _Pip:
+        pip = _Pip(self._reactor, self._log, f"pip-{model.name}_{model.version}")
+        words = [self._python, "-m", "twisted_serve.backend.installation"]
+        words += ["--parent", str(os.getpid()), "--model-dir", str(model.model_dir)]
+        words += ["--venv", str(place / _VENV)] if needs.venv else ["--target", str(place / _PACKAGES)]
+        if needs.requirements is not None:
+            words += ["--requirements", str(needs.requirements)]
+        # What pip leaves behind when it is killed is to go with the rest.
+        environment = import_environment(self._environment) | {"TMPDIR": str(place / _TEMPORARY)}
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        try:
+            self._reactor.spawnProcess(
+                pip.process,
+                self._python,
+                words,
+                env=environment,
+                path=str(place / _EMPTY),
+                childFDs={0: nothing, 1: "r", 2: "r"},
+            )
+        finally:
+            os.close(nothing)
+        self._under_way[pip] = Deferred()
+        pip.ended.addCallback(self._ended, pip)
+        return pip
+
+    def _ended(self, how: Exit, pip: _Pip) -> Exit:
+        self._under_way.pop(pip).callback(None)
+        return how
+
+
+def _failed(model: ModelVersion, reason: str) -> InvalidModel:
+    return InvalidModel(f"Custom pip package installation failed for model {model.name}").because(reason)
+
+
+def _make(place: Path) -> None:
+    with Saving(place.name):
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        for directory in (place, place / _EMPTY, place / _TEMPORARY):
+            directory.mkdir(mode=0o700)
+
+
+def _remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
