@@ -7,6 +7,7 @@ With a real pip it is in ``tests/integration/test_installation.py``.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -206,6 +207,20 @@ class InstallingTests(InstallerTestCase):
         (self.root / "packages").rmdir()
         (self.root / "packages").write_text("in the way")
         self.failureResultOf(self.installing(), InternalError)
+
+    def test_disk_full(self) -> None:
+        """A disk that is full before pip begins is told of, and nothing stays."""
+        mkdir = os.mkdir
+
+        def full(path: str, mode: int = 0o777) -> None:
+            if str(path).endswith("tmp"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            mkdir(path, mode)
+
+        with mock.patch("os.mkdir", full):
+            error = self.failureResultOf(self.installing(), InternalError).value
+        self.assertEqual(error.reason, "No space left on device")
+        self.assertEqual(list((self.root / "packages").iterdir()), [])
 
     def test_stop(self) -> None:
         """Stopping ends what is under way, waits for its end, and begins nothing new."""

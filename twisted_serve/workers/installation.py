@@ -250,8 +250,12 @@ def _failed(model: ModelVersion, reason: str) -> InvalidModel:
 def _make(place: Path) -> None:
     with Saving(place.name):
         place.parent.mkdir(mode=0o700, exist_ok=True)
-        for directory in (place, place / _EMPTY, place / _TEMPORARY):
-            directory.mkdir(mode=0o700)
+        try:
+            for directory in (place, place / _EMPTY, place / _TEMPORARY):
+                directory.mkdir(mode=0o700)
+        except OSError:
+            _remove(place)
+            raise
 
 
 def _remove(place: Path) -> None:
