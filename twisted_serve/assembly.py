@@ -290,6 +290,7 @@ def _settling(options: ServerOptions) -> Callable[[RequestedSettings, ModelArchi
         response_timeout=options.default_response_timeout,
         startup_timeout=options.default_startup_timeout,
         job_queue_size=options.job_queue_size,
+        retry_on_worker_death=options.retry_on_worker_death,
         batch_policy=ClosePolicy(options.default_batch_policy),
         gpus=count_gpus(options.number_of_gpu),
         cpus=os.cpu_count() or 1,

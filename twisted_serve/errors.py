@@ -217,6 +217,10 @@ class WorkerFailed(InternalError):
         super().__init__(message)
         self.status = status
 
+    def another(self) -> WorkerFailed:
+        """Make the same error for another request: each is raised, and added to, for itself."""
+        return WorkerFailed(self.status, self.message)
+
 
 class WorkerDied(WorkerFailed):
     """
@@ -228,3 +232,7 @@ class WorkerDied(WorkerFailed):
     def __init__(self, killed: bool = False) -> None:
         super().__init__(507 if killed else 500, "Worker died.")
         self.killed = killed
+
+    def another(self) -> WorkerDied:
+        """See `WorkerFailed`."""
+        return WorkerDied(self.killed)

@@ -213,6 +213,8 @@ class ModelConfigTests(ModelDirectoryTestCase):
             "handler": {"anything": ["goes"], "profile": True},
             "pt2": {"compile": {"enable": True, "backend": "inductor", "mode": "x"}, "export": {"aot_compile": False}},
             "micro_batching": {"micro_batch_size": 2, "parallelism": {"preprocess": 1, "inference": 2}},
+            "isolateFailures": False,
+            "retryOnWorkerDeath": True,
         }
         config, warnings = self.config(yaml.safe_dump(document))
         self.assertEqual(warnings, ())
@@ -244,6 +246,8 @@ class ModelConfigTests(ModelDirectoryTestCase):
                 True,
                 document,
                 batch_policy="adaptive",
+                isolate_failures=False,
+                retry_on_worker_death=True,
             ),
         )
         self.assertEqual(config.workers, (1, 2))

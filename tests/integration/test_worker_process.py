@@ -36,6 +36,9 @@ def handle(data, context):
             raise ValueError("no")
         if word == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if word == "kill once" and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
         if word == "exit":
             os._exit(3)
         if word == "hang":
@@ -208,6 +211,26 @@ def test_replaced(model_dir: Path) -> None:
     )
     pids = {told[word][1].split()[1] for word in ("one", "two", "three", "four")}
     assert len(pids) == 4
+    assert_clean(told)
+
+
+def test_tried_again(model_dir: Path) -> None:
+    """What a killed worker had is answered by the next; what kills that one, too, is not let near a third."""
+    told = run(
+        model_dir,
+        program(
+            """
+            await pool.start()
+            tell(**{word: await ask(pool, word) for word in ("kill once", "kill")})
+            tell(again=await ask(pool, "kill"), other=await ask(pool, "one"))
+            await end(provider, pool, reactor)
+            """
+        ),
+    )
+    assert (told["kill once"][0], told["kill"]) == (200, [507, "Worker died."])
+    assert told["again"][0] == 503
+    assert told["again"][1].startswith("This request has killed 2 workers; it is not tried again for ")
+    assert told["other"][0] == 200
     assert_clean(told)
 
 

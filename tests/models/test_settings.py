@@ -67,6 +67,16 @@ class PrecedenceTests(SynchronousTestCase):
             self.assertIs(policy, settings(config=config, defaults=defaults).batch_policy)
             self.assertEqual(policy.value, ServerOptions(default_batch_policy=policy.value).default_batch_policy)
 
+    def test_second_tries(self) -> None:
+        """The archive says what is tried again, else the server does; by default everything is."""
+        self.assertEqual((True, True), (settings().isolate_failures, settings().retry_on_worker_death))
+        self.assertFalse(settings(config=ModelConfig(isolate_failures=False)).isolate_failures)
+        defaults = ServerDefaults(retry_on_worker_death=False)
+        self.assertFalse(settings(defaults=defaults).retry_on_worker_death)
+        self.assertTrue(
+            settings(config=ModelConfig(retry_on_worker_death=True), defaults=defaults).retry_on_worker_death
+        )
+
     def test_order(self) -> None:
         """The request beats the archive, the archive beats ``models``, and ``models`` beats the server's default."""
         for name in COMMON:

@@ -188,17 +188,23 @@ class PredictionTests(HeldTestCase):
         self.assertEqual(answer.json, {"code": 503, "type": "InternalServerException", "message": "Prediction failed"})
 
     def test_killed_worker(self) -> None:
-        """The request of a worker that dies is answered, and the worker is replaced."""
+        """A request that is at a worker which dies, and at the next one, too, is answered and then refused."""
         [worker] = self.server.provider.workers
-        worker.holding = True
+        worker.holding = self.server.provider.holding = True
         waiting = self.server.send("POST", "/predictions/m", self.server.key(TokenKind.INFERENCE), body=b"x")
         with self.assertRaises(NoAnswerYet):
             self.server.answered(self.server.send("POST", "/predictions/m", self.server.key(TokenKind.INFERENCE)))
         worker.kill()
+        self.server.advance(1)
+        self.server.provider.holding = False
+        self.server.provider.workers[-1].kill()
         answer = self.server.answered(waiting)
         self.assertEqual((answer.status, answer.json["message"]), (500, "Worker died."))
         self.server.advance(1)
-        self.assertEqual(self.request("POST", "/predictions/m", b"x").body, b"answer")
+        self.assertEqual(self.request("POST", "/predictions/m", b"y").body, b"answer")
+        answer = self.request("POST", "/predictions/m", b"x")
+        self.assertEqual((answer.status, answer.headers["retry-after"]), (503, "299"))
+        self.assertIn("This request has killed 2 workers", answer.json["message"])
 
     def test_no_workers(self) -> None:
         """A model without workers answers 503 at once, in the predecessor's words."""

@@ -44,6 +44,8 @@ class ModelConfig:
     :ivar device_type: ``cpu`` or ``gpu``; ``parallel_type``: ``pp``, ``tp``, ``pptp`` or ``custom``.
     :ivar raw: The whole file, for the handler.
     :ivar batch_policy: When a batch that is not full is closed: ``eager``, ``window`` or ``adaptive``.
+    :ivar isolate_failures: Whether a batch that failed is split; ``retry_on_worker_death``: whether what a worker
+        died of is tried again.
     """
 
     min_workers: int | None = integer("minWorkers", 0)
@@ -71,6 +73,8 @@ class ModelConfig:
     use_venv: bool | None = boolean("useVenv")
     raw: Mapping[str, Any] = field(factory=dict)
     batch_policy: str | None = word("batchPolicy")
+    isolate_failures: bool | None = boolean("isolateFailures")
+    retry_on_worker_death: bool | None = boolean("retryOnWorkerDeath")
 
     @property
     def workers(self) -> tuple[int, int] | None:

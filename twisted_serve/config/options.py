@@ -282,6 +282,11 @@ class ServerOptions:
     default_startup_timeout: int = field(
         default=120, converter=whole, validator=at_least(0), metadata=_about("seconds that a worker has to load")
     )
+    retry_on_worker_death: bool = field(
+        default=True,
+        converter=truth,
+        metadata=_about("give requests of a worker that died to another, once, unless the model says so itself"),
+    )
     unregister_model_timeout: int = field(
         default=120, converter=whole, validator=at_least(0), metadata=_about("seconds that a worker has to end")
     )

@@ -73,7 +73,7 @@ class ServerDefaults:
 
     :ivar workers: ``default_workers_per_model``; 0 for "as many as fit" at start-up.
     :ivar response_timeout: Seconds, like ``startup_timeout``.
-    :ivar batch_policy: ``default_batch_policy``.
+    :ivar batch_policy: ``default_batch_policy``; ``retry_on_worker_death``: as the option.
     :ivar gpus: The GPUs that may be used; ``cpus``: the processors.
     """
 
@@ -82,6 +82,7 @@ class ServerDefaults:
     startup_timeout: int = field(default=120, validator=[instance_of(int), ge(0)])
     job_queue_size: int = field(default=100, validator=[instance_of(int), ge(1)])
     batch_policy: ClosePolicy = ClosePolicy.EAGER
+    retry_on_worker_death: bool = True
     gpus: int = field(default=0, validator=[instance_of(int), ge(0)])
     cpus: int = field(default=1, validator=[instance_of(int), ge(1)])
 
@@ -169,6 +170,10 @@ def effective_settings(
         min_workers=min_workers,
         max_workers=max_workers,
         batch_policy=ClosePolicy(config.batch_policy) if config.batch_policy else defaults.batch_policy,
+        isolate_failures=config.isolate_failures is not False,
+        retry_on_worker_death=(
+            defaults.retry_on_worker_death if config.retry_on_worker_death is None else config.retry_on_worker_death
+        ),
         job_queue_size=config.job_queue_size or defaults.job_queue_size,
         max_retry_timeout=300 if config.max_retry_timeout is None else config.max_retry_timeout,
         client_timeout=config.client_timeout or 0,

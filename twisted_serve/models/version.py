@@ -31,6 +31,8 @@ class ModelSettings:
     :ivar client_timeout: Milliseconds that a client waits, 0 for no limit.
     :ivar device_type: ``cpu`` or ``gpu``; ``device_ids``: the GPUs to use, empty for all.
     :ivar batch_policy: When a batch that is not full is closed.
+    :ivar isolate_failures: Whether a batch whose handler raised is split and tried again.
+    :ivar retry_on_worker_death: Whether requests of a worker that died are given to another.
     """
 
     min_workers: int = field(default=1, validator=[instance_of(int), ge(0)])
@@ -45,6 +47,8 @@ class ModelSettings:
     device_type: str = "cpu"
     device_ids: tuple[int, ...] = ()
     batch_policy: ClosePolicy = ClosePolicy.EAGER
+    isolate_failures: bool = True
+    retry_on_worker_death: bool = True
 
     @max_workers.validator
     def _not_below_min(self, _attribute: object, value: int) -> None:

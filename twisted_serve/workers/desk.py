@@ -29,15 +29,22 @@ class DeskOwner(Protocol):
     def desk_free(self, desk: Desk) -> None:
         """The batch is done; the worker can have the next."""
 
-    def desk_lost(self, desk: Desk) -> None:
-        """The worker is of no use any more."""
+    def batch_failed(self, desk: Desk, batch: list[Ticket], error: WorkerFailed) -> None:
+        """The handler raised; the worker can have the next batch, and this one needs answers."""
+
+    def desk_lost(self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool) -> None:
+        """
+        The worker is of no use any more: it is to be discarded for a reason, and its batch needs answers.
+
+        :param died: Whether it died of itself: another may have more luck with the batch.
+        """
 
 
 class Desk:
     """
     A ready worker.  It has one batch at a time.
 
-    :param discard: Told of the worker, and why, when it is of no use any more.
+    :ivar discard: Told of the worker, and why, when it is of no use any more.
     :param response_timeout: Seconds from a batch to its answer, or to each part of a streamed one.
     :param served: Told of each answered batch how many requests it had, and how many seconds it took.
     """
@@ -54,7 +61,7 @@ class Desk:
         served: Callable[[int, float], None] | None = None,
     ) -> None:
         self.worker = worker
-        self._discard = discard
+        self.discard = discard
         self._clock = clock
         self._response_timeout = response_timeout
         self._owner = owner
@@ -90,12 +97,10 @@ class Desk:
             self._lose("it died")
             raise
         except UnsendableError:
-            # Nobody is left without an answer, and no client gets another's trouble, because a job cannot be sent.
+            # Nobody is left without an answer because a job cannot be sent.
             self._log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
             self._clear()
-            self._owner.desk_free(self)
-            for ticket in batch:
-                ticket.fail(WorkerFailed(500, "The request could not be sent to a worker."))
+            self._owner.batch_failed(self, batch, WorkerFailed(500, "The request could not be sent to a worker."))
             return
         # What belongs to an earlier batch (of a worker that hangs, say) is told apart by the list.
         answer.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
@@ -148,25 +153,19 @@ class Desk:
             return
         error = failure.value
         if isinstance(error, WorkerDied):
-            killed = error.killed
-            self._lose("it was killed" if killed else "it died", killed)
+            self._lose("it was killed" if error.killed else "it died", error.killed, died=True)
         elif isinstance(error, WorkerFailed):
             # A handler's 413 is shown as 507 (spec/rest_api.md §5.2).
             status, message = 507 if error.status == 413 else error.status, error.message
             self._clear()
-            self._owner.desk_free(self)
-            for ticket in batch:
-                ticket.fail(WorkerFailed(status, message))
+            self._owner.batch_failed(self, batch, WorkerFailed(status, message))
         else:
             self._log.failure("Worker {worker_id} failed", failure, worker_id=self.worker.worker_id)
             self._lose("it failed")
 
-    def _lose(self, reason: str, killed: bool = False) -> None:
+    def _lose(self, reason: str, killed: bool = False, died: bool = False) -> None:
         batch = self._clear()
-        self._owner.desk_lost(self)
-        self._discard(self.worker, reason)
-        for ticket in batch:
-            ticket.fail(WorkerDied(killed))
+        self._owner.desk_lost(self, reason, batch, WorkerDied(killed), died)
 
     def _flow_changed(self, ticket: Ticket) -> None:
         """Pass on that a client reads slower than it is sent to, or has caught up."""

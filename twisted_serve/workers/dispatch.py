@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from math import ceil
 
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
-from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied
+from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
 from twisted_serve.workers.alarm import Alarm
 from twisted_serve.workers.desk import TOO_LATE, Desk
+from twisted_serve.workers.quarantine import Quarantine
+from twisted_serve.workers.retries import MOST_DEATHS, Retries
 from twisted_serve.workers.ticket import Ticket
 
 # How long a client that finds the queue full is asked to stay away, in seconds.
@@ -53,6 +56,13 @@ class Refusals:
             RETRY_AFTER,
         )
 
+    def quarantined(self, seconds: float) -> ServiceUnavailable:
+        """Make the refusal of a request that has killed workers, and would kill more."""
+        return ServiceUnavailable(
+            f"This request has killed {MOST_DEATHS} workers; it is not tried again for {ceil(seconds)} seconds.",
+            ceil(seconds),
+        )
+
     def _opening(self, versioned: bool) -> str:
         return self._with_version if versioned else self._without_version
 
@@ -62,6 +72,8 @@ class Dispatcher:
     The queue of a model version, and the workers that take from it.
 
     :ivar staffed: Whether there is, or soon may be, a worker; while there is none requests are refused.
+    :param quarantine: What is refused because it has killed workers.
+    :param retries: What is tried again.
     :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
     """
 
@@ -71,6 +83,8 @@ class Dispatcher:
         clock: IReactorTime,
         response_timeout: float,
         refusals: Refusals,
+        quarantine: Quarantine,
+        retries: Retries,
         waited: Callable[[float], None],
     ) -> None:
         self.staffed = False
@@ -78,6 +92,8 @@ class Dispatcher:
         self._clock = clock
         self._response_timeout = response_timeout
         self._refusals = refusals
+        self._quarantine = quarantine
+        self._retries = retries
         self._waited = waited
         self._alarm = Alarm(clock, self._ring)
         self._desks: dict[IWorker, Desk] = {}
@@ -100,6 +116,8 @@ class Dispatcher:
         if not self.staffed:
             raise self._refusals.no_worker(ticket.versioned)
         now = self._clock.seconds()
+        if self._quarantine and (left := self._quarantine.left(ticket.job, now)):
+            raise self._refusals.quarantined(left)
         if ticket.deadline is not None:
             try:
                 self._queue.check_in_time(now, ticket.deadline, len(self._desks), len(self._free))
@@ -145,7 +163,8 @@ class Dispatcher:
     def refuse_waiting(self) -> None:
         """Answer everything in the queue: there is no worker for it."""
         for ticket in self._queue.drain():
-            ticket.fail(self._refusals.no_worker(ticket.versioned))
+            setback = ticket.setback
+            ticket.fail(self._refusals.no_worker(ticket.versioned) if setback is None else setback.error.another())
 
     def close(self) -> None:
         """Leave no timer, and no request without an answer."""
@@ -163,11 +182,35 @@ class Dispatcher:
             self._free.append(desk)
             self._dispatch()
 
-    def desk_lost(self, desk: Desk) -> None:
+    def batch_failed(self, desk: Desk, batch: list[Ticket], error: WorkerFailed) -> None:
         """See `DeskOwner`."""
+        again = self._try_again(self._retries.failed(batch, error))
+        self.desk_free(desk)
+        _fail(batch, again, error)
+
+    def desk_lost(self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool) -> None:
+        """See `DeskOwner`."""
+        # One that was sent away was ended by us when its grace was over.
+        blame = desk not in self._leaving
         self._leaving.discard(desk)
         self._desks.pop(desk.worker, None)
         desk.close()
+        desk.discard(desk.worker, reason)
+        again: set[Ticket] = set()
+        if died:
+            again = self._try_again(self._retries.died(batch, error, self._clock.seconds(), blame))
+        if self.staffed:
+            self._dispatch()
+        else:
+            self.refuse_waiting()
+        _fail(batch, again, error)
+
+    def _try_again(self, groups: list[list[Ticket]]) -> set[Ticket]:
+        """Let requests wait once more, before all others, each group a batch of its own."""
+        now = self._clock.seconds()
+        for group in reversed(groups):
+            self._queue.put_again([(ticket, ticket.deadline) for ticket in group], now)
+        return {ticket for group in groups for ticket in group}
 
     def _dispatch(self) -> None:
         # An answer may come before `give` returns, and free its worker: that makes another turn here, not a recursion.
@@ -202,3 +245,10 @@ class Dispatcher:
     def _tell_expired(self, now: float) -> None:
         for ticket in self._queue.expire(now):
             ticket.fail(RequestTimeout(TOO_LATE))
+
+
+def _fail(batch: list[Ticket], again: set[Ticket], error: WorkerFailed) -> None:
+    """Answer those of a batch that are not tried again."""
+    for ticket in batch:
+        if ticket not in again:
+            ticket.fail(error.another())

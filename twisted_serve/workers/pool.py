@@ -18,6 +18,8 @@ from twisted_serve.models.version import ModelSettings
 from twisted_serve.wire.messages import Item, Job
 from twisted_serve.workers.dispatch import Dispatcher, Refusals
 from twisted_serve.workers.lifecycle import Slot
+from twisted_serve.workers.quarantine import Quarantine
+from twisted_serve.workers.retries import Retries
 from twisted_serve.workers.status import PoolStatus, Ready, ScaleResult
 from twisted_serve.workers.ticket import OnChunk, Ticket
 
@@ -68,7 +70,11 @@ class Pool:
             settings.job_queue_size, settings.batch_size, settings.max_batch_delay / 1000, settings.batch_policy
         )
         refusals = Refusals(spec.model_name, spec.model_version)
-        self._dispatcher = Dispatcher(self._queue, clock, settings.response_timeout, refusals, waited)
+        quarantine = Quarantine()
+        retries = Retries(settings.isolate_failures, settings.retry_on_worker_death, quarantine)
+        self._dispatcher = Dispatcher(
+            self._queue, clock, settings.response_timeout, refusals, quarantine, retries, waited
+        )
         self._slots: list[Slot] = []
         self._leaving: list[Slot] = []
         self._retired = False

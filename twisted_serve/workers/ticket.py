@@ -6,7 +6,7 @@ This module implements one request's stay in a pool, and the promise that it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -15,6 +15,9 @@ from zope.interface import implementer
 
 from twisted_serve.errors import ServeError
 from twisted_serve.wire.messages import Item, Job
+
+if TYPE_CHECKING:
+    from twisted_serve.workers.retries import Setback
 
 #: Gets an intermediate answer, and whom to pause while the client takes no more of them.
 OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]
@@ -34,6 +37,7 @@ class Ticket:
     :ivar streaming: Whether the client has got a part of its answer already.
     :ivar paused: Whether the client takes no more of it at the moment.
     :ivar on_flow: Told when that changes.
+    :ivar setback: What has gone wrong with it so far; ``None`` for nothing.
     :param on_chunk: Gets the intermediate answers; ``None``: nobody wants them.
     :param forget: Called with the ticket when the client has gone.
     """
@@ -47,6 +51,7 @@ class Ticket:
         "job",
         "on_flow",
         "paused",
+        "setback",
         "streaming",
         "versioned",
     )
@@ -67,6 +72,7 @@ class Ticket:
         self.streaming = False
         self.paused = False
         self.on_flow: Callable[[Ticket], None] = _nobody
+        self.setback: Setback | None = None
         self.answer: Deferred[Item] = Deferred(self._cancelled)
         self._on_chunk = on_chunk
         self._forget = forget

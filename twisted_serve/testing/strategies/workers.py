@@ -63,6 +63,13 @@ class Misanswer:
 
 
 @frozen
+class Raise:
+    """The handler of a worker, counted around, raises over its batch."""
+
+    worker: int
+
+
+@frozen
 class Chunk:
     """A worker, counted around, sends a part of the answer to a request it has."""
 
@@ -84,7 +91,7 @@ class Scale:
     extra: int
 
 
-WorkerEvent: TypeAlias = Union[Submit, Leave, Pass, Die, Hold, Misanswer, Chunk, Break, Scale]
+WorkerEvent: TypeAlias = Union[Submit, Leave, Pass, Die, Hold, Misanswer, Raise, Chunk, Break, Scale]
 
 
 def worker_events(min_size: int = 15, max_size: int = 60) -> SearchStrategy[list[WorkerEvent]]:
@@ -111,6 +118,7 @@ def worker_events(min_size: int = 15, max_size: int = 60) -> SearchStrategy[list
         | soon
         | builds(Hold, anyone, booleans())
         | builds(Leave, anyone)
+        | builds(Raise, anyone)
         | builds(Chunk, anyone)
         | seldom
     )
@@ -126,6 +134,8 @@ def model_settings() -> SearchStrategy[ModelSettings]:
         batch_size=integers(1, 3),
         max_batch_delay=sampled_from([0, 100, 3000]),
         batch_policy=sampled_from(ClosePolicy),
+        isolate_failures=booleans(),
+        retry_on_worker_death=booleans(),
         response_timeout=sampled_from([120, 120, 1, 0]),
         job_queue_size=integers(1, 4),
         max_retry_timeout=sampled_from([300, 300, 5, 0]),
