@@ -213,6 +213,8 @@ class ModelConfigTests(ModelDirectoryTestCase):
             "handler": {"anything": ["goes"], "profile": True},
             "pt2": {"compile": {"enable": True, "backend": "inductor", "mode": "x"}, "export": {"aot_compile": False}},
             "micro_batching": {"micro_batch_size": 2, "parallelism": {"preprocess": 1, "inference": 2}},
+            "scaleUpDelayInMills": 250,
+            "scaleIdleTimeInSec": 60,
             "isolateFailures": False,
             "retryOnWorkerDeath": True,
         }
@@ -246,6 +248,8 @@ class ModelConfigTests(ModelDirectoryTestCase):
                 True,
                 document,
                 batch_policy="adaptive",
+                scale_up_delay=250,
+                scale_idle_time=60,
                 isolate_failures=False,
                 retry_on_worker_death=True,
             ),
@@ -357,11 +361,12 @@ class ModelConfigTests(ModelDirectoryTestCase):
 
     def test_workers_disagree(self) -> None:
         """Least and most workers count only together and in order; otherwise a warning says so."""
-        for text in ("minWorkers: 2", "maxWorkers: 2", "minWorkers: 3\nmaxWorkers: 2", "minWorkers: 0\nmaxWorkers: 2"):
+        for text in ("minWorkers: 2", "maxWorkers: 2", "minWorkers: 3\nmaxWorkers: 2", "minWorkers: 2\nmaxWorkers: 0"):
             config, warnings = self.config(text)
             self.assertIsNone(config.workers)
             self.assertTrue(warnings[0].startswith("Invalid model config in mar, minWorkers:"), warnings)
         self.assertEqual(self.config("minWorkers: 2\nmaxWorkers: 2")[0].workers, (2, 2))
+        self.assertEqual(self.config("minWorkers: 0\nmaxWorkers: 2")[0].workers, (0, 2))
 
     @given(
         st.dictionaries(

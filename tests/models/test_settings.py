@@ -67,6 +67,16 @@ class PrecedenceTests(SynchronousTestCase):
             self.assertIs(policy, settings(config=config, defaults=defaults).batch_policy)
             self.assertEqual(policy.value, ServerOptions(default_batch_policy=policy.value).default_batch_policy)
 
+    def test_scaling(self) -> None:
+        """The archive says how patient scaling is, in its own units, else the server does."""
+        defaults = ServerDefaults(scale_up_delay=2.0, scale_idle_time=30.0, circuit_retry=0.0)
+        made = settings(defaults=defaults)
+        self.assertEqual((2.0, 30.0, 0.0), (made.scale_up_delay, made.scale_idle_time, made.circuit_retry))
+        made = settings(config=ModelConfig(scale_up_delay=0, scale_idle_time=5), defaults=defaults)
+        self.assertEqual((0.0, 5), (made.scale_up_delay, made.scale_idle_time))
+        made = settings(config=ModelConfig(scale_up_delay=250))
+        self.assertEqual((0.25, 300.0), (made.scale_up_delay, made.scale_idle_time))
+
     def test_second_tries(self) -> None:
         """The archive says what is tried again, else the server does; by default everything is."""
         self.assertEqual((True, True), (settings().isolate_failures, settings().retry_on_worker_death))

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
+from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.describing import describe
@@ -44,7 +45,7 @@ class DescribeTests(SynchronousTestCase):
             worker_ids=lambda: "9000",
             next_gpu=lambda: gpu,
         )
-        pool.start()
+        pool.start().addErrback(lambda failure: None)
         model = ModelVersion(
             "m", "1.0", "m.mar", Path("/m"), Manifest("m", "1.0"), ModelConfig(), "h.py", self.settings
         )
@@ -80,6 +81,20 @@ class DescribeTests(SynchronousTestCase):
         self.pid = 2**31 - 1
         [worker] = self.described()["workers"]
         self.assertEqual(worker["memoryUsage"], 0)
+
+    def test_failing(self) -> None:
+        """A worker that failed says why, and when it is tried again; so does the model if there is no other."""
+        self.pid = None
+        self.provider.load_error = WorkerFailed(500, "broken")
+        described = self.described()
+        [worker] = described["workers"]
+        self.assertEqual(("broken", "2026-01-01T00:00:01.123Z"), (worker["reason"], worker["retryAt"]))
+        self.assertNotIn("circuit", described)
+        for seconds, until in ((60.0, "2026-01-01T00:01:00.123Z"), (0.0, None)):
+            self.settings = evolve(self.settings, max_retry_timeout=0, circuit_retry=seconds)
+            described = self.described()
+            self.assertEqual(described["circuit"], {"state": "open", "reason": "broken", "retryAt": until})
+            self.assertEqual(until, described["workers"][0].get("retryAt"))
 
     def test_gpu(self) -> None:
         """Devices are shown where some are configured, and that a worker has one."""

@@ -103,7 +103,7 @@ class InferenceTests(SynchronousTestCase):
 
     def test_nobody_there(self) -> None:
         """What finds its model but no worker is counted, and refused."""
-        self.add(min_workers=0)
+        self.add(min_workers=0, max_workers=0)
         self.failureResultOf(self.predict(), ServiceUnavailable)
         self.assertEqual(len(self.counted()), 1)
 

@@ -102,6 +102,12 @@ class RegisterTests(ManagementTestCase):
         described = self.request("GET", "/models/other").json[0]
         self.assertEqual((described["batchSize"], described["maxBatchDelay"]), (4, 100))
 
+    def test_upper_bound(self) -> None:
+        """A bound that would be the end of the machine is refused, the upper one too."""
+        self.request("POST", "/models?url=m")
+        answer = self.request("PUT", "/models/m?min_worker=1&max_worker=1025")
+        self.assertEqual((answer.status, answer.json["message"]), (400, "max_worker must be at most 1024, not 1025."))
+
     def test_bad_json(self) -> None:
         """A body that is no JSON object of plain values is 400, and says why."""
         for body in (b"", b"{", b"[]", b"null", b'"x"', b"\xff", b'{"url": ["m"]}', b"[" * 100000):

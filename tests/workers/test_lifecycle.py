@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
 from twisted_serve.testing.fakes import FakeProvider, FakeWorker
-from twisted_serve.workers.lifecycle import Slot
+from twisted_serve.workers.slot import Slot
 from twisted_serve.workers.status import (
     BackingOff,
     Draining,

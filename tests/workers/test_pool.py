@@ -79,7 +79,7 @@ class Bench:
         ids = count(9000)
         self.pool = Pool(
             spec(),
-            ModelSettings(**{"max_workers": 4, **settings}),
+            ModelSettings(**{"max_workers": settings.get("min_workers", 1), "circuit_retry": 0, **settings}),
             self.provider,
             self.clock,
             lambda: EPOCH + timedelta(seconds=self.clock.seconds()),
@@ -315,7 +315,8 @@ class FailureTests(PoolTestCase):
         """If it was the last worker, and will not be replaced, they are refused."""
         bench = self.running(max_retry_timeout=0)
         bench.worker._stopping = True
-        self.assertEqual(NO_WORKER, self.failed(bench.pool.submit(job()), ServiceUnavailable).message)
+        message = self.failed(bench.pool.submit(job()), ServiceUnavailable).message
+        self.assertIn(" Its workers have failed for too long and are not started again. ", message)
 
     def test_lost_without_a_word(self) -> None:
         """A worker that is lost without having said what becomes of its batch leaves nobody without an answer."""
@@ -454,7 +455,7 @@ class IsolationTests(PoolTestCase):
         bench = self.running(holding=True, batch_size=3)
         bench.pool.submit(job("first"))
         parts: list[Item] = []
-        stream = bench.pool.submit(job("s"), parts.append)
+        stream = bench.pool.submit(job("s"), lambda item, producer: parts.append(item))
         others = [bench.pool.submit(job(name)) for name in "ab"]
         bench.worker.answer()
         bench.worker.chunk(Item("s", 200, "", {}, b"1"))
@@ -595,7 +596,7 @@ class WorkerDeathTests(PoolTestCase):
     def test_not_after_a_part(self) -> None:
         """A client that has a part of its answer is told that there is no more; nothing is begun anew."""
         bench = self.running(holding=True)
-        stream = bench.pool.submit(job("s"), lambda item: None)
+        stream = bench.pool.submit(job("s"), lambda item, producer: None)
         bench.worker.chunk(Item("s", 200, "", {}, b"1"))
         bench.worker.kill()
         self.failed(stream, WorkerDied)
@@ -891,8 +892,10 @@ class ScaleTests(PoolTestCase):
         """Without workers nothing waits: the queue is answered, and whoever comes is refused; no worker is left."""
         bench = self.running(holding=True)
         running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"), versioned=True)
-        bench.pool.scale(0, 5)
-        self.assertTrue(self.failed(waiting, ServiceUnavailable).message.startswith('Model "m" Version 1.0" has no'))
+        bench.pool.scale(0, 0)
+        message = self.failed(waiting, ServiceUnavailable).message
+        self.assertTrue(message.startswith('Model "m" Version 1.0" has no worker to serve inference request. '))
+        self.assertIn(" It is scaled to zero workers. ", message)
         self.failed(bench.pool.submit(job("3")), ServiceUnavailable)
         bench.worker.answer()
         self.successResultOf(running)
@@ -952,6 +955,168 @@ class ScaleTests(PoolTestCase):
         self.assertEqual([1, 0], [worker.placement.gpu_id for worker in bench.provider.workers])
 
 
+class ElasticTests(PoolTestCase):
+    """Between the bounds the number of workers follows the load."""
+
+    def elastic(self, least: int = 1, most: int = 4, **settings: Any) -> Bench:
+        """Make a pool that starts a worker after 1 s of waiting and ends one after 60 s of rest."""
+        bench = Bench(min_workers=least, max_workers=most, scale_idle_time=60.0, **settings)
+        bench.provider.answer_delay = 1.0
+        self.successResultOf(bench.pool.start())
+        return bench
+
+    def busy(self, bench: Bench, seconds: int, each: int) -> list[Deferred[Item]]:
+        """Let ``each`` requests come every second."""
+        answers = []
+        for second in range(seconds):
+            answers += [bench.pool.submit(job(f"{second}.{n}")) for n in range(each)]
+            bench.clock.advance(1.0)
+        return answers
+
+    def test_up_and_down(self) -> None:
+        """Load brings workers, rest ends them one by one; nobody who was let in is left without an answer."""
+        bench = self.elastic()
+        answers = self.busy(bench, 30, 3)
+        self.assertGreaterEqual(len(bench.provider.alive), 3)
+        bench.clock.pump([1.0] * 30)
+        for answer in answers:
+            self.successResultOf(answer)
+        bench.clock.pump([1.0] * 100)
+        self.assertEqual(1, len(bench.provider.alive))
+        self.assertEqual((1, 4), (bench.pool.min_workers, bench.pool.max_workers))
+        self.assertEqual([], bench.clock.getDelayedCalls())
+
+    def test_steady_load_settles(self) -> None:
+        """Under steady load workers do not come and go."""
+        bench = self.elastic()
+        self.busy(bench, 30, 2)
+        before = len(bench.provider.workers)
+        self.busy(bench, 300, 2)
+        self.assertEqual(before, len(bench.provider.workers))
+
+    def test_never_beyond_the_most(self) -> None:
+        """However great the load is, there are never more than there may be."""
+        bench = self.elastic(most=3, job_queue_size=50)
+        for answer in self.busy(bench, 60, 9):
+            answer.addErrback(lambda _: None)
+        self.assertEqual(3, len(bench.provider.alive))
+
+    def test_to_nothing_and_back(self) -> None:
+        """With no least number all workers end after a rest; the next request waits for one, and is answered."""
+        bench = self.elastic(least=0)
+        self.assertEqual([], bench.provider.alive)
+        bench.provider.load_delay = 5.0
+        answer = bench.pool.submit(job("1"))
+        self.assertEqual((["LOADING"], True, True), (bench.words(), bench.pool.ready(), bench.pool.healthy()))
+        bench.clock.advance(5.0)
+        bench.clock.advance(1.0)
+        self.successResultOf(answer)
+        bench.clock.advance(60.0)
+        self.assertEqual(([], []), (bench.provider.alive, bench.clock.getDelayedCalls()))
+        self.assertEqual((True, True), (bench.pool.ready(), bench.pool.healthy()))
+        again = bench.pool.submit(job("2"))
+        bench.clock.pump([5.0, 1.0])
+        self.successResultOf(again)
+
+    def test_not_started_before(self) -> None:
+        """A version which may have none is never started by hand: the first request does it."""
+        bench = Bench(min_workers=0, max_workers=1)
+        self.successResultOf(bench.pool.submit(job()))
+
+    def test_a_broken_model(self) -> None:
+        """A worker that cannot load brings no further ones; who waits is told why."""
+        bench = self.elastic(least=0, max_retry_timeout=0)
+        bench.provider.load_error = WorkerFailed(500, "broken")
+        error = self.failed(bench.pool.submit(job()), ServiceUnavailable)
+        self.assertEqual("broken", error.reason)
+        self.assertEqual(1, len(bench.provider.workers))
+
+    def test_scaled_by_hand(self) -> None:
+        """Scaling sets the bounds; with no least number those that run stay until they have rested."""
+        bench = self.elastic()
+        self.successResultOf(bench.pool.scale(3, 3))
+        self.successResultOf(bench.pool.scale(0, 2))
+        self.assertEqual(2, len(bench.provider.alive))
+        bench.clock.pump([30.0, 30.0, 1.0])
+        self.assertEqual([], bench.provider.alive)
+        self.successResultOf(bench.pool.scale(0, 0))
+        self.failed(bench.pool.submit(job()), ServiceUnavailable)
+
+    def test_retired(self) -> None:
+        """A pool that is retired starts nothing more and leaves no timer."""
+        bench = self.elastic(least=0)
+        answer = bench.pool.submit(job())
+        self.successResultOf(bench.pool.retire(0.0))
+        self.failed(answer, WorkerDied)
+        error = self.failed(bench.pool.submit(job()), ServiceUnavailable)
+        self.assertIn(" The model is being removed. ", error.message)
+        self.assertEqual([], bench.clock.getDelayedCalls())
+
+
+class CircuitTests(PoolTestCase):
+    """A version whose workers die at start again and again."""
+
+    def test_recovers_by_itself(self) -> None:
+        """It is given up after a while, says why and until when, is tried again, and serves when it is repaired."""
+        bench = Bench(max_retry_timeout=5, circuit_retry=100.0)
+        bench.provider.load_error = WorkerFailed(500, "SyntaxError: invalid syntax (h.py, line 1)")
+        self.failed(bench.pool.start(), WorkerFailed)
+        bench.clock.pump([1.0] * 10)
+        (info,) = bench.pool.status().workers
+        assert isinstance(info.status, GivenUp)
+        self.assertEqual(timedelta(seconds=100), (info.status.until or EPOCH) - info.status.since)
+        tries = len(bench.provider.workers)
+        error = self.failed(bench.pool.submit(job()), ServiceUnavailable)
+        self.assertIn(" Its workers keep failing; the next attempt is in ", error.message)
+        self.assertEqual("SyntaxError: invalid syntax (h.py, line 1)", error.reason)
+        bench.clock.advance(100.0)
+        self.assertEqual(tries + 1, len(bench.provider.workers))
+        self.assertIsInstance(bench.pool.status().workers[0].status, GivenUp)
+        bench.provider.load_error = None
+        bench.clock.advance(100.0)
+        self.assertIsNone(bench.pool.status().circuit)
+        self.successResultOf(bench.pool.submit(job()))
+        self.assertEqual((True, True), (bench.pool.healthy(), bench.pool.ready()))
+
+    def test_half_open(self) -> None:
+        """While it is being tried again nobody waits for what will most likely fail."""
+        bench = Bench(max_retry_timeout=0, circuit_retry=100.0)
+        bench.provider.load_error = WorkerFailed(500, "broken")
+        self.failed(bench.pool.start(), WorkerFailed)
+        bench.provider.load_delay = 10.0
+        bench.clock.advance(100.0)
+        circuit = bench.pool.status().circuit
+        assert circuit is not None
+        self.assertTrue(circuit.trying)
+        self.failed(bench.pool.submit(job()), ServiceUnavailable)
+
+    def test_scaling_tries_now(self) -> None:
+        """Whoever scales has it tried at once, and the recovery window begins anew."""
+        bench = Bench(max_retry_timeout=0, circuit_retry=100.0)
+        bench.provider.load_error = WorkerFailed(500, "broken")
+        self.failed(bench.pool.start(), WorkerFailed)
+        bench.provider.load_error = None
+        self.successResultOf(bench.pool.scale(1, 1))
+        self.assertEqual([], bench.clock.getDelayedCalls())
+        self.successResultOf(bench.pool.submit(job()))
+
+    def test_another_worker_answers(self) -> None:
+        """As long as one worker is well nothing is refused."""
+        bench = self.running(min_workers=2, max_retry_timeout=0, circuit_retry=100.0)
+        bench.worker.kill()
+        self.assertIsNone(bench.pool.status().circuit)
+        self.successResultOf(bench.pool.submit(job()))
+
+    def test_queue_full_while_loading(self) -> None:
+        """Who finds the queue full before the first worker has loaded is told that as well."""
+        bench = Bench(job_queue_size=1)
+        bench.provider.load_delay = 5.0
+        bench.pool.start()
+        bench.pool.submit(job("1"))
+        error = self.failed(bench.pool.submit(job("2")), ServiceUnavailable)
+        self.assertIn("The request queue is full (1 waiting for a worker that is still loading). ", error.message)
+
+
 class RecoveryTests(PoolTestCase):
     """Workers which fail again and again."""
 
@@ -985,7 +1150,9 @@ class RecoveryTests(PoolTestCase):
         bench.clock.advance(1.0)
         self.assertNoResult(waiting)
         bench.clock.advance(1.0)
-        self.assertEqual(NO_WORKER, self.failed(waiting, ServiceUnavailable).message)
+        error = self.failed(waiting, ServiceUnavailable)
+        self.assertIn(" Its workers keep failing; the next attempt is in 2 seconds. ", error.message)
+        self.assertEqual(("broken", 2), (error.reason, error.retry_after))
         self.failed(bench.pool.submit(job("2")), ServiceUnavailable)
         bench.provider.load_error = None
         bench.clock.advance(2.0)

@@ -44,6 +44,8 @@ class ModelConfig:
     :ivar device_type: ``cpu`` or ``gpu``; ``parallel_type``: ``pp``, ``tp``, ``pptp`` or ``custom``.
     :ivar raw: The whole file, for the handler.
     :ivar batch_policy: When a batch that is not full is closed: ``eager``, ``window`` or ``adaptive``.
+    :ivar scale_up_delay: Milliseconds that a request waits before there are more workers; ``scale_idle_time``: seconds
+        that a worker has nothing to do before there are fewer.
     :ivar isolate_failures: Whether a batch that failed is split; ``retry_on_worker_death``: whether what a worker
         died of is tried again.
     """
@@ -73,13 +75,19 @@ class ModelConfig:
     use_venv: bool | None = boolean("useVenv")
     raw: Mapping[str, Any] = field(factory=dict)
     batch_policy: str | None = word("batchPolicy")
+    scale_up_delay: int | None = integer("scaleUpDelayInMills", 0)
+    scale_idle_time: int | None = integer("scaleIdleTimeInSec", 1)
     isolate_failures: bool | None = boolean("isolateFailures")
     retry_on_worker_death: bool | None = boolean("retryOnWorkerDeath")
 
     @property
     def workers(self) -> tuple[int, int] | None:
-        """The least and most workers, if the file gives both and they agree (``spec/config_cli.md`` §5)."""
-        if self.min_workers and self.max_workers and self.max_workers >= self.min_workers:
+        """
+        The least and most workers, if the file gives both and they agree (``spec/config_cli.md`` §5).
+
+        The least may be none, unlike the predecessor's: then the first request brings a worker.
+        """
+        if self.min_workers is not None and self.max_workers and self.max_workers >= self.min_workers:
             return self.min_workers, self.max_workers
         return None
 

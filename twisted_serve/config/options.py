@@ -287,6 +287,24 @@ class ServerOptions:
         converter=truth,
         metadata=_about("give requests of a worker that died to another, once, unless the model says so itself"),
     )
+    scale_up_delay: float = field(
+        default=1.0,
+        converter=real,
+        validator=between(0, MAX_SECONDS),
+        metadata=_about("seconds that a request waits before one more worker is started, up to maxWorkers"),
+    )
+    scale_idle_time: float = field(
+        default=300.0,
+        converter=real,
+        validator=_seconds,
+        metadata=_about("seconds that a worker has nothing to do before it is ended, down to minWorkers"),
+    )
+    circuit_retry_time: float = field(
+        default=300.0,
+        converter=real,
+        validator=between(0, MAX_SECONDS),
+        metadata=_about("seconds between attempts to start a worker that has failed for too long; 0 for none"),
+    )
     unregister_model_timeout: int = field(
         default=120, converter=whole, validator=at_least(0), metadata=_about("seconds that a worker has to end")
     )

@@ -74,6 +74,7 @@ class ServerDefaults:
     :ivar workers: ``default_workers_per_model``; 0 for "as many as fit" at start-up.
     :ivar response_timeout: Seconds, like ``startup_timeout``.
     :ivar batch_policy: ``default_batch_policy``; ``retry_on_worker_death``: as the option.
+    :ivar scale_up_delay: Seconds, like ``scale_idle_time`` and ``circuit_retry``.
     :ivar gpus: The GPUs that may be used; ``cpus``: the processors.
     """
 
@@ -83,6 +84,9 @@ class ServerDefaults:
     job_queue_size: int = field(default=100, validator=[instance_of(int), ge(1)])
     batch_policy: ClosePolicy = ClosePolicy.EAGER
     retry_on_worker_death: bool = True
+    scale_up_delay: float = field(default=1.0, validator=ge(0))
+    scale_idle_time: float = field(default=300.0, validator=ge(0))
+    circuit_retry: float = field(default=300.0, validator=ge(0))
     gpus: int = field(default=0, validator=[instance_of(int), ge(0)])
     cpus: int = field(default=1, validator=[instance_of(int), ge(1)])
 
@@ -170,6 +174,9 @@ def effective_settings(
         min_workers=min_workers,
         max_workers=max_workers,
         batch_policy=ClosePolicy(config.batch_policy) if config.batch_policy else defaults.batch_policy,
+        scale_up_delay=defaults.scale_up_delay if config.scale_up_delay is None else config.scale_up_delay / 1000,
+        scale_idle_time=config.scale_idle_time or defaults.scale_idle_time,
+        circuit_retry=defaults.circuit_retry,
         isolate_failures=config.isolate_failures is not False,
         retry_on_worker_death=(
             defaults.retry_on_worker_death if config.retry_on_worker_death is None else config.retry_on_worker_death

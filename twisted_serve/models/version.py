@@ -31,6 +31,9 @@ class ModelSettings:
     :ivar client_timeout: Milliseconds that a client waits, 0 for no limit.
     :ivar device_type: ``cpu`` or ``gpu``; ``device_ids``: the GPUs to use, empty for all.
     :ivar batch_policy: When a batch that is not full is closed.
+    :ivar scale_up_delay: Seconds that a request waits before another worker is started, if there may be more.
+    :ivar scale_idle_time: Seconds that a worker has nothing to do before it is ended, if there may be fewer.
+    :ivar circuit_retry: Seconds between attempts to start a worker that was given up, 0 for none.
     :ivar isolate_failures: Whether a batch whose handler raised is split and tried again.
     :ivar retry_on_worker_death: Whether requests of a worker that died are given to another.
     """
@@ -47,6 +50,9 @@ class ModelSettings:
     device_type: str = "cpu"
     device_ids: tuple[int, ...] = ()
     batch_policy: ClosePolicy = ClosePolicy.EAGER
+    scale_up_delay: float = field(default=1.0, validator=ge(0))
+    scale_idle_time: float = field(default=300.0, validator=ge(0))
+    circuit_retry: float = field(default=300.0, validator=ge(0))
     isolate_failures: bool = True
     retry_on_worker_death: bool = True
 

@@ -12,6 +12,7 @@ import psutil
 
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.workers.pool import Pool
+from twisted_serve.workers.status import BackingOff, Failing, GivenUp, WorkerStatus
 
 
 def _resident(pid: int | None) -> int:
@@ -26,6 +27,16 @@ def _resident(pid: int | None) -> int:
 
 def _instant(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _trouble(status: WorkerStatus) -> dict[str, Any]:
+    """Return what is wrong with a worker, and when it is started again, as far as there is anything to say."""
+    if not isinstance(status, (Failing, BackingOff, GivenUp)):
+        return {}
+    shown: dict[str, Any] = {"reason": status.reason}
+    if not isinstance(status, Failing) and status.until is not None:
+        shown["retryAt"] = _instant(status.until)
+    return shown
 
 
 def describe(model: ModelVersion, pool: Pool) -> dict[str, Any]:
@@ -70,6 +81,7 @@ def describe(model: ModelVersion, pool: Pool) -> dict[str, Any]:
                 "pid": worker.pid if worker.pid is not None else -1,
                 "gpu": worker.gpu_id is not None,
                 "gpuUsage": "N/A",
+                **_trouble(worker.status),
             }
             for worker in status.workers
         ],
@@ -79,4 +91,10 @@ def describe(model: ModelVersion, pool: Pool) -> dict[str, Any]:
         },
         "batchPolicy": settings.batch_policy.value,
     }
+    if status.circuit is not None:
+        shown["circuit"] = {
+            "state": "half-open" if status.circuit.trying else "open",
+            "reason": status.circuit.reason,
+            "retryAt": None if status.circuit.until is None else _instant(status.circuit.until),
+        }
     return shown

@@ -158,7 +158,11 @@ class ManagementPlane:
             return Outcome(
                 200,
                 f'Model "{model.name}" Version: {model.version} registered with 0 initial workers. '
-                "Use scale workers API to add workers for the model.",
+                + (
+                    f"The first request starts one, and there may be up to {model.settings.max_workers}."
+                    if model.settings.max_workers
+                    else "Use scale workers API to add workers for the model."
+                ),
             )
         scaling = pool.start()
         if not wanted.synchronous:
@@ -227,6 +231,8 @@ class ManagementPlane:
             raise BadRequest("max_worker cannot be less than min_worker.")
         if not 0 <= min_worker <= MOST_WORKERS:
             raise BadRequest(f"min_worker must be from 0 to {MOST_WORKERS}, not {min_worker}.")
+        if most > MOST_WORKERS:
+            raise BadRequest(f"max_worker must be at most {MOST_WORKERS}, not {most}.")
         model = self._catalogue.resolve(name, version)
         scaling = self._catalogue.pool_of(model).scale(min_worker, most)
         if not synchronous:

@@ -44,6 +44,7 @@ class Desk:
     """
     A ready worker.  It has one batch at a time.
 
+    :ivar idle_since: When it last became free.
     :ivar discard: Told of the worker, and why, when it is of no use any more.
     :param response_timeout: Seconds from a batch to its answer, or to each part of a streamed one.
     :param served: Told of each answered batch how many requests it had, and how many seconds it took.
@@ -61,6 +62,7 @@ class Desk:
         served: Callable[[int, float], None] | None = None,
     ) -> None:
         self.worker = worker
+        self.idle_since = 0.0
         self.discard = discard
         self._clock = clock
         self._response_timeout = response_timeout

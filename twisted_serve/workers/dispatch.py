@@ -10,61 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from math import ceil
 
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
-from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
+from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
 from twisted_serve.workers.alarm import Alarm
 from twisted_serve.workers.desk import TOO_LATE, Desk
 from twisted_serve.workers.quarantine import Quarantine
-from twisted_serve.workers.retries import MOST_DEATHS, Retries
+from twisted_serve.workers.refusals import Refusals, Shortage
+from twisted_serve.workers.retries import Retries
 from twisted_serve.workers.ticket import Ticket
-
-# How long a client that finds the queue full is asked to stay away, in seconds.
-RETRY_AFTER = 1
-
-_ADVICE = (
-    "Please use scale workers API to add workers. If this is a sequence inference, please check "
-    "if it is closed, or expired; or exceeds maxSequenceJobQueueSize"
-)
-
-
-class Refusals:
-    """The predecessor's words, odd quote included, for a request that nobody can take (``spec/rest_api.md`` §5.1)."""
-
-    def __init__(self, model_name: str, model_version: str) -> None:
-        self._without_version = f'Model "{model_name}" has no worker to serve inference request. '
-        self._with_version = f'Model "{model_name}" Version {model_version}" has no worker to serve inference request. '
-
-    def no_worker(self, versioned: bool) -> ServiceUnavailable:
-        """Make the refusal of a request when there is no worker."""
-        return ServiceUnavailable(self._opening(versioned) + _ADVICE)
-
-    def queue_full(self, versioned: bool, waiting: int) -> ServiceUnavailable:
-        """Make the refusal of a request when there is no room: clients know how it begins, people read on."""
-        return ServiceUnavailable(
-            f"{self._opening(versioned)}The request queue is full ({waiting} waiting). {_ADVICE}", RETRY_AFTER
-        )
-
-    def too_late(self, seconds: float) -> ServiceUnavailable:
-        """Make the refusal of a request whose answer would come after its client has stopped waiting."""
-        return ServiceUnavailable(
-            f"The request cannot be answered before its deadline: that takes {seconds:.3f} seconds at the least.",
-            RETRY_AFTER,
-        )
-
-    def quarantined(self, seconds: float) -> ServiceUnavailable:
-        """Make the refusal of a request that has killed workers, and would kill more."""
-        return ServiceUnavailable(
-            f"This request has killed {MOST_DEATHS} workers; it is not tried again for {ceil(seconds)} seconds.",
-            ceil(seconds),
-        )
-
-    def _opening(self, versioned: bool) -> str:
-        return self._with_version if versioned else self._without_version
 
 
 class Dispatcher:
@@ -72,6 +29,8 @@ class Dispatcher:
     The queue of a model version, and the workers that take from it.
 
     :ivar staffed: Whether there is, or soon may be, a worker; while there is none requests are refused.
+    :ivar on_pressure: Told that requests wait and no worker is free; ``None``: nobody needs to know.
+    :param shortage: Says why there is no worker.
     :param quarantine: What is refused because it has killed workers.
     :param retries: What is tried again.
     :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
@@ -85,15 +44,18 @@ class Dispatcher:
         refusals: Refusals,
         quarantine: Quarantine,
         retries: Retries,
+        shortage: Callable[[], Shortage],
         waited: Callable[[float], None],
     ) -> None:
         self.staffed = False
+        self.on_pressure: Callable[[], None] | None = None
         self._queue = queue
         self._clock = clock
         self._response_timeout = response_timeout
         self._refusals = refusals
         self._quarantine = quarantine
         self._retries = retries
+        self._shortage = shortage
         self._waited = waited
         self._alarm = Alarm(clock, self._ring)
         self._desks: dict[IWorker, Desk] = {}
@@ -107,6 +69,16 @@ class Dispatcher:
         """How many requests are at workers."""
         return sum(desk.running for desk in [*self._desks.values(), *self._leaving])
 
+    @property
+    def free(self) -> int:
+        """How many workers have nothing to do."""
+        return len(self._free)
+
+    def idlest(self) -> tuple[IWorker, float] | None:
+        """Give the worker that has been free for longest, and since when."""
+        desk = min(self._free, key=lambda desk: desk.idle_since, default=None)
+        return None if desk is None else (desk.worker, desk.idle_since)
+
     def submit(self, ticket: Ticket) -> None:
         """
         Take a request in.
@@ -114,7 +86,7 @@ class Dispatcher:
         :raise ServiceUnavailable: when nobody can take it; it says why.
         """
         if not self.staffed:
-            raise self._refusals.no_worker(ticket.versioned)
+            raise self._refusals.no_worker(ticket.versioned, self._shortage())
         now = self._clock.seconds()
         if self._quarantine and (left := self._quarantine.left(ticket.job, now)):
             raise self._refusals.quarantined(left)
@@ -129,8 +101,8 @@ class Dispatcher:
         try:
             self._queue.put(ticket, now, ticket.deadline, ticket.kind)
         except QueueFull:
-            raise self._refusals.queue_full(ticket.versioned, len(self._queue)) from None
-        self._dispatch()
+            raise self._refusals.queue_full(ticket.versioned, len(self._queue), not self._desks) from None
+        self._dispatch(now)
 
     def forget(self, ticket: Ticket) -> None:
         """A client has gone: take its request out of the queue, or tell the worker that has it."""
@@ -146,8 +118,7 @@ class Dispatcher:
         """
         served = self._queue.served if self._queue.learns else None
         desk = self._desks[worker] = Desk(worker, discard, self._clock, self._response_timeout, self, served)
-        self._free.append(desk)
-        self._dispatch()
+        self.desk_free(desk)
 
     def leave(self, worker: IWorker) -> None:
         """Give no more batches to ``worker``; it may finish the one it has."""
@@ -163,8 +134,10 @@ class Dispatcher:
     def refuse_waiting(self) -> None:
         """Answer everything in the queue: there is no worker for it."""
         for ticket in self._queue.drain():
-            setback = ticket.setback
-            ticket.fail(self._refusals.no_worker(ticket.versioned) if setback is None else setback.error.another())
+            if ticket.setback is None:
+                ticket.fail(self._refusals.no_worker(ticket.versioned, self._shortage()))
+            else:
+                ticket.fail(ticket.setback.error.another())
 
     def close(self) -> None:
         """Leave no timer, and no request without an answer."""
@@ -179,8 +152,9 @@ class Dispatcher:
             self._leaving.discard(desk)
             desk.close()
         else:
+            now = desk.idle_since = self._clock.seconds()
             self._free.append(desk)
-            self._dispatch()
+            self._dispatch(now)
 
     def batch_failed(self, desk: Desk, batch: list[Ticket], error: WorkerFailed) -> None:
         """See `DeskOwner`."""
@@ -200,7 +174,7 @@ class Dispatcher:
         if died:
             again = self._try_again(self._retries.died(batch, error, self._clock.seconds(), blame))
         if self.staffed:
-            self._dispatch()
+            self._dispatch(self._clock.seconds())
         else:
             self.refuse_waiting()
         _fail(batch, again, error)
@@ -212,12 +186,11 @@ class Dispatcher:
             self._queue.put_again([(ticket, ticket.deadline) for ticket in group], now)
         return {ticket for group in groups for ticket in group}
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, now: float) -> None:
         # An answer may come before `give` returns, and free its worker: that makes another turn here, not a recursion.
         if self._dispatching:
             return
         self._dispatching = True
-        now = self._clock.seconds()
         try:
             while self._free and (batch := self._queue.take(now, len(self._free))) is not None:
                 # The one that was busy last has the warmest caches.
@@ -225,6 +198,8 @@ class Dispatcher:
         finally:
             self._dispatching = False
         self._alarm.set(self._queue.next_deadline(now, len(self._free)))
+        if self.on_pressure is not None and not self._free and len(self._queue):
+            self.on_pressure()
 
     def _give(self, desk: Desk, batch: list[Waiting[Ticket]], now: float) -> None:
         try:
@@ -239,8 +214,9 @@ class Dispatcher:
             self._waited(now - waiting.arrival)
 
     def _ring(self) -> None:
-        self._tell_expired(self._clock.seconds())
-        self._dispatch()
+        now = self._clock.seconds()
+        self._tell_expired(now)
+        self._dispatch(now)
 
     def _tell_expired(self, now: float) -> None:
         for ticket in self._queue.expire(now):

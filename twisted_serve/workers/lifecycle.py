@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the life of one slot of a pool: the worker in it, that worker's successors, and their end.
-
-A slot keeps its id through all restarts and has never more than one worker at a time.
+This module implements the states of a slot of a pool, and what leads from one to the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import ClassVar, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from attrs import define, field
 from automat import TypeMachineBuilder
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,16 +24,14 @@ from twisted_serve.workers.status import (
     Draining,
     Failing,
     GivenUp,
-    Idle,
     Ready,
     Starting,
     Stopped,
-    WorkerInfo,
     WorkerStatus,
 )
 
-# After so many failures in a row requests do not wait for the next attempt; up to then that is a matter of seconds.
-PROMISING_ATTEMPTS = 2
+if TYPE_CHECKING:
+    from twisted_serve.workers.slot import Slot
 
 
 class SlotInputs(Protocol):
@@ -80,7 +76,9 @@ class SlotOwner(Protocol):
 
 
 @define(eq=False)
-class _Core:
+class Core:
+    """What a slot knows, and does in its transitions."""
+
     # Required.
     slot: Slot
     owner: SlotOwner
@@ -89,6 +87,7 @@ class _Core:
     clock: IReactorTime
     now: Now
     max_retry_timeout: float
+    circuit_retry: float
 
     # Internal state.
     status: WorkerStatus
@@ -96,12 +95,14 @@ class _Core:
     end_worker: Callable[[float], object] = lambda grace: None
     failing_since: float | None = None
     attempt: int = 0
+    resting: IDelayedCall | None = None
     reason: str = ""
     start_waiters: list[Deferred[None]] = field(factory=list)
     stop_waiters: list[Deferred[None]] = field(factory=list)
     log: ClassVar[Logger] = Logger()
 
     def become(self, status: WorkerStatus) -> None:
+        """Have another status, and tell the owner."""
         self.status = status
         self.owner.slot_changed(self.slot)
 
@@ -124,6 +125,7 @@ class _Core:
             inputs._give_up(how)
 
     def mark_failing(self) -> None:
+        """Begin the recovery window, unless it has begun."""
         if self.failing_since is None:
             self.failing_since = self.clock.seconds()
 
@@ -131,7 +133,13 @@ class _Core:
         """Say whether the slot is well, or has been failing for less than the recovery window."""
         return self.failing_since is None or self.clock.seconds() - self.failing_since < self.max_retry_timeout
 
+    def rest_no_more(self) -> None:
+        """Have no attempt made after having given up."""
+        if self.resting is not None and self.resting.active():
+            self.resting.cancel()
+
     def started(self, result: WorkerFailed | None) -> None:
+        """Tell who waits for a start how it went."""
         self.start_waiters, waiting = [], self.start_waiters
         for waiter in waiting:
             if result is None:
@@ -140,11 +148,13 @@ class _Core:
                 waiter.errback(WorkerFailed(result.status, result.message))
 
     def end(self) -> None:
+        """Be stopped."""
         self.become(Stopped(self.now()))
         self.started(WorkerFailed(500, "The worker was stopped before it had loaded."))
         self.ended()
 
     def ended(self) -> None:
+        """Tell who waits for the end."""
         self.stop_waiters, waiting = [], self.stop_waiters
         for waiter in waiting:
             waiter.callback(None)
@@ -155,11 +165,11 @@ def _worker_failed(failure: Failure) -> WorkerFailed:
     return error if isinstance(error, WorkerFailed) else WorkerFailed(500, str(error))
 
 
-def make_machine() -> Callable[[_Core], SlotInputs]:  # noqa: PLR0915 - one table
+def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
     """Build the machine.  What is not in this table cannot happen."""
-    machine = TypeMachineBuilder(SlotInputs, _Core)
+    machine = TypeMachineBuilder(SlotInputs, Core)
 
-    def pause(inputs: SlotInputs, core: _Core, reason: str) -> IDelayedCall:
+    def pause(inputs: SlotInputs, core: Core, reason: str) -> IDelayedCall:
         delay = retry_delay(core.attempt)
         core.attempt += 1
         core.log.info(
@@ -170,7 +180,7 @@ def make_machine() -> Callable[[_Core], SlotInputs]:  # noqa: PLR0915 - one tabl
         )
         return core.clock.callLater(delay, inputs._retry)
 
-    def remember(inputs: SlotInputs, core: _Core, worker: IWorker) -> IWorker:
+    def remember(inputs: SlotInputs, core: Core, worker: IWorker) -> IWorker:
         return worker
 
     # States:
@@ -201,39 +211,45 @@ def make_machine() -> Callable[[_Core], SlotInputs]:  # noqa: PLR0915 - one tabl
 
     # Behavior-full state transitions:
     @idle.upon(SlotInputs.start).to(loading)
-    def first_start(inputs: SlotInputs, core: _Core) -> None:
+    def first_start(inputs: SlotInputs, core: Core) -> None:
         core.begin(inputs)
 
     @given_up.upon(SlotInputs.start).to(loading)
-    def revive(inputs: SlotInputs, core: _Core) -> None:
+    def revive(inputs: SlotInputs, core: Core) -> None:
+        core.rest_no_more()
         core.failing_since, core.attempt = None, 0
         core.begin(inputs)
 
     @backoff.upon(SlotInputs.start).to(loading)
-    def retry_now(inputs: SlotInputs, core: _Core, paused: IDelayedCall) -> None:
+    def retry_now(inputs: SlotInputs, core: Core, paused: IDelayedCall) -> None:
         paused.cancel()
         core.begin(inputs)
 
     @backoff.upon(SlotInputs._retry).to(loading)
-    def retry(inputs: SlotInputs, core: _Core, paused: IDelayedCall) -> None:
+    def retry(inputs: SlotInputs, core: Core, paused: IDelayedCall) -> None:
+        core.begin(inputs)
+
+    @given_up.upon(SlotInputs._retry).to(loading)
+    def probe(inputs: SlotInputs, core: Core) -> None:
+        # One attempt: the window is over, so that another failure is given up at once.
         core.begin(inputs)
 
     @loading.upon(SlotInputs._loaded).to(ready)
-    def load_done(inputs: SlotInputs, core: _Core, worker: IWorker) -> None:
+    def load_done(inputs: SlotInputs, core: Core, worker: IWorker) -> None:
         core.failing_since, core.attempt, core.reason = None, 0, ""
         core.become(Ready(core.now(), worker.pid))
         core.owner.slot_ready(core.slot, worker)
         core.started(None)
 
     @loading.upon(SlotInputs._load_failed).to(failing)
-    def load_failed(inputs: SlotInputs, core: _Core, error: WorkerFailed) -> None:
+    def load_failed(inputs: SlotInputs, core: Core, error: WorkerFailed) -> None:
         core.mark_failing()
         core.reason = error.message
         core.become(Failing(core.now(), error.message))
         core.started(error)
 
     @loading.upon(SlotInputs.discard).to(failing)
-    def discard_loading(inputs: SlotInputs, core: _Core, reason: str) -> None:
+    def discard_loading(inputs: SlotInputs, core: Core, reason: str) -> None:
         core.mark_failing()
         core.reason = reason
         core.become(Failing(core.now(), reason))
@@ -241,7 +257,7 @@ def make_machine() -> Callable[[_Core], SlotInputs]:  # noqa: PLR0915 - one tabl
         core.end_worker(0.0)
 
     @ready.upon(SlotInputs.discard).to(failing)
-    def discard_ready(inputs: SlotInputs, core: _Core, worker: IWorker, reason: str) -> None:
+    def discard_ready(inputs: SlotInputs, core: Core, worker: IWorker, reason: str) -> None:
         core.owner.slot_unready(core.slot, worker)
         core.mark_failing()
         core.reason = reason
@@ -249,20 +265,20 @@ def make_machine() -> Callable[[_Core], SlotInputs]:  # noqa: PLR0915 - one tabl
         core.end_worker(0.0)
 
     @failing.upon(SlotInputs._retry_later).to(backoff)
-    def wait(inputs: SlotInputs, core: _Core, reason: str) -> None:
+    def wait(inputs: SlotInputs, core: Core, reason: str) -> None:
         back_off(core, reason)
 
     @loading.upon(SlotInputs._retry_later).to(backoff)
-    def lose_loading(inputs: SlotInputs, core: _Core, reason: str) -> None:
+    def lose_loading(inputs: SlotInputs, core: Core, reason: str) -> None:
         back_off(core, reason)
         core.started(WorkerFailed(500, reason))
 
     @ready.upon(SlotInputs._retry_later).to(backoff)
-    def lose(inputs: SlotInputs, core: _Core, worker: IWorker, reason: str) -> None:
+    def lose(inputs: SlotInputs, core: Core, worker: IWorker, reason: str) -> None:
         core.owner.slot_unready(core.slot, worker)
         back_off(core, reason)
 
-    def back_off(core: _Core, reason: str) -> None:
+    def back_off(core: Core, reason: str) -> None:
         core.worker = None
         now = core.now()
         until = now + timedelta(seconds=retry_delay(core.attempt - 1))
@@ -270,155 +286,75 @@ def make_machine() -> Callable[[_Core], SlotInputs]:  # noqa: PLR0915 - one tabl
 
     @loading.upon(SlotInputs._give_up).to(given_up)
     @failing.upon(SlotInputs._give_up).to(given_up)
-    def give_up(inputs: SlotInputs, core: _Core, reason: str) -> None:
-        resign(core, reason)
+    def give_up(inputs: SlotInputs, core: Core, reason: str) -> None:
+        resign(inputs, core, reason)
 
     @ready.upon(SlotInputs._give_up).to(given_up)
-    def lose_for_good(inputs: SlotInputs, core: _Core, worker: IWorker, reason: str) -> None:
+    def lose_for_good(inputs: SlotInputs, core: Core, worker: IWorker, reason: str) -> None:
         core.owner.slot_unready(core.slot, worker)
-        resign(core, reason)
+        resign(inputs, core, reason)
 
-    def resign(core: _Core, reason: str) -> None:
+    def resign(inputs: SlotInputs, core: Core, reason: str) -> None:
         core.worker = None
         reason = core.reason or reason
         core.log.warn(
-            "Worker {worker_id} has been failing for {seconds} seconds and is not started again: {reason}",
+            "Worker {worker_id} has been failing for {seconds} seconds and is started again {when}: {reason}",
             worker_id=core.placement.worker_id,
             seconds=core.max_retry_timeout,
+            when=f"in {core.circuit_retry:g} seconds" if core.circuit_retry else "only when it is scaled",
             reason=reason,
         )
-        core.become(GivenUp(core.now(), reason))
+        now = core.now()
+        until = None
+        if core.circuit_retry:
+            core.resting = core.clock.callLater(core.circuit_retry, inputs._retry)
+            until = now + timedelta(seconds=core.circuit_retry)
+        core.become(GivenUp(now, reason, until))
         core.started(WorkerFailed(500, reason))
 
     @ready.upon(SlotInputs.stop).to(draining)
-    def drain(inputs: SlotInputs, core: _Core, worker: IWorker, grace: float) -> None:
+    def drain(inputs: SlotInputs, core: Core, worker: IWorker, grace: float) -> None:
         core.owner.slot_unready(core.slot, worker)
         core.become(Draining(core.now()))
         core.end_worker(grace)
 
     @loading.upon(SlotInputs.stop).to(draining)
     @failing.upon(SlotInputs.stop).to(draining)
-    def abandon(inputs: SlotInputs, core: _Core, grace: float) -> None:
+    def abandon(inputs: SlotInputs, core: Core, grace: float) -> None:
         # There is no batch that the grace could be for.
         core.become(Draining(core.now()))
         core.end_worker(0.0)
 
     @draining.upon(SlotInputs.stop).loop()
-    def hurry(inputs: SlotInputs, core: _Core, grace: float) -> None:
+    def hurry(inputs: SlotInputs, core: Core, grace: float) -> None:
         core.end_worker(grace)
 
     @draining.upon(SlotInputs.discard).loop()
-    def end_now(inputs: SlotInputs, core: _Core, reason: str) -> None:
+    def end_now(inputs: SlotInputs, core: Core, reason: str) -> None:
         core.end_worker(0.0)
 
     @draining.upon(SlotInputs._retry_later).to(stopped)
     @draining.upon(SlotInputs._give_up).to(stopped)
-    def gone(inputs: SlotInputs, core: _Core, reason: str) -> None:
+    def gone(inputs: SlotInputs, core: Core, reason: str) -> None:
         core.worker = None
         core.end()
 
     @idle.upon(SlotInputs.stop).to(stopped)
+    def stop_without_worker(inputs: SlotInputs, core: Core, grace: float) -> None:
+        core.end()
+
     @given_up.upon(SlotInputs.stop).to(stopped)
-    def stop_without_worker(inputs: SlotInputs, core: _Core, grace: float) -> None:
+    def stop_resting(inputs: SlotInputs, core: Core, grace: float) -> None:
+        core.rest_no_more()
         core.end()
 
     @stopped.upon(SlotInputs.stop).loop()
-    def stop_again(inputs: SlotInputs, core: _Core, grace: float) -> None:
+    def stop_again(inputs: SlotInputs, core: Core, grace: float) -> None:
         core.ended()
 
     @backoff.upon(SlotInputs.stop).to(stopped)
-    def stop_waiting(inputs: SlotInputs, core: _Core, paused: IDelayedCall, grace: float) -> None:
+    def stop_waiting(inputs: SlotInputs, core: Core, paused: IDelayedCall, grace: float) -> None:
         paused.cancel()
         core.end()
 
     return machine.build()
-
-
-_machine = make_machine()
-
-
-class Slot:
-    """
-    One slot of a pool.
-
-    :param launch: Starts a worker; never raises.
-    :param max_retry_timeout: Seconds after a first failure in which the worker is started again.
-    """
-
-    def __init__(
-        self,
-        placement: Placement,
-        launch: Callable[[Placement], IWorker],
-        owner: SlotOwner,
-        *,
-        clock: IReactorTime,
-        now: Now,
-        max_retry_timeout: float,
-    ) -> None:
-        self.placement = placement
-        self.created: datetime = now()
-        self._core = _Core(self, owner, launch, placement, clock, now, max_retry_timeout, Idle(self.created))
-        self._inputs = _machine(self._core)
-
-    @property
-    def status(self) -> WorkerStatus:
-        """What the slot is doing."""
-        return self._core.status
-
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing is wrong, or only for less than the recovery window (``spec/rest_api.md`` §4.1)."""
-        return self._core.in_window()
-
-    @property
-    def promising(self) -> bool:
-        """
-        Whether a request that waits now may come to be answered by this slot, and soon.
-
-        Not while it backs off after having failed more than once: a client had
-        better be told than kept waiting for minutes (``spec/rest_api.md`` §19, H3).
-        """
-        if isinstance(self.status, BackingOff):
-            return self._core.attempt <= PROMISING_ATTEMPTS
-        return not isinstance(self.status, (GivenUp, Draining, Stopped))
-
-    def info(self) -> WorkerInfo:
-        """Describe the slot as it is now."""
-        worker = self._core.worker
-        return WorkerInfo(
-            worker_id=self.placement.worker_id,
-            status=self.status,
-            started=self.created,
-            pid=None if worker is None else worker.pid,
-            gpu_id=self.placement.gpu_id,
-        )
-
-    def start(self) -> Deferred[None]:
-        """
-        Have a worker, at once.
-
-        :return: Fires when it has loaded; fails with `WorkerFailed` when it could not.
-        """
-        if isinstance(self.status, Ready):
-            return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._core.start_waiters.append(waiter)
-        self._inputs.start()
-        return waiter
-
-    def stop(self, grace: float) -> Deferred[None]:
-        """
-        Have no worker any more.
-
-        :param grace: Seconds that a running batch has.
-        :return: Fires when the worker is gone; never fails.
-        """
-        waiter: Deferred[None] = Deferred()
-        self._core.stop_waiters.append(waiter)
-        self._inputs.stop(grace)
-        return waiter
-
-    def discard(self, worker: IWorker, reason: str) -> None:
-        """End ``worker``, which is of no use, and start another as after any failure; unless that has been done."""
-        if self._core.worker is worker:
-            self._inputs.discard(reason)

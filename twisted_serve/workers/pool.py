@@ -6,9 +6,11 @@ This module implements all workers of one model version, and the promise that ea
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 
 from twisted.internet.defer import Deferred, DeferredList, FirstError, fail, gatherResults
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_serve.batching.queue import BatchQueue
@@ -16,11 +18,14 @@ from twisted_serve.errors import BadRequest, ServiceUnavailable
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, WorkerSpec
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.wire.messages import Item, Job
-from twisted_serve.workers.dispatch import Dispatcher, Refusals
-from twisted_serve.workers.lifecycle import Slot
+from twisted_serve.workers.alarm import Alarm
+from twisted_serve.workers.dispatch import Dispatcher
 from twisted_serve.workers.quarantine import Quarantine
+from twisted_serve.workers.refusals import Refusals, Shortage
 from twisted_serve.workers.retries import Retries
-from twisted_serve.workers.status import PoolStatus, Ready, ScaleResult
+from twisted_serve.workers.scaling import ScalingRules, Sighting, next_look, wanted_workers
+from twisted_serve.workers.slot import Slot
+from twisted_serve.workers.status import Circuit, GivenUp, PoolStatus, Ready, ScaleResult, circuit_of
 from twisted_serve.workers.ticket import OnChunk, Ticket
 
 # Seconds that a batch has to finish when its worker is scaled away.
@@ -31,7 +36,8 @@ class Pool:
     """
     The workers of a model version.
 
-    A new pool has none: `start` (or `scale`) brings them.
+    A new pool has none: `start` (or `scale`) brings them; so does the first request if
+    there may be none, and may be some.
 
     :ivar settled: Fires once with ``None`` when it is known of every worker that `start` started
         whether it could load.  It never fails; ask `ready`.
@@ -42,6 +48,8 @@ class Pool:
     :param next_gpu: Gives each new worker its device.
     :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -64,7 +72,7 @@ class Pool:
         self._now = now
         self._worker_ids = worker_ids
         self._next_gpu = next_gpu
-        self._max_retry_timeout = settings.max_retry_timeout
+        self._settings = settings
         self._client_timeout = settings.client_timeout / 1000
         self._queue: BatchQueue[Ticket] = BatchQueue(
             settings.job_queue_size, settings.batch_size, settings.max_batch_delay / 1000, settings.batch_policy
@@ -73,11 +81,15 @@ class Pool:
         quarantine = Quarantine()
         retries = Retries(settings.isolate_failures, settings.retry_on_worker_death, quarantine)
         self._dispatcher = Dispatcher(
-            self._queue, clock, settings.response_timeout, refusals, quarantine, retries, waited
+            self._queue, clock, settings.response_timeout, refusals, quarantine, retries, self._shortage, waited
         )
+        self._look_again = Alarm(clock, self._look)
+        self._pressed = False
         self._slots: list[Slot] = []
         self._leaving: list[Slot] = []
         self._retired = False
+        self._bound(self.min_workers, self.max_workers)
+        self._review()
 
     def start(self) -> Deferred[ScaleResult]:
         """Start ``min_workers`` workers; as `scale`."""
@@ -118,8 +130,8 @@ class Pool:
         """
         Have at least ``min_workers`` and at most ``max_workers`` workers.
 
-        Workers which have given up, or wait for a restart, are started again.  With no
-        ``min_workers`` all are sent away.
+        Workers which have given up, or wait for a restart, are started again.  Between
+        the bounds their number follows the load.
 
         :param grace: Seconds that the batch of a worker which is sent away has.
         :return: Fires when all that were started have loaded and all that were sent away are gone.  Fails
@@ -141,6 +153,7 @@ class Pool:
         :return: Fires when all workers are gone; calling it again can shorten the grace.
         """
         self._retired = True
+        self._look_again.cancel()
         leaving, self._slots = self._slots + self._leaving, []
         waiters = [self._send_away(slot, grace) for slot in leaving]
         self._review()
@@ -153,6 +166,7 @@ class Pool:
             pending=len(self._queue),
             remaining=self._queue.remaining,
             running=self._dispatcher.running,
+            circuit=self._circuit(),
         )
 
     def healthy(self) -> bool:
@@ -171,6 +185,7 @@ class Pool:
     def slot_ready(self, slot: Slot, worker: IWorker) -> None:
         """See `SlotOwner`."""
         self._dispatcher.join(worker, slot.discard)
+        self._look()
 
     def slot_unready(self, slot: Slot, worker: IWorker) -> None:
         """See `SlotOwner`."""
@@ -178,11 +193,12 @@ class Pool:
 
     def slot_changed(self, slot: Slot) -> None:
         """See `SlotOwner`."""
+        self._pressed = False
         self._review()
 
     def _change(self, min_workers: int, max_workers: int, grace: float) -> tuple[list[Deferred[None]], ScaleResult]:
-        self.min_workers, self.max_workers = min_workers, max_workers
-        keep = min(len(self._slots), max_workers) if min_workers else 0
+        self._bound(min_workers, max_workers)
+        keep = min(len(self._slots), max_workers)
         surplus, self._slots = self._slots[keep:], self._slots[:keep]
         new = [self._new_slot() for _ in range(min_workers - keep)]
         starting = [slot for slot in self._slots if not isinstance(slot.status, Ready)] + new
@@ -193,7 +209,72 @@ class Pool:
             stopped=tuple(slot.placement.worker_id for slot in surplus),
         )
         waiters = [slot.start() for slot in starting] + [self._send_away(slot, grace) for slot in surplus]
+        self._review()
+        self._look()
         return waiters, result
+
+    def _bound(self, min_workers: int, max_workers: int) -> None:
+        self.min_workers, self.max_workers = min_workers, max_workers
+        settings = self._settings
+        self._rules = ScalingRules(
+            min_workers, max_workers, settings.scale_up_delay, settings.scale_idle_time, settings.batch_size
+        )
+        # Whoever has a fixed number of workers pays nothing for those who have not.
+        self._dispatcher.on_pressure = self._on_pressure if self._rules.elastic else None
+
+    def _on_pressure(self) -> None:
+        # Said for every request while all are busy: once is enough, until something has changed.
+        if not self._pressed:
+            self._pressed = True
+            self._look()
+
+    def _look(self) -> None:
+        """Have as many workers as the load asks for, and look again when that may be another number."""
+        if self._retired or not self._rules.elastic:
+            self._look_again.set(None)
+            return
+        self._pressed = self._dispatcher.free == 0 and len(self._queue) > 0
+        seen = self._sighting()
+        wanted = wanted_workers(self._rules, seen)
+        if wanted > seen.workers:
+            self._log.info(
+                "Model {name} gets {more} more workers: {waiting} requests wait, for up to {seconds:.3f} seconds",
+                name=self._spec.model_name,
+                more=wanted - seen.workers,
+                waiting=seen.waiting,
+                seconds=seen.oldest_wait,
+            )
+            new = [self._new_slot() for _ in range(wanted - seen.workers)]
+            self._slots += new
+            for slot in new:
+                # What goes wrong is in the slot's status, and its log.
+                slot.start().addErrback(lambda _: None)
+            seen = self._sighting()
+        while wanted_workers(self._rules, seen) < seen.workers and (idlest := self._dispatcher.idlest()) is not None:
+            slot = next(slot for slot in self._slots if slot.holds(idlest[0]))
+            self._log.info(
+                "Model {name} ends worker {worker_id}, which had nothing to do for {seconds:.0f} seconds",
+                name=self._spec.model_name,
+                worker_id=slot.placement.worker_id,
+                seconds=seen.longest_idle,
+            )
+            self._slots.remove(slot)
+            self._send_away(slot, DRAIN_GRACE)
+            seen = self._sighting()
+        delay = next_look(self._rules, seen)
+        self._look_again.set(None if delay is None else self._clock.seconds() + delay)
+
+    def _sighting(self) -> Sighting:
+        now = self._clock.seconds()
+        idlest = self._dispatcher.idlest()
+        return Sighting(
+            workers=len(self._slots),
+            starting=sum(not isinstance(slot.status, (Ready, GivenUp)) for slot in self._slots),
+            free=self._dispatcher.free,
+            waiting=len(self._queue),
+            oldest_wait=self._queue.oldest_wait(now),
+            longest_idle=0.0 if idlest is None else now - idlest[1],
+        )
 
     def _new_slot(self) -> Slot:
         return Slot(
@@ -202,7 +283,8 @@ class Pool:
             self,
             clock=self._clock,
             now=self._now,
-            max_retry_timeout=self._max_retry_timeout,
+            max_retry_timeout=self._settings.max_retry_timeout,
+            circuit_retry=self._settings.circuit_retry,
         )
 
     def _send_away(self, slot: Slot, grace: float) -> Deferred[None]:
@@ -216,9 +298,25 @@ class Pool:
 
     def _review(self) -> None:
         """See whether anybody is left whom a waiting request could hope for."""
-        self._dispatcher.staffed = any(slot.promising for slot in self._slots)
+        from_none = not (self._slots or self.min_workers or self._retired) and self.max_workers > 0
+        self._dispatcher.staffed = from_none or any(slot.promising for slot in self._slots)
         if not self._dispatcher.staffed:
             self._dispatcher.refuse_waiting()
+
+    def _circuit(self) -> Circuit | None:
+        return circuit_of([slot.status for slot in self._slots], self._dispatcher.staffed)
+
+    def _shortage(self) -> Shortage:
+        """Say why nobody takes a request."""
+        if self._retired:
+            return Shortage("The model is being removed.")
+        circuit = self._circuit()
+        if circuit is None:
+            return Shortage() if self.max_workers else Shortage("It is scaled to zero workers.")
+        if circuit.until is None:
+            return Shortage("Its workers have failed for too long and are not started again.", circuit.reason)
+        left = max(1, ceil((circuit.until - self._now()).total_seconds()))
+        return Shortage(f"Its workers keep failing; the next attempt is in {left} seconds.", circuit.reason, left)
 
 
 def _all_of(waiters: list[Deferred[None]], result: ScaleResult) -> Deferred[ScaleResult]:

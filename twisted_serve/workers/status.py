@@ -9,6 +9,7 @@ is loading is called so here (``spec/rest_api.md`` §19, W10).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar, TypeAlias, Union
 
@@ -61,10 +62,15 @@ class BackingOff:
 
 @frozen
 class GivenUp:
-    """The worker failed for longer than the recovery window; only scaling starts it again."""
+    """
+    The worker failed for longer than the recovery window.
+
+    :ivar until: When it is tried again; ``None``: only scaling starts it again.
+    """
 
     since: datetime
     reason: str
+    until: datetime | None = None
     word: ClassVar[str] = "UNLOADING"
 
 
@@ -109,6 +115,36 @@ class WorkerInfo:
 
 
 @frozen
+class Circuit:
+    """
+    That a model version's workers fail again and again, so that requests do not wait for them.
+
+    :ivar trying: Whether an attempt is under way.
+    :ivar reason: What went wrong with the last worker.
+    :ivar until: When the next attempt is; ``None``: now, or not at all.
+    """
+
+    trying: bool
+    reason: str
+    until: datetime | None
+
+
+def circuit_of(statuses: Sequence[WorkerStatus], staffed: bool) -> Circuit | None:
+    """
+    Say whether, and why, workers with these statuses are not waited for.
+
+    :param staffed: Whether one of them can be hoped for: then all is well, or will be.
+    """
+    failing = [status for status in statuses if isinstance(status, (Failing, BackingOff, GivenUp))]
+    trying = any(isinstance(status, Starting) for status in statuses)
+    if staffed or not (failing or trying):
+        return None
+    moments = [status.until for status in failing if not isinstance(status, Failing) and status.until is not None]
+    reason = max(failing, key=lambda status: status.since).reason if failing else ""
+    return Circuit(trying, reason, min(moments, default=None))
+
+
+@frozen
 class PoolStatus:
     """
     A model version's workers and queue at one moment.
@@ -116,12 +152,14 @@ class PoolStatus:
     :ivar pending: How many requests wait for a worker.
     :ivar remaining: How many more may.
     :ivar running: How many requests are at workers.
+    :ivar circuit: Why requests do not wait for workers, if they do not because those fail.
     """
 
     workers: tuple[WorkerInfo, ...]
     pending: int
     remaining: int
     running: int
+    circuit: Circuit | None = None
 
 
 @frozen

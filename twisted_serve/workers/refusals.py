@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what is said to requests that are not taken in, and why.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from attrs import frozen
+
+from twisted_serve.errors import ServiceUnavailable
+from twisted_serve.workers.retries import MOST_DEATHS
+
+# How long a client that finds the queue full is asked to stay away, in seconds.
+RETRY_AFTER = 1
+
+_ADVICE = (
+    "Please use scale workers API to add workers. If this is a sequence inference, please check "
+    "if it is closed, or expired; or exceeds maxSequenceJobQueueSize"
+)
+
+
+@frozen
+class Shortage:
+    """
+    Why there is no worker, and none to be hoped for.
+
+    :ivar why: A sentence for clients, or nothing.
+    :ivar reason: What went wrong with the last worker, if something did.
+    :ivar retry_after: Seconds after which there may be one.
+    """
+
+    why: str = ""
+    reason: str | None = None
+    retry_after: int | None = None
+
+
+class Refusals:
+    """The predecessor's words, odd quote included, for a request that nobody can take (``spec/rest_api.md`` §5.1)."""
+
+    def __init__(self, model_name: str, model_version: str) -> None:
+        self._without_version = f'Model "{model_name}" has no worker to serve inference request. '
+        self._with_version = f'Model "{model_name}" Version {model_version}" has no worker to serve inference request. '
+
+    def no_worker(self, versioned: bool, shortage: Shortage) -> ServiceUnavailable:
+        """Make the refusal of a request when there is no worker: clients know how it begins, people read on."""
+        why = f"{shortage.why} " if shortage.why else ""
+        error = ServiceUnavailable(f"{self._opening(versioned)}{why}{_ADVICE}", shortage.retry_after)
+        return error if shortage.reason is None else error.because(shortage.reason)
+
+    def queue_full(self, versioned: bool, waiting: int, loading: bool) -> ServiceUnavailable:
+        """Make the refusal of a request when there is no room."""
+        while_loading = " for a worker that is still loading" if loading else ""
+        return ServiceUnavailable(
+            f"{self._opening(versioned)}The request queue is full ({waiting} waiting{while_loading}). {_ADVICE}",
+            RETRY_AFTER,
+        )
+
+    def too_late(self, seconds: float) -> ServiceUnavailable:
+        """Make the refusal of a request whose answer would come after its client has stopped waiting."""
+        return ServiceUnavailable(
+            f"The request cannot be answered before its deadline: that takes {seconds:.3f} seconds at the least.",
+            RETRY_AFTER,
+        )
+
+    def quarantined(self, seconds: float) -> ServiceUnavailable:
+        """Make the refusal of a request that has killed workers, and would kill more."""
+        return ServiceUnavailable(
+            f"This request has killed {MOST_DEATHS} workers; it is not tried again for {ceil(seconds)} seconds.",
+            ceil(seconds),
+        )
+
+    def _opening(self, versioned: bool) -> str:
+        return self._with_version if versioned else self._without_version
