@@ -69,12 +69,16 @@ class Server(MultiService):
         self.ready: Deferred[None] = Deferred()
         self.keys: Iterable[Token] | None = None
         self.error = error
+        self.reloads = 0
 
     def startService(self) -> None:
         if self.error is not None:
             raise self.error
         super().startService()
         self.keys = [Token(TokenKind.API, KEY)]
+
+    def reload(self) -> None:
+        self.reloads += 1
 
     def hurry(self) -> None:
         raise AssertionError("nobody is in a hurry")

@@ -529,9 +529,11 @@ class WholeServerTests(SynchronousTestCase):
 
     def test_failed_start(self) -> None:
         """A server in memory which cannot start leaves no directory."""
-        before = set(Path(tempfile.gettempdir()).glob("twisted_serve-memory-*"))
+        place = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, place)
+        self.patch(tempfile, "tempdir", str(place))
         self.assertRaises(ValueError, MemoryServer, {"cors_allowed_origin": "\u2603"})
-        self.assertEqual(set(Path(tempfile.gettempdir()).glob("twisted_serve-memory-*")), before)
+        self.assertEqual(list(place.iterdir()), [])
 
     def test_provider_of_processes(self) -> None:
         """Unless told otherwise, workers are processes and threads are the reactor's."""

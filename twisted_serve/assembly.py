@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
@@ -45,9 +46,10 @@ from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment
-from twisted_serve.web.binding import Listener, plan_listeners
+from twisted_serve.web.binding import Listener, plan_listeners, tls_files
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.listeners import Faces, NoTokens, Tokens
+from twisted_serve.web.renewal import CertificateWatch, LiveCertificate
 from twisted_serve.web.site import ServeSite
 from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.local import LocalProvider
@@ -130,7 +132,8 @@ class Parts:
     sites: list[tuple[Listener, ServeSite]]
     ports: list[IListeningPort]
     key_file: KeyFile | None
-    checker: ExpiryChecker | None
+    attendants: list[Service]
+    certificate: LiveCertificate | None
     trigger: Any
 
     @classmethod
@@ -164,10 +167,16 @@ class Parts:
                 installer=installer if options.install_py_dep_per_model else None,
             )
             tokens: Tokens | NoTokens = NoTokens()
-            checker = trigger = None
+            trigger = None
+            attendants: list[Service] = []
+            listeners = plan_listeners(options)
+            certificate = None
+            if any(listener.address.secure for listener in listeners):
+                certificate = LiveCertificate(tls_files(options), world.now)
+                attendants.append(CertificateWatch(certificate, reactor))
             if key_file is not None:
                 tokens = _tokens(reactor, options, world, key_file, metrics)
-                checker = _expiry_checker(reactor, options, world, tokens)
+                attendants.append(_expiry_checker(reactor, options, world, tokens))
                 trigger = reactor.addSystemEventTrigger("before", "shutdown", key_file.remove)
         except BaseException:
             if key_file is not None:
@@ -196,7 +205,7 @@ class Parts:
             open_inference=options.ts_open_inference_protocol,
             extra_headers=extra_headers,
         )
-        sites = [(listener, faces.site(listener.roles, reactor)) for listener in plan_listeners(options)]
+        sites = [(listener, faces.site(listener.roles, reactor)) for listener in listeners]
         return cls(
             reactor,
             work_dir,
@@ -210,7 +219,8 @@ class Parts:
             sites,
             [],
             key_file,
-            checker,
+            attendants,
+            certificate,
             trigger,
         )
 

@@ -55,6 +55,9 @@ class Server(Protocol):
     def hurry(self) -> None:
         """End everything now, while it is being ended: give up what is being answered."""
 
+    def reload(self) -> None:
+        """Read again what may have changed on disk while running."""
+
     @property
     def keys(self) -> Iterable[Token] | None:
         """The live tokens, if any."""
@@ -104,7 +107,7 @@ def run_server(
     run = _Run(loaded, reactor, report, make_server, sys.stdout if out is None else out)
     begin_logging(console(run.out, run.secrets))
     reactor.callWhenRunning(run.begin)
-    before = {number: signal.getsignal(number) for number in _ENDING_SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*_ENDING_SIGNALS, signal.SIGHUP)}
     try:
         reactor.run()
     finally:
@@ -157,6 +160,8 @@ class _Run:
         for number in _ENDING_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: self._reactor.callFromThread(self._asked_to_end, server))
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(server.reload))
         server.ready.addCallback(self._announce)
         server.ready.addErrback(self._not_ready)
 

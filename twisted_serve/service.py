@@ -24,7 +24,7 @@ from twisted_serve.logs import (
     TOKEN_ENABLED,
 )
 from twisted_serve.surroundings import Surroundings
-from twisted_serve.web.binding import bound_address, open_port, tls_of
+from twisted_serve.web.binding import bound_address, open_port
 from twisted_serve.web.doors import Role
 from twisted_serve.web.listeners import Tokens
 from twisted_serve.web.site import ServeSite
@@ -85,13 +85,13 @@ class ModelServer(MultiService):
             self.ready = Deferred()
         parts = self._parts = Parts.assemble(self._reactor, self._options, self._surroundings)
         try:
-            if parts.checker is not None:
-                parts.checker.setServiceParent(self)
+            for attendant in parts.attendants:
+                attendant.setServiceParent(self)
             self._announce_tokens(parts)
             self._bind(parts)
         except BaseException:
             parts.close_ports()
-            self._disown_checker(parts)
+            self._disown_attendants(parts)
             parts.remove_files()
             self._parts = None
             raise
@@ -111,7 +111,7 @@ class ModelServer(MultiService):
         self.addresses = {}
         stopped = maybeDeferred(super().stopService)
         if parts is not None:
-            self._disown_checker(parts)
+            self._disown_attendants(parts)
             self._leaving = parts
             self._winding_down = Deferred.fromCoroutine(parts.wind_down(self._options.shutdown_timeout))
             return self._winding_down
@@ -121,6 +121,11 @@ class ModelServer(MultiService):
         """Stop at once, while stopping: what is being answered is given up.  It does nothing else."""
         if self._leaving is not None:
             self._leaving.hurry()
+
+    def reload(self) -> None:
+        """Read the certificate's files again; connections that are open keep the one they have."""
+        if self._parts is not None and self._parts.certificate is not None:
+            self._parts.certificate.renew()
 
     def site_of(self, role: Role) -> ServeSite:
         """
@@ -151,7 +156,7 @@ class ModelServer(MultiService):
     def _bind(self, parts: Parts) -> None:
         addresses = {}
         for listener, site in parts.sites:
-            port = open_port(self._reactor, listener.address, site, tls_of(self._options, self._surroundings.now()))
+            port = open_port(self._reactor, listener.address, site, parts.certificate)
             parts.ports.append(port)
             address = bound_address(listener.address, port)
             for role in Role:
@@ -175,6 +180,7 @@ class ModelServer(MultiService):
             parts.catalogue.starting = False
         await DeferredList(loading)
 
-    def _disown_checker(self, parts: Parts) -> None:
-        if parts.checker is not None and parts.checker.parent is not None:
-            parts.checker.disownServiceParent()
+    def _disown_attendants(self, parts: Parts) -> None:
+        for attendant in parts.attendants:
+            if attendant.parent is not None:
+                attendant.disownServiceParent()

@@ -27,6 +27,8 @@ OTHER_VALUES = {
     "allowed_urls": "file:///x",
     "blacklist_env_vars": "AWS.*",
     "certificate_file": "",
+    "client_ca_file": "",
+    "client_certificate": "none",
     "default_workers_per_model": "2",
     "inference_address": "http://127.0.0.1:9080",
     "management_address": "http://127.0.0.1:9081",
@@ -42,7 +44,7 @@ OTHER_VALUES = {
     "token_refusal_status": "401",
 }
 # Alone, one of these is refused.
-PAIRED = ("certificate_file", "private_key_file")
+PAIRED = ("certificate_file", "private_key_file", "client_ca_file", "client_certificate")
 
 
 def other_value(key: str) -> str:

@@ -124,6 +124,9 @@ class ServerOptionsTests(SynchronousTestCase):
         self.assert_refused("certificate_file", "private_key_file", certificate_file="c.pem")
         self.assert_refused("certificate_file", "private_key_file", private_key_file="k.pem")
         ServerOptions(certificate_file="c.pem", private_key_file="k.pem")
+        self.assert_refused("client_certificate", "client_ca_file", client_certificate="required")
+        self.assert_refused("client_certificate", "client_ca_file", client_ca_file="ca.pem")
+        ServerOptions(client_certificate="optional", client_ca_file="ca.pem")
 
     def test_shared_port(self) -> None:
         """Listeners may share an address, but not if one would be in clear by mistake."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -82,8 +83,13 @@ def test_https_and_unix(make_server: MakeServer) -> None:
     assert "InvalidKeyException" in curl(*trusted, f"{found[1]}/ping")
     with pytest.raises(subprocess.CalledProcessError):
         curl(*trusted, "--tls-max", "1.1", f"{found[1]}/livez")
-    with pytest.raises(subprocess.CalledProcessError):
-        curl(f"http{found[1].removeprefix('https')}/livez")
+    # A client that does not speak TLS is told so; nothing else is answered in the clear.
+    assert "only accepts HTTPS" in curl(f"http{found[1].removeprefix('https')}/livez")
+    # A new certificate is shown to new connections, without a restart.
+    make_certificate(server.cwd)
+    server.front.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+    server.until(lambda: "The certificate was read again" in server.log(), "the certificate to be read")
+    assert "Live" in curl("--cacert", str(certificate), f"{found[1]}/livez")
     assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
     models = curl("--unix-socket", str(path), "http://h/models", *bearer(server, "management"))
     assert json.loads(models)["models"] == [{"modelName": "echo", "modelUrl": "echo"}]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -14,6 +15,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
@@ -21,6 +24,7 @@ from twisted_serve.config.addresses import Address, same_listener
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.testing.server import MemoryServer, Role
 from twisted_serve.web.binding import BACKLOG, Listener, plan_listeners
+from twisted_serve.web.tls_port import TlsFactory
 
 ADDRESSES = st.sampled_from(
     [
@@ -103,6 +107,13 @@ class PlanTests(SynchronousTestCase):
             self.assertFalse(any(same_listener(listener.address, other.address) for other in listeners[:at]))
 
 
+class TcpTransport(StringTransportWithDisconnection):
+    """A transport of which somebody believes that it is TCP."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Do nothing."""
+
+
 class OpenPortTests(SynchronousTestCase):
     """Tests for `open_port`, by what a server asks of its reactor."""
 
@@ -115,9 +126,35 @@ class OpenPortTests(SynchronousTestCase):
     def test_tls(self) -> None:
         """An https address gets TLS; the others do not."""
         with MemoryServer({"management_address": "https://127.0.0.1:8444"}) as server:
-            [(port, _site, _context, backlog, interface)] = server.clock.sslServers
-            self.assertEqual((port, backlog, interface), (8444, BACKLOG, "127.0.0.1"))
-            self.assertEqual(len(server.clock.tcpServers), 2)
+            secure = [
+                (port, backlog, interface)
+                for port, factory, backlog, interface in server.clock.tcpServers
+                if isinstance(factory, TlsFactory)
+            ]
+            self.assertEqual(secure, [(8444, BACKLOG, "127.0.0.1")])
+            self.assertEqual(len(server.clock.tcpServers), 3)
+
+    def test_plain_http_on_a_tls_port(self) -> None:
+        """A client that speaks plain HTTP is told in the clear what is wrong; one that speaks neither is cut off."""
+        with MemoryServer({"management_address": "https://127.0.0.1:8444"}) as server:
+            [factory] = [each for _port, each, *_ in server.clock.tcpServers if isinstance(each, TlsFactory)]
+            for said, answered in ((b"GET /models HTTP/1.1\r\n", True), (b"\x00\x01 nonsense", False)):
+                transport = TcpTransport()
+                connection = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1234))
+                assert connection is not None
+                transport.protocol = connection
+                connection.makeConnection(transport)
+                connection.dataReceived(said)
+                self.assertFalse(transport.connected)
+                self.assertEqual(transport.value().startswith(b"HTTP/1.1 403 "), answered)
+                if answered:
+                    head, _, body = transport.value().partition(b"\r\n\r\n")
+                    length = int(head.partition(b"Content-Length: ")[2])
+                    text = "This TorchServe instance only accepts HTTPS requests"
+                    self.assertEqual(json.loads(body[:length]), {"status": text})
+                    # What else it says is not heard.
+                    connection.dataReceived(b"Host: h\r\n\r\n")
+                    self.assertEqual(transport.value().count(b"HTTP/1.1"), 1)
 
     def test_unusable_certificate(self) -> None:
         """A server whose certificate cannot be used does not start, names the file, and leaves nothing behind."""

@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
+from OpenSSL.crypto import X509, PKey
 from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.web.tls import context_factory
+from twisted_serve.web.tls import TlsFiles, context_factory
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -57,12 +58,13 @@ def identity(name: str, issuer: Identity | None = None) -> Identity:
         .serial_number(x509.random_serial_number())
         .not_valid_before(NOW - timedelta(days=1))
         .not_valid_after(NOW + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key if issuer is None else issuer.key, hashes.SHA256())
     )
     return Identity(certificate, key)
 
 
-def handshake(factory: IOpenSSLContextFactory, newest: int | None = None) -> Any:
+def handshake(factory: IOpenSSLContextFactory, newest: int | None = None, shown: Identity | None = None) -> Any:
     """Have a client, in memory, connect to a server with this side; return the client's connection."""
     server = SSL.Connection(factory.getContext(), None)
     server.set_accept_state()
@@ -70,6 +72,9 @@ def handshake(factory: IOpenSSLContextFactory, newest: int | None = None) -> Any
     if newest is not None:
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
         context.set_max_proto_version(newest)
+    if shown is not None:
+        context.use_certificate(X509.from_cryptography(shown.certificate))
+        context.use_privatekey(PKey.from_cryptography_key(shown.key))
     client = SSL.Connection(context, None)
     client.set_connect_state()
     for _ in range(10):
@@ -105,13 +110,12 @@ class TlsTests(SynchronousTestCase):
 
     def pem(self, certificates: bytes, key: bytes) -> IOpenSSLContextFactory:
         """Make a server's side of PEM files."""
-        return context_factory(
-            self.file("chain.pem", certificates), self.file("key.pem", key), None, "changeit", "PKCS12", NOW
-        )
+        return context_factory(TlsFiles(self.file("chain.pem", certificates), self.file("key.pem", key)), NOW)
 
     def keystore(self, content: bytes, password: str = "changeit", kind: str = "PKCS12") -> IOpenSSLContextFactory:
         """Make a server's side of a key store."""
-        return context_factory(None, None, self.file("keystore.p12", content), password, kind, NOW)
+        path = self.file("keystore.p12", content)
+        return context_factory(TlsFiles(keystore=path, keystore_pass=password, keystore_type=kind), NOW)
 
     def stored(self, password: bytes = b"changeit") -> bytes:
         """Write a key store with the whole chain."""
@@ -136,21 +140,21 @@ class TlsTests(SynchronousTestCase):
 
     def test_keystore_comes_first(self) -> None:
         """With both, the key store is used."""
-        factory = context_factory(
+        files = TlsFiles(
             self.file("chain.pem", self.root.certificate_pem),
             self.file("key.pem", self.root.key_pem()),
             self.file("keystore.p12", self.stored()),
-            "changeit",
-            "pkcs12",
-            NOW,
+            keystore_type="pkcs12",
         )
+        self.assertEqual([path.name for path in files], ["keystore.p12"])
+        factory = context_factory(files, NOW)
         self.assertEqual(names_of(handshake(factory))[0], "leaf")
 
     def test_self_signed(self) -> None:
         """With neither, a certificate for localhost is made, fresh each time, which is valid now and for a year."""
         serials = set()
         for _ in range(2):
-            client = handshake(context_factory(None, None, None, "", "PKCS12", NOW))
+            client = handshake(context_factory(TlsFiles(), NOW))
             certificate = client.get_peer_certificate(as_cryptography=True)
             serials.add(certificate.serial_number)
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -176,7 +180,7 @@ class TlsTests(SynchronousTestCase):
             self.assertIn(f"certificate_file {path} cannot be used", str(error))
         key = self.file("key.pem", self.leaf.key_pem())
         for path in (self.directory / "absent.pem", self.directory):
-            error = self.assertRaises(ValueError, context_factory, path, key, None, "", "PKCS12", NOW)
+            error = self.assertRaises(ValueError, context_factory, TlsFiles(path, key), NOW)
             self.assertIn(f"certificate_file {path} cannot be used", str(error))
 
     def test_unusable_keys(self) -> None:
@@ -188,7 +192,7 @@ class TlsTests(SynchronousTestCase):
             self.assertIn(f"private_key_file {path} cannot be used", str(error))
         certificate = self.file("chain.pem", self.leaf.certificate_pem)
         path = self.directory / "absent.pem"
-        error = self.assertRaises(ValueError, context_factory, certificate, path, None, "", "PKCS12", NOW)
+        error = self.assertRaises(ValueError, context_factory, TlsFiles(certificate, path), NOW)
         self.assertIn(f"private_key_file {path} cannot be used", str(error))
 
     def test_key_of_another_certificate(self) -> None:
@@ -208,10 +212,35 @@ class TlsTests(SynchronousTestCase):
             self.assertIn(f"keystore {path} cannot be used", str(error))
             self.assertNotIn("changeit", str(error))
         path = self.directory / "absent.p12"
-        error = self.assertRaises(ValueError, context_factory, None, None, path, "changeit", "PKCS12", NOW)
+        error = self.assertRaises(ValueError, context_factory, TlsFiles(keystore=path), NOW)
         self.assertIn(f"keystore {path} cannot be used", str(error))
 
     def test_keystore_type(self) -> None:
         """A key store of another type, such as Java's, is refused by name."""
         error = self.assertRaises(ValueError, self.keystore, self.stored(), kind="JKS")
         self.assertIn("JKS", str(error))
+
+    def test_client_certificates(self) -> None:
+        """Required: a client without a good certificate is refused; optional: one with a bad one is."""
+        chain, key = self.file("chain.pem", self.leaf.certificate_pem), self.file("key.pem", self.leaf.key_pem())
+        trusted = self.file("clients.pem", self.root.certificate_pem)
+        friend, stranger = identity("friend", self.root), identity("stranger")
+        for word, refuses_none in (("required", True), ("optional", False)):
+            factory = context_factory(TlsFiles(chain, key, client_ca_file=trusted, client_certificate=word), NOW)
+            store = factory.getContext().get_cert_store()
+            assert store is not None
+            store.set_time(NOW)
+            self.assertEqual(names_of(handshake(factory, SSL.TLS1_2_VERSION, friend)), ["leaf"])
+            self.assertRaises(SSL.Error, handshake, factory, SSL.TLS1_2_VERSION, stranger)
+            if refuses_none:
+                self.assertRaises(SSL.Error, handshake, factory, SSL.TLS1_2_VERSION)
+            else:
+                self.assertEqual(names_of(handshake(factory, SSL.TLS1_2_VERSION)), ["leaf"])
+
+    def test_unusable_authorities(self) -> None:
+        """A file of authorities that is missing or has none is named."""
+        chain, key = self.file("chain.pem", self.leaf.certificate_pem), self.file("key.pem", self.leaf.key_pem())
+        for path in (self.directory / "absent.pem", self.file("empty.pem", b"")):
+            files = TlsFiles(chain, key, client_ca_file=path, client_certificate="required")
+            error = self.assertRaises(ValueError, context_factory, files, NOW)
+            self.assertIn(f"client_ca_file {path} cannot be used", str(error))

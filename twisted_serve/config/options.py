@@ -136,6 +136,17 @@ class ServerOptions:
     private_key_file: Path | None = field(
         default=None, converter=optional_path, metadata=_about("the key of certificate_file, PEM")
     )
+    client_ca_file: Path | None = field(
+        default=None,
+        converter=optional_path,
+        metadata=_about("the authorities of the clients that https listeners trust, PEM"),
+    )
+    client_certificate: str = field(
+        default="none",
+        converter=_mode,
+        validator=one_of(("none", "optional", "required")),
+        metadata=_about("whether clients of https listeners show a certificate: none, optional or required"),
+    )
     cors_allowed_origin: str | None = field(
         default=None, converter=optional_text, metadata=_about("Access-Control-Allow-Origin of every answer")
     )
@@ -343,6 +354,8 @@ class ServerOptions:
         """Refuse settings which are right alone and wrong together."""
         if (self.certificate_file is None) != (self.private_key_file is None):
             raise ConfigError("certificate_file and private_key_file need each other; only one is set")
+        if (self.client_certificate == "none") != (self.client_ca_file is None):
+            raise ConfigError("client_certificate and client_ca_file need each other; only one is set")
         listeners = [("inference_address", self.inference_address), ("management_address", self.management_address)]
         if self.enable_metrics_api:
             listeners.append(("metrics_address", self.metrics_address))

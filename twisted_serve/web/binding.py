@@ -9,21 +9,20 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory, IReactorSSL
+from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
 
 from twisted_serve.config.addresses import Address, same_listener
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.web.doors import Role
 from twisted_serve.web.site import ServeSite
-from twisted_serve.web.tls import context_factory
+from twisted_serve.web.tls import TlsFiles
+from twisted_serve.web.tls_port import TlsFactory
 
 # Connections which the kernel keeps for us, as many as the predecessor asks for.
 BACKLOG = 1024
@@ -56,33 +55,37 @@ def plan_listeners(options: ServerOptions) -> list[Listener]:
     return listeners
 
 
-def tls_of(options: ServerOptions, now: datetime) -> Callable[[], IOpenSSLContextFactory]:
-    """Return what makes the TLS side of an https listener."""
-    return lambda: context_factory(
+def tls_files(options: ServerOptions) -> TlsFiles:
+    """Return what the https listeners show and ask for."""
+    return TlsFiles(
         options.certificate_file,
         options.private_key_file,
         options.keystore,
         options.keystore_pass,
         options.keystore_type,
-        now,
+        options.client_ca_file,
+        options.client_certificate,
     )
 
 
 def open_port(
-    reactor: IServeReactor, address: Address, site: ServeSite, tls: Callable[[], IOpenSSLContextFactory]
+    reactor: IServeReactor, address: Address, site: ServeSite, certificate: IOpenSSLContextFactory | None
 ) -> IListeningPort:
     """
     Listen at an address.
 
+    :param certificate: What an https listener shows.
     :raise CannotListenError: when the address cannot be had.
-    :raise ValueError: when there is no usable certificate for it.
+    :raise ValueError: when there is no certificate for an https listener.
     """
     factory: Any = site  # Twisted's factories are typed by their protocols, which Site hides.
     if address.scheme == "unix":
         _clear_stale_socket(Path(address.path))
         return reactor.listenUNIX(address.path, factory, backlog=BACKLOG, mode=_SOCKET_MODE)
     if address.secure:
-        return IReactorSSL(reactor).listenSSL(address.port, factory, tls(), backlog=BACKLOG, interface=address.host)
+        if certificate is None:
+            raise ValueError(f"there is no certificate for {address}")
+        factory = TlsFactory(certificate, isClient=False, wrappedFactory=factory, clock=reactor)
     return reactor.listenTCP(address.port, factory, backlog=BACKLOG, interface=address.host)
 
 

@@ -5,9 +5,12 @@ This module implements the TLS side of a listener: its certificate and key, from
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from attrs import field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_PEM, X509, Error, PKey, load_certificate, load_privatekey
 from twisted.internet.interfaces import IOpenSSLContextFactory
-from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.internet.ssl import Certificate, CertificateOptions, TLSVersion, trustRootFromCertificates
 from twisted.logger import Logger
 
 _log = Logger()
@@ -27,46 +30,88 @@ _SELF_SIGNED_LIFE = timedelta(days=365)
 _PEM_END = b"-----END CERTIFICATE-----"
 
 
-def context_factory(
-    certificate_file: Path | None,
-    private_key_file: Path | None,
-    keystore: Path | None,
-    keystore_pass: str,
-    keystore_type: str,
-    now: datetime,
-) -> IOpenSSLContextFactory:
+#: What a client is asked for: no certificate, one if it has one, or one without which it does not get in.
+CLIENT_CERTIFICATES = ("none", "optional", "required")
+
+
+@frozen
+class TlsFiles:
+    """
+    Where a listener's certificate and key come from, and whom it trusts.
+
+    :ivar certificate_file: The chain, PEM; with ``private_key_file``, its key.
+    :ivar keystore: A PKCS#12 file; it comes before the PEM files.
+    :ivar client_ca_file: The authorities whose clients are trusted, PEM.
+    :ivar client_certificate: One of `CLIENT_CERTIFICATES`.
+    """
+
+    certificate_file: Path | None = None
+    private_key_file: Path | None = None
+    keystore: Path | None = None
+    keystore_pass: str = field(default="changeit", repr=False)
+    keystore_type: str = "PKCS12"
+    client_ca_file: Path | None = None
+    client_certificate: str = "none"
+
+    def __iter__(self) -> Iterator[Path]:
+        """Go through the files that are really used."""
+        own = (self.certificate_file, self.private_key_file) if self.keystore is None else (self.keystore,)
+        yield from (path for path in (*own, self.client_ca_file) if path is not None)
+
+
+def context_factory(files: TlsFiles, now: datetime) -> IOpenSSLContextFactory:
     """
     Make what a TLS listener needs: TLS 1.2 or later.
 
-    A key store comes before PEM files; with neither, a certificate is made which
-    nobody trusts, as the predecessor does (``spec/config_cli.md`` §4.2).
+    With neither a key store nor PEM files a certificate is made which nobody
+    trusts, as the predecessor does (``spec/config_cli.md`` §4.2).
 
     :raise ValueError: naming the file which cannot be used.
     """
-    if keystore is not None:
-        if keystore_type.upper() != "PKCS12":
-            raise ValueError(f"keystore_type is {keystore_type}; only PKCS12 can be read")
-        key, chain = _from_keystore(keystore, keystore_pass)
-        files = f"keystore {keystore}"
-    elif certificate_file is not None and private_key_file is not None:
-        key, chain = _from_pem(certificate_file, private_key_file)
-        files = f"certificate_file {certificate_file} with private_key_file {private_key_file}"
+    if files.keystore is not None:
+        if files.keystore_type.upper() != "PKCS12":
+            raise ValueError(f"keystore_type is {files.keystore_type}; only PKCS12 can be read")
+        key, chain = _from_keystore(files.keystore, files.keystore_pass)
+        named = f"keystore {files.keystore}"
+    elif files.certificate_file is not None and files.private_key_file is not None:
+        key, chain = _from_pem(files.certificate_file, files.private_key_file)
+        named = f"certificate_file {files.certificate_file} with private_key_file {files.private_key_file}"
     else:
         _log.warn("No certificate is configured: a self-signed one is used, which clients have no reason to trust")
         key, chain = _self_signed(now)
-        files = "self-signed certificate"
+        named = "self-signed certificate"
+    authorities = None if files.client_ca_file is None else _client_authorities(files.client_ca_file)
     factory = CertificateOptions(
         privateKey=key,
         certificate=chain[0],
         extraCertChain=chain[1:],
         raiseMinimumTo=TLSVersion.TLSv1_2,
+        trustRoot=authorities,
     )
     try:
         # What does not go together shall be told now, not to the first client.
-        factory.getContext()
+        context = factory.getContext()
     except SSL.Error as e:
-        raise ValueError(f"{files} cannot be used: {_reason(e)}") from e
+        raise ValueError(f"{named} cannot be used: {_reason(e)}") from e
+    if files.client_certificate == "optional":
+        # None is well, but a bad one is not.
+        context.set_verify(SSL.VERIFY_PEER, lambda _connection, _certificate, _error, _depth, well: bool(well))
     return factory
+
+
+def _client_authorities(path: Path) -> Any:
+    try:
+        return trustRootFromCertificates([Certificate(each) for each in _certificates(path)])
+    except (OSError, ValueError, Error) as e:
+        raise ValueError(f"client_ca_file {path} cannot be used: {_reason(e)}") from e
+
+
+def _certificates(path: Path) -> list[X509]:
+    pieces = path.read_bytes().split(_PEM_END)[:-1]
+    found = [load_certificate(FILETYPE_PEM, piece + _PEM_END) for piece in pieces]
+    if not found:
+        raise ValueError("it holds no certificate")
+    return found
 
 
 def _reason(error: Exception) -> str:
@@ -79,10 +124,7 @@ def _reason(error: Exception) -> str:
 
 def _from_pem(certificate_file: Path, private_key_file: Path) -> tuple[PKey, list[X509]]:
     try:
-        pieces = certificate_file.read_bytes().split(_PEM_END)[:-1]
-        chain = [load_certificate(FILETYPE_PEM, piece + _PEM_END) for piece in pieces]
-        if not chain:
-            raise ValueError("it holds no certificate")
+        chain = _certificates(certificate_file)
     except (OSError, ValueError, Error) as e:
         raise ValueError(f"certificate_file {certificate_file} cannot be used: {_reason(e)}") from e
     try:
