@@ -32,6 +32,7 @@ from twisted_serve.service import ModelServer, Surroundings
 from twisted_serve.surroundings import count_gpus, utc_now, visible_environment
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.testing.server import MemoryServer, MemoryServeReactor, Role
+from twisted_serve.wire.messages import Item
 
 ONE = "http://127.0.0.1:8080"
 
@@ -547,6 +548,30 @@ class WholeServerTests(SynchronousTestCase):
         self.successResultOf(succeed(None))
         self.successResultOf(server.stopService())
         self.assertEqual(list(directory.iterdir()), [])
+
+    def test_finishes_what_it_has(self) -> None:
+        """A server that stops finishes all that it has let in: streams, and what waits for a worker."""
+        memory = MemoryServer(models={"m": {}})
+        self.addCleanup(memory.close)
+        [worker] = memory.provider.workers
+        worker.holding = True
+        request = (
+            b"POST /predictions/m HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n"
+            b"Authorization: Bearer " + memory.key(TokenKind.INFERENCE).encode() + b"\r\n\r\nx"
+        )
+        stream, waiting = memory.connect(), memory.connect()
+        stream.send(request)
+        waiting.send(request)
+        worker.chunk(Item(worker.batches[-1][0].request_id, 200, "", {}, b"part"))
+        stopped = memory.server.stopService()
+        worker.chunk(Item(worker.batches[-1][0].request_id, 200, "", {}, b"more"))
+        worker.answer()
+        self.assertTrue(stream.received.endswith(b"4\r\npart\r\n4\r\nmore\r\n1\r\nx\r\n0\r\n\r\n"), stream.received)
+        self.assertNoResult(stopped)
+        worker.answer()
+        self.assertTrue(waiting.received.startswith(b"HTTP/1.1 200 "), waiting.received)
+        memory.flush()
+        self.successResultOf(stopped)
 
     def test_hurry(self) -> None:
         """A server that is in a hurry gives up what is being answered; before and after that it does nothing."""

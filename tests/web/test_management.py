@@ -455,7 +455,7 @@ class UnregisterTests(ManagementTestCase):
         self.assertEqual(len(self.server.provider.alive), 2)
 
     def test_waiting_requests(self) -> None:
-        """What waits for a version which is removed is answered; what a worker has is finished."""
+        """What a version that is removed has let in is finished, in time; the version is gone at once."""
         self.request("PUT", "/models/m/2.0/set-default")
         worker = self.server.provider.workers[0]
         worker.holding = True
@@ -463,11 +463,14 @@ class UnregisterTests(ManagementTestCase):
         working = self.server.send("POST", "/predictions/m/1.0", key, body=b"working")
         waiting = self.server.send("POST", "/predictions/m/1.0", key, body=b"waiting")
         removed = self.server.send("DELETE", "/models/m/1.0", self.server.key(TokenKind.MANAGEMENT))
-        self.assertEqual(self.server.answered(waiting).status, 503)
+        self.assertEqual(404, self.request("GET", "/models/m/1.0").status)
         with self.assertRaises(NoAnswerYet):
             self.server.answered(removed)
         worker.answer()
         self.assertEqual(self.server.answered(working).body, b"working")
+        worker.answer()
+        self.assertEqual(self.server.answered(waiting).body, b"waiting")
+        self.assertEqual(self.server.answered(removed).status, 200)
 
 
 class TokenRouteTests(ManagementTestCase):

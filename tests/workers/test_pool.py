@@ -1212,15 +1212,15 @@ class RetireTests(PoolTestCase):
     """The end of a pool."""
 
     def test_retire(self) -> None:
-        """What waits is refused, what runs is finished, and then nothing is left."""
+        """Nobody is let in, who is in is answered, and then nothing is left."""
         bench = self.running(holding=True)
         running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
         retired = bench.pool.retire(30.0)
-        self.failed(waiting, ServiceUnavailable)
         self.failed(bench.pool.submit(job("3")), ServiceUnavailable)
-        self.assertNoResult(retired)
-        bench.worker.answer()
-        self.successResultOf(running)
+        for answer in (running, waiting):
+            self.assertNoResult(retired)
+            bench.worker.answer()
+            self.successResultOf(answer)
         self.successResultOf(retired)
         self.assertEqual(([], []), (bench.clock.getDelayedCalls(), bench.provider.alive))
 
@@ -1231,6 +1231,34 @@ class RetireTests(PoolTestCase):
         retired = bench.pool.retire(30.0)
         bench.clock.advance(30.0)
         self.failed(answer, WorkerDied)
+        self.successResultOf(retired)
+        self.assertEqual([], bench.clock.getDelayedCalls())
+
+    def test_what_waits_when_the_grace_is_over(self) -> None:
+        """What has not come to a worker by then is refused; so is everything if there is no worker."""
+        bench = self.running(holding=True)
+        running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
+        retired = bench.pool.retire(30.0)
+        bench.clock.advance(30.0)
+        self.failed(running, WorkerDied)
+        self.failed(waiting, ServiceUnavailable)
+        self.successResultOf(retired)
+        self.assertEqual([], bench.clock.getDelayedCalls())
+        loading = Bench()
+        loading.provider.load_delay = None
+        loading.pool.start().addErrback(lambda _: None)
+        waiting = loading.pool.submit(job())
+        self.successResultOf(loading.pool.retire(30.0))
+        self.failed(waiting, ServiceUnavailable)
+
+    def test_dies_while_retiring(self) -> None:
+        """If the last worker is lost on the way out nobody waits for another."""
+        bench = self.running(holding=True)
+        running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
+        retired = bench.pool.retire(30.0)
+        bench.worker.kill()
+        self.failed(running, WorkerDied)
+        self.failed(waiting, ServiceUnavailable)
         self.successResultOf(retired)
         self.assertEqual([], bench.clock.getDelayedCalls())
 

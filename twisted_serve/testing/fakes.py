@@ -133,11 +133,13 @@ class FakeWorker:
             return
         if answer is None:
             answer = self._provider.respond(self.batches[-1])
+        # Whoever gets the answer may give it another batch, and only then have it stop.
+        leaving = self._stopping
         if isinstance(answer, Exception):
             running.errback(answer)
         else:
             running.callback(Predicted(self._batch_id, answer))
-        if self._stopping:
+        if leaving:
             self._end("stopped", WorkerDied())
 
     def kill(self, killed: bool = False) -> None:

@@ -29,7 +29,7 @@ class Dispatcher:
     The queue of a model version, and the workers that take from it.
 
     :ivar staffed: Whether there is, or soon may be, a worker; while there is none requests are refused.
-    :ivar on_pressure: Told that requests wait and no worker is free; ``None``: nobody needs to know.
+    :ivar after_dispatch: Called when the queue or the workers have changed; ``None``: nobody needs to know.
     :param shortage: Says why there is no worker.
     :param quarantine: What is refused because it has killed workers.
     :param retries: What is tried again.
@@ -48,7 +48,7 @@ class Dispatcher:
         waited: Callable[[float], None],
     ) -> None:
         self.staffed = False
-        self.on_pressure: Callable[[], None] | None = None
+        self.after_dispatch: Callable[[], None] | None = None
         self._queue = queue
         self._clock = clock
         self._response_timeout = response_timeout
@@ -73,6 +73,11 @@ class Dispatcher:
     def free(self) -> int:
         """How many workers have nothing to do."""
         return len(self._free)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether there is a worker that takes from the queue."""
+        return bool(self._desks)
 
     def idlest(self) -> tuple[IWorker, float] | None:
         """Give the worker that has been free for longest, and since when."""
@@ -198,8 +203,8 @@ class Dispatcher:
         finally:
             self._dispatching = False
         self._alarm.set(self._queue.next_deadline(now, len(self._free)))
-        if self.on_pressure is not None and not self._free and len(self._queue):
-            self.on_pressure()
+        if self.after_dispatch is not None:
+            self.after_dispatch()
 
     def _give(self, desk: Desk, batch: list[Waiting[Ticket]], now: float) -> None:
         try:

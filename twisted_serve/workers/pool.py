@@ -6,7 +6,7 @@ This module implements all workers of one model version, and the promise that ea
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 
 from twisted.internet.defer import Deferred, DeferredList, FirstError, fail, gatherResults
 from twisted.internet.interfaces import IReactorTime
@@ -77,17 +77,19 @@ class Pool:
         self._queue: BatchQueue[Ticket] = BatchQueue(
             settings.job_queue_size, settings.batch_size, settings.max_batch_delay / 1000, settings.batch_policy
         )
-        refusals = Refusals(spec.model_name, spec.model_version)
+        self._refusals = Refusals(spec.model_name, spec.model_version)
         quarantine = Quarantine()
         retries = Retries(settings.isolate_failures, settings.retry_on_worker_death, quarantine)
         self._dispatcher = Dispatcher(
-            self._queue, clock, settings.response_timeout, refusals, quarantine, retries, self._shortage, waited
+            self._queue, clock, settings.response_timeout, self._refusals, quarantine, retries, self._shortage, waited
         )
         self._look_again = Alarm(clock, self._look)
         self._pressed = False
         self._slots: list[Slot] = []
         self._leaving: list[Slot] = []
         self._retired = False
+        self._retired_by = inf
+        self._retiring: list[Deferred[None]] = []
         self._bound(self.min_workers, self.max_workers)
         self._review()
 
@@ -119,6 +121,8 @@ class Pool:
         if self._client_timeout:
             own = self._clock.seconds() + self._client_timeout
             deadline = own if deadline is None else min(own, deadline)
+        if self._retired:
+            return fail(self._refusals.no_worker(versioned, self._shortage()))
         ticket = Ticket(job, on_chunk, deadline, versioned, self._dispatcher.forget)
         try:
             self._dispatcher.submit(ticket)
@@ -148,16 +152,36 @@ class Pool:
 
     def retire(self, grace: float) -> Deferred[None]:
         """
-        End everything: requests that wait are refused, those at workers have ``grace`` seconds.
+        End everything: no request is let in, and those that are have ``grace`` seconds to be answered.
 
         :return: Fires when all workers are gone; calling it again can shorten the grace.
         """
         self._retired = True
+        self._retired_by = min(self._retired_by, self._clock.seconds() + grace)
+        retired: Deferred[None] = Deferred()
+        self._retiring.append(retired)
+        self._dispatcher.after_dispatch = self._finish
+        self._finish()
+        return retired
+
+    def _finish(self) -> None:
+        """End the workers as soon as nothing waits for them, or cannot any longer."""
+        left = self._retired_by - self._clock.seconds()
+        if left > 0 and len(self._queue) and self._dispatcher.at_work:
+            self._look_again.set(self._retired_by)
+            return
         self._look_again.cancel()
+        self._dispatcher.after_dispatch = None
+        retiring, self._retiring = self._retiring, []
         leaving, self._slots = self._slots + self._leaving, []
-        waiters = [self._send_away(slot, grace) for slot in leaving]
+        waiters = [self._send_away(slot, max(0.0, left)) for slot in leaving]
         self._review()
-        return gatherResults(waiters).addCallback(lambda _: self._dispatcher.close())
+        gatherResults(waiters).addCallback(lambda _: self._end(retiring))
+
+    def _end(self, retiring: list[Deferred[None]]) -> None:
+        self._dispatcher.close()
+        for retired in retiring:
+            retired.callback(None)
 
     def status(self) -> PoolStatus:
         """Describe workers and queue as they are now."""
@@ -220,17 +244,20 @@ class Pool:
             min_workers, max_workers, settings.scale_up_delay, settings.scale_idle_time, settings.batch_size
         )
         # Whoever has a fixed number of workers pays nothing for those who have not.
-        self._dispatcher.on_pressure = self._on_pressure if self._rules.elastic else None
+        self._dispatcher.after_dispatch = self._see_pressure if self._rules.elastic else None
 
-    def _on_pressure(self) -> None:
-        # Said for every request while all are busy: once is enough, until something has changed.
-        if not self._pressed:
+    def _see_pressure(self) -> None:
+        # It is so for every request while all are busy: once is enough, until something has changed.
+        if not (self._pressed or self._dispatcher.free) and len(self._queue):
             self._pressed = True
             self._look()
 
     def _look(self) -> None:
         """Have as many workers as the load asks for, and look again when that may be another number."""
-        if self._retired or not self._rules.elastic:
+        if self._retired:
+            self._finish()
+            return
+        if not self._rules.elastic:
             self._look_again.set(None)
             return
         self._pressed = self._dispatcher.free == 0 and len(self._queue) > 0
@@ -302,6 +329,8 @@ class Pool:
         self._dispatcher.staffed = from_none or any(slot.promising for slot in self._slots)
         if not self._dispatcher.staffed:
             self._dispatcher.refuse_waiting()
+        if self._retiring:
+            self._finish()
 
     def _circuit(self) -> Circuit | None:
         return circuit_of([slot.status for slot in self._slots], self._dispatcher.staffed)
