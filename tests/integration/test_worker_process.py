@@ -234,6 +234,28 @@ def test_tried_again(model_dir: Path) -> None:
     assert_clean(told)
 
 
+def test_from_nothing_to_nothing(model_dir: Path) -> None:
+    """Where there may be no worker, the first request brings one, and it goes when it has rested."""
+    told = run(
+        model_dir,
+        program(
+            """
+            at_first = len(pool.status().workers)
+            answer = await ask(pool, "one")
+            while pool.status().workers:
+                await deferLater(reactor, 0.05)
+            tell(at_first=at_first, answer=answer, ready=pool.ready(), again=await ask(pool, "two"))
+            await end(provider, pool, reactor)
+            """,
+            min_workers=0,
+            scale_idle_time=0.5,
+        ),
+    )
+    assert (told["at_first"], told["answer"][0], told["ready"], told["again"][0]) == (0, 200, True, 200)
+    assert told["answer"][1].split()[1] != told["again"][1].split()[1]
+    assert_clean(told)
+
+
 def test_drains(model_dir: Path) -> None:
     """A worker finishes what it has when the model goes; one that does not is terminated."""
     body = """
