@@ -340,6 +340,7 @@ def _pool_making(
             startup_timeout=settings.startup_timeout,
             envelope=options.service_envelope,
             limit_max_image_pixels=options.limit_max_image_pixels,
+            allow_pickled_weights=options.allow_pickled_weights,
             decode_input_request=options.decode_input_request,
             max_response_size=options.max_response_size,
             packages=model.packages,

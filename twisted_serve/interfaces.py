@@ -78,6 +78,7 @@ class WorkerSpec:
     startup_timeout: float
     envelope: str | None = None
     limit_max_image_pixels: bool = True
+    allow_pickled_weights: bool = False
     decode_input_request: bool = True
     max_response_size: int = 6553500
     packages: Path | None = None

@@ -158,13 +158,6 @@ class LoaderTests(SynchronousTestCase):
         self._write("base_handler.py", CLASS)
         self.assertEqual(self._answer("base_handler"), b"model")
 
-    def test_envelope(self) -> None:
-        """An envelope that is not provided keeps the model from loading, instead of being left out."""
-        self._write("h.py", CLASS)
-        with self.assertRaises(ModuleNotFoundError) as raised, local_worker(self.dir, "h.py", envelope="json"):
-            pass
-        self.assertIn("ts.torch_handler.request_envelope.json", str(raised.exception))
-
     def test_put_back(self) -> None:
         """A worker in this process leaves no trace in it."""
         self._write("h.py", "import ts.context\n" + CLASS)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib import import_module
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_serve
-from twisted_serve.backend.ts_names import BUILT_IN_HANDLERS, NAMES, install
+from twisted_serve.backend.ts_names import BUILT_IN_ENVELOPES, BUILT_IN_HANDLERS, MISSING, NAMES, install, target
 
 
 class TsNamesTests(SynchronousTestCase):
@@ -51,16 +52,41 @@ class TsNamesTests(SynchronousTestCase):
             self.assertIn(name, str(raised.exception))
         with self.assertRaises(ModuleNotFoundError) as raised:
             import_module("ts.torch_handler.nothing")
-        self.assertEqual(str(raised.exception), "ts.torch_handler.nothing is not provided by twisted_serve")
+        self.assertEqual(
+            str(raised.exception),
+            "ts.torch_handler.nothing is not provided by twisted_serve; docs/ts_names.md lists what is",
+        )
+
+    def test_missing_module(self) -> None:
+        """Of a module that we leave out on purpose, and of those below it, the reason is given."""
+        for name in ("ts.torch_handler.distributed", "ts.torch_handler.distributed.base_deepspeed_handler"):
+            with self.assertRaises(ModuleNotFoundError) as raised:
+                import_module(name)
+            self.assertIn("is not provided by twisted_serve: PiPPy is not developed", str(raised.exception))
+
+    def test_missing(self) -> None:
+        """Nothing is said to be missing that is there, and every name of it says why."""
+        there = {f"{module}.{target(entry)[0]}" for module, entries in NAMES.items() for entry in entries}
+        self.assertEqual(there & set(MISSING), set())
+        self.assertTrue(all(MISSING.values()))
 
     def test_unknown_name(self) -> None:
         """A name that a module of ours does not have is an ImportError that names it."""
         with self.assertRaises(ImportError) as raised:
             exec("from ts.context import Nothing", {})
-        self.assertIn("Nothing", str(raised.exception))
+        self.assertEqual(
+            str(raised.exception), "ts.context.Nothing is not provided by twisted_serve; docs/ts_names.md lists what is"
+        )
+        with self.assertRaises(ImportError) as raised:
+            exec("from ts.service import Service", {})
+        self.assertIn("it is how TorchServe's worker worked inside", str(raised.exception))
+        with self.assertRaises(ImportError) as raised:
+            exec("from ts.torch_handler import vllm_handler", {})
+        self.assertIn("a server of its own", str(raised.exception))
         with self.assertRaises(AttributeError) as missing:
             _ = import_module("ts.context").Nothing
-        self.assertEqual(str(missing.exception), "ts.context.Nothing is not provided by twisted_serve")
+        self.assertIn("ts.context.Nothing is not provided by twisted_serve", str(missing.exception))
+        self.assertFalse(hasattr(import_module("ts.context"), "Nothing"))
 
     def test_others(self) -> None:
         """Modules whose names only begin alike are nobody's business."""
@@ -79,3 +105,22 @@ class TsNamesTests(SynchronousTestCase):
         """Every built-in handler is there."""
         for place in BUILT_IN_HANDLERS.values():
             import_module(place)
+        for envelope in BUILT_IN_ENVELOPES.values():
+            place, _, name = envelope.partition(":")
+            getattr(import_module(place), name)
+
+    def test_light(self) -> None:
+        """A handler that imports what most import starts without torch, NumPy and Pillow."""
+        code = (
+            "import sys\n"
+            "from twisted_serve.backend.ts_names import install\n"
+            "install()\n"
+            "from ts.torch_handler.base_handler import BaseHandler, ONNX_AVAILABLE, PT2_AVAILABLE\n"
+            "from ts.torch_handler.image_classifier import ImageClassifier\n"
+            "from ts.torch_handler.text_classifier import TextClassifier\n"
+            "from ts.torch_handler.request_envelope.kservev2 import KServev2Envelope\n"
+            "from ts.handler_utils.micro_batching import MicroBatching\n"
+            "print([each for each in ('torch', 'numpy', 'PIL', 'captum', 'twisted') if each in sys.modules])\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        self.assertEqual(done.stdout, "[]\n")

@@ -44,7 +44,7 @@ def load(read_blocks: ReadBlocks, tmp_path: Path) -> Callable[..., AbstractConte
 
 def test_all_are_tested(read_blocks: ReadBlocks) -> None:
     """The page has these handlers and no other."""
-    assert len(read_blocks("built_in_handlers.md", "python")) == 1
+    assert len(read_blocks("built_in_handlers.md", "python")) == 3
 
 
 def test_top_two(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
@@ -55,3 +55,27 @@ def test_top_two(load: Callable[..., AbstractContextManager[LocalWorker]]) -> No
     with load("class TopTwo", CHANNELS) as worker:
         [item] = worker.predict(Part("data", "image/jpeg", file.getvalue()))
     assert list(json.loads(item.body)) == ["0", "1"]
+
+
+def test_belt(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
+    """The handler in pieces answers each image of a batch at its place."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    files = []
+    for colour in ("red", "lime", "blue") * 2:
+        files.append(io.BytesIO())
+        image.new("RGB", (256, 256), colour).save(files[-1], "PNG")
+    with load("class Belt", CHANNELS) as worker:
+        items = worker.predict(*(Part("data", "image/png", file.getvalue()) for file in files))
+    assert [next(iter(json.loads(item.body))) for item in items] == ["0", "1", "2"] * 2
+
+
+def test_lines(read_blocks: ReadBlocks, tmp_path: Path) -> None:
+    """The envelope makes lines of a body, and of each line that the handler returns."""
+    [text] = [block.text for block in read_blocks("built_in_handlers.md", "python") if "class Lines" in block.text]
+    (tmp_path / "lines.py").write_text(text)
+    (tmp_path / "handler.py").write_text(
+        "def handle(data, context):\n    return data and [[line.upper() for line in lines] for lines in data]\n"
+    )
+    with local_worker(tmp_path, "handler.py", envelope="lines") as worker:
+        items = worker.predict(Part("body", "", b"a\nb"), Part("body", "", b"c"))
+    assert [item.body for item in items] == [b"A\nB", b"C"]

@@ -34,7 +34,7 @@ def load(read_blocks: ReadBlocks, tmp_path: Path) -> Callable[..., AbstractConte
 
 def test_all_are_tested(read_blocks: ReadBlocks) -> None:
     """The page has these handlers and no other."""
-    assert len(read_blocks("handlers.md", "python")) == 5
+    assert len(read_blocks("handlers.md", "python")) == 6
 
 
 def test_function(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
@@ -64,6 +64,20 @@ def test_base_handler(load: Callable[..., AbstractContextManager[LocalWorker]], 
     with load("class Doubler") as worker:
         items = worker.predict(Part("body", "application/json", b"[1, 2]"), Part("data", "application/json", b"[3, 4]"))
     assert [json.loads(item.body) for item in items] == [[2.0, 4.0], [6.0, 8.0]]
+
+
+def test_explained(load: Callable[..., AbstractContextManager[LocalWorker]], tmp_path: Path) -> None:
+    """The handler explains the class that the request asks for, and describes itself."""
+    torch = pytest.importorskip("torch")
+    torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.zeros(1, 2)), str(tmp_path / "model.pt"))
+    body = json.dumps({"values": [1.0, 2.0], "weights": [3.0, 4.0], "target": 1}).encode()
+    with load("class Explained") as worker:
+        explained = worker.answer(Job("1", {"explain": "True"}, [Part("body", "application/json", body)]))
+        described = worker.answer(Job("2", {"describe": "True"}, []))
+    assert isinstance(explained, Predicted)
+    assert json.loads(explained.items[0].body) == {"target": 1, "contributions": [4.0, 8.0]}
+    assert isinstance(described, Predicted)
+    assert "explains" in json.loads(described.items[0].body)
 
 
 def test_error(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.handlers import weights
+from twisted_serve.handlers import compiling, onnx_model, weights
 from twisted_serve.handlers.base import BaseHandler
 from twisted_serve.testing.local_worker import local_worker
 from twisted_serve.wire.messages import Job, Part, Predicted
@@ -206,10 +206,15 @@ class BaseHandlerTests(SynchronousTestCase):
                 opened.append((os.path.basename(path), sess_options.intra_op_num_threads > 0, providers))
                 return "session"
 
-        self.patch(sys, "modules", {**sys.modules, "onnxruntime": Runtime})
+        # The interpreter looks into this very dictionary.
+        self.addCleanup(
+            sys.modules.update, {name: sys.modules.pop(name) for name in ["onnxruntime"] if name in sys.modules}
+        )
+        self.addCleanup(sys.modules.pop, "onnxruntime")
+        sys.modules["onnxruntime"] = Runtime  # type: ignore[assignment]
         with local_worker(self.dir, "h.py", manifest={"model": {"serializedFile": "m.onnx"}}):
             pass
-        weights.onnx_session("m.onnx", "cuda")
+        onnx_model.onnx_session("m.onnx", "cuda")
         self.assertEqual(opened[0], ("m.onnx", True, ["CPUExecutionProvider"]))
         self.assertEqual(opened[1][2], ["CUDAExecutionProvider", "CPUExecutionProvider"])
 
@@ -217,8 +222,11 @@ class BaseHandlerTests(SynchronousTestCase):
 class DeviceTests(SynchronousTestCase):
     """Where a model goes."""
 
-    def _pick(self, gpu_id: int | None, *, cuda: bool = False, xpu: bool = False, mps: bool = False) -> tuple[str, str]:
+    def _pick(
+        self, gpu_id: int | None, *, cuda: bool = False, xpu: bool = False, mps: bool = False
+    ) -> tuple[str | None, str]:
         self.patch(torch.cuda, "is_available", lambda: cuda)
+        self.patch(torch.cuda, "get_device_capability", lambda device: (7, 5 + device))
         self.patch(torch.xpu, "is_available", lambda: xpu)
         self.patch(torch.backends.mps, "is_available", lambda: mps)
         location, device = weights.pick_device(gpu_id)
@@ -254,7 +262,7 @@ class CompiledTests(SynchronousTestCase):
             return f"compiled {model}"
 
         self.patch(torch, "compile", compile_model)
-        result = weights.compiled("m", pt2)
+        result = compiling.compiled("m", pt2)
         self.assertEqual(result, "compiled m" if asked else "m")
         return asked[0] if asked else None
 
@@ -277,12 +285,12 @@ class CompiledTests(SynchronousTestCase):
         ]
         for pt2 in forms:
             self.assertIsNone(self._asked(pt2))
-        self.assertRaises(ValueError, weights.compiled, "m", 3)
+        self.assertRaises(ValueError, compiling.compiled, "m", 3)
 
     def test_refused(self) -> None:
         """A model that torch cannot compile is served as it is, and the log says why."""
-        with self.assertLogs("twisted_serve.handlers.weights", "WARNING") as logs:
-            self.assertEqual(weights.compiled("not a model", "no such backend"), "not a model")
+        with self.assertLogs("twisted_serve.handlers.compiling", "WARNING") as logs:
+            self.assertEqual(compiling.compiled("not a model", "no such backend"), "not a model")
         self.assertIn("no such backend", logs.output[0])
 
     def test_in_settings(self) -> None:

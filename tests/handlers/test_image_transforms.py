@@ -7,7 +7,7 @@ The numbers were also compared, bit for bit, with torchvision 0.28 on random ima
 
 from __future__ import annotations
 
-import sys
+import importlib.util
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis.strategies import integers
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.handlers.exceptions import PredictionException
 from twisted_serve.handlers.image_transforms import (
     IMAGENET,
     CenterCrop,
@@ -24,6 +25,7 @@ from twisted_serve.handlers.image_transforms import (
     Resize,
     ToRGB,
     ToTensor,
+    WithinLimit,
 )
 
 np = pytest.importorskip("numpy", reason="numpy is not installed")
@@ -148,12 +150,38 @@ class TransformTests(SynchronousTestCase):
 
             return make
 
+        def installed(name: str) -> Any:
+            return SimpleNamespace(transforms=transforms) if name == "torchvision" else find_spec(name)
+
+        find_spec = importlib.util.find_spec
         names = ("Resize", "CenterCrop", "ToTensor", "Normalize")
-        package = SimpleNamespace(__spec__="found")
         transforms = SimpleNamespace(**{name: theirs(name) for name in names})
-        self.patch(sys, "modules", {**sys.modules, "torchvision": package, "torchvision.transforms": transforms})
-        add = Compose([str.upper, *IMAGENET.transforms[1:]])
+        self.patch(importlib.util, "find_spec", installed)
+        self.patch(importlib, "import_module", {"torchvision.transforms": transforms}.__getitem__)
+        add = Compose([str.upper, *IMAGENET.transforms[2:]])
         self.assertEqual(add("a"), "Normalize(ToTensor(CenterCrop(Resize(A))))")
         self.assertEqual(made[:2], [("Resize", {"size": 256}), ("CenterCrop", {"size": 224})])
         add("b")
         self.assertEqual(len(made), 4)
+
+    def test_torchvision_of_another_torch(self) -> None:
+        """A torchvision that cannot be imported is done without, and the log says so."""
+
+        def fail(name: str) -> Any:
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+        self.patch(importlib.util, "find_spec", lambda name: "found")
+        self.patch(importlib, "import_module", fail)
+        with self.assertLogs("twisted_serve.handlers.image_transforms", "WARNING"):
+            found = Compose([CenterCrop(2), ToTensor()])(noise(3, 3))
+        self.assertEqual(found.shape, (3, 2, 2))
+
+    def test_narrow(self) -> None:
+        """An image whose other side would be scaled beyond all measure is refused, unless there is no limit."""
+        narrow = Image.new("RGB", (1, 100_000))
+        with self.assertRaises(PredictionException) as raised:
+            IMAGENET(narrow)
+        self.assertEqual(raised.exception.error_code, 400)
+        self.assertIn("1 x 100000 pixels is too narrow", raised.exception.message)
+        self.patch(Image, "MAX_IMAGE_PIXELS", None)
+        self.assertIs(WithinLimit(256)(narrow), narrow)

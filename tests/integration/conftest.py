@@ -17,6 +17,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,7 +74,7 @@ class Server:
         self.front: subprocess.Popen[bytes] | None = None
         self.ports: dict[str, int] = {}
         self._begun = 0
-        self._answers = 0
+        self._answers = count(1)
         self.configure()
 
     # What it is to serve, and how
@@ -235,8 +236,8 @@ class Server:
         :param bearer: Another key to show.
         :param fails: Whether ``curl`` may find something wrong with the connection.
         """
-        self._answers += 1
-        head, content = self.output.with_name(f"head-{self._answers}"), self.output.with_name(f"body-{self._answers}")
+        number = next(self._answers)
+        head, content = self.output.with_name(f"head-{number}"), self.output.with_name(f"body-{number}")
         bearer = self.keys()[key] if key is not None else bearer
         words = ["-sS", "--noproxy", "*", "--max-time", str(LONG), "-D", str(head), "-o", str(content), *options]
         if bearer is not None:

@@ -225,15 +225,16 @@ class SubmitTests(PoolTestCase):
         self.successResultOf(patient)
 
     def test_descriptions_and_explanations_go_apart(self) -> None:
-        """A batch never mixes predictions, explanations and descriptions; a description goes alone."""
+        """A batch never mixes predictions with anything: descriptions and explanations go alone."""
         bench = self.running(holding=True, batch_size=4)
         bench.pool.submit(job("0"))
-        for n, headers in enumerate([None, None, {"explain": "True"}, {"describe": "True"}, {"describe": "True"}]):
+        explain, describe = {"explain": "True"}, {"describe": "True"}
+        for n, headers in enumerate([None, {"explain": "False"}, explain, explain, describe, describe]):
             bench.pool.submit(job(str(n + 1), headers=headers))
-        for _ in range(5):
+        for _ in range(6):
             bench.worker.answer()
         ids = [[one.request_id for one in batch] for batch in bench.provider.batches]
-        self.assertEqual([["0"], ["1", "2"], ["3"], ["4"], ["5"]], ids)
+        self.assertEqual([["0"], ["1", "2"], ["3"], ["4"], ["5"], ["6"]], ids)
 
     def test_many_waiting_are_no_recursion(self) -> None:
         """Hundreds of requests that waited for the first worker are answered."""

@@ -8,11 +8,12 @@ The worker process: ``python -m twisted_serve.backend --fd N``.
 ``session``   the conversation with the server, from loading to the socket's end
 ``service``   one batch through the handler
 ``loader``    the handler's name to its entry point
+``envelopes`` the envelope around it
 ``encoding``  a request's parts to values, results to bytes
 ``items``     what an answer's head may be
 ``faults``    exceptions as text and codes
 ``installation``  another process: pip, for one model
-``ts_names``  TorchServe's module names
+``ts_names``  TorchServe's module names; ``ts_reference`` makes the page which lists them
 
 No Twisted here, and nothing of the server: both sides share only ``wire``.
 """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from twisted_serve.backend.call import Call, Outlet
+from twisted_serve.backend.envelopes import enveloped
 from twisted_serve.backend.loader import EntryPoint, load_entry_point
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.metrics import MetricsCacheYamlImpl
@@ -79,9 +80,6 @@ def open_service(load: LoadModel, outlet: Outlet) -> Service:
 
     :raise Exception: whatever keeps the handler from loading.
     """
-    if load.envelope is not None:
-        name = f"ts.torch_handler.request_envelope.{load.envelope}"
-        raise ModuleNotFoundError(f"{name} is not provided by twisted_serve", name=name)
     metrics = MetricsCacheYamlImpl(load.model_name)
     # What is emitted while loading needs an id too.
     metrics.set_request_ids(str(uuid4()))
@@ -96,9 +94,14 @@ def open_service(load: LoadModel, outlet: Outlet) -> Service:
         metrics,
         load.model_config,
     )
+    context.system_properties["allow_pickled_weights"] = load.allow_pickled_weights
     entry = load_entry_point(load.handler, context)
     if load.asynchronous and not _is_coroutine_function(entry):
         raise TypeError(f"asyncCommunication needs a coroutine function; {_named(entry)} is none: write async def")
+    if load.envelope is not None:
+        if _is_coroutine_function(entry):
+            raise TypeError(f"service_envelope is {load.envelope!r}, but no envelope goes around a coroutine function")
+        entry = enveloped(entry, load.envelope)
     return Service(load, context, entry, outlet)
 
 

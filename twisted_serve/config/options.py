@@ -330,10 +330,19 @@ class ServerOptions:
         default=None, converter=optional_text, metadata=_about("the handler of archives that name none")
     )
     service_envelope: str | None = field(
-        default=None, converter=optional_text, metadata=_about("the request envelope of every model; none is built yet")
+        default=None,
+        converter=optional_text,
+        metadata=_about(
+            "the request envelope of every model: `body`, `json`, `kserve`, `kservev2`, or a module that has one"
+        ),
     )
     limit_max_image_pixels: bool = field(
         default=True, converter=truth, metadata=_about("let handlers refuse images of absurd size")
+    )
+    allow_pickled_weights: bool = field(
+        default=False,
+        converter=truth,
+        metadata=_about("load weights that hold more than tensors; doing so runs code which the file brings"),
     )
     decode_input_request: bool = field(
         default=True, converter=truth, metadata=_about("decode JSON and text for handlers")

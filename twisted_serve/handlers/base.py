@@ -9,19 +9,27 @@ out ``super().__init__()``; what is read here has a value in the class.
 
 from __future__ import annotations
 
-import logging
 import os
 from time import perf_counter
 from typing import Any
 
+from twisted_serve.handlers.compiling import compiled, exports_aot, optimized_by_ipex
+from twisted_serve.handlers.exported import exported_model, shared_library_model
 from twisted_serve.handlers.model_files import load_label_mapping
+from twisted_serve.handlers.onnx_model import is_session, onnx_session, run_session
+from twisted_serve.handlers.profiling import is_profiling, profiled
 from twisted_serve.handlers.rows import input_of
 from twisted_serve.handlers.timer import timed
-from twisted_serve.handlers.weights import compiled, eager_model, onnx_session, pick_device, torchscript_model
+from twisted_serve.handlers.weights import allows_pickle, eager_model, pick_device, torchscript_model
 
 __all__ = ["BaseHandler", "setup_ort_session"]
 
-_log = logging.getLogger(__name__)
+# What a file needs that says nothing by itself.
+_MISSING = {
+    ".so": "needs pt2: {export: {aot_compile: true}} in model-config.yaml",
+    ".safetensors": "needs a modelFile, the class whose weights they are",
+    ".bin": "needs a modelFile, the class whose weights they are",
+}
 
 #: The name by which handlers import it.
 setup_ort_session = onnx_session
@@ -47,9 +55,11 @@ class BaseHandler:
     explain = False
     target: Any = 0
     model_yaml_config: Any = None
+    profiler_args: Any = None
+    _pickle_allowed = False
 
     def __init__(self) -> None:
-        self.profiler_args: dict[str, Any] = {}
+        self.profiler_args = {}
 
     def initialize(self, context: Any) -> None:
         """
@@ -57,7 +67,8 @@ class BaseHandler:
 
         :raise RuntimeError: if there is no model in it that can be loaded.
         """
-        self.model_yaml_config = context.model_yaml_config
+        # Contexts of handlers' own tests may know no more than they need.
+        self.model_yaml_config = getattr(context, "model_yaml_config", None)
         properties = context.system_properties
         self.map_location, self.device = pick_device(properties.get("gpu_id"))
         self.manifest = context.manifest
@@ -65,10 +76,13 @@ class BaseHandler:
         model_dir = properties.get("model_dir")
         if named.get("serializedFile"):
             self.model_pt_path = os.path.join(model_dir, named["serializedFile"])
+        self._pickle_allowed = allows_pickle(context)
         self.model = self._load(model_dir, named.get("modelFile"))
         pt2 = (self.model_yaml_config or {}).get("pt2")
         if pt2 is not None:
             self.model = compiled(self.model, pt2)
+        else:
+            self.model = optimized_by_ipex(self.model, self.device)
         self.mapping = load_label_mapping(os.path.join(model_dir, "index_to_name.json"))
         self.initialized = True
 
@@ -79,20 +93,31 @@ class BaseHandler:
             model.to(self.device)
             model.eval()
             return model
-        if path is not None and not os.path.isfile(path):
-            raise RuntimeError(f"No model weights could be loaded: {os.path.basename(path)} is not in the archive")
-        if path is not None and path.endswith(".pt"):
-            return self._load_torchscript_model(path)
-        if path is not None and path.endswith(".onnx"):
+        if path is None:
+            raise RuntimeError("No model weights could be loaded: the manifest names no serializedFile")
+        name = os.path.basename(path)
+        if not os.path.isfile(path):
+            raise RuntimeError(f"No model weights could be loaded: {name} is not in the archive")
+        if path.endswith(".onnx"):
             return setup_ort_session(path, self.map_location)
-        what = "the manifest names no serializedFile" if path is None else os.path.basename(path)
-        raise RuntimeError(f"No model weights could be loaded: {what}")
+        if path.endswith(".pt2") or (path.endswith(".so") and self._use_torch_export_aot_compile()):
+            return self._load_torch_export_aot_compile(path)
+        if path.endswith((".pt", ".pth")):
+            return self._load_torchscript_model(path)
+        raise RuntimeError(f"No model weights could be loaded: {name} {_MISSING.get(os.path.splitext(name)[1], '')}")
 
     def _load_pickled_model(self, model_dir: str, model_file: str, model_pt_path: str | None) -> Any:
-        return eager_model(model_dir, model_file, model_pt_path, self.map_location)
+        return eager_model(model_dir, model_file, model_pt_path, self.map_location, self._pickle_allowed)
 
     def _load_torchscript_model(self, model_pt_path: str) -> Any:
         return torchscript_model(model_pt_path, self.device)
+
+    def _load_torch_export_aot_compile(self, model_so_path: str) -> Any:
+        load = shared_library_model if model_so_path.endswith(".so") else exported_model
+        return load(model_so_path, self.device)
+
+    def _use_torch_export_aot_compile(self) -> bool:
+        return exports_aot((self.model_yaml_config or {}).get("pt2"))
 
     @timed
     def preprocess(self, data: Any) -> Any:
@@ -104,6 +129,8 @@ class BaseHandler:
     @timed
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the model."""
+        if is_session(self.model):
+            return run_session(self.model, data)
         import torch  # noqa: PLC0415
 
         with torch.inference_mode():
@@ -125,15 +152,24 @@ class BaseHandler:
         self.context = context
         if self._is_describe():
             output = [self.describe_handle()]
+        elif is_profiling():
+            output, _ = self._infer_with_profiler(data)
         else:
-            prepared = self.preprocess(data)
-            if self._is_explain():
-                output = self.explain_handle(prepared, data)
-            else:
-                output = self.postprocess(self.inference(prepared))
+            output = self._infer(data)
         if context is not None and context.metrics is not None:
             context.metrics.add_time("HandlerTime", round((perf_counter() - start) * 1000, 2))
         return output
+
+    def _infer(self, data: Any) -> Any:
+        prepared = self.preprocess(data)
+        if self._is_explain():
+            return self.explain_handle(prepared, data)
+        return self.postprocess(self.inference(prepared))
+
+    def _infer_with_profiler(self, data: Any) -> tuple[Any, Any]:
+        if self.profiler_args is None:
+            self.profiler_args = {}
+        return profiled(lambda: self._infer(data), getattr(self.context, "model_name", "model"), self.profiler_args)
 
     def explain_handle(self, data_preprocess: Any, raw_data: Any) -> Any:
         """Explain the first request; a subclass supplies ``get_insights(tensor, inputs, target)``."""

@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, define, field, frozen
 
+from twisted_serve.handlers.exceptions import PredictionException
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-__all__ = ["IMAGENET", "CenterCrop", "Compose", "Normalize", "Resize", "ToRGB", "ToTensor"]
+__all__ = ["IMAGENET", "CenterCrop", "Compose", "Normalize", "Resize", "ToRGB", "ToTensor", "WithinLimit"]
+
+_log = logging.getLogger(__name__)
 
 
 @frozen
@@ -30,6 +35,31 @@ class ToRGB:
     def __call__(self, image: Image) -> Image:
         """Convert the image, if it is no RGB yet."""
         return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@frozen
+class WithinLimit:
+    """
+    Refuse an image so narrow that it would be huge when its shorter side has ``size`` pixels.
+
+    Pillow's own limit (``limit_max_image_pixels``) is for what the file says.
+    """
+
+    size: int
+
+    def __call__(self, image: Image) -> Image:
+        """
+        Let the image pass.
+
+        :raise PredictionException: 400, if it must not.
+        """
+        from PIL import Image as images  # noqa: N813, PLC0415
+
+        width, height = image.size
+        limit = images.MAX_IMAGE_PIXELS
+        if limit is not None and self.size**2 * max(width, height) > 2 * limit * min(width, height):
+            raise PredictionException(f"an image of {width} x {height} pixels is too narrow to be scaled", 400)
+        return image
 
 
 @frozen
@@ -125,7 +155,12 @@ def _preferred(transforms: Sequence[Callable[[Any], Any]]) -> Sequence[Callable[
     """Replace ours by torchvision's of the same name, if it is installed."""
     if importlib.util.find_spec("torchvision") is None:
         return transforms
-    theirs = importlib.import_module("torchvision.transforms")
+    try:
+        theirs = importlib.import_module("torchvision.transforms")
+    # One made for another torch than ours fails in many ways.
+    except Exception:
+        _log.warning("torchvision cannot be imported; images are transformed without it", exc_info=True)
+        return transforms
     return [
         getattr(theirs, type(each).__name__)(**asdict(each))
         if isinstance(each, (Resize, CenterCrop, ToTensor, Normalize))
@@ -138,6 +173,7 @@ def _preferred(transforms: Sequence[Callable[[Any], Any]]) -> Sequence[Callable[
 IMAGENET = Compose(
     [
         ToRGB(),
+        WithinLimit(256),
         Resize(256),
         CenterCrop(224),
         ToTensor(),

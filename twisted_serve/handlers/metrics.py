@@ -26,10 +26,14 @@ __all__ = [
     "Dimension",
     "GeneralMetricsCacheError",
     "MetricTypes",
+    "MetricsCacheIOError",
     "MetricsCacheKeyError",
+    "MetricsCachePyYamlError",
     "MetricsCacheTypeError",
     "MetricsCacheValueError",
     "MetricsCacheYamlImpl",
+    "Units",
+    "metric_line",
 ]
 
 _log = logging.getLogger(__name__)
@@ -54,6 +58,14 @@ class GeneralMetricsCacheError(Exception):
     """A metric is used in a way it cannot be."""
 
 
+class MetricsCacheIOError(GeneralMetricsCacheError, IOError):
+    """The definitions of metrics cannot be read."""
+
+
+class MetricsCachePyYamlError(GeneralMetricsCacheError):
+    """The definitions of metrics are no YAML."""
+
+
 class MetricsCacheTypeError(GeneralMetricsCacheError, TypeError):
     """An argument of a metric is of the wrong type."""
 
@@ -64,6 +76,16 @@ class MetricsCacheValueError(GeneralMetricsCacheError, ValueError):
 
 class MetricsCacheKeyError(GeneralMetricsCacheError, KeyError):
     """There is no metric of this name and type."""
+
+
+class Units:
+    """
+    The units of metrics: how handlers name each, and how it is written.
+
+    :cvar spell_out: The long name of each short one.
+    """
+
+    spell_out: Mapping[str, str] = _UNITS
 
 
 class MetricTypes(Enum):
@@ -124,6 +146,25 @@ class CachingMetric:
             _log.warning("%s is a counter and cannot be changed by %s", self.metric_name, value)
         else:
             self.emit(self, value, request_id, dimensions)
+
+
+def metric_line(
+    name: str,
+    unit: str,
+    value: object,
+    dimensions: Sequence[Dimension],
+    metric_type: MetricTypes,
+    host: str,
+    epoch: float,
+    request_id: str | None,
+) -> str:
+    """Write a value as the server reads it."""
+    labels = ",".join(map(str, dimensions))
+    line = f"{name}.{_UNITS.get(unit, unit)}:{value}|#{labels}|#type:{metric_type.name}|#hostname:{host},{int(epoch)}"
+    if request_id:
+        line += f",{request_id}"
+    # One value, one line: a label with a line break must not begin another.
+    return " ".join(line.splitlines())
 
 
 def _to_stdout(line: str) -> None:
@@ -298,12 +339,14 @@ class MetricsCacheYamlImpl:
             raise MetricsCacheValueError(f"the unit of {name} must be one of {', '.join(allowed)}, not {unit!r}")
 
     def _emit(self, metric: CachingMetric, value: object, request_id: str, dimensions: Sequence[Dimension]) -> None:
-        labels = ",".join(map(str, dimensions))
-        line = (
-            f"[METRICS]{metric.metric_name}.{_UNITS.get(metric.unit, metric.unit)}:{value}|#{labels}"
-            f"|#type:{metric.metric_type.name}|#hostname:{self._host},{int(self.epoch())}"
+        line = metric_line(
+            metric.metric_name,
+            metric.unit,
+            value,
+            dimensions,
+            metric.metric_type,
+            self._host,
+            self.epoch(),
+            request_id,
         )
-        if request_id:
-            line += f",{request_id}"
-        # One value, one line: a label with a line break must not begin another.
-        self.write(" ".join(line.splitlines()) + "\n")
+        self.write(f"[METRICS]{line}\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from twisted_serve.handlers.metrics import MetricsCacheYamlImpl
+from twisted_serve.handlers.collected_metrics import MetricsStore
 from twisted_serve.handlers.model_files import get_yaml_config
 from twisted_serve.handlers.weights import cuda_available
 
@@ -20,6 +20,7 @@ class MockContext:
     """
     A context with a manifest of the given files, and no requests.
 
+    :ivar metrics: What the handler emits: its ``store`` has the values.
     :ivar explain: Whether ``get_request_header`` says so (for positions after the first).
     """
 
@@ -38,8 +39,7 @@ class MockContext:
         if gpu_id and cuda_available():
             self.system_properties["gpu_id"] = gpu_id
         self.explain = False
-        self.metrics = MetricsCacheYamlImpl(model_name=model_name or "")
-        self.metrics.set_request_ids(str(uuid4()))
+        self.metrics = MetricsStore({0: str(uuid4())}, model_name or "")
         self.model_yaml_config: Any = (
             get_yaml_config(Path(model_dir) / model_yaml_config_file) if model_yaml_config_file else {}
         )

@@ -13,7 +13,7 @@ import binascii
 import json
 from typing import Any
 
-__all__ = ["decoded_base64", "input_of", "json_of"]
+__all__ = ["decoded_base64", "input_of", "json_of", "text_of_bytes"]
 
 
 def input_of(row: Any) -> Any:
@@ -49,3 +49,11 @@ def json_of(value: Any) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError) as e:
         raise ValueError("not JSON") from e
+
+
+def text_of_bytes(value: bytes | bytearray) -> str:
+    """Make a string for JSON of bytes: their text if they are UTF-8, else Base64."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode("ascii")

@@ -70,10 +70,12 @@ class LoadModel(Struct, frozen=True, tag="load"):
     :ivar handler: ``file.py``, ``module:function`` or a built-in handler's name.
     :ivar manifest: The parsed ``MANIFEST.json`` as it is on disk; empty for none.
     :ivar model_config: The parsed ``model-config.yaml``; empty for none.
+    :ivar envelope: A built-in envelope's name, or a module that has one; ``None`` for none.
     :ivar gpu_id: The device, ``None`` for the CPU.
     :ivar max_response_size: Bytes that one answer may have; a larger one is an error of that request alone.
     :ivar asynchronous: Whether several batches may be asked for before the first is answered; the handler is a
         coroutine function then.
+    :ivar allow_pickled_weights: Whether weights may hold more than tensors, which runs code.
     """
 
     model_name: str
@@ -90,6 +92,7 @@ class LoadModel(Struct, frozen=True, tag="load"):
     decode_input_request: bool = True
     max_response_size: int = 6553500
     asynchronous: bool = False
+    allow_pickled_weights: bool = False
 
 
 class Predict(Struct, frozen=True, tag="predict"):

@@ -74,6 +74,7 @@ def load_message(spec: WorkerSpec, placement: Placement) -> LoadModel:
         envelope=spec.envelope,
         gpu_id=placement.gpu_id,
         limit_max_image_pixels=spec.limit_max_image_pixels,
+        allow_pickled_weights=spec.allow_pickled_weights,
         decode_input_request=spec.decode_input_request,
         max_response_size=spec.max_response_size,
     )

@@ -83,13 +83,11 @@ class Ticket:
         """
         What may share a batch with this job.
 
-        Handlers look at the first job of a batch to see what is asked for
-        (``spec/rest_api.md`` §19, W27); a description is asked for alone.
+        Handlers look at the first job of a batch to see what is asked for, and of which class to explain
+        (``spec/rest_api.md`` §19, W27): a description is asked for alone, and so is an explanation.
         """
         headers = self.job.headers
-        if "describe" in headers:
-            return self
-        return headers.get("explain") == "True"
+        return self if "describe" in headers or headers.get("explain") == "True" else None
 
     @property
     def done(self) -> bool:

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements TorchServe's older metrics: values that are collected, and emitted together.
+
+``MockContext`` collects a handler's metrics like this, so that a test can look at them.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from twisted_serve.handlers.metrics import Dimension, MetricTypes, metric_line
+
+__all__ = ["PREDICTION_METRIC", "Metric", "MetricsStore", "emit_metrics"]
+
+#: What a worker calls the time that a batch took.
+PREDICTION_METRIC = "PredictionTime"
+
+
+class Metric:
+    """
+    A value.
+
+    :ivar metric_method: ``counter`` for a value that grows.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        value: Any,
+        unit: str,
+        dimensions: Sequence[Dimension],
+        request_id: str | None = None,
+        metric_method: str | None = None,
+    ) -> None:
+        self.name = name
+        self.unit = unit
+        self.dimensions = list(dimensions)
+        self.metric_method = metric_method
+        self.value = value
+        self.request_id = request_id
+
+    def reset(self) -> None:
+        """Begin at nothing."""
+        self.value = 0
+
+    def update(self, value: Any) -> None:
+        """Add to a counter, replace any other value."""
+        self.value = self.value + value if self.metric_method == "counter" else value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Make plain values, for JSON."""
+        return {
+            "MetricName": self.name,
+            "Value": self.value,
+            "Unit": self.unit,
+            "Dimensions": [{"Name": each.name, "Value": each.value} for each in self.dimensions],
+            "Timestamp": int(time.time()),
+            "HostName": socket.gethostname(),
+            "RequestId": self.request_id,
+        }
+
+    def __str__(self) -> str:
+        """Write the value as the server reads it."""
+        kind = MetricTypes.COUNTER if self.metric_method == "counter" else MetricTypes.GAUGE
+        return metric_line(
+            self.name, self.unit, self.value, self.dimensions, kind, socket.gethostname(), time.time(), self.request_id
+        )
+
+
+class MetricsStore:
+    """
+    Metrics of one batch, collected.
+
+    :ivar store: The metrics, in the order of their first values.
+    :ivar cache: The same, by name and unit, and the request they belong to.
+    """
+
+    def __init__(self, request_ids: Mapping[int, str] | None, model_name: str) -> None:
+        self.store: list[Metric] = []
+        self.request_ids = request_ids
+        self.model_name = model_name
+        self.cache: dict[str, Metric] = {}
+
+    def add_counter(self, name: str, value: int, idx: int | None = None, dimensions: Sequence[Dimension] = ()) -> None:
+        """Add ``value`` to a counter."""
+        self._add(name, value, self._request_id(idx), "count", dimensions, "counter")
+
+    def add_time(
+        self,
+        name: str,
+        value: float,
+        idx: int | None = None,
+        unit: str = "ms",
+        dimensions: Sequence[Dimension] = (),
+    ) -> None:
+        """
+        Note a duration.
+
+        :raise ValueError: if ``unit`` is neither ``ms`` nor ``s``.
+        """
+        self._add_checked(name, value, idx, unit, ("ms", "s"), dimensions)
+
+    def add_size(
+        self,
+        name: str,
+        value: float,
+        idx: int | None = None,
+        unit: str = "MB",
+        dimensions: Sequence[Dimension] = (),
+    ) -> None:
+        """
+        Note a size.
+
+        :raise ValueError: if ``unit`` is none of ``MB``, ``kB``, ``GB``, ``B``.
+        """
+        self._add_checked(name, value, idx, unit, ("MB", "kB", "GB", "B"), dimensions)
+
+    def add_percent(
+        self, name: str, value: float, idx: int | None = None, dimensions: Sequence[Dimension] = ()
+    ) -> None:
+        """Note a percentage."""
+        self._add(name, value, self._request_id(idx), "percent", dimensions)
+
+    def add_error(self, name: str, value: Any, dimensions: Sequence[Dimension] = ()) -> None:
+        """Note an error; it belongs to no request."""
+        self._add(name, value, None, "", [*dimensions, Dimension("Level", "Error")])
+
+    def add_metric(
+        self,
+        name: str,
+        value: Any,
+        unit: str = "",
+        idx: int | None = None,
+        dimensions: Sequence[Dimension] = (),
+    ) -> None:
+        """Note a value of any unit."""
+        self._add(name, value, self._request_id(idx), unit, dimensions)
+
+    def _add_checked(
+        self, name: str, value: Any, idx: int | None, unit: str, allowed: Sequence[str], dimensions: Sequence[Dimension]
+    ) -> None:
+        if unit not in allowed:
+            raise ValueError(f"the unit of {name} must be one of {', '.join(allowed)}, not {unit!r}")
+        self._add(name, value, self._request_id(idx), unit, dimensions)
+
+    def _add(
+        self,
+        name: str,
+        value: Any,
+        request_id: str | None,
+        unit: str,
+        dimensions: Sequence[Dimension],
+        method: str | None = None,
+    ) -> None:
+        names = {each.name for each in dimensions}
+        own = [Dimension("ModelName", self.model_name), Dimension("Level", "Model")]
+        labels = [*dimensions, *(each for each in own if each.name not in names)]
+        key = f"[{name}]-[{unit}]-[{':'.join(map(str, labels))}]-[{request_id}]"
+        if key in self.cache:
+            self.cache[key].update(value)
+            return
+        metric = self.cache[key] = Metric(name, value, unit, labels, request_id, method)
+        self.store.append(metric)
+
+    def _request_id(self, idx: int | None) -> str | None:
+        if not self.request_ids:
+            return None
+        return ",".join(self.request_ids.values()) if idx is None else self.request_ids[idx]
+
+
+def emit_metrics(metrics: Iterable[Metric]) -> None:
+    """Print collected metrics, for the server to count."""
+    for each in metrics:
+        print(f"[METRICS]{each}", flush=True)  # noqa: T201

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements micro-batching: a batch is cut up, and its pieces go through a handler's stages like on a belt.
+
+While one piece is in the model the next is being prepared and the last one
+finished, each stage in its own threads (``spec/archives_workers_handlers.md`` §7.13).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from time import perf_counter
+from typing import Any
+
+__all__ = ["HANDLER_METHODS", "MicroBatching"]
+
+#: The stages, in their order.
+HANDLER_METHODS = ("preprocess", "inference", "postprocess")
+
+_current = threading.local()
+
+
+class MicroBatching:
+    """
+    Takes the place of a handler's ``handle``: ``self.handle = MicroBatching(self)`` in ``initialize``.
+
+    What a stage raises is what the batch fails with, at once; pieces that have not begun are left.
+
+    :param parent_handler: The handler whose stages are called.
+    :param micro_batch_size: How many requests a piece has.
+    :param parallelism: Threads of each stage; one, unless it says otherwise.
+    :raise ValueError: if one of them is not possible.
+    """
+
+    def __init__(
+        self, parent_handler: Any, micro_batch_size: int = 1, parallelism: Mapping[str, int] | None = None
+    ) -> None:
+        if micro_batch_size < 1:
+            raise ValueError(f"micro_batch_size must be at least 1, not {micro_batch_size}")
+        self.handler = parent_handler
+        self.micro_batch_size = micro_batch_size
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._parallelism: Mapping[str, int] = {}
+        self.parallelism = parallelism or {}
+
+    @property
+    def parallelism(self) -> Mapping[str, int]:
+        """The threads of each stage; may be set between batches."""
+        return self._parallelism
+
+    @parallelism.setter
+    def parallelism(self, parallelism: Mapping[str, int]) -> None:
+        for stage, threads in parallelism.items():
+            if stage not in HANDLER_METHODS:
+                raise ValueError(f"parallelism names {stage!r}, which is none of {', '.join(HANDLER_METHODS)}")
+            if not isinstance(threads, int) or threads < 1:
+                raise ValueError(f"parallelism of {stage} must be at least 1, not {threads!r}")
+        self.shutdown()
+        self._parallelism = {stage: parallelism.get(stage, 1) for stage in HANDLER_METHODS}
+
+    def __call__(self, data: Any, context: Any) -> Any:
+        """
+        Answer a batch.
+
+        :raise Exception: whatever a stage raises.
+        """
+        start = perf_counter()
+        self.handler.context = context
+        if _asked(self.handler, "_is_describe"):
+            output = [self.handler.describe_handle()]
+        elif _asked(self.handler, "_is_explain"):
+            output = self.handler.explain_handle(self.handler.preprocess(data), data)
+        else:
+            output = self._answers(data)
+        if context is not None and context.metrics is not None:
+            context.metrics.add_time("HandlerTime", round((perf_counter() - start) * 1000, 2))
+        return output
+
+    def _answers(self, data: Any) -> list[Any]:
+        # Not before the first batch: a worker whose handler has threads cannot be forked.
+        if not self._pools:
+            self._pools = {stage: ThreadPoolExecutor(n, f"micro-{stage}") for stage, n in self._parallelism.items()}
+        size = self.micro_batch_size
+        pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        running = [_Piece(self.handler, self._pools, index, piece) for index, piece in enumerate(pieces)]
+        wait([each.done for each in running], return_when=FIRST_EXCEPTION)
+        for each in running:
+            each.cancelled.set()
+        # A stage of an abandoned piece must not run into the next batch.
+        failures = [error for each in running if (error := each.done.exception()) is not None]
+        if failures:
+            raise failures[0]
+        return [result for each in running for result in each.done.result()]
+
+    def get_micro_batch_idx(self) -> int:
+        """Get the place in its batch of the piece that this thread is working on."""
+        index: int = _current.index
+        return index
+
+    def shutdown(self) -> None:
+        """End the threads; the next batch starts new ones."""
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.shutdown(wait=True)
+
+
+def _asked(handler: Any, question: str) -> bool:
+    return hasattr(handler, question) and bool(getattr(handler, question)())
+
+
+class _Piece:
+    """
+    A piece on its way.
+
+    :ivar done: Gets what the last stage returns, or what any of them raises.
+    """
+
+    def __init__(self, handler: Any, pools: Mapping[str, ThreadPoolExecutor], index: int, data: Any) -> None:
+        self.done: Future[Any] = Future()
+        self.cancelled = threading.Event()
+        self._handler = handler
+        self._pools = pools
+        self._index = index
+        self._submit(0, data)
+
+    def _submit(self, number: int, data: Any) -> None:
+        self._pools[HANDLER_METHODS[number]].submit(self._run, number, data)
+
+    def _run(self, number: int, data: Any) -> None:
+        if self.cancelled.is_set():
+            self.done.set_result([])
+            return
+        _current.index = self._index
+        try:
+            result = getattr(self._handler, HANDLER_METHODS[number])(data)
+            if number + 1 < len(HANDLER_METHODS):
+                self._submit(number + 1, result)
+                return
+        # SystemExit, too: in a pool's thread it would end nothing, and the batch would wait for ever.
+        except BaseException as e:
+            self.done.set_exception(e)
+            return
+        self.done.set_result(result)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements models for ONNX Runtime: opening one, and calling it with tensors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["is_session", "onnx_session", "run_session"]
+
+# What ONNX Runtime calls the types of inputs, and torch's names for them.
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+def onnx_session(path: str, map_location: str | None) -> Any:
+    """
+    Open an ONNX file with onnxruntime.
+
+    :raise ImportError: if onnxruntime is not installed.
+    """
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count() or 1
+    providers = ["CPUExecutionProvider"]
+    if map_location == "cuda":
+        providers.insert(0, "CUDAExecutionProvider")
+    return onnxruntime.InferenceSession(path, sess_options=options, providers=providers)
+
+
+def is_session(model: Any) -> bool:
+    """Whether a model is one that :func:`onnx_session` opened."""
+    return hasattr(model, "get_inputs") and hasattr(model, "run")
+
+
+def run_session(session: Any, data: Any) -> Any:
+    """
+    Call the model; numbers get the type that the model's inputs have.
+
+    :param data: A tensor, or several by position or by the inputs' names.
+    :return: A tensor, or a list of them if the model has several outputs.
+    :raise ValueError: if there are more inputs than the model has, or one has a name of its own.
+    """
+    import torch  # noqa: PLC0415
+
+    inputs = {each.name: each.type for each in session.get_inputs()}
+    given = _by_name(list(inputs), data)
+    unknown = set(given) - set(inputs)
+    if unknown:
+        raise ValueError(f"the model has no inputs {sorted(unknown)}; it has {list(inputs)}")
+    feed = {name: _typed(torch.as_tensor(value), inputs[name]) for name, value in given.items()}
+    outputs = [torch.as_tensor(each) for each in session.run(None, feed)]
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _by_name(names: Sequence[str], data: Any) -> Mapping[str, Any]:
+    if isinstance(data, Mapping):
+        return data
+    values = data if isinstance(data, (list, tuple)) else [data]
+    if len(values) > len(names):
+        raise ValueError(f"the model has the inputs {list(names)}, and was given {len(values)}")
+    return dict(zip(names, values, strict=False))
+
+
+def _typed(tensor: Any, type_name: str) -> Any:
+    import torch  # noqa: PLC0415
+
+    wanted = getattr(torch, _TYPES.get(type_name, ""), tensor.dtype)
+    return tensor.detach().to("cpu", wanted).numpy()
