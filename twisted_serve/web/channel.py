@@ -9,7 +9,7 @@ off byte by byte, and an early answer which reaches a client that is still sendi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ from twisted.web.server import Request
 from twisted_serve.auth.gate import Stop
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import ExpectationFailed, RequestTimeout, ServeError
+from twisted_serve.transports import write_now
 from twisted_serve.web.answers import Answer, answer_error, json_text
 from twisted_serve.web.request import ServeRequest
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 # read the answer before the connection goes: this many of them, and no longer than this.
 LINGER_BYTES = 1 << 20
 LINGER_SECONDS = 2.0
+
+# A longer body is not copied to be sent in one piece with its head.
+_JOINED = 1 << 16
 
 # A longer number of bytes is no length (and would be slow to read).
 _LONGEST_LENGTH = 18
@@ -78,6 +82,7 @@ class ServeChannel(HTTPChannel):
     host: IAddress
     peer: IAddress
     _deadline: IDelayedCall | None = None
+    _head = b""
     _lingering = False
     _dropped = 0
 
@@ -173,12 +178,30 @@ class ServeChannel(HTTPChannel):
     # Writing
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Send the head of an answer, as one piece."""
+        """Take the head of an answer; it goes with the first of its body."""
         lines = [b"%s %s %s" % (version, code, reason)]
         for name, values in headers.getAllRawHeaders():
             lines += [b"%s: %s" % (name, value) for value in values]
         lines.append(b"\r\n")
-        self.transport.write(b"\r\n".join(lines))
+        self._head = b"\r\n".join(lines)
+
+    def write(self, data: bytes) -> None:
+        """Send a part of an answer, after the head if that has not been sent."""
+        head, self._head = self._head, b""
+        if len(data) > _JOINED:
+            self.transport.write(head)
+            write_now(self.transport, data)
+        else:
+            write_now(self.transport, head + data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send a part of an answer."""
+        self.write(b"".join(iovec))
+
+    def send_head(self) -> None:
+        """Send the head alone, if it has not been sent."""
+        if self._head:
+            self.write(b"")
 
     # Answering early
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from twisted_serve.errors import InternalError, RequestTooLarge
@@ -104,9 +103,15 @@ class ServeRequest(Request):
     def begin(self) -> None:
         """Set what every answer of the site has."""
         self.site = self.channel.site
-        self.setHeader(b"Date", datetimeToString())
+        self.setHeader(b"Date", self.site.date())
         for name, value in self.site.extra_headers.items():
             self.setHeader(name, value)
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer; the first brings the head with it, empty as it may be."""
+        super().write(data)
+        if self.channel is not None:
+            self.channel.send_head()
 
     def processingFailed(self, reason: Failure) -> None:
         """Tell the log what happened, and the client that something did."""

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
+from twisted.web.http import datetimeToString
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Site
@@ -74,6 +75,8 @@ class ServeSite(Site):
         self._redact = redact
         self.channels: set[ServeChannel] = set()
         self._waiting: list[Deferred[None]] = []
+        self._second = -1
+        self._date = b""
 
     def acceptableProtocols(self) -> list[bytes]:
         """Speak HTTP/1.1 only: over TLS, Twisted would offer HTTP/2 wherever ``h2`` is installed."""
@@ -84,6 +87,13 @@ class ServeSite(Site):
 
     def stopFactory(self) -> None:
         """Stop serving."""
+
+    def date(self) -> bytes:
+        """Return the date of an answer, which is made once a second."""
+        second = int(self.reactor.seconds())
+        if second != self._second:
+            self._second, self._date = second, datetimeToString()
+        return self._date
 
     def log(self, request: ServeRequest) -> None:  # type: ignore[override]
         """Write an answered request to the access log and count it."""

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
+from twisted_serve.transports import write_now
 from twisted_serve.wire.codec import WireError, encode, server_reader
 from twisted_serve.wire.messages import FromWorker, ToWorker
 
@@ -52,7 +53,7 @@ class WorkerConnection(Protocol):
     def send(self, message: ToWorker) -> None:
         """Send a message; does nothing after the end."""
         if self.is_open:
-            self.transport.write(bytes(encode(message)))
+            write_now(self.transport, bytes(encode(message)))
 
     def close(self) -> None:
         """Close the connection when everything is sent; the worker ends itself when it sees that."""

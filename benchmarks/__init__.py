@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What twisted_serve costs, and what its peers cost, measured in one run (``make bench``; ``docs/performance.md``).
+
+``cases``      what is asked of a server
+``servers``    how each server is started, asked and ended
+``processes``  the processes of a server: their time and their memory
+``load``       one measurement by ``wrk``
+``bare``       the handler in a loop, and a bare ``twisted.web``: what no server passes
+``results``    rows, and the medians of their rounds
+``report``     ratios, targets, tables
+``run``        the command
+``front``      where the time of a prediction goes in the front
+``picture``    the picture
+"""

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what measurements are compared with, and the tables that show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+
+from benchmarks.cases import CASES, CONNECTIONS
+from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Results
+
+# Between these a page has what `report` says.
+BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
+
+_NUMBERS = frozenset({"connections", "measured", "target"})
+
+
+@frozen
+class Target:
+    """
+    A ratio that is aimed at.
+
+    :ivar floor: Whether it is a lower bound; else an upper one.
+    """
+
+    title: str
+    bound: float
+    value: float | None
+    floor: bool = True
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether it is reached; ``None`` if there is nothing to compare."""
+        if self.value is None:
+            return None
+        return self.value >= self.bound if self.floor else self.value <= self.bound
+
+
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """Divide, if there is something to divide by."""
+    return numerator / denominator if numerator is not None and denominator else None
+
+
+def targets(results: Results) -> list[Target]:
+    """Compare with what is aimed at."""
+
+    def rate(server: str, case: str, connections: int = 64) -> float | None:
+        row = results.best(server, case, connections)
+        return None if row is None else row.rate
+
+    def p50(server: str) -> float | None:
+        row = results.best(server, "noop", 1)
+        return None if row is None else row.p50_ms
+
+    def of(server: str, name: str, case: str = "noop") -> float | None:
+        found = results.footprint(server, case)
+        return None if found is None else getattr(found, name)
+
+    def per(server: str, name: str, unit: float, case: str) -> float | None:
+        return ratio(of(server, name, case), unit)
+
+    return [
+        Target("no-op, requests/s to TorchServe's", 4.0, ratio(rate(OURS, "noop"), rate(THEIRS, "noop"))),
+        Target("MLP batch 1, likewise", 3.0, ratio(rate(OURS, "mlp1"), rate(THEIRS, "mlp1"))),
+        Target("MLP batch 32, likewise", 1.5, ratio(rate(OURS, "mlp32"), rate(THEIRS, "mlp32"))),
+        Target("p50 of no-op at 1 connection, to TorchServe's", 0.65, ratio(p50(OURS), p50(THEIRS)), False),
+        Target(
+            "10 ms model, requests/s to the bare loop's", 0.95, ratio(rate(OURS, "encoder"), rate(LOOP, "encoder", 0))
+        ),
+        Target("front's memory to the JVM's", 0.2, ratio(of(OURS, "front"), of(THEIRS, "front")), False),
+        Target("a further worker of the 10 ms model, MB", 10.0, per(OURS, "further", 1e6, "encoder"), False),
+        Target("a further worker of the 10 ms model, ms", 80.0, per(OURS, "further_worker", 1e-3, "encoder"), False),
+        Target(
+            "command to first prediction, to TorchServe's",
+            0.6,
+            ratio(of(OURS, "first_prediction"), of(THEIRS, "first_prediction")),
+            False,
+        ),
+        Target("no-op with tokens to without", 0.97, ratio(rate(OURS, "noop"), rate(OPEN, "noop"))),
+    ]
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table; what has a unit, or is measured, is a number."""
+    rule = ["---:" if name in _NUMBERS or "," in name or "/" in name else "---" for name in head]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines)) + "\n"
+
+
+def number(value: float | None) -> str:
+    """Write a number as short as a table needs it."""
+    if value is None:
+        return "-"
+    if value >= 100:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def report(results: Results) -> str:
+    """Write all tables, in Markdown."""
+    machine = results.machine
+    said = ", ".join(f"{name}: {value}" for name, value in machine.items())
+    parts = [f"{said}.\n" if said else ""]
+    titles = {case.name: case.title for case in CASES}
+    lines = []
+    for case, title in titles.items():
+        for connections in (0, *CONNECTIONS):
+            for server in results.servers():
+                row = results.best(server, case, connections)
+                if row is not None:
+                    numbers = [row.rate, row.p50_ms or None, row.p99_ms or None, row.cpu_us]
+                    lines.append([title, server, str(connections or "-"), *map(number, numbers)])
+    parts.append(table(["case", "server", "connections", "requests/s", "p50, ms", "p99, ms", "CPU/request, µs"], lines))
+    spoilt = sorted(
+        {(row.server, titles.get(row.case, row.case), row.connections) for row in results.rows if not row.clean}
+    )
+    if spoilt:
+        named = "; ".join(f"{server}, {case}, {connections} connections" for server, case, connections in spoilt)
+        parts.append(f"Left out, because too many requests failed: {named}.\n")
+    lines = []
+    for case, title in titles.items():
+        for server in results.servers():
+            each = results.footprint(server, case)
+            if each is not None:
+                sizes = [each.front / 1e6, each.first_worker / 1e6, each.further / 1e6]
+                lines.append([title, server, *map(number, [*sizes, each.first_prediction, each.further_worker * 1e3])])
+    head = [
+        "case",
+        "server",
+        "front, MB",
+        "first worker, MB",
+        "further worker, MB",
+        "first prediction, s",
+        "further worker, ms",
+    ]
+    parts.append(table(head, lines))
+    words = {True: "yes", False: "no", None: "-"}
+    lines = [
+        [each.title, number(each.value), f"{'≥' if each.floor else '≤'} {each.bound:g}", words[each.reached]]
+        for each in targets(results)
+    ]
+    parts.append(table(["ratio", "measured", "target", "reached"], lines))
+    return "\n".join(parts)
+
+
+def with_section(page: str, section: str) -> str:
+    """
+    Put a section between the two marks of a page, in place of what was there.
+
+    :raise ValueError: when the page has not both marks, once and in order.
+    """
+    before, begun, rest = page.partition(BEGIN)
+    _old, ended, after = rest.partition(END)
+    if not (begun and ended) or BEGIN in after or END in after:
+        raise ValueError(f"the page needs {BEGIN} and {END}, once and in this order")
+    return f"{before}{BEGIN}\n\n{section}\n{END}{after}"

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements measurements: what they are, how they are kept, and the medians of their rounds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from attrs import asdict, frozen
+
+OURS = "twisted_serve"
+OPEN = "twisted_serve, tokens off"
+THEIRS = "TorchServe"
+LOOP = "bare handler loop"
+ECHO = "bare twisted.web"
+
+
+@frozen
+class Row:
+    """
+    One measurement.
+
+    :ivar connections: 0 for what has no connections.
+    :ivar cpu_us: Microseconds of all its server's processes for each request.
+    :ivar clean: Whether nearly all of it was answers.
+    """
+
+    server: str
+    case: str
+    connections: int
+    round: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    clean: bool = True
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What is measured once in a run."""
+        return (self.server, self.case, self.connections, self.round)
+
+
+@frozen
+class Footprint:
+    """
+    A server with one model and one worker, and what another worker adds; sizes in bytes, times in seconds.
+
+    :ivar further: The growth of the sum over all processes for each further worker.
+    """
+
+    server: str
+    case: str
+    round: int
+    front: int
+    first_worker: int
+    further: int
+    first_prediction: float
+    further_worker: float
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What is measured once in a run."""
+        return (self.server, self.case, self.round)
+
+
+class Results:
+    """
+    All that was measured in a run, kept in a file of one JSON object a line, which is written at once.
+
+    :param file: Where it is kept; what is there already counts.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.rows: list[Row] = []
+        self.footprints: list[Footprint] = []
+        self.machine: dict[str, Any] = {}
+        for line in file.read_text().splitlines() if file.exists() else ():
+            self._take(json.loads(line))
+
+    def add(self, measured: Row | Footprint) -> None:
+        """Keep a measurement."""
+        self._append({type(measured).__name__: asdict(measured)})
+
+    def describe(self, machine: dict[str, Any]) -> None:
+        """Keep what is known of the machine."""
+        self._append({"machine": machine})
+
+    def _append(self, document: dict[str, Any]) -> None:
+        self._take(document)
+        with open(self._file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(document) + "\n")
+
+    def _take(self, document: dict[str, Any]) -> None:
+        [(kind, members)] = document.items()
+        if kind == "Row":
+            self.rows.append(Row(**members))
+        elif kind == "Footprint":
+            self.footprints.append(Footprint(**members))
+        else:
+            self.machine = members
+
+    def has(self, key: tuple[Any, ...]) -> bool:
+        """Say whether something has been measured already."""
+        return any(each.key == key for each in (*self.rows, *self.footprints))
+
+    def best(self, server: str, case: str, connections: int) -> Row | None:
+        """Return the medians of the clean rounds."""
+        found = [
+            row
+            for row in self.rows
+            if (row.server, row.case, row.connections) == (server, case, connections) and row.clean
+        ]
+        if not found:
+            return None
+        middle = {name: median(getattr(row, name) for row in found) for name in ("rate", "p50_ms", "p99_ms", "cpu_us")}
+        return Row(server, case, connections, 0, **middle)
+
+    def footprint(self, server: str, case: str) -> Footprint | None:
+        """Return the medians of the rounds."""
+        found = [each for each in self.footprints if (each.server, each.case) == (server, case)]
+        if not found:
+            return None
+        sizes = {name: int(median(getattr(f, name) for f in found)) for name in ("front", "first_worker", "further")}
+        times = {name: median(getattr(f, name) for f in found) for name in ("first_prediction", "further_worker")}
+        return Footprint(server, case, 0, **sizes, **times)
+
+    def servers(self) -> list[str]:
+        """List whom there are measurements of, in order."""
+        return list(dict.fromkeys(row.server for row in self.rows))

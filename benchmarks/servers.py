@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the servers that are compared: how each is started, asked, scaled and ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+from benchmarks.cases import Case, build_archive
+from benchmarks.processes import Group
+
+# Seconds that a server has to give its first answer; Java and torch on a cold disk included.
+START_SECONDS = 180.0
+
+_HERE = Path(__file__).resolve().parent
+
+
+class DidNotStartError(Exception):
+    """A server gave no answer in time; the text is the end of its log."""
+
+
+def free_port() -> int:
+    """Find a port of the loopback address that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@frozen
+class Peer:
+    """
+    A server program.
+
+    :ivar kind: How it is spoken to: ``torchserve`` (and so ours), ``litserve`` or ``echo``.
+    :ivar python: The interpreter of its virtual environment.
+    :ivar tokens: Whether it asks for its key.
+    """
+
+    name: str
+    kind: str
+    python: Path
+    tokens: bool = True
+
+    def command(self, case: Case, port: int) -> list[str]:
+        """Say how it is started in the foreground."""
+        if self.kind == "echo":
+            return [str(self.python), str(_HERE / "bare.py"), "echo", str(port)]
+        if self.kind == "litserve":
+            return [str(self.python), str(_HERE / "litserve_app.py"), case.name, str(port)]
+        program = (
+            [str(self.python), "-m", "twisted_serve.cli"]
+            if self.name.startswith("twisted_serve")
+            else [str(self.python.parent / "torchserve")]
+        )
+        words = ["--start", "--foreground", "--ncs", "--enable-model-api", "--ts-config", "config.properties"]
+        words += ["--model-store", "store", "--models", f"{case.name}={case.name}.mar"]
+        return [*program, *words, *([] if self.tokens else ["--disable-token-auth"])]
+
+
+@define(eq=False)
+class Running:
+    """
+    A server which has answered.
+
+    :ivar first_answer: Seconds from the command to the first prediction.
+    :ivar body: The file with what is sent.
+    """
+
+    peer: Peer
+    case: Case
+    directory: Path
+    group: Group
+    url: str
+    management: str
+    first_answer: float = 0.0
+    body: Path | None = None
+    keys: dict[str, str] = field(factory=dict)
+
+    @property
+    def secret(self) -> tuple[str, str] | None:
+        """Return name and value of the header that predictions need."""
+        if self.peer.kind == "litserve":
+            return ("X-API-Key", self.keys["inference"])
+        return ("Authorization", f"Bearer {self.keys['inference']}") if self.keys else None
+
+    @property
+    def method(self) -> str:
+        """Return the method of a prediction; LitServe takes no other than POST."""
+        return "POST" if self.case.body or self.peer.kind == "litserve" else "GET"
+
+    def predict(self) -> bytes:
+        """
+        Ask once.
+
+        :raise OSError: when there is no answer, or an error.
+        """
+        headers = {"Content-Type": self.case.content_type} if self.case.body else {}
+        if self.secret is not None:
+            headers[self.secret[0]] = self.secret[1]
+        request = urllib.request.Request(self.url, self.case.body or None, headers, method=self.method)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer: bytes = response.read()
+            return answer
+
+    def scale(self, workers: int) -> float:
+        """Have so many workers, and return the seconds that this took."""
+        headers = {"Authorization": f"Bearer {self.keys['management']}"} if self.keys else {}
+        url = f"{self.management}/models/{self.case.name}?min_worker={workers}&max_worker={workers}&synchronous=true"
+        begun = time.perf_counter()
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="PUT"), timeout=180) as answer:
+            answer.read()
+        return time.perf_counter() - begun
+
+    def stop(self) -> None:
+        """End it and all that it has started."""
+        self.group.end()
+
+
+def start(peer: Peer, case: Case, directory: Path) -> Running:
+    """
+    Start a server in an empty directory and wait for its first answer.
+
+    :raise DidNotStartError: when there is none; nothing is left running then.
+    """
+    directory.mkdir(parents=True)
+    store, temporary = directory / "store", directory / "tmp"
+    store.mkdir()
+    temporary.mkdir()
+    port, management, metrics = free_port(), free_port(), free_port()
+    build_archive(case, store)
+    (directory / "config.properties").write_text(
+        f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{management}\n"
+        f"metrics_address=http://127.0.0.1:{metrics}\njob_queue_size=1000\n"
+        "disable_system_metrics=true\n"
+    )
+    body = directory / "body" if case.body else None
+    if body is not None:
+        body.write_bytes(case.body)
+    log = directory / "log"
+    environment = {
+        **os.environ,
+        "TMPDIR": str(temporary),
+        "PATH": f"{peer.python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "OMP_NUM_THREADS": "1",
+        "LIT_SERVER_API_KEY": "0123456789abcdef" * 2,
+    }
+    environment.pop("PYTHONPATH", None)
+    path = f"/predictions/{case.name}" if peer.kind == "torchserve" else "/predict"
+    with open(log, "wb") as output:
+        began = time.perf_counter()
+        leader = subprocess.Popen(
+            peer.command(case, port),
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    running = Running(
+        peer,
+        case,
+        directory,
+        Group(leader),
+        f"http://127.0.0.1:{port}{path}",
+        f"http://127.0.0.1:{management}",
+        body=body,
+    )
+    if peer.kind == "litserve":
+        running.keys = {"inference": environment["LIT_SERVER_API_KEY"]}
+    try:
+        _wait(running, began)
+    except BaseException:
+        running.stop()
+        raise
+    return running
+
+
+def _wait(running: Running, began: float) -> None:
+    while time.perf_counter() < began + START_SECONDS:
+        if running.group.leader.poll() is not None:
+            break
+        with suppress(OSError, ValueError, KeyError):
+            if running.peer.kind == "torchserve" and running.peer.tokens:
+                written = json.loads((running.directory / "key_file.json").read_text())
+                running.keys = {kind: member["key"] for kind, member in written.items()}
+            running.predict()
+            running.first_answer = time.perf_counter() - began
+            return
+        time.sleep(0.02)
+    raise DidNotStartError((running.directory / "log").read_bytes()[-2000:].decode("utf-8", "replace"))
+
+
+def is_worker(command: str) -> bool:
+    """Say of a command line whether it is a worker's, ours or the predecessor's."""
+    return "model_service_worker" in command or "twisted_serve.backend" in command
+
+
+def peers(ours: Path, torchserve: Path | None, litserve: Path | None, say: Callable[[str], None]) -> list[Peer]:
+    """List the servers which can be compared here; of what is missing, say so."""
+    found = [Peer("twisted_serve", "torchserve", ours)]
+    if torchserve is None or not (torchserve.parent / "torchserve").exists():
+        say("TorchServe is not installed in its environment: it is left out.")
+    elif shutil.which("java") is None:
+        say("There is no Java: TorchServe is left out.")
+    else:
+        found.append(Peer("TorchServe", "torchserve", torchserve))
+    if litserve is None or not litserve.exists():
+        say("LitServe is not installed in its environment: it is left out.")
+    else:
+        found.append(Peer("LitServe", "litserve", litserve))
+    return found
+
+
+#: Our own interpreter.
+OURS = Path(sys.executable)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for how the benchmarks measure: what is read of ``wrk`` and of the system, and what is served."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.bare import handler_of, loop
+from benchmarks.cases import CASES, HANDLERS, build_archive, case_named
+from benchmarks.load import Load, read_load
+from benchmarks.processes import Group, pss_in, ticks_in
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_reading_a_load() -> None:
+    """Of what ``wrk`` prints, the line of our script counts."""
+    said: dict[str, Any] = {"requests": 500, "seconds": 2.0, "p50_ms": 1.5, "p99_ms": 9.0, "refused": 0, "broken": 0}
+    load = read_load(f"Running 2s test\n  1 threads\n\nBENCH {json.dumps(said)}\n")
+    assert load == Load(**said)
+    assert (load.rate, load.clean) == (250.0, True)
+
+
+@pytest.mark.parametrize("output", ["", "unable to connect to 127.0.0.1:1 Connection refused\n", "BENCHMARK 1\n"])
+def test_no_load(output: str) -> None:
+    """Where our line is missing, nothing is made up."""
+    with pytest.raises(ValueError, match="wrk reported nothing"):
+        read_load(output)
+
+
+def test_errors_spoil_a_load() -> None:
+    """A server that refuses quickly is not a quick server."""
+    assert Load(1000, 1.0, 1.0, 1.0, 1, 0).clean
+    assert not Load(1000, 1.0, 1.0, 1.0, 1, 1).clean
+    assert not Load(1000, 1.0, 1.0, 1.0, 1000, 0).clean
+    assert not Load(0, 1.0, 0.0, 0.0, 0, 0).clean
+    assert Load(0, 0.0, 0.0, 0.0, 0, 0).rate == 0.0
+
+
+def test_reading_processes() -> None:
+    """A process' name may look like anything."""
+    stat = "17 (a) b (c) S 1 17 17 0 -1 4194560 100 0 0 0 250 50 7 8 20 0 1 0 1 1 1"
+    assert ticks_in(stat) == 300
+    assert pss_in("00400000-7ff [rollup]\nRss:  900 kB\nPss:  120 kB\nPss_Anon: 3 kB\n") == 120 * 1024
+    assert pss_in("") == 0
+
+
+@pytest.mark.integration
+def test_group() -> None:
+    """A group has the descendants of its leader, those in sessions of their own too, and ends with all of them."""
+    program = (
+        "import subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        "sum(range(3_000_000))\n"
+        "time.sleep(600)\n"
+    )
+    group = Group(subprocess.Popen([sys.executable, "-c", program], start_new_session=True))
+    try:
+        until = time.monotonic() + 40
+        while len(group.pids()) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(group.pids()) == 2
+        assert group.pss() > 1 << 20
+        assert 0 < group.pss_of_front(lambda command: "time.sleep(600)'" not in command) < group.pss()
+        while group.cpu_seconds() == 0 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert group.cpu_seconds() > 0
+    finally:
+        group.end(grace=2.0)
+    assert group.pids() == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_cases(case: object, tmp_path: Path) -> None:
+    """Every case has an archive whose manifest names what is in it, and a handler that answers its body."""
+    case = case_named(getattr(case, "name", ""))
+    with zipfile.ZipFile(build_archive(case, tmp_path)) as archive:
+        model = json.loads(archive.read("MAR-INF/MANIFEST.json"))["model"]
+        assert {model["handler"], model["configFile"]} < set(archive.namelist())
+        assert f"batchSize: {case.batch_size}\n" in archive.read("model-config.yaml").decode()
+    answers = handler_of(HANDLERS / case.handler).handle([{"body": bytearray(case.body)}] * 2, None)
+    assert len(answers) == 2
+
+
+def test_unknown_case() -> None:
+    """There is no case without a name."""
+    with pytest.raises(KeyError):
+        case_named("nothing")
+
+
+def test_bare_loop() -> None:
+    """The loop counts requests, not calls."""
+    said = loop(HANDLERS / "noop.py", b"", 32, 0.01)
+    assert said["requests"] >= 32
+    assert said["requests"] % 32 == 0
+    assert said["seconds"] >= 0.01
+
+
+def test_cases_of_litserve() -> None:
+    """The script for LitServe, which cannot import ours, knows the same cases with the same handlers."""
+    text = (ROOT / "benchmarks" / "litserve_app.py").read_text(encoding="utf-8")
+    for case in CASES:
+        assert f'"{case.name}": "{case.handler.removesuffix(".py")}.' in text
+        assert (f'"{case.name}": {case.batch_size}' in text) is (case.batch_size > 1)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for what the benchmarks make of measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import floats, integers, text
+
+from benchmarks.picture import bars
+from benchmarks.report import BEGIN, END, Target, number, ratio, report, table, targets, with_section
+from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Footprint, Results, Row
+
+
+def results_with(file: Path, *measured: Row | Footprint) -> Results:
+    """Keep some measurements."""
+    results = Results(file)
+    for each in measured:
+        results.add(each)
+    return results
+
+
+def row(server: str, rate: float, number: int = 1, clean: bool = True, case: str = "noop", at: int = 64) -> Row:
+    """Make a row of which only some numbers matter."""
+    return Row(server, case, at, number, rate, 2.0, 9.0, 100.0, clean)
+
+
+def test_kept_at_once(tmp_path: Path) -> None:
+    """What has been measured is in the file, and is known to the run that goes on."""
+    file = tmp_path / "rows"
+    footprint = Footprint(OURS, "noop", 1, 50_000_000, 20_000_000, 5_000_000, 1.5, 0.06)
+    results_with(file, row(OURS, 5000.0), footprint).describe({"processors": 2})
+    again = Results(file)
+    assert (again.rows, again.footprints, again.machine) == ([row(OURS, 5000.0)], [footprint], {"processors": 2})
+    assert again.has((OURS, "noop", 64, 1))
+    assert again.has((OURS, "noop", 1))
+    assert not again.has((OURS, "noop", 64, 2))
+    assert not again.has((THEIRS, "noop", 64, 1))
+
+
+def test_medians_of_clean_rounds(tmp_path: Path) -> None:
+    """Of several rounds the median counts; what was spoilt by errors does not, and is named."""
+    results = results_with(
+        tmp_path / "rows",
+        row(OURS, 100.0),
+        row(OURS, 900.0, 2),
+        row(OURS, 300.0, 3),
+        row(OURS, 90000.0, 4, clean=False),
+        row(THEIRS, 50000.0, clean=False),
+    )
+    best = results.best(OURS, "noop", 64)
+    assert best is not None
+    assert best.rate == 300.0
+    assert results.best(THEIRS, "noop", 64) is None
+    assert "Left out, because too many requests failed: TorchServe, no-op, 64 connections" in report(results)
+
+
+def test_targets(tmp_path: Path) -> None:
+    """Ratios are made of the same case, at 64 connections, and compared with their bounds."""
+    results = results_with(
+        tmp_path / "rows",
+        row(OURS, 4200.0),
+        row(THEIRS, 1000.0),
+        row(THEIRS, 1.0, at=8),
+        row(OPEN, 4400.0),
+        row(OURS, 85.0, case="encoder"),
+        Row(LOOP, "encoder", 0, 1, 100.0, 0.0, 0.0, 10.0),
+        Footprint(OURS, "encoder", 1, 50_000_000, 20_000_000, 5_000_000, 1.5, 0.06),
+    )
+    found = {target.title: target for target in targets(results)}
+    assert found["no-op, requests/s to TorchServe's"].value == 4.2
+    assert found["no-op, requests/s to TorchServe's"].reached is True
+    assert found["10 ms model, requests/s to the bare loop's"].reached is False
+    assert found["no-op with tokens to without"].value == pytest.approx(0.9545, abs=1e-4)
+    assert found["no-op with tokens to without"].reached is False
+    assert found["a further worker of the 10 ms model, MB"].value == 5.0
+    assert found["a further worker of the 10 ms model, MB"].reached is True
+    assert found["a further worker of the 10 ms model, ms"].value == pytest.approx(60.0)
+    assert found["MLP batch 1, likewise"].reached is None
+    assert found["front's memory to the JVM's"].reached is None
+
+
+def test_bounds() -> None:
+    """A bound is reached at the bound itself."""
+    assert Target("", 4.0, 4.0).reached is True
+    assert Target("", 4.0, 3.99).reached is False
+    assert Target("", 0.65, 0.65, floor=False).reached is True
+    assert Target("", 0.65, 0.66, floor=False).reached is False
+    assert (ratio(1.0, 0.0), ratio(None, 1.0), ratio(1.0, None), ratio(1.0, 4.0)) == (None, None, None, 0.25)
+
+
+def test_empty(tmp_path: Path) -> None:
+    """With nothing measured, nothing is claimed."""
+    results = Results(tmp_path / "rows")
+    assert all(target.reached is None for target in targets(results))
+    assert " yes |" not in report(results)
+    assert results.servers() == []
+
+
+def test_table() -> None:
+    """Numbers stand to the right."""
+    assert table(["case", "connections"], [["a", "1"]]) == "| case | connections |\n| --- | ---: |\n| a | 1 |\n"
+
+
+@given(floats(min_value=0.001, max_value=1e9))
+def test_numbers_are_readable(value: float) -> None:
+    """A number in a table is close to what was measured, and short."""
+    shown = number(value)
+    assert abs(float(shown.replace(" ", "")) - value) <= max(0.0051, value * 0.006)
+    assert len(shown) <= 13
+
+
+@given(text(), text(), text())
+def test_section(before: str, after: str, section: str) -> None:
+    """Only what is between the marks changes, and doing it again changes nothing."""
+    once = with_section(f"{before}{BEGIN}old{END}{after}", section)
+    assert once == f"{before}{BEGIN}\n\n{section}\n{END}{after}"
+    assert with_section(once, section) == once
+
+
+@pytest.mark.parametrize("page", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}", f"{BEGIN}{END}{END}"])
+def test_page_without_marks(page: str) -> None:
+    """A page which does not say where the tables go is left alone."""
+    with pytest.raises(ValueError, match="once and in this order"):
+        with_section(page, "x")
+
+
+def test_picture_shows_shares(tmp_path: Path) -> None:
+    """Each case has its own scale; who was not measured has no bar."""
+    results = results_with(
+        tmp_path / "rows", row(OURS, 400.0), row(THEIRS, 100.0), row(OPEN, 500.0), row("LitServe", 5.0, at=1)
+    )
+    assert bars(results, 64) == {OURS: [1.0, 0.0, 0.0, 0.0, 0.0], THEIRS: [0.25, 0.0, 0.0, 0.0, 0.0]}
+
+
+@given(integers(min_value=1, max_value=5))
+def test_order_of_servers(rounds: int) -> None:
+    """Servers are shown in the order in which they took their turns."""
+    results = Results(Path("/nonexistent/rows"))
+    results.rows = [row(server, 1.0, number) for number in range(rounds) for server in (OURS, THEIRS)]
+    assert results.servers() == [OURS, THEIRS]

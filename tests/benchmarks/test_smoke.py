@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The smallest benchmark there is, end to end: our server alone, one case, one second."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed"),
+]
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    command = [sys.executable, "-m", "benchmarks.run", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+
+
+def test_end_to_end(tmp_path: Path) -> None:
+    """Rows are measured, kept and shown; missing peers are named; a resumed run measures nothing twice."""
+    results = tmp_path / "rows"
+    words = ["--cases", "noop", "--connections", "8", "--seconds", "1", "--rounds", "1", "--results", str(results)]
+    run = bench(*words)
+    assert run.returncode == 0, run.stderr
+    assert "TorchServe is not installed in its environment: it is left out." in run.stdout
+    assert "LitServe is not installed in its environment: it is left out." in run.stdout
+    kept = [json.loads(line) for line in results.read_text().splitlines()]
+    [ours] = [line["Row"] for line in kept if line.get("Row", {}).get("server") == "twisted_serve"]
+    assert ours["clean"]
+    assert ours["rate"] > 0
+    assert ours["cpu_us"] > 0
+    [footprint] = [line["Footprint"] for line in kept if "Footprint" in line]
+    assert footprint["front"] > 1 << 20
+    assert "| no-op | twisted_serve | 8 |" in run.stdout
+    before = results.read_text()
+    assert bench("--resume", *words).returncode == 0
+    assert results.read_text() == before
