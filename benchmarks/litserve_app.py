@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The same handlers under LitServe.
+The same handlers under LitServe, which reads JSON (and forms) itself and takes nothing else.
 
 It is run as a script by the interpreter of LitServe's own environment: ``python litserve_app.py CASE PORT``.
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import litserve
-from fastapi import Request, Response
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "handlers"))
 
@@ -21,7 +20,6 @@ HANDLERS = {
     "mlp1": "mlp.Perceptron",
     "mlp32": "mlp.Perceptron",
     "encoder": "encoder.Encoder",
-    "image": "image.Size",
 }
 
 
@@ -37,22 +35,16 @@ class Api(litserve.LitAPI):
         self.handler = getattr(__import__(module), name)()
         self.handler.initialize(SimpleNamespace())
 
-    async def decode_request(self, request: Request):
-        return await request.body()
-
-    def batch(self, inputs):
-        return list(inputs)
+    def decode_request(self, request):
+        return request
 
     def predict(self, x):
         bodies = x if self.case in BATCHES else [x]
         answers = self.handler.handle([{"body": body} for body in bodies], None)
         return answers if self.case in BATCHES else answers[0]
 
-    def unbatch(self, output):
-        return output
-
     def encode_response(self, output):
-        return Response(content=str(output))
+        return output
 
 
 if __name__ == "__main__":

@@ -90,9 +90,8 @@ class Bench:
         self.say(f"{case.name:8} {LOOP:26}      {rate:10.1f}/s")
 
     def _load(self, running: Running, connections: int, seconds: float) -> Any:
-        case = running.case
         return measure(
-            running.url, connections, seconds, running.method, running.body, case.content_type, running.secret
+            running.url, connections, seconds, running.method, running.body, running.content_type, running.secret
         )
 
     def _row(self, running: Running, connections: int, number: int) -> Row:
@@ -169,7 +168,8 @@ def run(bench: Bench, found: list[Peer], cases: list[Case], connections: tuple[i
         for case in cases:
             bench.loop(case, number)
             for peer in found:
-                bench.cover(peer, case, number, connections, footprint=number == 1 and peer.kind == "torchserve")
+                if peer.takes(case):
+                    bench.cover(peer, case, number, connections, footprint=number == 1 and peer.kind == "torchserve")
             if case.name == "noop":
                 bench.cover(unlocked, case, number, (max(connections),), footprint=False)
                 bench.cover(echo, case, number, (max(connections),), footprint=False)

@@ -56,6 +56,10 @@ class Peer:
     python: Path
     tokens: bool = True
 
+    def takes(self, case: Case) -> bool:
+        """Say whether it can do this at all: LitServe reads JSON, and no other bodies."""
+        return self.kind != "litserve" or case.content_type in ("", "application/json")
+
     def command(self, case: Case, port: int) -> list[str]:
         """Say how it is started in the foreground."""
         if self.kind == "echo":
@@ -99,9 +103,19 @@ class Running:
         return ("Authorization", f"Bearer {self.keys['inference']}") if self.keys else None
 
     @property
+    def content(self) -> bytes:
+        """Return the body of a prediction; LitServe takes no prediction without one."""
+        return self.case.body or (b"{}" if self.peer.kind == "litserve" else b"")
+
+    @property
+    def content_type(self) -> str:
+        """Return what the body is said to be."""
+        return self.case.content_type or "application/json"
+
+    @property
     def method(self) -> str:
-        """Return the method of a prediction; LitServe takes no other than POST."""
-        return "POST" if self.case.body or self.peer.kind == "litserve" else "GET"
+        """Return the method of a prediction."""
+        return "POST" if self.content else "GET"
 
     def predict(self) -> bytes:
         """
@@ -109,10 +123,10 @@ class Running:
 
         :raise OSError: when there is no answer, or an error.
         """
-        headers = {"Content-Type": self.case.content_type} if self.case.body else {}
+        headers = {"Content-Type": self.content_type} if self.content else {}
         if self.secret is not None:
             headers[self.secret[0]] = self.secret[1]
-        request = urllib.request.Request(self.url, self.case.body or None, headers, method=self.method)
+        request = urllib.request.Request(self.url, self.content or None, headers, method=self.method)
         with urllib.request.urlopen(request, timeout=30) as response:
             answer: bytes = response.read()
             return answer
@@ -148,9 +162,6 @@ def start(peer: Peer, case: Case, directory: Path) -> Running:
         f"metrics_address=http://127.0.0.1:{metrics}\njob_queue_size=1000\n"
         "disable_system_metrics=true\n"
     )
-    body = directory / "body" if case.body else None
-    if body is not None:
-        body.write_bytes(case.body)
     log = directory / "log"
     environment = {
         **os.environ,
@@ -179,8 +190,10 @@ def start(peer: Peer, case: Case, directory: Path) -> Running:
         Group(leader),
         f"http://127.0.0.1:{port}{path}",
         f"http://127.0.0.1:{management}",
-        body=body,
     )
+    if running.content:
+        running.body = directory / "body"
+        running.body.write_bytes(running.content)
     if peer.kind == "litserve":
         running.keys = {"inference": environment["LIT_SERVER_API_KEY"]}
     try:

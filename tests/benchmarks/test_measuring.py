@@ -17,6 +17,7 @@ from benchmarks.bare import handler_of, loop
 from benchmarks.cases import CASES, HANDLERS, build_archive, case_named
 from benchmarks.load import Load, read_load
 from benchmarks.processes import Group, pss_in, ticks_in
+from benchmarks.servers import Peer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,8 +106,10 @@ def test_bare_loop() -> None:
 
 
 def test_cases_of_litserve() -> None:
-    """The script for LitServe, which cannot import ours, knows the same cases with the same handlers."""
+    """The script for LitServe, which cannot import ours, knows the same cases, but for bodies it cannot read."""
     text = (ROOT / "benchmarks" / "litserve_app.py").read_text(encoding="utf-8")
+    litserve = Peer("LitServe", "litserve", Path("python"))
     for case in CASES:
-        assert f'"{case.name}": "{case.handler.removesuffix(".py")}.' in text
+        served = f'"{case.name}": "{case.handler.removesuffix(".py")}.' in text
+        assert litserve.takes(case) is served
         assert (f'"{case.name}": {case.batch_size}' in text) is (case.batch_size > 1)
