@@ -74,8 +74,8 @@ bench: $(VENV)/.bench $(PEERS)/torchserve/.made $(PEERS)/litserve/.made
 		$(if $(QUICK),--quick) $(if $(RESUME),--resume) $(BENCH_ARGS)
 
 bench-picture: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.run --report --page
 	$(BIN)/python -m benchmarks.picture
+	$(BIN)/python -m benchmarks.run --report --page
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W -n -b html docs docs/_build/html

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from typing import Any
 import twisted
 from benchmarks.cases import CASES, CONNECTIONS, Case
 from benchmarks.load import measure
+from benchmarks.picture import PICTURE
 from benchmarks.report import report, with_section
 from benchmarks.results import ECHO, LOOP, OPEN, Footprint, Results, Row
 from benchmarks.servers import OURS, DidNotStartError, Peer, Running, is_worker, peers, start
@@ -191,6 +193,9 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="only print what the results say")
     parser.add_argument("--page", action="store_true", help="write the tables into docs/performance.md, too")
     arguments = parser.parse_args()
+    # However this ends, the servers end first.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     if not (arguments.resume or arguments.report):
         arguments.results.unlink(missing_ok=True)
@@ -214,6 +219,8 @@ def main() -> int:
     section = report(results)
     print(f"\n{section}")
     if arguments.page:
+        if PICTURE.exists():
+            section += f"\n![Requests per second at 64 connections]({PICTURE.name})\n"
         PAGE.write_text(with_section(PAGE.read_text(encoding="utf-8"), section), encoding="utf-8")
     return 0
 

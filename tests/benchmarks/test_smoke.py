@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,3 +47,21 @@ def test_end_to_end(tmp_path: Path) -> None:
     before = results.read_text()
     assert bench("--resume", *words).returncode == 0
     assert results.read_text() == before
+
+
+def test_broken_off(tmp_path: Path) -> None:
+    """A run that is told to end takes its servers with it."""
+    command = [sys.executable, "-m", "benchmarks.run", "--cases", "noop", "--connections", "8", "--seconds", "20"]
+    command += ["--rounds", "1", "--results", str(tmp_path / "rows")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        # The bare loop comes first.
+        for line in run.stdout:
+            if "first prediction" in line:
+                break
+        started = psutil.Process(run.pid).children(recursive=True)
+        assert any("twisted_serve" in " ".join(process.cmdline()) for process in started)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(120) == 128 + signal.SIGTERM
+    _gone, alive = psutil.wait_procs(started, timeout=40)
+    assert alive == []
