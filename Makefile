@@ -15,6 +15,7 @@ LITSERVE := litserve torch numpy
 
 help:
 	@echo "make demo          serve a real model behind tokens, predict once, go on serving (ONCE=1: stop then)"
+	@echo "make examples      build and serve all examples, ask each of them once"
 	@echo "make test          all tests, with the coverage floor"
 	@echo "make check         types, style, layers, news"
 	@echo "make docs          the documentation, in docs/_build/html"
@@ -31,6 +32,10 @@ $(VENV)/.demo: $(VENV)/.made $(SETUP)
 	$(INSTALL) -e '.[demo]'
 	@touch $@
 
+$(VENV)/.examples: $(VENV)/.made $(SETUP)
+	$(INSTALL) -e '.[examples]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.made $(SETUP)
 	$(INSTALL) -e '.[test]'
 	@touch $@
@@ -45,6 +50,9 @@ $(VENV)/.docs: $(VENV)/.made $(SETUP)
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/demo.py $(if $(ONCE),--once)
+
+examples: $(VENV)/.examples
+	@$(BIN)/python examples/all.py
 
 test: $(VENV)/.test
 	$(BIN)/python -b -m pytest -n auto --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
