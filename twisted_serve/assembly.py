@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from itertools import count, cycle
@@ -43,9 +43,10 @@ from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
+from twisted_serve.planes.memory import Memory
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
-from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment
+from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment, with_threads
 from twisted_serve.web.binding import Listener, plan_listeners, tls_files
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.listeners import Faces, NoTokens, Tokens
@@ -147,9 +148,13 @@ class Parts:
         :raise ValueError: for an option that cannot be used.
         """
         threads = _Threads(world.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
-        provider = world.provider or LocalProvider(reactor)
+        environment = visible_environment(world.environ, options)
+        provider = world.provider or LocalProvider(
+            reactor, template_environment=environment if options.worker_start == "fork" else None
+        )
         metrics = ServerMetrics(socket.gethostname())
         catalogue = Catalogue()
+        memory = Memory(threads, reactor.seconds)
         extra_headers = cors_headers(options)
         work_dir = Path(tempfile.mkdtemp(prefix="twisted_serve-", dir=options.temp_directory))
         key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
@@ -160,11 +165,12 @@ class Parts:
                 catalogue,
                 store,
                 _settling(options),
-                _pool_making(reactor, options, world, provider),
+                _pool_making(reactor, options, world, provider, environment),
                 enabled=options.enable_model_api,
                 default_handler=options.default_service_handler,
                 retire_timeout=options.unregister_model_timeout,
                 installer=installer if options.install_py_dep_per_model else None,
+                memory=memory,
             )
             tokens: Tokens | NoTokens = NoTokens()
             trigger = None
@@ -186,7 +192,7 @@ class Parts:
         faces = Faces(
             inference=InferencePlane(catalogue, metrics),
             management=management,
-            metadata=Metadata(catalogue, reactor.seconds),
+            metadata=Metadata(catalogue, reactor.seconds, memory),
             metrics=metrics,
             tokens=tokens,
             defer_to_thread=threads,
@@ -319,11 +325,14 @@ def _settling(options: ServerOptions) -> Callable[[RequestedSettings, ModelArchi
 
 
 def _pool_making(
-    reactor: IServeReactor, options: ServerOptions, world: Surroundings, provider: IWorkerProvider
+    reactor: IServeReactor,
+    options: ServerOptions,
+    world: Surroundings,
+    provider: IWorkerProvider,
+    environment: Mapping[str, str],
 ) -> Callable[[ModelVersion], Pool]:
     numbers = count(options.initial_worker_port)
     all_gpus = range(count_gpus(options.number_of_gpu))
-    environment = visible_environment(world.environ, options)
 
     def make_pool(model: ModelVersion) -> Pool:
         settings = model.settings
@@ -336,7 +345,7 @@ def _pool_making(
             manifest=model.manifest.raw,
             model_config=model.config.raw,
             python=model.python or options.python,
-            environment=environment,
+            environment=with_threads(environment, settings.max_workers),
             startup_timeout=settings.startup_timeout,
             envelope=options.service_envelope,
             limit_max_image_pixels=options.limit_max_image_pixels,
@@ -344,6 +353,7 @@ def _pool_making(
             decode_input_request=options.decode_input_request,
             max_response_size=options.max_response_size,
             packages=model.packages,
+            share_weights=model.config.share_weights is not False,
         )
         gpus = cycle(settings.device_ids or all_gpus or (None,)) if settings.device_type == "gpu" else cycle((None,))
         return Pool(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import frozen
 from twisted.internet.interfaces import (
     IReactorCore,
+    IReactorFDSet,
     IReactorProcess,
     IReactorSocket,
     IReactorTCP,
@@ -48,6 +49,7 @@ class IServeReactor(
     IReactorProcess,
     IReactorSocket,
     IReactorThreads,
+    IReactorFDSet,
 ):
     """What a whole server needs of a reactor."""
 
@@ -60,10 +62,11 @@ class WorkerSpec:
     :ivar model_dir: The unpacked archive; the worker's working directory.
     :ivar handler: As :class:`twisted_serve.wire.messages.LoadModel`.
     :ivar python: The interpreter to run.
-    :ivar environment: The child's whole environment; nothing is added to it but ``PYTHONPATH``.
+    :ivar environment: The worker's whole environment; nothing is added to it but ``PYTHONPATH``.
     :ivar packages: A directory of packages that are this model's own, ``None`` for none: nothing that was imported
         before may be there in its workers.
     :ivar startup_timeout: Seconds from start to :class:`~twisted_serve.wire.messages.Loaded`.
+    :ivar share_weights: Whether workers may share what ``initialize`` made, where that is possible and safe.
     """
 
     model_name: str
@@ -82,6 +85,7 @@ class WorkerSpec:
     decode_input_request: bool = True
     max_response_size: int = 6553500
     packages: Path | None = None
+    share_weights: bool = True
 
 
 @frozen
@@ -103,6 +107,8 @@ class IWorker(Interface):
     worker_id: str = Attribute("The ``worker_id`` of its placement.")
 
     pid: int | None = Attribute("The process id, or ``None`` while there is no process.")
+
+    shares_weights: bool = Attribute("Whether it has the weights in memory that other workers of the version use too.")
 
     loaded: Deferred[None] = Attribute(
         """
@@ -159,6 +165,12 @@ class IWorkerProvider(Interface):
 
         Never raises: what goes wrong is told by ``loaded``.
         """
+
+    def prepare() -> None:
+        """Workers will be wanted soon: begin with what all of them need."""
+
+    def forget(spec: WorkerSpec) -> None:
+        """No more workers will be started of this very ``spec``: keep nothing in store for them."""
 
     def stop() -> Deferred[None]:
         """End everything that was started here and fire when nothing is left."""

@@ -96,6 +96,8 @@ class ModelServer(MultiService):
             self._parts = None
             raise
         super().startService()
+        if startup_models:
+            parts.provider.prepare()
         parts.catalogue.starting = True
         loading = Deferred.fromCoroutine(self._load(parts, startup_models))
         loading.addErrback(lambda failure: self._log.failure("Loading the start-up models failed", failure))

@@ -61,6 +61,24 @@ def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> d
     return visible
 
 
+def with_threads(environment: Mapping[str, str], workers: int) -> dict[str, str]:
+    """
+    Divide the processors among the workers of a model: each computes with so many threads and no more.
+
+    What torch would do by itself, a thread for each processor in each worker, makes them wait for each other.
+    ``OMP_NUM_THREADS`` in the environment has the last word.
+    """
+    share = max(1, usable_cpus() // max(1, workers))
+    return {"OMP_NUM_THREADS": str(share), **environment}
+
+
+def usable_cpus() -> int:
+    """Count the processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def count_gpus(limit: int | None) -> int:
     """Count the GPUs which workers may use."""
     found = len(list(_NVIDIA.iterdir())) if _NVIDIA.is_dir() else 0

@@ -210,6 +210,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
             "asyncCommunication": False,
             "useVenv": True,
             "batchPolicy": "Adaptive",
+            "shareWeights": False,
             "handler": {"anything": ["goes"], "profile": True},
             "pt2": {"compile": {"enable": True, "backend": "inductor", "mode": "x"}, "export": {"aot_compile": False}},
             "micro_batching": {"micro_batch_size": 2, "parallelism": {"preprocess": 1, "inference": 2}},
@@ -252,6 +253,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
                 scale_idle_time=60,
                 isolate_failures=False,
                 retry_on_worker_death=True,
+                share_weights=False,
             ),
         )
         self.assertEqual(config.workers, (1, 2))

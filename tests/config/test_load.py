@@ -36,6 +36,7 @@ OTHER_VALUES = {
     "max_header_size": "20000",
     "metrics_mode": "prometheus",
     "default_batch_policy": "window",
+    "worker_start": "spawn",
     "models": '{"m": {"1.0": {"batchSize": 4}}}',
     "number_of_gpu": "3",
     "private_key_file": "",

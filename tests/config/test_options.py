@@ -98,6 +98,7 @@ class ServerOptionsTests(SynchronousTestCase):
         self.assert_refused("max_header_size", "8191", max_header_size="8191")
         self.assert_refused("token_refusal_status", "403", "400, 401", token_refusal_status="403")
         self.assert_refused("metrics_mode", "'statsd'", metrics_mode="statsd")
+        self.assert_refused("worker_start", "'thread'", worker_start="thread")
         self.assert_refused("body_timeout", "0", body_timeout=0)
         self.assert_refused("blacklist_env_vars", "'('", blacklist_env_vars="(")
         self.assert_refused("models", "[]", models="[]")

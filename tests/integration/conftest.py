@@ -25,6 +25,8 @@ import psutil
 import pytest
 from attrs import frozen
 
+from twisted_serve.backend.divisible import TEMPLATE_NAME
+
 COMMAND = Path(sys.executable).with_name("twisted-serve")
 
 STARTED = "Model server started."
@@ -176,9 +178,22 @@ class Server:
             return self.front.pid
         return int(self.pid_file.read_text())
 
+    def processes(self, template: bool) -> list[int]:
+        """Return the processes that the server has started, directly or not: templates, or all others."""
+        found = []
+        for child in psutil.Process(self.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if (child.name() == TEMPLATE_NAME) is template:
+                    found.append(child.pid)
+        return found
+
     def workers(self) -> list[int]:
         """Return the workers' processes."""
-        return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
+        return self.processes(template=False)
+
+    def templates(self) -> list[int]:
+        """Return the processes that workers are forked from."""
+        return self.processes(template=True)
 
     def kill(self) -> None:
         """Leave no process of this server, whatever state it is in."""

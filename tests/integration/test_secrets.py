@@ -103,8 +103,8 @@ def test_keys_are_nowhere(make_server: MakeServer) -> None:
     assert len(seen) == 5
     try_everything(server)
 
-    pids = [server.pid, *server.workers()]
-    assert len(pids) == 2
+    pids = [server.pid, *server.workers(), *server.templates()]
+    assert len(pids) == 4
     places = {
         f"{pid} {name}": Path(f"/proc/{pid}/{name}").read_bytes() for pid in pids for name in ("cmdline", "environ")
     }
@@ -144,10 +144,20 @@ def test_key_file_is_private(make_server: MakeServer) -> None:
     files = [path for top in (server.cwd, server.temp, server.store) for path in top.rglob("*") if path.is_file()]
     assert [path for path in files if any(key in path.read_bytes() for key in keys)] == [server.key_file]
     (worker,) = server.workers()
-    opened = {link.name: str(link.readlink()) for link in Path(f"/proc/{worker}/fd").iterdir()}
-    assert opened["0"] == "/dev/null"
-    assert all("key_file" not in target for target in opened.values())
-    assert psutil.Process(worker).ppid() == server.pid
+    assert server.pid in [parent.pid for parent in psutil.Process(worker).parents()]
+    for pid in (worker, *server.templates()):
+        assert str(Path(f"/proc/{pid}/fd/0").readlink()) == "/dev/null"
+        assert all("key_file" not in target for target in opened_by(pid))
+        # Nor the sockets on which the server listens.
+        assert psutil.Process(pid).net_connections("inet") == []
+    # A worker has its own socket, and nothing of its siblings or its template.
+    own = [target for target in opened_by(worker) if target.startswith("socket:")]
+    assert len(own) == 1
+
+
+def opened_by(pid: int) -> list[str]:
+    """List what a process has open."""
+    return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
 
 
 def test_encoded_key(make_server: MakeServer) -> None:

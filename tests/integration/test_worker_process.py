@@ -74,8 +74,9 @@ def tell(**facts):
     print(json.dumps(facts), flush=True)
 
 def make(reactor, **settings):
-    provider = LocalProvider(reactor, Logger(observer=lambda event: lines.append(event["line"])))
     environment = {name: os.environ[name] for name in os.environ if name.startswith(("PATH", "COVERAGE"))}
+    log = Logger(observer=lambda event: lines.append(event["line"]))
+    provider = LocalProvider(reactor, log, template_environment=environment if sys.argv[2] == "fork" else None)
     model_dir = Path(sys.argv[1])
     spec = WorkerSpec("m", "1.0", model_dir, "h.py", 1, {}, {}, sys.executable, environment, 60.0)
     settings = ModelSettings(max_workers=4, **settings)
@@ -124,20 +125,20 @@ def program(body: str, **settings: Any) -> str:
     return PROGRAM.replace("SETTINGS", repr(settings)).replace("BODY", indented)
 
 
-def start(model_dir: Path, text: str) -> subprocess.Popen[str]:
+def start(model_dir: Path, text: str, way: str) -> subprocess.Popen[str]:
     """Run a program."""
     root = str(Path(twisted_serve.__file__).resolve().parents[1])
     return subprocess.Popen(
-        [sys.executable, "-c", text, str(model_dir)],
+        [sys.executable, "-c", text, str(model_dir), way],
         env={**os.environ, "PYTHONPATH": root},
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def run(model_dir: Path, text: str) -> dict[str, Any]:
+def run(model_dir: Path, text: str, way: str) -> dict[str, Any]:
     """Run a program to its end, and give all that it told."""
-    with start(model_dir, text) as process:
+    with start(model_dir, text, way) as process:
         try:
             out, _ = process.communicate(timeout=60)
         finally:
@@ -157,6 +158,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.fixture(params=["spawn", "fork"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Give a way in which workers begin: what they do, and how they end, is the same."""
+    return str(request.param)
+
+
 @pytest.fixture
 def model_dir(tmp_path: Path) -> Path:
     """Give a model's directory with the handler in it."""
@@ -169,7 +176,7 @@ def assert_clean(told: dict[str, Any]) -> None:
     assert (told["orphans"], told["timers"], told["descriptors"]) == (False, 0, 0)
 
 
-def test_predictions(model_dir: Path) -> None:
+def test_predictions(model_dir: Path, way: str) -> None:
     """Workers answer, in their model's directory; a handler's exception is an answer; nothing is left at the end."""
     told = run(
         model_dir,
@@ -182,6 +189,7 @@ def test_predictions(model_dir: Path) -> None:
             tell(lines=[line for line in lines if line.startswith("asked")])
             """
         ),
+        way,
     )
     status, body = told["good"]
     assert (status, body.split()[0], body.split()[2]) == (200, "hello", str(model_dir))
@@ -191,7 +199,7 @@ def test_predictions(model_dir: Path) -> None:
     assert_clean(told)
 
 
-def test_replaced(model_dir: Path) -> None:
+def test_replaced(model_dir: Path, way: str) -> None:
     """A worker that is killed, exits or hangs is replaced; its clients are told."""
     told = run(
         model_dir,
@@ -203,6 +211,7 @@ def test_replaced(model_dir: Path) -> None:
             """,
             response_timeout=1,
         ),
+        way,
     )
     assert (told["kill"], told["exit"], told["hang"]) == (
         [507, "Worker died."],
@@ -214,7 +223,7 @@ def test_replaced(model_dir: Path) -> None:
     assert_clean(told)
 
 
-def test_tried_again(model_dir: Path) -> None:
+def test_tried_again(model_dir: Path, way: str) -> None:
     """What a killed worker had is answered by the next; what kills that one, too, is not let near a third."""
     told = run(
         model_dir,
@@ -226,6 +235,7 @@ def test_tried_again(model_dir: Path) -> None:
             await end(provider, pool, reactor)
             """
         ),
+        way,
     )
     assert (told["kill once"][0], told["kill"]) == (200, [507, "Worker died."])
     assert told["again"][0] == 503
@@ -234,7 +244,7 @@ def test_tried_again(model_dir: Path) -> None:
     assert_clean(told)
 
 
-def test_from_nothing_to_nothing(model_dir: Path) -> None:
+def test_from_nothing_to_nothing(model_dir: Path, way: str) -> None:
     """Where there may be no worker, the first request brings one, and it goes when it has rested."""
     told = run(
         model_dir,
@@ -250,13 +260,14 @@ def test_from_nothing_to_nothing(model_dir: Path) -> None:
             min_workers=0,
             scale_idle_time=0.5,
         ),
+        way,
     )
     assert (told["at_first"], told["answer"][0], told["ready"], told["again"][0]) == (0, 200, True, 200)
     assert told["answer"][1].split()[1] != told["again"][1].split()[1]
     assert_clean(told)
 
 
-def test_drains(model_dir: Path) -> None:
+def test_drains(model_dir: Path, way: str) -> None:
     """A worker finishes what it has when the model goes; one that does not is terminated."""
     body = """
         await pool.start()
@@ -264,15 +275,15 @@ def test_drains(model_dir: Path) -> None:
         await end(provider, pool, reactor, grace=GRACE)
         tell(answer=await answer)
         """
-    told = run(model_dir, program(body.replace("WORD", "'slow'").replace("GRACE", "30")))
+    told = run(model_dir, program(body.replace("WORD", "'slow'").replace("GRACE", "30")), way)
     assert told["answer"][0] == 200
     assert_clean(told)
-    told = run(model_dir, program(body.replace("WORD", "'hang'").replace("GRACE", "0.5")))
+    told = run(model_dir, program(body.replace("WORD", "'hang'").replace("GRACE", "0.5")), way)
     assert told["answer"] == [500, "Worker died."]
     assert_clean(told)
 
 
-def test_syntax_error(model_dir: Path) -> None:
+def test_syntax_error(model_dir: Path, way: str) -> None:
     """A handler that cannot be loaded fails the start with the reason."""
     (model_dir / "h.py").write_text("def handle(data, context)\n    return data\n")
     told = run(
@@ -286,13 +297,14 @@ def test_syntax_error(model_dir: Path) -> None:
             await end(provider, pool, reactor)
             """
         ),
+        way,
     )
     assert told["status"] == 500
     assert "SyntaxError" in told["message"]
     assert_clean(told)
 
 
-def test_no_such_interpreter(model_dir: Path) -> None:
+def test_no_such_interpreter(model_dir: Path, way: str) -> None:
     """An interpreter that is not there fails the start, too."""
     told = run(
         model_dir,
@@ -307,12 +319,13 @@ def test_no_such_interpreter(model_dir: Path) -> None:
             await end(provider, pool, reactor)
             """
         ),
+        way,
     )
     assert "/nonexistent/python" in told["message"]
     assert_clean(told)
 
 
-def test_grandchild(model_dir: Path) -> None:
+def test_grandchild(model_dir: Path, way: str) -> None:
     """A program that a handler started, and that holds the worker's output open, keeps nobody waiting."""
     told = run(
         model_dir,
@@ -325,13 +338,14 @@ def test_grandchild(model_dir: Path) -> None:
             tell(seconds=reactor.seconds() - began)
             """
         ),
+        way,
     )
     assert told["spawn"][0] == 200
     assert told["seconds"] < 7
     assert_clean(told)
 
 
-def test_endless_output(model_dir: Path) -> None:
+def test_endless_output(model_dir: Path, way: str) -> None:
     """A handler that prints megabytes without an end of line fills neither our memory nor the pipe."""
     told = run(
         model_dir,
@@ -343,13 +357,14 @@ def test_endless_output(model_dir: Path) -> None:
             tell(longest=max(map(len, lines)))
             """
         ),
+        way,
     )
     assert told["answer"][0] == 200
     assert told["longest"] < 20_000
 
 
 @pytest.mark.parametrize("word", ["hello", "hang"])
-def test_no_orphans(model_dir: Path, word: str) -> None:
+def test_no_orphans(model_dir: Path, way: str, word: str) -> None:
     """Workers, busy ones too, die with a server that is killed."""
     body = f"""
         await pool.start()
@@ -358,7 +373,7 @@ def test_no_orphans(model_dir: Path, word: str) -> None:
         tell(pids=[worker.pid for worker in pool.status().workers])
         await Deferred()
         """
-    with start(model_dir, program(body, min_workers=2)) as process:
+    with start(model_dir, program(body, min_workers=2), way) as process:
         try:
             assert process.stdout is not None
             pids = json.loads(process.stdout.readline())["pids"]

@@ -19,7 +19,8 @@ from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings, ModelVersion
-from twisted_serve.planes.describing import describe
+from twisted_serve.planes.describing import describe, pids
+from twisted_serve.planes.memory import measured
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.workers.pool import Pool
 
@@ -52,7 +53,7 @@ class DescribeTests(SynchronousTestCase):
         # Fake workers have made-up ids; these are processes which can be looked at.
         for worker in self.provider.workers:
             worker.pid = self.pid
-        return describe(model, pool)
+        return describe(model, pool, measured(pids([pool])))
 
     pid: int | None = os.getpid()
 
@@ -69,6 +70,8 @@ class DescribeTests(SynchronousTestCase):
                 "pid": os.getpid(),
                 "gpu": False,
                 "gpuUsage": "N/A",
+                "statusSince": "2026-01-01T00:00:00.123Z",
+                "sharesWeights": False,
             },
         )
 

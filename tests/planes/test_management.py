@@ -37,6 +37,7 @@ from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.management import ManagementPlane, Outcome, Registration
+from twisted_serve.planes.memory import Memory
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.testing.processes import ProcessReactor
 from twisted_serve.testing.server import MemoryServeReactor
@@ -91,7 +92,16 @@ class PlaneTestCase(SynchronousTestCase):
         self.ids = count(9000)
         fetcher = Fetcher(Agent(reactor), reactor, AllowedUrls(("http://.*",)), FetchLimits(), self.threads)
         store = ModelStore(self.store_path, self.work_dir, fetcher, UnpackLimits(), self.threads)
-        self.plane = ManagementPlane(self.catalogue, store, self.settle, self.pool, True, None, GRACE)
+        self.plane = ManagementPlane(
+            self.catalogue,
+            store,
+            self.settle,
+            self.pool,
+            True,
+            None,
+            GRACE,
+            Memory(self.threads, self.clock.seconds),
+        )
 
     def settle(
         self, wanted: RequestedSettings, archive: ModelArchive, name: str, version: str, at_startup: bool
@@ -449,7 +459,15 @@ class InstallationTests(PlaneTestCase):
         reactor: Any = self.reactor
         installer = Installer(reactor, self.work_dir, "python", {}, 60.0, self.threads)
         self.plane = ManagementPlane(
-            self.catalogue, self.plane._store, self.settle, self.pool, True, None, GRACE, installer
+            self.catalogue,
+            self.plane._store,
+            self.settle,
+            self.pool,
+            True,
+            None,
+            GRACE,
+            self.plane._memory,
+            installer,
         )
         self.patch(os, "killpg", lambda pid, number: None)
         self.archive("m.mar", requirementsFile="handler.py")

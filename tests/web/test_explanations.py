@@ -67,7 +67,7 @@ class ExplanationTests(HandlerTestCase):
         self.assertEqual(self.request("POST", "/explanations").json["type"], "ResourceNotFoundException")
 
     def test_own_batches(self) -> None:
-        """Explanations and predictions never share a batch: handlers look at the first request of one."""
+        """An explanation is a batch of its own, apart from predictions: handlers look at the first request of one."""
         key = self.server.key(TokenKind.MANAGEMENT)
         self.server.add_model("b", {})
         self.server.request("POST", "/models?url=b&batch_size=8&initial_workers=1", key)
@@ -78,7 +78,7 @@ class ExplanationTests(HandlerTestCase):
         waiting = [self.server.send("POST", path, key, body=b"x") for path in paths]
         for _ in range(4):
             worker.answer()
-        self.assertEqual([len(batch) for batch in worker.batches], [1, 2, 2])
+        self.assertEqual([len(batch) for batch in worker.batches], [1, 1, 1, 2])
         said = [self.server.answered(one).json["explain"] for one in waiting]
         self.assertEqual(said, ["False", "True", "True", "False", "False"])
 

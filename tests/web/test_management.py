@@ -333,7 +333,8 @@ class DescribeTests(ManagementTestCase):
         )
         self.assertEqual(described["jobQueueStatus"], {"remainingCapacity": 100, "pendingRequests": 0})
         [worker] = described["workers"]
-        self.assertEqual(list(worker), ["id", "startTime", "status", "memoryUsage", "pid", "gpu", "gpuUsage"])
+        self.assertEqual(list(worker)[:7], ["id", "startTime", "status", "memoryUsage", "pid", "gpu", "gpuUsage"])
+        self.assertEqual(list(worker)[7:], ["statusSince", "sharesWeights"])
         self.assertEqual((worker["id"], worker["status"], worker["gpu"]), ("9000", "READY", False))
         self.assertEqual(worker["startTime"], "2026-01-01T00:00:00.000Z")
 

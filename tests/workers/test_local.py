@@ -40,7 +40,8 @@ from twisted_serve.wire.messages import (
     ToWorker,
 )
 from twisted_serve.workers.connection import WorkerConnection
-from twisted_serve.workers.local import LocalProvider, longest_frame, worker_environment
+from twisted_serve.workers.launch import worker_environment
+from twisted_serve.workers.local import LocalProvider, longest_frame
 from twisted_serve.workers.process import Exit, WorkerProcess
 
 SPEC = WorkerSpec("m", "1.0", Path("/models/m"), "h.py", 2, {"a": 1}, {}, "python9", {"LANG": "C"}, 10.0)

@@ -79,6 +79,7 @@ class ModelConfig:
     scale_idle_time: int | None = integer("scaleIdleTimeInSec", 1)
     isolate_failures: bool | None = boolean("isolateFailures")
     retry_on_worker_death: bool | None = boolean("retryOnWorkerDeath")
+    share_weights: bool | None = boolean("shareWeights")
 
     @property
     def workers(self) -> tuple[int, int] | None:

@@ -15,5 +15,12 @@ The worker process: ``python -m twisted_serve.backend --fd N``.
 ``installation``  another process: pip, for one model
 ``ts_names``  TorchServe's module names; ``ts_reference`` makes the page which lists them
 
+A worker may come from a template instead (``docs/designs/worker-template.md``):
+
+``base_template``  the entry of the first template: imports what workers need, forks
+``template``       forking, reaping and signalling on request
+``divisible``      a worker that becomes a template once it has loaded
+``sharing``        whether that is safe, and what each fork does for itself
+
 No Twisted here, and nothing of the server: both sides share only ``wire``.
 """

@@ -17,6 +17,10 @@ from pathlib import Path
 
 # prctl(2)
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+# Whether a fork is under way whose child goes on with our sockets.
+_dividing = False
 
 
 class NotAWorkerError(Exception):
@@ -38,8 +42,13 @@ def inherited_socket(descriptor: int) -> socket.socket:
         raise NotAWorkerError(f"descriptor {descriptor} is no AF_UNIX stream socket")
     connection.set_inheritable(False)
     connection.setblocking(True)
-    # A forked child of the handler that outlives us would hold the socket open, and the server believe in us.
-    os.register_at_fork(after_in_child=connection.close)
+
+    def leave() -> None:
+        # A forked child of the handler that outlives us would hold the socket open, and the server believe in us.
+        if not _dividing:
+            connection.close()
+
+    os.register_at_fork(after_in_child=leave)
     return connection
 
 
@@ -49,6 +58,21 @@ def end_with_parent() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def divide() -> int:
+    """
+    Fork, and let the child keep what `inherited_socket` would close.
+
+    :return: As :func:`os.fork`.
+    :raise OSError: if there can be no more processes.
+    """
+    global _dividing
+    _dividing = True
+    try:
+        return os.fork()
+    finally:
+        _dividing = False
 
 
 def die_with_parent(connection: socket.socket) -> None:
@@ -65,6 +89,12 @@ def die_with_parent(connection: socket.socket) -> None:
     watch.register(connection, 0)
     if watch.poll(0):
         raise NotAWorkerError("the server has gone")
+
+
+def set_name(name: str) -> None:
+    """Be called so by ``ps -o comm`` and ``top``, which show 15 bytes."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode("utf-8", "replace"), 0, 0, 0)
 
 
 def set_signals() -> None:

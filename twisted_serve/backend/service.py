@@ -31,6 +31,15 @@ class Service:
         self._outlet = outlet
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def handler(self) -> object:
+        """The handler: the object whose method answers, or the function that does."""
+        return getattr(self._entry, "__self__", self._entry)
+
+    def move_to(self, outlet: Outlet) -> None:
+        """Answer over another channel from now on: this process is another worker than that which loaded."""
+        self._outlet = outlet
+
     def answer(self, predict: Predict) -> Predicted | PredictFailed:
         """
         Have the handler answer a batch.

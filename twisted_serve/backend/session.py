@@ -29,11 +29,18 @@ class ExitCode(IntEnum):
     PROTOCOL_ERROR = 3
 
 
-def serve(channel: Channel, enter: Callable[[str], None]) -> ExitCode:
+def serve(
+    channel: Channel,
+    enter: Callable[[str], None],
+    settle: Callable[[Service, Channel], Channel] = lambda service, channel: channel,
+) -> ExitCode:
     """
     Be a worker, to the end.
 
     :param enter: Makes the process ready for a model directory: working directory and import path.
+    :param settle: Called when the model has loaded; gives the channel to go on with.  It may return in several
+        processes, in each with the channel of another worker.  It is not called for an asynchronous handler, whose
+        loop is running by then.
     """
     try:
         load = channel.receive()
@@ -43,7 +50,7 @@ def serve(channel: Channel, enter: Callable[[str], None]) -> ExitCode:
             raise WireError(f"{type(load).__name__} came before LoadModel")
         if load.asynchronous:
             return _serve_many(channel, load, enter)
-        return _serve_one_by_one(channel, load, enter)
+        return _serve_one_by_one(channel, load, enter, settle)
     except WireError as e:
         print(f"worker: the server broke the protocol: {e}", file=sys.stderr)  # noqa: T201 - the model log
         return ExitCode.PROTOCOL_ERROR
@@ -52,10 +59,13 @@ def serve(channel: Channel, enter: Callable[[str], None]) -> ExitCode:
         return ExitCode.DONE
 
 
-def _serve_one_by_one(channel: Channel, load: LoadModel, enter: Callable[[str], None]) -> ExitCode:
+def _serve_one_by_one(
+    channel: Channel, load: LoadModel, enter: Callable[[str], None], settle: Callable[[Service, Channel], Channel]
+) -> ExitCode:
     service = _load(channel, load, enter, channel)
     if service is None:
         return ExitCode.NOT_LOADED
+    channel = settle(service, channel)
     channel.send(Loaded())
     while (message := channel.receive()) is not None:
         if not isinstance(message, Predict):

@@ -326,6 +326,14 @@ class ServerOptions:
         default=None, converter=optional_whole, validator=at_least(0), metadata=_about("how many GPUs to use at most")
     )
     python: str = field(factory=lambda: sys.executable, metadata=_about("the interpreter which workers run in", env=()))
+    worker_start: str = field(
+        default="fork",
+        converter=_mode,
+        validator=one_of(("fork", "spawn")),
+        metadata=_about(
+            "how workers begin: fork, from a template, which is quick and shares weights; or spawn, from nothing"
+        ),
+    )
     default_service_handler: str | None = field(
         default=None, converter=optional_text, metadata=_about("the handler of archives that name none")
     )

@@ -7,5 +7,6 @@ Use cases, the same for every transport.
 ``management``   register, describe, scale, unregister, choose the default
 ``metadata``     describe with the handler's own words
 ``rotation``     replace a token
+``memory``       how much memory workers have
 ``describing``   a model version as the members which describe shows
 """

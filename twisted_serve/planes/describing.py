@@ -5,24 +5,13 @@ This module implements a model version as describe shows it (``spec/rest_api.md`
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
-
-import psutil
 
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.workers.pool import Pool
 from twisted_serve.workers.status import BackingOff, Failing, GivenUp, WorkerStatus
-
-
-def _resident(pid: int | None) -> int:
-    """Return the bytes a process has in memory, 0 if it is not there."""
-    if pid is None:
-        return 0
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0
 
 
 def _instant(moment: datetime) -> str:
@@ -39,8 +28,17 @@ def _trouble(status: WorkerStatus) -> dict[str, Any]:
     return shown
 
 
-def describe(model: ModelVersion, pool: Pool) -> dict[str, Any]:
-    """Return the members for one version."""
+def pids(pools: Iterable[Pool]) -> list[int]:
+    """List the processes of workers."""
+    return [worker.pid for pool in pools for worker in pool.status().workers if worker.pid is not None]
+
+
+def describe(model: ModelVersion, pool: Pool, memory: Mapping[int, int]) -> dict[str, Any]:
+    """
+    Return the members for one version.
+
+    :param memory: The bytes that processes have; see `pids`.
+    """
     settings, config = model.settings, model.config
     status = pool.status()
     shown: dict[str, Any] = {
@@ -77,10 +75,13 @@ def describe(model: ModelVersion, pool: Pool) -> dict[str, Any]:
                 "id": worker.worker_id,
                 "startTime": _instant(worker.started),
                 "status": worker.status.word,
-                "memoryUsage": _resident(worker.pid),
+                "memoryUsage": 0 if worker.pid is None else memory.get(worker.pid, 0),
                 "pid": worker.pid if worker.pid is not None else -1,
                 "gpu": worker.gpu_id is not None,
                 "gpuUsage": "N/A",
+                # From here on what the predecessor does not tell.
+                "statusSince": _instant(worker.since),
+                "sharesWeights": worker.shares_weights,
                 **_trouble(worker.status),
             }
             for worker in status.workers

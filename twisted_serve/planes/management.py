@@ -26,7 +26,8 @@ from twisted_serve.models.registry import fallback_name, valid_model_name, valid
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
-from twisted_serve.planes.describing import describe
+from twisted_serve.planes.describing import describe, pids
+from twisted_serve.planes.memory import Memory
 from twisted_serve.workers.installation import Installed, Installer
 from twisted_serve.workers.pool import Pool
 
@@ -109,6 +110,7 @@ class ManagementPlane:
         enabled: bool,
         default_handler: str | None,
         retire_timeout: float,
+        memory: Memory,
         installer: Installer | None = None,
     ) -> None:
         self._catalogue = catalogue
@@ -118,6 +120,7 @@ class ManagementPlane:
         self._enabled = enabled
         self._default_handler = default_handler
         self._retire_timeout = retire_timeout
+        self._memory = memory
         self._installer = installer
         self._files: dict[tuple[str, str], _Files] = {}
         self._under_way: set[Deferred[Any]] = set()
@@ -255,7 +258,7 @@ class ManagementPlane:
         self._catalogue.registry = self._catalogue.registry.set_default(name, version)
         return Outcome(200, f'Default version successfully updated for model "{name}" to "{version}"')
 
-    def describe(self, name: str, version: str | None) -> list[dict[str, Any]]:
+    async def describe(self, name: str, version: str | None) -> list[dict[str, Any]]:
         """
         Describe a version, the default one for ``None``, every one for ``all``.
 
@@ -266,7 +269,9 @@ class ManagementPlane:
             models = self._catalogue.registry.versions(name)
         else:
             models = [self._catalogue.resolve(name, version)]
-        return [describe(model, self._catalogue.pool_of(model)) for model in models]
+        pools = [self._catalogue.pool_of(model) for model in models]
+        memory = await self._memory.of(pids(pools))
+        return [describe(model, pool, memory) for model, pool in zip(models, pools, strict=True)]
 
     def find(self, name: str, version: str | None) -> ModelVersion:
         """

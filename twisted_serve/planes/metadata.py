@@ -13,7 +13,8 @@ from attrs import frozen
 
 from twisted_serve.errors import InternalError, RequestTimeout, ServiceUnavailable
 from twisted_serve.planes.catalogue import Catalogue
-from twisted_serve.planes.describing import describe
+from twisted_serve.planes.describing import describe, pids
+from twisted_serve.planes.memory import Memory
 from twisted_serve.wire.messages import Item, Job
 
 
@@ -37,8 +38,9 @@ class Metadata:
     :param seconds: The time of the clock which the pools have.
     """
 
-    def __init__(self, catalogue: Catalogue, seconds: Callable[[], float]) -> None:
+    def __init__(self, catalogue: Catalogue, seconds: Callable[[], float], memory: Memory) -> None:
         self._catalogue = catalogue
+        self._memory = memory
         self._seconds = seconds
 
     async def ask(self, name: str, version: str | None, request_id: str) -> CustomDescription:
@@ -67,7 +69,8 @@ class Metadata:
             raise InternalError("Failed to get customized model metadata.").because(
                 f"The handler has not described the model within {limit} s."
             ) from e
-        return CustomDescription({**describe(model, pool), **_custom_member(item.body)}, item)
+        memory = await self._memory.of(pids([pool]))
+        return CustomDescription({**describe(model, pool, memory), **_custom_member(item.body)}, item)
 
 
 def _custom_member(body: bytes) -> dict[str, Any]:

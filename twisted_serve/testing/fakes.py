@@ -48,6 +48,7 @@ class FakeWorker:
     def __init__(self, provider: FakeProvider, spec: WorkerSpec, placement: Placement, pid: int) -> None:
         self.worker_id: str = placement.worker_id
         self.pid: int | None = pid
+        self.shares_weights: bool = False
         self.loaded: Deferred[None] = Deferred()
         self.lost: Deferred[str] = Deferred()
         self.spec = spec
@@ -186,6 +187,7 @@ class FakeProvider:
     :ivar load_error: With what the next workers fail to load, if they do.
     :ivar holding: Whether the next workers keep their batches until told to answer.
     :ivar workers: All that were ever started, oldest first.
+    :ivar forgotten: Of what no more workers will be started.
     """
 
     def __init__(
@@ -202,6 +204,7 @@ class FakeProvider:
         self.load_error: WorkerFailed | None = None
         self.holding = False
         self.workers: list[FakeWorker] = []
+        self.forgotten: list[WorkerSpec] = []
 
     @property
     def alive(self) -> list[FakeWorker]:
@@ -221,6 +224,13 @@ class FakeProvider:
         if self.load_delay is not None:
             worker._later(self.load_delay, worker.load if error is None else lambda: worker.fail_to_load(error))
         return worker
+
+    def prepare(self) -> None:
+        """See `IWorkerProvider`."""
+
+    def forget(self, spec: WorkerSpec) -> None:
+        """See `IWorkerProvider`."""
+        self.forgotten.append(spec)
 
     def stop(self) -> Deferred[None]:
         """See `IWorkerProvider`."""

@@ -59,11 +59,12 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
 
     @app.route("/models/<model>", methods=["GET"])
     @app.route("/models/<model>/<version>", methods=["GET"])
-    def describe(request: ServeRequest, model: str, version: str | None = None) -> Answer | Deferred[Answer]:
+    def describe(request: ServeRequest, model: str, version: str | None = None) -> Deferred[Answer]:
         if version != "all" and as_boolean(query_parameters(request).get("customized"), False):
-            described = Deferred.fromCoroutine(metadata.ask(model, version, request_id(request)))
-            return described.addCallback(lambda custom: _answer_custom(request, custom))
-        return answer_json(request, 200, plane.describe(model, version))
+            asked = Deferred.fromCoroutine(metadata.ask(model, version, request_id(request)))
+            return asked.addCallback(lambda custom: _answer_custom(request, custom))
+        described = Deferred.fromCoroutine(plane.describe(model, version))
+        return described.addCallback(lambda versions: answer_json(request, 200, versions))
 
     @app.route("/models/<model>", methods=["OPTIONS"])
     @app.route("/models/<model>/<version>", methods=["OPTIONS"])

@@ -35,7 +35,7 @@ class UnsendableError(WireError):
     """This message cannot be sent, but another one can: nothing of it has left."""
 
 
-def encode(message: ToWorker | FromWorker) -> bytearray:
+def encode(message: msgspec.Struct) -> bytearray:
     """
     Make the frame of ``message``.
 

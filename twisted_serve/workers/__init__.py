@@ -16,4 +16,13 @@ The server's side of workers.
 ``connection``  the frames to and from it
 ``installation``  what a model needs, installed by pip in a process of its own
 ``lines``       its output, cut into lines
+``launch``      what a worker needs to begin
+``spawning``    workers that are started from nothing
+``forking``     workers that are forked, and from which template
+``family``      the workers of one version, and how they come to share what it loaded
+``births``      the asking of a template for a worker
+``base``        the template without a model, which all others come from
+``control``     the socket to a template
+``forked``      a process that a template forked
+``preloading``  whether a model needs torch
 """

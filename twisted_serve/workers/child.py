@@ -69,6 +69,7 @@ class LocalWorker:
 
     :ivar connection: What its socket is to be read and written by.
     :ivar process: What its process is to be watched by.
+    :ivar shares_weights: See `IWorker`.
     :param startup_timeout: Seconds that it has to load.
     :param max_frame: The longest message that is believed, in bytes.
     :param on_line: Gets each line that it prints, and where.
@@ -84,6 +85,7 @@ class LocalWorker:
     ) -> None:
         self.worker_id: str = worker_id
         self.pid: int | None = None
+        self.shares_weights: bool = False
         self.loaded: Deferred[None] = Deferred()
         self.lost: Deferred[str] = Deferred()
         self._clock = clock
@@ -91,6 +93,7 @@ class LocalWorker:
         self.connection = WorkerConnection(self.message_received, self.connection_ended, max_frame)
         self.process = WorkerProcess(on_line, self.exited, self.output_closed)
         self._timers: dict[str, IDelayedCall] = {}
+        self._begun = False
         self._loading = True
         self._batch: _Batch | None = None
         # Whether it was asked to stop; it may finish its batch then.
@@ -101,17 +104,37 @@ class LocalWorker:
         self._why = ""
         self._gone = False
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it has neither begun nor failed to."""
+        return not self._begun and not self._gone
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stopping
+
     def begin(self, pid: int | None, load: LoadModel) -> None:
-        """There are a socket and a process: have it load its model."""
+        """
+        There are a socket and a process: have it load its model.
+
+        :param pid: ``None`` for a process that is on its way; see `born`.
+        """
+        self._begun = True
         self.connection.send(load)
         if self._exit is None:
             self.pid = pid
             self._timer("load", self._startup_timeout, self._load_too_slow)
 
-    def fail_to_begin(self, reason: str) -> None:
+    def born(self, pid: int) -> None:
+        """Its process is this one, now."""
+        if self._exit is None:
+            self.pid = pid
+
+    def fail_to_begin(self, reason: str, status: int = 500) -> None:
         """There is no process, and there will be none."""
         self._gone = True
-        self._loading_failed(WorkerFailed(500, reason))
+        self._loading_failed(WorkerFailed(status, reason))
         self.lost.callback(reason)
 
     def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
@@ -148,7 +171,10 @@ class LocalWorker:
             return how
 
         self.lost.addCallback(gone)
-        if not self._gone:
+        if self.waiting:
+            self._stopping = True
+            self.fail_to_begin(_STOPPED)
+        elif not self._gone:
             self._stopping = True
             self._terminate_in(grace)
             if self._batch is None:

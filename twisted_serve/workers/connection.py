@@ -75,9 +75,9 @@ class Adopted(ServerFactory):
 
     noisy = False
 
-    def __init__(self, connection: WorkerConnection) -> None:
+    def __init__(self, connection: Protocol) -> None:
         self._connection = connection
 
-    def buildProtocol(self, addr: IAddress | None) -> WorkerConnection:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """See `IProtocolFactory`."""
         return self._connection

@@ -31,7 +31,7 @@ from twisted_serve.errors import InvalidModel, ServiceUnavailable
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import log_model_output
 from twisted_serve.models.version import ModelVersion
-from twisted_serve.workers.local import import_environment
+from twisted_serve.workers.launch import import_environment
 from twisted_serve.workers.process import Exit, Stream, WorkerProcess
 
 # Lines of pip's output that an error has, and characters of each.

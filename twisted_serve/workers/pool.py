@@ -180,6 +180,7 @@ class Pool:
 
     def _end(self, retiring: list[Deferred[None]]) -> None:
         self._dispatcher.close()
+        self._provider.forget(self._spec)
         for retired in retiring:
             retired.callback(None)
 

@@ -100,6 +100,7 @@ class Slot:
             started=self.created,
             pid=None if worker is None else worker.pid,
             gpu_id=self.placement.gpu_id,
+            shares_weights=worker is not None and worker.shares_weights,
         )
 
     def start(self) -> Deferred[None]:

@@ -100,6 +100,7 @@ class WorkerInfo:
 
     :ivar started: When its slot was made; restarts do not change it.
     :ivar gpu_id: The device, ``None`` for the CPU.
+    :ivar shares_weights: As `IWorker`.
     """
 
     worker_id: str
@@ -107,6 +108,7 @@ class WorkerInfo:
     started: datetime
     pid: int | None
     gpu_id: int | None
+    shares_weights: bool = False
 
     @property
     def since(self) -> datetime:

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for `twisted_serve.backend.template`: a template in a process of its own, asked over its control socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from twisted.trial.unittest import SynchronousTestCase
+
+import twisted_serve
+from twisted_serve.wire.codec import encode, server_reader
+from twisted_serve.wire.control import (
+    Exited,
+    Fork,
+    Forked,
+    FromTemplate,
+    Signal,
+    TemplateReady,
+    ToTemplate,
+    server_control_reader,
+)
+from twisted_serve.wire.messages import Job, Loaded, LoadModel, Part, Predict, Predicted
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(twisted_serve.__file__).parents[1]
+
+HANDLER = """
+import os
+
+def handle(data, context):
+    if data is not None:
+        return [repr(eval(bytes(data[0]["body"])))]
+"""
+
+
+class Born:
+    """A forked worker, by its socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.socket.settimeout(60)
+        self._reader = server_reader()
+
+    def hear(self) -> object:
+        """Wait for its next message; ``None`` at its end."""
+        while True:
+            for message in self._reader.messages():
+                return message
+            data = self.socket.recv(1 << 16)
+            if not data:
+                return None
+            self._reader.receive(data)
+
+    def evaluate(self, code: str) -> object:
+        """Have its handler evaluate something."""
+        job = Job("r", {}, [Part("body", "", code.encode())])
+        self.socket.sendall(encode(Predict(1, [job])))
+        answer = self.hear()
+        assert isinstance(answer, Predicted), answer
+        return eval(answer.items[0].body)
+
+
+class TemplateProcessTests(SynchronousTestCase):
+    """What only a real template shows."""
+
+    def setUp(self) -> None:
+        """Start one."""
+        self.dir = Path(self.mktemp()).resolve()
+        self.dir.mkdir()
+        (self.dir / "h.py").write_text(HANDLER)
+        self.control, theirs = socket.socketpair()
+        self.control.settimeout(60)
+        self.addCleanup(self.control.close)
+        self.reader = server_control_reader()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "twisted_serve.backend.base_template", "--fd", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self.addCleanup(self.process.wait)
+        self.addCleanup(self.process.kill)
+        self.assertEqual(TemplateReady(), self.hear())
+
+    def say(self, message: ToTemplate, *descriptors: int) -> None:
+        """Ask, over its control socket."""
+        socket.send_fds(self.control, [encode(message)], descriptors)
+
+    def hear(self) -> FromTemplate:
+        """Wait for its next message."""
+        while True:
+            for message in self.reader.messages():
+                return message
+            data = self.control.recv(1 << 16)
+            assert data, "the template has ended"
+            self.reader.receive(data)
+
+    def fork(self, number: int) -> tuple[Born, int]:
+        """Have a worker forked that has loaded; give it and its process id."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        environment = {"PATH": os.environ["PATH"], "MARK": str(number)}
+        self.say(Fork(number, f"ts-{number}", environment), theirs.fileno(), nothing, nothing)
+        forked = self.hear()
+        assert isinstance(forked, Forked)
+        self.assertEqual(number, forked.number)
+        theirs.close()
+        os.close(nothing)
+        born = Born(ours)
+        born.socket.sendall(encode(LoadModel("m", "1.0", str(self.dir), "h.py", 1, {}, {}, "0")))
+        self.assertEqual(Loaded(), born.hear())
+        return born, forked.pid
+
+    def test_born(self) -> None:
+        """A fork is a worker with an environment of its own, in its model's directory, with nothing of its siblings."""
+        first, pid = self.fork(1)
+        second, other = self.fork(2)
+        self.assertEqual(pid, first.evaluate("os.getpid()"))
+        self.assertEqual(self.process.pid, first.evaluate("os.getppid()"))
+        self.assertNotEqual(pid, other)
+        self.assertEqual({"PATH", "MARK"}, set(first.evaluate("sorted(os.environ)")))  # type: ignore[call-overload]
+        self.assertEqual("2", second.evaluate("os.environ['MARK']"))
+        self.assertEqual(str(self.dir), second.evaluate("os.getcwd()"))
+        self.assertEqual("ts-2", Path(f"/proc/{other}/comm").read_text().strip())
+        for born in (first, second):
+            links = born.evaluate(
+                "[os.readlink('/proc/self/fd/' + n) for n in os.listdir('/proc/self/fd')"
+                " if os.path.exists('/proc/self/fd/' + n)]"
+            )
+            assert isinstance(links, list)
+            self.assertEqual(1, sum(link.startswith("socket:") for link in links))
+            self.assertEqual(0, sum("pidfd" in link for link in links))
+
+    def test_ends(self) -> None:
+        """Each end is reaped and told, with its status; a signal for one that is gone reaches nobody."""
+        first, pid = self.fork(1)
+        first.socket.close()
+        self.assertEqual(Exited(1, 0), self.hear())
+        self.assertFalse(Path(f"/proc/{pid}").exists())
+        self.fork(2)
+        self.say(Signal(1, signal.SIGKILL))
+        self.say(Signal(2, signal.SIGTERM))
+        self.assertEqual(Exited(2, signal.SIGTERM), self.hear())
+
+    def test_server_goes(self) -> None:
+        """A template whose server is gone ends, with everything that it forked."""
+        _, pid = self.fork(1)
+        self.control.close()
+        self.assertEqual(0, self.process.wait(60))
+        self.assertFalse(Path(f"/proc/{pid}").exists())
+
+    def test_killed(self) -> None:
+        """Workers die with their template."""
+        born, _ = self.fork(1)
+        self.process.kill()
+        self.assertIsNone(born.hear())

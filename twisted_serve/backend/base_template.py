@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the first template's entry: ``python -m twisted_serve.backend.base_template --fd N``.
+
+It imports what all workers need, and forks workers which load a model each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+from twisted_serve.backend import ts_names
+from twisted_serve.backend.channel import Channel
+from twisted_serve.backend.divisible import TEMPLATE_NAME, Divisible, take_output
+from twisted_serve.backend.process import (
+    NotAWorkerError,
+    die_with_parent,
+    enter_model_dir,
+    inherited_socket,
+    search_path,
+    set_logging,
+    set_name,
+    set_signals,
+)
+from twisted_serve.backend.session import serve
+from twisted_serve.backend.sharing import reseed, set_threads, wanted_threads
+from twisted_serve.backend.template import Birth, Template
+from twisted_serve.wire.control import TemplateReady
+
+# What most workers come to import.
+_HANDLER_LIBRARY = ("twisted_serve.handlers.base", "twisted_serve.handlers.weights")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make this process a template; return the exit code, in each process that it forked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m twisted_serve.backend.base_template", description="A template of twisted_serve's workers."
+    )
+    parser.add_argument("--fd", type=int, required=True, help="the inherited AF_UNIX stream socket")
+    parser.add_argument("--preload", action="append", default=[], help="a module which workers will need")
+    options = parser.parse_args(arguments)
+    set_signals()
+    try:
+        control = inherited_socket(options.fd)
+        die_with_parent(control)
+    except NotAWorkerError as e:
+        parser.error(str(e))
+    set_name(TEMPLATE_NAME)
+    set_logging()
+    ts_names.install()
+    # As for a worker: where the server runs is no place for modules.
+    package_root = str(Path(__file__).resolve().parents[2])
+    sys.path[:] = search_path(sys.path, "", os.getcwd(), package_root)[1:]
+    for module in (*_HANDLER_LIBRARY, *options.preload):
+        # Whether that matters, and to whom, is for handlers to find.
+        with suppress(ImportError):
+            import_module(module)
+    # Nothing of this will be garbage; to look for some in it would be to copy its pages, in each worker.
+    gc.freeze()
+    template = Template(control)
+    template.say(TemplateReady())
+    return live(template.serve())
+
+
+def live(birth: Birth) -> int:
+    """Be a worker, newly forked; return the exit code."""
+    output = (os.dup(1), os.dup(2)) if birth.fork.may_divide else None
+    take_output(birth)
+    set_name(birth.fork.name)
+    if birth.fork.environment is not None:
+        os.environ.clear()
+        os.environ.update(birth.fork.environment)
+    reseed()
+    connection = inherited_socket(birth.descriptors["frames"])
+    channel = Channel(connection)
+    if output is not None:
+        first = Divisible(birth, connection, output)
+        return serve(channel, first.enter, first.settle)
+    set_threads(wanted_threads())
+    return serve(channel, enter_model_dir)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

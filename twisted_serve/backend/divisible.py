@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements a worker that loads its model and, where that is safe, becomes the template of its siblings.
+
+The first worker of a model version is one.  Having loaded, it divides: one half
+goes on as that worker, the other forks the next workers, which have the model in
+memory from the beginning.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from twisted_serve.backend.channel import Channel
+from twisted_serve.backend.process import enter_model_dir, inherited_socket, set_name
+from twisted_serve.backend.service import Service
+from twisted_serve.backend.sharing import Safety, descriptors, one_thread, reseed, set_threads, wanted_threads
+from twisted_serve.backend.template import Birth, Template
+from twisted_serve.wire.codec import encode
+from twisted_serve.wire.control import Alone
+
+#: What ``ps -o comm`` calls templates.
+TEMPLATE_NAME = "ts-template"
+
+
+def take_output(birth: Birth) -> None:
+    """Print to where the server reads this worker."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        os.dup2(birth.descriptors[name], number)
+        os.close(birth.descriptors[name])
+
+
+def flush() -> None:
+    """Leave nothing to be printed twice, or by another."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+class Divisible:
+    """
+    The two steps of such a worker, around its loading; see `twisted_serve.backend.session.serve`.
+
+    :param birth: With a ``control`` end.
+    :param connection: The worker's own socket.
+    :param output: Where the template prints: its stdout and stderr.
+    """
+
+    def __init__(self, birth: Birth, connection: socket.socket, output: tuple[int, int]) -> None:
+        self._birth = birth
+        self._connection = connection
+        self._output = output
+        self._control = inherited_socket(birth.descriptors["control"])
+        self._loading = ExitStack()
+        self._has_chosen: Callable[[], bool] = bool
+        self._safety = Safety(set())
+
+    def enter(self, model_dir: str) -> None:
+        """
+        Make ready for loading.
+
+        :raise OSError: if the model's directory cannot be entered.
+        """
+        enter_model_dir(model_dir)
+        self._safety = Safety(descriptors())
+        self._has_chosen = self._loading.enter_context(one_thread())
+
+    def settle(self, service: Service, channel: Channel) -> Channel:
+        """Divide, or do not; return in each worker, with its channel."""
+        self._loading.close()
+        threads = None if self._has_chosen() else wanted_threads()
+        objection = self._safety.objection(service.handler)
+        if objection is None:
+            try:
+                channel = self._divide(service, channel)
+            except ConnectionError:
+                raise
+            except OSError as e:
+                objection = f"it cannot be forked ({e.strerror})"
+        if objection is not None:
+            self._control.sendall(encode(Alone(objection)))
+            self._control.close()
+            self._close_output()
+        set_threads(threads)
+        return channel
+
+    def _divide(self, service: Service, channel: Channel) -> Channel:
+        flush()
+        gc.collect()
+        # What there is by now will never be garbage; to look for some in it would be to copy its pages.
+        gc.freeze()
+        template = Template(self._control)
+        if template.fork(self._birth.fork.number):
+            self._close_output()
+        else:
+            channel = self._be_template(template)
+            service.move_to(channel)
+        reseed()
+        return channel
+
+    def _be_template(self, template: Template) -> Channel:
+        """Fork the other workers; return in each of them."""
+        set_name(TEMPLATE_NAME)
+        self._connection.close()
+        for descriptor, number in zip(self._output, (1, 2), strict=True):
+            os.dup2(descriptor, number)
+        self._close_output()
+        birth = template.serve()
+        take_output(birth)
+        set_name(birth.fork.name)
+        channel = Channel(inherited_socket(birth.descriptors["frames"]))
+        # What it is to load, which it has.
+        channel.receive()
+        return channel
+
+    def _close_output(self) -> None:
+        for descriptor in self._output:
+            os.close(descriptor)

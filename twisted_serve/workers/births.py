@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the asking of a template for a worker: its ends made, its number given, its load sent.
+"""
+
+from __future__ import annotations
+
+import socket
+from itertools import count
+
+from twisted_serve.interfaces import IServeReactor
+from twisted_serve.wire.control import Fork
+from twisted_serve.workers.connection import Adopted
+from twisted_serve.workers.control import TemplateLink, TemplateOwner
+from twisted_serve.workers.forked import ForkedProcess
+from twisted_serve.workers.launch import Launch, worker_environment
+
+
+def process_name(launch: Launch) -> str:
+    """Call a worker's process so that it is known in ``ps -o comm``, which shows 15 bytes."""
+    return f"ts-W-{launch.worker.worker_id}"
+
+
+class Births:
+    """Has workers forked; their numbers are unique, whichever template it is."""
+
+    def __init__(self, reactor: IServeReactor) -> None:
+        self._reactor = reactor
+        self._numbers = count(1)
+
+    def from_base(self, link: TemplateLink, launch: Launch) -> None:
+        """Have a worker forked that loads for itself."""
+        self._fork(link, launch, self._environment(launch))
+
+    def from_model(self, link: TemplateLink, launch: Launch) -> None:
+        """Have a worker forked from a template that has its model."""
+        launch.worker.shares_weights = True
+        self._fork(link, launch, None)
+
+    def first(self, link: TemplateLink, launch: Launch, owner: TemplateOwner) -> None:
+        """Have a worker forked that may become the template of its siblings, of which ``owner`` will hear."""
+        future = TemplateLink(owner, self._reactor)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            with ours, theirs:
+                ours.setblocking(False)
+                self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(future))
+                process = self._fork(link, launch, self._environment(launch), theirs)
+        except OSError as e:
+            launch.worker.fail_to_begin(_no_socket(e))
+            return
+        if process is None:
+            future.abort("there is no process")
+        else:
+            future.expect(process)
+
+    def _fork(
+        self,
+        link: TemplateLink,
+        launch: Launch,
+        environment: dict[str, str] | None,
+        control: socket.socket | None = None,
+    ) -> ForkedProcess | None:
+        try:
+            process = ForkedProcess(self._reactor, next(self._numbers), launch, link)
+        except OSError as e:
+            launch.worker.fail_to_begin(_no_socket(e))
+            return None
+        process.undecided = control is not None
+        message = Fork(process.number, process_name(launch), environment, process.undecided)
+        link.fork(process, message, None if control is None else control.detach())
+        launch.worker.begin(None, launch.load)
+        return process
+
+    @staticmethod
+    def _environment(launch: Launch) -> dict[str, str]:
+        return worker_environment(launch.spec.environment, launch.spec.model_dir)
+
+
+def _no_socket(error: OSError) -> str:
+    return f"The worker's socket could not be made: {error}"

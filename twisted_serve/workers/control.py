@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the server's end of the control socket to a template: it asks for forks, and hears of them.
+"""
+
+from __future__ import annotations
+
+import os
+from signal import SIGKILL
+from typing import Protocol as Contract
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport, IUNIXTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from twisted_serve.wire.codec import WireError, encode
+from twisted_serve.wire.control import (
+    Alone,
+    Exited,
+    Fork,
+    Forked,
+    ForkFailed,
+    FromTemplate,
+    Signal,
+    TemplateReady,
+    server_control_reader,
+)
+from twisted_serve.workers.forked import ORPHANED, ForkedProcess, Forking
+
+# Seconds in which a template has killed a process and reaped it; one that has not is stuck, or pretends to be one.
+KILL_LIMIT = 5.0
+
+
+class _ControlTransport(IUNIXTransport, ITCPTransport):
+    """What the reactor's sockets of this kind can do."""
+
+
+class TemplateOwner(Contract):
+    """Who is told about a template."""
+
+    def template_ready(self, link: TemplateLink) -> None:
+        """It can fork now."""
+
+    def template_alone(self, link: TemplateLink, reason: str) -> None:
+        """It is none and will not be."""
+
+    def template_divided(self, link: TemplateLink, heir: ForkedProcess) -> None:
+        """It is one now, and ``heir`` is the first of its processes."""
+
+    def template_lost(self, link: TemplateLink, why: str) -> None:
+        """It has ended, or is of no use any more; its processes end with it and know it already."""
+
+
+class TemplateLink(Protocol):
+    """
+    The connection to one template.
+
+    :ivar is_open: Whether it can be asked.
+    """
+
+    transport: _ControlTransport
+
+    def __init__(self, owner: TemplateOwner, clock: IReactorTime) -> None:
+        self.is_open = True
+        self._owner = owner
+        self._clock = clock
+        self._killing: dict[int, IDelayedCall] = {}
+        self._heir: ForkedProcess | None = None
+        # What forked the template itself, and how it calls it.
+        self._origin: tuple[Forking, int] | None = None
+        self._reader = server_control_reader()
+        self._processes: dict[int, ForkedProcess] = {}
+        self._lent: dict[int, int] = {}
+
+    def expect(self, heir: ForkedProcess) -> None:
+        """
+        Be the link to a worker that may become a template.
+
+        :param heir: Its process, which will be that of a fork then.
+        """
+        self._heir = heir
+        self._origin = (heir.template, heir.number)
+
+    def fork(self, process: ForkedProcess, message: Fork, control: int | None = None) -> None:
+        """
+        Have a process forked.
+
+        :param control: The control socket of what may become a template; it is closed here when that has it.
+        """
+        self.adopt(process)
+        if control is not None:
+            self._lent[process.number] = control
+        # They stay open until the template has answered: they are sent when the socket can take them.
+        for descriptor in process.ends if control is None else [*process.ends, control]:
+            self.transport.sendFileDescriptor(descriptor)
+        self.transport.write(bytes(encode(message)))
+
+    def adopt(self, process: ForkedProcess) -> None:
+        """Count a process among those of this template."""
+        self._processes[process.number] = process
+
+    def disown(self, process: ForkedProcess) -> None:
+        """Hear no more of a process."""
+        self._forget(process.number)
+
+    def signal(self, number: int, signum: int) -> None:
+        """Send a signal to one of its processes, if that is still there."""
+        if self.is_open:
+            self.transport.write(bytes(encode(Signal(number, signum))))
+            if signum == SIGKILL and number in self._processes and number not in self._killing:
+                self._killing[number] = self._clock.callLater(KILL_LIMIT, self._too_slow, number)
+
+    def dataReceived(self, data: bytes) -> None:
+        """See `IProtocol`."""
+        self._reader.receive(data)
+        try:
+            for message in self._reader.messages():
+                if not self.is_open:
+                    return
+                self._heard(message)
+        except WireError as e:
+            self.abort(f"it broke the protocol: {e}")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See `IProtocol`."""
+        self._end("it closed its connection")
+
+    def close(self) -> None:
+        """Have it end, when it has heard everything; it leaves no process behind."""
+        self.transport.loseConnection()
+
+    def abort(self, why: str) -> None:
+        """Have no more to do with it."""
+        self._end(why)
+        self.transport.abortConnection()
+
+    def _heard(self, message: FromTemplate) -> None:
+        if isinstance(message, TemplateReady):
+            self._owner.template_ready(self)
+        elif isinstance(message, Alone):
+            self._settle()
+            self._origin = None
+            self._owner.template_alone(self, message.reason)
+        elif isinstance(message, Forked):
+            self._return_lent(message.number)
+            heir = self._heir
+            if heir is not None and heir.number == message.number:
+                self._heir = None
+                self.adopt(heir)
+                heir.inherited(message.pid, self)
+                self._owner.template_divided(self, heir)
+            elif message.number in self._processes:
+                self._processes[message.number].born(message.pid)
+        else:
+            self._return_lent(message.number)
+            process = self._forget(message.number)
+            if process is not None and isinstance(message, ForkFailed):
+                process.unborn(message.reason)
+            elif process is not None and isinstance(message, Exited):
+                process.exited(message.status)
+
+    def _end(self, why: str) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        for number in list(self._lent):
+            self._return_lent(number)
+        for number in list(self._processes):
+            process = self._forget(number)
+            if process is not None:
+                process.exited(ORPHANED)
+        if self._heir is None and self._origin is not None:
+            # It ends by itself, unless the code of the model that is in it has other plans.
+            template, number = self._origin
+            template.signal(number, SIGKILL)
+        self._settle()
+        self._owner.template_lost(self, why)
+
+    def _forget(self, number: int) -> ForkedProcess | None:
+        killing = self._killing.pop(number, None)
+        if killing is not None:
+            killing.cancel()
+        return self._processes.pop(number, None)
+
+    def _too_slow(self, number: int) -> None:
+        del self._killing[number]
+        self.abort("it does not end what it was told to")
+
+    def _settle(self) -> None:
+        """Whatever it was going to be, it is its own worker."""
+        heir, self._heir = self._heir, None
+        if heir is not None:
+            heir.decided()
+
+    def _return_lent(self, number: int) -> None:
+        descriptor = self._lent.pop(number, None)
+        if descriptor is not None:
+            os.close(descriptor)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements how the workers of one model version come to share what its ``initialize`` made.
+
+The first of them loads, the others wait.  When it has loaded it says whether it
+can be forked: if so it has become the template of all others, else each of them
+loads for itself.  If it cannot load, neither can they: one failure is enough for all.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_serve.errors import WorkerFailed
+from twisted_serve.interfaces import WorkerSpec
+from twisted_serve.workers.base import BaseTemplate
+from twisted_serve.workers.births import Births
+from twisted_serve.workers.control import TemplateLink
+from twisted_serve.workers.forked import ForkedProcess
+from twisted_serve.workers.launch import Launch, Way
+
+# Seconds that a template without workers is kept: one that died comes back, a model scaled to nothing costs nothing.
+LINGER = 60.0
+
+
+class Family:
+    """
+    The workers of one version.
+
+    :param base: What the first of them is forked from, and each that loads for itself.
+    :param otherwise: How they begin while there is no such template.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, spec: WorkerSpec, base: BaseTemplate, births: Births, otherwise: Way
+    ) -> None:
+        self._clock = clock
+        self._spec = spec
+        self._base = base
+        self._births = births
+        self._otherwise = otherwise
+        self._shares = spec.share_weights
+        self._first: Launch | None = None
+        self._waiting: list[Launch] = []
+        self._template: TemplateLink | None = None
+        self._members = 0
+        self._lingering: IDelayedCall | None = None
+        self._closed = False
+
+    def begin(self, launch: Launch) -> None:
+        """See `Way`."""
+        self._members += 1
+        self._stay()
+        launch.worker.lost.addCallback(self._one_less)
+        self._begin(launch)
+
+    def close(self) -> None:
+        """There will be no more workers: keep nothing for them."""
+        self._closed = True
+        self._let_template_go()
+
+    def _let_template_go(self) -> None:
+        self._stay()
+        template, self._template = self._template, None
+        if template is not None:
+            template.close()
+
+    def template_ready(self, link: TemplateLink) -> None:
+        """See `TemplateOwner`."""
+        link.abort("it says what only the first template says")
+
+    def template_alone(self, link: TemplateLink, reason: str) -> None:
+        """See `TemplateOwner`."""
+        self._shares = False
+        self._log.info(
+            "Each worker of {name} {version} loads for itself, the first cannot be forked: {reason}",
+            name=self._spec.model_name,
+            version=self._spec.model_version,
+            reason=reason,
+        )
+        self._decided()
+
+    def template_divided(self, link: TemplateLink, heir: ForkedProcess) -> None:
+        """See `TemplateOwner`."""
+        if self._closed:
+            link.close()
+            return
+        self._template = link
+        heir.launch.worker.shares_weights = True
+        self._decided()
+
+    def template_lost(self, link: TemplateLink, why: str) -> None:
+        """See `TemplateOwner`."""
+        if link is self._template:
+            self._template = None
+            self._log.warn(
+                "The template of {name} {version} has ended, and its workers with it; the next worker loads again.",
+                name=self._spec.model_name,
+                version=self._spec.model_version,
+            )
+
+    def _begin(self, launch: Launch) -> None:
+        if self._template is not None and self._template.is_open:
+            self._births.from_model(self._template, launch)
+        elif self._first is not None:
+            self._waiting.append(launch)
+        elif self._shares and _can_divide(launch):
+            self._begin_first(launch)
+        else:
+            self._base.link().addCallback(self._begin_alone, launch)
+
+    def _begin_alone(self, link: TemplateLink | None, launch: Launch) -> None:
+        if not launch.worker.waiting:
+            return
+        if link is None:
+            self._otherwise.begin(launch)
+        else:
+            self._births.from_base(link, launch)
+
+    def _begin_first(self, launch: Launch) -> None:
+        self._first = launch
+        launch.worker.loaded.addErrback(self._first_failed, launch)
+        self._base.link().addCallback(self._fork_first, launch)
+
+    def _fork_first(self, link: TemplateLink | None, launch: Launch) -> None:
+        if not launch.worker.waiting:
+            return
+        if link is None:
+            self._otherwise.begin(launch)
+            self._decided()
+        else:
+            self._births.first(link, launch, self)
+
+    def _first_failed(self, failure: Failure, launch: Launch) -> Failure:
+        if launch is self._first:
+            waiting = self._let_go()
+            error = failure.value
+            for each in waiting:
+                if not each.worker.waiting:
+                    continue
+                if launch.worker.stopping or not isinstance(error, WorkerFailed):
+                    self._begin(each)
+                else:
+                    each.worker.fail_to_begin(error.message, error.status)
+        return failure
+
+    def _decided(self) -> None:
+        """It is known whether there is a template now; who waited for that waits no more."""
+        for each in self._let_go():
+            if each.worker.waiting:
+                self._begin(each)
+
+    def _let_go(self) -> list[Launch]:
+        self._first = None
+        self._waiting, waiting = [], self._waiting
+        return waiting
+
+    def _one_less(self, how: str) -> str:
+        self._members -= 1
+        if not self._members and self._template is not None and not self._closed:
+            self._lingering = self._clock.callLater(LINGER, self._linger_over)
+        return how
+
+    def _linger_over(self) -> None:
+        self._lingering = None
+        self._let_template_go()
+
+    def _stay(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+
+
+def _can_divide(launch: Launch) -> bool:
+    """Say whether a worker may turn out to be fit to be forked: without a device, or a loop that runs already."""
+    return launch.placement.gpu_id is None and not launch.load.asynchronous

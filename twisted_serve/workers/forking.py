@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements workers that are forked from templates: which can be, and from which template.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from twisted_serve.interfaces import IServeReactor, WorkerSpec
+from twisted_serve.workers.base import BaseTemplate
+from twisted_serve.workers.births import Births
+from twisted_serve.workers.family import Family
+from twisted_serve.workers.launch import Launch, Way, import_environment
+from twisted_serve.workers.preloading import needs_torch
+from twisted_serve.workers.process import Stream
+
+#: Whether templates are possible here: they watch what they fork as only Linux lets them.
+POSSIBLE = sys.platform.startswith("linux")
+
+
+class Forker:
+    """
+    Starts workers by forking; see `Way`.
+
+    :param environment: That of templates.
+    :param otherwise: How workers begin while there is no template.
+    :param on_line: Gets what templates print: whose name it is, the stream, the line.
+    """
+
+    def __init__(
+        self,
+        reactor: IServeReactor,
+        environment: Mapping[str, str],
+        otherwise: Way,
+        on_line: Callable[[str, Stream, str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._environment = environment
+        self._otherwise = otherwise
+        self._on_line = on_line
+        self._births = Births(reactor)
+        self._bases: dict[bool, BaseTemplate] = {}
+        # By the very spec: an equal one may be of a directory whose content has changed.
+        self._families: dict[int, tuple[WorkerSpec, Family]] = {}
+
+    @staticmethod
+    def can_begin(spec: WorkerSpec) -> bool:
+        """Say whether workers of ``spec`` can be forked: if they run in this very interpreter, with its packages."""
+        return POSSIBLE and spec.python == sys.executable and spec.packages is None
+
+    def prepare(self) -> None:
+        """See `IWorkerProvider`."""
+        if POSSIBLE:
+            self._base(torch=False).link()
+
+    def begin(self, launch: Launch) -> None:
+        """See `Way`."""
+        spec = launch.spec
+        if id(spec) not in self._families:
+            family = Family(self._reactor, spec, self._base(needs_torch(spec)), self._births, self._otherwise)
+            self._families[id(spec)] = (spec, family)
+        self._families[id(spec)][1].begin(launch)
+
+    def forget(self, spec: WorkerSpec) -> None:
+        """Keep nothing for ``spec``."""
+        _, family = self._families.pop(id(spec), (None, None))
+        if family is not None:
+            family.close()
+
+    def stop(self) -> Deferred[None]:
+        """End all templates; fire when they are gone."""
+        families, self._families = self._families, {}
+        for _, family in families.values():
+            family.close()
+        return gatherResults([base.stop() for base in self._bases.values()]).addCallback(lambda _: None)
+
+    def _base(self, torch: bool) -> BaseTemplate:
+        if torch not in self._bases:
+            command = [sys.executable, "-m", "twisted_serve.backend.base_template"]
+            if torch:
+                command += ["--preload", "torch"]
+            # With one thread: what has more cannot be forked.  Workers get their own number.
+            environment = {**import_environment(self._environment), "OMP_NUM_THREADS": "1"}
+            self._bases[torch] = BaseTemplate(
+                self._reactor, command, environment, lambda stream, line: self._on_line("template", stream, line)
+            )
+        return self._bases[torch]

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what a worker needs to be started: what it is told, and where it finds what it imports.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from attrs import frozen
+
+import twisted_serve
+from twisted_serve.interfaces import Placement, WorkerSpec
+from twisted_serve.wire.messages import LoadModel
+from twisted_serve.workers.child import LocalWorker
+
+#: The descriptor of the socket in a process that is started, not forked; 0 to 2 are the handler's.
+SOCKET = 3
+
+
+@frozen(eq=False)
+class Launch:
+    """
+    A worker that is to begin.
+
+    :ivar load: The first that it is told.
+    """
+
+    worker: LocalWorker
+    spec: WorkerSpec
+    placement: Placement
+    load: LoadModel
+
+
+class Way(Protocol):
+    """A way to start a worker."""
+
+    def begin(self, launch: Launch) -> None:
+        """
+        Begin, now or later; a worker that has been stopped meanwhile does not wait any more.
+
+        Never raises: what goes wrong is told by the worker.
+        """
+
+
+def import_environment(environment: Mapping[str, str], *directories: str) -> dict[str, str]:
+    """
+    Add to an environment what a process needs to import us, and what is in ``directories``.
+
+    Our own place is left out where it is a ``site-packages``: an interpreter of a
+    model's own would find all of ours there before its own.
+    """
+    root = Path(twisted_serve.__file__).resolve().parents[1]
+    ours = [] if root.name in ("site-packages", "dist-packages") else [str(root)]
+    theirs = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
+    path = [*ours, *theirs, *directories]
+    return {**environment, "PYTHONPATH": os.pathsep.join(path)} if path else dict(environment)
+
+
+def worker_environment(environment: Mapping[str, str], model_dir: Path, packages: Path | None = None) -> dict[str, str]:
+    """Add to an environment what a worker needs to import us, its model, and the packages of its model."""
+    directories = (str(model_dir),) if packages is None else (str(model_dir), str(packages))
+    return import_environment(environment, *directories)
+
+
+def load_message(spec: WorkerSpec, placement: Placement) -> LoadModel:
+    """Tell a worker what to serve, and on which device."""
+    return LoadModel(
+        model_name=spec.model_name,
+        model_version=spec.model_version,
+        model_dir=str(spec.model_dir),
+        handler=spec.handler,
+        batch_size=spec.batch_size,
+        manifest=dict(spec.manifest),
+        model_config=dict(spec.model_config),
+        server_version=twisted_serve.__version__,
+        envelope=spec.envelope,
+        gpu_id=placement.gpu_id,
+        limit_max_image_pixels=spec.limit_max_image_pixels,
+        allow_pickled_weights=spec.allow_pickled_weights,
+        decode_input_request=spec.decode_input_request,
+        max_response_size=spec.max_response_size,
+    )

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements a guess: whether a model needs torch, so that it is forked from where torch is imported already.
+
+A wrong guess costs time or memory and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from twisted_serve.interfaces import WorkerSpec
+
+# How many of an archive's own files are looked at, and how far.
+_MOST_FILES = 50
+_MOST_BYTES = 1 << 18
+
+# What imports torch in turn.
+_MENTION = re.compile(
+    rb"^\s*(?:from|import)\s+(?:torch|torchvision|torchaudio|torchtext|transformers|sentence_transformers|timm|"
+    rb"diffusers|captum|ts\.torch_handler|twisted_serve\.handlers\.base)\b",
+    re.MULTILINE,
+)
+
+_WEIGHTS = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".safetensors")
+
+
+def needs_torch(spec: WorkerSpec) -> bool:
+    """Say whether an archive plainly needs torch: by its weights, or by what its files at the top import."""
+    named = spec.manifest.get("model")
+    weights = named.get("serializedFile") if isinstance(named, dict) else None
+    if isinstance(weights, str) and weights.endswith(_WEIGHTS):
+        return True
+    if not (spec.model_dir / _file_of(spec.handler)).is_file() and "." not in spec.handler:
+        # A handler of ours.
+        return not (isinstance(weights, str) and weights.endswith(".onnx"))
+    return any(_MENTION.search(_beginning(path)) for path in _modules(spec.model_dir))
+
+
+def _file_of(handler: str) -> str:
+    place = handler.partition(":")[0]
+    return place if place.endswith(".py") else f"{place}.py"
+
+
+def _modules(model_dir: Path) -> list[Path]:
+    try:
+        return sorted(model_dir.glob("*.py"))[:_MOST_FILES]
+    except OSError:
+        return []
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES)
+    except OSError:
+        return b""

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements workers that are started from nothing, in any interpreter.
+
+The socket is made before the process, and inherited: nobody else can connect to a worker, and there is no file to find.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+
+from twisted_serve.interfaces import IServeReactor
+from twisted_serve.workers.connection import Adopted
+from twisted_serve.workers.launch import SOCKET, Launch, worker_environment
+
+
+class Spawner:
+    """Starts workers as processes of their own; see `Way`."""
+
+    def __init__(self, reactor: IServeReactor) -> None:
+        self._reactor = reactor
+
+    def begin(self, launch: Launch) -> None:
+        """See `Way`."""
+        try:
+            self._spawn(launch)
+        except OSError as e:
+            launch.worker.fail_to_begin(f"The worker's socket could not be made: {e}")
+
+    def _spawn(self, launch: Launch) -> None:
+        worker, spec = launch.worker, launch.spec
+        with ExitStack() as stack:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            stack.enter_context(ours)
+            stack.enter_context(theirs)
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            stack.callback(os.close, nothing)
+            ours.setblocking(False)
+            # The reactor takes a duplicate; these here are closed on the way out.
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(worker.connection))
+            try:
+                transport = self._reactor.spawnProcess(
+                    worker.process,
+                    spec.python,
+                    [spec.python, "-m", "twisted_serve.backend", "--fd", str(SOCKET)],
+                    env=worker_environment(spec.environment, spec.model_dir, spec.packages),
+                    childFDs={0: nothing, 1: "r", 2: "r", SOCKET: theirs.fileno()},
+                )
+            except (OSError, ValueError) as e:
+                worker.fail_to_begin(f"The worker's process could not be started: {e}")
+                worker.connection.abort("there is no process")
+                return
+        worker.begin(transport.pid, launch.load)
