@@ -10,16 +10,18 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.web.client import Agent
 
@@ -136,6 +138,7 @@ class Parts:
     attendants: list[Service]
     certificate: LiveCertificate | None
     trigger: Any
+    delay: Deferred[None] = field(factory=lambda: succeed(None))
 
     @classmethod
     def assemble(cls, reactor: IServeReactor, options: ServerOptions, world: Surroundings) -> Parts:
@@ -248,16 +251,26 @@ class Parts:
 
     def hurry(self) -> None:
         """Give up what is being answered, while winding down."""
+        self.delay.cancel()
         for _listener, site in self.sites:
             site.abort()
         self.management.hurry()
 
-    async def wind_down(self, grace: float) -> None:
-        """Stop, as :meth:`ModelServer.stopService` says."""
+    async def wind_down(self, delay: float, grace: float) -> None:
+        """
+        Stop, as :meth:`ModelServer.stopService` says.
+
+        :param delay: Seconds to be unready, and serve, before anything else: balancers see that on new connections.
+        :param grace: Seconds that what is being answered has.
+        """
         self.catalogue.stopping = True
         try:
             if self.key_file is not None:
                 self.key_file.remove()
+            if delay:
+                self.delay = deferLater(self.reactor, delay)
+                with suppress(CancelledError):
+                    await self.delay
             await self.close_ports()
             for _listener, site in self.sites:
                 site.finish_up()

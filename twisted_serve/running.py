@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from twisted_serve.auth.tokens import Token
     from twisted_serve.interfaces import IServeReactor
 
-# Seconds over ``shutdown_timeout`` after which a server ends that cannot stop; with 30 it is gone before ``--stop`` is.
+# Seconds over ``shutdown_delay`` and ``shutdown_timeout`` after which a server ends that cannot stop; by default it is
+# gone before ``--stop`` is.
 STOP_MARGIN = 20.0
 
 # What asks a server to end.
@@ -198,7 +199,8 @@ class _Run:
 
     def _end(self, server: Server) -> Deferred[None]:
         self._ending = True
-        limit = self._loaded.options.shutdown_timeout + STOP_MARGIN
+        options = self._loaded.options
+        limit = options.shutdown_delay + options.shutdown_timeout + STOP_MARGIN
         return server.stopService().addTimeout(limit, self._reactor).addCallbacks(self._ended, self._stuck)
 
     def _ended(self, _result: None) -> None:

@@ -105,7 +105,7 @@ class ModelServer(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop: take no more, finish what is being answered, end the workers, remove all files.
+        Stop: be unready, take no more, finish what is being answered, end the workers, remove all files.
 
         :return: Fires when nothing is left; also when it was asked to stop before.
         """
@@ -115,7 +115,9 @@ class ModelServer(MultiService):
         if parts is not None:
             self._disown_attendants(parts)
             self._leaving = parts
-            self._winding_down = Deferred.fromCoroutine(parts.wind_down(self._options.shutdown_timeout))
+            self._winding_down = Deferred.fromCoroutine(
+                parts.wind_down(self._options.shutdown_delay, self._options.shutdown_timeout)
+            )
             return self._winding_down
         return stopped if self._winding_down is None else end_of(self._winding_down)
 

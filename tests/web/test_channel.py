@@ -19,6 +19,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.assembly import LAST_ANSWERS
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.logs import ACCESS_LOG
@@ -479,6 +480,66 @@ class ShutdownTests(ChannelTestCase):
         self.successResultOf(stopped)
         self.assertFalse(self.connection.open)
         self.assertEqual(list(self.server.directory.glob("twisted_serve-*")), [])
+        self.assertIn(b"Connection: close\r\n", self.connection.received)
+
+    def test_half_a_request(self) -> None:
+        """Who is in the middle of sending a request may send the rest, and is told; not for long, though."""
+        whole = self.predict(b"x" * 10)
+        in_head, in_body, slow = (self.server.connect() for _ in range(3))
+        in_head.send(whole[:3])
+        in_body.send(whole[:-5])
+        slow.send(whole[:-5])
+        stopped = self.server.server.stopService()
+        self.assertNoResult(stopped)
+        for connection, rest in ((in_head, whole[3:]), (in_body, whole[-5:])):
+            connection.send(rest)
+            self.assertEqual(self.statuses(connection), [503])
+            self.assertIn(b"Connection: close\r\n", connection.received)
+            self.assertFalse(connection.open)
+        self.assertNoResult(stopped)
+        self.server.advance(LAST_ANSWERS)
+        self.successResultOf(stopped)
+        self.assertFalse(slow.open)
+        self.assertEqual(slow.received, b"")
+
+
+class ShutdownDelayTests(ChannelTestCase):
+    """Tests for a server that is unready for a while before it stops."""
+
+    options = {"shutdown_delay": 10}
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.site = self.server.server.site_of(Role.INFERENCE)
+        self.request = self.predict(b"x")
+        self.stopped = self.server.server.stopService()
+
+    def assertServing(self) -> None:
+        """New connections are taken, predictions answered, and whoever asks is told to go elsewhere."""
+        self.assertEqual(MemoryConnection(self.site).get("/readyz"), 503)
+        self.assertEqual(MemoryConnection(self.site).get("/livez"), 200)
+        connection = MemoryConnection(self.site)
+        connection.send(self.request)
+        self.assertEqual(self.statuses(connection), [200])
+        self.assertTrue(connection.open)
+
+    def test_unready_and_serving(self) -> None:
+        """It serves until the time is over; then it stops as ever."""
+        self.assertServing()
+        self.server.advance(9.9)
+        self.assertServing()
+        self.assertNoResult(self.stopped)
+        self.server.advance(0.1)
+        self.server.advance(LAST_ANSWERS)
+        self.successResultOf(self.stopped)
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
+
+    def test_hurry(self) -> None:
+        """Who is in a hurry does not wait for that."""
+        self.assertServing()
+        self.server.server.hurry()
+        self.successResultOf(self.stopped)
+        self.assertEqual(self.server.clock.getDelayedCalls(), [])
 
 
 class HostTests(ChannelTestCase):

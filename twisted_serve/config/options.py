@@ -190,6 +190,12 @@ class ServerOptions:
         validator=between(0, MAX_SECONDS),
         metadata=_about("seconds that requests in progress have at shutdown"),
     )
+    shutdown_delay: float = field(
+        default=0.0,
+        converter=real,
+        validator=between(0, MAX_SECONDS),
+        metadata=_about("seconds at shutdown in which the server is unready, and still takes new requests"),
+    )
 
     # Tokens.
     disable_token_authorization: bool = field(

@@ -85,6 +85,7 @@ class ServeChannel(HTTPChannel):
     _head = b""
     _lingering = False
     _dropped = 0
+    _finishing = False
 
     def connectionMade(self) -> None:
         """Begin the connection under the site's limits."""
@@ -157,6 +158,7 @@ class ServeChannel(HTTPChannel):
             # Chunks are HTTP/1.1's: somebody on the way may see the end of this request elsewhere (RFC 9112 §6.1).
             chunked = headers.hasHeader(b"transfer-encoding")
             persistent = persistent and b"keep-alive" in options and not chunked
+        persistent = persistent and not self._finishing
         if not persistent:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return persistent
@@ -289,9 +291,12 @@ class ServeChannel(HTTPChannel):
             self.transport.loseWriteConnection()
 
     def finish_up(self) -> None:
-        """Close as soon as nothing is being answered: the server is going to stop."""
-        self.persistent = False
-        if not self._handlingRequest and not self._lingering:
+        """Close as soon as nothing is being read or answered: the server is going to stop."""
+        self._finishing = True
+        for request in self.requests:
+            self.persistent = False
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        if not (self.requests or self._buffer or self._lingering):
             self.loseConnection()
 
     def timeoutConnection(self) -> None:
