@@ -466,10 +466,14 @@ class SurroundingsTests(SynchronousTestCase):
         """Workers see the server's environment, but for what is kept back, and what is nobody's business."""
         environ = {"PATH": "/bin", "AWS_SECRET": "x", "AWS": "y", "TS_KEYSTORE_PASS": "z"}
         visible = visible_environment(environ, ServerOptions(blacklist_env_vars="AWS_.*"))
-        self.assertEqual(
-            visible,
-            {"PATH": "/bin", "AWS": "y", "TS_DECODE_INPUT_REQUEST": "true", "PYTHONDONTWRITEBYTECODE": "1"},
-        )
+        told = {
+            "TS_DECODE_INPUT_REQUEST": "true",
+            "TS_REQUEST_SEQUENCE_ID": "ts_request_sequence_id",
+            "TS_REQUEST_SEQUENCE_START": "ts_request_sequence_start",
+            "TS_REQUEST_SEQUENCE_END": "ts_request_sequence_end",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.assertEqual(visible, {"PATH": "/bin", "AWS": "y", **told})
         self.assertIn("AWS_SECRET", visible_environment(environ, ServerOptions()))
 
     def test_environment_wins(self) -> None:

@@ -57,6 +57,7 @@ from twisted_serve.web.site import ServeSite
 from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.pool import Pool
+from twisted_serve.workers.sequences import SequenceHeaders
 
 # Bytes of small chunks which are under way when a handler is told that its client does not read.
 UNSENT_CHUNKS = 1 << 21
@@ -346,6 +347,7 @@ def _pool_making(
 ) -> Callable[[ModelVersion], Pool]:
     numbers = count(options.initial_worker_port)
     all_gpus = range(count_gpus(options.number_of_gpu))
+    sequences = SequenceHeaders(options.ts_header_key_sequence_id, options.ts_header_key_sequence_start)
 
     def make_pool(model: ModelVersion) -> Pool:
         settings = model.settings
@@ -367,6 +369,7 @@ def _pool_making(
             max_response_size=options.max_response_size,
             packages=model.packages,
             share_weights=model.config.share_weights is not False,
+            asynchronous=settings.asynchronous,
         )
         gpus = cycle(settings.device_ids or all_gpus or (None,)) if settings.device_type == "gpu" else cycle((None,))
         return Pool(
@@ -377,6 +380,7 @@ def _pool_making(
             world.now,
             worker_ids=lambda: str(next(numbers)),
             next_gpu=partial(next, gpus),
+            sequences=sequences,
         )
 
     return make_pool

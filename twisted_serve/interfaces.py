@@ -67,6 +67,7 @@ class WorkerSpec:
         before may be there in its workers.
     :ivar startup_timeout: Seconds from start to :class:`~twisted_serve.wire.messages.Loaded`.
     :ivar share_weights: Whether workers may share what ``initialize`` made, where that is possible and safe.
+    :ivar asynchronous: Whether a worker may be given a batch while it has others.
     """
 
     model_name: str
@@ -86,6 +87,7 @@ class WorkerSpec:
     max_response_size: int = 6553500
     packages: Path | None = None
     share_weights: bool = True
+    asynchronous: bool = False
 
 
 @frozen
@@ -128,7 +130,8 @@ class IWorker(Interface):
 
     def run(batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """
-        Have the worker answer a batch.  Call it only when ``loaded`` has fired and the last batch is done.
+        Have the worker answer a batch.  Call it only when ``loaded`` has fired and the last batch is done; while it
+        is not, only if the worker is asynchronous.
 
         :param on_chunk: Called with each intermediate answer, in order, before the result fires.
         :return: Fires with the answers.  Fails with `twisted_serve.errors.WorkerFailed`:

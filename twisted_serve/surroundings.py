@@ -55,6 +55,11 @@ def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> d
         for name, value in environ.items()
         if name not in _SECRET_VARIABLES and not kept_back.fullmatch(name)
     }
+    visible |= {
+        "TS_REQUEST_SEQUENCE_ID": options.ts_header_key_sequence_id,
+        "TS_REQUEST_SEQUENCE_START": options.ts_header_key_sequence_start,
+        "TS_REQUEST_SEQUENCE_END": options.ts_header_key_sequence_end,
+    }
     visible["TS_DECODE_INPUT_REQUEST"] = str(options.decode_input_request).lower()
     # A model's own directory may be served in place, and is not to be written to.
     visible.setdefault("PYTHONDONTWRITEBYTECODE", "1")

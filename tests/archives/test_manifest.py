@@ -361,6 +361,13 @@ class ModelConfigTests(ModelDirectoryTestCase):
         self.assertEqual(warnings[0], "Invalid deviceType 'neuron' in model config file c.yaml: it is ignored")
         self.assertEqual(len(warnings), 2)
 
+    def test_not_there_yet(self) -> None:
+        """Whoever registers a model that wants what we have not is told."""
+        _config, warnings = self.config("continuousBatching: true")
+        self.assertEqual(len(warnings), 1)
+        self.assertTrue(warnings[0].startswith("continuousBatching is not there yet"), warnings)
+        self.assertEqual(self.config("continuousBatching: false")[1], ())
+
     def test_workers_disagree(self) -> None:
         """Least and most workers count only together and in order; otherwise a warning says so."""
         for text in ("minWorkers: 2", "maxWorkers: 2", "minWorkers: 3\nmaxWorkers: 2", "minWorkers: 2\nmaxWorkers: 0"):

@@ -37,6 +37,13 @@ class ItemTests(SynchronousTestCase):
         """A handler that says nothing about its answer answers 200 with no headers."""
         self.assertEqual(item("r", RequestProcessor({}), b"x", 10), Item("r", 200, "", {}, b"x"))
 
+    def test_stream_header(self) -> None:
+        """What a handler says of its stream's end stays between it and the server."""
+        processor = RequestProcessor({})
+        processor.add_response_property("TS_stream_next", "true")
+        processor.add_response_property("x-tea", "Assam")
+        self.assertEqual(item("r", processor, b"x", 10), Item("r", 200, "", {"x-tea": "Assam"}, b"x"))
+
     def test_head(self) -> None:
         """Status, phrase and headers are the handler's."""
         processor = RequestProcessor({})

@@ -30,7 +30,7 @@ class SequenceQueueTests(SynchronousTestCase):
     """One rule after the other."""
 
     def taken(self, queue: SequenceQueue[Turn], now: float, worker: str) -> list[Turn]:
-        return [waiting.job for waiting in queue.take(now, worker) or []]
+        return [waiting.job for waiting in queue.take(now, 1, worker) or []]
 
     def test_one_at_a_time(self) -> None:
         """A batch has one job of each sequence, the next comes when that is answered, in order."""
@@ -40,7 +40,7 @@ class SequenceQueueTests(SynchronousTestCase):
         for turn in turns:
             queue.put(turn, 0.0)
         self.assertEqual(self.taken(queue, 0.0, "w"), [Turn("a", 1), Turn("b", 1)])
-        self.assertEqual(self.taken(queue, 0.0, "w"), [])
+        self.assertIsNone(queue.next_deadline(0.0))
         queue.done("w", 1.0)
         self.assertEqual(self.taken(queue, 1.0, "w"), [Turn("a", 2)])
 
@@ -54,8 +54,7 @@ class SequenceQueueTests(SynchronousTestCase):
         queue.done("w", 0.0)
         queue.put(Turn("a", 2), 0.0)
         self.assertEqual(self.taken(queue, 0.0, "v"), [])
-        self.assertIsNone(queue.next_deadline(0.0, ["v"]))
-        self.assertEqual(queue.next_deadline(0.0, ["v", "w"]), 0.0)
+        self.assertEqual(queue.next_deadline(0.0), 0.0)
         self.assertEqual(self.taken(queue, 0.0, "w"), [Turn("a", 2)])
 
     def test_spread(self) -> None:
@@ -125,7 +124,7 @@ class SequenceQueueTests(SynchronousTestCase):
             queue = queue_of()
             queue.join("w")
             queue.put(Turn("a", 1), 0.0)
-            batch = queue.take(0.0, "w")
+            batch = queue.take(0.0, 1, "w")
             assert batch is not None
             if gone:
                 queue.leave("w")
@@ -137,10 +136,11 @@ class SequenceQueueTests(SynchronousTestCase):
     def test_too_late(self) -> None:
         """A job whose deadline has passed is not begun, nor is the next one before it is out of the way."""
         queue = queue_of()
-        queue.join("w")
         queue.put(Turn("a", 1), 0.0, deadline=5.0)
         queue.put(Turn("a", 2), 0.0)
         self.assertEqual(queue.next_deadline(0.0), 5.0)
+        queue.join("w")
+        self.assertEqual(queue.next_deadline(0.0), 0.0)
         self.assertEqual(self.taken(queue, 5.0, "w"), [])
         self.assertEqual(queue.expire(5.0), [Turn("a", 1)])
         self.assertEqual(self.taken(queue, 5.0, "w"), [Turn("a", 2)])
@@ -162,9 +162,9 @@ class SequenceQueueTests(SynchronousTestCase):
         queue.join("w")
         queue.put(Turn("a", 1), 0.0)
         self.assertEqual(self.taken(queue, 0.5, "w"), [])
-        self.assertEqual(queue.next_deadline(0.5, ["w"]), 1.0)
+        self.assertEqual(queue.next_deadline(0.5), 1.0)
         queue.put(Turn("b", 1), 0.5)
-        self.assertEqual(queue.next_deadline(0.5, ["w"]), 0.5)
+        self.assertEqual(queue.next_deadline(0.5), 0.5)
         self.assertEqual(self.taken(queue, 0.5, "w"), [Turn("a", 1), Turn("b", 1)])
         queue.put(Turn("c", 1), 2.0)
         self.assertEqual(self.taken(queue, 3.0, "w"), [Turn("c", 1)])
@@ -178,19 +178,31 @@ class SequenceQueueTests(SynchronousTestCase):
         self.assertEqual(self.taken(queue, 0.0, "w"), [Turn("a", 1)])
 
     def test_room_comes(self) -> None:
-        """A sequence that finds all workers taken is begun when another has been idle for too long."""
-        queue = queue_of(sequences=2, idle=10.0)
+        """A sequence that finds a worker busy and the other full is begun when one of that one's has been idle."""
+        queue = queue_of(sequences=4, idle=10.0)
         for worker in ("v", "w"):
             queue.join(worker)
-        queue.put(Turn("a", 1), 0.0)
+        for name in "ab":
+            queue.put(Turn(name, 1), 0.0)
         self.taken(queue, 0.0, "w")
         queue.done("w", 1.0)
-        queue.leave("v")
-        queue.join("u")
-        queue.put(Turn("b", 1), 2.0)
+        queue.put(Turn("c", 1), 2.0)
         self.assertEqual(self.taken(queue, 2.0, "w"), [])
-        self.assertEqual(queue.next_deadline(2.0, ["w"]), 11.0)
-        self.assertEqual(self.taken(queue, 11.0, "w"), [Turn("b", 1)])
+        self.assertEqual(self.taken(queue, 2.0, "v"), [Turn("c", 1)])
+        queue.put(Turn("d", 1), 2.0)
+        self.assertEqual(queue.next_deadline(2.0), 11.0)
+        self.assertEqual(self.taken(queue, 11.0, "w"), [Turn("d", 1)])
+
+    def test_again(self) -> None:
+        """A job that is tried again is the next of its sequence."""
+        queue = queue_of()
+        queue.join("w")
+        queue.put(Turn("a", 1), 0.0)
+        queue.put(Turn("a", 2), 0.0)
+        self.taken(queue, 0.0, "w")
+        queue.put_again([(Turn("a", 1), None)], 1.0)
+        queue.done("w", 1.0)
+        self.assertEqual(self.taken(queue, 1.0, "w"), [Turn("a", 1)])
 
     def test_drain(self) -> None:
         """When everything ends, all jobs are given back."""
@@ -260,7 +272,7 @@ class SequenceMachine(RuleBasedStateMachine):
     def take(self, worker: str) -> None:
         if worker not in self.workers or worker in self.running:
             return
-        batch = [waiting.job for waiting in self.queue.take(self.now, worker) or []]
+        batch = [waiting.job for waiting in self.queue.take(self.now, 1, worker) or []]
         assert len(batch) <= 2
         names = [turn.sequence for turn in batch]
         assert len(set(names)) == len(names), "two jobs of a sequence in a batch"
@@ -297,7 +309,7 @@ class SequenceMachine(RuleBasedStateMachine):
     @invariant()
     def what_can_be_taken_is_announced(self) -> None:
         free = sorted(self.workers - set(self.running))
-        moment = self.queue.next_deadline(self.now, free)
+        moment = self.queue.next_deadline(self.now)
         can = any(self.queue._choose(self.now, worker)[0] for worker in free)
         assert moment is None or moment >= self.now
         if can:

@@ -103,6 +103,8 @@ class ServerOptionsTests(SynchronousTestCase):
         self.assert_refused("blacklist_env_vars", "'('", blacklist_env_vars="(")
         self.assert_refused("models", "[]", models="[]")
         self.assert_refused("number_of_gpu", "-1", number_of_gpu=-1)
+        for name in ("", "a b", "x:", "é", "x\r\ny: z"):
+            self.assert_refused("ts_header_key_sequence_id", repr(name), ts_header_key_sequence_id=name)
 
     def test_expiration(self) -> None:
         """A lifetime is a number of minutes over 0: no key is born expired, and none gets a default by mistake."""

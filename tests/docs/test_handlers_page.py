@@ -34,7 +34,7 @@ def load(read_blocks: ReadBlocks, tmp_path: Path) -> Callable[..., AbstractConte
 
 def test_all_are_tested(read_blocks: ReadBlocks) -> None:
     """The page has these handlers and no other."""
-    assert len(read_blocks("handlers.md", "python")) == 6
+    assert len(read_blocks("handlers.md", "python")) == 8
 
 
 def test_function(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
@@ -42,6 +42,25 @@ def test_function(load: Callable[..., AbstractContextManager[LocalWorker]]) -> N
     with load("global weights") as worker:
         items = worker.predict(Part("body", "", b"123"), Part("body", "", b""))
     assert [json.loads(item.body) for item in items] == [{"length": 12}, {"length": 0}]
+
+
+def test_asynchronous(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
+    """The coroutine function answers; what it makes of the event loop works."""
+    with load("class Patient") as worker:
+        [item] = worker.predict(Part("body", "", b"123"))
+    assert item.body == b"waited for 3 bytes"
+
+
+def test_sequence(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
+    """The counter keeps the sums of sequences apart, and tells clients the names."""
+    with load("class Counter") as worker:
+        bodies = []
+        for name, number in (("a", b"1"), ("b", b"10"), ("a", b"2")):
+            answer = worker.answer(Job("r", {"ts_request_sequence_id": name}, [Part("body", "", number)]))
+            assert isinstance(answer, Predicted)
+            assert answer.items[0].headers == {"ts_request_sequence_id": name}
+            bodies.append(answer.items[0].body)
+    assert bodies == [b"1", b"10", b"3"]
 
 
 def test_class(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:

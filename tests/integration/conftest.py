@@ -285,6 +285,22 @@ class Server:
         bearer = [] if key is None else [f"Authorization: Bearer {self.keys()[key]}"]
         return "".join(f"{line}\r\n" for line in [f"{method} {path} HTTP/1.1", "Host: h", *bearer, *lines, ""]).encode()
 
+    def ask(self, model: str, text: str, version: str = "HTTP/1.1") -> socket.socket:
+        """Send a request to a model and read nothing; the caller closes the connection."""
+        client = self.connect()
+        head = self.head("POST", f"/predictions/{model}", f"Content-Length: {len(text)}")
+        client.sendall(head.replace(b"HTTP/1.1", version.encode()) + text.encode())
+        return client
+
+    @staticmethod
+    def read_until(client: socket.socket, end: bytes, so_far: bytes = b"") -> bytes:
+        """Read until something has come, and return all that has."""
+        while end not in so_far:
+            data = client.recv(65536)
+            assert data, so_far
+            so_far += data
+        return so_far
+
     # Waiting
 
     @staticmethod

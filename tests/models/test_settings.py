@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import attrs
@@ -13,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.batching.queue import ClosePolicy
+from twisted_serve.batching.sequences import SequenceLimits
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.models.settings import (
     Layer,
@@ -85,6 +87,29 @@ class PrecedenceTests(SynchronousTestCase):
         self.assertFalse(settings(defaults=defaults).retry_on_worker_death)
         self.assertTrue(
             settings(config=ModelConfig(retry_on_worker_death=True), defaults=defaults).retry_on_worker_death
+        )
+
+    def test_sequences(self) -> None:
+        """A stateful model's limits are the archive's; a pause without limit is five minutes, or the whole life."""
+        self.assertIsNone(settings(config=ModelConfig(max_num_sequence=5)).sequences)
+        cases: list[tuple[dict[str, Any], SequenceLimits]] = [
+            ({}, SequenceLimits(1, 1, 300.0, inf)),
+            ({"sequence_max_idle": 0, "sequence_timeout": 0}, SequenceLimits(1, 1, 300.0, inf)),
+            ({"sequence_timeout": 1500}, SequenceLimits(1, 1, 1.5, 1.5)),
+            (
+                {"max_num_sequence": 7, "max_sequence_job_queue_size": 3, "sequence_max_idle": 250},
+                SequenceLimits(7, 3, 0.25, inf),
+            ),
+        ]
+        for said, limits in cases:
+            config = ModelConfig(sequence_batching=True, **said)
+            self.assertEqual(settings(config=config).sequences, limits)
+
+    def test_asynchronous(self) -> None:
+        """Only a model that says so is asynchronous."""
+        self.assertEqual(
+            [settings(config=ModelConfig(async_communication=said)).asynchronous for said in (None, False, True)],
+            [False, False, True],
         )
 
     def test_order(self) -> None:

@@ -456,7 +456,7 @@ class IsolationTests(PoolTestCase):
         bench = self.running(holding=True, batch_size=3)
         bench.pool.submit(job("first"))
         parts: list[Item] = []
-        stream = bench.pool.submit(job("s"), lambda item, producer: parts.append(item))
+        stream = bench.pool.submit(job("s"), lambda item, _producer: parts.append(item))
         others = [bench.pool.submit(job(name)) for name in "ab"]
         bench.worker.answer()
         bench.worker.chunk(Item("s", 200, "", {}, b"1"))
@@ -597,7 +597,7 @@ class WorkerDeathTests(PoolTestCase):
     def test_not_after_a_part(self) -> None:
         """A client that has a part of its answer is told that there is no more; nothing is begun anew."""
         bench = self.running(holding=True)
-        stream = bench.pool.submit(job("s"), lambda item, producer: None)
+        stream = bench.pool.submit(job("s"), lambda _item, _producer: None)
         bench.worker.chunk(Item("s", 200, "", {}, b"1"))
         bench.worker.kill()
         self.failed(stream, WorkerDied)

@@ -166,11 +166,18 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
         config = ModelConfig(**values, raw=document)
     except ValueError as e:
         raise InvalidModel(f"Invalid model config file {name}: {e}") from e
-    if config.workers is None and config.min_workers != config.max_workers:
-        warnings.append(
-            f"Invalid model config in mar, minWorkers:{config.min_workers}, maxWorkers:{config.max_workers}"
-        )
+    warnings += _doubts(config)
     return config, tuple(warnings[:_MOST_WARNINGS])
+
+
+def _doubts(config: ModelConfig) -> list[str]:
+    """List what will not be as the file has it."""
+    doubts = []
+    if config.workers is None and config.min_workers != config.max_workers:
+        doubts.append(f"Invalid model config in mar, minWorkers:{config.min_workers}, maxWorkers:{config.max_workers}")
+    if config.continuous_batching:
+        doubts.append("continuousBatching is not there yet: each request is answered by one call of the handler")
+    return doubts
 
 
 def _meant(key: str) -> str | None:

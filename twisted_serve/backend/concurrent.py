@@ -8,12 +8,15 @@ Each batch is a task of the event loop.  They end in any order; one that fails t
 from __future__ import annotations
 
 import asyncio
+from typing import TypeAlias, Union
 
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.pacing import Paced
 from twisted_serve.backend.service import Service
 from twisted_serve.wire.codec import WireError
-from twisted_serve.wire.messages import FromWorker, Predict, PredictFailed
+from twisted_serve.wire.messages import FromWorker, Predict, Predicted, PredictFailed
+
+Answer: TypeAlias = Union[Predicted, PredictFailed]
 
 
 class LoopOutlet:
@@ -43,7 +46,7 @@ class Conversation:
         self._service = service
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._tasks: dict[asyncio.Task[None], list[str]] = {}
+        self._tasks: dict[asyncio.Task[Answer], list[str]] = {}
         self._caught_up: asyncio.Future[None] = self._loop.create_future()
 
     async def hold(self) -> None:
@@ -72,10 +75,7 @@ class Conversation:
             for message in messages:
                 if not isinstance(message, Predict):
                     raise WireError(f"{type(message).__name__} came after LoadModel")
-                ids = [job.request_id for job in message.jobs]
-                task = self._loop.create_task(self._answer(message, ids))
-                self._tasks[task] = ids
-                task.add_done_callback(self._done)
+                self._begin(message)
         except WireError as e:
             self._ended.set_exception(e)
             return
@@ -87,21 +87,31 @@ class Conversation:
         caught_up, self._caught_up = self._caught_up, self._loop.create_future()
         caught_up.set_result(None)
 
-    async def _answer(self, predict: Predict, ids: list[str]) -> None:
+    def _begin(self, predict: Predict) -> None:
+        ids = [job.request_id for job in predict.jobs]
+
         def blocked() -> asyncio.Future[None] | None:
             return self._caught_up if any(map(self._channel.is_paused, ids)) else None
 
-        try:
-            answer = await self._service.answer_soon(predict, lambda work: Paced(work, blocked))
-        except asyncio.CancelledError:
-            # Nobody waits for it, but the server wants to know that there is room again.
-            answer = PredictFailed(predict.batch_id, 503, "The request was cancelled.")
-        self._channel.forget(ids)
-        self._channel.answer(answer)
+        task = self._loop.create_task(self._service.answer_soon(predict, lambda work: Paced(work, blocked)))
+        self._tasks[task] = ids
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
-        error = None if task.cancelled() else task.exception()
-        # What is no ``Exception``, such as ``SystemExit``, ends the loop by itself.
-        if isinstance(error, Exception) and not self._ended.done():
-            self._ended.set_exception(error)
+        def done(task: asyncio.Task[Answer]) -> None:
+            del self._tasks[task]
+            if self._ended.done():
+                return
+            if task.cancelled():
+                # Nobody waits for it, but the server wants to know that there is room again.
+                answer: Answer = PredictFailed(predict.batch_id, 503, "The request was cancelled.")
+            elif task.exception() is None:
+                answer = task.result()
+            else:
+                # ``SystemExit``, which ends the loop by itself.
+                return
+            self._channel.forget(ids)
+            try:
+                self._channel.answer(answer)
+            except ConnectionError as e:
+                self._ended.set_exception(e)
+
+        task.add_done_callback(done)

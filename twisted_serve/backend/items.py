@@ -20,6 +20,9 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 # RFC 9110 §5.5, obs-text included: what may stand in a field's value or a reason phrase.
 _TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
+#: With which handlers, and the predecessor, say whether more follows; it is no client's business.
+STREAM_HEADER = "ts_stream_next"
+
 # 1xx are not answers; codes without a meaning pass, as they always did (``spec/rest_api.md`` §5.2).
 _STATUSES = range(200, 1000)
 
@@ -42,6 +45,7 @@ def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_
         raise RefusedAnswerError(f"Response of {len(body)} bytes exceeds max_response_size, which is {max_size}")
     phrase = processor.get_response_status_phrase()
     headers = dict(_header(name, value) for name, value in processor.get_response_headers().items())
+    headers = {name: value for name, value in headers.items() if name.lower() != STREAM_HEADER}
     return Item(request_id, int(status), _plain("Response reason phrase", phrase or ""), headers, body)
 
 

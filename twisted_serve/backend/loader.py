@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,8 @@ def load_entry_point(handler: str, context: Context) -> EntryPoint:
     module = _import(place, context.system_properties["model_dir"])
     found = getattr(module, function or "handle", None)
     if callable(found) and not isinstance(found, type):
-        found(None, context)
+        if not inspect.iscoroutinefunction(found):
+            found(None, context)
         return _as_entry_point(found)
     service_class = found if isinstance(found, type) else _handler_class(module)
     for method in ("handle", "initialize"):

@@ -5,6 +5,7 @@ This module implements a model version in a worker: its handler loaded, and call
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from copy import copy
 from typing import TYPE_CHECKING, Any
@@ -105,19 +106,13 @@ def open_service(load: LoadModel, outlet: Outlet) -> Service:
     )
     context.system_properties["allow_pickled_weights"] = load.allow_pickled_weights
     entry = load_entry_point(load.handler, context)
-    if load.asynchronous and not _is_coroutine_function(entry):
+    if load.asynchronous and not inspect.iscoroutinefunction(entry):
         raise TypeError(f"asyncCommunication needs a coroutine function; {_named(entry)} is none: write async def")
     if load.envelope is not None:
-        if _is_coroutine_function(entry):
+        if inspect.iscoroutinefunction(entry):
             raise TypeError(f"service_envelope is {load.envelope!r}, but no envelope goes around a coroutine function")
         entry = enveloped(entry, load.envelope)
     return Service(load, context, entry, outlet)
-
-
-def _is_coroutine_function(entry: EntryPoint) -> bool:
-    import inspect  # noqa: PLC0415 - 10 ms that only some workers need to spend
-
-    return inspect.iscoroutinefunction(entry)
 
 
 def _named(entry: EntryPoint) -> str:

@@ -9,11 +9,11 @@ It knows no clock: who calls it says what time it is, in seconds, and
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from enum import Enum
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from attrs import frozen
 
@@ -34,7 +34,18 @@ class ClosePolicy(Enum):
 
 
 class QueueFull(Exception):
-    """The queue holds as many jobs as it may."""
+    """
+    The queue holds as many jobs as it may.
+
+    :ivar count: Of what there is too much.
+    :cvar sentence: What that is, for whoever is refused.
+    """
+
+    sentence: ClassVar[str] = "The request queue is full ({waiting})."
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.count = count
 
 
 class Hopeless(Exception):
@@ -176,9 +187,9 @@ class BatchQueue(Generic[J]):
         apart = _Apart()
         self.put_back([Waiting(job, now, deadline, apart) for job, deadline in jobs])
 
-    def take(self, now: float, free: int = 1) -> list[Waiting[J]] | None:
+    def take(self, now: float, free: int = 1, worker: Hashable = None) -> list[Waiting[J]] | None:
         """
-        Give the next batch if it is time for one.
+        Give the next batch if it is time for one, whichever worker it is for.
 
         Jobs which are too late are passed over; `expire` has them.
         """
@@ -190,6 +201,20 @@ class BatchQueue(Generic[J]):
         for waiting in batch:
             del self._waiting[waiting.job]
         return batch
+
+    def join(self, worker: Hashable) -> None:
+        """There is another worker: which one is all the same to these jobs."""
+
+    def done(self, worker: Hashable, now: float) -> None:
+        """A worker has answered what it was given."""
+
+    def leave(self, worker: Hashable) -> Sequence[J]:
+        """A worker is gone; give the jobs which wait for it and no other."""
+        return ()
+
+    def keeps(self, worker: Hashable) -> bool:
+        """Say whether a worker that has nothing to do is needed for what it remembers."""
+        return False
 
     def discard(self, job: J) -> bool:
         """Take ``job`` out, wherever it stands; say whether it was there."""

@@ -10,7 +10,7 @@ them by the same worker, which keeps the sequence's state.  Like
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from math import ceil, inf
 from typing import Generic, TypeVar
 
@@ -25,9 +25,19 @@ J = TypeVar("J", bound=Hashable)
 class TooManySequences(QueueFull):
     """As many sequences are open as may be."""
 
+    sentence = "There are as many sequences as there may be ({count})."
+
+
+class SequenceFull(QueueFull):
+    """As many jobs of the sequence wait as may."""
+
+    sentence = "The queue of its sequence is full ({waiting})."
+
 
 class SequenceExpired(QueueFull):
     """The sequence has had its time; what it has left is being finished."""
+
+    sentence = "Its sequence has had its time ({waiting})."
 
 
 @frozen
@@ -87,7 +97,8 @@ class SequenceQueue(Generic[J]):
         self._sequence_of = sequence_of
         # In the order in which they began.
         self._sequences: dict[str, _Sequence[J]] = {}
-        self._workers: set[Hashable] = set()
+        # Whether each worker is free.
+        self._workers: dict[Hashable, bool] = {}
 
     def __len__(self) -> int:
         return sum(len(sequence.waiting) for sequence in self._sequences.values())
@@ -127,17 +138,17 @@ class SequenceQueue(Generic[J]):
         elif now >= sequence.began + self.limits.life:
             raise SequenceExpired(len(sequence.waiting))
         elif len(sequence.waiting) >= self.limits.waiting:
-            raise QueueFull(len(sequence.waiting))
+            raise SequenceFull(len(sequence.waiting))
         sequence.used = now
         sequence.waiting.append(Waiting(job, now, deadline, kind))
 
     def join(self, worker: Hashable) -> None:
         """There is another worker, which can keep sequences."""
-        self._workers.add(worker)
+        self._workers[worker] = True
 
-    def take(self, now: float, worker: Hashable) -> list[Waiting[J]] | None:
+    def take(self, now: float, free: int = 1, worker: Hashable = None) -> list[Waiting[J]] | None:
         """
-        Give the next batch for a free worker, if it is time for one.
+        Give the next batch for a worker, which is free, if it is time for one.
 
         Jobs which are too late are passed over; `expire` has them.
         """
@@ -148,6 +159,7 @@ class SequenceQueue(Generic[J]):
         for sequence in chosen:
             sequence.worker = worker
             sequence.running = True
+        self._workers[worker] = False
         return [sequence.waiting.popleft() for sequence in chosen]
 
     def put_back(self, batch: list[Waiting[J]]) -> None:
@@ -158,8 +170,14 @@ class SequenceQueue(Generic[J]):
             sequence.waiting.appendleft(waiting)
             sequence.worker, sequence.running = None, False
 
+    def put_again(self, jobs: Iterable[tuple[J, float | None]], now: float) -> None:
+        """Let jobs wait which were taken and are to be tried once more: each is the next of its sequence."""
+        self.put_back([Waiting(job, now, deadline, None) for job, deadline in jobs])
+
     def done(self, worker: Hashable, now: float) -> None:
         """A worker has answered what it was given."""
+        if worker in self._workers:
+            self._workers[worker] = True
         for sequence in self._sequences.values():
             if sequence.worker == worker and sequence.running:
                 sequence.running = False
@@ -167,9 +185,13 @@ class SequenceQueue(Generic[J]):
 
     def leave(self, worker: Hashable) -> list[J]:
         """A worker is gone, and its sequences' state with it: they are over; give what of them still waited."""
-        self._workers.discard(worker)
+        self._workers.pop(worker, None)
         lost = [name for name, sequence in self._sequences.items() if sequence.worker == worker]
         return [waiting.job for name in lost for waiting in self._sequences.pop(name).waiting]
+
+    def keeps(self, worker: Hashable) -> bool:
+        """Say whether a worker has sequences which are not over, as far as anybody has looked."""
+        return any(sequence.worker == worker for sequence in self._sequences.values())
 
     def discard(self, job: J) -> bool:
         """Take ``job`` out, wherever it stands; say whether it was there."""
@@ -193,19 +215,19 @@ class SequenceQueue(Generic[J]):
         self._sequences.clear()
         return jobs
 
-    def next_deadline(self, now: float, free: Collection[Hashable] = ()) -> float | None:
+    def next_deadline(self, now: float, free: int = 1) -> float | None:
         """
         Say when `take` or `expire` will next have something to give if nothing else happens before.
 
-        :param free: The workers that could take a batch.
         :return: A moment which is ``now`` at the earliest, or ``None`` for never.
         """
         moments = [waiting.deadline for waiting in self._all_waiting() if waiting.deadline is not None]
-        for worker in free:
+        workers = [worker for worker, is_free in self._workers.items() if is_free]
+        for worker in workers:
             chosen, closed = self._choose(now, worker)
             if chosen:
                 moments.append(now if closed else chosen[0].waiting[0].arrival + self.max_delay)
-        if free and any(sequence.worker is None and sequence.waiting for sequence in self._sequences.values()):
+        if workers and any(sequence.worker is None and sequence.waiting for sequence in self._sequences.values()):
             # It waits for a worker to have room, which comes with the end of another.
             moments += [end for each in self._sequences.values() if each.idle and (end := self._end_of(each)) < inf]
         return max(now, min(moments)) if moments else None

@@ -30,6 +30,7 @@ from twisted_serve.config.values import (
     a_path,
     at_least,
     between,
+    header_name,
     one_of,
     optional_path,
     optional_pattern,
@@ -349,6 +350,21 @@ class ServerOptions:
         metadata=_about(
             "the request envelope of every model: `body`, `json`, `kserve`, `kservev2`, or a module that has one"
         ),
+    )
+    ts_header_key_sequence_id: str = field(
+        default="ts_request_sequence_id",
+        validator=header_name,
+        metadata=_about("the header that names a request's sequence", env=("TS_HEADER_KEY_SEQUENCE_ID",)),
+    )
+    ts_header_key_sequence_start: str = field(
+        default="ts_request_sequence_start",
+        validator=header_name,
+        metadata=_about("the header that tells a handler of a new sequence", env=("TS_HEADER_KEY_SEQUENCE_START",)),
+    )
+    ts_header_key_sequence_end: str = field(
+        default="ts_request_sequence_end",
+        validator=header_name,
+        metadata=_about("the header that ends a sequence, as handlers know it", env=("TS_HEADER_KEY_SEQUENCE_END",)),
     )
     limit_max_image_pixels: bool = field(
         default=True, converter=truth, metadata=_about("let handlers refuse images of absurd size")

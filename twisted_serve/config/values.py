@@ -19,6 +19,7 @@ from typing import Any
 
 # As Java reads them: no blanks, no underscores, ASCII only; nobody means more than 19 digits.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 
 
@@ -178,6 +179,12 @@ def positive(least: float, most: float) -> _Validator:
             raise ValueError(f"must be more than 0 and at most {most:.0f}, not {value}")
 
     return check
+
+
+def header_name(_instance: object, _attribute: object, value: str) -> None:
+    """Refuse what cannot be the name of a header (RFC 9110 §5.1)."""
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"must be the name of a header, not {value!r}")
 
 
 def one_of(allowed: Collection[object]) -> _Validator:

@@ -57,10 +57,6 @@ ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
         ),
     ),
     **_because(
-        "sequences of requests are not built yet",
-        ("ts_header_key_sequence_end", "ts_header_key_sequence_id", "ts_header_key_sequence_start"),
-    ),
-    **_because(
         "special ways to start workers are not built yet",
         (
             "cpu_launcher_args",

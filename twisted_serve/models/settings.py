@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import reduce
+from math import inf
 from typing import Any
 
 import attrs
@@ -18,7 +19,11 @@ from attrs.validators import ge, instance_of
 
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.batching.queue import ClosePolicy
+from twisted_serve.batching.sequences import SequenceLimits
 from twisted_serve.models.version import ModelSettings
+
+# Seconds without a request after which a sequence is over if the archive has no limit (``sequenceMaxIdleMSec: 0``).
+SEQUENCE_IDLE = 300.0
 
 
 def _at_least(least: int) -> Any:
@@ -181,6 +186,8 @@ def effective_settings(
         retry_on_worker_death=(
             defaults.retry_on_worker_death if config.retry_on_worker_death is None else config.retry_on_worker_death
         ),
+        asynchronous=bool(config.async_communication),
+        sequences=_sequences(config) if config.sequence_batching else None,
         job_queue_size=config.job_queue_size or defaults.job_queue_size,
         max_retry_timeout=300 if config.max_retry_timeout is None else config.max_retry_timeout,
         client_timeout=config.client_timeout or 0,
@@ -211,6 +218,13 @@ def _workers(
     if least is None:
         least = default if most is None else min(default, most)
     return least, max(least, default if most is None else most)
+
+
+def _sequences(config: ModelConfig) -> SequenceLimits:
+    """Take the archive's limits; a 0 is none, but a sequence that nobody goes on with must end some day."""
+    life = config.sequence_timeout / 1000 if config.sequence_timeout else inf
+    idle = config.sequence_max_idle / 1000 if config.sequence_max_idle else min(SEQUENCE_IDLE, life)
+    return SequenceLimits(config.max_num_sequence or 1, config.max_sequence_job_queue_size or 1, idle, life)
 
 
 def _devices(config: ModelConfig, defaults: ServerDefaults) -> tuple[int, ...]:

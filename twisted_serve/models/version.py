@@ -13,6 +13,7 @@ from attrs.validators import ge, instance_of, min_len
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.batching.queue import ClosePolicy
+from twisted_serve.batching.sequences import SequenceLimits
 
 
 @frozen
@@ -30,6 +31,8 @@ class ModelSettings:
     :ivar max_retry_timeout: Seconds after a first failure in which a worker is restarted.
     :ivar client_timeout: Milliseconds that a client waits, 0 for no limit.
     :ivar device_type: ``cpu`` or ``gpu``; ``device_ids``: the GPUs to use, empty for all.
+    :ivar asynchronous: Whether a worker gets batches while it has others.
+    :ivar sequences: The limits of a stateful model's sequences; ``None`` for a model that is not stateful.
     :ivar batch_policy: When a batch that is not full is closed.
     :ivar scale_up_delay: Seconds that a request waits before another worker is started, if there may be more.
     :ivar scale_idle_time: Seconds that a worker has nothing to do before it is ended, if there may be fewer.
@@ -55,6 +58,8 @@ class ModelSettings:
     circuit_retry: float = field(default=300.0, validator=ge(0))
     isolate_failures: bool = True
     retry_on_worker_death: bool = True
+    asynchronous: bool = False
+    sequences: SequenceLimits | None = None
 
     @max_workers.validator
     def _not_below_min(self, _attribute: object, value: int) -> None:

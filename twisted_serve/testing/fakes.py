@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias, Union
 
+from attrs import field, frozen
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
@@ -32,13 +33,22 @@ def echo(jobs: list[Job]) -> list[Item]:
     return [Item(job.request_id, 200, "", {}, job.parts[0].value if job.parts else b"") for job in jobs]
 
 
+@frozen(eq=False)
+class _Running:
+    """A batch that was given to a worker."""
+
+    jobs: list[Job]
+    on_chunk: Callable[[StreamChunk], None]
+    answer: Deferred[Predicted] = field(factory=Deferred)
+
+
 @implementer(IWorker)
 class FakeWorker:
     """
     A worker that does as it is told.
 
     :ivar spec: What it was started to serve; ``placement``: where.
-    :ivar batches: All batches it was given, the running one last.
+    :ivar batches: All batches it was given, the running ones last.
     :ivar cancelled: The request ids whose clients were said to have gone.
     :ivar paused: The request ids whose clients take nothing at the moment.
     :ivar holding: While true it keeps the batches it is given until `answer` is called.
@@ -61,29 +71,27 @@ class FakeWorker:
         self._provider = provider
         self._loading = True
         self._stopping = False
-        self._batch_id = 0
-        self._running: Deferred[Predicted] | None = None
-        self._on_chunk: Callable[[StreamChunk], None] = lambda chunk: None
+        self._running: dict[int, _Running] = {}
+        # Where it speaks of when nothing is running any more.
+        self._last: tuple[int, _Running] = (0, _Running([], lambda chunk: None))
         self._calls: list[IDelayedCall] = []
 
     @property
     def busy(self) -> bool:
         """Whether a batch is running."""
-        return self._running is not None
+        return bool(self._running)
 
     def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """See `IWorker`."""
         if not self.alive or self._stopping:
             raise WorkerDied()
-        if self._loading or self._running is not None:
+        if self._loading or (self._running and not self.spec.asynchronous):
             raise AssertionError("a batch was given to a worker that is not ready for it")
         self.batches.append(jobs)
-        self._batch_id = batch_id
-        self._on_chunk = on_chunk
-        running = self._running = Deferred()
+        running = self._running[batch_id] = _Running(jobs, on_chunk)
         if not self.holding:
-            self._later(self._provider.answer_delay, self.answer)
-        return running
+            self._later(self._provider.answer_delay, lambda: self._answer(batch_id, None))
+        return running.answer
 
     def cancel(self, request_ids: list[str]) -> None:
         """See `IWorker`."""
@@ -107,7 +115,7 @@ class FakeWorker:
 
         self.lost.addCallback(gone)
         self._stopping = True
-        if self._running is None:
+        if not self._running:
             self._end("stopped", WorkerDied())
         elif self.alive:
             self._later(grace, lambda: self._end("terminated", WorkerDied()))
@@ -124,23 +132,37 @@ class FakeWorker:
         self._end(f"could not load: {error.message}", error)
 
     def chunk(self, item: Item) -> None:
-        """Send an intermediate answer of the running batch."""
-        self._on_chunk(StreamChunk(self._batch_id, item))
+        """Send an intermediate answer, of the batch that its request belongs to; else of the last one."""
+        batches = [self._last, *self._running.items()]
+        theirs = [each for each in batches[1:] if any(job.request_id == item.request_id for job in each[1].jobs)]
+        batch_id, running = [*batches, *theirs][-1]
+        running.on_chunk(StreamChunk(batch_id, item))
 
-    def answer(self, answer: list[Item] | Exception | None = None) -> None:
-        """Answer the running batch, with ``answer`` or as the provider's ``respond`` says."""
-        running, self._running = self._running, None
+    def answer(self, answer: list[Item] | Exception | None = None, request_id: str | None = None) -> None:
+        """
+        Answer the running batch, with ``answer`` or as the provider's ``respond`` says.
+
+        :param request_id: A request of it, where several are running; as it is, the oldest one is meant.
+        """
+        for batch_id, running in self._running.items():
+            if request_id is None or any(job.request_id == request_id for job in running.jobs):
+                self._answer(batch_id, answer)
+                return
+
+    def _answer(self, batch_id: int, answer: list[Item] | Exception | None) -> None:
+        running = self._running.pop(batch_id, None)
         if running is None:
             return
+        self._last = batch_id, running
         if answer is None:
-            answer = self._provider.respond(self.batches[-1])
+            answer = self._provider.respond(running.jobs)
         # Whoever gets the answer may give it another batch, and only then have it stop.
         leaving = self._stopping
         if isinstance(answer, Exception):
-            running.errback(answer)
+            running.answer.errback(answer)
         else:
-            running.callback(Predicted(self._batch_id, answer))
-        if leaving:
+            running.answer.callback(Predicted(batch_id, answer))
+        if leaving and not self._running:
             self._end("stopped", WorkerDied())
 
     def kill(self, killed: bool = False) -> None:
@@ -159,9 +181,9 @@ class FakeWorker:
         for call in self._calls:
             if call.active():
                 call.cancel()
-        running, self._running = self._running, None
-        if running is not None:
-            running.errback(error)
+        batches, self._running = self._running, {}
+        for running in batches.values():
+            running.answer.errback(error)
         if self._loading:
             self._loading = False
             self.loaded.errback(error)

@@ -138,7 +138,12 @@ def answer_failure(request: Any, failure: Failure) -> bytes:
     if request.startedWriting:
         # The head is out: only breaking off can still tell the client that this is not all.
         _log.warn("A stream was broken off: {error}", error=error)
-        request.channel.transport.abortConnection()
+        if request.chunked:
+            # What was sent may arrive; that the last chunk is missing tells it.
+            request.chunked = 0
+            request.channel.persistent = False
+        else:
+            request.channel.transport.abortConnection()
         return b""
     return answer_error(request, error)
 

@@ -153,9 +153,9 @@ class Response:
                 self._request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
             self._head(item)
             self._request.registerProducer(producer, True)
-        self._request.write(item.body)
-        # The worker has been told to wait; what it goes on sending is not kept without end.
+        # While the client does not read the worker is told to wait; what it sends all the same is not kept without end.
         self._unsent = self._unsent + len(item.body) if channel.stalled else 0
+        self._request.write(item.body)
         if self._unsent > channel.limits.unsent:
             self._log.warn("A stream was broken off: its client reads too slowly for a handler that does not wait.")
             channel.transport.abortConnection()

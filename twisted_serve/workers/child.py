@@ -52,7 +52,6 @@ _STOPPED = "The worker was stopped before it had loaded."
 class _Batch:
     """What is at the worker."""
 
-    batch_id: int
     answer: Deferred[Predicted]
     on_chunk: Callable[[StreamChunk], None]
 
@@ -95,7 +94,7 @@ class LocalWorker:
         self._timers: dict[str, IDelayedCall] = {}
         self._begun = False
         self._loading = True
-        self._batch: _Batch | None = None
+        self._batches: dict[int, _Batch] = {}
         # Whether it was asked to stop; it may finish its batch then.
         self._stopping = False
         self._exit: Exit | None = None
@@ -144,7 +143,7 @@ class LocalWorker:
         self.connection.send(Predict(batch_id, jobs))
         # A batch is not called back: whoever cancels hears no more of it, and the worker answers all the same.
         answer: Deferred[Predicted] = Deferred()
-        self._batch = _Batch(batch_id, answer, on_chunk)
+        self._batches[batch_id] = _Batch(answer, on_chunk)
         return answer
 
     def cancel(self, request_ids: list[str]) -> None:
@@ -177,20 +176,17 @@ class LocalWorker:
         elif not self._gone:
             self._stopping = True
             self._terminate_in(grace)
-            if self._batch is None:
+            if not self._batches:
                 self._leave()
         return stopped
 
     def message_received(self, message: FromWorker) -> None:
         """The worker has said something."""
-        batch = self._batch
-        if isinstance(message, StreamChunk) and batch is not None and message.batch_id == batch.batch_id:
-            batch.on_chunk(message)
-        elif (
-            isinstance(message, (Predicted, PredictFailed)) and batch is not None and message.batch_id == batch.batch_id
-        ):
-            self._batch = None
-            if self._stopping:
+        if isinstance(message, StreamChunk) and message.batch_id in self._batches:
+            self._batches[message.batch_id].on_chunk(message)
+        elif isinstance(message, (Predicted, PredictFailed)) and message.batch_id in self._batches:
+            batch = self._batches.pop(message.batch_id)
+            if self._stopping and not self._batches:
                 self._leave()
             if isinstance(message, Predicted):
                 batch.answer.callback(message)
@@ -272,8 +268,8 @@ class LocalWorker:
         """Answer whatever waits."""
         self._cancel_timer("verdict")
         killed = self._exit is not None and self._exit.killed and not self._killed_by_us
-        batch, self._batch = self._batch, None
-        if batch is not None:
+        batches, self._batches = self._batches, {}
+        for batch in batches.values():
             batch.answer.errback(WorkerDied(killed))
         # Why a worker could not load is most often the last thing that it prints: that is waited for.
         if self._loading and (self._exit is None or self._output_closed):

@@ -22,6 +22,9 @@ from twisted_serve.workers.ticket import Ticket
 
 TOO_LATE = "The request was not answered within the time that its client gives it."
 
+# Seconds in which a worker that is not stuck acknowledges that a request was called back.
+CALL_BACK_TIME = 10.0
+
 
 class DeskOwner(Protocol):
     """Who is told about a desk."""
@@ -42,11 +45,12 @@ class DeskOwner(Protocol):
 
 class Desk:
     """
-    A ready worker.  It has one batch at a time.
+    A place at a ready worker.  It has one batch at a time; an asynchronous worker has several such places.
 
     :ivar idle_since: When it last became free.
     :ivar discard: Told of the worker, and why, when it is of no use any more.
     :param response_timeout: Seconds from a batch to its answer, or to each part of a streamed one.
+    :param cancels: Whether a request that takes too long can be called back; otherwise the worker has to go.
     :param served: Told of each answered batch how many requests it had, and how many seconds it took.
     """
 
@@ -60,6 +64,7 @@ class Desk:
         response_timeout: float,
         owner: DeskOwner,
         served: Callable[[int, float], None] | None = None,
+        cancels: bool = False,
     ) -> None:
         self.worker = worker
         self.idle_since = 0.0
@@ -68,6 +73,8 @@ class Desk:
         self._response_timeout = response_timeout
         self._owner = owner
         self._served = served
+        self._cancels = cancels
+        self._called_back = False
         self._alarm = Alarm(clock, self._ring)
         self._batch: list[Ticket] = []
         self._batch_id = 0
@@ -88,6 +95,7 @@ class Desk:
         self._batch = batch
         self._batch_id = batch_id
         self._begun = self._clock.seconds()
+        self._called_back = False
         for ticket in batch:
             ticket.on_flow = self._flow_changed
         self._expect_reply()
@@ -165,6 +173,16 @@ class Desk:
             self._log.failure("Worker {worker_id} failed", failure, worker_id=self.worker.worker_id)
             self._lose("it failed")
 
+    def _call_back(self, now: float) -> None:
+        """Give the requests up; a worker that does not even take note of that is of no use."""
+        self._called_back = True
+        self._reply_by = now + CALL_BACK_TIME
+        self._alarm.set(self._reply_by)
+        batch = self._batch
+        self.worker.cancel([ticket.job.request_id for ticket in batch])
+        for ticket in batch:
+            ticket.fail(WorkerFailed(500, f"The request was not answered within {self._response_timeout:g} seconds."))
+
     def _lose(self, reason: str, killed: bool = False, died: bool = False) -> None:
         batch = self._clear()
         self._owner.desk_lost(self, reason, batch, WorkerDied(killed), died)
@@ -192,6 +210,9 @@ class Desk:
 
     def _ring(self) -> None:
         now = self._clock.seconds()
+        if now >= self._reply_by and self._cancels and not self._called_back:
+            self._call_back(now)
+            return
         if now >= self._reply_by:
             self._lose(f"it did not answer within {self._response_timeout:g} seconds")
             return

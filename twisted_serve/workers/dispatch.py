@@ -8,12 +8,15 @@ free, and when the queue's own deadline says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import count
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import chain, count
+from typing import TypeAlias
 
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
+from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
 from twisted_serve.workers.alarm import Alarm
@@ -22,6 +25,9 @@ from twisted_serve.workers.quarantine import Quarantine
 from twisted_serve.workers.refusals import Refusals, Shortage
 from twisted_serve.workers.retries import Retries
 from twisted_serve.workers.ticket import Ticket
+
+#: Where requests wait.
+Queue: TypeAlias = "BatchQueue[Ticket] | SequenceQueue[Ticket]"
 
 
 class Dispatcher:
@@ -34,11 +40,12 @@ class Dispatcher:
     :param quarantine: What is refused because it has killed workers.
     :param retries: What is tried again.
     :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
+    :param places: How many batches a worker can have at a time: more than one for an asynchronous one.
     """
 
     def __init__(
         self,
-        queue: BatchQueue[Ticket],
+        queue: Queue,
         clock: IReactorTime,
         response_timeout: float,
         refusals: Refusals,
@@ -46,10 +53,14 @@ class Dispatcher:
         retries: Retries,
         shortage: Callable[[], Shortage],
         waited: Callable[[float], None],
+        places: int = 1,
     ) -> None:
         self.staffed = False
         self.after_dispatch: Callable[[], None] | None = None
         self._queue = queue
+        self._learner = queue if isinstance(queue, BatchQueue) and queue.learns else None
+        # Whether it depends on the worker what can be sent to it.
+        self._sticky = isinstance(queue, SequenceQueue)
         self._clock = clock
         self._response_timeout = response_timeout
         self._refusals = refusals
@@ -58,7 +69,8 @@ class Dispatcher:
         self._shortage = shortage
         self._waited = waited
         self._alarm = Alarm(clock, self._ring)
-        self._desks: dict[IWorker, Desk] = {}
+        self._places = places
+        self._desks: dict[IWorker, list[Desk]] = {}
         self._free: list[Desk] = []
         self._leaving: set[Desk] = set()
         self._batch_ids = count(1)
@@ -67,12 +79,12 @@ class Dispatcher:
     @property
     def running(self) -> int:
         """How many requests are at workers."""
-        return sum(desk.running for desk in [*self._desks.values(), *self._leaving])
+        return sum(desk.running for desk in self._all_desks())
 
     @property
     def free(self) -> int:
         """How many workers have nothing to do."""
-        return len(self._free)
+        return len(self._free) if self._places == 1 else len(self._idle_workers())
 
     @property
     def at_work(self) -> bool:
@@ -80,9 +92,9 @@ class Dispatcher:
         return bool(self._desks)
 
     def idlest(self) -> tuple[IWorker, float] | None:
-        """Give the worker that has been free for longest, and since when."""
-        desk = min(self._free, key=lambda desk: desk.idle_since, default=None)
-        return None if desk is None else (desk.worker, desk.idle_since)
+        """Give the worker that has been free for longest, and since when; none whose memory is still needed."""
+        idle = [each for each in self._idle_workers() if not self._queue.keeps(each[0])]
+        return min(idle, key=lambda each: each[1], default=None)
 
     def submit(self, ticket: Ticket) -> None:
         """
@@ -95,9 +107,9 @@ class Dispatcher:
         now = self._clock.seconds()
         if self._quarantine and (left := self._quarantine.left(ticket.job, now)):
             raise self._refusals.quarantined(left)
-        if ticket.deadline is not None:
+        if self._learner is not None and ticket.deadline is not None:
             try:
-                self._queue.check_in_time(now, ticket.deadline, len(self._desks), len(self._free))
+                self._learner.check_in_time(now, ticket.deadline, len(self._desks), len(self._free))
             except Hopeless as e:
                 raise self._refusals.too_late(e.seconds) from None
         if len(self._queue) >= self._queue.capacity:
@@ -105,14 +117,14 @@ class Dispatcher:
             self._tell_expired(now)
         try:
             self._queue.put(ticket, now, ticket.deadline, ticket.kind)
-        except QueueFull:
-            raise self._refusals.queue_full(ticket.versioned, len(self._queue), not self._desks) from None
+        except QueueFull as e:
+            raise self._refusals.queue_full(ticket.versioned, e, not self._desks) from None
         self._dispatch(now)
 
     def forget(self, ticket: Ticket) -> None:
         """A client has gone: take its request out of the queue, or tell the worker that has it."""
         if not self._queue.discard(ticket):
-            for desk in [*self._desks.values(), *self._leaving]:
+            for desk in self._all_desks():
                 desk.drop(ticket)
 
     def join(self, worker: IWorker, discard: Callable[[IWorker, str], None]) -> None:
@@ -121,20 +133,28 @@ class Dispatcher:
 
         :param discard: Told of it, and why, when it turns out to be of no use any more.
         """
-        served = self._queue.served if self._queue.learns else None
-        desk = self._desks[worker] = Desk(worker, discard, self._clock, self._response_timeout, self, served)
-        self.desk_free(desk)
+        served = None if self._learner is None else self._learner.served
+        now = self._clock.seconds()
+        desks = self._desks[worker] = [
+            Desk(worker, discard, self._clock, self._response_timeout, self, served, cancels=self._places > 1)
+            for _ in range(self._places)
+        ]
+        for desk in desks:
+            desk.idle_since = now
+        self._queue.join(worker)
+        self._free += desks
+        self._dispatch(now)
 
     def leave(self, worker: IWorker) -> None:
-        """Give no more batches to ``worker``; it may finish the one it has."""
-        desk = self._desks.pop(worker, None)
-        if desk is None:
-            return
-        if desk.running:
-            self._leaving.add(desk)
-        else:
-            self._free.remove(desk)
-            desk.close()
+        """Give no more batches to ``worker``; it may finish what it has.  What waits for it alone is refused."""
+        for ticket in self._queue.leave(worker):
+            ticket.fail(self._refusals.no_worker(ticket.versioned, self._shortage()))
+        for desk in self._desks.pop(worker, ()):
+            if desk.running:
+                self._leaving.add(desk)
+            elif desk in self._free:
+                self._free.remove(desk)
+                desk.close()
 
     def refuse_waiting(self) -> None:
         """Answer everything in the queue: there is no worker for it."""
@@ -148,16 +168,18 @@ class Dispatcher:
         """Leave no timer, and no request without an answer."""
         self._alarm.cancel()
         self.refuse_waiting()
-        for desk in [*self._desks.values(), *self._leaving]:
+        for desk in self._all_desks():
             desk.close()
 
     def desk_free(self, desk: Desk) -> None:
         """See `DeskOwner`."""
+        now = self._clock.seconds()
+        self._queue.done(desk.worker, now)
         if desk in self._leaving:
             self._leaving.discard(desk)
             desk.close()
         else:
-            now = desk.idle_since = self._clock.seconds()
+            desk.idle_since = now
             self._free.append(desk)
             self._dispatch(now)
 
@@ -172,8 +194,8 @@ class Dispatcher:
         # One that was sent away was ended by us when its grace was over.
         blame = desk not in self._leaving
         self._leaving.discard(desk)
-        self._desks.pop(desk.worker, None)
         desk.close()
+        self.leave(desk.worker)
         desk.discard(desk.worker, reason)
         again: set[Ticket] = set()
         if died:
@@ -183,6 +205,39 @@ class Dispatcher:
         else:
             self.refuse_waiting()
         _fail(batch, again, error)
+
+    def _all_desks(self) -> list[Desk]:
+        return [*chain.from_iterable(self._desks.values()), *self._leaving]
+
+    def _idle_workers(self) -> list[tuple[IWorker, float]]:
+        """List the workers that have nothing to do, and since when."""
+        return [
+            (worker, max(desk.idle_since for desk in desks))
+            for worker, desks in self._desks.items()
+            if not any(desk.running for desk in desks)
+        ]
+
+    def _next(self, now: float) -> tuple[Desk, list[Waiting[Ticket]]] | None:
+        """Find a batch that can go now, and the place where it is to go."""
+        for desk in self._by_preference():
+            batch = self._queue.take(now, len(self._free), desk.worker)
+            if batch is not None:
+                self._free.remove(desk)
+                return desk, batch
+            if not self._sticky:
+                break
+        return None
+
+    def _by_preference(self) -> Iterable[Desk]:
+        """
+        List free places: at the worker that was busy last, which has the warmest caches, first.
+
+        If each worker has several, there is only one: at the worker that has least to do.
+        """
+        if self._places == 1 or not self._free:
+            return reversed(self._free)
+        free = Counter(desk.worker for desk in self._free)
+        return [max(self._free, key=lambda desk: free[desk.worker])]
 
     def _try_again(self, groups: list[list[Ticket]]) -> set[Ticket]:
         """Let requests wait once more, before all others, each group a batch of its own."""
@@ -197,9 +252,8 @@ class Dispatcher:
             return
         self._dispatching = True
         try:
-            while self._free and (batch := self._queue.take(now, len(self._free))) is not None:
-                # The one that was busy last has the warmest caches.
-                self._give(self._free.pop(), batch, now)
+            while (found := self._next(now)) is not None:
+                self._give(*found, now)
         finally:
             self._dispatching = False
         self._alarm.set(self._queue.next_deadline(now, len(self._free)))

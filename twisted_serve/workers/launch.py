@@ -83,4 +83,5 @@ def load_message(spec: WorkerSpec, placement: Placement) -> LoadModel:
         allow_pickled_weights=spec.allow_pickled_weights,
         decode_input_request=spec.decode_input_request,
         max_response_size=spec.max_response_size,
+        asynchronous=spec.asynchronous,
     )

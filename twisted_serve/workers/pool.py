@@ -13,17 +13,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.batching.queue import BatchQueue
+from twisted_serve.batching.queue import BatchQueue, ClosePolicy
+from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import BadRequest, ServiceUnavailable
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, WorkerSpec
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.wire.messages import Item, Job
 from twisted_serve.workers.alarm import Alarm
-from twisted_serve.workers.dispatch import Dispatcher
+from twisted_serve.workers.dispatch import Dispatcher, Queue
 from twisted_serve.workers.quarantine import Quarantine
 from twisted_serve.workers.refusals import Refusals, Shortage
 from twisted_serve.workers.retries import Retries
 from twisted_serve.workers.scaling import ScalingRules, Sighting, next_look, wanted_workers
+from twisted_serve.workers.sequences import SequenceHeaders
 from twisted_serve.workers.slot import Slot
 from twisted_serve.workers.status import Circuit, GivenUp, PoolStatus, Ready, ScaleResult, circuit_of
 from twisted_serve.workers.ticket import OnChunk, Ticket
@@ -46,6 +48,7 @@ class Pool:
     :param provider: Where workers run.
     :param worker_ids: Gives each new worker its id, never the same one twice.
     :param next_gpu: Gives each new worker its device.
+    :param sequences: How requests name their sequence, if the model is stateful.
     :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
     """
 
@@ -62,6 +65,7 @@ class Pool:
         worker_ids: Callable[[], str],
         next_gpu: Callable[[], int | None] = lambda: None,
         waited: Callable[[float], None] = lambda seconds: None,
+        sequences: SequenceHeaders | None = None,
     ) -> None:
         self.settled: Deferred[None] = Deferred()
         self.min_workers = settings.min_workers
@@ -74,14 +78,24 @@ class Pool:
         self._next_gpu = next_gpu
         self._settings = settings
         self._client_timeout = settings.client_timeout / 1000
-        self._queue: BatchQueue[Ticket] = BatchQueue(
-            settings.job_queue_size, settings.batch_size, settings.max_batch_delay / 1000, settings.batch_policy
-        )
+        names = sequences or SequenceHeaders()
+        self._sequences = None if settings.sequences is None else names
+        self._queue = _queue(settings, names)
         self._refusals = Refusals(spec.model_name, spec.model_version)
         quarantine = Quarantine()
-        retries = Retries(settings.isolate_failures, settings.retry_on_worker_death, quarantine)
+        # Nobody knows of which of many requests an asynchronous worker died, or what a stateful one has begun.
+        stateful = settings.sequences is not None
+        after_death = settings.retry_on_worker_death and not settings.asynchronous and not stateful
         self._dispatcher = Dispatcher(
-            self._queue, clock, settings.response_timeout, self._refusals, quarantine, retries, self._shortage, waited
+            self._queue,
+            clock,
+            settings.response_timeout,
+            self._refusals,
+            quarantine,
+            Retries(settings.isolate_failures and not stateful, after_death, quarantine),
+            self._shortage,
+            waited,
+            places=settings.job_queue_size if settings.asynchronous and not stateful else 1,
         )
         self._look_again = Alarm(clock, self._look)
         self._pressed = False
@@ -123,6 +137,8 @@ class Pool:
             deadline = own if deadline is None else min(own, deadline)
         if self._retired:
             return fail(self._refusals.no_worker(versioned, self._shortage()))
+        if self._sequences is not None:
+            job = self._sequences.named(job)
         ticket = Ticket(job, on_chunk, deadline, versioned, self._dispatcher.forget)
         try:
             self._dispatcher.submit(ticket)
@@ -347,6 +363,19 @@ class Pool:
             return Shortage("Its workers have failed for too long and are not started again.", circuit.reason)
         left = max(1, ceil((circuit.until - self._now()).total_seconds()))
         return Shortage(f"Its workers keep failing; the next attempt is in {left} seconds.", circuit.reason, left)
+
+
+def _queue(settings: ModelSettings, names: SequenceHeaders) -> Queue:
+    """Make the queue that a model's requests wait in."""
+    delay = settings.max_batch_delay / 1000
+    if settings.sequences is None:
+        return BatchQueue(settings.job_queue_size, settings.batch_size, delay, settings.batch_policy)
+    return SequenceQueue(
+        settings.sequences,
+        lambda ticket: names.sequence_of(ticket.job),
+        settings.batch_size,
+        delay if settings.batch_policy is ClosePolicy.WINDOW else 0.0,
+    )
 
 
 def _all_of(waiters: list[Deferred[None]], result: ScaleResult) -> Deferred[ScaleResult]:

@@ -9,6 +9,7 @@ from math import ceil
 
 from attrs import frozen
 
+from twisted_serve.batching.queue import QueueFull
 from twisted_serve.errors import ServiceUnavailable
 from twisted_serve.workers.retries import MOST_DEATHS
 
@@ -49,13 +50,11 @@ class Refusals:
         error = ServiceUnavailable(f"{self._opening(versioned)}{why}{_ADVICE}", shortage.retry_after)
         return error if shortage.reason is None else error.because(shortage.reason)
 
-    def queue_full(self, versioned: bool, waiting: int, loading: bool) -> ServiceUnavailable:
+    def queue_full(self, versioned: bool, full: QueueFull, loading: bool) -> ServiceUnavailable:
         """Make the refusal of a request when there is no room."""
         while_loading = " for a worker that is still loading" if loading else ""
-        return ServiceUnavailable(
-            f"{self._opening(versioned)}The request queue is full ({waiting} waiting{while_loading}). {_ADVICE}",
-            RETRY_AFTER,
-        )
+        why = full.sentence.format(count=full.count, waiting=f"{full.count} waiting{while_loading}")
+        return ServiceUnavailable(f"{self._opening(versioned)}{why} {_ADVICE}", RETRY_AFTER)
 
     def too_late(self, seconds: float) -> ServiceUnavailable:
         """Make the refusal of a request whose answer would come after its client has stopped waiting."""
