@@ -41,6 +41,7 @@ from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_configured, effective_settings
+from twisted_serve.models.snapshot import Snapshot
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
@@ -48,6 +49,7 @@ from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.memory import Memory
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
+from twisted_serve.planes.snapshots import Snapshots, restorable
 from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment, with_threads
 from twisted_serve.web.binding import Listener, plan_listeners, tls_files
 from twisted_serve.web.channel import Limits
@@ -132,6 +134,8 @@ class Parts:
     catalogue: Catalogue
     installer: Installer
     management: ManagementPlane
+    snapshots: Snapshots
+    restored: Snapshot | None
     faces: Faces
     sites: list[tuple[Listener, ServeSite]]
     ports: list[IListeningPort]
@@ -165,6 +169,8 @@ class Parts:
         try:
             store = _store(reactor, options, work_dir, threads)
             installer = _installer(reactor, options, world, work_dir, threads)
+            snapshots = Snapshots(world.snapshots, catalogue, world.now, threads)
+            restored = None if options.model_snapshot is None else restorable(options.model_snapshot, store)
             management = ManagementPlane(
                 catalogue,
                 store,
@@ -175,6 +181,7 @@ class Parts:
                 retire_timeout=options.unregister_model_timeout,
                 installer=installer if options.install_py_dep_per_model else None,
                 memory=memory,
+                changed=snapshots.changed,
             )
             tokens: Tokens | NoTokens = NoTokens()
             trigger = None
@@ -225,6 +232,8 @@ class Parts:
             catalogue,
             installer,
             management,
+            snapshots,
+            restored,
             faces,
             sites,
             [],
@@ -273,6 +282,7 @@ class Parts:
                 with suppress(CancelledError):
                     await self.delay
             await self.close_ports()
+            await self.snapshots.end()
             for _listener, site in self.sites:
                 site.finish_up()
             await self.management.retire_all(grace)

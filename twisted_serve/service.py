@@ -74,12 +74,13 @@ class ModelServer(MultiService):
 
         :raise CannotListenError: when an address cannot be had.
         :raise OSError: when the key file or the working directory cannot be written.
-        :raise ValueError: for a certificate, or a header's value, that cannot be used.
+        :raise ValueError: for a certificate, a header's value or a ``model_snapshot`` that cannot be used.
         :raise RuntimeError: when it is running already.
         """
         if self._parts is not None:
             raise RuntimeError("the server is running already")
-        startup_models = parse_load_models(self._options.load_models)
+        restoring = self._options.model_snapshot is not None
+        startup_models = () if restoring else parse_load_models(self._options.load_models)
         if self._winding_down is not None:
             # Who waits for the last run goes on waiting for that one.
             self.ready = Deferred()
@@ -172,6 +173,12 @@ class ModelServer(MultiService):
     async def _load(self, parts: Parts, models: tuple[StartupModel, ...]) -> None:
         loading = []
         try:
+            for recorded in () if parts.restored is None else parts.restored.versions:
+                if parts.catalogue.stopping:
+                    break
+                settled = await parts.management.restore(recorded)
+                if settled is not None:
+                    loading.append(settled)
             if models == (ALL_MODELS,):
                 models = tuple(StartupModel(None, name) for name in await parts.scan())
             for model in models:
@@ -183,6 +190,7 @@ class ModelServer(MultiService):
         finally:
             parts.catalogue.starting = False
         await DeferredList(loading)
+        await parts.snapshots.begin()
 
     def _disown_attendants(self, parts: Parts) -> None:
         for attendant in parts.attendants:

@@ -18,6 +18,7 @@ from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.tokens import Entropy
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import IWorkerProvider, Now
+from twisted_serve.planes.snapshots import SnapshotFolder
 
 # The kernel's list of NVIDIA devices, one directory each.
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
@@ -38,6 +39,7 @@ class Surroundings:
 
     :ivar provider: Where workers run; ``None`` for processes of this machine.
     :ivar defer_to_thread: Runs what blocks; ``None`` for the reactor's threads.
+    :ivar snapshots: Where snapshots are written; ``None`` for nowhere.
     """
 
     now: Now = utc_now
@@ -45,6 +47,7 @@ class Surroundings:
     environ: Mapping[str, str] = os.environ
     provider: IWorkerProvider | None = None
     defer_to_thread: DeferToThread | None = None
+    snapshots: SnapshotFolder | None = None
 
 
 def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> dict[str, str]:

@@ -65,9 +65,13 @@ class Options(usage.Options):
 
 def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
     """Build a server."""
-    from twisted_serve.service import ModelServer  # noqa: PLC0415 - klein, below it, installs a reactor
+    # Klein, below these, installs a reactor.
+    from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
+    from twisted_serve.service import ModelServer, Surroundings  # noqa: PLC0415
 
-    return ModelServer(reactor, loaded.options)
+    plan, kept = loaded.snapshots, loaded.options.snapshots_kept
+    folder = None if plan is None else SnapshotFolder(plan.directory, plan.settings, kept)
+    return ModelServer(reactor, loaded.options, Surroundings(snapshots=folder))
 
 
 def makeService(options: Options) -> ModelServer:

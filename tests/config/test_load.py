@@ -38,6 +38,7 @@ OTHER_VALUES = {
     "default_batch_policy": "window",
     "worker_start": "spawn",
     "models": '{"m": {"1.0": {"batchSize": 4}}}',
+    "model_snapshot": "{}",
     "number_of_gpu": "3",
     "private_key_file": "",
     "temp_directory": "other",

@@ -8,6 +8,7 @@ What a server is told by its operator.
 ``properties``      the grammar of the file
 ``values``          what the text of a setting means, and the error for text that means nothing
 ``addresses``       where to listen
+``snapshots``       the files of snapshots: their names, the newest one, what it may say
 ``startup_models``  what to load at start
 ``without_effect``  the predecessor's settings which change nothing here
 ``reference``       the page of all settings in docs

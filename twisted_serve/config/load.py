@@ -23,6 +23,7 @@ from twisted_serve.config.options import (
     read_setting,
 )
 from twisted_serve.config.properties import expand, parse_properties
+from twisted_serve.config.snapshots import MODEL_SNAPSHOT, NEVER_KEPT, SnapshotPlan, find_snapshots
 from twisted_serve.config.values import ConfigError, truth
 from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
 
@@ -44,10 +45,12 @@ class Setting:
     The text of one setting.
 
     :ivar place: Where it was said, to be read by people.
+    :ivar written: The text as it stands in the file, before variables are put in.
     """
 
     text: str
     place: str
+    written: str | None = None
 
 
 @frozen
@@ -57,11 +60,13 @@ class LoadedOptions:
 
     :ivar sources: Where each setting was said that is not at its default.
     :ivar warnings: Lines for the log: what was said and is not what it seems.
+    :ivar snapshots: Where snapshots go; ``None`` for none (``--ncs``).
     """
 
     options: ServerOptions
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
+    snapshots: SnapshotPlan | None = None
 
 
 def merge(layers: Iterable[Mapping[str, Setting]]) -> dict[str, Setting]:
@@ -78,8 +83,7 @@ def load_options(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) 
     :raise ConfigError: for a setting that is not allowed, saying where it was said.
     """
     _check_paths(arguments, cwd)
-    path = find_file(arguments, environ, cwd)
-    in_file = {} if path is None else _read_file(path, environ)
+    in_file, remarks = _read_files(arguments, environ, cwd)
     layers = (in_file, _from_arguments(arguments), _from_environment(in_file, environ))
     merged = merge(layers)
     known = {key: setting for key, setting in merged.items() if key in KEYS}
@@ -87,17 +91,26 @@ def load_options(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) 
     absolute: dict[str, Any] = {key: cwd / value for key, value in _paths(options)}
     options = evolve(options, **absolute)
     _check_directories(options, known)
-    warnings = (*_odd_settings(merged), *_idle_flags(arguments), *_idle_variables(in_file, environ))
-    return LoadedOptions(options, {key: setting.place for key, setting in known.items()}, warnings)
+    warnings = (*remarks, *_odd_settings(merged), *_idle_flags(arguments), *_idle_variables(in_file, environ))
+    snapshots = None
+    if not arguments.no_config_snapshots:
+        kept = {**_kept(in_file), "model_store": str(options.model_store)}
+        snapshots = SnapshotPlan(_snapshot_directory(in_file, environ, cwd), kept)
+    return LoadedOptions(options, {key: setting.place for key, setting in known.items()}, warnings, snapshots)
+
+
+def named_file(arguments: CommandLine, environ: Mapping[str, str]) -> str | Path | None:
+    """Say which configuration file was named, if any (``spec/config_cli.md`` §2.1)."""
+    return environ.get("TS_CONFIG_FILE") or arguments.ts_config
 
 
 def find_file(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) -> Path | None:
     """
-    Find the one configuration file (``spec/config_cli.md`` §2.1).
+    Find the configuration file.
 
     :raise LaunchError: when one was named that does not exist.
     """
-    named = environ.get("TS_CONFIG_FILE") or arguments.ts_config
+    named = named_file(arguments, environ)
     if named is None:
         path = cwd / DEFAULT_FILE
         return path if path.is_file() else None
@@ -107,14 +120,51 @@ def find_file(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) -> 
     return path
 
 
+def _read_files(
+    arguments: CommandLine, environ: Mapping[str, str], cwd: Path
+) -> tuple[dict[str, Setting], tuple[str, ...]]:
+    """
+    Read the configuration file, and below it the newest snapshot unless a file was named.
+
+    The predecessor does not look at a file that was not named when there is a
+    snapshot; but what an operator writes into it is meant to count.
+
+    :return: The settings, and lines for the log.
+    """
+    path = find_file(arguments, environ, cwd)
+    in_file = {} if path is None else _read_file(path, environ)
+    if arguments.no_config_snapshots or named_file(arguments, environ) is not None:
+        return in_file, ()
+    found = find_snapshots(_snapshot_directory(in_file, environ, cwd))
+    remarks = [] if (remark := found.remark()) is None else [remark]
+    snapshot = {} if found.newest is None else _read_file(found.newest, environ)
+    for key in sorted(NEVER_KEPT & snapshot.keys()):
+        remarks.append(f"{key} in {found.newest} is ignored: no snapshot decides on that")
+        del snapshot[key]
+    return merge([snapshot, in_file]), tuple(remarks)
+
+
+def _snapshot_directory(in_file: Mapping[str, Setting], environ: Mapping[str, str], cwd: Path) -> Path:
+    """Say where snapshots are: beside the log files (§7)."""
+    in_properties = in_file["log_location"].text if "log_location" in in_file else None
+    return cwd / (environ.get("LOG_LOCATION") or in_properties or "logs") / "config"
+
+
+def _kept(in_file: Mapping[str, Setting]) -> dict[str, str]:
+    """List what the next snapshot says besides the models: what the file says, as it says it."""
+    said = {key: setting.written for key, setting in in_file.items() if key in KEYS or key in _FILE_ONLY}
+    return {key: text for key, text in said.items() if text is not None and key not in NEVER_KEPT | {MODEL_SNAPSHOT}}
+
+
 def _read_file(path: Path, environ: Mapping[str, str]) -> dict[str, Setting]:
     try:
-        values = expand(parse_properties(path.read_bytes()), environ)
+        written = parse_properties(path.read_bytes())
+        values = expand(written, environ)
     except ConfigError as e:
         raise e.at(str(path)) from e
     except OSError as e:
         raise ConfigError(f"cannot be read: {e.strerror}", place=str(path)) from e
-    return {key: Setting(text, str(path)) for key, text in values.items()}
+    return {key: Setting(text, str(path), written[key]) for key, text in values.items()}
 
 
 def _from_arguments(arguments: CommandLine) -> dict[str, Setting]:
@@ -178,6 +228,12 @@ def _check_directories(options: ServerOptions, settings: Mapping[str, Setting]) 
 
 def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
     """Say which settings do nothing, or not what they seem to."""
+    restored, listed = settings.get(MODEL_SNAPSHOT), settings.get("load_models")
+    if restored is not None and restored.text and listed is not None and listed.text:
+        yield (
+            f"load_models in {listed.place} is ignored: the models of {restored.place} are restored instead; "
+            "--ncs starts without snapshots"
+        )
     for key, setting in sorted(settings.items()):
         switch = key in SWITCHES or key in _FILE_ONLY
         if (

@@ -32,6 +32,7 @@ from twisted_serve.config.values import (
     between,
     header_name,
     one_of,
+    optional_object,
     optional_path,
     optional_pattern,
     optional_text,
@@ -241,6 +242,14 @@ class ServerOptions:
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
         factory=dict, converter=per_version, metadata=_about("settings by model and version, as JSON", env=())
     )
+    model_snapshot: Mapping[str, Any] | None = field(
+        default=None,
+        converter=optional_object,
+        metadata=_about("models to restore at start instead of load_models, as JSON: snapshots.md", env=()),
+    )
+    snapshots_kept: int = field(
+        default=20, converter=whole, validator=at_least(1), metadata=_about("how many snapshots stay, the newest")
+    )
     enable_model_api: bool = field(
         default=False, converter=truth, metadata=_about("let clients register and unregister models")
     )
@@ -411,6 +420,9 @@ _FIELDS: Mapping[str, Any] = {a.name: a for a in fields(ServerOptions)}
 
 #: The keys of all settings.
 KEYS = frozenset(_FIELDS)
+
+#: The keys of what nobody is to be shown.
+SECRETS = frozenset(a.name for a in fields(ServerOptions) if not a.repr)
 
 #: The keys of all switches.
 SWITCHES = frozenset(a.name for a in fields(ServerOptions) if a.type in (bool, "bool"))

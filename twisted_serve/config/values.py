@@ -129,6 +129,23 @@ def patterns(value: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(pattern for one in each if (pattern := optional_pattern(one.strip())) is not None)
 
 
+def optional_object(value: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """
+    Read a JSON object; empty is the same as not given.
+
+    :raise ValueError: when it is not JSON or no object.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        read = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"must be a JSON object: {e}") from e
+    if not isinstance(read, Mapping):
+        raise ValueError(f"must be a JSON object, not {read!r}")
+    return read
+
+
 def per_version(value: str | Mapping[str, Any]) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     """
     Read a JSON object of models, their versions, and the settings of each (``spec/config_cli.md`` §6).

@@ -68,6 +68,5 @@ ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
         ),
     ),
     "cpp_log_config": "there are no C++ workers here",
-    "model_snapshot": "snapshots are not built yet: name the models in load_models",
     "workflow_store": "workflows are not built yet",
 }

@@ -8,5 +8,6 @@ Use cases, the same for every transport.
 ``metadata``     describe with the handler's own words
 ``rotation``     replace a token
 ``memory``       how much memory workers have
+``snapshots``    a file for each change of the registered versions
 ``describing``   a model version as the members which describe shows
 """

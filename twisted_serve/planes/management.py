@@ -6,6 +6,7 @@ This module implements the management of models: register, describe, scale, unre
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
@@ -24,6 +25,7 @@ from twisted_serve.errors import (
 from twisted_serve.logs import MODEL_LOADED, MODEL_NOT_LOADED
 from twisted_serve.models.registry import fallback_name, valid_model_name, valid_model_version
 from twisted_serve.models.settings import RequestedSettings
+from twisted_serve.models.snapshot import RecordedVersion
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.describing import describe, pids
@@ -73,6 +75,7 @@ class Registration:
 
     :ivar url: Where the archive is (``spec/rest_api.md`` §8.2).
     :ivar synchronous: Whether the answer waits for the workers.
+    :ivar recorded: The version as a snapshot has it, when it is restored.
     """
 
     url: str | None
@@ -81,6 +84,7 @@ class Registration:
     runtime: str | None = None
     settings: RequestedSettings = field(factory=RequestedSettings)
     synchronous: bool = True
+    recorded: RecordedVersion | None = None
 
 
 #: Weighs all sources of a version's settings: the request, the archive, and the name, the version, whether at start-up.
@@ -97,6 +101,7 @@ class ManagementPlane:
     :param enabled: Whether models may come and go over the API (``enable_model_api``).
     :param retire_timeout: Seconds that running work has when its version is unregistered.
     :param installer: Installs what models need; ``None`` if nothing is to be installed (``install_py_dep_per_model``).
+    :param changed: Called after each change, when it is complete.
     """
 
     _log = Logger()
@@ -112,6 +117,7 @@ class ManagementPlane:
         retire_timeout: float,
         memory: Memory,
         installer: Installer | None = None,
+        changed: Callable[[], object] = lambda: None,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
@@ -122,6 +128,7 @@ class ManagementPlane:
         self._retire_timeout = retire_timeout
         self._memory = memory
         self._installer = installer
+        self._changed = changed
         self._files: dict[tuple[str, str], _Files] = {}
         self._under_way: set[Deferred[Any]] = set()
 
@@ -158,6 +165,7 @@ class ManagementPlane:
         model = await self._enter(wanted, wanted.url, at_startup=False)
         pool = self._catalogue.pool_of(model)
         if model.settings.min_workers == 0:
+            self._changed()
             return Outcome(
                 200,
                 f'Model "{model.name}" Version: {model.version} registered with 0 initial workers. '
@@ -178,6 +186,7 @@ class ManagementPlane:
             if self._catalogue.forget(model):
                 await self._give_up(model, pool)
             raise _not_started(e, model.name, model.version) from e
+        self._changed()
         return Outcome(
             200,
             f'Model "{model.name}" Version: {model.version} registered with '
@@ -190,9 +199,23 @@ class ManagementPlane:
 
         :return: Fires when its workers are loaded or have failed to; ``None`` if there are none to come.
         """
+        return await self._load(Registration(url=url, model_name=name), url)
+
+    async def restore(self, recorded: RecordedVersion) -> Deferred[None] | None:
+        """Register a version of a snapshot; as `load_at_startup`."""
+        url = recorded.mar_name
+        wanted = Registration(url, recorded.name, recorded.handler, recorded.runtime, recorded=recorded)
+        settled = await self._load(wanted, url)
+        if recorded.default:
+            # It has not come if it could not be loaded.
+            with suppress(ServeError):
+                self.set_default(recorded.name, recorded.version)
+        return settled
+
+    async def _load(self, wanted: Registration, url: str) -> Deferred[None] | None:
         self._log.info("Loading initial models: {url}", url=url)
         try:
-            model = await self._enter(Registration(url=url, model_name=name), url, at_startup=True)
+            model = await self._enter(wanted, url, at_startup=True)
         except ServeError as e:
             self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=e)
             return None
@@ -203,7 +226,7 @@ class ManagementPlane:
         if model.settings.min_workers == 0:
             return None
         pool = self._catalogue.pool_of(model)
-        self._watch(pool.start(), model)
+        self._watch(pool.start(), model, at_startup=True)
         return pool.settled
 
     async def unregister(self, name: str, version: str | None) -> Outcome:
@@ -215,6 +238,8 @@ class ManagementPlane:
         """
         self.check_enabled()
         model, pool = self._catalogue.remove(name, version)
+        # Now, because no snapshot must name an archive that goes with its version.
+        self._changed()
         await self._give_up(model, pool)
         return Outcome(200, f'Model "{name}" unregistered')
 
@@ -246,6 +271,7 @@ class ManagementPlane:
         except WorkerFailed as e:
             # Literally "null" when the request names no version: clients compare the text.
             raise _not_started(e, name, version or "null") from e
+        self._changed()
         text = f"Workers scaled to {min_worker} for model: {name}"
         return Outcome(200, text if version is None else f"{text}, version: {version}")
 
@@ -256,6 +282,7 @@ class ManagementPlane:
         :raise ServeError: as :meth:`Registry.set_default`.
         """
         self._catalogue.registry = self._catalogue.registry.set_default(name, version)
+        self._changed()
         return Outcome(200, f'Default version successfully updated for model "{name}" to "{version}"')
 
     async def describe(self, name: str, version: str | None) -> list[dict[str, Any]]:
@@ -363,15 +390,21 @@ class ManagementPlane:
         runtime = wanted.runtime or manifest.runtime
         if runtime not in RUNTIMES:
             raise InvalidModel(f"Model {name} needs the runtime {runtime}, which this server does not have.")
+        recorded = wanted.recorded
+        if recorded is not None and recorded.version != manifest.model_version:
+            raise InvalidModel(
+                f"The archive of model {name} has version {manifest.model_version}, the snapshot {recorded.version}."
+            )
+        settings = self._settle(wanted.settings, archive, name, manifest.model_version, at_startup)
         return ModelVersion(
             name=valid_model_name(name),
             version=valid_model_version(manifest.model_version),
-            url=archive.url,
+            url=archive.url if recorded is None else recorded.url or archive.url,
             model_dir=archive.model_dir,
             manifest=manifest,
             config=archive.config,
             handler=handler,
-            settings=self._settle(wanted.settings, archive, name, manifest.model_version, at_startup),
+            settings=settings if recorded is None else recorded.applied_to(settings),
             runtime=runtime,
             loaded_at_startup=at_startup,
         )
@@ -383,11 +416,13 @@ class ManagementPlane:
         await pool.retire(self._retire_timeout)
         await self._discard(files)
 
-    def _watch(self, scaling: Deferred[Any], model: ModelVersion) -> None:
+    def _watch(self, scaling: Deferred[Any], model: ModelVersion, at_startup: bool = False) -> None:
         """Log what becomes of a change which nobody waits for."""
 
         def loaded(_result: object) -> None:
             self._log.info(MODEL_LOADED, name=model.name)
+            if not at_startup:
+                self._changed()
 
         def failed(failure: Any) -> None:
             failure.trap(ServeError)

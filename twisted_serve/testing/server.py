@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from twisted_serve.auth.tokens import KeySet, TokenKind
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.planes.snapshots import SnapshotFolder
 from twisted_serve.service import ModelServer, Surroundings
 from twisted_serve.testing.fakes import FakeProvider, Respond, echo
 from twisted_serve.web.doors import Role
@@ -160,6 +161,7 @@ class MemoryServer:
     :param options: Settings by name, on top of what a test wants: the model API is on.
     :param respond: What the workers answer; as it is, the first part of each request.
     :param models: Models to register at start: the files of each, by name.
+    :param snapshots: Whether it writes snapshots, into ``snapshots/`` of its directory.
     """
 
     def __init__(
@@ -169,12 +171,14 @@ class MemoryServer:
         models: Mapping[str, Mapping[str, str]] | None = None,
         epoch: datetime = EPOCH,
         seed: int = 0,
+        snapshots: bool = False,
     ) -> None:
         self.clock = MemoryServeReactor()
         self.provider = FakeProvider(self.clock, respond=respond)
         self.directory = Path(tempfile.mkdtemp(prefix="twisted_serve-memory-"))
         self._epoch = epoch
         self._entropy = random.Random(seed).randbytes  # noqa: S311 (the same keys again, for tests)
+        self._snapshots = SnapshotFolder(self.directory / "snapshots", {}, kept=20) if snapshots else None
         store = self.directory / "models"
         store.mkdir()
         for name, files in (models or {}).items():
@@ -357,6 +361,7 @@ class MemoryServer:
                 environ={},
                 provider=self.provider,
                 defer_to_thread=_directly,
+                snapshots=self._snapshots,
             ),
         )
 

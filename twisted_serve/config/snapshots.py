@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements where snapshots are kept: the names of their files, the newest one, and what it may say.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from attrs import frozen
+
+from twisted_serve.config.options import SECRETS
+from twisted_serve.config.values import ConfigError
+
+#: Why a snapshot was taken.
+Occasion: TypeAlias = Literal["startup", "snapshot", "shutdown"]
+
+#: The setting which holds the models.
+MODEL_SNAPSHOT = "model_snapshot"
+
+#: What no snapshot says, and none is believed in: secrets, and who may come in or bring models along.
+NEVER_KEPT = SECRETS | {"disable_token_authorization", "enable_model_api"}
+
+_NAME = re.compile(r"([0-9]{14})([0-9]{3})-(?:startup|snapshot|shutdown)\.cfg", re.ASCII)
+
+# So many names of files that are no snapshots are enough to see what they are.
+_SHOWN = 3
+
+
+@frozen
+class SnapshotPlan:
+    """
+    Where a server keeps its snapshots.
+
+    :ivar settings: What each of them says besides the models, as text.
+    """
+
+    directory: Path
+    settings: Mapping[str, str]
+
+
+@frozen
+class Found:
+    """
+    What there is in the directory of snapshots.
+
+    :ivar newest: ``None`` if there are none.
+    :ivar strays: Other files, by name.
+    """
+
+    newest: Path | None
+    strays: tuple[str, ...] = ()
+
+    def remark(self) -> str | None:
+        """Say which files are no snapshots."""
+        if not self.strays:
+            return None
+        shown = ", ".join(map(repr, self.strays[:_SHOWN])) + (", …" if len(self.strays) > _SHOWN else "")
+        return f"no snapshots, and ignored, are in the directory of snapshots: {shown}"
+
+
+def snapshot_name(moment: datetime, occasion: Occasion) -> str:
+    """Name the file of a snapshot; names are in order of time."""
+    return f"{moment:%Y%m%d%H%M%S}{moment.microsecond // 1000:03}-{occasion}.cfg"
+
+
+def snapshot_moment(name: str) -> datetime | None:
+    """Read in the name of a file when its snapshot was taken, in local time; ``None`` if it is the name of none."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        whole = datetime.strptime(match[1], "%Y%m%d%H%M%S")  # noqa: DTZ007 (local time, as the name has it)
+    except ValueError:
+        return None
+    return whole + timedelta(milliseconds=int(match[2]))
+
+
+def find_snapshots(directory: Path) -> Found:
+    """
+    Look for the newest snapshot, by name.
+
+    :raise ConfigError: when the directory cannot be read.
+    """
+    try:
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return Found(None)
+    except OSError as e:
+        raise ConfigError(f"snapshots cannot be looked for: {e.strerror}", place=str(directory)) from e
+    # A link is none: whoever may make one here need not be able to read what it leads to.
+    is_one = [entry.is_file(follow_symlinks=False) and snapshot_moment(entry.name) is not None for entry in entries]
+    found = [entry.name for entry, one in zip(entries, is_one, strict=True) if one]
+    strays = tuple(entry.name for entry, one in zip(entries, is_one, strict=True) if not one)
+    return Found(directory / found[-1] if found else None, strays)

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements snapshots: which versions there are and with how many workers, as text that can be read back.
+
+The format is the predecessor's (``spec/config_cli.md`` §7), so that either server
+starts with the other's.  Two members are ours, and it passes them over:
+``modelUrl`` and ``handler``, where a version is not what its archive says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import evolve, field, frozen
+
+from twisted_serve.archives.urls import basename, is_remote, local_path
+from twisted_serve.errors import BadRequest
+from twisted_serve.models.registry import Registry, valid_model_name, valid_model_version
+from twisted_serve.models.settings import configured_number
+from twisted_serve.models.version import ModelSettings, ModelVersion
+
+# More workers than the management API allows for are no server's.
+_MOST_WORKERS = 1024
+
+# The numbers of a version, under the names that the files have for them, and the least that each can be.
+_NUMBERS = {
+    "min_workers": ("minWorkers", 0),
+    "max_workers": ("maxWorkers", 0),
+    "batch_size": ("batchSize", 1),
+    "max_batch_delay": ("maxBatchDelay", 0),
+    "response_timeout": ("responseTimeout", 0),
+    "startup_timeout": ("startupTimeout", 0),
+}
+
+
+class InvalidSnapshot(ValueError):
+    """What a snapshot says cannot be restored."""
+
+
+@frozen
+class RecordedVersion:
+    """
+    One version of a model, as a snapshot has it.
+
+    :ivar mar_name: Its archive in the model store, or where it was served from if that was elsewhere.
+    :ivar numbers: What of its :class:`ModelSettings` the snapshot says; the archive and the server say the rest.
+    :ivar url: What clients are shown as its origin; ``None`` for ``mar_name``.
+    :ivar handler: The handler that the registration asked for instead of the archive's own.
+    """
+
+    name: str
+    version: str
+    mar_name: str
+    default: bool = False
+    numbers: Mapping[str, int] = field(factory=dict)
+    url: str | None = None
+    handler: str | None = None
+    runtime: str = "python"
+    parallel_level: int = 0
+
+    def applied_to(self, settings: ModelSettings) -> ModelSettings:
+        """Return settings with the recorded numbers in them."""
+        numbers: Mapping[str, Any] = self.numbers
+        return evolve(settings, **numbers)
+
+
+@frozen
+class Snapshot:
+    """The registered versions, in the order of their registration; those of one model stand together."""
+
+    versions: tuple[RecordedVersion, ...] = ()
+
+    def defaults(self) -> dict[str, str]:
+        """Say which version of each model is the default one."""
+        return {recorded.name: recorded.version for recorded in self.versions if recorded.default}
+
+
+def take(registry: Registry, workers: Mapping[tuple[str, str], tuple[int, int]]) -> Snapshot:
+    """
+    Record a registry.
+
+    :param workers: The least and the most workers which each version has now.
+    """
+    return Snapshot(
+        tuple(
+            _record(model, registry.default_version(model.name) == model.version, *workers[model.name, model.version])
+            for model in registry
+        )
+    )
+
+
+def _record(model: ModelVersion, default: bool, min_workers: int, max_workers: int) -> RecordedVersion:
+    settings = model.settings
+    mar_name = model.url
+    if is_remote(model.url) and not _served_in_place(model):
+        # It was fetched into the store, and is found there from now on.
+        mar_name = basename(model.url) or model.url
+    return RecordedVersion(
+        name=model.name,
+        version=model.version,
+        mar_name=mar_name,
+        default=default,
+        numbers={
+            "min_workers": min_workers,
+            "max_workers": max_workers,
+            "batch_size": settings.batch_size,
+            "max_batch_delay": settings.max_batch_delay,
+            "response_timeout": settings.response_timeout,
+            "startup_timeout": settings.startup_timeout,
+        },
+        url=None if model.url == mar_name else _without_secrets(model.url),
+        handler=None if model.handler == model.manifest.handler else model.handler,
+        runtime=model.runtime,
+        parallel_level=model.config.parallel_level or 0,
+    )
+
+
+def _served_in_place(model: ModelVersion) -> bool:
+    """Say whether a version with a URL is a directory of this machine, which was not copied."""
+    directory = local_path(model.url)
+    return directory is not None and model.model_dir.is_relative_to(directory)
+
+
+def _without_secrets(url: str) -> str:
+    """Leave out of a URL where people put passwords and signatures: the user, the query and the fragment."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def render(snapshot: Snapshot, name: str, created: datetime) -> str:
+    """Write a snapshot as the value of ``model_snapshot``."""
+    models: dict[str, dict[str, Any]] = {}
+    for recorded in snapshot.versions:
+        models.setdefault(recorded.name, {})[recorded.version] = dict(_members(recorded))
+    whole = {
+        "name": name,
+        "modelCount": len(snapshot.versions),
+        "created": int(created.timestamp() * 1000),
+        "models": models,
+    }
+    return json.dumps(whole, indent=2)
+
+
+def _members(recorded: RecordedVersion) -> Iterator[tuple[str, Any]]:
+    yield "defaultVersion", recorded.default
+    yield "marName", recorded.mar_name
+    for field_name, (member, _least) in _NUMBERS.items():
+        if field_name in recorded.numbers:
+            yield member, recorded.numbers[field_name]
+    yield "runtimeType", recorded.runtime
+    if recorded.parallel_level > 0:
+        yield "parallelLevel", recorded.parallel_level
+    if recorded.url is not None:
+        yield "modelUrl", recorded.url
+    if recorded.handler is not None:
+        yield "handler", recorded.handler
+
+
+def read(value: Mapping[str, Any]) -> Snapshot:
+    """
+    Read the JSON object of ``model_snapshot``.
+
+    :raise InvalidSnapshot: naming the version and the member which is wrong.
+    """
+    models = value.get("models", {})
+    count = value.get("modelCount", 1)
+    if isinstance(count, int) and count <= 0:
+        return Snapshot()
+    if not isinstance(models, Mapping):
+        raise InvalidSnapshot(f"model_snapshot must have an object as models, not {models!r}")
+    found = []
+    for name, versions in models.items():
+        if not isinstance(versions, Mapping) or not versions:
+            raise InvalidSnapshot(f"model_snapshot must have an object of versions for model {name}, not {versions!r}")
+        found += _with_one_default([_read_version(name, version, members) for version, members in versions.items()])
+    return Snapshot(tuple(found))
+
+
+def _with_one_default(versions: list[RecordedVersion]) -> list[RecordedVersion]:
+    """Have exactly one version be the default: the last that says so, or the first."""
+    default = next((recorded for recorded in reversed(versions) if recorded.default), versions[0])
+    return [evolve(recorded, default=recorded is default) for recorded in versions]
+
+
+def _read_version(name: str, version: str, members: Any) -> RecordedVersion:
+    where = f"model_snapshot, version {version} of model {name}"
+    if not isinstance(members, Mapping):
+        raise InvalidSnapshot(f"{where}: must be an object, not {members!r}")
+    try:
+        valid_model_name(name)
+        valid_model_version(version)
+        numbers = dict(_numbers(members))
+        level = configured_number(members, "parallelLevel") or 0
+        mar_name = _text(members, "marName")
+        if mar_name is None:
+            raise ValueError("marName is missing")
+        url, handler = _text(members, "modelUrl"), _text(members, "handler")
+        runtime = _text(members, "runtimeType") or "python"
+    except (ValueError, BadRequest) as e:
+        raise InvalidSnapshot(f"{where}: {e}") from e
+    default = members.get("defaultVersion") is True
+    return RecordedVersion(name, version, mar_name, default, numbers, url, handler, runtime.lower(), level)
+
+
+def _numbers(members: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    said = {
+        field_name: number
+        for field_name, (member, least) in _NUMBERS.items()
+        if (number := configured_number(members, member, least)) is not None
+    }
+    least = said.get("min_workers", 1)
+    # Files from before there were two numbers have but one of them.
+    said.setdefault("min_workers", least)
+    said["max_workers"] = max(least, said.get("max_workers", least))
+    if said["max_workers"] > _MOST_WORKERS:
+        raise ValueError(f"maxWorkers is {said['max_workers']}, expected at most {_MOST_WORKERS}")
+    yield from said.items()
+
+
+def _text(members: Mapping[str, Any], member: str) -> str | None:
+    value = members.get(member)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"{member} is {value!r}, expected text")
+    return value

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the taking of snapshots: a file for each change of the registered versions, and no more of them
+than are of use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+
+from twisted_serve.archives.publishing import give_name, new_file
+from twisted_serve.archives.store import ModelStore
+from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.config.properties import render_properties
+from twisted_serve.config.snapshots import MODEL_SNAPSHOT, Occasion, snapshot_moment, snapshot_name
+from twisted_serve.errors import ServeError
+from twisted_serve.interfaces import Now
+from twisted_serve.models.snapshot import InvalidSnapshot, RecordedVersion, Snapshot, read, render, take
+from twisted_serve.planes.catalogue import Catalogue
+
+_log = Logger()
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+@frozen
+class SnapshotFolder:
+    """
+    The directory of a server's snapshots.
+
+    :ivar settings: What every snapshot says besides the models, as text.
+    :ivar kept: How many snapshots stay, the newest.
+    """
+
+    path: Path
+    settings: Mapping[str, str]
+    kept: int
+
+    def write(self, snapshot: Snapshot, now: datetime, occasion: Occasion) -> Path:
+        """
+        Write a snapshot, completely or not at all, for its owner's eyes only, and remove the oldest ones.
+
+        It is the newest by its name whatever became of the clock.
+
+        :param now: In the time zone that names are in.
+        :raise OSError: when it cannot be written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        before = self._names()
+        newest = max((moment for name in before if (moment := snapshot_moment(name))), default=datetime.min)  # noqa: DTZ901 (names have no zone)
+        moment = max(now.replace(tzinfo=None), newest + _MILLISECOND if before else newest)
+        name = snapshot_name(moment, occasion)
+        values = {**self.settings, MODEL_SNAPSHOT: render(snapshot, name, now)}
+        head = f"#Saving snapshot\n#{now:%a %b %d %H:%M:%S %Z %Y}\n".encode("ascii", "replace")
+        partial = self.path / f".{name}.{os.getpid()}"
+        try:
+            with new_file(partial) as file:
+                file.write(head + render_properties(values))
+            give_name(partial, self.path / name)
+        finally:
+            partial.unlink(missing_ok=True)
+        for old in before[: max(0, len(before) + 1 - self.kept)]:
+            # Another server may have removed it.
+            with suppress(OSError):
+                (self.path / old).unlink()
+        return self.path / name
+
+    def _names(self) -> list[str]:
+        """List the snapshots which are there, the oldest first."""
+        return sorted(name for name in os.listdir(self.path) if snapshot_moment(name) is not None)
+
+
+def restorable(model_snapshot: Mapping[str, Any], store: ModelStore) -> Snapshot:
+    """
+    Read what is to be restored, and see that all of it is there; it looks at the file system.
+
+    :raise InvalidSnapshot: if it cannot be read, or an archive is missing.
+    """
+    snapshot = read(model_snapshot)
+    if not snapshot.versions:
+        _log.warn("The snapshot has no models, and so none is loaded")
+    for recorded in snapshot.versions:
+        _check_there(recorded, store)
+    return snapshot
+
+
+def _check_there(recorded: RecordedVersion, store: ModelStore) -> None:
+    try:
+        store.locate(recorded.mar_name)
+    except ServeError as e:
+        raise InvalidSnapshot(
+            f"Model archive file for model :{recorded.name}, version :{recorded.version} "
+            f"not found in model store ({recorded.mar_name}: {e})"
+        ) from e
+
+
+class Snapshots:
+    """
+    Takes a snapshot whenever the registered versions have changed.
+
+    :ivar folder: Where they go; ``None`` if none are taken.
+    """
+
+    def __init__(
+        self, folder: SnapshotFolder | None, catalogue: Catalogue, now: Now, defer_to_thread: DeferToThread
+    ) -> None:
+        self._folder = folder
+        self._catalogue = catalogue
+        self._now = now
+        self._defer_to_thread = defer_to_thread
+        self._one_at_a_time = DeferredLock()
+        self._begun = False
+
+    async def begin(self) -> None:
+        """Take the first one: the start-up models are there, or have failed to come."""
+        if not self._catalogue.stopping:
+            self._begun = True
+            await self._take("startup")
+
+    def changed(self) -> None:
+        """Take one because something has changed, and wait for nobody; before `begin` it does nothing."""
+        if self._begun and not self._catalogue.stopping:
+            Deferred.fromCoroutine(self._take("snapshot"))
+
+    async def end(self) -> None:
+        """Take the last one; not if some models have not come yet, which would be forgotten."""
+        if self._begun:
+            self._begun = False
+            await self._take("shutdown")
+
+    async def _take(self, occasion: Occasion) -> None:
+        if self._folder is None:
+            return
+        # Now, so that what comes first is written first and says what was.
+        workers = {(model.name, model.version): (pool.min_workers, pool.max_workers) for model, pool in self._catalogue}
+        snapshot = take(self._catalogue.registry, workers)
+        now = self._now().astimezone()
+        await self._one_at_a_time.acquire()
+        try:
+            path = await self._defer_to_thread(self._folder.write, snapshot, now, occasion)
+        except Exception:
+            # What is served is served all the same.
+            _log.failure("The {occasion} snapshot could not be written", occasion=occasion)
+        else:
+            _log.debug("Snapshot written: {path}", path=str(path))
+        finally:
+            self._one_at_a_time.release()
