@@ -73,7 +73,7 @@ class ChannelTests(SynchronousTestCase):
         """Once a request is answered nothing more is known of it, whatever still comes."""
         self._say(PREDICT, Cancel(["a"]), Pause(["b"]))
         self.channel.receive()
-        self.channel.forget(["a", "b"])
+        self.channel.forget(request_id for request_id in ("a", "b"))
         self._say(Cancel(["a"]), Pause(["a", "b"]))
         self.assertFalse(self.channel.is_cancelled("a"))
         self.assertFalse(self.channel.is_paused("b"))

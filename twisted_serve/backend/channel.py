@@ -106,10 +106,11 @@ class Channel:
 
     def forget(self, request_ids: Iterable[str]) -> None:
         """Know nothing more of these requests: they have been answered."""
+        answered = set(request_ids)
         with self._received:
-            self._asked.difference_update(request_ids)
-            self._cancelled.difference_update(request_ids)
-            self._paused.difference_update(request_ids)
+            self._asked -= answered
+            self._cancelled -= answered
+            self._paused -= answered
             self._received.notify_all()
 
     def answer(self, answer: Predicted | PredictFailed) -> None:
