@@ -262,6 +262,20 @@ class MainTests(CommandCase):
                 self.main(flag), (0, f"TorchServe Version is 0.12.0\ntwisted_serve Version is {__version__}\n", "")
             )
 
+    def test_print_config(self) -> None:
+        """--print-config prints the settings and starts nothing; a wrong one is refused as at start."""
+        status, out, err = self.main("--print-config", "--model-store", "models", "--dt")
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn(f"# command line option --model-store\nmodel_store={self.cwd / 'models'}\n", out)
+        self.assertFalse(self.path.exists())
+        (self.cwd / "config.properties").write_text("job_queue_size=many")
+        status, out, err = self.main("--print-config", "--model-store", "models")
+        self.assertEqual((status, out), (1, ""))
+        place = self.cwd / "config.properties"
+        self.assertEqual(err, f"Invalid configuration: job_queue_size must be a whole number, not 'many' ({place})\n")
+        place.unlink()
+        self.assertEqual(self.main("--print-config"), (1, "Missing mandatory parameter --model-store\n", ""))
+
     def test_wrong(self) -> None:
         """A wrong command line is status 2, with the usage on stderr."""
         status, out, err = self.main("--start", "--stop")

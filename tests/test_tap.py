@@ -88,6 +88,7 @@ class OptionsTests(TapCase):
         """What twistd does itself is refused."""
         self.assert_refused("twistd by its own pid file", "--stop")
         self.assert_refused("--version is for the twisted-serve command", "--version")
+        self.assert_refused("--print-config is for the twisted-serve command", "--print-config")
 
     def test_help(self) -> None:
         """--help names twistd."""

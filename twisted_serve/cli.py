@@ -26,6 +26,7 @@ from twisted.logger import ILogObserver, globalLogBeginner
 import twisted_serve
 from twisted_serve.config.arguments import CommandLine, parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
+from twisted_serve.config.report import config_report
 from twisted_serve.config.values import ConfigError
 from twisted_serve.pid_file import AlreadyRunningError, PidFile
 from twisted_serve.running import Report, report_to, run_server
@@ -62,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     pid_file = PidFile(Path(tempfile.gettempdir()))
     try:
+        if command.print_config:
+            print(config_report(load_options(command, os.environ, Path.cwd())), end="")
+            return 0
         if pid_file.orphaned():
             print(ORPHAN)
             pid_file.remove()

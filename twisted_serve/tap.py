@@ -54,6 +54,8 @@ class Options(usage.Options):
             raise usage.UsageError("--stop is for servers that twisted-serve started; end twistd by its own pid file.")
         if command.version:
             raise usage.UsageError("--version is for the twisted-serve command.")
+        if command.print_config:
+            raise usage.UsageError("--print-config is for the twisted-serve command.")
         parent: Mapping[str, str] = self.parent or {}
         try:
             self.loaded = load_options(command, os.environ, Path(parent.get("rundir", ".")).absolute())

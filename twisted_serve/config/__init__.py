@@ -11,5 +11,6 @@ What a server is told by its operator.
 ``snapshots``       the files of snapshots: their names, the newest one, what it may say
 ``startup_models``  what to load at start
 ``without_effect``  the predecessor's settings which change nothing here
+``report``          all settings of a server and where they came from, for --print-config
 ``reference``       the page of all settings in docs
 """

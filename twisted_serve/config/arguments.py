@@ -23,6 +23,7 @@ class CommandLine:
     version: bool = False
     start: bool = False
     stop: bool = False
+    print_config: bool = False
     foreground: bool = False
     ts_config: Path | None = None
     model_store: Path | None = None
@@ -44,6 +45,9 @@ def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-ser
     action.add_argument("-v", "--version", action="store_true", help="print the version and exit")
     action.add_argument("--start", action="store_true", help="start the server; so does giving no action at all")
     action.add_argument("--stop", action="store_true", help="stop the server")
+    action.add_argument(
+        "--print-config", action="store_true", help="print every setting and where it comes from, and exit"
+    )
     made.add_argument(
         "--foreground", action="store_true", help="be the server, instead of starting one in the background"
     )

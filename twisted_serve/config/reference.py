@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from attrs import Factory, fields
 
 from twisted_serve.config.load import ENVIRONMENT_SWITCH, URLS_SWITCH
 from twisted_serve.config.options import ALWAYS_READ, ServerOptions, environment_names
+from twisted_serve.config.values import text_of
 from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
 
 _HEAD = f"""\
@@ -38,7 +38,8 @@ stands for the environment variable `NAME`. Paths are relative to the directory 
 on for `true` in any case, and off for everything else.
 
 A value which is not allowed keeps the server from starting, with a line that says which and where it was said. A
-setting that does not exist is warned about."""
+setting that does not exist is warned about. `twisted-serve --print-config`, with the other flags that a server would be
+started with, starts nothing and writes every setting, below a comment that says where it comes from."""
 
 _ENVIRONMENT = f"""\
 ## Environment
@@ -103,16 +104,8 @@ def _without_effect() -> Iterator[str]:
 def _default(attribute: Any) -> str:
     if isinstance(attribute.default, Factory):  # type: ignore[arg-type] # attrs types it as a function
         return _OWN_DEFAULTS[attribute.name]
-    value = attribute.default
-    if value is None or value == ():
-        return "none"
-    if isinstance(value, bool):
-        value = str(value).lower()
-    elif isinstance(value, float):
-        value = f"{value:g}"
-    elif isinstance(value, Path):
-        value = value.as_posix()
-    return f"`{value}`"
+    text = text_of(attribute.default)
+    return "none" if text is None else f"`{text}`"
 
 
 def _head(*titles: str) -> Iterable[str]:

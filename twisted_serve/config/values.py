@@ -212,3 +212,18 @@ def one_of(allowed: Collection[object]) -> _Validator:
             raise ValueError(f"must be one of {', '.join(map(str, allowed))}, not {value!r}")
 
     return check
+
+
+def text_of(value: object) -> str | None:
+    """Write a setting's value as the text that would be read as it; ``None`` for one that is not set."""
+    if value is None or value == ():
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, Mapping):
+        return json.dumps(value)
+    return str(value)
