@@ -38,6 +38,7 @@ from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.endpoints import by_segment
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_configured, effective_settings
@@ -48,6 +49,7 @@ from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.memory import Memory
 from twisted_serve.planes.metadata import Metadata
+from twisted_serve.planes.overview import overview, shown_settings
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.snapshots import Snapshots, restorable
 from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment, with_threads
@@ -221,6 +223,8 @@ class Parts:
             serve_metrics=options.enable_metrics_api,
             open_inference=options.ts_open_inference_protocol,
             extra_headers=extra_headers,
+            endpoints=tuple(by_segment(world.endpoints).values()),
+            look=partial(overview, catalogue, shown_settings(options)),
         )
         sites = [(listener, faces.site(listener.roles, reactor)) for listener in listeners]
         return cls(

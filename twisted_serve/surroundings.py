@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from attrs import frozen
 from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.tokens import Entropy
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.endpoints import Endpoint
 from twisted_serve.interfaces import IWorkerProvider, Now
 from twisted_serve.planes.snapshots import SnapshotFolder
 
@@ -40,6 +41,7 @@ class Surroundings:
     :ivar provider: Where workers run; ``None`` for processes of this machine.
     :ivar defer_to_thread: Runs what blocks; ``None`` for the reactor's threads.
     :ivar snapshots: Where snapshots are written; ``None`` for nowhere.
+    :ivar endpoints: Endpoints of plug-ins, or of an application's own, besides the server's.
     """
 
     now: Now = utc_now
@@ -48,6 +50,7 @@ class Surroundings:
     provider: IWorkerProvider | None = None
     defer_to_thread: DeferToThread | None = None
     snapshots: SnapshotFolder | None = None
+    endpoints: Sequence[Endpoint] = ()
 
 
 def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> dict[str, str]:

@@ -18,6 +18,7 @@ from twisted_serve.config.arguments import parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.values import ConfigError
 from twisted_serve.logs import SERVER_STARTED
+from twisted_serve.plugins import find_endpoints
 
 if TYPE_CHECKING:
     from twisted_serve.interfaces import IServeReactor
@@ -66,14 +67,19 @@ class Options(usage.Options):
 
 
 def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
-    """Build a server."""
+    """
+    Build a server.
+
+    :raise PluginError: for a plug-in that cannot be served.
+    """
     # Klein, below these, installs a reactor.
     from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
     from twisted_serve.service import ModelServer, Surroundings  # noqa: PLC0415
 
     plan, kept = loaded.snapshots, loaded.options.snapshots_kept
     folder = None if plan is None else SnapshotFolder(plan.directory, plan.settings, kept)
-    return ModelServer(reactor, loaded.options, Surroundings(snapshots=folder))
+    endpoints = find_endpoints(loaded.options.plugins_path, loaded.options.plugins)
+    return ModelServer(reactor, loaded.options, Surroundings(snapshots=folder, endpoints=endpoints))
 
 
 def makeService(options: Options) -> ModelServer:

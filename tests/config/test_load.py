@@ -40,6 +40,8 @@ OTHER_VALUES = {
     "models": '{"m": {"1.0": {"batchSize": 4}}}',
     "model_snapshot": "{}",
     "number_of_gpu": "3",
+    "plugins": "ready",
+    "plugins_path": "other",
     "private_key_file": "",
     "temp_directory": "other",
     "model_store": "other",
@@ -365,10 +367,10 @@ class WarningTests(LoadCase):
         """So is a flag."""
         self.write(name="log4j2.xml")
         file = ("--log-config", "log4j2.xml", "--cpp-log-config", "log4j2.xml")
-        directory = ("--workflow-store", "other", "--plugins-path", "other")
+        directory = ("--workflow-store", "other")
         self.assertEqual(
             [warning.partition(" has no effect")[0] for warning in self.warnings(*file, *directory)],
-            ["--log-config", "--cpp-log-config", "--workflow-store", "--plugins-path"],
+            ["--log-config", "--cpp-log-config", "--workflow-store"],
         )
 
     def test_switches(self) -> None:

@@ -58,7 +58,7 @@ def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-ser
     made.add_argument("--log-config", type=Path, metavar="FILE", help="accepted; log4j2 files have no effect")
     made.add_argument("--cpp-log-config", type=Path, metavar="FILE", help="accepted, without effect")
     made.add_argument("--no-config-snapshots", "--ncs", action="store_true", help="neither read nor write snapshots")
-    made.add_argument("--plugins-path", "--ppath", metavar="DIR", help="accepted; Java plug-ins have no effect")
+    made.add_argument("--plugins-path", "--ppath", metavar="DIR", help="a directory of plug-ins")
     made.add_argument("--disable-token-auth", "--dt", action="store_true", help="let everybody in, without a key")
     made.add_argument("--enable-model-api", action="store_true", help="let clients register and unregister models")
     made.add_argument("--ready-fd", type=int, help=SUPPRESS)

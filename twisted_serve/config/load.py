@@ -171,6 +171,7 @@ def _from_arguments(arguments: CommandLine) -> dict[str, Setting]:
     """Make the layer of the command line, whose switches can only disable tokens and enable the model API."""
     said = {
         "model_store": ("--model-store", arguments.model_store and str(arguments.model_store)),
+        "plugins_path": ("--plugins-path", arguments.plugins_path),
         "load_models": ("--models", ",".join(arguments.models)),
         "disable_token_authorization": ("--disable-token-auth", arguments.disable_token_auth and "true"),
         "enable_model_api": ("--enable-model-api", arguments.enable_model_api and "true"),
@@ -224,6 +225,8 @@ def _check_directories(options: ServerOptions, settings: Mapping[str, Setting]) 
         raise LaunchError("Missing mandatory parameter --model-store")
     if not options.model_store.is_dir():
         raise LaunchError(f"--model-store directory not found: {settings['model_store'].text}")
+    if options.plugins_path is not None and not options.plugins_path.is_dir():
+        raise LaunchError(f"--plugins-path directory not found: {settings['plugins_path'].text}")
 
 
 def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
@@ -254,7 +257,6 @@ def _idle_flags(arguments: CommandLine) -> Iterator[str]:
         "--log-config": (arguments.log_config, "log4j2 files are not read here"),
         "--cpp-log-config": (arguments.cpp_log_config, ACCEPTED_WITHOUT_EFFECT["cpp_log_config"]),
         "--workflow-store": (arguments.workflow_store, ACCEPTED_WITHOUT_EFFECT["workflow_store"]),
-        "--plugins-path": (arguments.plugins_path, ACCEPTED_WITHOUT_EFFECT["plugins_path"]),
     }
     return (f"{flag} has no effect: {reason}" for flag, (value, reason) in idle.items() if value is not None)
 

@@ -39,11 +39,13 @@ from twisted_serve.config.values import (
     optional_whole,
     patterns,
     per_version,
+    plugin_directory,
     positive,
     real,
     truth,
     truth_or_oip,
     whole,
+    words,
 )
 
 # A key's last instant must be a date: these minutes are 7600 years.
@@ -159,6 +161,16 @@ class ServerOptions:
         default=None, converter=optional_text, metadata=_about("Access-Control-Allow-Headers of every answer")
     )
 
+    plugins_path: Path | None = field(
+        default=None,
+        converter=plugin_directory,
+        metadata=_about("a directory of distributions, all of whose plug-ins are served: plugins.md", env=()),
+    )
+    plugins: tuple[str, ...] = field(
+        default=(),
+        converter=words,
+        metadata=_about("the plug-ins to serve of those that are installed, by the names of their entry points"),
+    )
     ts_open_inference_protocol: bool = field(
         default=False,
         converter=truth_or_oip,

@@ -28,7 +28,7 @@ _HEAD = f"""\
 A server takes its settings from four places. What stands higher wins:
 
 1. environment variables, if the file has `{ENVIRONMENT_SWITCH}=true`;
-2. the command line: `--model-store`, `--models`, `--disable-token-auth`, `--enable-model-api`;
+2. the command line: `--model-store`, `--models`, `--plugins-path`, `--disable-token-auth`, `--enable-model-api`;
 3. a file: the one that `TS_CONFIG_FILE` or `--ts-config` names, or `config.properties` in the directory in which the
    server starts; if none is named, also the newest [snapshot](snapshots.md), which stands below the file;
 4. the defaults.

@@ -107,6 +107,18 @@ def optional_path(value: str | os.PathLike[str] | None) -> Path | None:
     return None if value is None or not os.fspath(value) else a_path(value)
 
 
+def plugin_directory(value: str | os.PathLike[str] | None) -> Path | None:
+    """Read the path of a directory of plug-ins, as a class path, too, whose last component is ``*``."""
+    path = optional_path(value)
+    return path.parent if path is not None and path.name == "*" else path
+
+
+def words(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Read words with commas between them, each once."""
+    each = value.split(",") if isinstance(value, str) else value
+    return tuple(dict.fromkeys(word for one in each if (word := one.strip())))
+
+
 def optional_pattern(value: str | None) -> str | None:
     """
     Read a regular expression; empty is the same as not given.

@@ -25,7 +25,6 @@ ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
             "model_server_home",
             "netty_client_threads",
             "number_of_netty_threads",
-            "plugins_path",
             "prefer_direct_buffer",
             "use_native_io",
             "vmargs",

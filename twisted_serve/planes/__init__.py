@@ -9,5 +9,6 @@ Use cases, the same for every transport.
 ``rotation``     replace a token
 ``memory``       how much memory workers have
 ``snapshots``    a file for each change of the registered versions
+``overview``     what plug-ins may know of the server
 ``describing``   a model version as the members which describe shows
 """

@@ -13,7 +13,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from twisted_serve.auth.tokens import KeySet, TokenKind
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.endpoints import Endpoint
 from twisted_serve.planes.snapshots import SnapshotFolder
 from twisted_serve.service import ModelServer, Surroundings
 from twisted_serve.testing.fakes import FakeProvider, Respond, echo
@@ -161,6 +162,7 @@ class MemoryServer:
     :param options: Settings by name, on top of what a test wants: the model API is on.
     :param respond: What the workers answer; as it is, the first part of each request.
     :param models: Models to register at start: the files of each, by name.
+    :param endpoints: Those of plug-ins, besides the server's own.
     :param snapshots: Whether it writes snapshots, into ``snapshots/`` of its directory.
     """
 
@@ -172,12 +174,14 @@ class MemoryServer:
         epoch: datetime = EPOCH,
         seed: int = 0,
         snapshots: bool = False,
+        endpoints: Sequence[Endpoint] = (),
     ) -> None:
         self.clock = MemoryServeReactor()
         self.provider = FakeProvider(self.clock, respond=respond)
         self.directory = Path(tempfile.mkdtemp(prefix="twisted_serve-memory-"))
         self._epoch = epoch
         self._entropy = random.Random(seed).randbytes  # noqa: S311 (the same keys again, for tests)
+        self._endpoints = tuple(endpoints)
         self._snapshots = SnapshotFolder(self.directory / "snapshots", {}, kept=20) if snapshots else None
         store = self.directory / "models"
         store.mkdir()
@@ -362,6 +366,7 @@ class MemoryServer:
                 provider=self.provider,
                 defer_to_thread=_directly,
                 snapshots=self._snapshots,
+                endpoints=self._endpoints,
             ),
         )
 

@@ -19,6 +19,7 @@ HTTP.  Klein is used here and nowhere else.
 ``metrics``     ``/metrics``
 ``operations``  the table of all operations
 ``description`` the API descriptions, which are made of it; ``page``: for people
+``plugged``     the endpoints of plug-ins
 ``preflight``   what browsers ask before a page may call us
 ``listeners``   which listener has which of these routes
 """

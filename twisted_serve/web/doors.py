@@ -8,6 +8,7 @@ like a known one, so that nothing can be learnt by trying.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Flag, auto
 from functools import lru_cache
 
@@ -33,14 +34,25 @@ class Role(Flag):
     METRICS = auto()
 
 
-def doors_of(roles: Role, exempt_ping: bool) -> Doors:
-    """Decide which token a request needs on a listener with these roles."""
+_ROLES = {TokenKind.INFERENCE: Role.INFERENCE, TokenKind.MANAGEMENT: Role.MANAGEMENT}
+
+
+def doors_of(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | None = None) -> Doors:
+    """
+    Decide which token a request needs on a listener with these roles.
+
+    :param plugged: The tokens which plug-ins' endpoints need, by first segment.
+    """
+    here = {segment: kind for segment, kind in (plugged or {}).items() if roles & _ROLES[kind]}
 
     # Most requests are like the last ones.
     @lru_cache(_REMEMBERED)
     def doors(method: bytes, target: Target) -> TokenKind | None:
         if target.flaw is not None:
             return _otherwise(roles)
+        # What is open to everybody is no plug-in's (`twisted_serve.endpoints.RESERVED`), but for an exempt ping.
+        if target.first in here:
+            return here[target.first]
         if is_open(method, target, roles, exempt_ping):
             return None
         segments = target.segments

@@ -5,7 +5,7 @@ This module implements what stands behind each listener: its routes, the guard a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import field, frozen
 from klein import Klein
@@ -20,6 +20,7 @@ from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.redaction import Redact, redacting
 from twisted_serve.auth.tokens import SHORTEST_SECRET, TokenKind
+from twisted_serve.endpoints import Context, Endpoint
 from twisted_serve.interfaces import Now
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.planes.inference import InferencePlane
@@ -36,6 +37,7 @@ from twisted_serve.web.kserve import add_open_inference_routes, add_v1_managemen
 from twisted_serve.web.management import add_management_routes, add_token_route
 from twisted_serve.web.metrics import add_metrics_routes
 from twisted_serve.web.operations.values import Surface
+from twisted_serve.web.plugged import kind_of, ways_to
 from twisted_serve.web.preflight import Preflight
 from twisted_serve.web.public import add_description_routes, add_probe_routes, add_root_route
 from twisted_serve.web.sagemaker import add_invocation_routes, add_legacy_routes
@@ -99,6 +101,8 @@ class Faces:
     :ivar open_inference: Whether there are the extras of the Open Inference Protocol.
     :ivar extra_headers: On every answer, unless a handler sets them itself (CORS); where there are
         any, browsers' preflight requests are answered.
+    :ivar endpoints: Of plug-ins; no two of them are called the same.
+    :ivar look: What these may know of the server.
     """
 
     inference: InferencePlane
@@ -113,10 +117,12 @@ class Faces:
     serve_metrics: bool = True
     open_inference: bool = False
     extra_headers: Mapping[bytes, bytes] = field(factory=dict)
+    endpoints: Sequence[Endpoint] = ()
+    look: Callable[[], Context] = lambda: Context((), {})
 
     def site(self, roles: Role, reactor: IReactorTime) -> ServeSite:
         """Make the site of a listener with these roles."""
-        doors = doors_of(roles, self.exempt_ping)
+        doors = doors_of(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
         gate, refuse = self.tokens.gate(doors), self.tokens.refuse
         guard = Guard(self._unguarded_trees(roles), gate, refuse, answer_flaw)
         return ServeSite(
@@ -158,10 +164,13 @@ class Faces:
         add_root_route(management)
         return {
             None: Shortcut(public.resource(), open_ways),
-            TokenKind.INFERENCE: Shortcut(inference.resource(), ways),
-            TokenKind.MANAGEMENT: management.resource(),
+            TokenKind.INFERENCE: Shortcut(inference.resource(), {**ways, **self._plugged(TokenKind.INFERENCE)}),
+            TokenKind.MANAGEMENT: Shortcut(management.resource(), self._plugged(TokenKind.MANAGEMENT)),
             TokenKind.API: api.resource(),
         }
+
+    def _plugged(self, kind: TokenKind) -> dict[str, Way]:
+        return ways_to(self.endpoints, kind, self.look)
 
     def _add_inference(self, app: Klein, tokens: bool) -> dict[str, Way]:
         predictor = Predictor(self.inference, tokens, self.defer_to_thread)

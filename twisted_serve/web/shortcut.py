@@ -35,11 +35,13 @@ class Way:
 
     :ivar named: How many of the segments after the first are arguments of their own; the rest is one, as it was.
     :ivar needed: How many of them there must be.
+    :ivar whatever_follows: Whether all paths with that first segment lead there, and none is told from another.
     """
 
     endpoint: Endpoint
     named: int
     needed: int
+    whatever_follows: bool = False
 
 
 @implementer(IResource)
@@ -63,10 +65,12 @@ class Shortcut:
         segments = parse_target(request.uri).segments
         way = self._ways.get(segments[0]) if segments else None
         # An empty segment matches some routes and not others; Klein knows.
-        if way is None or len(segments) <= way.needed or "" in segments:
+        if way is None or (not way.whatever_follows and (len(segments) <= way.needed or "" in segments)):
             return self.tree.render(request)  # type: ignore[no-any-return]
         end = 1 + way.named
         arguments = segments[1:end] if len(segments) <= end else (*segments[1:end], "/".join(segments[end:]))
+        if way.whatever_follows:
+            arguments = ()
         try:
             answer = way.endpoint(request, *arguments)
         except Exception:
