@@ -62,6 +62,7 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/yamllint --strict -c deploy/kubernetes/.yamllint deploy
 	$(BIN)/towncrier build --draft --version next >/dev/null
 
 $(VENV)/.bench: $(VENV)/.made $(SETUP)
