@@ -476,6 +476,11 @@ class SurroundingsTests(SynchronousTestCase):
         self.assertEqual(visible, {"PATH": "/bin", "AWS": "y", **told})
         self.assertIn("AWS_SECRET", visible_environment(environ, ServerOptions()))
 
+    def test_told(self) -> None:
+        """Switches which are for handlers reach them."""
+        visible = visible_environment({}, ServerOptions(ipex_enable=True, ipex_gpu_enable=True))
+        self.assertEqual((visible["TS_IPEX_ENABLE"], visible["TS_IPEX_GPU_ENABLE"]), ("true", "true"))
+
     def test_environment_wins(self) -> None:
         """An operator who wants bytecode written can have it."""
         visible = visible_environment({"PYTHONDONTWRITEBYTECODE": ""}, ServerOptions())
@@ -488,9 +493,26 @@ class SurroundingsTests(SynchronousTestCase):
         for gpu in ("0", "1", "2"):
             (directory / gpu).mkdir()
         with patch.object(twisted_serve.surroundings, "_NVIDIA", directory):
-            self.assertEqual([count_gpus(limit) for limit in (None, 2, 9, 0)], [3, 2, 3, 0])
+            self.assertEqual([count_gpus(limit, {}) for limit in (None, 2, 9, 0)], [3, 2, 3, 0])
+            for text, visible in (
+                ("", 0),
+                ("0", 1),
+                ("2,0", 2),
+                (" 1 , 2 ", 2),
+                ("0,1,2,3", 3),
+                ("-1", 0),
+                ("0,-1,1", 1),
+                ("0,9,1", 1),
+                ("NoDevFiles", 0),
+                ("GPU-8932f937", 1),
+                ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,GPU-1", 2),
+                ("MIG-1,MIG-2,MIG-3,MIG-4", 4),
+            ):
+                self.assertEqual(count_gpus(None, {"CUDA_VISIBLE_DEVICES": text}), visible, text)
+            self.assertEqual(count_gpus(2, {"CUDA_VISIBLE_DEVICES": "0,1,2"}), 2)
         with patch.object(twisted_serve.surroundings, "_NVIDIA", directory / "absent"):
-            self.assertEqual(count_gpus(None), 0)
+            self.assertEqual(count_gpus(None, {}), 0)
+            self.assertEqual(count_gpus(None, {"CUDA_VISIBLE_DEVICES": "GPU-1"}), 0)
 
     def test_cors(self) -> None:
         """Only what is configured is sent, word for word."""

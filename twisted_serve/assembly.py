@@ -176,7 +176,7 @@ class Parts:
             management = ManagementPlane(
                 catalogue,
                 store,
-                _settling(options),
+                _settling(options, world),
                 _pool_making(reactor, options, world, provider, environment),
                 enabled=options.enable_model_api,
                 default_handler=options.default_service_handler,
@@ -325,7 +325,9 @@ def _installer(
     )
 
 
-def _settling(options: ServerOptions) -> Callable[[RequestedSettings, ModelArchive, str, str, bool], ModelSettings]:
+def _settling(
+    options: ServerOptions, world: Surroundings
+) -> Callable[[RequestedSettings, ModelArchive, str, str, bool], ModelSettings]:
     for name, versions in options.models.items():
         for version, configured in versions.items():
             check_configured(name, version, configured)
@@ -339,7 +341,7 @@ def _settling(options: ServerOptions) -> Callable[[RequestedSettings, ModelArchi
         circuit_retry=options.circuit_retry_time,
         retry_on_worker_death=options.retry_on_worker_death,
         batch_policy=ClosePolicy(options.default_batch_policy),
-        gpus=count_gpus(options.number_of_gpu),
+        gpus=count_gpus(options.number_of_gpu, world.environ),
         cpus=os.cpu_count() or 1,
     )
 
@@ -360,7 +362,7 @@ def _pool_making(
     environment: Mapping[str, str],
 ) -> Callable[[ModelVersion], Pool]:
     numbers = count(options.initial_worker_port)
-    all_gpus = range(count_gpus(options.number_of_gpu))
+    all_gpus = range(count_gpus(options.number_of_gpu, world.environ))
     sequences = SequenceHeaders(options.ts_header_key_sequence_id, options.ts_header_key_sequence_start)
 
     def make_pool(model: ModelVersion) -> Pool:

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.tokens import Entropy
-from twisted_serve.config.options import ServerOptions
+from twisted_serve.config.options import SECRETS, ServerOptions, environment_names
 from twisted_serve.endpoints import Endpoint
 from twisted_serve.interfaces import IWorkerProvider, Now
 from twisted_serve.planes.snapshots import SnapshotFolder
@@ -24,8 +24,12 @@ from twisted_serve.planes.snapshots import SnapshotFolder
 # The kernel's list of NVIDIA devices, one directory each.
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
+# By index or, in part, by the names that NVIDIA's tools show.
+_GPU_INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
+_GPU_NAME = re.compile(r"(?:GPU|MIG)-\S+", re.ASCII)
+
 # What the server itself is told in secret, and no worker needs to know.
-_SECRET_VARIABLES = frozenset({"TS_KEYSTORE_PASS"})
+_SECRET_VARIABLES = frozenset(name for key in SECRETS for name in environment_names(key))
 
 
 def utc_now() -> datetime:
@@ -67,6 +71,9 @@ def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> d
         "TS_REQUEST_SEQUENCE_END": options.ts_header_key_sequence_end,
     }
     visible["TS_DECODE_INPUT_REQUEST"] = str(options.decode_input_request).lower()
+    for key in ("ipex_enable", "ipex_gpu_enable"):
+        if getattr(options, key):
+            visible[f"TS_{key.upper()}"] = "true"
     # A model's own directory may be served in place, and is not to be written to.
     visible.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     return visible
@@ -90,7 +97,26 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def count_gpus(limit: int | None) -> int:
-    """Count the GPUs which workers may use."""
+def count_gpus(limit: int | None, environ: Mapping[str, str]) -> int:
+    """Count the GPUs which workers may use: of those that are there, what ``CUDA_VISIBLE_DEVICES`` leaves."""
     found = len(list(_NVIDIA.iterdir())) if _NVIDIA.is_dir() else 0
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        found = gpus_listed(environ["CUDA_VISIBLE_DEVICES"], found)
     return found if limit is None else min(found, limit)
+
+
+def gpus_listed(text: str, found: int) -> int:
+    """
+    Count what a value of ``CUDA_VISIBLE_DEVICES`` lets programs see.
+
+    As CUDA does, it reads up to the first that cannot be; a name, of which only the
+    driver knows, is taken for one.  A part of a GPU (MIG) counts as a GPU, and so there
+    may be more of these than GPUs.
+    """
+    counted = 0
+    for word in map(str.strip, text.split(",")) if found else ():
+        index = _GPU_INDEX.fullmatch(word)
+        if not (int(word) < found if index else _GPU_NAME.fullmatch(word)):
+            break
+        counted += 1
+    return counted

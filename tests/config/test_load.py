@@ -47,6 +47,31 @@ OTHER_VALUES = {
     "model_store": "other",
     "token_refusal_status": "401",
 }
+# All that the predecessor reads (``spec/config_cli.md`` §3), and what it writes into its snapshots.
+THEIRS = """
+    inference_address management_address metrics_address grpc_inference_address grpc_management_address
+    grpc_inference_port grpc_management_port grpc_inference_max_connection_age_ms grpc_management_max_connection_age_ms
+    grpc_inference_max_connection_age_grace_ms grpc_management_max_connection_age_grace_ms enable_grpc_ssl
+    initial_worker_port initial_distribution_port ts_open_inference_protocol
+
+    model_store workflow_store load_models models model_snapshot default_workers_per_model job_queue_size
+    default_response_timeout default_startup_timeout unregister_model_timeout number_of_gpu default_service_handler
+    service_envelope install_py_dep_per_model enable_model_api disable_token_authorization token_expiration_min
+    allowed_urls use_env_allowed_urls ts_header_key_sequence_id ts_header_key_sequence_start
+    ts_header_key_sequence_end
+
+    max_request_size max_response_size limit_max_image_pixels decode_input_request cors_allowed_origin
+    cors_allowed_methods cors_allowed_headers keystore keystore_pass keystore_type certificate_file private_key_file
+
+    metrics_config metrics_mode model_metrics_auto_detect enable_metrics_api disable_system_metrics system_metrics_cmd
+    metric_time_interval async_logging
+
+    number_of_netty_threads netty_client_threads prefer_direct_buffer use_native_io io_ratio vmargs plugins_path
+    blacklist_env_vars debug model_server_home enable_envvars_config ipex_enable ipex_gpu_enable cpu_launcher_enable
+    cpu_launcher_args cpp_log_config version python tsConfigFile
+"""
+FILE_ONLY = {"enable_envvars_config", "use_env_allowed_urls"}
+
 # Alone, one of these is refused.
 PAIRED = ("certificate_file", "private_key_file", "client_ca_file", "client_certificate")
 
@@ -339,9 +364,9 @@ class DirectoryTests(LoadCase):
 class WarningTests(LoadCase):
     """What is said and has no effect."""
 
-    def warnings(self, *words: str) -> tuple[str, ...]:
+    def warnings(self, *words: str, **environ: str) -> tuple[str, ...]:
         """Load, and return the warnings."""
-        return self.load(*words).warnings
+        return self.load(*words, store=True, **environ).warnings
 
     def test_unknown(self) -> None:
         """An unknown setting is told of, with the one that may have been meant; its value is not shown."""
@@ -362,6 +387,25 @@ class WarningTests(LoadCase):
         self.assertEqual(len(warnings), len(ACCEPTED_WITHOUT_EFFECT))
         for key, reason in ACCEPTED_WITHOUT_EFFECT.items():
             self.assertIn(f"{key} in {self.cwd / 'config.properties'} has no effect: {reason}", warnings)
+
+    def test_variables_without_effect(self) -> None:
+        """So is a variable, where variables count."""
+        self.assertEqual(self.warnings(TS_NETTY_CLIENT_THREADS="3"), ())
+        self.write("enable_envvars_config=true")
+        self.assertEqual(
+            self.warnings(TS_NETTY_CLIENT_THREADS="3"),
+            ("environment variable TS_NETTY_CLIENT_THREADS has no effect: there is no Java here",),
+        )
+
+    def test_members(self) -> None:
+        """A member of models which is none is told of, with what was perhaps meant."""
+        members = '{"batchsize": 3, "minWorkers": 1, "marName": "m.mar", "defaultVersion": true}'
+        self.write(f'models={{"m": {{"1.0": {members}}}}}')
+        self.assertEqual(self.warnings(), ("'batchsize' for m 1.0 in models is no setting; did you mean batchSize?",))
+
+    def test_every_setting_of_theirs(self) -> None:
+        """Every setting that the predecessor has is one here, or is told of with the reason why it changes nothing."""
+        self.assertEqual(set(THEIRS.split()) - KEYS - FILE_ONLY, ACCEPTED_WITHOUT_EFFECT.keys())
 
     def test_flags(self) -> None:
         """So is a flag."""

@@ -35,6 +35,21 @@ URLS_SWITCH = "use_env_allowed_urls"
 _FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
 
 
+# What ``models`` can say of a version (§6); the last three mean something in a snapshot.
+_MEMBERS = (
+    "minWorkers",
+    "maxWorkers",
+    "batchSize",
+    "maxBatchDelay",
+    "responseTimeout",
+    "startupTimeout",
+    "runtimeType",
+    "defaultVersion",
+    "marName",
+    "parallelLevel",
+)
+
+
 class LaunchError(ConfigError):
     """What the launcher refuses before there is a server; the text is the predecessor's whole line (§1.2)."""
 
@@ -91,7 +106,13 @@ def load_options(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) 
     absolute: dict[str, Any] = {key: cwd / value for key, value in _paths(options)}
     options = evolve(options, **absolute)
     _check_directories(options, known)
-    warnings = (*remarks, *_odd_settings(merged), *_idle_flags(arguments), *_idle_variables(in_file, environ))
+    warnings = (
+        *remarks,
+        *_odd_settings(merged),
+        *_odd_members(options),
+        *_idle_flags(arguments),
+        *_idle_variables(in_file, environ),
+    )
     snapshots = None
     if not arguments.no_config_snapshots:
         kept = {**_kept(in_file), "model_store": str(options.model_store)}
@@ -252,6 +273,20 @@ def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
             yield f"{key!r} in {setting.place} is no setting" + (f"; did you mean {near[0]}?" if near else "")
 
 
+def _odd_members(options: ServerOptions) -> Iterator[str]:
+    """Say which members of ``models`` are none of those that the predecessor knows."""
+    unknown = {
+        member: f"{name} {version}"
+        for name, versions in options.models.items()
+        for version, members in versions.items()
+        for member in members
+        if member not in _MEMBERS
+    }
+    for member, where in sorted(unknown.items()):
+        near = get_close_matches(member, _MEMBERS, n=1)
+        yield f"{member!r} for {where} in models is no setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
 def _idle_flags(arguments: CommandLine) -> Iterator[str]:
     idle = {
         "--log-config": (arguments.log_config, "log4j2 files are not read here"),
@@ -268,3 +303,6 @@ def _idle_variables(in_file: Mapping[str, Setting], environ: Mapping[str, str]) 
             if name in environ and not _counts(name, in_file):
                 needed = f"{ENVIRONMENT_SWITCH}=true" + (f" and {URLS_SWITCH}=true" if key == "allowed_urls" else "")
                 yield f"environment variable {name} is ignored: it needs {needed} in the configuration file"
+    for key, reason in sorted(ACCEPTED_WITHOUT_EFFECT.items()):
+        if (name := f"TS_{key.upper()}") in environ and _counts(name, in_file):
+            yield f"environment variable {name} has no effect: {reason}"

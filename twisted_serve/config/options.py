@@ -398,6 +398,14 @@ class ServerOptions:
     decode_input_request: bool = field(
         default=True, converter=truth, metadata=_about("decode JSON and text for handlers")
     )
+    ipex_enable: bool = field(
+        default=False,
+        converter=truth,
+        metadata=_about("have handlers use Intel's extension where it is installed (TS_IPEX_ENABLE for workers)"),
+    )
+    ipex_gpu_enable: bool = field(
+        default=False, converter=truth, metadata=_about("the same for Intel's GPUs (TS_IPEX_GPU_ENABLE for workers)")
+    )
     blacklist_env_vars: str | None = field(
         default=None,
         converter=optional_pattern,

@@ -56,16 +56,11 @@ ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
         ),
     ),
     **_because(
-        "special ways to start workers are not built yet",
-        (
-            "cpu_launcher_args",
-            "cpu_launcher_enable",
-            "debug",
-            "initial_distribution_port",
-            "ipex_enable",
-            "ipex_gpu_enable",
-        ),
+        "workers share the processors among them: OMP_NUM_THREADS, and taskset or numactl for the server, are heeded",
+        ("cpu_launcher_args", "cpu_launcher_enable"),
     ),
+    "debug": "the server always starts its workers itself; describe has their pids, for a debugger to attach to",
+    "initial_distribution_port": "workers of several processes (torchrun) are not built yet",
     "cpp_log_config": "there are no C++ workers here",
     "workflow_store": "workflows are not built yet",
 }
