@@ -227,12 +227,14 @@ class WorkerDied(WorkerFailed):
     A worker was lost over the request, or never got to it.
 
     :ivar killed: Whether it was killed with SIGKILL, as the kernel does when memory runs out: the status is 507 then.
+    :ivar how: How it ended, for the log.
     """
 
-    def __init__(self, killed: bool = False) -> None:
+    def __init__(self, killed: bool = False, how: str = "it died") -> None:
         super().__init__(507 if killed else 500, "Worker died.")
         self.killed = killed
+        self.how = how
 
     def another(self) -> WorkerDied:
         """See `WorkerFailed`."""
-        return WorkerDied(self.killed)
+        return WorkerDied(self.killed, self.how)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import socket
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from threading import Thread
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.backend.model_log import model_log
 from twisted_serve.backend import ts_names
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.session import ExitCode, serve
@@ -103,8 +103,7 @@ class ConcurrentTests(SynchronousTestCase):
         self.patch(sys, "path", [str(self.dir), *sys.path])
         self.patch(sys, "meta_path", sys.meta_path[:])
         self.addCleanup(self._forget_modules)
-        self.errors = io.StringIO()
-        self.patch(sys, "stderr", self.errors)
+        self.errors = model_log(self)
         ts_names.install()
         self.reader = server_reader()
         self.heard: list[FromWorker] = []
@@ -152,16 +151,23 @@ class ConcurrentTests(SynchronousTestCase):
         self.start()
         self.assertEqual(self.hear(), Loaded())
         self.say(ask(1, "self.wait('a')"), ask(2, "self.wait('b')"), ask(3, "1 / 0"), ask(4, "'quick'"))
-        with self.assertLogs("twisted_serve.backend.call", "WARNING"):
-            self.assertEqual(
-                [self.hear(), self.hear()], [PredictFailed(3, 503, "Prediction failed"), answer(4, b"quick")]
-            )
+        self.assertEqual([self.hear(), self.hear()], [PredictFailed(3, 503, "Prediction failed"), answer(4, b"quick")])
+        self.assertIn("ZeroDivisionError", self.errors.read_text())
         self.say(ask(5, "self.set('b')"))
         self.assertEqual({type(self.hear()), type(self.hear())}, {Predicted})
         self.say(ask(6, "self.throw(PredictionException('no', 404))"), ask(7, "self.set('a')"))
         said = [self.hear() for _ in range(3)]
         self.assertEqual(said[0], PredictFailed(6, 404, "no"))
         self.assertIn(answer(1, b"a"), said)
+        self.assertEqual(self.end(), ExitCode.DONE)
+
+    def test_no_exception(self) -> None:
+        """What is raised without being an ``Exception`` is a failed call like any other, for all but the exits."""
+        self.start()
+        self.hear()
+        self.say(ask(1, "self.throw(type('Odd', (BaseException,), {})('at odds'))"), ask(2, "'after'"))
+        self.assertEqual([self.hear(), self.hear()], [PredictFailed(1, 503, "Prediction failed"), answer(2, b"after")])
+        self.assertIn("Odd: at odds", self.errors.read_text())
         self.assertEqual(self.end(), ExitCode.DONE)
 
     def test_contexts(self) -> None:

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.backend.faults import MAX_TEXT, out_of_resources, reason, text_of
+from tests.backend.model_log import model_log
+from twisted_serve.backend import faults
+from twisted_serve.backend.faults import MAX_TEXT, complain, out_of_resources, reason, text_of
 
 
 class UnspeakableError(Exception):
@@ -17,6 +22,34 @@ class UnspeakableError(Exception):
 
     def __str__(self) -> str:
         raise ZeroDivisionError
+
+
+class ComplainTests(SynchronousTestCase):
+    """What went wrong, for whoever reads the model log."""
+
+    def test_complain(self) -> None:
+        """The text comes first, then the traceback, whatever becomes of logging and of ``sys.stderr``."""
+        log = model_log(self)
+        self.patch(sys, "stderr", None)
+        self.addCleanup(logging.disable, logging.NOTSET)
+        logging.disable()
+        complain("first \udc80")
+        try:
+            raise UnspeakableError
+        except UnspeakableError as e:
+            complain("second", e)
+        first, second, *more = log.read_text().splitlines()
+        self.assertEqual((first, second), (r"first \udc80", "second"))
+        self.assertEqual(more[0], "Traceback (most recent call last):")
+        self.assertIn("UnspeakableError", more[-1])
+
+    def test_nobody_listens(self) -> None:
+        """Where the descriptor has been closed nothing is said, and nothing fails."""
+        read, write = os.pipe()
+        os.close(read)
+        os.close(write)
+        self.patch(faults, "STDERR", write)
+        complain("anybody?")
 
 
 class ReasonTests(SynchronousTestCase):

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.backend.items import RefusedAnswerError, checked_item, item
+from tests.backend.model_log import model_log
+from twisted_serve.backend.items import MAX_HEAD, RefusedAnswerError, checked_item, item
 from twisted_serve.handlers.context import RequestProcessor
 from twisted_serve.wire.codec import encode, server_reader
 from twisted_serve.wire.messages import Item, Predicted
@@ -32,6 +33,17 @@ class ItemTests(SynchronousTestCase):
         self.assertEqual((error["code"], error["type"]), (500, "InternalServerException"))
         self.assertRaises(RefusedAnswerError, checked_item, "r", processor, body, 10)
         return str(error["message"])
+
+    def test_too_much_of_a_head(self) -> None:
+        """Headers and phrase may have 64 KiB together: more would neither arrive nor be of use."""
+        processor = RequestProcessor({})
+        processor.report_status(200, "fine")
+        processor.add_response_property("x", "a" * (MAX_HEAD - 5))
+        self.assertEqual(item("r", processor, b"", 10).status, 200)
+        log = model_log(self)
+        processor.add_response_property("y", "")
+        self.assertEqual(self._refused(processor), f"Response headers of {MAX_HEAD + 1} bytes exceed {MAX_HEAD}")
+        self.assertIn(f"An answer cannot be sent: Response headers of {MAX_HEAD + 1} bytes", log.read_text())
 
     def test_untouched(self) -> None:
         """A handler that says nothing about its answer answers 200 with no headers."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from hypothesis import given
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.backend.model_log import model_log
+from twisted_serve.backend.call import MAX_MESSAGE
 from twisted_serve.testing.local_worker import local_worker
 from twisted_serve.testing.strategies.wire import predicts
 from twisted_serve.wire.messages import Item, Job, Part, Predict, Predicted, PredictFailed, StreamChunk
@@ -45,6 +47,7 @@ class HandlerTestCase(SynchronousTestCase):
         self.dir = Path(self.mktemp()).resolve()
         self.dir.mkdir()
         (self.dir / "h.py").write_text(HANDLER)
+        self.log = model_log(self)
         context = local_worker(self.dir, "h.py", max_response_size=1000)
         self.worker = context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
@@ -115,10 +118,23 @@ class ServiceTests(HandlerTestCase):
 
     def test_exception(self) -> None:
         """Any other exception says nothing to the client, and everything to the model log."""
-        with self.assertLogs("twisted_serve.backend.call", "WARNING") as logs:
-            self.assertEqual(self._failure("throw(ValueError('secret'))", 3), (503, "Prediction failed"))
-        self.assertIn("Invoking custom service failed.", logs.output[0])
-        self.assertIn("secret", logs.output[0])
+        self.assertEqual(self._failure("throw(ValueError('secret'))", 3), (503, "Prediction failed"))
+        logged = self.log.read_text()
+        self.assertTrue(logged.startswith("Invoking custom service failed.\nTraceback (most recent call last):\n"))
+        self.assertIn("ValueError: secret", logged)
+
+    def test_no_exception(self) -> None:
+        """What is raised without being an ``Exception`` fails the call only; what asks for the end is obeyed."""
+        odd = "throw(type('Odd', (BaseException,), {})('at odds'))"
+        self.assertEqual(self._failure(odd), (503, "Prediction failed"))
+        self.assertIn("Odd: at odds", self.log.read_text())
+        for error in (SystemExit, KeyboardInterrupt):
+            self.assertRaises(error, self.worker.answer, job(f"throw({error.__name__})"))
+
+    def test_long_message(self) -> None:
+        """A message that is a dump is cut: it is to come through."""
+        code, message = self._failure("throw(PredictionException('x' * 10_000_000, 400))")
+        self.assertEqual((code, message), (400, "x" * MAX_MESSAGE))
 
     def test_out_of_resources(self) -> None:
         """Memory that is exhausted, the host's or a device's, is told as such."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.backend.model_log import model_log
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.process import enter_model_dir
 from twisted_serve.backend.session import ExitCode, serve
@@ -59,8 +59,7 @@ class SessionTests(SynchronousTestCase):
         self.addCleanup(os.chdir, os.getcwd())
         self.addCleanup(sys.modules.pop, "session_handler", None)
         self.patch(sys, "path", sys.path[:])
-        self.errors = io.StringIO()
-        self.patch(sys, "stderr", self.errors)
+        self.errors = model_log(self)
 
     def _load(self, handler: str = "session_handler.py") -> LoadModel:
         return LoadModel("m", "1.0", str(self.dir), handler, 1, {}, {}, "0")
@@ -104,7 +103,7 @@ class SessionTests(SynchronousTestCase):
         code, said = self._converse(self._load(), predict(1, "b'a'"))
         self.assertEqual(code, ExitCode.NOT_LOADED)
         self.assertEqual(said, [LoadFailed(500, "KeyError: 'lamp' (session_handler.py, line 4)")])
-        self.assertIn("Traceback (most recent call last)", self.errors.getvalue())
+        self.assertIn("Traceback (most recent call last)", self.errors.read_text())
 
     def test_exit_at_import(self) -> None:
         """A handler that exits while it is imported has failed to load."""
@@ -141,13 +140,13 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(self._converse(predict(1, "b'a'")), (ExitCode.PROTOCOL_ERROR, []))
         code, said = self._converse(self._load(), self._load())
         self.assertEqual((code, said), (ExitCode.PROTOCOL_ERROR, [Loaded()]))
-        self.assertIn("LoadModel came after LoadModel", self.errors.getvalue())
+        self.assertIn("LoadModel came after LoadModel", self.errors.read_text())
 
     def test_nonsense(self) -> None:
         """Bytes that are no message end the worker, and the model log says why."""
         code, _said = self._converse(self._load(), raw=b"\xff\xff\xff\xff")
         self.assertEqual(code, ExitCode.PROTOCOL_ERROR)
-        self.assertIn("a frame of 4294967295 bytes", self.errors.getvalue())
+        self.assertIn("a frame of 4294967295 bytes", self.errors.read_text())
 
     def test_server_dies(self) -> None:
         """A worker whose answer nobody takes any more ends well."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.bad_input import CASES
 from twisted_serve.testing.local_worker import LocalWorker, local_worker
 from twisted_serve.wire.messages import Job, Part, Predicted, PredictFailed
 
@@ -109,6 +110,20 @@ def test_error(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None
         failed = worker.answer(Job("2", {}, []))
         assert isinstance(failed, PredictFailed)
         assert (failed.code, failed.message) == (503, "Prediction failed")
+
+
+def test_tables_of_errors() -> None:
+    """The tables say of every case of the integration test what its client gets, and where the reason is."""
+    section = (Path(__file__).parents[2] / "docs/handlers.md").read_text().split("\n## Errors\n")[1].split("\n## ")[0]
+    cells = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    rows = {row: (gets, reason) for row, gets, reason in cells if not row.startswith(("---", "what "))}
+    assert set(rows) == {case.row for case in CASES}
+    for case in CASES:
+        gets, reason = rows[case.row]
+        assert str(case.status) in gets or case.row.startswith("`PredictionException"), case
+        assert ("log" in reason) == bool(case.logged), case
+        # What the client reads is either quoted, or is the reason.
+        assert f"`{case.says}`" in gets or "answer" in reason, case
 
 
 def test_streaming(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:

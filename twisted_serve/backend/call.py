@@ -7,18 +7,18 @@ Statuses and texts are the predecessor's (``spec/archives_workers_handlers.md`` 
 
 from __future__ import annotations
 
-import logging
 from threading import Lock
 from typing import Any, Protocol
 
 from twisted_serve.backend.encoding import UnsupportedOutputError, body, row
-from twisted_serve.backend.faults import out_of_resources, text_of
+from twisted_serve.backend.faults import complain, out_of_resources, text_of
 from twisted_serve.backend.items import checked_item, is_status, item
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.exceptions import PredictionException
 from twisted_serve.wire.messages import FromWorker, Job, LoadModel, Predict, Predicted, PredictFailed, StreamChunk
 
-_log = logging.getLogger(__name__)
+# A message for a client; it has to fit into a frame.
+MAX_MESSAGE = 64 * 1024
 
 
 class Outlet(Protocol):
@@ -85,32 +85,30 @@ class Call:
         """Make the answer of what the handler returned."""
         batch_id, jobs = self._predict.batch_id, self._predict.jobs
         if not isinstance(results, list):
-            _log.warning("model: %s, the handler must return a list, not %s", self._load.model_name, type(results))
+            complain(f"model: {self._load.model_name}, the handler must return a list, not {type(results)}")
             return PredictFailed(batch_id, 503, "Invalid model predict output")
         if len(results) != len(jobs):
-            _log.warning(
-                "model: %s, number of batch response mismatched, expect: %s, got: %s.",
-                self._load.model_name,
-                len(jobs),
-                len(results),
+            complain(
+                f"model: {self._load.model_name}, number of batch response mismatched, "
+                f"expect: {len(jobs)}, got: {len(results)}."
             )
             return PredictFailed(batch_id, 503, "number of batch response mismatched")
         try:
             bodies = [body(each) for each in results]
-        except UnsupportedOutputError:
-            _log.warning("Unsupported model output data type.", exc_info=True)
+        except UnsupportedOutputError as e:
+            complain("Unsupported model output data type.", e)
             return PredictFailed(batch_id, 503, "Unsupported model output data type.")
         limit = self._load.max_response_size
         answers = zip(jobs, self.context.request_processor, bodies, strict=True)
         return Predicted(batch_id, [item(job.request_id, processor, each, limit) for job, processor, each in answers])
 
-    def failure(self, error: Exception) -> PredictFailed:
+    def failure(self, error: BaseException) -> PredictFailed:
         """Make the answer of what the handler raised."""
         batch_id = self._predict.batch_id
         if isinstance(error, PredictionException):
             code = error.error_code if is_status(error.error_code) else 500
-            return PredictFailed(batch_id, int(code), text_of(error.message))
-        _log.warning("Invoking custom service failed.", exc_info=error)
+            return PredictFailed(batch_id, int(code), text_of(error.message)[:MAX_MESSAGE])
+        complain("Invoking custom service failed.", error)
         if out_of_resources(error):
             return PredictFailed(batch_id, 507, "Out of resources")
         return PredictFailed(batch_id, 503, "Prediction failed")

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how an exception of a handler crosses to the server: as a code and one line of text.
+This module implements how an exception of a handler crosses to the server, as a code and one line of text; and how
+all of it comes to the model log.
 """
 
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from pathlib import Path
+
+#: What `complain` writes to: the descriptor, because a handler may replace, redirect or close ``sys.stderr``.
+STDERR = 2
 
 # Enough for any sentence; a message is not a place for a dump.
 MAX_TEXT = 2000
@@ -18,6 +23,19 @@ def text_of(error: object) -> str:
         return str(error).encode("utf-8", "replace").decode("utf-8")
     except Exception:
         return ""
+
+
+def complain(text: str, error: BaseException | None = None) -> None:
+    """
+    Write to the model log what went wrong, with the traceback.
+
+    Not with ``logging``, which is the handler's: one that configures it may silence us, and one that breaks it,
+    break us.
+    """
+    said = [f"{text}\n", *traceback.format_exception(error)] if error is not None else [f"{text}\n"]
+    # Whoever has closed our output, or used up all memory, wants no more than the answer.
+    with suppress(OSError, MemoryError), open(STDERR, "wb", closefd=False) as file:
+        file.write("".join(said).encode("utf-8", "backslashreplace"))
 
 
 def out_of_resources(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ import json
 import re
 from typing import Any
 
+from twisted_serve.backend.faults import complain
 from twisted_serve.handlers.context import RequestProcessor
 from twisted_serve.wire.messages import Item
 
@@ -22,6 +23,9 @@ _TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 #: With which handlers, and the predecessor, say whether more follows; it is no client's business.
 STREAM_HEADER = "ts_stream_next"
+
+# In bytes, names included.  No client or proxy that we know of takes more, and it has to fit into a frame.
+MAX_HEAD = 64 * 1024
 
 # 1xx are not answers; codes without a meaning pass, as they always did (``spec/rest_api.md`` §5.2).
 _STATUSES = range(200, 1000)
@@ -43,17 +47,21 @@ def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_
         raise RefusedAnswerError(f"Response status must be an integer from 200 to 999, not {status!r:.40}")
     if len(body) > max_size:
         raise RefusedAnswerError(f"Response of {len(body)} bytes exceeds max_response_size, which is {max_size}")
-    phrase = processor.get_response_status_phrase()
     headers = dict(_header(name, value) for name, value in processor.get_response_headers().items())
     headers = {name: value for name, value in headers.items() if name.lower() != STREAM_HEADER}
-    return Item(request_id, int(status), _plain("Response reason phrase", phrase or ""), headers, body)
+    phrase = _plain("Response reason phrase", processor.get_response_status_phrase() or "")
+    size = len(phrase) + sum(len(name) + len(value) for name, value in headers.items())
+    if size > MAX_HEAD:
+        raise RefusedAnswerError(f"Response headers of {size} bytes exceed {MAX_HEAD}")
+    return Item(request_id, int(status), phrase, headers, body)
 
 
 def item(request_id: str, processor: RequestProcessor, body: bytes, max_size: int) -> Item:
-    """Make the answer, or the error which stands in its place."""
+    """Make the answer, or the error which stands in its place, and which the model log has, too."""
     try:
         return checked_item(request_id, processor, body, max_size)
     except RefusedAnswerError as e:
+        complain(f"An answer cannot be sent: {e}")
         error = {"code": 500, "type": "InternalServerException", "message": str(e)}
         headers = {"content-type": "application/json"}
         return Item(request_id, 500, "", headers, json.dumps(error, indent=2).encode())

@@ -45,13 +45,15 @@ class Service:
         """
         Have the handler answer a batch.
 
-        Its exceptions become answers; ``SystemExit`` and ``KeyboardInterrupt`` it may keep.
+        Its exceptions become answers, except ``SystemExit`` and ``KeyboardInterrupt``.
         """
         call = Call(self._load, self._context, predict, self._outlet)
         try:
             results = self._entry(call.rows(), call.context)
             return call.answer(self._awaited(results) if hasattr(results, "__await__") else results)
-        except Exception as e:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as e:
             return call.failure(e)
         finally:
             call.end()
@@ -65,12 +67,16 @@ class Service:
         :param pace: Makes the handler's coroutine wait between its steps, where it has to.
         :raise asyncio.CancelledError: if this is cancelled.
         """
+        import asyncio  # noqa: PLC0415 - 60 ms that only some workers need to spend
+
         context = copy(self._context)
         context.metrics = copy(context.metrics)
         call = Call(self._load, context, predict, self._outlet)
         try:
             return call.answer(await pace(self._entry(call.rows(), context)))
-        except Exception as e:
+        except (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
+            raise
+        except BaseException as e:
             return call.failure(e)
         finally:
             call.end()

@@ -5,14 +5,12 @@ This module implements a worker's conversation: load once, then answer batches u
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Callable
 from enum import IntEnum
 
 from twisted_serve.backend.call import Outlet
 from twisted_serve.backend.channel import Channel
-from twisted_serve.backend.faults import out_of_resources, reason
+from twisted_serve.backend.faults import complain, out_of_resources, reason
 from twisted_serve.backend.service import Service, open_service
 from twisted_serve.wire.codec import WireError
 from twisted_serve.wire.messages import Loaded, LoadFailed, LoadModel, Predict
@@ -52,7 +50,7 @@ def serve(
             return _serve_many(channel, load, enter)
         return _serve_one_by_one(channel, load, enter, settle)
     except WireError as e:
-        print(f"worker: the server broke the protocol: {e}", file=sys.stderr)  # noqa: T201 - the model log
+        complain(f"worker: the server broke the protocol: {e}")
         return ExitCode.PROTOCOL_ERROR
     except ConnectionError:
         # The server went while we were speaking; that is an end like any other.
@@ -99,7 +97,7 @@ def _load(channel: Channel, load: LoadModel, enter: Callable[[str], None], outle
         return open_service(load, outlet)
     # ``SystemExit`` too: a handler that calls ``sys.exit`` while it is imported has failed to load.
     except BaseException as e:
-        traceback.print_exc()
+        complain("The handler could not be loaded.", e)
         said = reason(e, load.model_dir)
         if isinstance(e, (MemoryError, RuntimeError)) and out_of_resources(e):
             channel.send(LoadFailed(507, f"System out of memory: {said}"))

@@ -182,6 +182,7 @@ class ManagementPlane:
         try:
             await scaling
         except WorkerFailed as e:
+            self._log_failed(model, e)
             # Somebody may have unregistered it while it was loading, and registered another in its place.
             if self._catalogue.forget(model):
                 await self._give_up(model, pool)
@@ -269,6 +270,7 @@ class ManagementPlane:
         try:
             await scaling
         except WorkerFailed as e:
+            self._log_failed(model, e)
             # Literally "null" when the request names no version: clients compare the text.
             raise _not_started(e, name, version or "null") from e
         self._changed()
@@ -426,14 +428,17 @@ class ManagementPlane:
 
         def failed(failure: Any) -> None:
             failure.trap(ServeError)
-            self._log.error(
-                "Workers of model {name} version {version} failed: {error}",
-                name=model.name,
-                version=model.version,
-                error=failure.value,
-            )
+            self._log_failed(model, failure.value)
 
         scaling.addCallbacks(loaded, failed).addErrback(lambda failure: self._log.failure("Scaling failed", failure))
+
+    def _log_failed(self, model: ModelVersion, error: ServeError) -> None:
+        self._log.error(
+            "Workers of model {name} version {version} failed: {error}",
+            name=model.name,
+            version=model.version,
+            error=error,
+        )
 
 
 def _stopping() -> ServiceUnavailable:

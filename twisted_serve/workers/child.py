@@ -270,17 +270,17 @@ class LocalWorker:
         killed = self._exit is not None and self._exit.killed and not self._killed_by_us
         batches, self._batches = self._batches, {}
         for batch in batches.values():
-            batch.answer.errback(WorkerDied(killed))
+            batch.answer.errback(WorkerDied(killed, self._how()))
         # Why a worker could not load is most often the last thing that it prints: that is waited for.
         if self._loading and (self._exit is None or self._output_closed):
-            reason = _STOPPED if self._stopping else f"The worker died before it had loaded: {self._how()}"
+            words = self.process.last_words
+            how = f"{self._how()}: {words}" if words else self._how()
+            reason = _STOPPED if self._stopping else f"The worker died before it had loaded: {how}"
             self._loading_failed(WorkerFailed(507 if killed else 500, reason))
 
     def _how(self) -> str:
-        """Say how the worker ended, with its last words."""
-        how = self._why if self._exit is None else str(self._exit)
-        words = self.process.last_words
-        return f"{how}: {words}" if words else how
+        """Say how the worker ended, as far as that is known."""
+        return self._why if self._exit is None else str(self._exit)
 
     def _see_if_gone(self) -> None:
         if self._output_closed and not self.connection.is_open and not self._gone:

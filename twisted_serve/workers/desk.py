@@ -163,7 +163,7 @@ class Desk:
             return
         error = failure.value
         if isinstance(error, WorkerDied):
-            self._lose("it was killed" if error.killed else "it died", error.killed, died=True)
+            self._lose(error.how, error.killed, died=True)
         elif isinstance(error, WorkerFailed):
             # A handler's 413 is shown as 507 (spec/rest_api.md §5.2).
             status, message = 507 if error.status == 413 else error.status, error.message
