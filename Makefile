@@ -11,7 +11,7 @@ PEERS := .bench
 TORCHSERVE := torchserve torch-model-archiver torch pyyaml numpy pillow packaging psutil
 LITSERVE := litserve torch numpy
 
-.PHONY: help demo test check docs bench bench-picture examples clean
+.PHONY: help demo test check docs bench soak bench-picture examples clean
 
 help:
 	@echo "make demo          serve a real model behind tokens, predict once, go on serving (ONCE=1: stop then)"
@@ -20,6 +20,7 @@ help:
 	@echo "make check         types, style, layers, news"
 	@echo "make docs          the documentation, in docs/_build/html"
 	@echo "make bench         this server, TorchServe and LitServe, measured side by side (QUICK=1: in five minutes)"
+	@echo "make soak          ten minutes of load while workers are killed: what grows, and what fails (SECONDS=60: for so long)"
 	@echo "make bench-picture what was measured last, as tables and picture in docs/performance.md"
 
 $(VENV)/.made:
@@ -81,6 +82,9 @@ $(PEERS)/litserve/.made: PACKAGES := $(LITSERVE)
 bench: $(VENV)/.bench $(PEERS)/torchserve/.made $(PEERS)/litserve/.made
 	$(BIN)/python -m benchmarks.run --torchserve $(PEERS)/torchserve/bin/python --litserve $(PEERS)/litserve/bin/python \
 		$(if $(QUICK),--quick) $(if $(RESUME),--resume) $(BENCH_ARGS)
+
+soak: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
 
 bench-picture: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.picture

@@ -8,10 +8,12 @@ Tests for :mod:`twisted_serve.running`.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from io import StringIO
 from typing import NoReturn, cast
+from unittest.mock import patch
 
 from twisted.application.service import MultiService
 from twisted.internet import defer
@@ -281,3 +283,36 @@ class DescribeFailureTests(SynchronousTestCase):
         self.assertEqual(running.describe_failure(OSError("full")), "full")
         self.assertEqual(running.describe_failure(CancelledError()), "CancelledError")
         self.assertEqual(running.describe_failure(ConfigError("bad")), "Invalid configuration: bad")
+
+
+class DescriptorLimitTests(SynchronousTestCase):
+    """Tests for how many descriptors the process of a server may have."""
+
+    def limited(self, soft: int, hard: int, error: Exception | None = None) -> list[tuple[int, int]]:
+        """Give the limits that are set where these are there."""
+        wanted: list[tuple[int, int]] = []
+
+        def set_limits(which: int, limits: tuple[int, int]) -> None:
+            wanted.append(limits)
+            if error is not None:
+                raise error
+
+        with (
+            patch.object(resource, "getrlimit", lambda which: (soft, hard)),
+            patch.object(resource, "setrlimit", set_limits),
+        ):
+            running.raise_descriptor_limit()
+        return wanted
+
+    def test_raised(self) -> None:
+        """It has what the system allows it, within reason; what is enough is left alone."""
+        most = running.MOST_DESCRIPTORS
+        self.assertEqual(self.limited(1024, 4096), [(4096, 4096)])
+        self.assertEqual(self.limited(1024, 1 << 20), [(most, 1 << 20)])
+        self.assertEqual(self.limited(1024, resource.RLIM_INFINITY), [(most, resource.RLIM_INFINITY)])
+        for soft, hard in ((4096, 4096), (1 << 20, 1 << 20), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)):
+            self.assertEqual(self.limited(soft, hard), [])
+
+    def test_refused(self) -> None:
+        """A system that refuses has a server all the same."""
+        self.assertEqual(self.limited(1024, 4096, ValueError("not allowed")), [(4096, 4096)])

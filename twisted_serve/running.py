@@ -6,6 +6,7 @@ This module implements the life of a server in a process of its own: from its st
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 # Seconds over ``shutdown_delay`` and ``shutdown_timeout`` after which a server ends that cannot stop; by default it is
 # gone before ``--stop`` is.
 STOP_MARGIN = 20.0
+
+# As many descriptors as a server may need; more do harm to programs that go through all they could have.
+MOST_DESCRIPTORS = 1 << 16
 
 # What asks a server to end.
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -107,6 +111,7 @@ def run_server(
     """
     run = _Run(loaded, reactor, report, make_server, sys.stdout if out is None else out)
     begin_logging(console(run.out, run.secrets))
+    raise_descriptor_limit()
     reactor.callWhenRunning(run.begin)
     before = {number: signal.getsignal(number) for number in (*_ENDING_SIGNALS, signal.SIGHUP)}
     try:
@@ -208,6 +213,20 @@ class _Run:
 
     def _stuck(self, failure: Failure) -> None:
         _log.failure("The server did not stop as it should", failure)
+
+
+def raise_descriptor_limit() -> None:
+    """
+    Let this process have as many connections and files as the system allows it, up to `MOST_DESCRIPTORS`.
+
+    What a login shell allows is often 1024, clients included; Java, which the predecessor runs in, does the same.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        # Some systems have limits which they do not tell.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def describe_failure(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from benchmarks.cases import CASES, HANDLERS, build_archive, case_named
 from benchmarks.load import Load, read_load
 from benchmarks.processes import Group, pss_in, ticks_in
 from benchmarks.servers import Peer
+from benchmarks.soak import MORE_MEMORY, Look
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,3 +114,11 @@ def test_cases_of_litserve() -> None:
         served = f'"{case.name}": "{case.handler.removesuffix(".py")}.' in text
         assert litserve.takes(case) is served
         assert (f'"{case.name}": {case.batch_size}' in text) is (case.batch_size > 1)
+
+
+def test_growth() -> None:
+    """What has grown is named; memory may by a little."""
+    first = Look(20, 5, 40 << 20)
+    assert Look(20, 5, (40 << 20) + MORE_MEMORY).exceeds(first) == []
+    assert Look(19, 4, 30 << 20).exceeds(first) == []
+    assert Look(22, 6, 60 << 20).exceeds(first) == ["2 more descriptors", "1 more processes", "20 MB more memory"]

@@ -49,6 +49,17 @@ def test_end_to_end(tmp_path: Path) -> None:
     assert results.read_text() == before
 
 
+def test_soak() -> None:
+    """Workers of a loaded server are killed; what was asked is answered, and nothing has grown."""
+    command = [sys.executable, "-m", "benchmarks.soak", "--seconds", "8"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = [line.strip("| ").split(" | ") for line in run.stdout.splitlines() if line.startswith("| ")][2:]
+    assert int(rows[-1][1]) > 100
+    assert int(rows[-1][3]) > 0
+    assert run.stdout.endswith("Nothing has grown.\n")
+
+
 def test_broken_off(tmp_path: Path) -> None:
     """A run that is told to end takes its servers with it."""
     command = [sys.executable, "-m", "benchmarks.run", "--cases", "noop", "--connections", "8", "--seconds", "20"]

@@ -38,7 +38,7 @@ from twisted_serve.wire.control import (
 )
 from twisted_serve.wire.messages import Loaded, LoadFailed, LoadModel
 from twisted_serve.workers.connection import WorkerConnection
-from twisted_serve.workers.control import TemplateLink
+from twisted_serve.workers.control import FORK_LIMIT, TemplateLink
 from twisted_serve.workers.family import LINGER
 from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.process import WorkerProcess
@@ -470,6 +470,23 @@ class FamilyTests(ForkingTestCase):
         self.reactor.read_all()
         self.successResultOf(worker.lost)
         self.assert_nothing_open()
+
+    def test_does_not_fork(self) -> None:
+        """A template that does not fork, because it is stopped say, is ended; the next worker gets another one."""
+        worker = self.start(spec=evolve(SPEC, share_weights=False, startup_timeout=120.0))
+        base = self.base()
+        base.forks()
+        self.reactor.advance(FORK_LIMIT)
+        self.reactor.advance(0)
+        self.assertEqual(["KILL"], base.signals)
+        self.reactor.frames[0].end()
+        self.reactor.read_all()
+        self.assertIn("it was ended by SIGKILL", self.failed(worker).message)
+        self.successResultOf(worker.lost)
+        base.die(SIGKILL)
+        self.start(9001)
+        self.assertEqual(2, len(self.reactor.bases))
+        self.assertEqual(1, len(self.base().forks()))
 
     def test_template_dies(self) -> None:
         """The workers of a template die with it, and the next worker loads again."""

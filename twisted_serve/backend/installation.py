@@ -3,7 +3,8 @@
 This module implements the process that installs what a model needs: ``python -m twisted_serve.backend.installation``.
 
 It starts in a directory with nothing in it, so that no file of the model is taken for a
-part of pip; it leads a process group, which can be ended as one, and ends with the server.
+part of pip; it leads a process group, which can be ended as one, and ends with the server,
+the whole group.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import runpy
+import signal
 import site
 import sys
 import venv
@@ -56,7 +58,27 @@ def main(arguments: Sequence[str]) -> int:
         # This goes on in the environment, where pip is found by the same way as everything of the server's.
         rest = [*arguments[:at], *arguments[at + 2 :]]
         os.execv(python, [str(python), "-m", "twisted_serve.backend.installation", *rest])  # noqa: S606
-    return 0 if said.requirements is None else install(said.requirements, said.model_dir, said.target)
+    if said.requirements is None:
+        return 0
+    watch_over_the_rest()
+    return install(said.requirements, said.model_dir, said.target)
+
+
+def watch_over_the_rest() -> None:
+    """
+    Go on in a child; here, see to it that nothing of the group outlives the server, and end as the child ends.
+
+    pip builds packages in processes of its own, of which the kernel knows no more than whose children they are.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+    end_with_parent(signal.SIGTERM)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        end_with_parent()
+        return
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def make_venv(place: Path) -> Path:

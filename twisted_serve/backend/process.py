@@ -52,11 +52,11 @@ def inherited_socket(descriptor: int) -> socket.socket:
     return connection
 
 
-def end_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies; where there is no ``prctl``, do nothing."""
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send a signal to this process when its parent dies; where there is no ``prctl``, do nothing."""
     if sys.platform.startswith("linux"):
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 

@@ -27,7 +27,9 @@ from twisted_serve.wire.control import (
 )
 from twisted_serve.workers.forked import ORPHANED, ForkedProcess, Forking
 
-# Seconds in which a template has killed a process and reaped it; one that has not is stuck, or pretends to be one.
+# Seconds in which a template has forked a process, and in which it has killed one and reaped it; one that has not is
+# stuck, or pretends to be one.
+FORK_LIMIT = 10.0
 KILL_LIMIT = 5.0
 
 
@@ -64,6 +66,7 @@ class TemplateLink(Protocol):
         self.is_open = True
         self._owner = owner
         self._clock = clock
+        self._forking: dict[int, IDelayedCall] = {}
         self._killing: dict[int, IDelayedCall] = {}
         self._heir: ForkedProcess | None = None
         # What forked the template itself, and how it calls it.
@@ -94,6 +97,7 @@ class TemplateLink(Protocol):
         for descriptor in process.ends if control is None else [*process.ends, control]:
             self.transport.sendFileDescriptor(descriptor)
         self.transport.write(bytes(encode(message)))
+        self._forking[process.number] = self._clock.callLater(FORK_LIMIT, self._too_slow, "it does not fork")
 
     def adopt(self, process: ForkedProcess) -> None:
         """Count a process among those of this template."""
@@ -108,7 +112,9 @@ class TemplateLink(Protocol):
         if self.is_open:
             self.transport.write(bytes(encode(Signal(number, signum))))
             if signum == SIGKILL and number in self._processes and number not in self._killing:
-                self._killing[number] = self._clock.callLater(KILL_LIMIT, self._too_slow, number)
+                self._killing[number] = self._clock.callLater(
+                    KILL_LIMIT, self._too_slow, "it does not end what it was told to"
+                )
 
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
@@ -142,6 +148,7 @@ class TemplateLink(Protocol):
             self._origin = None
             self._owner.template_alone(self, message.reason)
         elif isinstance(message, Forked):
+            _cancel(self._forking.pop(message.number, None))
             self._return_lent(message.number)
             heir = self._heir
             if heir is not None and heir.number == message.number:
@@ -177,14 +184,12 @@ class TemplateLink(Protocol):
         self._owner.template_lost(self, why)
 
     def _forget(self, number: int) -> ForkedProcess | None:
-        killing = self._killing.pop(number, None)
-        if killing is not None:
-            killing.cancel()
+        _cancel(self._forking.pop(number, None))
+        _cancel(self._killing.pop(number, None))
         return self._processes.pop(number, None)
 
-    def _too_slow(self, number: int) -> None:
-        del self._killing[number]
-        self.abort("it does not end what it was told to")
+    def _too_slow(self, why: str) -> None:
+        self.abort(why)
 
     def _settle(self) -> None:
         """Whatever it was going to be, it is its own worker."""
@@ -196,3 +201,8 @@ class TemplateLink(Protocol):
         descriptor = self._lent.pop(number, None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _cancel(limit: IDelayedCall | None) -> None:
+    if limit is not None and limit.active():
+        limit.cancel()
