@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -98,6 +99,18 @@ class ReadingTests(LoadCase):
         self.assertEqual(loaded.sources["model_snapshot"], str(newest))
         [warning] = loaded.warnings
         self.assertIn("'.DS_Store', '20261301000000000-startup.cfg', '20270101000000000-startup.cfg', …", warning)
+
+    def test_planted(self) -> None:
+        """What everybody can write to, or somebody else has written, is passed over like a stray file."""
+        (self.logs / NEW).write_text("model_store=elsewhere")
+        (self.logs / NEW).chmod(0o646)
+        loaded = self.load()
+        self.assertEqual(loaded.options.model_store, self.cwd / "model_store")
+        self.assertIn(NEW, loaded.warnings[0])
+        (self.logs / NEW).chmod(0o644)
+        self.patch(os, "geteuid", lambda: os.getuid() + 1)
+        # Root's files are everybody's to believe in.
+        self.assertEqual(find_snapshots(self.logs).newest is None, os.getuid() != 0)
 
     def test_access(self) -> None:
         """A snapshot that was planted, or is the predecessor's, opens no door: it cannot switch tokens off."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -50,7 +51,7 @@ class Found:
     What there is in the directory of snapshots.
 
     :ivar newest: ``None`` if there are none.
-    :ivar strays: Other files, by name.
+    :ivar strays: Other files, by name, and what looks like a snapshot and may be somebody else's.
     """
 
     newest: Path | None
@@ -88,13 +89,25 @@ def find_snapshots(directory: Path) -> Found:
     :raise ConfigError: when the directory cannot be read.
     """
     try:
-        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+        entries = sorted((entry.name, _can_be_one(entry)) for entry in os.scandir(directory))
     except FileNotFoundError:
         return Found(None)
     except OSError as e:
         raise ConfigError(f"snapshots cannot be looked for: {e.strerror}", place=str(directory)) from e
-    # A link is none: whoever may make one here need not be able to read what it leads to.
-    is_one = [entry.is_file(follow_symlinks=False) and snapshot_moment(entry.name) is not None for entry in entries]
-    found = [entry.name for entry, one in zip(entries, is_one, strict=True) if one]
-    strays = tuple(entry.name for entry, one in zip(entries, is_one, strict=True) if not one)
+    found = [name for name, can_be_one in entries if can_be_one]
+    strays = tuple(name for name, can_be_one in entries if not can_be_one)
     return Found(directory / found[-1] if found else None, strays)
+
+
+def _can_be_one(entry: os.DirEntry[str]) -> bool:
+    """
+    Say whether a file is called like a snapshot, and is one that nobody else can have made.
+
+    What a snapshot names is run.  So a link is none, nor is a file of another user,
+    or one that everybody can write to.
+    """
+    if snapshot_moment(entry.name) is None:
+        return False
+    status = entry.stat(follow_symlinks=False)
+    ours = status.st_uid in (os.geteuid(), 0)
+    return stat.S_ISREG(status.st_mode) and ours and not status.st_mode & stat.S_IWOTH
