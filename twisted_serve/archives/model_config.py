@@ -177,6 +177,10 @@ def _doubts(config: ModelConfig) -> list[str]:
         doubts.append(f"Invalid model config in mar, minWorkers:{config.min_workers}, maxWorkers:{config.max_workers}")
     if config.continuous_batching:
         doubts.append("continuousBatching is not there yet: each request is answered by one call of the handler")
+    if config.parallel_type is not None or config.torchrun is not None:
+        doubts.append("parallelType and torchrun are not there yet: a worker is one process with one device")
+    if config.use_job_ticket:
+        doubts.append("useJobTicket is not there yet: requests wait in the queue while all workers are busy")
     return doubts
 
 
