@@ -186,6 +186,27 @@ class TakingTests(SynchronousTestCase):
         self.assertGreaterEqual(server.answered(coming).status, 500)
         self.assertEqual(len(self.files(server)), before)
 
+    def test_undone(self) -> None:
+        """A model that could not be had after all is in no last snapshot, whatever was recorded meanwhile."""
+        server = self.serve(models={"o": {}})
+        server.add_model("m", {})
+        server.provider.load_delay = None
+        coming = server.send("POST", "/models?url=m&initial_workers=1", server.key(TokenKind.MANAGEMENT))
+        loading = server.provider.workers[-1]
+        self.manage(server, "PUT", "/models/o?min_worker=0&max_worker=1&synchronous=true")
+        self.assertEqual(list(self.last(server)["models"]), ["o", "m"])
+        loading.kill()
+        server.advance(1)
+        self.assertGreaterEqual(server.answered(coming).status, 500)
+        self.assertEqual(list(self.last(server)["models"]), ["o"])
+
+    def test_nothing_new(self) -> None:
+        """A change that changes nothing leaves no snapshot."""
+        server = self.serve(models={"m": {}})
+        self.manage(server, "PUT", "/models/m?min_worker=1&synchronous=true")
+        self.manage(server, "PUT", "/models/m/1.0/set-default")
+        self.assertEqual(self.occasions(server), ["startup"])
+
     def test_restored(self) -> None:
         """A server that starts with its last snapshot has the same models as before, all of them start-up models."""
         server = self.serve(models={"m": {}, "o": {}})

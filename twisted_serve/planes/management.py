@@ -101,7 +101,7 @@ class ManagementPlane:
     :param enabled: Whether models may come and go over the API (``enable_model_api``).
     :param retire_timeout: Seconds that running work has when its version is unregistered.
     :param installer: Installs what models need; ``None`` if nothing is to be installed (``install_py_dep_per_model``).
-    :param changed: Called after each change, when it is complete.
+    :param changed: Called when a change is complete, or has been undone.
     """
 
     _log = Logger()
@@ -185,6 +185,8 @@ class ManagementPlane:
             self._log_failed(model, e)
             # Somebody may have unregistered it while it was loading, and registered another in its place.
             if self._catalogue.forget(model):
+                # Another change may have been recorded while it was there.
+                self._changed()
                 await self._give_up(model, pool)
             raise _not_started(e, model.name, model.version) from e
         self._changed()

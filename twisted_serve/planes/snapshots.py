@@ -119,6 +119,7 @@ class Snapshots:
         self._defer_to_thread = defer_to_thread
         self._one_at_a_time = DeferredLock()
         self._begun = False
+        self._written: Snapshot | None = None
 
     async def begin(self) -> None:
         """Take the first one: the start-up models are there, or have failed to come."""
@@ -127,7 +128,7 @@ class Snapshots:
             await self._take("startup")
 
     def changed(self) -> None:
-        """Take one because something has changed, and wait for nobody; before `begin` it does nothing."""
+        """Take one if something is different, and wait for nobody; before `begin` it does nothing."""
         if self._begun and not self._catalogue.stopping:
             Deferred.fromCoroutine(self._take("snapshot"))
 
@@ -146,11 +147,14 @@ class Snapshots:
         now = self._now().astimezone()
         await self._one_at_a_time.acquire()
         try:
+            if occasion == "snapshot" and snapshot == self._written:
+                return
             path = await self._defer_to_thread(self._folder.write, snapshot, now, occasion)
         except Exception:
             # What is served is served all the same.
             _log.failure("The {occasion} snapshot could not be written", occasion=occasion)
         else:
+            self._written = snapshot
             _log.debug("Snapshot written: {path}", path=str(path))
         finally:
             self._one_at_a_time.release()
