@@ -15,7 +15,7 @@ from hypothesis.strategies import builds, dictionaries, lists, sampled_from, tex
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.config.arguments import CommandLine, parse_command_line, parser
-from twisted_serve.config.load import LaunchError, LoadedOptions, Setting, find_file, load_options, merge
+from twisted_serve.config.load import FILE_ONLY, LaunchError, LoadedOptions, Setting, find_file, load_options, merge
 from twisted_serve.config.options import KEYS, ServerOptions, environment_names
 from twisted_serve.config.values import ConfigError
 from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
@@ -70,7 +70,6 @@ THEIRS = """
     blacklist_env_vars debug model_server_home enable_envvars_config ipex_enable ipex_gpu_enable cpu_launcher_enable
     cpu_launcher_args cpp_log_config version python tsConfigFile
 """
-FILE_ONLY = {"enable_envvars_config", "use_env_allowed_urls"}
 
 # Alone, one of these is refused.
 PAIRED = ("certificate_file", "private_key_file", "client_ca_file", "client_certificate")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.config.test_load import PAIRED, LoadCase, other_value
+from twisted_serve.config.load import FILE_ONLY
 from twisted_serve.config.options import KEYS, SECRETS, read_setting
 from twisted_serve.config.properties import parse_properties
 from twisted_serve.config.report import config_report
@@ -22,7 +23,7 @@ class ReportTests(LoadCase):
     def test_complete(self) -> None:
         """Every setting has exactly one line, also those which are not set or not shown."""
         lines = self.report().splitlines()
-        for key in KEYS:
+        for key in KEYS | FILE_ONLY:
             shown = [line for line in lines if line.removeprefix("# ").startswith(f"{key}=")]
             self.assertEqual(len(shown), 1, key)
 
@@ -41,11 +42,14 @@ class ReportTests(LoadCase):
                 "# default",
             ],
         )
-        self.assertEqual(parts[f"# {self.cwd / 'config.properties'}"], ["job_queue_size=7"])
+        self.assertEqual(
+            parts[f"# {self.cwd / 'config.properties'}"], ["enable_envvars_config=true", "job_queue_size=7"]
+        )
         self.assertEqual(parts["# command line option --disable-token-auth"], ["disable_token_authorization=true"])
         self.assertEqual(parts["# environment variable TS_METRICS_MODE"], ["metrics_mode=prometheus"])
         self.assertIn("inference_address=http://127.0.0.1:8080", parts["# default"])
         self.assertIn("# keystore=", parts["# default"])
+        self.assertIn("use_env_allowed_urls=false", parts["# default"])
 
     def test_secrets(self) -> None:
         """No secret is shown, whether it was set or not."""

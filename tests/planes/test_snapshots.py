@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,6 +27,22 @@ from twisted_serve.config.snapshots import snapshot_moment
 from twisted_serve.models.snapshot import InvalidSnapshot, Snapshot
 from twisted_serve.planes.snapshots import SnapshotFolder
 from twisted_serve.testing.server import Answer, MemoryServer
+
+# What clients do to models; some of it is refused at some times.
+CHANGES = (
+    "POST /models?url=a2.0",
+    "POST /models?url=a3.0&initial_workers=2&batch_size=8&synchronous=true",
+    "POST /models?url=b&initial_workers=0&response_timeout=7&max_batch_delay=0",
+    "PUT /models/a?min_worker=2&max_worker=4&synchronous=true",
+    "PUT /models/a/2.0?min_worker=0&max_worker=0&synchronous=true",
+    "PUT /models/a/2.0/set-default",
+    "PUT /models/a/3.0/set-default",
+    "PUT /models/a/1.0/set-default",
+    "DELETE /models/a/1.0",
+    "DELETE /models/a/2.0",
+    "DELETE /models/a",
+    "DELETE /models/b",
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
@@ -119,6 +137,14 @@ class TakingTests(SynchronousTestCase):
             version["workers"] = len(version["workers"])
             del version["loadedAtStartup"]
         return shown
+
+    def everything(self, server: MemoryServer) -> dict[str, Any]:
+        """Describe all models: their versions, and the default ones."""
+        listed = [model["modelName"] for model in self.manage(server, "GET", "/models").json["models"]]
+        return {
+            name: (self.describe(server, name), self.manage(server, "GET", f"/models/{name}").json[0]["modelVersion"])
+            for name in listed
+        }
 
     def test_off(self) -> None:
         """A server in memory writes none unless it is asked to."""
@@ -221,6 +247,20 @@ class TakingTests(SynchronousTestCase):
         self.assertEqual(self.manage(server, "GET", "/models").json, listed)
         self.assertTrue(self.manage(server, "GET", "/models/m").json[0]["loadedAtStartup"])
         self.assertEqual(server.request("GET", "/readyz").status, 200)
+
+    @given(changes=st.lists(st.sampled_from(CHANGES), max_size=6))
+    @settings(max_examples=settings().max_examples // 4)
+    def test_always_the_same(self, changes: list[str]) -> None:
+        """Whatever clients have done, a server that starts with the last snapshot shows what the one before showed."""
+        with MemoryServer(models={"a": {}}, snapshots=True) as server:
+            for number in ("2.0", "3.0"):
+                server.add_model(f"a{number}", manifest("a", number))
+            server.add_model("b", {})
+            for change in changes:
+                self.manage(server, *change.split(" "))
+            before = self.everything(server)
+            self.restart_from_last(server)
+            self.assertEqual(self.everything(server), before)
 
     def test_only_model(self) -> None:
         """The only model that was restored is the one which ``/invocations`` means."""

@@ -11,7 +11,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from twisted_serve.config.arguments import CommandLine
 from twisted_serve.config.options import (
@@ -32,7 +32,7 @@ DEFAULT_FILE = "config.properties"
 # What a file alone decides (``spec/config_cli.md`` §2.6).
 ENVIRONMENT_SWITCH = "enable_envvars_config"
 URLS_SWITCH = "use_env_allowed_urls"
-_FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
+FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
 
 
 # What ``models`` can say of a version (§6); the last three mean something in a snapshot.
@@ -74,6 +74,7 @@ class LoadedOptions:
     The settings of a server, and how they came about.
 
     :ivar sources: Where each setting was said that is not at its default.
+    :ivar permissions: What the file says of the environment (`FILE_ONLY`).
     :ivar warnings: Lines for the log: what was said and is not what it seems.
     :ivar snapshots: Where snapshots go; ``None`` for none (``--ncs``).
     """
@@ -82,6 +83,7 @@ class LoadedOptions:
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
     snapshots: SnapshotPlan | None = None
+    permissions: Mapping[str, Setting] = field(factory=dict)
 
 
 def merge(layers: Iterable[Mapping[str, Setting]]) -> dict[str, Setting]:
@@ -117,7 +119,9 @@ def load_options(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) 
     if not arguments.no_config_snapshots:
         kept = {**_kept(in_file), "model_store": str(options.model_store)}
         snapshots = SnapshotPlan(_snapshot_directory(in_file, environ, cwd), kept)
-    return LoadedOptions(options, {key: setting.place for key, setting in known.items()}, warnings, snapshots)
+    sources = {key: setting.place for key, setting in known.items()}
+    permissions = {key: in_file[key] for key in FILE_ONLY & in_file.keys()}
+    return LoadedOptions(options, sources, warnings, snapshots, permissions)
 
 
 def named_file(arguments: CommandLine, environ: Mapping[str, str]) -> str | Path | None:
@@ -173,7 +177,7 @@ def _snapshot_directory(in_file: Mapping[str, Setting], environ: Mapping[str, st
 
 def _kept(in_file: Mapping[str, Setting]) -> dict[str, str]:
     """List what the next snapshot says besides the models: what the file says, as it says it."""
-    said = {key: setting.written for key, setting in in_file.items() if key in KEYS or key in _FILE_ONLY}
+    said = {key: setting.written for key, setting in in_file.items() if key in KEYS or key in FILE_ONLY}
     return {key: text for key, text in said.items() if text is not None and key not in NEVER_KEPT | {MODEL_SNAPSHOT}}
 
 
@@ -259,7 +263,7 @@ def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
             "--ncs starts without snapshots"
         )
     for key, setting in sorted(settings.items()):
-        switch = key in SWITCHES or key in _FILE_ONLY
+        switch = key in SWITCHES or key in FILE_ONLY
         if (
             switch
             and setting.text.lower() not in {"true", "false"}
@@ -268,8 +272,8 @@ def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
             yield f'{key} is {setting.text!r} in {setting.place}: only "true" switches it on, so it is off'
         if key in ACCEPTED_WITHOUT_EFFECT:
             yield f"{key} in {setting.place} has no effect: {ACCEPTED_WITHOUT_EFFECT[key]}"
-        elif key not in KEYS and key not in _FILE_ONLY:
-            near = get_close_matches(key, (*KEYS, *_FILE_ONLY, *ACCEPTED_WITHOUT_EFFECT), n=1)
+        elif key not in KEYS and key not in FILE_ONLY:
+            near = get_close_matches(key, (*KEYS, *FILE_ONLY, *ACCEPTED_WITHOUT_EFFECT), n=1)
             yield f"{key!r} in {setting.place} is no setting" + (f"; did you mean {near[0]}?" if near else "")
 
 

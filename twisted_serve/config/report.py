@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from twisted_serve.config.load import LoadedOptions
+from twisted_serve.config.load import FILE_ONLY, LoadedOptions
 from twisted_serve.config.options import KEYS, SECRETS
 from twisted_serve.config.properties import render_properties
-from twisted_serve.config.values import text_of
+from twisted_serve.config.values import text_of, truth
 
 DEFAULT = "default"
 REDACTED = "<redacted>"
@@ -27,13 +27,17 @@ _NEEDLESS = re.compile(r"\\([:=#!])")
 def config_report(loaded: LoadedOptions) -> str:
     """Write the settings of a server, those that somebody has said first, and what the log would warn of."""
     lines = []
-    for place in (*sorted(set(loaded.sources.values())), DEFAULT):
-        keys = sorted(key for key in KEYS if loaded.sources.get(key, DEFAULT) == place)
+    places = {**dict.fromkeys((*KEYS, *FILE_ONLY), DEFAULT), **loaded.sources}
+    places |= {key: setting.place for key, setting in loaded.permissions.items()}
+    for place in (*sorted(set(places.values()) - {DEFAULT}), DEFAULT):
+        keys = sorted(key for key, said in places.items() if said == place)
         lines += ["", f"# {_in_one_line(place)}", *(_line(loaded, key) for key in keys)]
     return "\n".join([*lines[1:], *_remarks(loaded), ""])
 
 
 def _line(loaded: LoadedOptions, key: str) -> str:
+    if key in FILE_ONLY:
+        return f"{key}={text_of(key in loaded.permissions and truth(loaded.permissions[key].text))}"
     text = text_of(getattr(loaded.options, key))
     if key in SECRETS:
         return f"# {key}={REDACTED}"
