@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO
 from typing import NoReturn, cast
@@ -24,7 +24,6 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve import running
-from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
@@ -69,7 +68,7 @@ class Server(MultiService):
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
         self.ready: Deferred[None] = Deferred()
-        self.keys: Iterable[Token] | None = None
+        self.secrets: tuple[str, ...] = ()
         self.error = error
         self.reloads = 0
 
@@ -77,7 +76,7 @@ class Server(MultiService):
         if self.error is not None:
             raise self.error
         super().startService()
-        self.keys = [Token(TokenKind.API, KEY)]
+        self.secrets = (KEY,)
 
     def reload(self) -> None:
         self.reloads += 1
@@ -86,7 +85,7 @@ class Server(MultiService):
         raise AssertionError("nobody is in a hurry")
 
     def stopService(self) -> Deferred[None]:
-        self.keys = None
+        self.secrets = ()
         stopped: Deferred[None] = maybeDeferred(super().stopService).addCallback(lambda _: None)
         return stopped
 
@@ -106,7 +105,7 @@ class RunServerTests(SynchronousTestCase):
     def run_server(self, server: Server, *script: Callable[[], object], warnings: tuple[str, ...] = ()) -> int:
         """Run ``server``, with ``script`` happening while it is up, and return the exit status."""
         self.reactor = Reactor(*script)
-        loaded = LoadedOptions(ServerOptions(), {}, warnings)
+        loaded = LoadedOptions(ServerOptions(log_files=False), {}, warnings)
         status = running.run_server(
             loaded,
             cast(IServeReactor, self.reactor),

@@ -100,13 +100,14 @@ class ServiceTestCase(SynchronousTestCase):
 
     def server(self, **options: Any) -> ModelServer:
         settings = ServerOptions(
+            disable_system_metrics=True,
             **{
                 "model_store": self.store,
                 "token_key_file": self.directory / "key_file.json",
                 "temp_directory": self.directory,
                 "default_workers_per_model": 1,
                 **options,
-            }
+            },
         )
         surroundings = Surroundings(environ={}, provider=self.provider, defer_to_thread=self.threads)
         return ModelServer(self.reactor, settings, surroundings)  # type: ignore[arg-type]
@@ -538,7 +539,7 @@ class WholeServerTests(SynchronousTestCase):
         server.advance(600)
         lines = server.request("GET", "/metrics?name[]=ts_token_seconds_left").body.decode().splitlines()
         for kind in ("management", "inference"):
-            self.assertIn(f'ts_token_seconds_left{{kind="{kind}"}} 3000.0', lines)
+            self.assertIn(f'ts_token_seconds_left{{kind="{kind}",}} 3000.0', lines)
         self.assertFalse([line for line in lines if "API" in line])
 
     def test_registering_while_it_stops(self) -> None:
@@ -567,7 +568,12 @@ class WholeServerTests(SynchronousTestCase):
         directory = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, directory)
         reactor: Any = MemoryServeReactor()
-        options = ServerOptions(model_store=directory, token_key_file=directory / "k", temp_directory=directory)
+        options = ServerOptions(
+            model_store=directory,
+            token_key_file=directory / "k",
+            temp_directory=directory,
+            disable_system_metrics=True,
+        )
         server = ModelServer(reactor, options)
         with patch.object(reactor, "getThreadPool", lambda: None, create=True):
             server.startService()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -35,11 +34,13 @@ from twisted_serve.auth.expiry import ExpiryChecker, seconds_left
 from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.keyring import Keyring
+from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import by_segment
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
+from twisted_serve.measuring import Measuring, pool_readings
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_configured, effective_settings
 from twisted_serve.models.snapshot import Snapshot
@@ -145,6 +146,7 @@ class Parts:
     attendants: list[Service]
     certificate: LiveCertificate | None
     trigger: Any
+    measuring: Measuring
     delay: Deferred[None] = field(factory=lambda: succeed(None))
 
     @classmethod
@@ -159,13 +161,18 @@ class Parts:
         """
         threads = _Threads(world.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
         environment = visible_environment(world.environ, options)
-        provider = world.provider or LocalProvider(
-            reactor, template_environment=environment if options.worker_start == "fork" else None
-        )
-        metrics = ServerMetrics(socket.gethostname())
         catalogue = Catalogue()
+        measuring = Measuring(reactor, options, world, threads)
+        metrics = measuring.metrics
+        metrics.watch_pools(partial(pool_readings, catalogue))
+        provider = world.provider or LocalProvider(
+            reactor,
+            on_metric_line=metrics.emitter.receive,
+            template_environment=environment if options.worker_start == "fork" else None,
+        )
         memory = Memory(threads, reactor.seconds)
         extra_headers = cors_headers(options)
+        metrics_token = None if options.metrics_token_file is None else MetricsToken(options.metrics_token_file)
         work_dir = Path(tempfile.mkdtemp(prefix="twisted_serve-", dir=options.temp_directory))
         key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
         try:
@@ -177,7 +184,7 @@ class Parts:
                 catalogue,
                 store,
                 _settling(options, world),
-                _pool_making(reactor, options, world, provider, environment),
+                _pool_making(reactor, options, world, provider, environment, metrics),
                 enabled=options.enable_model_api,
                 default_handler=options.default_service_handler,
                 retire_timeout=options.unregister_model_timeout,
@@ -225,6 +232,8 @@ class Parts:
             extra_headers=extra_headers,
             endpoints=tuple(by_segment(world.endpoints).values()),
             look=partial(overview, catalogue, shown_settings(options)),
+            server_timing=options.server_timing,
+            metrics_token=metrics_token,
         )
         sites = [(listener, faces.site(listener.roles, reactor)) for listener in listeners]
         return cls(
@@ -245,6 +254,7 @@ class Parts:
             attendants,
             certificate,
             trigger,
+            measuring,
         )
 
     def scan(self) -> Deferred[tuple[str, ...]]:
@@ -295,6 +305,7 @@ class Parts:
             await self.installer.stop()
             await self.threads.idle()
         finally:
+            self.measuring.stop()
             self.remove_files()
 
 
@@ -360,6 +371,7 @@ def _pool_making(
     world: Surroundings,
     provider: IWorkerProvider,
     environment: Mapping[str, str],
+    metrics: ServerMetrics,
 ) -> Callable[[ModelVersion], Pool]:
     numbers = count(options.initial_worker_port)
     all_gpus = range(count_gpus(options.number_of_gpu, world.environ))
@@ -397,6 +409,7 @@ def _pool_making(
             worker_ids=lambda: str(next(numbers)),
             next_gpu=partial(next, gpus),
             sequences=sequences,
+            observer=metrics.version(model.name, model.version),
         )
 
     return make_pool

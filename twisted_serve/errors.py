@@ -7,6 +7,7 @@ Everything that can go wrong and that a client may be told about.
     ServeError
     ├── BadRequest                 400  BadRequestException
     ├── InvalidKey                 400  InvalidKeyException
+    ├── Unauthorized               401  UnauthorizedException
     ├── InvalidModel               400  InvalidModelException
     ├── DownloadFailed             400  DownloadArchiveException
     ├── InvalidModelVersion        403  InvalidModelVersionException
@@ -76,6 +77,14 @@ class InvalidKey(ServeError):
     status = 400
     kind = "InvalidKeyException"
     grpc_status = "PERMISSION_DENIED"
+
+
+class Unauthorized(ServeError):
+    """What is asked for needs a token of its own, which is missing or wrong."""
+
+    status = 401
+    kind = "UnauthorizedException"
+    grpc_status = "UNAUTHENTICATED"
 
 
 class InvalidModel(ServeError):

@@ -9,22 +9,24 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
+from twisted_serve.banner import banner
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.errors import ServeError
-from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, console
+from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, log_lines, redacting
+from twisted_serve.logs.opening import OpenLog, open_log
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from twisted_serve.auth.tokens import Token
     from twisted_serve.interfaces import IServeReactor
 
 # Seconds over ``shutdown_delay`` and ``shutdown_timeout`` after which a server ends that cannot stop; by default it is
@@ -64,8 +66,8 @@ class Server(Protocol):
         """Read again what may have changed on disk while running."""
 
     @property
-    def keys(self) -> Iterable[Token] | None:
-        """The live tokens, if any."""
+    def secrets(self) -> Collection[str]:
+        """What must not be in the log."""
 
 
 MakeServer = Callable[["IServeReactor", LoadedOptions], Server]
@@ -107,10 +109,13 @@ def run_server(
     Run a server until it is told to end.
 
     :param out: Where the log goes, and the line that launchers wait for; stdout when not given.
+    :raise ConfigError: for a ``log_config`` that cannot be used.
     :return: 0 after an orderly stop, 1 when the server could not start.
     """
-    run = _Run(loaded, reactor, report, make_server, sys.stdout if out is None else out)
-    begin_logging(console(run.out, run.secrets))
+    stream = sys.stdout if out is None else out
+    log = open_log(loaded.options, stream, reactor.callLater)
+    run = _Run(loaded, reactor, report, make_server, stream, log)
+    begin_logging(redacting(log.observer, run.secrets))
     raise_descriptor_limit()
     reactor.callWhenRunning(run.begin)
     before = {number: signal.getsignal(number) for number in (*_ENDING_SIGNALS, signal.SIGHUP)}
@@ -119,6 +124,7 @@ def run_server(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        log.observer.close()
     report("The server was stopped before it was ready.")
     return run.status
 
@@ -137,8 +143,10 @@ class _Run:
         report: Report,
         make_server: MakeServer,
         out: TextIO,
+        log: OpenLog,
     ) -> None:
         self.out = out
+        self._log = log
         self.status = 0
         self._loaded = loaded
         self._reactor = reactor
@@ -148,13 +156,14 @@ class _Run:
         self._ending = False
         self._asked = False
 
-    def secrets(self) -> list[str]:
+    def secrets(self) -> Collection[str]:
         """List what must not be in the log."""
-        return [] if self._server is None else [token.secret for token in self._server.keys or ()]
+        return () if self._server is None else self._server.secrets
 
     def begin(self) -> None:
         """Start the server, in the running reactor."""
-        for warning in self._loaded.warnings:
+        log_lines(_log, __name__, banner(self._loaded, Path.cwd()))
+        for warning in (*self._loaded.warnings, *self._log.warnings):
             _log.warn("{warning}", warning=warning)
         try:
             self._server = server = self._make_server(self._reactor, self._loaded)
@@ -175,6 +184,7 @@ class _Run:
         # Being stopped ends the loading of models, too.
         if self._ending:
             return
+        self._log.observer.flush()
         # Nobody reading any more is no reason to stop serving.
         with suppress(OSError):
             self.out.write(f"{SERVER_STARTED}\n")
@@ -191,6 +201,8 @@ class _Run:
         self.status = 1
         if not isinstance(error, _EXPECTED):
             _log.failure("The server could not start", Failure(error))
+        # Whoever reads the log finds the reason at its end.
+        self._log.observer.flush()
         self._report(describe_failure(error))
         self._reactor.stop()
 

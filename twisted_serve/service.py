@@ -68,6 +68,12 @@ class ModelServer(MultiService):
             return None
         return self._parts.faces.tokens.keyring.keys
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be in any log: the live tokens, and that of the metrics."""
+        token = None if self._parts is None else self._parts.faces.metrics_token
+        return (*(key.secret for key in self.keys or ()), *(() if token is None else (token.secret,)))
+
     def startService(self) -> None:
         """
         Bind the listeners and begin to load the start-up models.
@@ -93,10 +99,12 @@ class ModelServer(MultiService):
         except BaseException:
             parts.close_ports()
             self._disown_attendants(parts)
+            parts.measuring.stop()
             parts.remove_files()
             self._parts = None
             raise
         super().startService()
+        parts.measuring.start()
         if startup_models:
             parts.provider.prepare()
         parts.catalogue.starting = True

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis.strategies import builds, dictionaries, lists, sampled_from, text
 from twisted.trial.unittest import SynchronousTestCase
@@ -34,6 +35,9 @@ OTHER_VALUES = {
     "management_address": "http://127.0.0.1:9081",
     "metrics_address": "http://127.0.0.1:9082",
     "max_header_size": "20000",
+    "log_format": "json",
+    "log_level": "warn",
+    "log_levels": "ACCESS_LOG=off, a.b = WARN",
     "metrics_mode": "prometheus",
     "default_batch_policy": "window",
     "worker_start": "spawn",
@@ -133,6 +137,8 @@ class PrecedenceTests(LoadCase):
         """Without file, flags and variables everything is at its default."""
         loaded = self.load()
         expected = ServerOptions(model_store=self.cwd / "model_store", token_key_file=self.cwd / "key_file.json")
+        logs = self.cwd / "logs"
+        expected = evolve(expected, log_location=logs, metrics_location=logs)
         self.assertEqual(loaded.options, expected)
         self.assertEqual(loaded.sources, {"model_store": "command line option --model-store"})
         self.assertEqual(loaded.warnings, ())
@@ -413,8 +419,15 @@ class WarningTests(LoadCase):
         directory = ("--workflow-store", "other")
         self.assertEqual(
             [warning.partition(" has no effect")[0] for warning in self.warnings(*file, *directory)],
-            ["--log-config", "--cpp-log-config", "--workflow-store"],
+            ["--cpp-log-config", "--workflow-store"],
         )
+
+    def test_log_places(self) -> None:
+        """The directories of the log come from the predecessor's variables, and the log's file from its flag."""
+        self.write(name="log4j2.xml")
+        options = self.load("--log-config", "log4j2.xml", LOG_LOCATION="a", METRICS_LOCATION="/b").options
+        self.assertEqual((options.log_location, options.metrics_location), (self.cwd / "a", Path("/b")))
+        self.assertEqual(options.log_config, self.cwd / "log4j2.xml")
 
     def test_switches(self) -> None:
         """A switch which is neither on nor off in so many words is told of."""

@@ -39,7 +39,7 @@ class ConfigurationPageTests(SynchronousTestCase):
         page = configuration_page()
         for part in ("Listeners", "Limits of a connection", "Tokens", "Models", "Workers", "Environment"):
             self.assertIn(f"\n\n## {part}\n\n", page)
-        self.assertEqual(page.count("\n\n| setting | "), 7)
+        self.assertEqual(page.count("\n\n| setting | "), 8)
 
 
 @pytest.mark.integration

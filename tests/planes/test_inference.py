@@ -78,8 +78,8 @@ class InferenceTests(SynchronousTestCase):
         self.assertEqual(
             self.counted(),
             [
-                'ts_inference_requests_total{hostname="host",model_name="m",model_version="default"} 1.0',
-                'ts_inference_requests_total{hostname="host",model_name="m",model_version="2.0"} 1.0',
+                'ts_inference_requests_total{model_name="m",model_version="default",hostname="host",} 1.0',
+                'ts_inference_requests_total{model_name="m",model_version="2.0",hostname="host",} 1.0',
             ],
         )
 

@@ -418,7 +418,7 @@ class JournalTests(SynchronousTestCase):
         [line] = self.matching("AUDIT")
         for word in ("DELETE", "/models/m", "wrong kind", token.public_id):
             self.assertIn(word, line)
-        self.assertEqual(self.metric('ts_token_refused_total{kind="management",reason="wrong_kind"}'), 1)
+        self.assertEqual(self.metric('ts_token_refused_total{kind="management",reason="wrong_kind",}'), 1)
 
     def test_rotation(self) -> None:
         """A rotation has an audit line with both public ids, and is counted."""
@@ -427,7 +427,7 @@ class JournalTests(SynchronousTestCase):
         [line] = self.matching("AUDIT")
         self.assertIn(old.public_id, line)
         self.assertIn(self.server.keys.inference.public_id, line)
-        self.assertEqual(self.metric('ts_token_rotations_total{kind="inference"}'), 1)
+        self.assertEqual(self.metric('ts_token_rotations_total{kind="inference",}'), 1)
 
     def test_no_key_in_any_line(self) -> None:
         """No line of the log holds a key, old or new, however requests present it."""
@@ -447,7 +447,7 @@ class JournalTests(SynchronousTestCase):
         for _ in range(200):
             self.server.request("GET", "/ping", "guess")
         self.assertEqual(len(self.matching("Refused")), LINES_PER_PERIOD)
-        self.assertEqual(self.metric('ts_token_refused_total{kind="inference",reason="unknown"}'), 200)
+        self.assertEqual(self.metric('ts_token_refused_total{kind="inference",reason="unknown",}'), 200)
         self.assertEqual(self.server.request("GET", "/ping", self.server.key(INFERENCE)).status, 200)
         self.server.advance(PERIOD)
         self.server.request("GET", "/ping", "guess")
@@ -456,10 +456,10 @@ class JournalTests(SynchronousTestCase):
 
     def test_expiry_is_said(self) -> None:
         """The log warns before a key expires and says so when it has, once each; the gauge tells the seconds."""
-        self.assertEqual(self.metric('ts_token_seconds_left{kind="inference"}'), 3600)
+        self.assertEqual(self.metric('ts_token_seconds_left{kind="inference",}'), 3600)
         for _ in range(60):
             self.server.advance(60)
         self.assertEqual(len(self.matching("inference", "expires in 300 s")), 1)
         self.assertEqual(len(self.matching("inference token", "has expired")), 1)
         self.assertEqual(len(self.matching("management token", "has expired")), 1)
-        self.assertEqual(self.metric('ts_token_seconds_left{kind="inference"}'), 0)
+        self.assertEqual(self.metric('ts_token_seconds_left{kind="inference",}'), 0)

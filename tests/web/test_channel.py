@@ -286,7 +286,7 @@ class MalformedTests(ChannelTestCase):
         head = self.connection.received.partition(b"\r\n\r\n")[0].lower()
         UUID(re.findall(rb"x-request-id: (\S+)", head)[0].decode())
         counted = self.server.request("GET", "/metrics").body
-        self.assertIn(b'ts_answers_total{code_class="4xx"} 1.0', counted)
+        self.assertIn(b'ts_answers_total{code_class="4xx",} 1.0', counted)
 
     def test_too_much_is_recorded(self) -> None:
         """So has a body that is too large, and an expectation that cannot be met."""
@@ -299,7 +299,7 @@ class MalformedTests(ChannelTestCase):
             head, _, body = connection.received.partition(b"\r\n\r\n")
             UUID(re.findall(rb"x-request-id: (\S+)", head.lower())[0].decode())
             self.assertEqual(json.loads(body)["code"], status)
-        self.assertIn(b'ts_answers_total{code_class="4xx"} 2.0', self.server.request("GET", "/metrics").body)
+        self.assertIn(b'ts_answers_total{code_class="4xx",} 2.0', self.server.request("GET", "/metrics").body)
 
     def test_bad_chunks(self) -> None:
         """A chunked body which is malformed is answered with 400."""

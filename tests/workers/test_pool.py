@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import count, pairwise
 from pathlib import Path
@@ -27,6 +27,8 @@ from twisted_serve.errors import (
     WorkerFailed,
 )
 from twisted_serve.interfaces import WorkerSpec
+from twisted_serve.metrics.observer import PoolObserver
+from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.testing.fakes import FakeProvider, FakeWorker, echo
 from twisted_serve.testing.strategies.workers import (
@@ -69,13 +71,46 @@ def spec() -> WorkerSpec:
     return WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
 
 
+class Seen(PoolObserver):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.waited: list[float | None] = []
+        self.worked: list[float | None] = []
+        self.told: list[object] = []
+
+    def batch_sent(self, batch: Sequence[Timing], overhead: float) -> None:
+        self.waited += [timing.waited for timing in batch]
+
+    def batch_answered(self, batch: Sequence[Timing], overhead: float) -> None:
+        self.worked += [timing.worked for timing in batch]
+
+    def failed(self, status: int) -> None:
+        self.told.append(status)
+
+    def refused(self, reason: str) -> None:
+        self.told.append(reason)
+
+    def worker_loaded(self, name: str, seconds: float) -> None:
+        self.told.append((name, seconds))
+
+    def worker_died(self) -> None:
+        self.told.append("died")
+
+    def worker_restarted(self) -> None:
+        self.told.append("restarted")
+
+    def retired(self) -> None:
+        self.told.append("retired")
+
+
 class Bench:
     """A pool, its clock and its fake workers."""
 
     def __init__(self, **settings: Any) -> None:
         self.clock = Clock()
         self.provider = FakeProvider(self.clock)
-        self.waited: list[float] = []
+        self.seen = Seen()
         ids = count(9000)
         self.pool = Pool(
             spec(),
@@ -84,7 +119,7 @@ class Bench:
             self.clock,
             lambda: EPOCH + timedelta(seconds=self.clock.seconds()),
             worker_ids=lambda: str(next(ids)),
-            waited=self.waited.append,
+            observer=self.seen,
         )
 
     @property
@@ -115,6 +150,42 @@ class PoolTestCase(SynchronousTestCase):
         return bench
 
 
+class ObserverTests(PoolTestCase):
+    """What an observer is told."""
+
+    def test_answers_and_refusals(self) -> None:
+        """Batches with their times, and each refusal with its reason and its status."""
+        bench = self.running(holding=True, job_queue_size=1)
+        first, second = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
+        bench.clock.advance(2.0)
+        self.failed(bench.pool.submit(job("3")), ServiceUnavailable)
+        bench.worker.answer()
+        self.successResultOf(first)
+        bench.clock.advance(1.0)
+        bench.worker.answer()
+        self.successResultOf(second)
+        self.assertEqual((bench.seen.waited, bench.seen.worked), ([0.0, 2.0], [2.0, 1.0]))
+        self.assertEqual(bench.seen.told[1:], ["queue_full", 503])
+        self.successResultOf(bench.pool.retire(0.0))
+        self.failed(bench.pool.submit(job("4")), ServiceUnavailable)
+        self.assertEqual(bench.seen.told[3:], ["retired", "no_worker", 503])
+
+    def test_workers(self) -> None:
+        """A worker's loading, its death, and its successor."""
+        bench = Bench(min_workers=1)
+        bench.provider.load_delay = 1.5
+        bench.pool.start()
+        bench.clock.advance(1.5)
+        self.assertEqual(bench.seen.told, [("W-9000-m_1.0", 1.5)])
+        bench.worker.kill()
+        self.assertEqual(bench.seen.told[1:], ["died"])
+        for _ in range(20):
+            bench.clock.advance(0.5)
+        self.assertEqual(bench.seen.told[2:], ["restarted", ("W-9000-m_1.0", 1.5)])
+        self.successResultOf(bench.pool.retire(0.0))
+        self.assertEqual(bench.seen.told[4:], ["retired"])
+
+
 class SubmitTests(PoolTestCase):
     """A request's way through a pool."""
 
@@ -123,7 +194,7 @@ class SubmitTests(PoolTestCase):
         bench = self.running()
         item = self.successResultOf(bench.pool.submit(job("a", b"hello")))
         self.assertEqual(("a", b"hello"), (item.request_id, item.body))
-        self.assertEqual([0.0], bench.waited)
+        self.assertEqual([0.0], bench.seen.waited)
 
     def test_no_worker(self) -> None:
         """Without a worker a request is refused at once, in the predecessor's words, odd quote included."""
@@ -143,7 +214,7 @@ class SubmitTests(PoolTestCase):
         self.assertEqual((1, 99, 0), (bench.pool.status().pending, bench.pool.status().remaining, 0))
         bench.clock.advance(3.0)
         self.successResultOf(answer)
-        self.assertEqual([3.0], bench.waited)
+        self.assertEqual([3.0], bench.seen.waited)
 
     def test_queue_full(self) -> None:
         """A request that finds the queue full is told so, in a sentence after the predecessor's, and when to retry."""

@@ -8,6 +8,7 @@ Statuses and texts are the predecessor's (``spec/archives_workers_handlers.md`` 
 from __future__ import annotations
 
 from threading import Lock
+from time import perf_counter
 from typing import Any, Protocol
 
 from twisted_serve.backend.encoding import UnsupportedOutputError, body, row
@@ -52,13 +53,16 @@ class Call:
         self._streaming = Lock()
         ids = [job.request_id for job in predict.jobs]
         self._positions = {request_id: index for index, request_id in enumerate(ids)}
+        self._began = perf_counter()
         context.requests = self
         context.begin_batch(ids, [_headers(job) for job in predict.jobs])
         context.metrics.set_request_ids(dict(enumerate(ids)))
 
     def rows(self) -> list[dict[str, Any]]:
         """Make what the handler gets as ``data``."""
-        return [row(job.parts, self._load.decode_input_request) for job in self._predict.jobs]
+        rows = [row(job.parts, self._load.decode_input_request) for job in self._predict.jobs]
+        self._began = perf_counter()
+        return rows
 
     def send_chunk(self, request_id: str, value: Any) -> None:
         """
@@ -84,6 +88,7 @@ class Call:
     def answer(self, results: Any) -> Predicted | PredictFailed:
         """Make the answer of what the handler returned."""
         batch_id, jobs = self._predict.batch_id, self._predict.jobs
+        self.context.metrics.add_time("PredictionTime", round((perf_counter() - self._began) * 1000, 2))
         if not isinstance(results, list):
             complain(f"model: {self._load.model_name}, the handler must return a list, not {type(results)}")
             return PredictFailed(batch_id, 503, "Invalid model predict output")

@@ -199,6 +199,7 @@ def _from_arguments(arguments: CommandLine) -> dict[str, Setting]:
         "plugins_path": ("--plugins-path", arguments.plugins_path),
         "load_models": ("--models", ",".join(arguments.models)),
         "disable_token_authorization": ("--disable-token-auth", arguments.disable_token_auth and "true"),
+        "log_config": ("--log-config", arguments.log_config and str(arguments.log_config)),
         "enable_model_api": ("--enable-model-api", arguments.enable_model_api and "true"),
     }
     return {key: Setting(text, f"command line option {flag}") for key, (flag, text) in said.items() if text}
@@ -293,7 +294,6 @@ def _odd_members(options: ServerOptions) -> Iterator[str]:
 
 def _idle_flags(arguments: CommandLine) -> Iterator[str]:
     idle = {
-        "--log-config": (arguments.log_config, "log4j2 files are not read here"),
         "--cpp-log-config": (arguments.cpp_log_config, ACCEPTED_WITHOUT_EFFECT["cpp_log_config"]),
         "--workflow-store": (arguments.workflow_store, ACCEPTED_WITHOUT_EFFECT["workflow_store"]),
     }

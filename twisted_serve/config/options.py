@@ -26,11 +26,13 @@ from twisted_serve.config.addresses import (
     same_listener,
 )
 from twisted_serve.config.values import (
+    LOG_LEVELS,
     ConfigError,
     a_path,
     at_least,
     between,
     header_name,
+    levels_by_name,
     one_of,
     optional_object,
     optional_path,
@@ -411,11 +413,83 @@ class ServerOptions:
         converter=optional_pattern,
         metadata=_about("a regular expression of the environment variables, by whole name, kept from workers"),
     )
+
+    # Metrics and logs.
     metrics_mode: str = field(
         default="log",
         converter=_mode,
         validator=one_of(("log", "prometheus", "legacy")),
-        metadata=_about("accepted; /metrics has the server's metrics in every mode"),
+        metadata=_about("where the predecessor's metrics go: log, prometheus or legacy, as observability.md says"),
+    )
+    metrics_config: Path | None = field(
+        default=None,
+        converter=optional_path,
+        metadata=_about("a metrics.yaml: which of the predecessor's metrics there are"),
+    )
+    model_metrics_auto_detect: bool = field(
+        default=False, converter=truth, metadata=_about("let in metrics of handlers which metrics_config has not")
+    )
+    metrics_token_file: Path | None = field(
+        default=None,
+        converter=optional_path,
+        metadata=_about("a file with the bearer token that /metrics wants; it is read again for each request"),
+    )
+    disable_system_metrics: bool = field(
+        default=False, converter=truth, metadata=_about("do not read the machine's processors, memory, disk and GPUs")
+    )
+    metric_time_interval: int = field(
+        default=60,
+        converter=whole,
+        validator=between(1, MAX_SECONDS),
+        metadata=_about("seconds from one reading of the machine to the next", env=()),
+    )
+    server_timing: bool = field(
+        default=False, converter=truth, metadata=_about("say in a Server-Timing header where a prediction's time went")
+    )
+
+    log_files: bool = field(
+        default=True, converter=truth, metadata=_about("write the five log files besides the console, not under twistd")
+    )
+    log_location: Path | None = field(
+        default=Path("logs"),
+        converter=optional_path,
+        metadata=_about("the directory of access_log.log, ts_log.log and model_log.log", env=("LOG_LOCATION",)),
+    )
+    metrics_location: Path | None = field(
+        default=Path("logs"),
+        converter=optional_path,
+        metadata=_about("the directory of ts_metrics.log and model_metrics.log", env=("METRICS_LOCATION",)),
+    )
+    log_format: str = field(
+        default="text",
+        converter=_mode,
+        validator=one_of(("text", "json")),
+        metadata=_about("what lines of the log look like: the predecessor's, or JSON"),
+    )
+    log_level: str = field(
+        default="info",
+        converter=_mode,
+        validator=one_of(LOG_LEVELS),
+        metadata=_about("what is worth a line: debug, info, warn, error, critical, or off"),
+    )
+    log_levels: Mapping[str, str] = field(
+        factory=dict,
+        converter=levels_by_name,
+        metadata=_about("other levels for some loggers, as ACCESS_LOG=off,TS_METRICS=off"),
+    )
+    log_rotate_size: int = field(
+        default=100 << 20,
+        converter=whole,
+        validator=at_least(1),
+        metadata=_about("bytes at which a log file is begun anew; so it is each day"),
+    )
+    log_rotate_keep: int = field(
+        default=5, converter=whole, validator=at_least(1), metadata=_about("how many old log files of each are kept")
+    )
+    log_config: Path | None = field(
+        default=None,
+        converter=optional_path,
+        metadata=_about("a dictConfig of Python's logging, which decides alone, or log4j2's XML, whose levels count"),
     )
 
     def __attrs_post_init__(self) -> None:
@@ -434,7 +508,7 @@ class ServerOptions:
 
 
 #: The variables which count without being switched on by the file (``spec/config_cli.md`` §1.6, §2.6).
-ALWAYS_READ = frozenset(("TEMP", "TS_OPEN_INFERENCE_PROTOCOL"))
+ALWAYS_READ = frozenset(("LOG_LOCATION", "METRICS_LOCATION", "TEMP", "TS_OPEN_INFERENCE_PROTOCOL"))
 
 _FIELDS: Mapping[str, Any] = {a.name: a for a in fields(ServerOptions)}
 

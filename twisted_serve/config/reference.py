@@ -62,10 +62,12 @@ _PARTS = {
     "disable_token_authorization": "Tokens",
     "model_store": "Models",
     "default_workers_per_model": "Workers",
+    "metrics_mode": "Metrics and logs",
 }
 
 # The defaults of which each machine has its own.
 _OWN_DEFAULTS = {
+    "log_levels": "none",
     "models": "none",
     "python": "the interpreter of the server",
     "temp_directory": "the system's temporary directory",

@@ -158,6 +158,29 @@ def optional_object(value: str | Mapping[str, Any] | None) -> Mapping[str, Any] 
     return read
 
 
+#: How bad an event of the log can be, and ``off`` for worse than that.
+LOG_LEVELS = ("debug", "info", "warn", "error", "critical", "off")
+
+
+def levels_by_name(value: str | Mapping[str, str]) -> Mapping[str, str]:
+    """
+    Read levels of loggers, as text ``name=level`` with commas between them, or as a JSON object.
+
+    :raise ValueError: when it is neither, or a level is none.
+    """
+    pairs: Mapping[str, Any]
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        said = [each.partition("=") for each in value.split(",") if each.strip()]
+        pairs = {name.strip(): level for name, _, level in said}
+    else:
+        pairs = optional_object(value) or {}
+    levels = {name: str(level).strip().lower() for name, level in pairs.items()}
+    for name, level in levels.items():
+        if not name or level not in LOG_LEVELS:
+            raise ValueError(f"must be logger=level,… with levels of {', '.join(LOG_LEVELS)}, not {value!r}")
+    return levels
+
+
 def per_version(value: str | Mapping[str, Any]) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     """
     Read a JSON object of models, their versions, and the settings of each (``spec/config_cli.md`` §6).

@@ -45,16 +45,7 @@ ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
             "grpc_management_port",
         ),
     ),
-    **_because(
-        "not built yet: only the server's own metrics are collected",
-        (
-            "disable_system_metrics",
-            "metric_time_interval",
-            "metrics_config",
-            "model_metrics_auto_detect",
-            "system_metrics_cmd",
-        ),
-    ),
+    "system_metrics_cmd": "the server reads the machine's figures itself",
     **_because(
         "workers share the processors among them: OMP_NUM_THREADS, and taskset or numactl for the server, are heeded",
         ("cpu_launcher_args", "cpu_launcher_enable"),

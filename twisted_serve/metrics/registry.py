@@ -1,54 +1,102 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the server's own metrics, on a Prometheus registry which belongs to one server.
+This module implements the metrics of one server, on a Prometheus registry which belongs to it.
+
+Its own are shown in every mode; the predecessor's go where the mode says (`Emitter`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from platform import python_version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+import twisted_serve
+from twisted_serve.metrics.catalogue import MetricCatalogue
+from twisted_serve.metrics.emitter import Emitter, Sinks, WriteLine
+from twisted_serve.metrics.pools import PoolCollector, ReadPools
+from twisted_serve.metrics.recorders import Record, ignore
+from twisted_serve.metrics.text import CONTENT_TYPE, render_text
+from twisted_serve.metrics.version import VersionFamilies, VersionMetrics
+
+__all__ = ["CONTENT_TYPE", "ServerMetrics"]
+
+_NO_METRICS = MetricCatalogue({}, {})
 
 
 class ServerMetrics:
     """
     The metrics of one server.
 
+    :ivar emitter: The predecessor's.
     :param hostname: The value of the ``hostname`` label.
+    :param mode: Where the predecessor's metrics go: ``log``, ``prometheus`` or ``legacy``.
+    :param server_log: Takes lines of ``TS_METRICS``.
+    :param model_log: Takes lines of ``MODEL_METRICS``.
+    :param epoch: The seconds since the epoch, for these lines.
+    :raise ConfigError: for a catalogue that cannot be shown to Prometheus.
     """
 
-    def __init__(self, hostname: str) -> None:
+    def __init__(
+        self,
+        hostname: str,
+        catalogue: MetricCatalogue = _NO_METRICS,
+        mode: str = "log",
+        *,
+        auto_detect: bool = False,
+        server_log: WriteLine = lambda line: None,
+        model_log: WriteLine = lambda line: None,
+        epoch: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._hostname = hostname
-        self._registry = CollectorRegistry()
+        self._registry = registry = CollectorRegistry()
         self._answers = Counter(
-            "ts_answers", "HTTP answers by class of status code.", ["code_class"], registry=self._registry
+            "ts_answers", "HTTP answers by class of status code.", ["code_class"], registry=registry
         )
         self._inference = Counter(
             "ts_inference_requests",
-            "Prediction requests which found their model.",
+            "Torchserve prometheus counter metric with unit: Count",
             ["model_name", "model_version", "hostname"],
-            registry=self._registry,
+            registry=registry,
         )
         self._refused = Counter(
-            "ts_token_refused", "Requests refused for their token.", ["kind", "reason"], registry=self._registry
+            "ts_token_refused", "Requests refused for their token.", ["kind", "reason"], registry=registry
         )
-        self._rotations = Counter(
-            "ts_token_rotations", "Tokens which were replaced.", ["kind"], registry=self._registry
-        )
+        self._rotations = Counter("ts_token_rotations", "Tokens which were replaced.", ["kind"], registry=registry)
         self._seconds_left = Gauge(
-            "ts_token_seconds_left", "Seconds until a token expires.", ["kind"], registry=self._registry
+            "ts_token_seconds_left", "Seconds until a token expires.", ["kind"], registry=registry
         )
-        self._answer_classes = {n: self._answers.labels(code_class=f"{n}xx") for n in range(1, 6)}
+        build = Gauge("ts_build_info", "What is running.", ["version", "compatible_with", "python"], registry=registry)
+        build.labels(twisted_serve.__version__, twisted_serve.COMPATIBLE_WITH, python_version()).set(1)
+        ProcessCollector(registry=registry)
+        self._families = VersionFamilies(registry)
+        self.emitter = Emitter(catalogue, mode, Sinks(registry, server_log, model_log, epoch), auto_detect)
+        self._answer_classes = {n: self._answers.labels(code_class=f"{n}xx").inc for n in range(1, 6)}
+        # The predecessor counted everything else as 5XX; a redirect is no error.
+        self._answer_counters = {n: self.emitter.bind(f"Requests{n}XX", "Host", hostname) for n in (2, 4, 5)}
+        self._requested: dict[tuple[str, str], tuple[Callable[[], None], Record]] = {}
 
     def answered(self, status: int) -> None:
         """Count an HTTP answer."""
-        self._answer_classes[min(max(status // 100, 1), 5)].inc()
+        first = min(max(status // 100, 1), 5)
+        self._answer_classes[first]()
+        self._answer_counters.get(first, ignore)(1)
 
     def inference_requested(self, model_name: str, model_version: str) -> None:
         """Count a prediction request; the version is ``default`` when the request names none."""
-        self._inference.labels(model_name, model_version, self._hostname).inc()
+        bound = self._requested.get((model_name, model_version))
+        if bound is None:
+            labels = (model_name, model_version, self._hostname)
+            bound = self._inference.labels(*labels).inc, self.emitter.bind("ts_inference_requests_total", *labels)
+            self._requested[model_name, model_version] = bound
+        count, record = bound
+        count()
+        record(1)
+
+    def version(self, name: str, version: str) -> VersionMetrics:
+        """Make the metrics of a model version; they are shown until it is retired."""
+        return VersionMetrics(self._families, self.emitter, self._hostname, name, version)
 
     def token_refused(self, kind: str, reason: str) -> None:
         """Count a request which was refused."""
@@ -63,7 +111,10 @@ class ServerMetrics:
         for kind, read in seconds_left.items():
             self._seconds_left.labels(kind).set_function(read)
 
+    def watch_pools(self, read: ReadPools) -> None:
+        """Have queues and workers read at each scrape."""
+        self._registry.register(PoolCollector(read))
+
     def render(self, names: Collection[str] = ()) -> bytes:
         """Write the metrics in Prometheus' text format, only those named if any are."""
-        registry = self._registry.restricted_registry(names) if names else self._registry
-        return bytes(generate_latest(registry))
+        return render_text(self._registry.collect(), self.emitter.counters, names)

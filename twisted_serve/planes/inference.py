@@ -8,6 +8,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.wire.messages import Item, Job
@@ -29,6 +30,7 @@ class InferencePlane:
         job: Job,
         on_chunk: OnChunk,
         deadline: float | None = None,
+        timing: Timing | None = None,
     ) -> Deferred[Item]:
         """
         Have a job answered by a worker.
@@ -36,13 +38,15 @@ class InferencePlane:
         :param on_chunk: Called with each intermediate answer, in order, and whom to pause while the client takes
             no more.
         :param deadline: When the client stops waiting, in seconds of the clock; ``None`` if it did not say.
+        :param timing: Its moments, to be filled in.
         :return: Fires with the (last) answer; cancelling it gives the job up.
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
         """
         model = self._catalogue.resolve(name, version)
         self._metrics.inference_requested(name, version or "default")
-        return self._catalogue.pool_of(model).submit(job, on_chunk, deadline, versioned=version is not None)
+        pool = self._catalogue.pool_of(model)
+        return pool.submit(job, on_chunk, deadline, versioned=version is not None, timing=timing)
 
     def find(self, name: str, version: str | None) -> ModelVersion:
         """

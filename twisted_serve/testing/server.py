@@ -194,6 +194,7 @@ class MemoryServer:
                 "temp_directory": self.directory,
                 "enable_model_api": True,
                 "default_workers_per_model": 1,
+                "disable_system_metrics": True,
                 "load_models": ",".join(models or ()) or None,
                 **(options or {}),
             }

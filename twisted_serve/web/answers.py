@@ -6,6 +6,7 @@ This module implements answers: JSON with the predecessor's headers, and the one
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from random import getrandbits
 from typing import Any, TypeAlias
@@ -42,11 +43,36 @@ _NO_CACHE = (
 )
 
 
+# What a client may call its request: nothing that could end a header, a line of the log, or an id in a list of ids.
+_CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def client_request_id(request: IRequest) -> str | None:
+    """Return what the client calls its request, ``None`` if it says nothing or nothing that can be used."""
+    said = request.requestHeaders.getRawHeaders(b"x-request-id")
+    return said[0].decode("ascii") if said is not None and len(said) == 1 and _CLIENT_ID.fullmatch(said[0]) else None
+
+
+def job_id(request: IRequest) -> str:
+    """
+    Return the id by which workers know a request, and which its metrics have in the log.
+
+    It is that of the answer; behind a client's own id there is something more, for
+    two clients may use the same one at the same time, and each gets its own answer.
+    """
+    shown = request_id(request)
+    return shown if client_request_id(request) is None else f"{shown}.{getrandbits(64):016x}"
+
+
 def request_id(request: IRequest) -> str:
-    """Return the id of a request: a fresh UUID, the same for its answer and for the handler."""
+    """Return the id of a request and its answer: the client's own, or a fresh UUID."""
     known = request.responseHeaders.getRawHeaders(b"x-request-id")
     if known:
         return str(known[0].decode("ascii"))
+    own = client_request_id(request)
+    if own is not None:
+        request.responseHeaders.setRawHeaders(b"x-request-id", [own.encode("ascii")])
+        return own
     # A name, not a secret: it need not be hard to guess, and is made for every request.
     bits = f"{getrandbits(128):032x}"
     fresh = f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
@@ -58,6 +84,9 @@ def set_common_headers(request: IRequest, status: int) -> None:
     """Set what every answer has, and end the connection after an error as the predecessor does (§2.6)."""
     headers = request.responseHeaders
     request_id(request)
+    timing = request.server_timing() if hasattr(request, "server_timing") else None
+    if timing is not None:
+        headers.setRawHeaders(b"Server-Timing", [timing])
     for name, values in _NO_CACHE:
         headers.setRawHeaders(name, values)
     if status >= 400:

@@ -15,7 +15,7 @@ from twisted.web.http import NO_BODY_CODES
 
 from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
-from twisted_serve.web.answers import Answer, answer_json, request_id, set_common_headers
+from twisted_serve.web.answers import Answer, answer_json, job_id, set_common_headers
 from twisted_serve.web.bodies import body_of, parts_of
 from twisted_serve.web.deadlines import deadline_of
 from twisted_serve.web.description import describe_model
@@ -84,8 +84,8 @@ class Predictor:
         """Have a worker answer a request; as `answer`, but the last answer is the caller's to send."""
         headers = client_headers(request, self._hidden)
         headers.update(told)
-        job = Job(request_id(request), headers, inputs_of(request) if parts is None else list(parts))
-        answer = self.plane.predict(model, version, job, response.chunk, deadline_of(request))
+        job = Job(job_id(request), headers, inputs_of(request) if parts is None else list(parts))
+        answer = self.plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
         return answer.addCallbacks(response.last, response.fail)
 
     def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Answer]:

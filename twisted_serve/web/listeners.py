@@ -18,6 +18,7 @@ from twisted_serve.auth.gate import Doors, Gate, OpenGate, Stop
 from twisted_serve.auth.guard import Guard
 from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.keyring import Keyring
+from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.redaction import Redact, redacting
 from twisted_serve.auth.tokens import SHORTEST_SECRET, TokenKind
 from twisted_serve.endpoints import Context, Endpoint
@@ -101,6 +102,8 @@ class Faces:
     :ivar open_inference: Whether there are the extras of the Open Inference Protocol.
     :ivar extra_headers: On every answer, unless a handler sets them itself (CORS); where there are
         any, browsers' preflight requests are answered.
+    :ivar server_timing: Whether answers say where the time went.
+    :ivar metrics_token: What ``/metrics`` wants where it is not behind the management token.
     :ivar endpoints: Of plug-ins; no two of them are called the same.
     :ivar look: What these may know of the server.
     """
@@ -117,6 +120,8 @@ class Faces:
     serve_metrics: bool = True
     open_inference: bool = False
     extra_headers: Mapping[bytes, bytes] = field(factory=dict)
+    server_timing: bool = False
+    metrics_token: MetricsToken | None = None
     endpoints: Sequence[Endpoint] = ()
     look: Callable[[], Context] = lambda: Context((), {})
 
@@ -134,6 +139,7 @@ class Faces:
             self.metrics.answered,
             self.extra_headers,
             self.tokens.redact,
+            self.server_timing,
         )
 
     def _unguarded_trees(self, roles: Role) -> dict[TokenKind | None, IResource]:
@@ -148,7 +154,7 @@ class Faces:
         surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
         add_description_routes(public, describe_api(surface, self.version))
         if roles & Role.METRICS:
-            add_metrics_routes(public, self.metrics)
+            add_metrics_routes(public, self.metrics, self.metrics_token)
         if roles & Role.INFERENCE:
             if self.exempt_ping:
                 open_ways["ping"] = add_ping_route(public, self.inference)
@@ -157,7 +163,7 @@ class Faces:
             add_management_routes(management, self.management, self.metadata, tokens)
             add_v1_management_routes(management, self.inference)
             if guarded_metrics:
-                add_metrics_routes(management, self.metrics)
+                add_metrics_routes(management, self.metrics, None)
             if isinstance(self.tokens, Tokens):
                 add_token_route(api, self.tokens.rotation)
         add_root_route(inference)

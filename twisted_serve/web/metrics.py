@@ -10,17 +10,26 @@ from urllib.parse import parse_qs
 from klein import Klein
 from twisted.web.iweb import IRequest
 
+from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.targets import parse_target
+from twisted_serve.errors import Unauthorized
 from twisted_serve.metrics.registry import CONTENT_TYPE, ServerMetrics
 from twisted_serve.web.answers import Answer, set_common_headers
 
 
-def add_metrics_routes(app: Klein, metrics: ServerMetrics) -> None:
-    """Add ``/metrics``, which takes any method and ``name[]`` to choose."""
+def add_metrics_routes(app: Klein, metrics: ServerMetrics, token: MetricsToken | None) -> None:
+    """
+    Add ``/metrics``, which takes any method and ``name[]`` to choose.
+
+    :param token: What it wants; ``None`` for nothing.
+    """
 
     @app.route("/metrics")
     @app.route("/metrics/<path:rest>")
     def render_metrics(request: IRequest, rest: str = "") -> Answer:
+        if token is not None and not token.admits(request.requestHeaders.getRawHeaders(b"authorization", ())):
+            request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [b"Bearer"])
+            raise Unauthorized("This needs the metrics token, as Authorization: Bearer.")
         names = parse_qs(parse_target(request.uri).query.decode("utf-8", "replace")).get("name[]", ())
         body = metrics.render(names)
         set_common_headers(request, 200)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from twisted_serve.errors import InternalError, RequestTooLarge
+from twisted_serve.metrics.timing import Timing
 from twisted_serve.web.answers import answer_error
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ServeRequest(Request):
 
     :ivar spelled_headers: The headers as the client spelled their names, which
         handlers see (``spec/rest_api.md`` §3.1).
+    :ivar timing: Its moments, from the one when the whole of it was there.
     :ivar public: Whether it stands at an open door, so that anybody may have sent it.
     """
 
@@ -44,6 +46,7 @@ class ServeRequest(Request):
         self.public = False
         self._awaited: Deferred[Any] | None = None
         self.began = channel.site.reactor.seconds()
+        self.timing = Timing(self.began)
 
     @property
     def gone(self) -> bool:
@@ -94,6 +97,7 @@ class ServeRequest(Request):
     def process(self) -> None:
         """Hand the request to the listener's resource, which decides on the whole path."""
         self.begin()
+        self.timing = Timing(self.site.reactor.seconds())
         self.prepath, self.postpath = [], []
         try:
             self.render(self.site.resource)
@@ -112,6 +116,12 @@ class ServeRequest(Request):
         super().write(data)
         if self.channel is not None:
             self.channel.send_head()
+
+    def server_timing(self) -> bytes | None:
+        """Return the value of the ``Server-Timing`` header, if there is to be one."""
+        if not self.channel.site.server_timing:
+            return None
+        return self.timing.server_timing(self.channel.site.reactor.seconds()).encode("ascii")
 
     def processingFailed(self, reason: Failure) -> None:
         """Tell the log what happened, and the client that something did."""

@@ -19,7 +19,7 @@ from twisted.web.server import Site
 from twisted_serve.auth.gate import Gate, OpenGate, Stop
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.logs import log_access
-from twisted_serve.web.answers import Answer
+from twisted_serve.web.answers import Answer, client_request_id
 from twisted_serve.web.channel import Limits, ServeChannel
 from twisted_serve.web.request import ServeRequest
 
@@ -42,6 +42,7 @@ class ServeSite(Site):
         ``resource`` asks it again.
     :ivar refuse: Answers a request which the gate stopped.
     :ivar extra_headers: On every answer, unless a handler sets them itself (CORS).
+    :ivar server_timing: Whether answers say where the time went.
     :ivar channels: The connections which are open.
     """
 
@@ -58,6 +59,7 @@ class ServeSite(Site):
         count_answer: Callable[[int], None],
         extra_headers: Mapping[bytes, bytes],
         redact: Redact,
+        server_timing: bool = False,
     ) -> None:
         super().__init__(
             resource,
@@ -72,6 +74,7 @@ class ServeSite(Site):
         self.limits = limits
         self.count_answer = count_answer
         self.extra_headers = extra_headers
+        self.server_timing = server_timing
         self._redact = redact
         self.channels: set[ServeChannel] = set()
         self._waiting: list[Deferred[None]] = []
@@ -106,6 +109,7 @@ class ServeSite(Site):
             version=request.clientproto,
             status=request.code,
             elapsed=self.reactor.seconds() - request.began,
+            request_id=client_request_id(request),
         )
 
     def log_unread(self, address: IAddress, status: int) -> None:

@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
+from twisted_serve.logs import NO_RESPONSE
+from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Predicted, StreamChunk
 from twisted_serve.workers.alarm import Alarm
@@ -52,6 +54,7 @@ class Desk:
     :param response_timeout: Seconds from a batch to its answer, or to each part of a streamed one.
     :param cancels: Whether a request that takes too long can be called back; otherwise the worker has to go.
     :param served: Told of each answered batch how many requests it had, and how many seconds it took.
+    :param observer: Told of each answered batch.
     """
 
     _log = Logger()
@@ -63,6 +66,7 @@ class Desk:
         clock: IReactorTime,
         response_timeout: float,
         owner: DeskOwner,
+        observer: PoolObserver,
         served: Callable[[int, float], None] | None = None,
         cancels: bool = False,
     ) -> None:
@@ -75,6 +79,7 @@ class Desk:
         self._served = served
         self._cancels = cancels
         self._called_back = False
+        self._observer = observer
         self._alarm = Alarm(clock, self._ring)
         self._batch: list[Ticket] = []
         self._batch_id = 0
@@ -150,11 +155,15 @@ class Desk:
         if [item.request_id for item in items] != [ticket.job.request_id for ticket in batch]:
             self._lose("its answers did not fit the requests")
             return
+        answered = self._clock.seconds()
         self._clear()
         if self._served is not None:
             self._served(len(batch), self._clock.seconds() - self._begun)
         # The next batch is at the worker before the last answer is rendered.
         self._owner.desk_free(self)
+        for ticket in batch:
+            ticket.timing.answered = answered
+        self._observer.batch_answered([ticket.timing for ticket in batch], self._clock.seconds() - answered)
         for ticket, item in zip(batch, items, strict=True):
             ticket.succeed(item)
 
@@ -214,6 +223,7 @@ class Desk:
             self._call_back(now)
             return
         if now >= self._reply_by:
+            self._log.error(NO_RESPONSE)
             self._lose(f"it did not answer within {self._response_timeout:g} seconds")
             return
         late = [ticket for ticket in self._batch if ticket.expired(now) and not ticket.done]

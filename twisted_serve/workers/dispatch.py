@@ -19,6 +19,7 @@ from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waitin
 from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
+from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.workers.alarm import Alarm
 from twisted_serve.workers.desk import TOO_LATE, Desk
 from twisted_serve.workers.quarantine import Quarantine
@@ -39,8 +40,8 @@ class Dispatcher:
     :param shortage: Says why there is no worker.
     :param quarantine: What is refused because it has killed workers.
     :param retries: What is tried again.
-    :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
     :param places: How many batches a worker can have at a time: more than one for an asynchronous one.
+    :param observer: Told of batches and refusals.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Dispatcher:
         quarantine: Quarantine,
         retries: Retries,
         shortage: Callable[[], Shortage],
-        waited: Callable[[float], None],
+        observer: PoolObserver,
         places: int = 1,
     ) -> None:
         self.staffed = False
@@ -67,7 +68,7 @@ class Dispatcher:
         self._quarantine = quarantine
         self._retries = retries
         self._shortage = shortage
-        self._waited = waited
+        self._observer = observer
         self._alarm = Alarm(clock, self._ring)
         self._places = places
         self._desks: dict[IWorker, list[Desk]] = {}
@@ -95,6 +96,11 @@ class Dispatcher:
         """Give the worker that has been free for longest, and since when; none whose memory is still needed."""
         idle = [each for each in self._idle_workers() if not self._queue.keeps(each[0])]
         return min(idle, key=lambda each: each[1], default=None)
+
+    @property
+    def busy(self) -> int:
+        """How many workers have a batch."""
+        return len({desk.worker for desk in self._all_desks() if desk.running})
 
     def submit(self, ticket: Ticket) -> None:
         """
@@ -136,7 +142,16 @@ class Dispatcher:
         served = None if self._learner is None else self._learner.served
         now = self._clock.seconds()
         desks = self._desks[worker] = [
-            Desk(worker, discard, self._clock, self._response_timeout, self, served, cancels=self._places > 1)
+            Desk(
+                worker,
+                discard,
+                self._clock,
+                self._response_timeout,
+                self,
+                self._observer,
+                served,
+                cancels=self._places > 1,
+            )
             for _ in range(self._places)
         ]
         for desk in desks:
@@ -261,6 +276,9 @@ class Dispatcher:
             self.after_dispatch()
 
     def _give(self, desk: Desk, batch: list[Waiting[Ticket]], now: float) -> None:
+        timings = [waiting.job.timing for waiting in batch]
+        for timing, waiting in zip(timings, batch, strict=True):
+            timing.queued, timing.sent = waiting.arrival, now
         try:
             desk.give(next(self._batch_ids), [waiting.job for waiting in batch])
         except WorkerDied:
@@ -269,8 +287,7 @@ class Dispatcher:
             if not self.staffed:
                 self.refuse_waiting()
             return
-        for waiting in batch:
-            self._waited(now - waiting.arrival)
+        self._observer.batch_sent(timings, self._clock.seconds() - now)
 
     def _ring(self) -> None:
         now = self._clock.seconds()
@@ -279,6 +296,7 @@ class Dispatcher:
 
     def _tell_expired(self, now: float) -> None:
         for ticket in self._queue.expire(now):
+            self._observer.refused("timeout")
             ticket.fail(RequestTimeout(TOO_LATE))
 
 

@@ -15,15 +15,14 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_serve.interfaces import IServeReactor, IWorker, IWorkerProvider, Placement, WorkerSpec
+from twisted_serve.logs import log_model_output
+from twisted_serve.metrics.lines import METRIC_MARK
 from twisted_serve.wire.codec import MAX_FRAME, UnsendableError, encode
 from twisted_serve.workers.child import LocalWorker
 from twisted_serve.workers.forking import Forker
 from twisted_serve.workers.launch import Launch, load_message
 from twisted_serve.workers.process import Stream
 from twisted_serve.workers.spawning import Spawner
-
-#: How a line begins that is a metric and not for the model log (the predecessor's mark).
-METRIC_MARK = "[METRICS]"
 
 # What may come with each answer besides its body: handler's headers, reason phrase.
 _ROOM_FOR_HEADERS = 1 << 20
@@ -116,6 +115,4 @@ class LocalProvider:
         if line.startswith(METRIC_MARK):
             self._on_metric_line(line)
             return
-        # As the predecessor: what comes on stderr is a warning.
-        log = self._log.info if stream == "stdout" else self._log.warn
-        log("{line}", line=line, logger_name="MODEL_LOG", thread_name=f"{name}-{stream}")
+        log_model_output(self._log, name, stream, line)

@@ -17,9 +17,12 @@ from twisted_serve.batching.queue import BatchQueue, ClosePolicy
 from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import BadRequest, ServiceUnavailable
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, WorkerSpec
+from twisted_serve.metrics.observer import PoolObserver
+from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.wire.messages import Item, Job
 from twisted_serve.workers.alarm import Alarm
+from twisted_serve.workers.chronicle import Chronicle
 from twisted_serve.workers.dispatch import Dispatcher, Queue
 from twisted_serve.workers.quarantine import Quarantine
 from twisted_serve.workers.refusals import Refusals, Shortage
@@ -49,7 +52,7 @@ class Pool:
     :param worker_ids: Gives each new worker its id, never the same one twice.
     :param next_gpu: Gives each new worker its device.
     :param sequences: How requests name their sequence, if the model is stateful.
-    :param waited: Told for each request how many seconds it waited, when it is sent to a worker.
+    :param observer: Told of requests, batches and workers.
     """
 
     _log = Logger()
@@ -64,8 +67,8 @@ class Pool:
         *,
         worker_ids: Callable[[], str],
         next_gpu: Callable[[], int | None] = lambda: None,
-        waited: Callable[[float], None] = lambda seconds: None,
         sequences: SequenceHeaders | None = None,
+        observer: PoolObserver | None = None,
     ) -> None:
         self.settled: Deferred[None] = Deferred()
         self.min_workers = settings.min_workers
@@ -81,7 +84,9 @@ class Pool:
         names = sequences or SequenceHeaders()
         self._sequences = None if settings.sequences is None else names
         self._queue = _queue(settings, names)
-        self._refusals = Refusals(spec.model_name, spec.model_version)
+        self._observer = observer or PoolObserver()
+        self._chronicle = Chronicle(f"{spec.model_name}_{spec.model_version}", self._observer)
+        self._refusals = Refusals(spec.model_name, spec.model_version, self._observer)
         quarantine = Quarantine()
         # Nobody knows of which of many requests an asynchronous worker died, or what a stateful one has begun.
         stateful = settings.sequences is not None
@@ -94,7 +99,7 @@ class Pool:
             quarantine,
             Retries(settings.isolate_failures and not stateful, after_death, quarantine),
             self._shortage,
-            waited,
+            self._observer,
             places=settings.job_queue_size if settings.asynchronous and not stateful else 1,
         )
         self._look_again = Alarm(clock, self._look)
@@ -119,6 +124,7 @@ class Pool:
         on_chunk: OnChunk | None = None,
         deadline: float | None = None,
         versioned: bool = False,
+        timing: Timing | None = None,
     ) -> Deferred[Item]:
         """
         Have a worker answer a request.
@@ -128,6 +134,7 @@ class Pool:
         :param deadline: When the client stops waiting, in seconds of the clock; the version's own
             limit applies besides.
         :param versioned: Whether the client named the version: the text of a refusal depends on it.
+        :param timing: Its moments, to be filled in.
         :return: Fires with the answer.  Fails with `ServiceUnavailable` when nobody can take the request,
             `RequestTimeout` when there was no answer in the client's time, `WorkerFailed` when the handler raised
             and its subclass `WorkerDied` when the worker was lost or too slow.  Cancel it when the client has gone.
@@ -136,13 +143,18 @@ class Pool:
             own = self._clock.seconds() + self._client_timeout
             deadline = own if deadline is None else min(own, deadline)
         if self._retired:
-            return fail(self._refusals.no_worker(versioned, self._shortage()))
+            refusal = self._refusals.no_worker(versioned, self._shortage())
+            self._observer.failed(refusal.status)
+            return fail(refusal)
         if self._sequences is not None:
             job = self._sequences.named(job)
-        ticket = Ticket(job, on_chunk, deadline, versioned, self._dispatcher.forget)
+        timing = timing or Timing(self._clock.seconds())
+        timing.versioned = versioned
+        ticket = Ticket(job, on_chunk, deadline, versioned, self._dispatcher.forget, timing, self._observer)
         try:
             self._dispatcher.submit(ticket)
         except ServiceUnavailable as e:
+            self._observer.failed(e.status)
             return fail(e)
         return ticket.answer
 
@@ -173,6 +185,7 @@ class Pool:
         :return: Fires when all workers are gone; calling it again can shorten the grace.
         """
         self._retired = True
+        self._observer.retired()
         self._retired_by = min(self._retired_by, self._clock.seconds() + grace)
         retired: Deferred[None] = Deferred()
         self._retiring.append(retired)
@@ -208,6 +221,7 @@ class Pool:
             remaining=self._queue.remaining,
             running=self._dispatcher.running,
             circuit=self._circuit(),
+            busy=self._dispatcher.busy,
         )
 
     def healthy(self) -> bool:
@@ -235,6 +249,7 @@ class Pool:
     def slot_changed(self, slot: Slot) -> None:
         """See `SlotOwner`."""
         self._pressed = False
+        self._chronicle.changed(slot.info())
         self._review()
 
     def _change(self, min_workers: int, max_workers: int, grace: float) -> tuple[list[Deferred[None]], ScaleResult]:

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from twisted_serve.batching.queue import QueueFull
 from twisted_serve.errors import ServiceUnavailable
+from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.workers.retries import MOST_DEATHS
 
 # How long a client that finds the queue full is asked to stay away, in seconds.
@@ -40,24 +41,28 @@ class Shortage:
 class Refusals:
     """The predecessor's words, odd quote included, for a request that nobody can take (``spec/rest_api.md`` §5.1)."""
 
-    def __init__(self, model_name: str, model_version: str) -> None:
+    def __init__(self, model_name: str, model_version: str, observer: PoolObserver) -> None:
+        self._observer = observer
         self._without_version = f'Model "{model_name}" has no worker to serve inference request. '
         self._with_version = f'Model "{model_name}" Version {model_version}" has no worker to serve inference request. '
 
     def no_worker(self, versioned: bool, shortage: Shortage) -> ServiceUnavailable:
         """Make the refusal of a request when there is no worker: clients know how it begins, people read on."""
+        self._observer.refused("no_worker")
         why = f"{shortage.why} " if shortage.why else ""
         error = ServiceUnavailable(f"{self._opening(versioned)}{why}{_ADVICE}", shortage.retry_after)
         return error if shortage.reason is None else error.because(shortage.reason)
 
     def queue_full(self, versioned: bool, full: QueueFull, loading: bool) -> ServiceUnavailable:
         """Make the refusal of a request when there is no room."""
+        self._observer.refused("queue_full")
         while_loading = " for a worker that is still loading" if loading else ""
         why = full.sentence.format(count=full.count, waiting=f"{full.count} waiting{while_loading}")
         return ServiceUnavailable(f"{self._opening(versioned)}{why} {_ADVICE}", RETRY_AFTER)
 
     def too_late(self, seconds: float) -> ServiceUnavailable:
         """Make the refusal of a request whose answer would come after its client has stopped waiting."""
+        self._observer.refused("too_late")
         return ServiceUnavailable(
             f"The request cannot be answered before its deadline: that takes {seconds:.3f} seconds at the least.",
             RETRY_AFTER,
@@ -65,6 +70,7 @@ class Refusals:
 
     def quarantined(self, seconds: float) -> ServiceUnavailable:
         """Make the refusal of a request that has killed workers, and would kill more."""
+        self._observer.refused("quarantined")
         return ServiceUnavailable(
             f"This request has killed {MOST_DEATHS} workers; it is not tried again for {ceil(seconds)} seconds.",
             ceil(seconds),

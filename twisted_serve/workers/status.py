@@ -154,6 +154,7 @@ class PoolStatus:
     :ivar pending: How many requests wait for a worker.
     :ivar remaining: How many more may.
     :ivar running: How many requests are at workers.
+    :ivar busy: How many workers have a batch.
     :ivar circuit: Why requests do not wait for workers, if they do not because those fail.
     """
 
@@ -161,6 +162,7 @@ class PoolStatus:
     pending: int
     remaining: int
     running: int
+    busy: int
     circuit: Circuit | None = None
 
 

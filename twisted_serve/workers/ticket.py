@@ -14,6 +14,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_serve.errors import ServeError
+from twisted_serve.metrics.observer import PoolObserver
+from twisted_serve.metrics.timing import Timing
 from twisted_serve.wire.messages import Item, Job
 
 if TYPE_CHECKING:
@@ -38,13 +40,16 @@ class Ticket:
     :ivar paused: Whether the client takes no more of it at the moment.
     :ivar on_flow: Told when that changes.
     :ivar setback: What has gone wrong with it so far; ``None`` for nothing.
+    :ivar timing: Its moments, of which the pool sets some.
     :param on_chunk: Gets the intermediate answers; ``None``: nobody wants them.
     :param forget: Called with the ticket when the client has gone.
+    :param observer: Told when it fails.
     """
 
     __slots__ = (
         "_done",
         "_forget",
+        "_observer",
         "_on_chunk",
         "answer",
         "deadline",
@@ -53,6 +58,7 @@ class Ticket:
         "paused",
         "setback",
         "streaming",
+        "timing",
         "versioned",
     )
 
@@ -65,6 +71,8 @@ class Ticket:
         deadline: float | None,
         versioned: bool,
         forget: Callable[[Ticket], None],
+        timing: Timing,
+        observer: PoolObserver,
     ) -> None:
         self.job = job
         self.deadline = deadline
@@ -73,6 +81,8 @@ class Ticket:
         self.paused = False
         self.on_flow: Callable[[Ticket], None] = _nobody
         self.setback: Setback | None = None
+        self.timing = timing
+        self._observer = observer
         self.answer: Deferred[Item] = Deferred(self._cancelled)
         self._on_chunk = on_chunk
         self._forget = forget
@@ -134,6 +144,7 @@ class Ticket:
         """Answer with an error, unless the client has been answered or has gone."""
         if not self._done:
             self._done = True
+            self._observer.failed(error.status)
             self.answer.errback(error)
 
     def _cancelled(self, _answer: Deferred[Item]) -> None:

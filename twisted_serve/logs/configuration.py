@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the file of ``--log-config``: one of Python's, or the predecessor's log4j2 in XML.
+
+Of log4j2 only the levels count: there is no Java here to append anything.
+Python's (``logging.config.dictConfig``, as YAML or JSON) decides everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import yaml
+from attrs import frozen
+from twisted.logger import ILogObserver, LogEvent, LogLevel
+from zope.interface import implementer
+
+from twisted_serve.config.values import ConfigError
+from twisted_serve.logs.entries import entry_of, logger_of
+from twisted_serve.logs.levels import LEVELS, Levels
+
+_LOG4J_LEVELS = {"all": "debug", "trace": "debug", "fatal": "critical", **{level: level for level in LEVELS}}
+
+# What the predecessor's loggers are called here.
+_OURS = {"org.pytorch.serve": "twisted_serve"}
+
+_PYTHON_LEVELS = {
+    LogLevel.debug: logging.DEBUG,
+    LogLevel.info: logging.INFO,
+    LogLevel.warn: logging.WARNING,
+    LogLevel.error: logging.ERROR,
+    LogLevel.critical: logging.CRITICAL,
+}
+
+
+@frozen
+class LogConfiguration:
+    """
+    What a file says.
+
+    :ivar levels: Those of loggers; ``""`` is the root.
+    :ivar python: What ``dictConfig`` is to be given; ``None`` for a file of log4j2.
+    """
+
+    levels: Mapping[str, str]
+    python: dict[str, Any] | None
+
+
+def read_log_configuration(path: Path) -> LogConfiguration:
+    """
+    Read a file.
+
+    :raise ConfigError: when it cannot be used.
+    """
+    try:
+        text = path.read_text("utf-8")
+        return _log4j(text) if text.lstrip().startswith("<") else LogConfiguration({}, _python(text))
+    except OSError as e:
+        raise ConfigError(f"cannot be read: {e.strerror}", "log_config", str(path)) from e
+    except (ValueError, SyntaxError, yaml.YAMLError) as e:
+        raise ConfigError(" ".join(str(e).split()), "log_config", str(path)) from e
+
+
+def _python(text: str) -> dict[str, Any]:
+    document = yaml.safe_load(text)
+    if not isinstance(document, dict) or document.get("version") != 1:
+        raise ValueError("must be a file of log4j2 in XML, or a dictConfig of Python's logging with version: 1")
+    return document
+
+
+def _log4j(text: str) -> LogConfiguration:
+    levels = {}
+    # The operator's own file, as the server's other settings.
+    for element in ElementTree.fromstring(text).iter():  # noqa: S314
+        kind = element.tag.rpartition("}")[2].lower()
+        said = element.get("level", "").lower()
+        if kind in ("root", "asyncroot", "logger", "asynclogger") and said in _LOG4J_LEVELS:
+            name = "" if kind.endswith("root") else element.get("name", "")
+            levels[_OURS.get(name, name)] = _LOG4J_LEVELS[said]
+    return LogConfiguration(levels, None)
+
+
+@implementer(ILogObserver)
+class PythonLogging:
+    """
+    Hands events to Python's logging; where the line was logged from it does not find out, which would take long.
+
+    :raise ValueError: for a configuration that cannot be used.
+    """
+
+    def __init__(self, configuration: dict[str, Any], levels: Levels) -> None:
+        self._levels = levels
+        logging.config.dictConfig(configuration)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Hand an event over."""
+        name, level = logger_of(event), event.get("log_level", LogLevel.info)
+        logger, number = logging.getLogger(name), _PYTHON_LEVELS[level]
+        if not (self._levels.let_through(name, level) and logger.isEnabledFor(number)):
+            return
+        entry = entry_of(event)
+        for line in entry.lines:
+            text = "\n".join([line, *entry.traceback])
+            record = logging.LogRecord(name, number, "", 0, text, (), None)
+            record.created = event["log_time"]
+            record.threadName = entry.thread
+            record.__dict__.update({key: value for key, value in entry.fields.items() if key not in record.__dict__})
+            logger.handle(record)
+
+    def flush(self) -> None:
+        """Do nothing: handlers write when they like."""
+
+    def close(self) -> None:
+        """Do nothing; what comes last is to be written, too."""

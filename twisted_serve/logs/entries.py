@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements one event as it will be written, whatever it will look like.
+
+No line of it holds a control character that somebody sent, and so nobody can
+forge a line; and none holds a live key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, formatEvent
+from zope.interface import implementer
+
+from twisted_serve.logs.events import READY
+
+# Control characters but TAB, what Unicode ends lines with, what turns the direction of writing, lone surrogates.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Write as escapes all characters which could end a line, forge one, or command a terminal."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def redact(text: str, secrets: Collection[str]) -> str:
+    """Replace every secret in ``text``."""
+    for secret in secrets:
+        if secret and secret in text:
+            text = text.replace(secret, "<redacted>")
+    return text
+
+
+class Entry(NamedTuple):
+    """
+    An event.
+
+    :ivar seconds: Of its moment, since the epoch; ``milliseconds`` besides.
+    :ivar lines: What it says; most events have one line.
+    :ivar traceback: The lines of its traceback.
+    :ivar fields: What it says in JSON besides.
+    """
+
+    seconds: int
+    milliseconds: int
+    level: LogLevel
+    thread: str
+    logger: str
+    lines: Sequence[str]
+    traceback: Sequence[str] = ()
+    fields: Mapping[str, object] = {}
+
+
+def logger_of(event: LogEvent) -> str:
+    """Return the name of the logger which an event is shown with."""
+    name: str = event.get("logger_name") or event.get("log_namespace", "-")
+    return name
+
+
+def entry_of(event: LogEvent) -> Entry:
+    """Make the entry of an event."""
+    seconds, milliseconds = divmod(int(event["log_time"] * 1000), 1000)
+    said = event.get("lines")
+    if said is not None and event.get("log_format") == READY:
+        lines, traceback = [printable(line) for line in said], []
+    else:
+        message, *more = _texts(event)
+        lines, traceback = [printable(message)], [printable(line) for line in more]
+    return Entry(
+        seconds,
+        milliseconds,
+        event.get("log_level", LogLevel.info),
+        printable(event.get("thread_name", "main")),
+        printable(logger_of(event)),
+        lines,
+        traceback,
+        event.get("fields", {}),
+    )
+
+
+def _texts(event: LogEvent) -> list[str]:
+    """Split an event into its message and the lines of its traceback."""
+    line = event.get("line")
+    if event.get("log_format") == READY and isinstance(line, str):
+        return [line]
+    message = formatEvent(event)
+    if "log_failure" not in event:
+        return [message]
+    traceback = eventAsText(event, includeTimestamp=False, includeSystem=False).removeprefix(message)
+    return [message, *traceback.strip("\n").split("\n")]
+
+
+# What an event has of itself, and what those who log it may call themselves.
+_OURS = ("log_time", "log_level", "log_namespace")
+_NAMES = ("thread_name", "logger_name")
+
+
+@implementer(ILogObserver)
+class _Redacting:
+    def __init__(self, observer: ILogObserver, secrets: Callable[[], Collection[str]]) -> None:
+        self._observer = observer
+        self._secrets = secrets
+
+    def __call__(self, event: LogEvent) -> None:
+        secrets = self._secrets()
+        texts = _texts(event)
+        names = [str(event.get(name, "")) for name in _NAMES]
+        fields: Mapping[str, object] = event.get("fields", {})
+        said = [*texts, *names, *map(str, fields.values())]
+        if not any(secret in text for text in said for secret in secrets if secret):
+            self._observer(event)
+            return
+        # Only what is known to be harmless goes on: a key may be in any field, and in the failure.
+        clean: LogEvent = {name: event[name] for name in _OURS if name in event}
+        for name in _NAMES:
+            if name in event:
+                clean[name] = redact(str(event[name]), secrets)
+        if "lines" in event:
+            clean["lines"] = [redact(line, secrets) for line in event["lines"]]
+        self._observer({**clean, "log_format": READY, "line": redact("\n".join(texts), secrets)})
+
+
+def redacting(observer: ILogObserver, secrets: Callable[[], Collection[str]]) -> ILogObserver:
+    """
+    Keep live keys from ``observer``; the last line of defence, for nothing of ours logs a key.
+
+    :param secrets: Asked at each event for the keys of the moment.
+    """
+    return _Redacting(observer, secrets)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what the log says: lines that scripts wait for, and the events of requests, workers and metrics.
+
+An event may say ``logger_name`` and ``thread_name``, which stand in its line
+(``spec/config_cli.md`` §9); ``fields`` is what JSON shows besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from twisted.logger import Logger, LogLevel
+
+# Lines which people and launchers look for.
+SERVER_STARTED = "Model server started."
+INFERENCE_BOUND = "Inference API bind to: {address}"
+MANAGEMENT_BOUND = "Management API bind to: {address}"
+METRICS_BOUND = "Metrics API bind to: {address}"
+TOKEN_ENABLED = "Token Authorization Enabled"  # noqa: S105
+TOKEN_BLOCK = (
+    "######",
+    "TorchServe now enforces token authorization by default.",
+    "This requires the correct token to be provided when calling an API.",
+    "Key file located at {path}",
+    "See docs/tokens.md for how to use, replace and disable tokens.",
+    "######",
+)
+TOKEN_DISABLED = "Token Authorization is disabled: whoever can reach {address} can use it"  # noqa: S105
+MODEL_LOADED = "Model {name} loaded."
+MODEL_NOT_LOADED = "Failed to load model: {url}"
+SERVER_STOPPED = "Torchserve stopped."
+WORKER_PID = "[PID]{pid}"
+WORKER_STARTED = "Torch worker started."
+STATE_CHANGE = "{worker} State change {old} -> {new}"
+NO_RESPONSE = "Backend worker did not respond in given time"
+
+# Names of loggers.
+ACCESS_LOG = "ACCESS_LOG"
+MODEL_LOG = "MODEL_LOG"
+TS_METRICS = "TS_METRICS"
+MODEL_METRICS = "MODEL_METRICS"
+
+# The format of an event whose text is ready: on the way of every request, formatting is worth saving.
+READY = "{line}"
+
+
+def log_access(
+    log: Logger,
+    *,
+    peer: tuple[str, int] | None,
+    method: bytes,
+    target: bytes,
+    version: bytes,
+    status: int,
+    elapsed: float,
+    request_id: str | None = None,
+) -> None:
+    """
+    Write the line of one request.
+
+    :param peer: Host and port; ``None`` for a client on a UNIX socket.
+    :param method: As the client sent it, as ``target`` and ``version``.
+    :param elapsed: Seconds.
+    :param request_id: The client's own id of the request, if it has one: the line ends with it.
+    """
+    where = f"/{peer[0]}:{peer[1]}" if peer is not None else "127.0.0.1"
+    said = b" ".join((method, target, version)).decode("ascii", "backslashreplace").replace('"', '\\"')
+    line = f'{where} "{said}" {status} {int(elapsed * 1000)}'
+    fields: dict[str, object] = {"status": status, "milliseconds": round(elapsed * 1000, 3)}
+    if request_id is not None:
+        line = f"{line} {request_id}"
+        fields["request_id"] = request_id
+    log.info(READY, line=line, logger_name=ACCESS_LOG, fields=fields)
+
+
+def log_model_output(log: Logger, worker: str, stream: Literal["stdout", "stderr"], line: str) -> None:
+    """
+    Write one line which a worker printed.
+
+    :param worker: As ``W-9000-resnet_1.0``.
+    """
+    log.emit(
+        LogLevel.info if stream == "stdout" else LogLevel.warn,
+        READY,
+        line=line,
+        logger_name=MODEL_LOG,
+        thread_name=f"{worker}-{stream}",
+    )
+
+
+def log_lines(log: Logger, logger_name: str, lines: Sequence[str]) -> None:
+    """Write several lines of one logger at once; none of them contains the end of a line."""
+    log.info(READY, line="\n".join(lines), lines=lines, logger_name=logger_name)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the measuring of one server: its metrics, and what they read of its parts.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from types import ModuleType
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.logs import MODEL_METRICS, TS_METRICS
+from twisted_serve.metrics.catalogue import read_catalogue
+from twisted_serve.metrics.log import MetricLog
+from twisted_serve.metrics.pools import PoolReading
+from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.metrics.system import Figure, nvml, read_gpus, read_machine
+from twisted_serve.planes.catalogue import Catalogue
+from twisted_serve.surroundings import Surroundings
+from twisted_serve.workers.chronicle import STATES
+
+
+class Measuring:
+    """
+    All that is measured of one server.
+
+    :ivar metrics: Its metrics.
+    :raise ConfigError: for a ``metrics_config`` that cannot be used.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, options: ServerOptions, world: Surroundings, defer_to_thread: DeferToThread
+    ) -> None:
+        self._defer_to_thread = defer_to_thread
+        self._hostname = socket.gethostname()
+        self._logs = [MetricLog(self._log, name, clock) for name in (TS_METRICS, MODEL_METRICS)]
+        self.metrics = ServerMetrics(
+            self._hostname,
+            read_catalogue(options.metrics_config),
+            options.metrics_mode,
+            auto_detect=options.model_metrics_auto_detect,
+            server_log=self._logs[0].write,
+            model_log=self._logs[1].write,
+            epoch=lambda: int(world.now().timestamp()),
+        )
+        self._interval = None if options.disable_system_metrics else options.metric_time_interval
+        self._gpus: ModuleType | None = None
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        """Begin to read the machine's figures."""
+        if self._interval is not None:
+            self._gpus = nvml()
+            self._loop.start(self._interval)
+
+    def stop(self) -> None:
+        """Leave no timer, and no line unwritten."""
+        if self._loop.running:
+            self._loop.stop()
+        for log in self._logs:
+            log.close()
+
+    def _look(self) -> Deferred[None]:
+        looked: Deferred[list[Figure]] = self._defer_to_thread(self._read)
+        # That it failed once is no reason never to look again.
+        return looked.addCallbacks(self._show, lambda failure: self._log.failure("No system metrics", failure))
+
+    def _read(self) -> list[Figure]:
+        return read_machine() + ([] if self._gpus is None else list(read_gpus(self._gpus)))
+
+    def _show(self, figures: list[Figure]) -> None:
+        for figure in figures:
+            self.metrics.emitter.bind(figure.name, *figure.labels, self._hostname)(figure.value)
+
+
+def pool_readings(catalogue: Catalogue) -> Iterator[PoolReading]:
+    """Read the queues and workers of all models."""
+    for model, pool in catalogue:
+        status = pool.status()
+        states = Counter(STATES[type(worker.status)] for worker in status.workers)
+        yield PoolReading(
+            model.name,
+            model.version,
+            waiting=status.pending,
+            room=status.remaining,
+            running=status.running,
+            workers={state: states[state] for state in STATES.values()},
+            busy=status.busy,
+        )

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the predecessor's metrics in its three modes (``spec/config_cli.md`` §10.6).
+
+``log``         all are lines of the log
+``prometheus``  all are shown on ``/metrics``
+``legacy``      three are shown, all others are lines of the log
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from attrs import frozen
+from prometheus_client import CollectorRegistry
+from twisted.logger import Logger
+
+from twisted_serve.config.values import ConfigError
+from twisted_serve.metrics.catalogue import Definition, MetricCatalogue
+from twisted_serve.metrics.lines import Reading, decimal, log_line_parts, parse_line, split_labels
+from twisted_serve.metrics.recorders import LogRecorder, NoRecorder, PrometheusRecorder, Record, Recorder, series_of
+
+#: What ``legacy`` shows on ``/metrics``.
+LEGACY = frozenset(
+    {"ts_inference_requests_total", "ts_inference_latency_microseconds", "ts_queue_latency_microseconds"}
+)
+
+#: Shown in every mode, by the server's own registry.
+ALWAYS_SHOWN = "ts_inference_requests_total"
+
+# Handlers choose names and labels; somebody whose labels are user ids must not fill the memory.
+MOST_SERIES = 10_000
+# So many different troubles with workers' lines are told of.
+MOST_WARNINGS = 100
+
+
+#: Takes a line for the log.
+WriteLine: TypeAlias = Callable[[str], object]
+
+
+@frozen
+class Sinks:
+    """
+    Where values can go.
+
+    :ivar server_log: Takes lines of ``TS_METRICS``.
+    :ivar model_log: Takes lines of ``MODEL_METRICS``.
+    :ivar epoch: The seconds since the epoch.
+    """
+
+    registry: CollectorRegistry
+    server_log: WriteLine
+    model_log: WriteLine
+    epoch: Callable[[], int]
+
+
+@frozen(eq=False)
+class _Model:
+    """
+    A metric of handlers.
+
+    :ivar recorder: Prometheus' one; ``None``: its values are logged.
+    """
+
+    definition: Definition
+    recorder: Recorder | None
+
+
+class Emitter:
+    """
+    The predecessor's metrics of one server.
+
+    :ivar counters: What counters are called on ``/metrics``, by the name of their family.
+    :param auto_detect: Whether metrics of handlers that are not in the catalogue count, too.
+    :raise ConfigError: for a metric that Prometheus cannot show, when it is to.
+    """
+
+    _log = Logger()
+
+    def __init__(self, catalogue: MetricCatalogue, mode: str, sinks: Sinks, auto_detect: bool = False) -> None:
+        self.counters: dict[str, str] = {}
+        self._mode = mode
+        self._sinks = sinks
+        self._auto_detect = auto_detect
+        self._warned: set[str] = set()
+        # By what stands in the line, so that a line costs one look: recorded by Prometheus, or the two parts of a line.
+        self._series: dict[tuple[str, str, str], Record | tuple[str, str]] = {}
+        try:
+            self._server = {name: self._server_recorder(each) for name, each in catalogue.server.items()}
+            self._models = {name: self._model(each) for name, each in catalogue.models.items()}
+        except ValueError as e:
+            raise ConfigError(str(e), "metrics_config") from e
+
+    def bind(self, name: str, *values: str) -> Record:
+        """Return what records values of one of the server's metrics; nothing does if it is not in the catalogue."""
+        return self._server.get(name, NoRecorder()).bind(*values)
+
+    def receive(self, line: str) -> None:
+        """Take a metric from the output of a worker; one that cannot be used is told of, once."""
+        try:
+            self._record(parse_line(line))
+        except ValueError as e:
+            self._warn("Parse metrics failed: {line}: {error}", line[:200], line=line[:200], error=e)
+
+    def _record(self, reading: Reading) -> None:
+        key = (reading.name, reading.labels, reading.host)
+        series = self._series.get(key)
+        if series is None:
+            series = self._new_series(reading)
+            if series is None:
+                return
+            if len(self._series) < MOST_SERIES:
+                self._series[key] = series
+        if isinstance(series, tuple):
+            before, after = series
+            value = decimal(reading.value)
+            self._sinks.model_log(f"{before}{value}{after}requestID:{reading.request_ids},timestamp:{reading.time}")
+        else:
+            series(reading.value)
+
+    def _new_series(self, reading: Reading) -> Record | tuple[str, str] | None:
+        model = self._models.get(reading.name) or self._detect(reading)
+        if model is None:
+            self._warn(
+                "Metric {name} of a handler is not in metrics_config, and is dropped (model_metrics_auto_detect=true "
+                "lets it in)",
+                reading.name,
+                name=reading.name,
+            )
+            return None
+        labels = split_labels(reading.labels)
+        names = model.definition.dimensions
+        if len(labels) + 1 != len(names):
+            raise ValueError(f"{reading.name} has the labels {', '.join(names[:-1])} in metrics_config")
+        if model.recorder is None:
+            shown = [(name, value) for name, (_said, value) in zip(names, labels, strict=False)]
+            return log_line_parts(reading.name, model.definition.unit, shown, reading.host)
+        if len(self._series) >= MOST_SERIES:
+            self._warn("There are {most} series of handlers' metrics; new ones are dropped", "most", most=MOST_SERIES)
+            return None
+        return model.recorder.bind(*series_of(labels, reading.host))
+
+    def _detect(self, reading: Reading) -> _Model | None:
+        if not self._auto_detect or len(self._models) >= MOST_SERIES:
+            return None
+        names = tuple(name for name, _value in split_labels(reading.labels))
+        definition = Definition(reading.name, reading.kind, reading.unit, (*names, "Hostname"))
+        found = self._models[reading.name] = self._model(definition)
+        return found
+
+    def _server_recorder(self, definition: Definition) -> Recorder:
+        if self._mode == "prometheus" or (self._mode == "legacy" and definition.name in LEGACY):
+            if definition.name == ALWAYS_SHOWN:
+                return NoRecorder()
+            return self._shown(definition)
+        return LogRecorder(definition, self._sinks.epoch, self._sinks.server_log)
+
+    def _model(self, definition: Definition) -> _Model:
+        return _Model(definition, self._shown(definition) if self._mode == "prometheus" else None)
+
+    def _shown(self, definition: Definition) -> Recorder:
+        recorder = PrometheusRecorder(definition, self._sinks.registry)
+        self.counters[definition.name.removesuffix("_total")] = definition.name
+        return recorder
+
+    def _warn(self, text: str, what: str, **about: object) -> None:
+        if what not in self._warned and len(self._warned) < MOST_WARNINGS:
+            self._warned.add(what)
+            self._log.warn(text, **about)

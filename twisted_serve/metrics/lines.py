@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements metrics as text: the line that a worker prints, and the line that the log has.
+
+Both are the predecessor's (``spec/config_cli.md`` §10.5 and §10.6).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from twisted_serve.metrics.catalogue import Kind
+
+#: How a line of a worker begins that is a metric and not for the model log.
+METRIC_MARK = "[METRICS]"
+
+_LINE = re.compile(
+    r"(?:INFO > )?\[METRICS\](?P<name>[\w ]+)\.(?P<unit>[\w ]+):(?P<value>[^|]{1,64})"
+    r"\|#(?P<dimensions>.*)\|#type:(?P<kind>COUNTER|GAUGE|HISTOGRAM)"
+    r"\|#hostname:(?P<host>[^,]*),(?P<time>[0-9]{1,18})(?:,(?P<ids>.*))?"
+)
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?|[-+]?inf|nan")
+
+
+class Reading(NamedTuple):
+    """
+    One value, as a worker has said it.
+
+    :ivar labels: The text of its labels, ``Name:value`` with commas between them.
+    :ivar time: Seconds since the epoch.
+    :ivar request_ids: Whose requests it belongs to, with commas between them; may be empty.
+    """
+
+    name: str
+    unit: str
+    value: float
+    labels: str
+    kind: Kind
+    host: str
+    time: int
+    request_ids: str
+
+
+def parse_line(line: str) -> Reading:
+    """
+    Read a worker's line.
+
+    :raise ValueError: when it is none.
+    """
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ValueError("it is not of the form [METRICS]Name.Unit:value|#labels|#type:TYPE|#hostname:host,time")
+    name, unit, value, labels, kind, host, time, ids = match.groups()
+    if not _NUMBER.fullmatch(value):
+        raise ValueError(f"{value!r} is not a number")
+    return Reading(name, unit, float(value), labels, Kind[kind], host, int(time), ids or "")
+
+
+def split_labels(text: str) -> tuple[tuple[str, str], ...]:
+    """
+    Split labels into names and values.
+
+    A value may contain a colon, and a comma, as long as what follows that is not a label of its own.
+    """
+    pairs: list[tuple[str, str]] = []
+    for piece in text.split(","):
+        name, colon, value = piece.partition(":")
+        if colon:
+            pairs.append((name, value))
+        elif pairs:
+            last, before = pairs[-1]
+            pairs[-1] = last, f"{before},{piece}"
+    return tuple(pairs)
+
+
+def decimal(value: float) -> str:
+    """Write a number as Java does: always with a decimal part, ``1.0E7`` from there on."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        return repr(float(value))
+    sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
+    first, *more = map(str, digits)
+    return f"{'-' * sign}{first}.{''.join(more) or '0'}E{len(more) + int(exponent)}"
+
+
+def log_line_parts(name: str, unit: str, labels: Sequence[tuple[str, str]], host: str) -> tuple[str, str]:
+    """Make what stands before and after the value in a line of the log; ids and time follow."""
+    shown = ",".join(f"{label}:{value}" for label, value in labels)
+    return f"{name}.{unit}:", f"|#{shown}|#hostname:{host},"

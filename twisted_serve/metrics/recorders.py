@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements where the values of one metric go: into the log, or to Prometheus.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from twisted_serve.metrics.catalogue import Definition, Kind
+from twisted_serve.metrics.lines import decimal, log_line_parts
+
+#: Takes a value of one metric with certain labels.
+Record: TypeAlias = Callable[[float], None]
+
+# The predecessor's, whatever the unit.
+DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+
+# What prometheus-client takes besides, not every reader does.
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+
+# What histograms have of their own.
+_RESERVED_LABELS = frozenset({"le", "quantile"})
+
+
+class Recorder(Protocol):
+    """Where one metric goes."""
+
+    def bind(self, *values: str) -> Record:
+        """Return what records values with these labels; keep it, to make it costs more than to call it."""
+
+
+def ignore(value: float) -> None:
+    """Record nothing."""
+
+
+class NoRecorder:
+    """For a metric that is not in the catalogue."""
+
+    def bind(self, *values: str) -> Record:
+        """See `Recorder`."""
+        return ignore
+
+
+class LogRecorder:
+    """
+    Writes a line for each value.
+
+    :param epoch: The seconds since the epoch.
+    :param write: Takes the line.
+    """
+
+    def __init__(self, definition: Definition, epoch: Callable[[], int], write: Callable[[str], object]) -> None:
+        self._definition = definition
+        self._epoch = epoch
+        self._write = write
+
+    def bind(self, *values: str) -> Record:
+        """See `Recorder`."""
+        *labels, host = zip(self._definition.dimensions, values, strict=True)
+        before, after = log_line_parts(self._definition.name, self._definition.unit, labels, host[1])
+        write, epoch = self._write, self._epoch
+
+        def record(value: float) -> None:
+            write(f"{before}{decimal(value)}{after}timestamp:{epoch()}")
+
+        return record
+
+
+class PrometheusRecorder:
+    """
+    Keeps a series for each set of labels.
+
+    :raise ValueError: for a name that cannot be, or is there already.
+    """
+
+    def __init__(self, definition: Definition, registry: CollectorRegistry) -> None:
+        check_names(definition)
+        name, labels = definition.name, definition.dimensions
+        help_text = f"Torchserve prometheus {definition.kind.value} metric with unit: {definition.unit}"
+        self._kind = definition.kind
+        self._metric: Counter | Gauge | Histogram
+        if definition.kind is Kind.COUNTER:
+            self._metric = Counter(name, help_text, labels, registry=registry)
+        elif definition.kind is Kind.GAUGE:
+            self._metric = Gauge(name, help_text, labels, registry=registry)
+        else:
+            self._metric = Histogram(
+                name, help_text, labels, registry=registry, buckets=definition.buckets or DEFAULT_BUCKETS
+            )
+
+    def bind(self, *values: str) -> Record:
+        """See `Recorder`."""
+        child = self._metric.labels(*values) if values else self._metric
+        method = {Kind.COUNTER: "inc", Kind.GAUGE: "set", Kind.HISTOGRAM: "observe"}[self._kind]
+        record: Record = getattr(child, method)
+        return record
+
+
+def check_names(definition: Definition) -> None:
+    """
+    See whether a metric can be shown to Prometheus.
+
+    :raise ValueError: naming what cannot.
+    """
+    if not _METRIC_NAME.fullmatch(definition.name):
+        raise ValueError(f"{definition.name!r} is no name of a metric in Prometheus: letters, digits, _ and : only")
+    for label in definition.dimensions:
+        if not _LABEL_NAME.fullmatch(label) or label in _RESERVED_LABELS:
+            raise ValueError(f"{label!r}, of {definition.name}, is no name of a label in Prometheus")
+
+
+def series_of(labels: Sequence[tuple[str, str]], host: str) -> tuple[str, ...]:
+    """Return the values of a worker's labels; by position they are the metric's (``spec/config_cli.md`` §10.4)."""
+    return (*(value for _name, value in labels), host)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements Prometheus' text format as the predecessor wrote it (``spec/config_cli.md`` §10.7).
+
+Its dashboards and tests look for the comma before the closing brace, for numbers
+that always have a decimal part, and for counters without ``_total``; every reader
+of the format takes the first two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from prometheus_client import Metric
+
+from twisted_serve.metrics.lines import decimal
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
+_VALUE_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+
+
+def render_text(families: Iterable[Metric], counters: Mapping[str, str], chosen: Collection[str] = ()) -> bytes:
+    """
+    Write metrics.
+
+    :param counters: What counters are called that are not simply ``_total``, by their family's name.
+    :param chosen: The names of samples, or of whole families, to write; all if there are none.
+    """
+    return "".join(_lines(families, counters, frozenset(chosen))).encode("utf-8")
+
+
+def _lines(families: Iterable[Metric], counters: Mapping[str, str], chosen: frozenset[str]) -> Iterator[str]:
+    for family in families:
+        shown = counters.get(family.name, f"{family.name}_total") if family.type == "counter" else family.name
+        samples = []
+        for sample in family.samples:
+            suffix = sample.name[len(family.name) :]
+            # When a series began is OpenMetrics' to know.
+            if suffix == "_created":
+                continue
+            name = shown if family.type == "counter" else shown + suffix
+            if not chosen or name in chosen or shown in chosen:
+                samples.append(f"{name}{_labels(sample.labels)} {_number(sample.value)}\n")
+        if samples or not chosen or shown in chosen:
+            yield f"# HELP {shown} {family.documentation.translate(_HELP_ESCAPES)}\n"
+            yield f"# TYPE {shown} {family.type}\n"
+            yield from samples
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    return "{" + "".join(f'{name}="{value.translate(_VALUE_ESCAPES)}",' for name, value in labels.items()) + "}"
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return decimal(value)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the metrics of one model version, bound to its labels once, for they are touched by each request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from twisted_serve.metrics.emitter import Emitter
+from twisted_serve.metrics.observer import PoolObserver
+from twisted_serve.metrics.timing import Timing
+
+# Seconds: from what a small model on a CPU takes to what a large one does.
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+_LABELS = ("model_name", "model_version")
+
+
+class VersionFamilies:
+    """
+    The families of which each model version has its series.
+
+    :ivar of_versions: Those with one for each version, from the start.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def seconds(name: str, text: str) -> Histogram:
+            return Histogram(name, text, _LABELS, registry=registry, buckets=SECONDS)
+
+        def counter(name: str, text: str, *more: str) -> Counter:
+            return Counter(name, text, (*_LABELS, *more), registry=registry)
+
+        self.latency = seconds("ts_request_latency_seconds", "Seconds from a whole request to its whole answer.")
+        self.queue_time = seconds("ts_queue_time_seconds", "Seconds that a request waited for a worker.")
+        self.worker_time = seconds("ts_worker_time_seconds", "Seconds that a worker took for a batch.")
+        self.batch_size = Histogram(
+            "ts_batch_size", "Requests sent to a worker at once.", _LABELS, registry=registry, buckets=SIZES
+        )
+        self.failures = counter("ts_prediction_failures", "Predictions which failed, by status code.", "status")
+        self.refused = counter("ts_requests_refused", "Requests which no worker has seen, by reason.", "reason")
+        self.deaths = counter("ts_worker_deaths", "Workers which were lost.")
+        self.restarts = counter("ts_worker_restarts", "Workers started in the place of lost ones.")
+        self.of_versions = (
+            self.latency,
+            self.queue_time,
+            self.worker_time,
+            self.batch_size,
+            self.deaths,
+            self.restarts,
+        )
+
+
+class VersionMetrics(PoolObserver):
+    """
+    The metrics of one model version.
+
+    :param emitter: The predecessor's metrics.
+    """
+
+    def __init__(self, families: VersionFamilies, emitter: Emitter, hostname: str, name: str, version: str) -> None:
+        self._families = families
+        self._emitter = emitter
+        self._hostname = hostname
+        self._name, self._version = name, version
+        self._latency = families.latency.labels(name, version).observe
+        self._queue_time = families.queue_time.labels(name, version).observe
+        self._worker_time = families.worker_time.labels(name, version).observe
+        self._batch_size = families.batch_size.labels(name, version).observe
+        self._deaths = families.deaths.labels(name, version).inc
+        self._restarts = families.restarts.labels(name, version).inc
+        self._shown: set[tuple[Counter | Histogram, tuple[str, ...]]] = {
+            (family, (name, version)) for family in families.of_versions
+        }
+        self._last_queue_time = emitter.bind("QueueTime", "Host", hostname)
+        self._overhead = emitter.bind("WorkerThreadTime", "Host", hostname)
+        self._sent_overhead = 0.0
+        self._sums = {
+            versioned: (
+                emitter.bind("ts_inference_latency_microseconds", name, named, hostname),
+                emitter.bind("ts_queue_latency_microseconds", name, named, hostname),
+            )
+            for versioned, named in ((False, "default"), (True, version))
+        }
+
+    def batch_sent(self, batch: Sequence[Timing], overhead: float) -> None:
+        """See `PoolObserver`."""
+        self._batch_size(len(batch))
+        for timing in batch:
+            waited = timing.waited or 0.0
+            self._queue_time(waited)
+            self._last_queue_time(int(waited * 1000))
+            self._sums[timing.versioned][1](waited * 1e6)
+        self._sent_overhead = overhead
+
+    def batch_answered(self, batch: Sequence[Timing], overhead: float) -> None:
+        """See `PoolObserver`."""
+        self._worker_time(batch[0].worked or 0.0)
+        self._overhead(int((self._sent_overhead + overhead) * 1000))
+        for timing in batch:
+            elapsed = (timing.answered or 0.0) - timing.received
+            self._latency(elapsed)
+            self._sums[timing.versioned][0](elapsed * 1e6)
+
+    def failed(self, status: int) -> None:
+        """See `PoolObserver`."""
+        self._count(self._families.failures, str(status))
+
+    def refused(self, reason: str) -> None:
+        """See `PoolObserver`."""
+        self._count(self._families.refused, reason)
+
+    def worker_loaded(self, name: str, seconds: float) -> None:
+        """See `PoolObserver`."""
+        self._emitter.bind("WorkerLoadTime", name, "Host", self._hostname)(int(seconds * 1000))
+
+    def worker_died(self) -> None:
+        """See `PoolObserver`."""
+        self._deaths()
+
+    def worker_restarted(self) -> None:
+        """See `PoolObserver`."""
+        self._restarts()
+
+    def retired(self) -> None:
+        """See `PoolObserver`."""
+        shown, self._shown = self._shown, set()
+        for family, labels in shown:
+            family.remove(*labels)
+
+    def _count(self, family: Counter, word: str) -> None:
+        labels = (self._name, self._version, word)
+        self._shown.add((family, labels))
+        family.labels(*labels).inc()
