@@ -32,10 +32,11 @@ def complain(text: str, error: BaseException | None = None) -> None:
     Not with ``logging``, which is the handler's: one that configures it may silence us, and one that breaks it,
     break us.
     """
-    said = [f"{text}\n", *traceback.format_exception(error)] if error is not None else [f"{text}\n"]
-    # Whoever has closed our output, or used up all memory, wants no more than the answer.
-    with suppress(OSError, MemoryError), open(STDERR, "wb", closefd=False) as file:
-        file.write("".join(said).encode("utf-8", "backslashreplace"))
+    # Whoever has closed our output, or used up all memory, gets the answer all the same.
+    with suppress(OSError, MemoryError):
+        said = "".join(traceback.format_exception(error)) if error is not None else ""
+        with open(STDERR, "wb", closefd=False) as file:
+            file.write(f"{text}\n{said}".encode("utf-8", "backslashreplace"))
 
 
 def out_of_resources(error: BaseException) -> bool:
