@@ -203,7 +203,8 @@ class Parts:
             if key_file is not None:
                 tokens = _tokens(reactor, options, world, key_file, metrics)
                 attendants.append(_expiry_checker(reactor, options, world, tokens))
-                trigger = reactor.addSystemEventTrigger("before", "shutdown", key_file.remove)
+                # After those which wait for a server that stops: it is needed as long as somebody is let in.
+                trigger = reactor.addSystemEventTrigger("after", "shutdown", key_file.remove)
         except BaseException:
             if key_file is not None:
                 key_file.remove()
@@ -289,12 +290,12 @@ class Parts:
         """
         self.catalogue.stopping = True
         try:
-            if self.key_file is not None:
-                self.key_file.remove()
             if delay:
                 self.delay = deferLater(self.reactor, delay)
                 with suppress(CancelledError):
                     await self.delay
+            if self.key_file is not None:
+                self.key_file.remove()
             await self.close_ports()
             await self.snapshots.end()
             for _listener, site in self.sites:

@@ -522,6 +522,7 @@ class ShutdownDelayTests(ChannelTestCase):
         connection.send(self.request)
         self.assertEqual(self.statuses(connection), [200])
         self.assertTrue(connection.open)
+        self.assertTrue(self.server.key_file.exists())
 
     def test_unready_and_serving(self) -> None:
         """It serves until the time is over; then it stops as ever."""
@@ -530,6 +531,7 @@ class ShutdownDelayTests(ChannelTestCase):
         self.assertServing()
         self.assertNoResult(self.stopped)
         self.server.advance(0.1)
+        self.assertFalse(self.server.key_file.exists())
         self.server.advance(LAST_ANSWERS)
         self.successResultOf(self.stopped)
         self.assertEqual(self.server.clock.getDelayedCalls(), [])

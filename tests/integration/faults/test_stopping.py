@@ -36,13 +36,14 @@ def test_delay(make_server: MakeServer) -> None:
     """For ``shutdown_delay`` new clients are served, and balancers told to go elsewhere; a second signal ends it."""
     server = make_server({"m": HANDLER}, shutdown_delay=600).start("--models", "m=m")
     prediction = request(server, "'served'")
-    terminate(server)
-    assert server.curl("inference", "/readyz").status == 503
+    assert server.front is not None
+    server.front.terminate()
+    server.until(lambda: server.curl("inference", "/readyz").status == 503, "the server to be unready", LONG)
     assert server.curl("management", "/livez").status == 200
+    assert ask(server, "'known'").body == b"known"
     with server.connect() as client:
         client.sendall(prediction.replace(b"Host: h", b"Connection: close"))
         assert receive_all(client).endswith(b"\r\n\r\nserved")
-    assert server.front is not None
     server.front.terminate()
     ended(server)
 
