@@ -273,6 +273,14 @@ class MainTests(CommandCase):
         self.assertEqual((status, out), (1, ""))
         place = self.cwd / "config.properties"
         self.assertEqual(err, f"Invalid configuration: job_queue_size must be a whole number, not 'many' ({place})\n")
+        for wrong, why in (
+            ('models={"m": {"1.0": {"batchSize": "many"}}}', "models has 'many' for batchSize, expected an integer"),
+            ('model_snapshot={"models": {"m": {"1.0": {}}}}', "version 1.0 of model m: marName is missing"),
+        ):
+            place.write_text(wrong)
+            status, out, err = self.main("--print-config", "--model-store", "models")
+            self.assertEqual((status, out), (1, ""))
+            self.assertIn(why, err)
         place.unlink()
         self.assertEqual(self.main("--print-config"), (1, "Missing mandatory parameter --model-store\n", ""))
 

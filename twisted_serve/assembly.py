@@ -42,7 +42,7 @@ from twisted_serve.endpoints import by_segment
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
 from twisted_serve.measuring import Measuring, pool_readings
 from twisted_serve.metrics.registry import ServerMetrics
-from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_configured, effective_settings
+from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_all_configured, effective_settings
 from twisted_serve.models.snapshot import Snapshot
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
@@ -340,9 +340,7 @@ def _installer(
 def _settling(
     options: ServerOptions, world: Surroundings
 ) -> Callable[[RequestedSettings, ModelArchive, str, str, bool], ModelSettings]:
-    for name, versions in options.models.items():
-        for version, configured in versions.items():
-            check_configured(name, version, configured)
+    check_all_configured(options.models)
     defaults = ServerDefaults(
         workers=options.default_workers_per_model,
         response_timeout=options.default_response_timeout,

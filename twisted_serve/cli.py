@@ -64,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pid_file = PidFile(Path(tempfile.gettempdir()))
     try:
         if command.print_config:
-            print(config_report(load_options(command, os.environ, Path.cwd())), end="")
-            return 0
+            return print_config(load_options(command, os.environ, Path.cwd()))
         if pid_file.orphaned():
             print(ORPHAN)
             pid_file.remove()
@@ -81,6 +80,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as e:
         print(e, file=sys.stderr)
     return 1
+
+
+def print_config(loaded: LoadedOptions) -> int:
+    """
+    Print all settings, if a server would start with them.
+
+    :raise ConfigError: for what is wrong inside of ``models`` or ``model_snapshot``, which are read at start.
+    """
+    # Whoever starts a server does not wait for these to be imported.
+    from twisted_serve.models.settings import check_all_configured  # noqa: PLC0415
+    from twisted_serve.models.snapshot import read as read_snapshot  # noqa: PLC0415
+
+    try:
+        check_all_configured(loaded.options.models)
+        read_snapshot(loaded.options.model_snapshot or {})
+    except ValueError as e:
+        raise ConfigError(str(e)) from e
+    print(config_report(loaded), end="")
+    return 0
 
 
 def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], object] = time.sleep) -> int:

@@ -146,6 +146,17 @@ def check_configured(name: str, version: str, configured: Mapping[str, Any]) -> 
         raise ValueError(f"{e}, for version {version} of model {name}") from e
 
 
+def check_all_configured(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """
+    Look at all of ``models``.
+
+    :raise ValueError: as `check_configured`.
+    """
+    for name, versions in models.items():
+        for version, configured in versions.items():
+            check_configured(name, version, configured)
+
+
 def effective_settings(
     request: RequestedSettings,
     config: ModelConfig,
