@@ -9,11 +9,12 @@ import json
 import re
 from collections.abc import Callable
 from random import getrandbits
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from klein import Klein
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import PathConverter
@@ -30,70 +31,52 @@ from twisted_serve.errors import (
     ServiceUnavailable,
 )
 
+if TYPE_CHECKING:
+    from twisted_serve.web.request import ServeRequest
+
 _log = Logger()
 
 #: What a route returns: the body.
 Answer: TypeAlias = bytes
 
-# On every answer (``spec/rest_api.md`` §2.4); the single semicolon is the predecessor's.
-_NO_CACHE = (
-    (b"Pragma", [b"no-cache"]),
-    (b"Cache-Control", [b"no-cache; no-store, must-revalidate, private"]),
-    (b"Expires", [b"Thu, 01 Jan 1970 00:00:00 UTC"]),
-)
-
-
 # What a client may call its request: nothing that could end a header, a line of the log, or an id in a list of ids.
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
-def client_request_id(request: IRequest) -> str | None:
+def client_request_id(headers: Headers) -> str | None:
     """Return what the client calls its request, ``None`` if it says nothing or nothing that can be used."""
-    said = request.requestHeaders.getRawHeaders(b"x-request-id")
+    said = headers.getRawHeaders(b"x-request-id")
     return said[0].decode("ascii") if said is not None and len(said) == 1 and _CLIENT_ID.fullmatch(said[0]) else None
 
 
-def job_id(request: IRequest) -> str:
+def fresh_id() -> str:
+    """Make an id for a request whose client has none: a UUID."""
+    # A name, not a secret: it need not be hard to guess, and is made for every request.
+    bits = f"{getrandbits(128):032x}"
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
+
+
+def job_id(request: ServeRequest) -> str:
     """
     Return the id by which workers know a request, and which its metrics have in the log.
 
     It is that of the answer; behind a client's own id there is something more, for
     two clients may use the same one at the same time, and each gets its own answer.
     """
-    shown = request_id(request)
-    return shown if client_request_id(request) is None else f"{shown}.{getrandbits(64):016x}"
-
-
-def request_id(request: IRequest) -> str:
-    """Return the id of a request and its answer: the client's own, or a fresh UUID."""
-    known = request.responseHeaders.getRawHeaders(b"x-request-id")
-    if known:
-        return str(known[0].decode("ascii"))
-    own = client_request_id(request)
-    if own is not None:
-        request.responseHeaders.setRawHeaders(b"x-request-id", [own.encode("ascii")])
-        return own
-    # A name, not a secret: it need not be hard to guess, and is made for every request.
-    bits = f"{getrandbits(128):032x}"
-    fresh = f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
-    request.responseHeaders.setRawHeaders(b"x-request-id", [fresh.encode("ascii")])
-    return fresh
+    return request.answer_id if request.client_id is None else f"{request.answer_id}.{getrandbits(64):016x}"
 
 
 def set_common_headers(request: IRequest, status: int) -> None:
-    """Set what every answer has, and end the connection after an error as the predecessor does (§2.6)."""
-    headers = request.responseHeaders
-    request_id(request)
-    timing = request.server_timing() if hasattr(request, "server_timing") else None
+    """Set what depends on the answer, and end the connection after an error as the predecessor does (§2.6)."""
+    served = cast("ServeRequest", request)
+    headers = served.responseHeaders
+    timing = served.server_timing()
     if timing is not None:
         headers.setRawHeaders(b"Server-Timing", [timing])
-    for name, values in _NO_CACHE:
-        headers.setRawHeaders(name, values)
     if status >= 400:
         headers.setRawHeaders(b"Connection", [b"close"])
-        channel = getattr(request, "channel", None)
-        if channel is not None:
-            channel.persistent = False
+        if served.channel is not None:
+            served.channel.persistent = False
     elif not headers.hasHeader(b"Connection"):
         headers.setRawHeaders(b"Connection", [b"keep-alive"])
 

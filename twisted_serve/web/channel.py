@@ -43,6 +43,13 @@ _JOINED = 1 << 16
 _LONGEST_LENGTH = 18
 
 
+# On every answer (``spec/rest_api.md`` §2.4); the single semicolon is the predecessor's.
+_NO_CACHE = (
+    b"Pragma: no-cache\r\nCache-Control: no-cache; no-store, must-revalidate, private\r\n"
+    b"Expires: Thu, 01 Jan 1970 00:00:00 UTC"
+)
+
+
 @frozen
 class Limits:
     """
@@ -180,8 +187,12 @@ class ServeChannel(HTTPChannel):
     # Writing
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Take the head of an answer; it goes with the first of its body."""
-        lines = [b"%s %s %s" % (version, code, reason)]
+        """Take the head of an answer, and add what all have (§2.4); it goes with the first of its body."""
+        request = self.requests[0]
+        lines = [
+            b"%s %s %s\r\nDate: %s\r\nX-Request-Id: %s\r\n%s"
+            % (version, code, reason, self.site.date(), request.answer_id.encode("ascii"), _NO_CACHE)
+        ]
         for name, values in headers.getAllRawHeaders():
             lines += [b"%s: %s" % (name, value) for value in values]
         lines.append(b"\r\n")

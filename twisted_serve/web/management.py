@@ -21,7 +21,7 @@ from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.planes.management import ManagementPlane, Outcome, Registration
 from twisted_serve.planes.metadata import CustomDescription, Metadata
 from twisted_serve.planes.rotation import Rotation
-from twisted_serve.web.answers import Answer, answer_json, answer_status, json_text, request_id
+from twisted_serve.web.answers import Answer, answer_json, answer_status, job_id, json_text
 from twisted_serve.web.bodies import body_of, media_type
 from twisted_serve.web.description import describe_model_management
 from twisted_serve.web.jobs import set_handler_headers
@@ -61,7 +61,7 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
     @app.route("/models/<model>/<version>", methods=["GET"])
     def describe(request: ServeRequest, model: str, version: str | None = None) -> Deferred[Answer]:
         if version != "all" and as_boolean(query_parameters(request).get("customized"), False):
-            asked = Deferred.fromCoroutine(metadata.ask(model, version, request_id(request)))
+            asked = Deferred.fromCoroutine(metadata.ask(model, version, job_id(request)))
             return asked.addCallback(lambda custom: _answer_custom(request, custom))
         described = Deferred.fromCoroutine(plane.describe(model, version))
         return described.addCallback(lambda versions: answer_json(request, 200, versions))

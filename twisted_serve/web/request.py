@@ -15,7 +15,7 @@ from twisted.web.server import Request
 
 from twisted_serve.errors import InternalError, RequestTooLarge
 from twisted_serve.metrics.timing import Timing
-from twisted_serve.web.answers import answer_error
+from twisted_serve.web.answers import answer_error, client_request_id, fresh_id
 
 if TYPE_CHECKING:
     from twisted_serve.web.channel import ServeChannel
@@ -31,6 +31,7 @@ class ServeRequest(Request):
 
     :ivar spelled_headers: The headers as the client spelled their names, which
         handlers see (``spec/rest_api.md`` §3.1).
+    :ivar client_id: What the client calls it, if anything; ``answer_id``: what its answer is called.
     :ivar timing: Its moments, from the one when the whole of it was there.
     :ivar public: Whether it stands at an open door, so that anybody may have sent it.
     """
@@ -44,6 +45,8 @@ class ServeRequest(Request):
         super().__init__(channel, queued)
         self.spelled_headers: list[tuple[bytes, bytes]] = []
         self.public = False
+        self.client_id: str | None = None
+        self.answer_id = ""
         self._awaited: Deferred[Any] | None = None
         self.began = channel.site.reactor.seconds()
         self.timing = Timing(self.began)
@@ -107,7 +110,8 @@ class ServeRequest(Request):
     def begin(self) -> None:
         """Set what every answer of the site has."""
         self.site = self.channel.site
-        self.setHeader(b"Date", self.site.date())
+        self.client_id = client_request_id(self.requestHeaders)
+        self.answer_id = self.client_id or fresh_id()
         for name, value in self.site.extra_headers.items():
             self.setHeader(name, value)
 

@@ -19,7 +19,7 @@ from twisted.web.server import Site
 from twisted_serve.auth.gate import Gate, OpenGate, Stop
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.logs import log_access
-from twisted_serve.web.answers import Answer, client_request_id
+from twisted_serve.web.answers import Answer
 from twisted_serve.web.channel import Limits, ServeChannel
 from twisted_serve.web.request import ServeRequest
 
@@ -109,7 +109,7 @@ class ServeSite(Site):
             version=request.clientproto,
             status=request.code,
             elapsed=self.reactor.seconds() - request.began,
-            request_id=client_request_id(request),
+            request_id=request.client_id,
         )
 
     def log_unread(self, address: IAddress, status: int) -> None:
