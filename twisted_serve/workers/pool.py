@@ -115,8 +115,10 @@ class Pool:
     def start(self) -> Deferred[ScaleResult]:
         """Start ``min_workers`` workers; as `scale`."""
         waiters, result = self._change(self.min_workers, self.max_workers, DRAIN_GRACE)
+        started = _all_of(waiters, result)
+        # Last, so that what is said of the start is said before it is over.
         DeferredList(waiters).addCallback(lambda _: self.settled.callback(None))
-        return _all_of(waiters, result)
+        return started
 
     def submit(
         self,
