@@ -105,7 +105,7 @@ class ModelServer(MultiService):
             raise
         super().startService()
         parts.measuring.start()
-        if startup_models:
+        if startup_models or (parts.restored is not None and parts.restored.versions):
             parts.provider.prepare()
         parts.catalogue.starting = True
         loading = Deferred.fromCoroutine(self._load(parts, startup_models))
