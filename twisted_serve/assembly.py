@@ -374,7 +374,9 @@ def _pool_making(
 ) -> Callable[[ModelVersion], Pool]:
     numbers = count(options.initial_worker_port)
     all_gpus = range(count_gpus(options.number_of_gpu, world.environ))
-    sequences = SequenceHeaders(options.ts_header_key_sequence_id, options.ts_header_key_sequence_start)
+    sequences = SequenceHeaders(
+        options.ts_header_key_sequence_id, options.ts_header_key_sequence_start, options.ts_header_key_sequence_end
+    )
 
     def make_pool(model: ModelVersion) -> Pool:
         settings = model.settings
@@ -397,6 +399,7 @@ def _pool_making(
             packages=model.packages,
             share_weights=model.config.share_weights is not False,
             asynchronous=settings.asynchronous,
+            continuous=settings.continuous,
         )
         gpus = cycle(settings.device_ids or all_gpus or (None,)) if settings.device_type == "gpu" else cycle((None,))
         return Pool(

@@ -68,6 +68,7 @@ class WorkerSpec:
     :ivar startup_timeout: Seconds from start to :class:`~twisted_serve.wire.messages.Loaded`.
     :ivar share_weights: Whether workers may share what ``initialize`` made, where that is possible and safe.
     :ivar asynchronous: Whether a worker may be given a batch while it has others.
+    :ivar continuous: Whether the handler is called again for requests which it has not finished.
     """
 
     model_name: str
@@ -88,6 +89,7 @@ class WorkerSpec:
     packages: Path | None = None
     share_weights: bool = True
     asynchronous: bool = False
+    continuous: bool = False
 
 
 @frozen
@@ -131,7 +133,8 @@ class IWorker(Interface):
     def run(batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """
         Have the worker answer a batch.  Call it only when ``loaded`` has fired and the last batch is done; while it
-        is not, only if the worker is asynchronous.
+        is not, only if the worker is asynchronous.  A worker that is stopping takes one only from whom it has just
+        answered, before that returns: so it finishes a batch that goes on.
 
         :param on_chunk: Called with each intermediate answer, in order, before the result fires.
         :return: Fires with the answers.  Fails with `twisted_serve.errors.WorkerFailed`:
@@ -153,7 +156,8 @@ class IWorker(Interface):
 
     def stop(grace: float) -> Deferred[None]:
         """
-        End the worker: let a running batch finish for up to ``grace`` seconds, then terminate, then kill.
+        End the worker: let a running batch, and what goes on of it, finish for up to ``grace`` seconds, then
+        terminate, then kill.
 
         :return: Fires when ``lost`` has; calling it again is harmless and can shorten the grace.
         """

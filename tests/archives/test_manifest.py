@@ -365,7 +365,6 @@ class ModelConfigTests(ModelDirectoryTestCase):
     def test_not_there_yet(self) -> None:
         """Whoever registers a model that wants what we have not is told."""
         for text, begins in (
-            ("continuousBatching: true", "continuousBatching is not there yet"),
             ("parallelType: pp", "parallelType and torchrun are not there yet"),
             ("torchrun: {nproc-per-node: 2}", "parallelType and torchrun are not there yet"),
             ("useJobTicket: true", "useJobTicket is not there yet"),
@@ -373,7 +372,14 @@ class ModelConfigTests(ModelDirectoryTestCase):
             _config, warnings = self.config(text)
             self.assertEqual(len(warnings), 1)
             self.assertTrue(warnings[0].startswith(begins), warnings)
-        self.assertEqual(self.config("continuousBatching: false\nuseJobTicket: false")[1], ())
+        self.assertEqual(self.config("continuousBatching: true\nuseJobTicket: false")[1], ())
+
+    def test_no_effect(self) -> None:
+        """Whoever registers a model that wants two things which exclude each other is told."""
+        _config, warnings = self.config("continuousBatching: true\nasyncCommunication: true")
+        self.assertEqual(len(warnings), 1)
+        self.assertTrue(warnings[0].startswith("continuousBatching has no effect with asyncCommunication"), warnings)
+        self.assertEqual(self.config("continuousBatching: false\nasyncCommunication: true")[1], ())
 
     def test_workers_disagree(self) -> None:
         """Least and most workers count only together and in order; otherwise a warning says so."""

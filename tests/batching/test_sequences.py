@@ -274,10 +274,15 @@ class SequenceMachine(RuleBasedStateMachine):
             return
         batch = [waiting.job for waiting in self.queue.take(self.now, 1, worker) or []]
         assert len(batch) <= 2
+        self.given(worker, batch)
+        if batch:
+            self.running[worker] = batch
+
+    def given(self, worker: str, batch: list[Turn]) -> None:
         names = [turn.sequence for turn in batch]
         assert len(set(names)) == len(names), "two jobs of a sequence in a batch"
-        busy = {turn.sequence for running in self.running.values() for turn in running}
-        assert not busy & set(names), "a job of a sequence that has one running"
+        busy = {turn.sequence for at, running in self.running.items() if at != worker for turn in running}
+        assert not busy & set(names), "a job of a sequence that has one running elsewhere"
         for turn in batch:
             self.waiting.remove(turn)
             assert turn.number > self.last.get(turn.sequence, 0), "out of order"
@@ -285,8 +290,20 @@ class SequenceMachine(RuleBasedStateMachine):
             home, used = self.home.get(turn.sequence, (worker, self.now))
             assert home == worker or self.now - used >= 5.0, "went to another worker in mid-sequence"
             self.home[turn.sequence] = (worker, self.now)
-        if batch:
-            self.running[worker] = batch
+
+    @rule(worker=WORKERS, keep=st.integers(1, 4))
+    def go_on(self, worker: str, keep: int) -> None:
+        if worker not in self.running:
+            return
+        going = self.running[worker][:keep]
+        for turn in self.running[worker]:
+            self.home[turn.sequence] = (worker, self.now)
+        self.queue.done(worker, self.now, going)
+        batch = [waiting.job for waiting in self.queue.take_more(self.now, going, None, worker)]
+        self.given(worker, batch)
+        self.running[worker] = [*going, *batch]
+        assert len(self.running[worker]) <= 4
+        assert len({turn.sequence for turn in self.running[worker]}) <= 2
 
     @rule(worker=WORKERS)
     def done(self, worker: str) -> None:

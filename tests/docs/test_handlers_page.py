@@ -35,7 +35,7 @@ def load(read_blocks: ReadBlocks, tmp_path: Path) -> Callable[..., AbstractConte
 
 def test_all_are_tested(read_blocks: ReadBlocks) -> None:
     """The page has these handlers and no other."""
-    assert len(read_blocks("handlers.md", "python")) == 8
+    assert len(read_blocks("handlers.md", "python")) == 9
 
 
 def test_function(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
@@ -50,6 +50,21 @@ def test_asynchronous(load: Callable[..., AbstractContextManager[LocalWorker]]) 
     with load("class Patient") as worker:
         [item] = worker.predict(Part("body", "", b"123"))
     assert item.body == b"waited for 3 bytes"
+
+
+def test_continuous(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:
+    """The countdown goes on with each request until that is done, while others join, and forgets who has gone."""
+    with load("class Countdown", continuous=True) as worker:
+        told: dict[str, list[tuple[bytes, bool]]] = {}
+        for jobs in ([("a", b"2")], [("b", b"0"), ("a", None)], [("a", None), ("c", b"9")], [("d", b"1")]):
+            parts = [(name, [] if number is None else [Part("body", "", number)]) for name, number in jobs]
+            answer = worker.answer(*(Job(name, {}, each) for name, each in parts))
+            assert isinstance(answer, Predicted)
+            for item in answer.items:
+                told.setdefault(item.request_id, []).append((item.body, item.more))
+    assert told["a"] == [(b"2 ", True), (b"1 ", True), (b"0 ", False)]
+    assert told["b"] == [(b"0 ", False)]
+    assert (told["c"], told["d"]) == ([(b"9 ", True)], [(b"1 ", True)])
 
 
 def test_sequence(load: Callable[..., AbstractContextManager[LocalWorker]]) -> None:

@@ -93,12 +93,16 @@ class ContextTests(SynchronousTestCase):
 
     def test_next_batch(self) -> None:
         """A new batch begins clean, except for what the handler keeps on the context itself."""
+
+        def ends(result: object) -> bool:
+            return True
+
         self.context.set_all_response_status(500)
-        self.context.stopping_criteria = [lambda each: True]
+        self.context.stopping_criteria = [ends]
         self.context.cache = {"a": 1}  # type: ignore[attr-defined]
         self.context.begin_batch(["c"], [{}])
         self.assertEqual(self.context.get_response_status(0), (200, None))
-        self.assertIsNone(self.context.stopping_criteria)
+        self.assertEqual(self.context.stopping_criteria, [ends])
         self.assertEqual(self.context.cache, {"a": 1})  # type: ignore[attr-defined]
 
     def test_own_headers(self) -> None:

@@ -112,6 +112,19 @@ class PrecedenceTests(SynchronousTestCase):
             [False, False, True],
         )
 
+    def test_continuous(self) -> None:
+        """Only a model that says so batches continuously, and none whose handler does the batching itself."""
+        cases = [
+            (None, None, False),
+            (False, None, False),
+            (True, None, True),
+            (True, True, False),
+            (None, True, False),
+        ]
+        for said, asynchronous, expected in cases:
+            config = ModelConfig(continuous_batching=said, async_communication=asynchronous)
+            self.assertEqual(settings(config=config).continuous, expected)
+
     def test_order(self) -> None:
         """The request beats the archive, the archive beats ``models``, and ``models`` beats the server's default."""
         for name in COMMON:

@@ -525,6 +525,33 @@ class StopTests(LocalTestCase):
         child.exit(0)
         self.successResultOf(stopped)
 
+    def test_goes_on(self) -> None:
+        """A batch that goes on when it is answered is finished, too; nobody else is taken in."""
+        worker, child, answer = self.busy()
+        more: list[Deferred[Predicted]] = []
+        answer.addCallback(lambda _: more.append(worker.run(8, jobs("a"), lambda chunk: None)))
+        stopped = worker.stop(60.0)
+        child.say(Predicted(7, items("a", "b")))
+        self.assertRaises(WorkerDied, worker.run, 9, jobs("c"), lambda chunk: None)
+        self.reactor.advance(0)
+        self.assertFalse(child.wire.closed)
+        child.say(Predicted(8, items("a")))
+        self.successResultOf(more[0])
+        self.reactor.advance(0)
+        self.assertTrue(child.wire.closed)
+        child.exit(0)
+        self.successResultOf(stopped)
+
+    def test_stopped_by_an_answer(self) -> None:
+        """A worker that is stopped by whoever gets its answer leaves at once."""
+        worker, child, answer = self.busy()
+        answer.addCallback(lambda _: worker.stop(60.0))
+        child.say(Predicted(7, items("a", "b")))
+        self.reactor.advance(0)
+        self.assertTrue(child.wire.closed)
+        child.exit(0)
+        self.assert_gone(worker, "it exited with code 0")
+
     def test_busy_for_too_long(self) -> None:
         """A batch that takes longer than the grace fails, as one whose worker died."""
         worker, child, answer = self.busy()

@@ -79,7 +79,7 @@ class Seen(PoolObserver):
         self.worked: list[float | None] = []
         self.told: list[object] = []
 
-    def batch_sent(self, batch: Sequence[Timing], overhead: float) -> None:
+    def batch_sent(self, batch: Sequence[Timing], overhead: float, going: int = 0) -> None:
         self.waited += [timing.waited for timing in batch]
 
     def batch_answered(self, batch: Sequence[Timing], overhead: float) -> None:

@@ -175,8 +175,8 @@ def _doubts(config: ModelConfig) -> list[str]:
     doubts = []
     if config.workers is None and config.min_workers != config.max_workers:
         doubts.append(f"Invalid model config in mar, minWorkers:{config.min_workers}, maxWorkers:{config.max_workers}")
-    if config.continuous_batching:
-        doubts.append("continuousBatching is not there yet: each request is answered by one call of the handler")
+    if config.continuous_batching and config.async_communication:
+        doubts.append("continuousBatching has no effect with asyncCommunication: there the handler does the batching")
     if config.parallel_type is not None or config.torchrun is not None:
         doubts.append("parallelType and torchrun are not there yet: a worker is one process with one device")
     if config.use_job_ticket:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from twisted_serve.backend.encoding import UnsupportedOutputError, body, row
 from twisted_serve.backend.faults import complain, out_of_resources, text_of
-from twisted_serve.backend.items import checked_item, is_status, item
+from twisted_serve.backend.items import STREAM_HEADER, checked_item, is_status, item
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.exceptions import PredictionException
 from twisted_serve.wire.messages import FromWorker, Job, LoadModel, Predict, Predicted, PredictFailed, StreamChunk
@@ -104,8 +104,10 @@ class Call:
             complain("Unsupported model output data type.", e)
             return PredictFailed(batch_id, 503, "Unsupported model output data type.")
         limit = self._load.max_response_size
-        answers = zip(jobs, self.context.request_processor, bodies, strict=True)
-        return Predicted(batch_id, [item(job.request_id, processor, each, limit) for job, processor, each in answers])
+        # Who is asked may set headers.
+        more = [self._goes_on(*each) for each in enumerate(results)] if self._load.continuous else [False] * len(jobs)
+        answers = zip(jobs, self.context.request_processor, bodies, more, strict=True)
+        return Predicted(batch_id, [item(job.request_id, head, text, limit, on) for job, head, text, on in answers])
 
     def failure(self, error: BaseException) -> PredictFailed:
         """Make the answer of what the handler raised."""
@@ -122,6 +124,18 @@ class Call:
         """Let no chunk pass any more."""
         with self._streaming:
             self._positions = {}
+
+    def _goes_on(self, index: int, result: Any) -> bool:
+        """Say whether the handler wants to be called again for a request, by its stopping criterion or a header."""
+        # A description is whole; a criterion that is left from the call before was not made for it.
+        if "describe" in self._predict.jobs[index].headers:
+            return False
+        criteria = self.context.stopping_criteria
+        if criteria:
+            stops = criteria[index](result)
+            return stops is not None and not stops
+        headers = self.context.request_processor[index].get_response_headers()
+        return any(name.lower() == STREAM_HEADER and value == "true" for name, value in headers.items())
 
     def _position(self, request_id: str) -> int:
         try:

@@ -35,11 +35,12 @@ class RefusedAnswerError(ValueError):
     """The handler asked for an answer that cannot be sent; the text names the field."""
 
 
-def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_size: int) -> Item:
+def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_size: int, more: bool = False) -> Item:
     """
     Make the answer.
 
     :param max_size: ``max_response_size``, in bytes.
+    :param more: Whether it is not the last one.
     :raise RefusedAnswerError: if its head or its size is not allowed.
     """
     status = processor.get_response_status_code()
@@ -53,13 +54,13 @@ def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_
     size = len(phrase) + sum(len(name) + len(value) for name, value in headers.items())
     if size > MAX_HEAD:
         raise RefusedAnswerError(f"Response headers of {size} bytes exceed {MAX_HEAD}")
-    return Item(request_id, int(status), phrase, headers, body)
+    return Item(request_id, int(status), phrase, headers, body, more)
 
 
-def item(request_id: str, processor: RequestProcessor, body: bytes, max_size: int) -> Item:
-    """Make the answer, or the error which stands in its place, and which the model log has, too."""
+def item(request_id: str, processor: RequestProcessor, body: bytes, max_size: int, more: bool = False) -> Item:
+    """Make the answer, or the error which stands in its place, is the last one, and is in the model log, too."""
     try:
-        return checked_item(request_id, processor, body, max_size)
+        return checked_item(request_id, processor, body, max_size, more)
     except RefusedAnswerError as e:
         complain(f"An answer cannot be sent: {e}")
         error = {"code": 500, "type": "InternalServerException", "message": str(e)}

@@ -202,11 +202,32 @@ class BatchQueue(Generic[J]):
             del self._waiting[waiting.job]
         return batch
 
+    def take_more(
+        self, now: float, going: Sequence[J], kind: Hashable = None, worker: Hashable = None
+    ) -> list[Waiting[J]]:
+        """
+        Give the jobs that join a batch which goes on: at once, as many as there is room for.
+
+        :param going: What stays in the batch.
+        :param kind: Of what kind that is; a job of another kind, and all that are behind it, wait for its end.
+        """
+        batch: list[Waiting[J]] = []
+        for waiting in self._in_time(now):
+            if len(going) + len(batch) >= self.batch_size or waiting.kind != kind:
+                break
+            batch.append(waiting)
+        for waiting in batch:
+            del self._waiting[waiting.job]
+        return batch
+
     def join(self, worker: Hashable) -> None:
         """There is another worker: which one is all the same to these jobs."""
 
-    def done(self, worker: Hashable, now: float) -> None:
-        """A worker has answered what it was given."""
+    def done(self, worker: Hashable, now: float, going: Sequence[J] = ()) -> None:
+        """A worker has answered what it was given, of which some jobs go on."""
+
+    def end(self, worker: Hashable, sequences: Iterable[str]) -> None:
+        """A worker's handler says that sequences are over: there are none."""
 
     def leave(self, worker: Hashable) -> Sequence[J]:
         """A worker is gone; give the jobs which wait for it and no other."""

@@ -10,7 +10,7 @@ them by the same worker, which keeps the sequence's state.  Like
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from math import ceil, inf
 from typing import Generic, TypeVar
 
@@ -59,17 +59,23 @@ class SequenceLimits:
 
 @define(eq=False)
 class _Sequence(Generic[J]):
-    """One sequence: what waits, where its state is, whether a job of it is there now."""
+    """
+    One sequence: what waits, where its state is, whether a job of it is there now.
+
+    :ivar running: Whether it has had its turn in the present batch.
+    :ivar going: Whether a job of it has been in an earlier call, too, and is not finished.
+    """
 
     began: float
     used: float
     waiting: deque[Waiting[J]] = field(factory=deque)
     worker: Hashable = None
     running: bool = False
+    going: bool = False
 
     @property
     def idle(self) -> bool:
-        return not self.waiting and not self.running
+        return not (self.waiting or self.running or self.going)
 
 
 class SequenceQueue(Generic[J]):
@@ -156,11 +162,32 @@ class SequenceQueue(Generic[J]):
         chosen, closed = self._choose(now, worker)
         if not chosen or not (closed or now >= chosen[0].waiting[0].arrival + self.max_delay):
             return None
-        for sequence in chosen:
-            sequence.worker = worker
-            sequence.running = True
-        self._workers[worker] = False
-        return [sequence.waiting.popleft() for sequence in chosen]
+        return self._send(chosen, worker)
+
+    def take_more(
+        self, now: float, going: Sequence[J], kind: Hashable = None, worker: Hashable = None
+    ) -> list[Waiting[J]]:
+        """
+        Give the jobs that join a batch which goes on, at once: the next one of each sequence.
+
+        There are at most ``batch_size`` sequences in it.  One that is there already may have another job there, which
+        can be what ends the first, as long as there are not more than twice as many jobs.
+
+        :param going: What stays in the batch.
+        :param kind: Of what kind that is; a job of another kind, and all that are behind it, wait for its end.
+        """
+        self._sweep(now)
+        names = {self._sequence_of(job) for job in going}
+        chosen: list[_Sequence[J]] = []
+        for sequence in self._eligible(now, worker):
+            first = sequence.waiting[0]
+            if first.kind != kind or len(going) + len(chosen) >= 2 * self.batch_size:
+                break
+            name = self._sequence_of(first.job)
+            if name in names or len(names) < self.batch_size:
+                names.add(name)
+                chosen.append(sequence)
+        return self._send(chosen, worker)
 
     def put_back(self, batch: list[Waiting[J]]) -> None:
         """Undo the ``take`` of a batch, of which its worker had seen nothing when it went."""
@@ -174,14 +201,25 @@ class SequenceQueue(Generic[J]):
         """Let jobs wait which were taken and are to be tried once more: each is the next of its sequence."""
         self.put_back([Waiting(job, now, deadline, None) for job, deadline in jobs])
 
-    def done(self, worker: Hashable, now: float) -> None:
-        """A worker has answered what it was given."""
+    def done(self, worker: Hashable, now: float, going: Sequence[J] = ()) -> None:
+        """A worker has answered what it was given, of which some jobs go on."""
         if worker in self._workers:
             self._workers[worker] = True
-        for sequence in self._sequences.values():
-            if sequence.worker == worker and sequence.running:
-                sequence.running = False
+        names = {self._sequence_of(job) for job in going}
+        for name, sequence in self._sequences.items():
+            if sequence.worker == worker and (sequence.running or sequence.going):
+                sequence.running, sequence.going = False, name in names
                 sequence.used = now
+
+    def end(self, worker: Hashable, sequences: Iterable[str]) -> None:
+        """A worker's handler says that sequences are over; what of them still waits begins them anew."""
+        for name in sequences:
+            sequence = self._sequences.get(name)
+            if sequence is not None and sequence.worker == worker:
+                del self._sequences[name]
+                if sequence.waiting:
+                    began = sequence.waiting[0].arrival
+                    self._sequences[name] = _Sequence(began, sequence.used, sequence.waiting)
 
     def leave(self, worker: Hashable) -> list[J]:
         """A worker is gone, and its sequences' state with it: they are over; give what of them still waited."""
@@ -246,23 +284,33 @@ class SequenceQueue(Generic[J]):
 
     def _choose(self, now: float, worker: Hashable) -> tuple[list[_Sequence[J]], bool]:
         """Choose the sequences whose next jobs go together, oldest job first; say whether no later one could join."""
-        room = ceil(self.limits.sequences / max(1, len(self._workers)))
-        room -= sum(sequence.worker == worker for sequence in self._sequences.values())
-        ready = [each for each in self._sequences.values() if self._ready(each, now)]
         chosen: list[_Sequence[J]] = []
-        for sequence in sorted(ready, key=lambda each: each.waiting[0].arrival):
-            if sequence.worker is None:
-                if room <= 0:
-                    continue
-                room -= 1
-            elif sequence.worker != worker:
-                continue
+        for sequence in self._eligible(now, worker):
             if chosen and sequence.waiting[0].kind != chosen[0].waiting[0].kind:
                 return chosen, True
             chosen.append(sequence)
             if len(chosen) == self.batch_size:
                 return chosen, True
         return chosen, False
+
+    def _eligible(self, now: float, worker: Hashable) -> Iterator[_Sequence[J]]:
+        """List the sequences whose next jobs a worker can have, oldest job first."""
+        room = ceil(self.limits.sequences / max(1, len(self._workers)))
+        room -= sum(sequence.worker == worker for sequence in self._sequences.values())
+        ready = [each for each in self._sequences.values() if self._ready(each, now)]
+        for sequence in sorted(ready, key=lambda each: each.waiting[0].arrival):
+            if sequence.worker is None and room > 0:
+                room -= 1
+            elif sequence.worker is None or sequence.worker != worker:
+                continue
+            yield sequence
+
+    def _send(self, chosen: list[_Sequence[J]], worker: Hashable) -> list[Waiting[J]]:
+        for sequence in chosen:
+            sequence.worker = worker
+            sequence.running = True
+        self._workers[worker] = False
+        return [sequence.waiting.popleft() for sequence in chosen]
 
     def _ready(self, sequence: _Sequence[J], now: float) -> bool:
         return bool(sequence.waiting) and not sequence.running and not sequence.waiting[0].too_late(now)

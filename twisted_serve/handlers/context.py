@@ -90,6 +90,8 @@ class Context:
     :ivar request_ids: Position in the batch to request id; ``None`` until the first batch.
     :ivar metrics: See :mod:`twisted_serve.handlers.metrics`.
     :ivar requests: The running batch; ``None`` outside of a worker.
+    :ivar stopping_criteria: With continuous batching, for each position what says of a result whether it is the last
+        one: ``True``, ``False``, or ``None`` for an answer that is no stream.  It stays until the handler replaces it.
     """
 
     def __init__(
@@ -130,7 +132,6 @@ class Context:
         """Forget the last batch's requests and answers; know these instead."""
         self.request_ids = dict(enumerate(request_ids))
         self.request_processor = [RequestProcessor(dict(each)) for each in headers]
-        self.stopping_criteria = None
 
     @property
     def system_properties(self) -> dict[str, Any]:

@@ -13,8 +13,13 @@ from twisted_serve.metrics.timing import Timing
 class PoolObserver:
     """Is told what happens in the pool of one model version; this one lets it pass."""
 
-    def batch_sent(self, batch: Sequence[Timing], overhead: float) -> None:
-        """A batch was sent to a worker; ``overhead``: the seconds that this took."""
+    def batch_sent(self, batch: Sequence[Timing], overhead: float, going: int = 0) -> None:
+        """
+        A batch was sent to a worker.
+
+        :param overhead: The seconds that this took.
+        :param going: How many requests were sent besides which had been in the batch before.
+        """
 
     def batch_answered(self, batch: Sequence[Timing], overhead: float) -> None:
         """A worker answered a batch; ``overhead``: the seconds until it was free for the next."""

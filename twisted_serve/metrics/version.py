@@ -86,9 +86,9 @@ class VersionMetrics(PoolObserver):
             for versioned, named in ((False, "default"), (True, version))
         }
 
-    def batch_sent(self, batch: Sequence[Timing], overhead: float) -> None:
+    def batch_sent(self, batch: Sequence[Timing], overhead: float, going: int = 0) -> None:
         """See `PoolObserver`."""
-        self._batch_size(len(batch))
+        self._batch_size(len(batch) + going)
         for timing in batch:
             waited = timing.waited or 0.0
             self._queue_time(waited)

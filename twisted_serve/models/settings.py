@@ -198,6 +198,7 @@ def effective_settings(
             defaults.retry_on_worker_death if config.retry_on_worker_death is None else config.retry_on_worker_death
         ),
         asynchronous=bool(config.async_communication),
+        continuous=bool(config.continuous_batching and not config.async_communication),
         sequences=_sequences(config) if config.sequence_batching else None,
         job_queue_size=config.job_queue_size or defaults.job_queue_size,
         max_retry_timeout=300 if config.max_retry_timeout is None else config.max_retry_timeout,

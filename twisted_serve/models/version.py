@@ -32,6 +32,7 @@ class ModelSettings:
     :ivar client_timeout: Milliseconds that a client waits, 0 for no limit.
     :ivar device_type: ``cpu`` or ``gpu``; ``device_ids``: the GPUs to use, empty for all.
     :ivar asynchronous: Whether a worker gets batches while it has others.
+    :ivar continuous: Whether requests stay in the batch, and others join it, until the handler has finished them.
     :ivar sequences: The limits of a stateful model's sequences; ``None`` for a model that is not stateful.
     :ivar batch_policy: When a batch that is not full is closed.
     :ivar scale_up_delay: Seconds that a request waits before another worker is started, if there may be more.
@@ -59,6 +60,7 @@ class ModelSettings:
     isolate_failures: bool = True
     retry_on_worker_death: bool = True
     asynchronous: bool = False
+    continuous: bool = False
     sequences: SequenceLimits | None = None
 
     @max_workers.validator

@@ -71,6 +71,7 @@ class FakeWorker:
         self._provider = provider
         self._loading = True
         self._stopping = False
+        self._answering = False
         self._running: dict[int, _Running] = {}
         # Where it speaks of when nothing is running any more.
         self._last: tuple[int, _Running] = (0, _Running([], lambda chunk: None))
@@ -83,7 +84,7 @@ class FakeWorker:
 
     def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """See `IWorker`."""
-        if not self.alive or self._stopping:
+        if not self.alive or (self._stopping and not self._answering):
             raise WorkerDied()
         if self._loading or (self._running and not self.spec.asynchronous):
             raise AssertionError("a batch was given to a worker that is not ready for it")
@@ -115,7 +116,7 @@ class FakeWorker:
 
         self.lost.addCallback(gone)
         self._stopping = True
-        if not self._running:
+        if not (self._running or self._answering):
             self._end("stopped", WorkerDied())
         elif self.alive:
             self._later(grace, lambda: self._end("terminated", WorkerDied()))
@@ -156,13 +157,14 @@ class FakeWorker:
         self._last = batch_id, running
         if answer is None:
             answer = self._provider.respond(running.jobs)
-        # Whoever gets the answer may give it another batch, and only then have it stop.
-        leaving = self._stopping
+        nested, self._answering = self._answering, True
         if isinstance(answer, Exception):
             running.answer.errback(answer)
         else:
             running.answer.callback(Predicted(batch_id, answer))
-        if leaving and not self._running:
+        self._answering = nested
+        # Whoever got the answer may have given it another batch.
+        if self._stopping and not (self._running or nested):
             self._end("stopped", WorkerDied())
 
     def kill(self, killed: bool = False) -> None:

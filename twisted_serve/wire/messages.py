@@ -7,7 +7,8 @@ time (the next after the answer to the last) unless the worker is asynchronous; 
 :class:`Resume` may come at any time.
 The worker sends :class:`Loaded` or :class:`LoadFailed` once, then for every
 ``Predict`` any number of :class:`StreamChunk` and exactly one :class:`Predicted`
-or :class:`PredictFailed`.  The transport is ``docs/designs/worker-wire.md``.
+or :class:`PredictFailed`.  An :class:`Item` of ``Predicted`` may say that its job
+is to be in the next ``Predict`` again.  The transport is ``docs/designs/worker-wire.md``.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class LoadModel(Struct, frozen=True, tag="load"):
     :ivar max_response_size: Bytes that one answer may have; a larger one is an error of that request alone.
     :ivar asynchronous: Whether several batches may be asked for before the first is answered; the handler is a
         coroutine function then.
+    :ivar continuous: Whether the handler may say that an answer is not the last of its request (`Item.more`).
     :ivar allow_pickled_weights: Whether weights may hold more than tensors, which runs code.
     """
 
@@ -93,6 +95,7 @@ class LoadModel(Struct, frozen=True, tag="load"):
     max_response_size: int = 6553500
     asynchronous: bool = False
     allow_pickled_weights: bool = False
+    continuous: bool = False
 
 
 class Predict(Struct, frozen=True, tag="predict"):
@@ -142,6 +145,7 @@ class Item(Struct, frozen=True, array_like=True):
 
     :ivar phrase: The handler's reason phrase; ``""`` when it set none.
     :ivar headers: The handler's response headers, its content type among them.
+    :ivar more: Whether the request has to be in the next batch, too, for the next piece of its answer.
     """
 
     request_id: str
@@ -149,6 +153,7 @@ class Item(Struct, frozen=True, array_like=True):
     phrase: str
     headers: dict[str, str]
     body: bytes
+    more: bool = False
 
 
 class Predicted(Struct, frozen=True, tag="predicted"):

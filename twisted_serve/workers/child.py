@@ -97,6 +97,8 @@ class LocalWorker:
         self._batches: dict[int, _Batch] = {}
         # Whether it was asked to stop; it may finish its batch then.
         self._stopping = False
+        # Whether somebody is being told an answer.
+        self._answering = False
         self._exit: Exit | None = None
         self._output_closed = False
         self._killed_by_us = False
@@ -138,7 +140,9 @@ class LocalWorker:
 
     def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """See `IWorker`."""
-        if self._gone or not self.connection.is_open or self._stopping or self._exit is not None:
+        if self._gone or not self.connection.is_open or self._exit is not None:
+            raise WorkerDied()
+        if self._stopping and not self._answering:
             raise WorkerDied()
         self.connection.send(Predict(batch_id, jobs))
         # A batch is not called back: whoever cancels hears no more of it, and the worker answers all the same.
@@ -176,7 +180,7 @@ class LocalWorker:
         elif not self._gone:
             self._stopping = True
             self._terminate_in(grace)
-            if not self._batches:
+            if not (self._batches or self._answering):
                 self._leave()
         return stopped
 
@@ -186,12 +190,15 @@ class LocalWorker:
             self._batches[message.batch_id].on_chunk(message)
         elif isinstance(message, (Predicted, PredictFailed)) and message.batch_id in self._batches:
             batch = self._batches.pop(message.batch_id)
-            if self._stopping and not self._batches:
-                self._leave()
+            self._answering = True
             if isinstance(message, Predicted):
                 batch.answer.callback(message)
             else:
                 batch.answer.errback(WorkerFailed(error_status(message.code), message.message))
+            self._answering = False
+            # Whoever got the answer may have gone on with the batch.
+            if self._stopping and not self._batches:
+                self._leave()
         elif isinstance(message, Loaded) and self._loading:
             self._loading = False
             self._cancel_timer("load")

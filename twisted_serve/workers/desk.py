@@ -5,6 +5,7 @@ This module implements one ready worker, the batch that is at it, and how long t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Protocol
@@ -18,7 +19,7 @@ from twisted_serve.interfaces import IWorker
 from twisted_serve.logs import NO_RESPONSE
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.wire.codec import UnsendableError
-from twisted_serve.wire.messages import Predicted, StreamChunk
+from twisted_serve.wire.messages import Item, Predicted, StreamChunk
 from twisted_serve.workers.alarm import Alarm
 from twisted_serve.workers.ticket import Ticket
 
@@ -32,7 +33,10 @@ class DeskOwner(Protocol):
     """Who is told about a desk."""
 
     def desk_free(self, desk: Desk) -> None:
-        """The batch is done; the worker can have the next."""
+        """The batch is done; the worker can have the next, which begins with what of this one goes on."""
+
+    def desk_heard(self, desk: Desk, items: list[Item]) -> None:
+        """These are the answers to a batch that may go on; `desk_free` is next."""
 
     def batch_failed(self, desk: Desk, batch: list[Ticket], error: WorkerFailed) -> None:
         """The handler raised; the worker can have the next batch, and this one needs answers."""
@@ -49,10 +53,14 @@ class Desk:
     """
     A place at a ready worker.  It has one batch at a time; an asynchronous worker has several such places.
 
+    With continuous batching a batch goes on: what the handler has not finished stays, and is in the next batch, too.
+
+    :ivar going: What stays, between a batch and the next.
     :ivar idle_since: When it last became free.
     :ivar discard: Told of the worker, and why, when it is of no use any more.
     :param response_timeout: Seconds from a batch to its answer, or to each part of a streamed one.
     :param cancels: Whether a request that takes too long can be called back; otherwise the worker has to go.
+    :param continuous: Whether batches go on.
     :param served: Told of each answered batch how many requests it had, and how many seconds it took.
     :param observer: Told of each answered batch.
     """
@@ -69,8 +77,10 @@ class Desk:
         observer: PoolObserver,
         served: Callable[[int, float], None] | None = None,
         cancels: bool = False,
+        continuous: bool = False,
     ) -> None:
         self.worker = worker
+        self.going: list[Ticket] = []
         self.idle_since = 0.0
         self.discard = discard
         self._clock = clock
@@ -78,6 +88,8 @@ class Desk:
         self._owner = owner
         self._served = served
         self._cancels = cancels
+        self._continuous = continuous
+        self._unsent: deque[tuple[Ticket, Item]] = deque()
         self._called_back = False
         self._observer = observer
         self._alarm = Alarm(clock, self._ring)
@@ -89,14 +101,17 @@ class Desk:
     @property
     def running(self) -> int:
         """How many requests are at the worker."""
-        return len(self._batch)
+        return len(self._batch) + len(self.going)
 
     def give(self, batch_id: int, batch: list[Ticket]) -> None:
         """
-        Have the worker answer a batch.
+        Have the worker answer a batch, and what goes on of the last one.
 
         :raise WorkerDied: if the worker was lost before; the batch has not been begun.
         """
+        going, self.going = self.going, []
+        if going:
+            batch = [*going, *batch]
         self._batch = batch
         self._batch_id = batch_id
         self._begun = self._clock.seconds()
@@ -110,6 +125,8 @@ class Desk:
             # Nothing of the batch has been begun: it is the caller's again, unanswered.
             self._clear()
             self._lose("it died")
+            for ticket in going:
+                ticket.fail(WorkerDied())
             raise
         except UnsendableError:
             # Nobody is left without an answer because a job cannot be sent.
@@ -130,7 +147,8 @@ class Desk:
     def close(self) -> None:
         """Leave no timer, and no request without an answer."""
         self._alarm.cancel()
-        for ticket in self._clear():
+        going, self.going = self.going, []
+        for ticket in [*self._clear(), *going]:
             ticket.fail(WorkerDied())
 
     def _clear(self) -> list[Ticket]:
@@ -157,6 +175,9 @@ class Desk:
             return
         answered = self._clock.seconds()
         self._clear()
+        if self._continuous:
+            self._go_on(batch, items, answered)
+            return
         if self._served is not None:
             self._served(len(batch), self._clock.seconds() - self._begun)
         # The next batch is at the worker before the last answer is rendered.
@@ -166,6 +187,29 @@ class Desk:
         self._observer.batch_answered([ticket.timing for ticket in batch], self._clock.seconds() - answered)
         for ticket, item in zip(batch, items, strict=True):
             ticket.succeed(item)
+
+    def _go_on(self, batch: list[Ticket], items: list[Item], answered: float) -> None:
+        """Keep what is not finished, unless its client has gone; then pass the pieces on."""
+        answers = list(zip(batch, items, strict=True))
+        self._unsent += answers
+        self.going = [ticket for ticket, item in answers if item.more and not ticket.done]
+        for ticket in self.going:
+            ticket.begun()
+        self._owner.desk_heard(self, items)
+        self._owner.desk_free(self)
+        overhead = self._clock.seconds() - answered
+        for ticket, item in answers:
+            if not item.more:
+                # The calls that led to it are its own time, whoever else was there.
+                ticket.timing.answered = answered
+                self._observer.batch_answered([ticket.timing], overhead)
+        # A worker that answers before `give` returns has been here meanwhile: the older pieces were sent then.
+        while self._unsent:
+            ticket, item = self._unsent.popleft()
+            if item.more:
+                ticket.chunk(item)
+            else:
+                ticket.succeed(item)
 
     def _failed(self, failure: Failure, batch: list[Ticket]) -> None:
         if self._batch is not batch:
@@ -198,7 +242,8 @@ class Desk:
 
     def _flow_changed(self, ticket: Ticket) -> None:
         """Pass on that a client reads slower than it is sent to, or has caught up."""
-        if ticket not in self._batch:
+        if self._continuous or ticket not in self._batch:
+            # No client holds up the others of a batch that goes on; how much is kept for it is limited elsewhere.
             return
         tell = self.worker.pause if ticket.paused else self.worker.resume
         tell([ticket.job.request_id])
@@ -206,7 +251,7 @@ class Desk:
 
     def _expect_reply(self) -> None:
         """Give the worker its time, from now; while it has to wait for a client, all the time that the client has."""
-        stalled = any(ticket.paused and not ticket.done for ticket in self._batch)
+        stalled = not self._continuous and any(ticket.paused and not ticket.done for ticket in self._batch)
         self._reply_by = inf if stalled else self._clock.seconds() + self._response_timeout
         self._set_alarm()
 

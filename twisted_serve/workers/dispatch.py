@@ -8,10 +8,9 @@ free, and when the queue's own deadline says so.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from itertools import chain, count
-from typing import TypeAlias
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -20,15 +19,14 @@ from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
 from twisted_serve.metrics.observer import PoolObserver
+from twisted_serve.wire.messages import Item
 from twisted_serve.workers.alarm import Alarm
 from twisted_serve.workers.desk import TOO_LATE, Desk
 from twisted_serve.workers.quarantine import Quarantine
+from twisted_serve.workers.queues import Queue
 from twisted_serve.workers.refusals import Refusals, Shortage
 from twisted_serve.workers.retries import Retries
 from twisted_serve.workers.ticket import Ticket
-
-#: Where requests wait.
-Queue: TypeAlias = "BatchQueue[Ticket] | SequenceQueue[Ticket]"
 
 
 class Dispatcher:
@@ -42,6 +40,8 @@ class Dispatcher:
     :param retries: What is tried again.
     :param places: How many batches a worker can have at a time: more than one for an asynchronous one.
     :param observer: Told of batches and refusals.
+    :param continuous: Whether batches go on, and others join them.
+    :param ended_by: Lists the sequences that an answer ends, if batches go on; ``None`` if there are no sequences.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class Dispatcher:
         shortage: Callable[[], Shortage],
         observer: PoolObserver,
         places: int = 1,
+        continuous: bool = False,
+        ended_by: Callable[[Item], Iterable[str]] | None = None,
     ) -> None:
         self.staffed = False
         self.after_dispatch: Callable[[], None] | None = None
@@ -71,8 +73,12 @@ class Dispatcher:
         self._observer = observer
         self._alarm = Alarm(clock, self._ring)
         self._places = places
+        self._continuous = continuous
+        self._ended_by = ended_by
         self._desks: dict[IWorker, list[Desk]] = {}
         self._free: list[Desk] = []
+        # Those whose batch goes on at once.
+        self._going: deque[Desk] = deque()
         self._leaving: set[Desk] = set()
         self._batch_ids = count(1)
         self._dispatching = False
@@ -151,6 +157,7 @@ class Dispatcher:
                 self._observer,
                 served,
                 cancels=self._places > 1,
+                continuous=self._continuous,
             )
             for _ in range(self._places)
         ]
@@ -189,14 +196,22 @@ class Dispatcher:
     def desk_free(self, desk: Desk) -> None:
         """See `DeskOwner`."""
         now = self._clock.seconds()
-        self._queue.done(desk.worker, now)
-        if desk in self._leaving:
+        self._queue.done(desk.worker, now, desk.going)
+        if desk.going:
+            self._going.append(desk)
+            self._dispatch(now)
+        elif desk in self._leaving:
             self._leaving.discard(desk)
             desk.close()
         else:
             desk.idle_since = now
             self._free.append(desk)
             self._dispatch(now)
+
+    def desk_heard(self, desk: Desk, items: list[Item]) -> None:
+        """See `DeskOwner`."""
+        if self._ended_by is not None:
+            self._queue.end(desk.worker, [name for item in items for name in self._ended_by(item)])
 
     def batch_failed(self, desk: Desk, batch: list[Ticket], error: WorkerFailed) -> None:
         """See `DeskOwner`."""
@@ -234,6 +249,10 @@ class Dispatcher:
 
     def _next(self, now: float) -> tuple[Desk, list[Waiting[Ticket]]] | None:
         """Find a batch that can go now, and the place where it is to go."""
+        while self._going:
+            desk = self._going.popleft()
+            if desk.going:
+                return desk, self._joining(desk, now)
         for desk in self._by_preference():
             batch = self._queue.take(now, len(self._free), desk.worker)
             if batch is not None:
@@ -242,6 +261,12 @@ class Dispatcher:
             if not self._sticky:
                 break
         return None
+
+    def _joining(self, desk: Desk, now: float) -> list[Waiting[Ticket]]:
+        """Find who joins a batch that goes on; nobody does at a worker that is sent away."""
+        if desk in self._leaving:
+            return []
+        return self._queue.take_more(now, desk.going, desk.going[0].kind, desk.worker)
 
     def _by_preference(self) -> Iterable[Desk]:
         """
@@ -276,6 +301,7 @@ class Dispatcher:
             self.after_dispatch()
 
     def _give(self, desk: Desk, batch: list[Waiting[Ticket]], now: float) -> None:
+        going = len(desk.going)
         timings = [waiting.job.timing for waiting in batch]
         for timing, waiting in zip(timings, batch, strict=True):
             timing.queued, timing.sent = waiting.arrival, now
@@ -287,7 +313,7 @@ class Dispatcher:
             if not self.staffed:
                 self.refuse_waiting()
             return
-        self._observer.batch_sent(timings, self._clock.seconds() - now)
+        self._observer.batch_sent(timings, self._clock.seconds() - now, going)
 
     def _ring(self) -> None:
         now = self._clock.seconds()

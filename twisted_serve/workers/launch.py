@@ -84,4 +84,5 @@ def load_message(spec: WorkerSpec, placement: Placement) -> LoadModel:
         decode_input_request=spec.decode_input_request,
         max_response_size=spec.max_response_size,
         asynchronous=spec.asynchronous,
+        continuous=spec.continuous,
     )

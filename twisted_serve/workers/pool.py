@@ -13,8 +13,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.batching.queue import BatchQueue, ClosePolicy
-from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import BadRequest, ServiceUnavailable
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, WorkerSpec
 from twisted_serve.metrics.observer import PoolObserver
@@ -23,8 +21,9 @@ from twisted_serve.models.version import ModelSettings
 from twisted_serve.wire.messages import Item, Job
 from twisted_serve.workers.alarm import Alarm
 from twisted_serve.workers.chronicle import Chronicle
-from twisted_serve.workers.dispatch import Dispatcher, Queue
+from twisted_serve.workers.dispatch import Dispatcher
 from twisted_serve.workers.quarantine import Quarantine
+from twisted_serve.workers.queues import make_queue
 from twisted_serve.workers.refusals import Refusals, Shortage
 from twisted_serve.workers.retries import Retries
 from twisted_serve.workers.scaling import ScalingRules, Sighting, next_look, wanted_workers
@@ -83,24 +82,28 @@ class Pool:
         self._client_timeout = settings.client_timeout / 1000
         names = sequences or SequenceHeaders()
         self._sequences = None if settings.sequences is None else names
-        self._queue = _queue(settings, names)
+        self._queue = make_queue(settings, names)
         self._observer = observer or PoolObserver()
         self._chronicle = Chronicle(f"{spec.model_name}_{spec.model_version}", self._observer)
         self._refusals = Refusals(spec.model_name, spec.model_version, self._observer)
         quarantine = Quarantine()
         # Nobody knows of which of many requests an asynchronous worker died, or what a stateful one has begun.
         stateful = settings.sequences is not None
-        after_death = settings.retry_on_worker_death and not settings.asynchronous and not stateful
+        # A batch that goes on is as many tries already as its requests have had answers.
+        once = stateful or settings.continuous
+        after_death = settings.retry_on_worker_death and not settings.asynchronous and not once
         self._dispatcher = Dispatcher(
             self._queue,
             clock,
             settings.response_timeout,
             self._refusals,
             quarantine,
-            Retries(settings.isolate_failures and not stateful, after_death, quarantine),
+            Retries(settings.isolate_failures and not once, after_death, quarantine),
             self._shortage,
             self._observer,
             places=settings.job_queue_size if settings.asynchronous and not stateful else 1,
+            continuous=settings.continuous,
+            ended_by=names.ended_by if stateful else None,
         )
         self._look_again = Alarm(clock, self._look)
         self._pressed = False
@@ -380,19 +383,6 @@ class Pool:
             return Shortage("Its workers have failed for too long and are not started again.", circuit.reason)
         left = max(1, ceil((circuit.until - self._now()).total_seconds()))
         return Shortage(f"Its workers keep failing; the next attempt is in {left} seconds.", circuit.reason, left)
-
-
-def _queue(settings: ModelSettings, names: SequenceHeaders) -> Queue:
-    """Make the queue that a model's requests wait in."""
-    delay = settings.max_batch_delay / 1000
-    if settings.sequences is None:
-        return BatchQueue(settings.job_queue_size, settings.batch_size, delay, settings.batch_policy)
-    return SequenceQueue(
-        settings.sequences,
-        lambda ticket: names.sequence_of(ticket.job),
-        settings.batch_size,
-        delay if settings.batch_policy is ClosePolicy.WINDOW else 0.0,
-    )
 
 
 def _all_of(waiters: list[Deferred[None]], result: ScaleResult) -> Deferred[ScaleResult]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, TypeAlias
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
@@ -117,6 +118,11 @@ class Ticket:
             self._on_chunk(item, self)
         except Exception:
             self._log.failure("An intermediate answer could not be passed on.")
+
+    def begun(self) -> None:
+        """The worker has its inputs, and goes on with it: what it is sent from now on is that the request is there."""
+        if self.job.parts:
+            self.job = replace(self.job, parts=[])
 
     def pauseProducing(self) -> None:
         """See `IPushProducer`."""

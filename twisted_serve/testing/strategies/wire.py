@@ -57,7 +57,7 @@ def jobs() -> SearchStrategy[Job]:
 def items() -> SearchStrategy[Item]:
     """Build answers to single requests."""
     phrases = st.text(max_size=10)
-    return st.builds(Item, st.uuids().map(str), st.integers(200, 999), phrases, _headers, st.binary())
+    return st.builds(Item, st.uuids().map(str), st.integers(200, 999), phrases, _headers, st.binary(), st.booleans())
 
 
 def predicts() -> SearchStrategy[Predict]:
