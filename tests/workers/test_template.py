@@ -488,6 +488,18 @@ class FamilyTests(ForkingTestCase):
         self.assertEqual(2, len(self.reactor.bases))
         self.assertEqual(1, len(self.base().forks()))
 
+    def test_forks_slowly(self) -> None:
+        """A template has its time for each fork, however many are asked for at once."""
+        spec = evolve(SPEC, share_weights=False, startup_timeout=120.0)
+        workers = [self.start(9000 + each, spec) for each in range(3)]
+        base = self.base()
+        for number in base.forks():
+            self.reactor.advance(FORK_LIMIT - 1)
+            base.say(Forked(number, 100 + number))
+        self.reactor.advance(FORK_LIMIT)
+        self.assertEqual([], base.signals)
+        self.assertEqual([101, 102, 103], [worker.pid for worker in workers])
+
     def test_template_dies(self) -> None:
         """The workers of a template die with it, and the next worker loads again."""
         worker, base, model = self.shared()

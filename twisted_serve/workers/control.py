@@ -27,7 +27,7 @@ from twisted_serve.wire.control import (
 )
 from twisted_serve.workers.forked import ORPHANED, ForkedProcess, Forking
 
-# Seconds in which a template has forked a process, and in which it has killed one and reaped it; one that has not is
+# Seconds in which a template has forked one process, and in which it has killed one and reaped it; one that has not is
 # stuck, or pretends to be one.
 FORK_LIMIT = 10.0
 KILL_LIMIT = 5.0
@@ -66,7 +66,8 @@ class TemplateLink(Protocol):
         self.is_open = True
         self._owner = owner
         self._clock = clock
-        self._forking: dict[int, IDelayedCall] = {}
+        self._unborn: set[int] = set()
+        self._fork_limit: IDelayedCall | None = None
         self._killing: dict[int, IDelayedCall] = {}
         self._heir: ForkedProcess | None = None
         # What forked the template itself, and how it calls it.
@@ -97,7 +98,9 @@ class TemplateLink(Protocol):
         for descriptor in process.ends if control is None else [*process.ends, control]:
             self.transport.sendFileDescriptor(descriptor)
         self.transport.write(bytes(encode(message)))
-        self._forking[process.number] = self._clock.callLater(FORK_LIMIT, self._too_slow, "it does not fork")
+        self._unborn.add(process.number)
+        if self._fork_limit is None:
+            self._expect_fork()
 
     def adopt(self, process: ForkedProcess) -> None:
         """Count a process among those of this template."""
@@ -148,7 +151,7 @@ class TemplateLink(Protocol):
             self._origin = None
             self._owner.template_alone(self, message.reason)
         elif isinstance(message, Forked):
-            _cancel(self._forking.pop(message.number, None))
+            self._no_more_unborn(message.number)
             self._return_lent(message.number)
             heir = self._heir
             if heir is not None and heir.number == message.number:
@@ -184,9 +187,20 @@ class TemplateLink(Protocol):
         self._owner.template_lost(self, why)
 
     def _forget(self, number: int) -> ForkedProcess | None:
-        _cancel(self._forking.pop(number, None))
+        self._no_more_unborn(number)
         _cancel(self._killing.pop(number, None))
         return self._processes.pop(number, None)
+
+    def _no_more_unborn(self, number: int) -> None:
+        if number in self._unborn:
+            self._unborn.remove(number)
+            self._expect_fork()
+
+    def _expect_fork(self) -> None:
+        """Give the template its time for the next fork: it makes one after the other."""
+        _cancel(self._fork_limit)
+        waiting = bool(self._unborn)
+        self._fork_limit = self._clock.callLater(FORK_LIMIT, self._too_slow, "it does not fork") if waiting else None
 
     def _too_slow(self, why: str) -> None:
         self.abort(why)
