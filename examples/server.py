@@ -114,9 +114,10 @@ class ExampleServer:
         return json.loads(b"".join(self.pieces(f"/predictions/{model}", body, content_type)))
 
     def stop(self) -> int:
-        """Stop the server as Ctrl-C does, and return its exit status."""
+        """Stop the server, and return its exit status."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            # Not SIGINT: what a script runs in the background does not hear that.
+            self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(60)
         except subprocess.TimeoutExpired:

@@ -6,6 +6,7 @@ What all tests share: a directory of their own to work in, and how hard Hypothes
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,10 @@ settings.register_profile("fast", derandomize=True, max_examples=50, **_COMMON) 
 settings.register_profile("ci", max_examples=200, **_COMMON)  # type: ignore[arg-type]
 settings.register_profile("deep", max_examples=10_000, **_COMMON)  # type: ignore[arg-type]
 settings.load_profile(os.environ.get("TWISTED_SERVE_HYPOTHESIS", "fast"))
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
