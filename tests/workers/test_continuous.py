@@ -295,6 +295,23 @@ class ContinuousTests(SynchronousTestCase):
         self.assertFalse(worker.alive)
         self.successResultOf(gone)
 
+    def test_nobody_joins_who_leaves(self) -> None:
+        """Who waits joins a worker that stays, and not one that was sent away, whoever of them answers first."""
+        scene = self.make(workers=2, batch_size=2)
+        clients = [scene.ask(3), scene.ask(3), scene.ask(1)]
+        scene.pool.scale(1, 1)
+        staying, leaving = scene.provider.alive
+        before = leaving.batches[-1][0].request_id
+        scene.step(1)
+        self.assertEqual(scene.running(1), [before])
+        scene.step(0)
+        self.assertEqual(scene.running(0)[1:], ["r3"])
+        for _ in range(2):
+            scene.step(1)
+            scene.step(0)
+        self.assertEqual([client.text for client in clients], [b"abc", b"abc", b"a"])
+        self.assertEqual((staying.alive, leaving.alive), (True, False))
+
     def test_grace(self) -> None:
         """What is not finished when the grace is over is answered with an error."""
         scene = self.make()
