@@ -12,7 +12,7 @@ From the door inwards:
 ``web``            HTTP: listeners' routes, bodies, errors, the channel with its limits
 ``planes``         use cases, the same for every transport
 ``workers``        the server's side of worker processes
-``models`` ``archives`` ``batching`` ``config`` ``metrics``   values and decisions
+``models`` ``workflows`` ``archives`` ``batching`` ``config`` ``metrics``   values and decisions
 ``openinference``  the Open Inference Protocol's tensors, for any transport
 ``auth``           tokens: who may come in
 ``transports``     writing to sockets without delay

@@ -27,7 +27,7 @@ from twisted.web.client import Agent
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.store import ModelArchive, ModelStore
-from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.archives.threads import DeferToThread, Threads
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.auth.expiry import ExpiryChecker, seconds_left
@@ -51,8 +51,10 @@ from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.memory import Memory
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.overview import overview, shown_settings
+from twisted_serve.planes.registrar import Registrar
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.snapshots import Snapshots, restorable
+from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment, with_threads
 from twisted_serve.web.binding import Listener, plan_listeners, tls_files
 from twisted_serve.web.channel import Limits
@@ -63,6 +65,7 @@ from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.pool import Pool
 from twisted_serve.workers.sequences import SequenceHeaders
+from twisted_serve.workflows.store import WorkflowStore
 
 # Bytes of small chunks which are under way when a handler is told that its client does not read.
 UNSENT_CHUNKS = 1 << 21
@@ -88,43 +91,6 @@ def cors_headers(options: ServerOptions) -> dict[bytes, bytes]:
     return headers
 
 
-class _Threads:
-    """
-    Runs what blocks in threads, and knows when the last has come back: none can be called off.
-
-    What writes is waited for by way of `abandonable`, so that to cancel it ends that wait and not this one.
-    """
-
-    def __init__(self, defer_to_thread: DeferToThread) -> None:
-        self._defer_to_thread = defer_to_thread
-        self._under_way: set[Deferred[None]] = set()
-
-    def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
-        """Call ``work(*args)`` in a thread; see `DeferToThread`."""
-        result = self._defer_to_thread(work, *args)
-        ended = end_of(result)
-        self._under_way.add(ended)
-        ended.addCallback(lambda _: self._under_way.discard(ended))
-        return result
-
-    async def idle(self) -> None:
-        """Wait until nothing is under way."""
-        while self._under_way:
-            await DeferredList(list(self._under_way))
-
-
-def end_of(work: Deferred[None]) -> Deferred[None]:
-    """Fire when ``work``, which is somebody else's to wait for, is done in one way or another."""
-    ended: Deferred[None] = Deferred()
-
-    def tell(result: Any) -> Any:
-        ended.callback(None)
-        return result
-
-    work.addBoth(tell)
-    return ended
-
-
 @define(eq=False)
 class Parts:
     """Everything which a started server consists of."""
@@ -133,12 +99,13 @@ class Parts:
     work_dir: Path
     provider: IWorkerProvider
     store: ModelStore
-    threads: _Threads
+    threads: Threads
     catalogue: Catalogue
     installer: Installer
     management: ManagementPlane
     snapshots: Snapshots
     restored: Snapshot | None
+    workflows: WorkflowPlane
     faces: Faces
     sites: list[tuple[Listener, ServeSite]]
     ports: list[IListeningPort]
@@ -159,7 +126,7 @@ class Parts:
         :raise OSError: when the key file or the working directory cannot be written.
         :raise ValueError: for an option that cannot be used.
         """
-        threads = _Threads(world.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
+        threads = Threads(world.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
         environment = visible_environment(world.environ, options)
         catalogue = Catalogue()
         measuring = Measuring(reactor, options, world, threads)
@@ -176,21 +143,29 @@ class Parts:
         work_dir = Path(tempfile.mkdtemp(prefix="twisted_serve-", dir=options.temp_directory))
         key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
         try:
-            store = _store(reactor, options, work_dir, threads)
+            store, workflow_store = _stores(reactor, options, work_dir, threads)
             installer = _installer(reactor, options, world, work_dir, threads)
             snapshots = Snapshots(world.snapshots, catalogue, world.now, threads)
             restored = None if options.model_snapshot is None else restorable(options.model_snapshot, store)
-            management = ManagementPlane(
+            registrar = Registrar(
                 catalogue,
                 store,
                 _settling(options, world),
                 _pool_making(reactor, options, world, provider, environment, metrics),
-                enabled=options.enable_model_api,
                 default_handler=options.default_service_handler,
                 retire_timeout=options.unregister_model_timeout,
                 installer=installer if options.install_py_dep_per_model else None,
-                memory=memory,
                 changed=snapshots.changed,
+            )
+            management = ManagementPlane(catalogue, registrar, memory, enabled=options.enable_model_api)
+            inference = InferencePlane(catalogue, metrics)
+            workflows = WorkflowPlane(
+                workflow_store,
+                registrar,
+                inference,
+                reactor,
+                enabled=options.enable_model_api,
+                retire_timeout=options.unregister_model_timeout,
             )
             tokens: Tokens | NoTokens = NoTokens()
             trigger = None
@@ -211,8 +186,9 @@ class Parts:
             shutil.rmtree(work_dir, ignore_errors=True)
             raise
         faces = Faces(
-            inference=InferencePlane(catalogue, metrics),
+            inference=inference,
             management=management,
+            workflows=workflows,
             metadata=Metadata(catalogue, reactor.seconds, memory),
             metrics=metrics,
             tokens=tokens,
@@ -248,6 +224,7 @@ class Parts:
             management,
             snapshots,
             restored,
+            workflows,
             faces,
             sites,
             [],
@@ -300,7 +277,9 @@ class Parts:
             await self.snapshots.end()
             for _listener, site in self.sites:
                 site.finish_up()
-            await self.management.retire_all(grace)
+            end = self.reactor.seconds() + grace
+            await self.workflows.finish(grace)
+            await self.management.retire_all(max(0.0, end - self.reactor.seconds()))
             await DeferredList([site.all_closed(LAST_ANSWERS) for _listener, site in self.sites])
             await self.provider.stop()
             await self.installer.stop()
@@ -310,9 +289,10 @@ class Parts:
             self.remove_files()
 
 
-def _store(
+def _stores(
     reactor: IServeReactor, options: ServerOptions, work_dir: Path, defer_to_thread: DeferToThread
-) -> ModelStore:
+) -> tuple[ModelStore, WorkflowStore]:
+    """Make the stores of models and of workflows, which may be one directory: one fetcher knows what both fetch."""
     fetcher = Fetcher(
         Agent(reactor),
         reactor,
@@ -321,7 +301,10 @@ def _store(
         defer_to_thread,
     )
     limits = UnpackLimits(max_size=options.max_archive_size, max_ratio=int(options.max_archive_ratio))
-    return ModelStore(options.model_store, work_dir, fetcher, limits, defer_to_thread)
+    return (
+        ModelStore(options.model_store, work_dir, fetcher, limits, defer_to_thread),
+        WorkflowStore(options.workflow_store or options.model_store, work_dir, fetcher, limits, defer_to_thread),
+    )
 
 
 def _installer(

@@ -9,17 +9,21 @@ Everything that can go wrong and that a client may be told about.
     ├── InvalidKey                 400  InvalidKeyException
     ├── Unauthorized               401  UnauthorizedException
     ├── InvalidModel               400  InvalidModelException
+    ├── InvalidDag                 400  InvalidDAGException
     ├── DownloadFailed             400  DownloadArchiveException
     ├── InvalidModelVersion        403  InvalidModelVersionException
     ├── ResourceNotFound           404  ResourceNotFoundException
     ├── ModelNotFound              404  ModelNotFoundException
     ├── ModelVersionNotFound       404  ModelVersionNotFoundException
+    ├── WorkflowNotFound           404  WorkflowNotFoundException
     ├── MethodNotAllowed           405  MethodNotAllowedException
     ├── RequestTimeout             408  RequestTimeoutException
     ├── Conflict                   409  ConflictStatusException
     ├── RequestTooLarge            413  RequestTooLargeException
     ├── ExpectationFailed          417  ExpectationFailedException
     ├── ServiceUnavailable         503  ServiceUnavailableException
+    ├── InvalidWorkflow            500  InvalidWorkflowException
+    ├── WorkflowNotRegistered      500  WorkflowException
     └── InternalError              500  InternalServerException
         └── WorkerFailed           (the worker's own code)
             └── WorkerDied         500 or 507
@@ -95,6 +99,14 @@ class InvalidModel(ServeError):
     grpc_status = "INVALID_ARGUMENT"
 
 
+class InvalidDag(ServeError):
+    """The nodes of a workflow do not follow each other in a way that comes to an end; the reason names them."""
+
+    status = 400
+    kind = "InvalidDAGException"
+    grpc_status = "INVALID_ARGUMENT"
+
+
 class DownloadFailed(ServeError):
     """The archive could not be fetched from where the client said it is."""
 
@@ -146,6 +158,19 @@ class ModelVersionNotFound(ServeError):
     def of(cls, name: str, version: str) -> ModelVersionNotFound:
         """Say that ``name`` has no ``version``."""
         return cls(f"Model version: {version} does not exist for model: {name}")
+
+
+class WorkflowNotFound(ServeError):
+    """No workflow of this name, or no archive at this location."""
+
+    status = 404
+    kind = "WorkflowNotFoundException"
+    grpc_status = "NOT_FOUND"
+
+    @classmethod
+    def named(cls, name: str) -> WorkflowNotFound:
+        """Say that no workflow is registered as ``name``."""
+        return cls(f"Workflow not found: {name}")
 
 
 class MethodNotAllowed(ServeError):
@@ -208,6 +233,19 @@ class ServiceUnavailable(ServeError):
     def __init__(self, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class InvalidWorkflow(ServeError):
+    """The archive is no workflow that can be run; message and reason say what is wrong with it."""
+
+    # The client's mistake, but the predecessor's status.
+    kind = "InvalidWorkflowException"
+
+
+class WorkflowNotRegistered(ServeError):
+    """Some node of a workflow could not be registered or started, and so none is; the message lists them."""
+
+    kind = "WorkflowException"
 
 
 class InternalError(ServeError):

@@ -9,7 +9,8 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
-from twisted_serve.assembly import Parts, end_of
+from twisted_serve.archives.threads import end_of
+from twisted_serve.assembly import Parts
 from twisted_serve.auth.tokens import KeySet
 from twisted_serve.config.addresses import Address, is_loopback
 from twisted_serve.config.options import ServerOptions

@@ -88,7 +88,7 @@ class CommandTests(SynchronousTestCase):
             def raise_signal(*args: object) -> None:
                 signal.raise_signal(number)
 
-            with mock.patch("twisted_serve.archiver.packing._publish", raise_signal):
+            with mock.patch("twisted_serve.archiver.writing._publish", raise_signal):
                 status, _out, _err = self.run_command("--export-path", "out")
             self.assertEqual(status, 128 + number)
             self.assertEqual(os.listdir("out"), [])

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve import __version__
-from twisted_serve.archiver import packing
+from twisted_serve.archiver import packing, writing
 from twisted_serve.archiver.config import FORMATS, ArchiverError, ModelArchiverConfig
 from twisted_serve.archiver.handlers import BUILT_IN, HandlerName
 from twisted_serve.archiver.model_archiver import ModelArchiver, ModelArchiverError, generate_model_archive
@@ -402,7 +402,7 @@ class PublishingTests(ArchiverTestCase):
         (self.root / "out").mkdir()
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         for form in FORMATS:
-            with mock.patch("twisted_serve.archiver.packing.write_form", side_effect=full):
+            with mock.patch("twisted_serve.archiver.writing.write_form", side_effect=full):
                 self.assertRefused("No space left on device", archive_format=form)
         with mock.patch("os.fsync", side_effect=full):
             for form in FORMATS:
@@ -413,7 +413,7 @@ class PublishingTests(ArchiverTestCase):
         """A file that changes while it is packed is an error, or is packed as it is then."""
         entries = packing.plan(self.config(archive_format="tgz", serialized_file="w.pt"), {})
         with mock.patch("twisted_serve.archiver.forms.Entry.size", 10_000):
-            self.assertRaises(ArchiverError, packing.write, entries)
+            self.assertRaises(ArchiverError, writing.write, entries)
         self.assertEqual(self.left(), [])
 
     def test_directory_is_put_back(self) -> None:
@@ -437,7 +437,7 @@ class PublishingTests(ArchiverTestCase):
         for form in ("default", "no-archive"):
             planned = packing.plan(self.config(archive_format=form), {})
             self.pack(archive_format=form)
-            error = self.assertRaises(ArchiverError, packing.write, planned)
+            error = self.assertRaises(ArchiverError, writing.write, planned)
             self.assertIn("already exists", str(error))
         planned = packing.plan(self.config(model_name="n"), {})
         real = publishing.give_name
@@ -446,8 +446,8 @@ class PublishingTests(ArchiverTestCase):
             target.write_bytes(b"theirs")
             real(written, target)
 
-        with mock.patch("twisted_serve.archiver.packing.give_name", too_late):
-            self.assertRaises(ArchiverError, packing.write, planned)
+        with mock.patch("twisted_serve.archiver.writing.give_name", too_late):
+            self.assertRaises(ArchiverError, writing.write, planned)
         self.assertEqual((self.root / "out/n.mar").read_bytes(), b"theirs")
         self.assertEqual(self.left(), ["m", "m.mar", "n.mar"])
 

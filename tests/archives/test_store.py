@@ -20,7 +20,8 @@ from twisted.web.resource import Resource
 from twisted.web.static import Data
 
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
-from twisted_serve.archives.store import ModelArchive, ModelStore, Remote, StoreDirectory, StoreFile
+from twisted_serve.archives.places import Remote, StoreDirectory, StoreFile, Taken
+from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.errors import DownloadFailed, InternalError, InvalidModel, ModelNotFound
@@ -65,6 +66,9 @@ class StoreTestCase(SynchronousTestCase):
 
     def opened(self, url: str) -> ModelArchive:
         return self.successResultOf(Deferred.fromCoroutine(self.store.open(url)))
+
+    def downloaded(self, archive: ModelArchive) -> Path | None:
+        return None if archive.files is None else archive.files.downloaded
 
     def left(self) -> list[str]:
         """What there is in the store, and below the working directory."""
@@ -211,11 +215,13 @@ class ScanTests(StoreTestCase):
     """What ``load_models=all`` finds."""
 
     def test_all(self) -> None:
-        """Archives and directories are listed by name; what is hidden, and other files, are not."""
+        """Archives and directories are listed by name; what is hidden, workflows, and other files are not."""
         for name in ("b.mar", "a.tar.gz", "c.model", "d.tgz", "notes.txt", ".hidden.mar", ".0123.part"):
             (self.path / name).touch()
         (self.path / "dir").mkdir()
         (self.path / ".git").mkdir()
+        (self.path / "workflow/WAR-INF").mkdir(parents=True)
+        (self.path / "workflow.war").touch()
         self.assertEqual(self.store.scan_all(), ("a.tar.gz", "b.mar", "c.model", "d.tgz", "dir"))
 
     def test_no_store(self) -> None:
@@ -235,9 +241,10 @@ class OpenTests(StoreTestCase):
         archive = self.opened("m.mar")
         self.assertEqual((archive.url, archive.manifest.model_name, archive.config.batch_size), ("m.mar", "m", 4))
         self.assertIn("BatchSize", archive.warnings[0])
-        assert archive.lease is not None
-        self.assertEqual(archive.lease.directory, archive.model_dir)
-        self.assertIsNone(archive.downloaded)
+        assert archive.files is not None
+        assert archive.files.lease is not None
+        self.assertEqual(archive.files.lease.directory, archive.model_dir)
+        self.assertIsNone(archive.files.downloaded)
         self.assertEqual(archive.model_dir.parent, self.work / "models")
         self.assertEqual(stat.S_IMODE(archive.model_dir.parent.stat().st_mode), 0o700)
         self.assertEqual((archive.model_dir / "handler.py").read_bytes(), b"pass")
@@ -252,7 +259,7 @@ class OpenTests(StoreTestCase):
         (self.path / "m").mkdir()
         (self.path / "m/handler.py").touch()
         archive = self.opened("m")
-        self.assertEqual((archive.model_dir, archive.lease, archive.downloaded), (self.path / "m", None, None))
+        self.assertEqual((archive.model_dir, archive.files), (self.path / "m", Taken("m", self.path / "m")))
         self.assertEqual(list(self.work.iterdir()), [])
 
     def test_sagemaker_layout(self) -> None:
@@ -268,7 +275,7 @@ class OpenTests(StoreTestCase):
     def test_remote(self) -> None:
         """An allowed URL is fetched into the store, and unpacked."""
         archive = self.opened("http://h/m.mar")
-        self.assertEqual(archive.downloaded, self.path / "m.mar")
+        self.assertEqual(self.downloaded(archive), self.path / "m.mar")
         self.assertEqual((self.path / "m.mar").read_bytes(), MAR)
         again = self.failureResultOf(Deferred.fromCoroutine(self.store.open("http://h/m.mar")), InternalError).value
         self.assertEqual(again.message, "Model file already exists m.mar")
@@ -277,7 +284,7 @@ class OpenTests(StoreTestCase):
     def test_file(self) -> None:
         """So is a file of this machine."""
         (self.outside / "n.mar").write_bytes(MAR)
-        self.assertEqual(self.opened((self.outside / "n.mar").as_uri()).downloaded, self.path / "n.mar")
+        self.assertEqual(self.downloaded(self.opened((self.outside / "n.mar").as_uri())), self.path / "n.mar")
 
     def assertRefused(self, url: str, kind: type[Exception] = InvalidModel) -> None:
         before = self.left()

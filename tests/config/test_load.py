@@ -323,11 +323,14 @@ class DirectoryTests(LoadCase):
         self.assertEqual(self.load(store=False).options.model_store, self.cwd / "other")
 
     def test_other_paths(self) -> None:
-        """What else was named has to be there, although it has no effect."""
+        """What else was named has to be there, even where it has no effect."""
         self.assert_refused(LaunchError, f"--log-config file not found: {self.cwd / 'no'}", "--log-config", "no")
         self.assert_refused(
             LaunchError, f"--cpp-log-config file not found: {self.cwd / 'no'}", "--cpp-log-config", "no"
         )
+        self.assert_refused(LaunchError, "--workflow-store directory not found: no", "--workflow-store", "no")
+        self.write("workflow_store=other")
+        self.assertEqual(self.load().options.workflow_store, self.cwd / "other")
         self.assert_refused(LaunchError, "--workflow-store directory not found: no", "--workflow-store", "no")
 
     def test_temp(self) -> None:
@@ -416,10 +419,8 @@ class WarningTests(LoadCase):
         """So is a flag."""
         self.write(name="log4j2.xml")
         file = ("--log-config", "log4j2.xml", "--cpp-log-config", "log4j2.xml")
-        directory = ("--workflow-store", "other")
         self.assertEqual(
-            [warning.partition(" has no effect")[0] for warning in self.warnings(*file, *directory)],
-            ["--cpp-log-config", "--workflow-store"],
+            [warning.partition(" has no effect")[0] for warning in self.warnings(*file)], ["--cpp-log-config"]
         )
 
     def test_log_places(self) -> None:

@@ -68,6 +68,12 @@ class FormatTests(SynchronousTestCase):
             self.assertEqual((entry.name, entry.version), (model.name, model.version))
             self.assertEqual(entry.applied_to(ModelSettings()), model.settings)
 
+    def test_workflows(self) -> None:
+        """Nodes of workflows are left out, as are workflows."""
+        registry = Registry().register(version()).register(evolve(version(number="2.0"), workflow="w"))
+        [entry] = take(registry, {("m", "1.0"): (1, 1), ("m", "2.0"): (1, 1)}).versions
+        self.assertEqual(entry.version, "1.0")
+
     def test_members(self) -> None:
         """The members are the predecessor's, in its order."""
         registry = Registry().register(version())

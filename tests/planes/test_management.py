@@ -36,8 +36,9 @@ from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
-from twisted_serve.planes.management import ManagementPlane, Outcome, Registration
+from twisted_serve.planes.management import ManagementPlane, Outcome
 from twisted_serve.planes.memory import Memory
+from twisted_serve.planes.registrar import Registrar, Registration
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.testing.processes import ProcessReactor
 from twisted_serve.testing.server import MemoryServeReactor
@@ -91,17 +92,12 @@ class PlaneTestCase(SynchronousTestCase):
         self.catalogue = Catalogue()
         self.ids = count(9000)
         fetcher = Fetcher(Agent(reactor), reactor, AllowedUrls(("http://.*",)), FetchLimits(), self.threads)
-        store = ModelStore(self.store_path, self.work_dir, fetcher, UnpackLimits(), self.threads)
-        self.plane = ManagementPlane(
-            self.catalogue,
-            store,
-            self.settle,
-            self.pool,
-            True,
-            None,
-            GRACE,
-            Memory(self.threads, self.clock.seconds),
-        )
+        self.store = ModelStore(self.store_path, self.work_dir, fetcher, UnpackLimits(), self.threads)
+        self.use_registrar()
+
+    def use_registrar(self, installer: Installer | None = None) -> None:
+        self.registrar = Registrar(self.catalogue, self.store, self.settle, self.pool, None, GRACE, installer)
+        self.plane = ManagementPlane(self.catalogue, self.registrar, Memory(self.threads, self.clock.seconds), True)
 
     def settle(
         self, wanted: RequestedSettings, archive: ModelArchive, name: str, version: str, at_startup: bool
@@ -296,7 +292,7 @@ class RefusalTests(PlaneTestCase):
         def settle(*_args: object) -> ModelSettings:
             raise ZeroDivisionError
 
-        self.plane._settle = settle
+        self.registrar._settle = settle
 
 
 class WorkerTests(PlaneTestCase):
@@ -403,7 +399,7 @@ class StartUpTests(PlaneTestCase):
     def test_no_workers(self) -> None:
         """Where no workers are wanted there is nothing to wait for."""
         self.archive()
-        self.plane._settle = lambda *_args: ModelSettings(min_workers=0)
+        self.registrar._settle = lambda *_args: ModelSettings(min_workers=0)
         self.assertIsNone(self.load("m.mar"))
         self.catalogue.resolve("m", None)
 
@@ -458,17 +454,7 @@ class InstallationTests(PlaneTestCase):
         self.reactor = ProcessReactor()
         reactor: Any = self.reactor
         installer = Installer(reactor, self.work_dir, "python", {}, 60.0, self.threads)
-        self.plane = ManagementPlane(
-            self.catalogue,
-            self.plane._store,
-            self.settle,
-            self.pool,
-            True,
-            None,
-            GRACE,
-            self.plane._memory,
-            installer,
-        )
+        self.use_registrar(installer)
         self.patch(os, "killpg", lambda pid, number: None)
         self.archive("m.mar", requirementsFile="handler.py")
 

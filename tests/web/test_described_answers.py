@@ -90,6 +90,7 @@ def queries() -> st.SearchStrategy[str]:
         "type",
         "customized",
         "model_name",
+        "workflow_name",
         "name[]",
         "x",
     ]
@@ -112,6 +113,9 @@ class DescribedAnswersTests(SynchronousTestCase):
             models={"m": {}},
         )
         self.addCleanup(self.server.close)
+        self.server.add_workflow("m", "models: {f: {url: m}}\ndag: {f: []}")
+        registered = self.server.request("POST", "/workflows?url=m", self.server.key(TokenKind.MANAGEMENT))
+        self.assertEqual(registered.status, 200)
         self.document = self.server.request("OPTIONS", "/", role=Role.INFERENCE).json
         self.operations = [
             (path, method, operation)
@@ -129,7 +133,7 @@ class DescribedAnswersTests(SynchronousTestCase):
         """Every answer has a described status, and an error is the error object."""
         path, method, operation = data.draw(st.sampled_from(self.operations))
         model = data.draw(st.sampled_from(["m", "m", "absent", "%F0%9F%90%8D"]))
-        target = path.replace("{model_name}", model).replace("{url_path}", "a/b")
+        target = path.replace("{model_name}", model).replace("{workflow_name}", model).replace("{url_path}", "a/b")
         target = target.replace("{model_version}", data.draw(st.sampled_from(["1.0", "1.0", "9", "all"])))
         key = self.key_of(operation)
         answer = self.server.request(method.upper(), f"{target}?{query}", key, said, body, Role.INFERENCE)
@@ -144,7 +148,8 @@ class DescribedAnswersTests(SynchronousTestCase):
     def test_other_methods(self, method: str, data: st.DataObject) -> None:
         """A method that a path does not have is refused or, where any will do, answered like another."""
         path, _method, operation = data.draw(st.sampled_from(self.operations))
-        target = path.replace("{model_name}", "m").replace("{model_version}", "1.0").replace("{url_path}", "a")
+        target = path.replace("{model_name}", "m").replace("{workflow_name}", "m").replace("{model_version}", "1.0")
+        target = target.replace("{url_path}", "a")
         key = self.key_of(operation)
         if method.lower() not in self.document["paths"][path]:
             answer = self.server.request(method, target, key, role=Role.INFERENCE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from twisted_serve.archiver.config import ArchiverError, ModelArchiverConfig
@@ -28,7 +28,7 @@ def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str
     if config.runtime == "LSP":
         warn("The runtime LSP is for C++ workers, which twisted_serve does not have.")
     elif handler.path is not None:
-        _check_entry(_parsed(handler.path, "handler"), handler)
+        check_functions(handler.path, () if handler.function is None else (handler.function,))
     if config.model_file is not None and config.runtime != "LSP":
         _parsed(Path(config.model_file), "model file")
     if config.requirements_file is not None:
@@ -40,6 +40,18 @@ def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str
             raise ArchiverError(e.message) from e
         for doubt in doubts:
             warn(doubt)
+
+
+def check_functions(path: Path, functions: Iterable[str]) -> None:
+    """
+    See that a handler is Python, and that in it there is something that could be each of some functions.
+
+    :raise ArchiverError: if not.
+    """
+    names = set(_bound(_parsed(path, "handler")))
+    for function in functions:
+        if function not in names and "*" not in names:
+            raise ArchiverError(f"The handler {path} has no {function!r:.200}.")
 
 
 def _parsed(path: Path, what: str) -> ast.Module:
@@ -60,14 +72,6 @@ def _text(path: Path, what: str) -> None:
         path.read_bytes().decode()
     except UnicodeDecodeError as e:
         raise ArchiverError(f"The {what} {path} is not UTF-8 at byte {e.start}.") from e
-
-
-def _check_entry(module: ast.Module, handler: HandlerName) -> None:
-    """See that there is something that could be the entry point."""
-    names = set(_bound(module))
-    if handler.function is None or handler.function in names or "*" in names:
-        return
-    raise ArchiverError(f"The handler {handler.path} has no {handler.function!r:.200}.")
 
 
 def _bound(module: ast.Module) -> Iterator[str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from twisted_serve.archiver.config import FORMATS, ArchiverError, ModelArchiverConfig
-from twisted_serve.archiver.packing import Plan, plan, write
+from twisted_serve.archiver.packing import plan
+from twisted_serve.archiver.writing import Plan, write
 from twisted_serve.archives.manifest import RUNTIMES
 
 
@@ -55,14 +56,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     :raise SystemExit: for a wrong command line, and for ``--help``.
     """
     args = parser().parse_args(argv)
+    return carry_out(lambda: plan(ModelArchiverConfig.from_args(args), warn=warn), args.dry_run)
+
+
+def carry_out(make_plan: Callable[[], Plan], dry_run: bool) -> int:
+    """
+    Make an archive, or show what would be in it.
+
+    :param make_plan: May raise `ArchiverError`.
+    :return: The exit status.
+    """
     # So that what was begun is removed, too, when somebody ends us.
     before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
-        planned = plan(ModelArchiverConfig.from_args(args), warn=_warn)
-        if args.dry_run:
+        planned = make_plan()
+        if dry_run:
             print(listing(planned))
         else:
-            write(planned, _warn)
+            write(planned, warn)
     except ArchiverError as e:
         print(f"Error: {e}", file=sys.stderr)
         return 1
@@ -75,14 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def listing(planned: Plan) -> str:
     """Show what would go into an archive: its name, then bytes, name and origin of each file."""
-    lines = [str(planned.config.target)]
+    lines = [str(planned.destination.path)]
     for entry in planned.entries:
         origin = entry.source if isinstance(entry.source, Path) else "(made)"
         lines.append(f"{entry.size:>12}  {entry.name}  {origin}")
     return "\n".join(lines)
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """Tell the user something that is no error."""
     print(f"Warning: {text}", file=sys.stderr)
 
 

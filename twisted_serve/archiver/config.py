@@ -20,8 +20,11 @@ FORMATS = ("default", "zip-store", "tgz", "no-archive")
 
 _SUFFIXES = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
 
-# Both as the server has them.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,254}")
+#: What a model or workflow may be called, as the server has it.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,254}")
+NAME_EXPECTED = "letters, digits, '_', '-' and '.', a letter or digit first"
+
+# So is this.
 _VERSION = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
@@ -29,19 +32,30 @@ class ArchiverError(Exception):
     """No archive can be made of this; the text says why."""
 
 
-def _text(value: str | os.PathLike[str]) -> str:
+def text_of(value: str | os.PathLike[str]) -> str:
+    """Take a path."""
     return os.fspath(value)
 
 
-def _optional_text(value: str | os.PathLike[str] | None) -> str | None:
+def optional_text(value: str | os.PathLike[str] | None) -> str | None:
     """Take a path; an empty one is none, as always for the predecessor."""
-    return _text(value) or None if value is not None else None
+    return text_of(value) or None if value is not None else None
 
 
-def _patterns(value: str | Sequence[str | os.PathLike[str]] | None) -> tuple[str, ...]:
+def patterns_of(value: str | Sequence[str | os.PathLike[str]] | None) -> tuple[str, ...]:
     """Take a list, or text with commas in it."""
-    each = value.split(",") if isinstance(value, str) else [_text(path) for path in value or ()]
+    each = value.split(",") if isinstance(value, str) else [text_of(path) for path in value or ()]
     return tuple(pattern.strip() for pattern in each if pattern.strip())
+
+
+def check_text(name: str, value: str, pattern: re.Pattern[str], expected: str) -> None:
+    """
+    Refuse a value that no server would take.
+
+    :raise ArchiverError: for it.
+    """
+    if pattern.fullmatch(value) is None:
+        raise ArchiverError(f"The {name} is {value!r:.300}, expected {expected}.")
 
 
 @frozen
@@ -58,26 +72,25 @@ class ModelArchiverConfig:
     """
 
     model_name: str
-    handler: str = field(converter=_text)
+    handler: str = field(converter=text_of)
     version: str
-    serialized_file: str | None = field(default=None, converter=_optional_text)
-    model_file: str | None = field(default=None, converter=_optional_text)
-    extra_files: tuple[str, ...] = field(default=(), converter=_patterns)
+    serialized_file: str | None = field(default=None, converter=optional_text)
+    model_file: str | None = field(default=None, converter=optional_text)
+    extra_files: tuple[str, ...] = field(default=(), converter=patterns_of)
     runtime: str = "python"
     export_path: Path = field(factory=Path.cwd, converter=Path)
     archive_format: str = "default"
     force: bool = False
-    requirements_file: str | None = field(default=None, converter=_optional_text)
-    config_file: str | None = field(default=None, converter=_optional_text)
+    requirements_file: str | None = field(default=None, converter=optional_text)
+    config_file: str | None = field(default=None, converter=optional_text)
 
     def __attrs_post_init__(self) -> None:
         """Refuse what no server would take."""
         for name, value, pattern, expected in (
-            ("model name", self.model_name, _NAME, "letters, digits, '_', '-' and '.', a letter or digit first"),
+            ("model name", self.model_name, NAME, NAME_EXPECTED),
             ("version", self.version, _VERSION, "1 to 255 printable characters"),
         ):
-            if pattern.fullmatch(value) is None:
-                raise ArchiverError(f"The {name} is {value!r:.300}, expected {expected}.")
+            check_text(name, value, pattern, expected)
         for name, value, words in (
             ("runtime", self.runtime, RUNTIMES),
             ("archive format", self.archive_format, FORMATS),

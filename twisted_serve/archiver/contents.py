@@ -13,14 +13,12 @@ import filecmp
 import glob
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from attrs import define, field
 
-from twisted_serve.archiver.config import ArchiverError, ModelArchiverConfig
-from twisted_serve.archiver.handlers import HandlerName
-from twisted_serve.archives.manifest import MANIFEST_PATH
+from twisted_serve.archiver.config import ArchiverError
 from twisted_serve.archives.tree import UnpackLimits, components
 from twisted_serve.errors import InvalidModel
 
@@ -32,19 +30,24 @@ _GLOB = frozenset("*?[]")
 _MOST_FILES = UnpackLimits().max_entries
 
 
-def gather(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str], object]) -> Mapping[str, Path]:
+def gather(
+    named: Iterable[str | Path | None], extra_files: Iterable[str], manifest: str, warn: Callable[[str], object]
+) -> Mapping[str, Path]:
     """
-    Find all files of a model.
+    Find all files of an archive.
 
+    :param named: Files with a meaning; ``None`` for one that there is not.
+    :param extra_files: Files, directories, of which the content goes in, and globs.
+    :param manifest: The manifest's name; what is in its directory is nobody else's.
     :param warn: Gets what the user should know.
     :return: The file of each name in the archive, in order of name.
     :raise ArchiverError: for a file that is missing or none, or whose name is taken, or is one that no server unpacks.
     """
-    contents = _Contents()
-    for path in (config.model_file, config.serialized_file, handler.path, config.requirements_file, config.config_file):
+    contents = _Contents(manifest.partition("/")[0])
+    for path in named:
         if path is not None:
             contents.add(Path(path).name, Path(path))
-    for pattern in config.extra_files:
+    for pattern in extra_files:
         found = sorted(glob.glob(pattern)) if _GLOB & set(pattern) and not os.path.lexists(pattern) else [pattern]
         if not found:
             warn(f"No file matches {pattern}.")
@@ -56,6 +59,7 @@ def gather(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[st
 
 @define
 class _Contents:
+    reserved: str
     files: dict[str, Path] = field(factory=dict)
     _directories: set[str] = field(factory=set)
 
@@ -71,7 +75,7 @@ class _Contents:
             parts = components(name)
         except InvalidModel as e:
             raise ArchiverError(f"{e.message} ({path})") from e
-        if parts[0] == MANIFEST_PATH.partition("/")[0]:
+        if parts[0] == self.reserved:
             raise ArchiverError(f"{path} would be {name} in the archive, where its manifest is.")
         other = self.files.setdefault(name, path)
         if other is not path and not (other.samefile(path) or filecmp.cmp(other, path, shallow=False)):

@@ -14,5 +14,6 @@ Model archives: where they come from and what is in them.
 - `unpacked`: what is unpacked at the moment, shared by all models that are made of the same bytes
 - `urls`: which URLs may be fetched
 - `fetch`: such a URL to a file
-- `store`: the model store; what a client's ``url`` means, and the archive it names
+- `places`: a store; what a client's ``url`` means, and how the archive it names becomes a directory
+- `store`: the store of models, each read
 """

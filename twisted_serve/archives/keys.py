@@ -34,13 +34,14 @@ def key(name: str, expected: str, fits: Callable[[Any], bool], default: object =
     return field(default=default, validator=check, metadata={"key": name.rpartition(".")[2]})
 
 
-def integer(name: str, least: int, default: int | None = None) -> Any:
+def integer(name: str, least: int, default: int | None = None, most: int = _MAX_INTEGER) -> Any:
     """Declare the attribute for a key whose value is an integer."""
+    expected = f"an integer of at least {least}" if most == _MAX_INTEGER else f"an integer from {least} to {most}"
 
     def fits(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MAX_INTEGER
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
-    return key(name, f"an integer of at least {least}", fits, default)
+    return key(name, expected, fits, default)
 
 
 def boolean(name: str) -> Any:

@@ -9,9 +9,9 @@ thread still brings about is undone when it is done.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -55,3 +55,40 @@ def abandonable(work: Deferred[_T], undo: Callable[[_T], object]) -> Deferred[_T
 
     work.addCallbacks(done, failed).addErrback(lambda f: _log.failure("Cannot undo abandoned work", f))
     return wait
+
+
+class Threads:
+    """
+    Runs what blocks in threads, and knows when the last has come back: none can be called off.
+
+    What writes is waited for by way of `abandonable`, so that to cancel it ends that wait and not this one.
+    """
+
+    def __init__(self, defer_to_thread: DeferToThread) -> None:
+        self._defer_to_thread = defer_to_thread
+        self._under_way: set[Deferred[None]] = set()
+
+    def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
+        """Call ``work(*args)`` in a thread; see `DeferToThread`."""
+        result = self._defer_to_thread(work, *args)
+        ended = end_of(result)
+        self._under_way.add(ended)
+        ended.addCallback(lambda _: self._under_way.discard(ended))
+        return result
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way."""
+        while self._under_way:
+            await DeferredList(list(self._under_way))
+
+
+def end_of(work: Deferred[Any]) -> Deferred[None]:
+    """Fire when ``work``, which is somebody else's to wait for, is done in one way or another."""
+    ended: Deferred[None] = Deferred()
+
+    def tell(result: Any) -> Any:
+        ended.callback(None)
+        return result
+
+    work.addBoth(tell)
+    return ended

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements unpacking: a ``.mar`` (a zip) or a ``.tar.gz`` becomes a new directory, or nothing at all.
+This module implements unpacking: a zip (``.mar``, ``.war``) or a ``.tar.gz`` becomes a new directory, or nothing.
 
 It blocks: run it in a thread.  ``spec/archives_workers_handlers.md`` §1.1 has the
 forms, `twisted_serve.archives.tree` the rules for what is written.
@@ -24,13 +24,15 @@ from typing import IO
 
 from attrs import define, field
 
-from twisted_serve.archives.manifest import MANIFEST_PATH
 from twisted_serve.archives.tree import NewTree, Saving, UnpackLimits, components, not_saved
 from twisted_serve.errors import InvalidModel
 
 _CHUNK = 256 * 1024
 
-_MANIFEST_DIRECTORY = MANIFEST_PATH.partition("/")[0]
+# Of models and of workflows; beside their manifests there is nothing else in these.
+_MANIFEST_DIRECTORIES = frozenset({"MAR-INF", "WAR-INF"})
+
+_ZIPS = (".mar", ".war")
 
 # The zip and tar readers of the standard library take an index, or an extended header, in one
 # piece: the size they ask for comes from the archive.  An entry of a zip's index needs 46 bytes
@@ -57,7 +59,7 @@ def unpack(archive: Path, target: Path, limits: UnpackLimits) -> None:
     """
     Unpack an archive to a directory.
 
-    :param archive: A zip if its name ends in ``.mar``, else a gzip-compressed tar whose members
+    :param archive: A zip if its name ends in ``.mar`` or ``.war``, else a gzip-compressed tar whose members
         lose the first component of their names, unless its manifest shows that they have one too few for that.
     :param target: The directory, which this makes; after an error it does not exist.
     :raise InvalidModel: if the archive is damaged, too large, or has an entry that is not safe.
@@ -71,7 +73,7 @@ def unpack(archive: Path, target: Path, limits: UnpackLimits) -> None:
 
 def is_zip(archive: Path) -> bool:
     """Say whether an archive is to be read as a zip, and not as a tar: its name decides."""
-    return archive.name.lower().endswith(".mar")
+    return archive.name.lower().endswith(_ZIPS)
 
 
 class _FlatError(Exception):
@@ -205,7 +207,7 @@ def _untar(file: io.FileIO, tree: NewTree, strip: bool) -> None:
 def _take(member: tarfile.TarInfo, data: _Inflated, tree: NewTree, strip: bool) -> None:
     parts = components(member.name)
     # Only now is it known that the archive was made without a directory around it: what was written is to be undone.
-    if strip and parts[0] == _MANIFEST_DIRECTORY:
+    if strip and parts[0] in _MANIFEST_DIRECTORIES:
         raise _FlatError
     below = parts[1:] if strip else parts
     if member.isdir():

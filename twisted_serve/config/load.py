@@ -197,6 +197,7 @@ def _from_arguments(arguments: CommandLine) -> dict[str, Setting]:
     said = {
         "model_store": ("--model-store", arguments.model_store and str(arguments.model_store)),
         "plugins_path": ("--plugins-path", arguments.plugins_path),
+        "workflow_store": ("--workflow-store", arguments.workflow_store and str(arguments.workflow_store)),
         "load_models": ("--models", ",".join(arguments.models)),
         "disable_token_authorization": ("--disable-token-auth", arguments.disable_token_auth and "true"),
         "log_config": ("--log-config", arguments.log_config and str(arguments.log_config)),
@@ -240,8 +241,6 @@ def _check_paths(arguments: CommandLine, cwd: Path) -> None:
     for flag, path in (("--log-config", arguments.log_config), ("--cpp-log-config", arguments.cpp_log_config)):
         if path is not None and not (cwd / path).is_file():
             raise LaunchError(f"{flag} file not found: {(cwd / path).resolve()}")
-    if arguments.workflow_store is not None and not (cwd / arguments.workflow_store).is_dir():
-        raise LaunchError(f"--workflow-store directory not found: {arguments.workflow_store}")
 
 
 def _check_directories(options: ServerOptions, settings: Mapping[str, Setting]) -> None:
@@ -253,6 +252,8 @@ def _check_directories(options: ServerOptions, settings: Mapping[str, Setting]) 
         raise LaunchError(f"--model-store directory not found: {settings['model_store'].text}")
     if options.plugins_path is not None and not options.plugins_path.is_dir():
         raise LaunchError(f"--plugins-path directory not found: {settings['plugins_path'].text}")
+    if options.workflow_store is not None and not options.workflow_store.is_dir():
+        raise LaunchError(f"--workflow-store directory not found: {settings['workflow_store'].text}")
 
 
 def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
@@ -295,7 +296,6 @@ def _odd_members(options: ServerOptions) -> Iterator[str]:
 def _idle_flags(arguments: CommandLine) -> Iterator[str]:
     idle = {
         "--cpp-log-config": (arguments.cpp_log_config, ACCEPTED_WITHOUT_EFFECT["cpp_log_config"]),
-        "--workflow-store": (arguments.workflow_store, ACCEPTED_WITHOUT_EFFECT["workflow_store"]),
     }
     return (f"{flag} has no effect: {reason}" for flag, (value, reason) in idle.items() if value is not None)
 

@@ -250,6 +250,11 @@ class ServerOptions:
     model_store: Path | None = field(
         default=None, converter=optional_path, metadata=_about("the directory of archives and models")
     )
+    workflow_store: Path | None = field(
+        default=None,
+        converter=optional_path,
+        metadata=_about("the directory of workflow archives; model_store if not set"),
+    )
     load_models: str | None = field(
         default=None, converter=optional_text, metadata=_about("what to load at start: all, or [name=]location,…")
     )

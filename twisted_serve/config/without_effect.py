@@ -53,5 +53,4 @@ ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
     "debug": "the server always starts its workers itself; describe has their pids, for a debugger to attach to",
     "initial_distribution_port": "workers of several processes (torchrun) are not built yet",
     "cpp_log_config": "there are no C++ workers here",
-    "workflow_store": "workflows are not built yet",
 }

@@ -10,7 +10,7 @@ registrations cannot lose each other's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
@@ -78,6 +78,14 @@ class Page:
 
     names: tuple[str, ...]
     next_page_token: int | None
+
+
+def page_of(names: Iterable[str], limit: int, next_page_token: int) -> Page:
+    """Make a page of names, as :meth:`Registry.names` has it."""
+    ordered = sorted(names)
+    start = max(0, next_page_token)
+    end = start + (limit if 0 < limit <= _MAX_PAGE else _MAX_PAGE)
+    return Page(tuple(ordered[start:end]), end if end < len(ordered) else None)
 
 
 @frozen
@@ -159,15 +167,12 @@ class Registry:
 
     def names(self, limit: int = _MAX_PAGE, next_page_token: int = 0) -> Page:
         """
-        List names in order, some at a time (``spec/rest_api.md`` §8.1).
+        List names in order, some at a time, those left out which have no URL (``spec/rest_api.md`` §8.1).
 
         :param limit: At most so many; what is not from 1 to 100 counts as 100.
         :param next_page_token: Where to go on, below 0 for the beginning.
         """
-        size = limit if 0 < limit <= _MAX_PAGE else _MAX_PAGE
-        start = max(0, next_page_token)
-        end = start + size
-        return Page(tuple(sorted(self._models)[start:end]), end if end < len(self._models) else None)
+        return page_of((name for name in self._models if self.resolve(name).url), limit, next_page_token)
 
     def __iter__(self) -> Iterator[ModelVersion]:
         """Go through all versions of all models."""

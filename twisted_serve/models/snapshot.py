@@ -81,7 +81,7 @@ class Snapshot:
 
 def take(registry: Registry, workers: Mapping[tuple[str, str], tuple[int, int]]) -> Snapshot:
     """
-    Record a registry.
+    Record a registry, the nodes of workflows left out, as workflows are.
 
     :param workers: The least and the most workers which each version has now.
     """
@@ -89,6 +89,7 @@ def take(registry: Registry, workers: Mapping[tuple[str, str], tuple[int, int]])
         tuple(
             _record(model, registry.default_version(model.name) == model.version, *workers[model.name, model.version])
             for model in registry
+            if model.workflow is None
         )
     )
 

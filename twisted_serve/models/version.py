@@ -74,11 +74,12 @@ class ModelVersion:
     """
     One version of a model, as it was registered.
 
-    :ivar url: Where the client said the archive is.
+    :ivar url: Where the client said the archive is; ``""`` for a function of a workflow, which has none.
     :ivar model_dir: The unpacked archive, or the model's own directory.
     :ivar python: The interpreter of an environment of its own; ``None`` for the server's.
     :ivar packages: A directory of packages of its own; ``None`` for none.
     :ivar loaded_at_startup: Whether it was named in the start-up list.
+    :ivar workflow: The workflow of which it is a node; ``None`` for a model in its own right.
     """
 
     name: str = field(validator=min_len(1))
@@ -93,3 +94,4 @@ class ModelVersion:
     loaded_at_startup: bool = False
     python: str | None = None
     packages: Path | None = None
+    workflow: str | None = None

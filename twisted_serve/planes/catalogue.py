@@ -68,21 +68,20 @@ class Catalogue:
         self.registry, model = self.registry.unregister(name, version)
         return model, self._pools.pop((model.name, model.version))
 
-    def forget(self, model: ModelVersion) -> bool:
+    def forget(self, model: ModelVersion) -> Pool | None:
         """
-        Take out a version whose registration failed, the default one too.
+        Take out this very version, the default one too.
 
-        :return: Whether it was still there; another with its name may be, and is left.
+        :return: Its workers, as `remove`; ``None`` if it was there no more: another with its name may be, and is left.
         """
         registry = self.registry
         if not any(registered is model for registered in registry):
-            return False
+            return None
         others = [other for other in registry.versions(model.name) if other is not model]
         if others and registry.resolve(model.name) is model:
             registry = registry.set_default(model.name, others[0].version)
         self.registry, _ = registry.unregister(model.name, model.version)
-        del self._pools[model.name, model.version]
-        return True
+        return self._pools.pop((model.name, model.version))
 
     def __iter__(self) -> Iterator[tuple[ModelVersion, Pool]]:
         """Go through all versions with their workers."""

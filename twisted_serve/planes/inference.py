@@ -66,8 +66,8 @@ class InferencePlane:
         return [model.version for model in self._catalogue.registry.versions(name)]
 
     def names(self) -> list[str]:
-        """List the models by name."""
-        return sorted({model.name for model in self._catalogue.registry})
+        """List the models by name; the functions of workflows are none."""
+        return sorted({model.name for model in self._catalogue.registry if model.url})
 
     def only_startup_model(self) -> str | None:
         """Return the name of the one start-up model, ``None`` if there is none or several."""

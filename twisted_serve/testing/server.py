@@ -241,13 +241,22 @@ class MemoryServer:
 
     def add_model(self, name: str, files: Mapping[str, str]) -> None:
         """Put a model's directory into the model store; ``MAR-INF/MANIFEST.json`` is made unless given."""
-        directory = self.directory / "models" / name
         manifest = {"model": {"modelName": name, "modelVersion": "1.0", "handler": "handler.py"}}
-        files = {"MAR-INF/MANIFEST.json": json.dumps(manifest), "handler.py": "", **files}
-        for file, text in files.items():
-            path = directory / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        self._write(name, {"MAR-INF/MANIFEST.json": json.dumps(manifest), "handler.py": "", **files})
+
+    def add_workflow(self, name: str, specification: str, files: Mapping[str, str] | None = None) -> None:
+        """Put a workflow's directory into the model store, which is the workflow store, too; a handler is made."""
+        workflow = {"workflowName": name, "specFile": "workflow.yaml", "handler": "functions.py"}
+        manifest = {"createdOn": "01/01/2026 00:00:00", "archiverVersion": "0.2.15", "workflow": workflow}
+        self._write(
+            name,
+            {
+                "WAR-INF/MANIFEST.json": json.dumps(manifest),
+                "workflow.yaml": specification,
+                "functions.py": "",
+                **(files or {}),
+            },
+        )
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -355,6 +364,13 @@ class MemoryServer:
         for stub in self._pumps:
             stub.flush()
 
+    def _write(self, name: str, files: Mapping[str, str]) -> None:
+        """Write the files of an entry of the model store."""
+        for file, text in files.items():
+            path = self.directory / "models" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
     def _new_server(self) -> ModelServer:
         self._pumps: list[Any] = []
         return ModelServer(
@@ -395,6 +411,8 @@ async def _read(stub: Any, response: Deferred[Any]) -> Answer:
 def role_of(path: str) -> Role:
     """Guess the listener that a path is meant for."""
     first, _, rest = path.partition("?")[0].lstrip("/").partition("/")
-    if (first in ("models", "token") and not rest.endswith("/invoke")) or (first == "v1" and ":" not in rest):
+    if (first in ("models", "token", "workflows") and not rest.endswith("/invoke")) or (
+        first == "v1" and ":" not in rest
+    ):
         return Role.MANAGEMENT
     return Role.METRICS if first == "metrics" else Role.INFERENCE

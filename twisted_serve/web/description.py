@@ -54,6 +54,12 @@ _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
         nextPageToken=_STRING,
         models=_array(_object(("modelName", "modelUrl"), modelName=_STRING, modelUrl=_STRING)),
     ),
+    "WorkflowDescriptions": _array(_object(("workflowName", "workflowUrl"), workflowName=_STRING, workflowUrl=_STRING)),
+    "Workflows": _object(
+        ("workflows",),
+        nextPageToken=_STRING,
+        workflows=_array(_object(("workflowName", "workflowUrl"), workflowName=_STRING, workflowUrl=_STRING)),
+    ),
     "InferRequest": _object(
         ("inputs",),
         id=_STRING,
@@ -71,6 +77,7 @@ _SECURITY = {
 _PATH_PARAMETERS = {
     "model_name": "The model's name.",
     "model_version": "The version.",
+    "workflow_name": "The workflow's name.",
     "url_path": "What follows, for the handler.",
 }
 

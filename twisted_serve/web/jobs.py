@@ -82,11 +82,15 @@ class Predictor:
         response: Response,
     ) -> Deferred[Item]:
         """Have a worker answer a request; as `answer`, but the last answer is the caller's to send."""
-        headers = client_headers(request, self._hidden)
+        headers = self.headers_of(request)
         headers.update(told)
         job = Job(job_id(request), headers, inputs_of(request) if parts is None else list(parts))
         answer = self.plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
         return answer.addCallbacks(response.last, response.fail)
+
+    def headers_of(self, request: ServeRequest) -> dict[str, str]:
+        """Return what handlers see of a request's headers."""
+        return client_headers(request, self._hidden)
 
     def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Answer]:
         """

@@ -28,6 +28,7 @@ from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
+from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.web.answers import Answer, answer_flaw, answer_refusal, new_app
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.description import describe_api
@@ -44,6 +45,7 @@ from twisted_serve.web.public import add_description_routes, add_probe_routes, a
 from twisted_serve.web.sagemaker import add_invocation_routes, add_legacy_routes
 from twisted_serve.web.shortcut import Shortcut, Way
 from twisted_serve.web.site import ServeSite, peer_of
+from twisted_serve.web.workflows import add_workflow_management_routes, add_workflow_prediction_routes
 
 
 @frozen
@@ -110,6 +112,7 @@ class Faces:
 
     inference: InferencePlane
     management: ManagementPlane
+    workflows: WorkflowPlane
     metadata: Metadata
     metrics: ServerMetrics
     tokens: Tokens | NoTokens
@@ -161,6 +164,7 @@ class Faces:
             ways = self._add_inference(inference, tokens)
         if roles & Role.MANAGEMENT:
             add_management_routes(management, self.management, self.metadata, tokens)
+            add_workflow_management_routes(management, self.workflows)
             add_v1_management_routes(management, self.inference)
             if guarded_metrics:
                 add_metrics_routes(management, self.metrics, None)
@@ -186,5 +190,6 @@ class Faces:
         add_v2_routes(app, predictor)
         if self.open_inference:
             add_open_inference_routes(app, predictor, self.version)
+        add_workflow_prediction_routes(app, self.workflows, predictor)
         add_legacy_routes(app, predictor)
         return ways

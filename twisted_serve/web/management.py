@@ -5,34 +5,23 @@ This module implements the management routes: ``/models`` and ``/token`` (``spec
 
 from __future__ import annotations
 
-import json
-from collections.abc import Coroutine
-from typing import Any
-
 from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from twisted_serve.auth.key_file import describe_token
-from twisted_serve.errors import BadRequest
 from twisted_serve.models.settings import RequestedSettings
-from twisted_serve.planes.management import ManagementPlane, Outcome, Registration
+from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import CustomDescription, Metadata
+from twisted_serve.planes.registrar import Registration
 from twisted_serve.planes.rotation import Rotation
-from twisted_serve.web.answers import Answer, answer_json, answer_status, job_id, json_text
-from twisted_serve.web.bodies import body_of, media_type
+from twisted_serve.web.answers import Answer, answer_json, job_id, json_text
+from twisted_serve.web.changes import answer, given_parameters, shielded, wanted_number
 from twisted_serve.web.description import describe_model_management
 from twisted_serve.web.jobs import set_handler_headers
-from twisted_serve.web.queries import as_boolean, as_integer, query_parameters
+from twisted_serve.web.queries import as_boolean, as_integer, page_wanted, query_parameters
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.web.site import peer_of
-
-_log = Logger()
-
-# A page of the list has at most this many models (``spec/rest_api.md`` §8.1).
-LONGEST_PAGE = 100
 
 
 def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata, tokens: bool) -> None:
@@ -44,18 +33,13 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
 
     @app.route("/models", methods=["GET"])
     def list_models(request: IRequest) -> Answer:
-        query = query_parameters(request)
-        limit = as_integer(query.get("limit"), LONGEST_PAGE)
-        offset = max(0, as_integer(query.get("next_page_token"), 0))
-        return answer_json(
-            request, 200, plane.list_models(limit if 0 < limit <= LONGEST_PAGE else LONGEST_PAGE, offset)
-        )
+        return answer_json(request, 200, plane.list_models(*page_wanted(request)))
 
     @app.route("/models", methods=["POST"])
     def register(request: IRequest) -> Deferred[Answer]:
         # Before the body is looked at: where models may not come and go it does not matter what it says.
         plane.check_enabled()
-        return _shielded(request, plane.register(_registration_of(request)))
+        return shielded(request, plane.register(_registration_of(request)))
 
     @app.route("/models/<model>", methods=["GET"])
     @app.route("/models/<model>/<version>", methods=["GET"])
@@ -80,16 +64,16 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
         max_worker = as_integer(query.get("max_worker"), min_worker)
         synchronous = as_boolean(query.get("synchronous"), False)
         version = version or query.get("model_version")
-        return _shielded(request, plane.scale(model, version, min_worker, max_worker, synchronous))
+        return shielded(request, plane.scale(model, version, min_worker, max_worker, synchronous))
 
     @app.route("/models/<model>", methods=["DELETE"])
     @app.route("/models/<model>/<version>", methods=["DELETE"])
     def unregister(request: IRequest, model: str, version: str | None = None) -> Deferred[Answer]:
-        return _shielded(request, plane.unregister(model, version))
+        return shielded(request, plane.unregister(model, version))
 
     @app.route("/models/<model>/<version>/set-default", methods=["PUT"])
     def set_default(request: IRequest, model: str, version: str) -> Answer:
-        return _answer(request, plane.set_default(model, version))
+        return answer(request, plane.set_default(model, version))
 
 
 def add_token_route(app: Klein, rotation: Rotation) -> None:
@@ -111,75 +95,24 @@ def _answer_custom(request: ServeRequest, described: CustomDescription) -> Answe
     return body
 
 
-def _answer(request: IRequest, outcome: Outcome) -> Answer:
-    return answer_status(request, outcome.status, outcome.text)
-
-
-def _shielded(request: IRequest, change: Coroutine[Deferred[Any], Any, Outcome]) -> Deferred[Answer]:
-    """Answer with the outcome of a change, which goes on when the client leaves: half a change is worse than none."""
-    outcome: Deferred[Outcome] = Deferred()
-
-    def settle(result: Outcome | Failure) -> None:
-        if not outcome.called:
-            outcome.callback(result)
-        elif isinstance(result, Failure):
-            _log.warn("A change whose client had left failed: {error}", error=result.value)
-
-    Deferred.fromCoroutine(change).addBoth(settle)
-    return outcome.addCallback(lambda outcome: _answer(request, outcome))
-
-
 def _registration_of(request: IRequest) -> Registration:
     """
-    Read what is to be registered, from a JSON body or else from the query (``spec/rest_api.md`` §8.2).
+    Read what is to be registered (``spec/rest_api.md`` §8.2).
 
-    :raise BadRequest: for a body that is no JSON object.
+    :raise BadRequest: as :func:`given_parameters`.
     """
-    content_type = request.requestHeaders.getRawHeaders(b"content-type", (b"",))[0].decode("latin-1")
-    if media_type(content_type).lower() == "application/json":
-        given = _json_parameters(body_of(request))
-    else:
-        given = dict(query_parameters(request))
-    if as_boolean(given.get("s3_sse_kms"), False):
-        raise BadRequest("Parameter s3_sse_kms: signed downloads are not supported.")
+    given = given_parameters(request)
     return Registration(
         url=given.get("url"),
         model_name=given.get("model_name"),
         handler=given.get("handler"),
         runtime=given.get("runtime"),
         settings=RequestedSettings(
-            batch_size=_wanted(given, "batch_size", 1),
-            max_batch_delay=_wanted(given, "max_batch_delay", 0),
-            initial_workers=_wanted(given, "initial_workers", 0),
-            response_timeout=_wanted(given, "response_timeout", 0),
-            startup_timeout=_wanted(given, "startup_timeout", 0),
+            batch_size=wanted_number(given, "batch_size", 1),
+            max_batch_delay=wanted_number(given, "max_batch_delay", 0),
+            initial_workers=wanted_number(given, "initial_workers", 0),
+            response_timeout=wanted_number(given, "response_timeout", 0),
+            startup_timeout=wanted_number(given, "startup_timeout", 0),
         ),
         synchronous=as_boolean(given.get("synchronous"), True),
     )
-
-
-def _wanted(given: dict[str, str], name: str, least: int) -> int | None:
-    """Return a number, or ``None`` when it is absent, no number or too small: all of these leave it open."""
-    number = as_integer(given.get(name), least - 1)
-    return number if number >= least else None
-
-
-def _json_parameters(body: bytes) -> dict[str, str]:
-    """
-    Read a JSON object as parameters: numbers and truth values may be spelled as strings, and strings as they are.
-
-    :raise BadRequest: for anything but a JSON object of plain values.
-    """
-    try:
-        given = json.loads(body)
-    except (ValueError, RecursionError) as e:
-        raise BadRequest(f"The JSON body cannot be read: {e}.") from None
-    if not isinstance(given, dict):
-        raise BadRequest("The JSON body is not an object.")
-    parameters = {}
-    for name, value in given.items():
-        if isinstance(value, (dict, list)):
-            raise BadRequest(f"Parameter {name} must be a plain value, not {json.dumps(value)}.")
-        if value is not None:
-            parameters[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    return parameters

@@ -19,6 +19,9 @@ from twisted_serve.errors import BadRequest
 
 MOST_PARAMETERS = 1024
 
+# Whoever asks for more, or for none, gets so many (:meth:`Registry.names`).
+MOST_ON_A_PAGE = 100
+
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}", re.ASCII)
 _INT_RANGE = range(-(2**31), 2**31)
 
@@ -58,3 +61,13 @@ def query_parameters(request: IRequest) -> Mapping[str, str]:
     for name, value in query_pairs(request):
         found.setdefault(name, value)
     return found
+
+
+def page_wanted(request: IRequest) -> tuple[int, int]:
+    """
+    Read which page of a list is wanted: how many entries, and where it begins (``spec/rest_api.md`` §8.1).
+
+    :raise BadRequest: as :func:`query_parameters`.
+    """
+    query = query_parameters(request)
+    return as_integer(query.get("limit"), MOST_ON_A_PAGE), as_integer(query.get("next_page_token"), 0)

@@ -11,6 +11,7 @@ from twisted_serve.web.doors import Role
 from twisted_serve.web.operations.inference import INFERENCE, OPEN_INFERENCE
 from twisted_serve.web.operations.management import MANAGEMENT
 from twisted_serve.web.operations.values import DESCRIPTION, Operation, Parameter, Surface
+from twisted_serve.web.operations.workflows import WORKFLOW_INFERENCE, WORKFLOW_MANAGEMENT
 
 PUBLIC = (
     Operation("/", "options", "apiDescription", "This description.", DESCRIPTION, result="Description"),
@@ -41,7 +42,11 @@ METRICS = (
 )
 
 
-_OPERATIONS = {Role.INFERENCE: INFERENCE, Role.MANAGEMENT: MANAGEMENT, Role.METRICS: METRICS}
+_OPERATIONS = {
+    Role.INFERENCE: (*INFERENCE, *WORKFLOW_INFERENCE),
+    Role.MANAGEMENT: (*MANAGEMENT, *WORKFLOW_MANAGEMENT),
+    Role.METRICS: METRICS,
+}
 
 
 def operations_of(surface: Surface) -> tuple[Operation, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import evolve
 
-from twisted_serve.web.operations.values import DESCRIPTION, KNOWN, REFUSED, Operation, Parameter
+from twisted_serve.web.operations.values import DESCRIPTION, KNOWN, PAGING, REFUSED, SWITCHED_OFF, Operation, Parameter
 
 _SCALING = (
     Parameter("min_worker", "integer", "Workers to keep running.", limits={"default": 1, "minimum": 0}),
@@ -61,7 +61,7 @@ _MODELS = (
         "delete",
         "unregisterModel",
         "Unregister a version.",
-        {200: "Done.", 403: "It is the default one of several.", 405: "The model API is switched off.", **KNOWN},
+        {200: "Done.", 403: "It is the default one of several.", **SWITCHED_OFF, **KNOWN},
     ),
     *_versioned(
         "options",
@@ -88,15 +88,7 @@ MANAGEMENT = (
         "List the models by name.",
         {200: "A page of the list.", **REFUSED},
         "management",
-        (
-            Parameter(
-                "limit",
-                "integer",
-                "Models on a page.",
-                limits={"default": 100, "minimum": 1, "maximum": 100},
-            ),
-            Parameter("next_page_token", "integer", "Where to go on: what the last page said.", limits={"default": 0}),
-        ),
+        PAGING,
         result="Models",
     ),
     Operation(
@@ -109,7 +101,7 @@ MANAGEMENT = (
             **_STARTED,
             **REFUSED,
             404: "Nothing that may be registered is there.",
-            405: "The model API is switched off.",
+            **SWITCHED_OFF,
             409: "This version is registered already.",
         },
         "management",

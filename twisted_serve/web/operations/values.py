@@ -78,3 +78,10 @@ REFUSED = {400: "The token is missing, wrong or expired, or the request cannot b
 KNOWN = {**REFUSED, 404: "No such model or version."}
 
 DESCRIPTION = {200: "The description."}
+SWITCHED_OFF = {405: "The model API is switched off."}
+
+#: Of every list.
+PAGING = (
+    Parameter("limit", "integer", "Entries on a page.", limits={"default": 100, "minimum": 1, "maximum": 100}),
+    Parameter("next_page_token", "integer", "Where to go on: what the last page said.", limits={"default": 0}),
+)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the packing of workflows: specification, functions and what they need become a ``.war``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from attrs import field, fields, frozen
+
+from twisted_serve import __version__
+from twisted_serve.archiver.checks import check_functions
+from twisted_serve.archiver.config import (
+    NAME,
+    NAME_EXPECTED,
+    ArchiverError,
+    check_text,
+    optional_text,
+    patterns_of,
+    text_of,
+)
+from twisted_serve.archiver.contents import gather
+from twisted_serve.archiver.forms import Entry
+from twisted_serve.archiver.writing import Destination, Plan, created_on, nobody, stamp_of, write
+from twisted_serve.errors import InvalidDag, InvalidWorkflow
+from twisted_serve.workflows.manifest import MANIFEST_PATH
+from twisted_serve.workflows.spec import load_spec
+
+
+@frozen
+class WorkflowArchiverConfig:
+    """
+    What to pack; names and meaning of the fields are those of the predecessor's flags.
+
+    :ivar spec_file: The specification, YAML.
+    :ivar handler: The Python file with the workflow's functions, with or without ``.py``; ``None`` if it has none.
+    :ivar extra_files: As `ModelArchiverConfig`, like all that follows.
+    :raise ArchiverError: for a name that cannot be.
+    """
+
+    workflow_name: str
+    spec_file: str = field(converter=text_of)
+    handler: str | None = field(default=None, converter=optional_text)
+    extra_files: tuple[str, ...] = field(default=(), converter=patterns_of)
+    export_path: Path = field(factory=Path.cwd, converter=Path)
+    force: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what no server would take."""
+        check_text("workflow name", self.workflow_name, NAME, NAME_EXPECTED)
+
+    @property
+    def target(self) -> Path:
+        """The archive that is to be made."""
+        return self.export_path / f"{self.workflow_name}.war"
+
+    @property
+    def handler_file(self) -> Path | None:
+        """The handler, with its extension."""
+        if self.handler is None:
+            return None
+        return Path(self.handler if self.handler.endswith(".py") else f"{self.handler}.py")
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> WorkflowArchiverConfig:
+        """
+        Take what a command line said.
+
+        :raise ArchiverError: for a value that cannot be.
+        """
+        said = {a.name: getattr(args, a.name) for a in fields(cls)}
+        return cls(**{name: value for name, value in said.items() if value is not None})
+
+
+def plan_workflow(
+    config: WorkflowArchiverConfig,
+    environ: Mapping[str, str] = os.environ,
+    warn: Callable[[str], object] = nobody,
+) -> Plan:
+    """
+    Find and check what a workflow's archive is made of.
+
+    :param environ: Where ``SOURCE_DATE_EPOCH`` may say which time the archive is of.
+    :param warn: Gets what the user should know.
+    :raise ArchiverError: for what is missing or wrong.
+    """
+    stamp = stamp_of(environ)
+    files = gather((config.spec_file, config.handler_file), config.extra_files, MANIFEST_PATH, warn)
+    _check(config, warn)
+    manifest = json.dumps(manifest_of(config, stamp), indent=2, ensure_ascii=False).encode()
+    entries = (Entry(MANIFEST_PATH, manifest), *(Entry(name, path) for name, path in files.items()))
+    destination = Destination(config.target, "default", config.workflow_name, config.force, "workflow", MANIFEST_PATH)
+    destination.check()
+    return Plan(destination, entries, stamp)
+
+
+def pack_workflow(
+    config: WorkflowArchiverConfig,
+    environ: Mapping[str, str] = os.environ,
+    warn: Callable[[str], object] = nobody,
+) -> Path:
+    """
+    Make a workflow's archive.
+
+    :param environ: See `plan_workflow`, as for ``warn``.
+    :return: The archive.
+    :raise ArchiverError: when there cannot be one; nothing is left then.
+    """
+    return write(plan_workflow(config, environ, warn), warn)
+
+
+def manifest_of(config: WorkflowArchiverConfig, stamp: int) -> dict[str, object]:
+    """Make ``WAR-INF/MANIFEST.json`` (``spec/grpc_workflows_kserve.md`` §3.1)."""
+    workflow = {"workflowName": config.workflow_name, "specFile": Path(config.spec_file).name}
+    if config.handler_file is not None:
+        workflow["handler"] = config.handler_file.name
+    return {"createdOn": created_on(stamp), "workflow": workflow, "archiverVersion": __version__}
+
+
+def _check(config: WorkflowArchiverConfig, warn: Callable[[str], object]) -> None:
+    """Look into specification and handler; that they are there is known already."""
+    try:
+        spec = load_spec(Path(config.spec_file))
+    except (InvalidWorkflow, InvalidDag) as e:
+        raise ArchiverError(f"{config.spec_file}: {e.message} ({e.reason})") from e
+    for name in spec.unused:
+        warn(f"The model {name} is not in the dag of {config.spec_file}.")
+    if config.handler_file is not None:
+        check_functions(config.handler_file, spec.functions)
+    elif spec.functions:
+        raise ArchiverError(f"There is no handler, and these nodes need one: {', '.join(spec.functions)}.")

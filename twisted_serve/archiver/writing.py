@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the writing of an archive that is planned: it is there as a whole, or not at all.
+
+Everything is written to a new name beside the archive's own; two packers of one archive
+do not meet, and nobody else's directory is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from uuid import uuid4
+
+from attrs import frozen
+
+from twisted_serve.archiver.config import ArchiverError
+from twisted_serve.archiver.forms import EPOCH, LAST_TIME, Entry, write_form
+from twisted_serve.archives.publishing import flush, give_name
+
+
+def nobody(_warning: str) -> None:
+    """Tell nobody."""
+
+
+@frozen
+class Destination:
+    """
+    Where an archive goes.
+
+    :ivar path: The archive.
+    :ivar form: One of `twisted_serve.archiver.config.FORMATS`.
+    :ivar top: The directory in which everything lies in a tar.
+    :ivar force: Whether an archive that is there may be replaced.
+    :ivar kind: What it is an archive of.
+    :ivar manifest: The name of its manifest, by which a directory is known to be one.
+    """
+
+    path: Path
+    form: str
+    top: str
+    force: bool
+    kind: str
+    manifest: str
+
+    def check(self) -> None:
+        """
+        See that there is nothing in the way that may not be replaced.
+
+        :raise ArchiverError: if there is.
+        """
+        if not os.path.lexists(self.path):
+            return
+        if not self.force:
+            raise ArchiverError(
+                f"{self.path} already exists.\nPlease specify --force/-f option to overwrite the {self.kind} archive."
+            )
+        if self.form == "no-archive":
+            # A directory of this name that is something else is not ours to delete.
+            if self.path.is_symlink() or not (self.path / self.manifest).is_file():
+                raise ArchiverError(
+                    f"{self.path} exists and is not the directory of a {self.kind}; it is not overwritten."
+                )
+        elif not self.path.is_file():
+            raise ArchiverError(f"{self.path} exists and is not a file; it is not overwritten.")
+
+
+@frozen
+class Plan:
+    """
+    An archive that could be written: everything has been looked at, and nothing has been made.
+
+    :ivar entries: What goes in, in this order.
+    :ivar stamp: The time of all of it, in seconds since 1970.
+    """
+
+    destination: Destination
+    entries: tuple[Entry, ...]
+    stamp: int
+
+
+def write(planned: Plan, warn: Callable[[str], object] = nobody) -> Path:
+    """
+    Make the archive that was planned.
+
+    :return: The archive.
+    :raise ArchiverError: when a file cannot be read or written; nothing is left then.
+    """
+    destination, target = planned.destination, planned.destination.path
+    partial_archive = target.with_name(f".{target.name[:100]}-{uuid4().hex}.part")
+    try:
+        if not target.parent.is_dir():
+            warn(f"Export directory ({target.parent}) does not exist. Creating...")
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_form(destination.form, partial_archive, destination.top, list(planned.entries), planned.stamp)
+        if os.path.lexists(target):
+            destination.check()
+            warn(f"Overwriting {target} ...")
+        _publish(partial_archive, destination)
+    except OSError as e:
+        raise ArchiverError(f"Cannot make {target}: {e}") from e
+    finally:
+        _remove(partial_archive)
+    return target
+
+
+def stamp_of(environ: Mapping[str, str]) -> int:
+    """
+    Take the time that the reproducible-builds convention has for us, within what a zip can say.
+
+    :raise ArchiverError: if it is none.
+    """
+    text = environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return EPOCH
+    try:
+        return min(max(int(text), EPOCH), LAST_TIME)
+    except ValueError:
+        raise ArchiverError(f"SOURCE_DATE_EPOCH is {text!r:.100}, expected seconds since 1970.") from None
+
+
+def created_on(stamp: int) -> str:
+    """Write a time as manifests have it."""
+    return time.strftime("%d/%m/%Y %H:%M:%S", time.gmtime(stamp))
+
+
+def _publish(written: Path, destination: Destination) -> None:
+    target = destination.path
+    try:
+        if destination.form == "no-archive":
+            _publish_directory(written, target)
+        elif destination.force:
+            flush(written)
+            os.replace(written, target)
+        else:
+            give_name(written, target)
+    except FileExistsError:
+        # Somebody was faster.
+        raise ArchiverError(f"{target} already exists.") from None
+
+
+def _publish_directory(written: Path, target: Path) -> None:
+    """Put a directory into the place of another: no single step does that, so what fails is taken back."""
+    if not os.path.lexists(target):
+        os.rename(written, target)
+        return
+    old = written.with_suffix(".old")
+    os.rename(target, old)
+    try:
+        os.rename(written, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        path.unlink()

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the coming and going of model versions, with their files and workers, for all who ask for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from attrs import evolve, field, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from twisted_serve.archives.store import ModelArchive, ModelStore
+from twisted_serve.errors import InvalidModel, ServeError, ServiceUnavailable, WorkerFailed
+from twisted_serve.models.registry import fallback_name, valid_model_name, valid_model_version
+from twisted_serve.models.settings import RequestedSettings
+from twisted_serve.models.snapshot import RecordedVersion
+from twisted_serve.models.version import ModelSettings, ModelVersion
+from twisted_serve.planes.catalogue import Catalogue
+from twisted_serve.workers.installation import Installed, Installer
+from twisted_serve.workers.pool import Pool
+
+_T = TypeVar("_T")
+
+_log = Logger()
+
+# The runtimes that a manifest or a request may name; both run in this server's interpreter.
+RUNTIMES = ("python", "python3")
+
+
+@frozen
+class _Files:
+    """
+    What was made for a version, and is to go with it.
+
+    :ivar installed: ``None`` if nothing was installed for it.
+    """
+
+    archive: ModelArchive
+    installed: Installed | None = None
+
+
+@frozen
+class Registration:
+    """
+    What a client asks to be registered; ``None`` is for what it left open.
+
+    :ivar url: Where the archive is (``spec/rest_api.md`` §8.2).
+    :ivar synchronous: Whether the answer waits for the workers.
+    :ivar recorded: The version as a snapshot has it, when it is restored.
+    :ivar workflow: The workflow of which it is to be a node.
+    """
+
+    url: str | None
+    model_name: str | None = None
+    handler: str | None = None
+    runtime: str | None = None
+    settings: RequestedSettings = field(factory=RequestedSettings)
+    synchronous: bool = True
+    recorded: RecordedVersion | None = None
+    workflow: str | None = None
+
+
+#: Weighs all sources of a version's settings: the request, the archive, and the name, the version, whether at start-up.
+Settle = Callable[[RequestedSettings, ModelArchive, str, str, bool], ModelSettings]
+
+#: Makes the workers' pool of a version; it has none until it is scaled.
+MakePool = Callable[[ModelVersion], Pool]
+
+
+class Registrar:
+    """
+    Enters versions into the catalogue, and takes them out, so that nothing of one stays behind.
+
+    :param retire_timeout: Seconds that running work has when its version goes.
+    :param installer: Installs what models need; ``None`` if nothing is to be installed (``install_py_dep_per_model``).
+    :ivar changed: To be called when a change is complete, or has been undone.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: ModelStore,
+        settle: Settle,
+        make_pool: MakePool,
+        default_handler: str | None,
+        retire_timeout: float,
+        installer: Installer | None = None,
+        changed: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._settle = settle
+        self._make_pool = make_pool
+        self._default_handler = default_handler
+        self._retire_timeout = retire_timeout
+        self._installer = installer
+        self.changed = changed
+        self._files: dict[tuple[str, str], _Files] = {}
+        self._under_way: set[Deferred[Any]] = set()
+
+    async def enter(self, wanted: Registration, url: str, at_startup: bool = False) -> ModelVersion:
+        """
+        Register a version, which has no workers yet.
+
+        Whatever fails, nothing of it stays.
+
+        :raise ServeError: as :meth:`ModelStore.open`, :meth:`Registry.register` and :meth:`Installer.install`.
+        :raise ServiceUnavailable: if the server is stopping.
+        """
+        return await self.enter_archive(wanted, await self.unless_stopped(self._store.open(url)), at_startup)
+
+    async def enter_archive(
+        self, wanted: Registration, archive: ModelArchive, at_startup: bool = False
+    ) -> ModelVersion:
+        """
+        Register a version of which the archive is open; it is discarded with the version, or if there can be none.
+
+        :raise ServeError: as :meth:`enter`.
+        """
+        files = _Files(archive)
+        try:
+            if self._catalogue.stopping:
+                raise _stopping()
+            model = self._version_of(wanted, files.archive, at_startup)
+            # Asked now, too, so that nobody waits for pip only to hear that there is such a version.
+            self._catalogue.registry.register(model)
+            for warning in files.archive.warnings:
+                _log.warn("Model {name}: {warning}", name=model.name, warning=warning)
+            installed = await self._install(model)
+            if installed is not None:
+                files = evolve(files, installed=installed)
+                model = evolve(model, python=installed.python, packages=installed.packages)
+            if self._catalogue.stopping:
+                raise _stopping()
+            self._catalogue.add(model, self._make_pool(model))
+        except BaseException:
+            await self._discard(files)
+            raise
+        self._files[model.name, model.version] = files
+        return model
+
+    async def start(self, model: ModelVersion) -> None:
+        """
+        Start the workers of a version that was entered, and wait for them; if they fail, the version goes.
+
+        :raise WorkerFailed: if they do.
+        """
+        pool = self._catalogue.pool_of(model)
+        try:
+            await pool.start()
+        except WorkerFailed as e:
+            log_failed(model, e)
+            await self.forget(model)
+            raise not_started(e, model.name, model.version) from e
+
+    async def forget(self, model: ModelVersion) -> None:
+        """Take this very version away, the default one too; another may have come in its place, and is left."""
+        pool = self._catalogue.forget(model)
+        if pool is not None:
+            # Another change may have been recorded while it was there.
+            self.changed()
+            await self.give_up(model, pool)
+
+    async def unless_stopped(self, work: Coroutine[Deferred[Any], Any, _T]) -> _T:
+        """
+        Wait for a part of a registration, unless the server is stopped meanwhile.
+
+        :raise ServiceUnavailable: if it is.
+        """
+        under_way = Deferred.fromCoroutine(work)
+        self._under_way.add(under_way)
+        try:
+            return await under_way
+        except CancelledError as e:
+            raise _stopping() from e
+        finally:
+            self._under_way.discard(under_way)
+
+    def stop(self) -> None:
+        """Go on with no registration."""
+        for registering in list(self._under_way):
+            registering.cancel()
+
+    async def give_up(self, model: ModelVersion, pool: Pool) -> None:
+        """End the workers of a version that is registered no more, and remove its files."""
+        # Now, because its name may be another's when the workers have gone.
+        files = self._files.pop((model.name, model.version))
+        await pool.retire(self._retire_timeout)
+        await self._discard(files)
+
+    async def _install(self, model: ModelVersion) -> Installed | None:
+        if self._installer is not None:
+            return await self.unless_stopped(self._installer.install(model))
+        if model.manifest.requirements_file is not None or model.config.use_venv:
+            _log.warn(
+                "Model {name}: nothing is installed for it, because install_py_dep_per_model is false", name=model.name
+            )
+        return None
+
+    async def _discard(self, files: _Files) -> None:
+        if self._installer is not None and files.installed is not None:
+            await self._installer.remove(files.installed)
+        await self._store.discard(files.archive)
+
+    def _version_of(self, wanted: Registration, archive: ModelArchive, at_startup: bool) -> ModelVersion:
+        manifest = archive.manifest
+        name = wanted.model_name or manifest.model_name or (fallback_name(archive.url) if at_startup else None)
+        if not name:
+            raise InvalidModel("Model name is not defined.")
+        handler = wanted.handler or manifest.handler or self._default_handler
+        if not handler:
+            raise InvalidModel(f"Model {name} names no handler, and there is no default_service_handler.")
+        runtime = wanted.runtime or manifest.runtime
+        if runtime not in RUNTIMES:
+            raise InvalidModel(f"Model {name} needs the runtime {runtime}, which this server does not have.")
+        recorded = wanted.recorded
+        if recorded is not None and recorded.version != manifest.model_version:
+            raise InvalidModel(
+                f"The archive of model {name} has version {manifest.model_version}, the snapshot {recorded.version}."
+            )
+        settings = self._settle(wanted.settings, archive, name, manifest.model_version, at_startup)
+        return ModelVersion(
+            name=valid_model_name(name),
+            version=valid_model_version(manifest.model_version),
+            url=archive.url if recorded is None else recorded.url or archive.url,
+            model_dir=archive.model_dir,
+            manifest=manifest,
+            config=archive.config,
+            handler=handler,
+            settings=settings if recorded is None else recorded.applied_to(settings),
+            runtime=runtime,
+            loaded_at_startup=at_startup,
+            workflow=wanted.workflow,
+        )
+
+
+def _stopping() -> ServiceUnavailable:
+    return ServiceUnavailable("The server is stopping.")
+
+
+def not_started(error: WorkerFailed, name: str, version: str) -> WorkerFailed:
+    """Make the error for a version whose workers failed to start."""
+    status = 507 if error.status == 507 else 500
+    return WorkerFailed(status, f"Failed to start workers for model {name} version: {version}").because(
+        error.reason or error.message
+    )
+
+
+def log_failed(model: ModelVersion, error: ServeError) -> None:
+    """Tell the operator about workers that failed to start."""
+    _log.error(
+        "Workers of model {name} version {version} failed: {error}",
+        name=model.name,
+        version=model.version,
+        error=error,
+    )

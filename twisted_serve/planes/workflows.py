@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements workflows for clients: register, describe, list, unregister, and have one answer a request.
+
+Each node is a model like any other, so it has queue, batches and workers of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_serve.archives.manifest import Manifest
+from twisted_serve.archives.model_config import ModelConfig
+from twisted_serve.archives.store import ModelArchive
+from twisted_serve.archives.threads import end_of
+from twisted_serve.errors import (
+    BadRequest,
+    Conflict,
+    InternalError,
+    InvalidWorkflow,
+    MethodNotAllowed,
+    RequestTimeout,
+    ServeError,
+    WorkflowNotFound,
+    WorkflowNotRegistered,
+)
+from twisted_serve.models.registry import page_of, valid_model_name
+from twisted_serve.models.settings import RequestedSettings
+from twisted_serve.models.version import ModelVersion
+from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.management import MOST_WORKERS, Outcome
+from twisted_serve.planes.registrar import Registrar, Registration
+from twisted_serve.wire.messages import Item, Job, Part
+from twisted_serve.workers.desk import TOO_LATE
+from twisted_serve.workflows.archive import Workflow
+from twisted_serve.workflows.execution import Attempt, execute
+from twisted_serve.workflows.spec import Node
+from twisted_serve.workflows.store import WorkflowArchive, WorkflowStore
+
+# Of the models that functions are.
+_FUNCTION_VERSION = "1.0"
+
+
+@frozen
+class WorkflowRegistration:
+    """
+    What a client asks to be registered; ``None`` is for what it left open.
+
+    :ivar url: Where the archive is.
+    :ivar response_timeout: Seconds, for each node; like ``startup_timeout``.
+    """
+
+    url: str | None
+    workflow_name: str | None = None
+    response_timeout: int | None = None
+    startup_timeout: int | None = None
+
+
+@define(eq=False)
+class _Registered:
+    """
+    A workflow that can be asked.
+
+    :ivar models: The model of each node.
+    :ivar running: Fire when the requests which are on their way are answered.
+    """
+
+    name: str
+    archive: WorkflowArchive
+    models: Mapping[str, ModelVersion]
+    running: set[Deferred[None]] = field(factory=set)
+
+
+class WorkflowPlane:
+    """
+    What clients can ask for about workflows.
+
+    :param enabled: Whether models may come and go over the API, since nodes are models (``enable_model_api``).
+    :param retire_timeout: Seconds that requests on their way have when their workflow is unregistered.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: WorkflowStore,
+        registrar: Registrar,
+        inference: InferencePlane,
+        clock: IReactorTime,
+        enabled: bool,
+        retire_timeout: float,
+    ) -> None:
+        self._store = store
+        self._registrar = registrar
+        self._inference = inference
+        self._clock = clock
+        self._enabled = enabled
+        self._retire_timeout = retire_timeout
+        self._workflows: dict[str, _Registered] = {}
+        self._coming: set[str] = set()
+
+    def check_enabled(self) -> None:
+        """
+        Go on only if workflows may come and go over the API.
+
+        :raise MethodNotAllowed: if they may not.
+        """
+        if not self._enabled:
+            raise MethodNotAllowed()
+
+    async def register(self, wanted: WorkflowRegistration) -> Outcome:
+        """
+        Register a workflow: all its nodes, with their workers.
+
+        Whatever fails, nothing of it stays: no node, no worker, no file.
+
+        :raise MethodNotAllowed: if the model API is off.
+        :raise BadRequest: for a parameter that cannot be.
+        :raise ServeError: as :meth:`WorkflowStore.open`.
+        :raise Conflict: if there is a workflow of this name.
+        :raise WorkflowNotRegistered: if a node cannot be registered or started.
+        """
+        self.check_enabled()
+        if wanted.url is None:
+            raise BadRequest("Parameter url is required.")
+        archive = await self._registrar.unless_stopped(self._store.open(wanted.url))
+        try:
+            name = valid_model_name(wanted.workflow_name or archive.workflow.manifest.workflow_name)
+            if name in self._workflows or name in self._coming:
+                raise Conflict(f"Workflow {name} is already registered.")
+            self._coming.add(name)
+            try:
+                models = await self._add_nodes(name, archive.workflow, wanted)
+            finally:
+                self._coming.discard(name)
+        except BaseException:
+            await self._store.discard(archive)
+            raise
+        for unused in archive.workflow.spec.unused:
+            self._log.warn("Workflow {name}: the model {unused} is not in its dag", name=name, unused=unused)
+        self._workflows[name] = _Registered(name, archive, models)
+        return Outcome(200, f"Workflow {name} has been registered and scaled successfully.")
+
+    async def unregister(self, name: str) -> Outcome:
+        """
+        Take a workflow away, with its nodes and files; requests on their way are finished.
+
+        :raise MethodNotAllowed: if the model API is off.
+        :raise WorkflowNotFound: if there is no such workflow.
+        """
+        self.check_enabled()
+        workflow = self._find(name)
+        del self._workflows[name]
+        await self._answered([workflow], self._retire_timeout)
+        await self._forget(workflow.models.values())
+        await self._store.discard(workflow.archive)
+        return Outcome(200, f'Workflow "{name}" unregistered')
+
+    def describe(self, name: str) -> list[dict[str, Any]]:
+        """
+        Describe a workflow; the numbers are those that its specification has for all nodes.
+
+        :raise WorkflowNotFound: if there is no such workflow.
+        """
+        archive = self._find(name).archive
+        settings = archive.workflow.spec.settings
+        return [
+            {
+                "workflowName": name,
+                "workflowUrl": archive.url,
+                "minWorkers": settings.min_workers,
+                "maxWorkers": settings.max_workers,
+                "batchSize": settings.batch_size,
+                "maxBatchDelay": settings.max_batch_delay,
+                "workflowDag": str(archive.workflow.spec.dag),
+            }
+        ]
+
+    def list_workflows(self, limit: int, offset: int) -> dict[str, Any]:
+        """List the workflows by name, a page at a time (``spec/rest_api.md`` §8.1)."""
+        page = page_of(self._workflows, limit, offset)
+        listing: dict[str, Any] = {}
+        if page.next_page_token is not None:
+            listing["nextPageToken"] = str(page.next_page_token)
+        listing["workflows"] = [
+            {"workflowName": name, "workflowUrl": self._workflows[name].archive.url} for name in page.names
+        ]
+        return listing
+
+    def predict(
+        self,
+        name: str,
+        job_id: str,
+        headers: Mapping[str, str],
+        inputs: Sequence[Part],
+        deadline: float | None = None,
+    ) -> Deferred[bytes | Mapping[str, Any]]:
+        """
+        Have a workflow answer.
+
+        :param job_id: What the request is called by workers; no other is.
+        :param headers: Each node gets them.
+        :param inputs: The start node gets them.
+        :param deadline: When the client stops waiting, in seconds of the clock; ``None`` if it did not say.
+        :return: Fires as `execute`; cancelling it gives everything up that is done for the request.
+        :raise WorkflowNotFound: if there is no such workflow.
+        """
+        workflow = self._find(name)
+
+        def ask(attempt: Attempt) -> Deferred[Item]:
+            model = workflow.models[attempt.node]
+            # A worker tells its requests apart by their ids; those of other attempts may still be there.
+            job = Job(f"{job_id}.{attempt.node}.{attempt.number}", dict(headers), attempt.parts)
+            chunks: list[Item] = []
+
+            def first(chunk: Item, _producer: IPushProducer) -> None:
+                chunks[:] = [chunk]
+
+            answer = self._inference.predict(model.name, model.version, job, first)
+            return answer.addCallback(lambda item: _whole(item, chunks))
+
+        answer = Deferred.fromCoroutine(execute(workflow.archive.workflow.spec, inputs, ask, self._clock))
+        if deadline is not None:
+            answer.addTimeout(max(0.0, deadline - self._clock.seconds()), self._clock, _too_late)
+        ended = end_of(answer)
+        workflow.running.add(ended)
+        ended.addCallback(lambda _: workflow.running.discard(ended))
+        return answer
+
+    async def finish(self, grace: float) -> None:
+        """Wait for the requests on their way, for ``grace`` seconds at most: their next nodes are still to be asked."""
+        await self._answered(list(self._workflows.values()), grace)
+
+    def _find(self, name: str) -> _Registered:
+        workflow = self._workflows.get(name)
+        if workflow is None:
+            raise WorkflowNotFound.named(name)
+        return workflow
+
+    async def _add_nodes(self, name: str, workflow: Workflow, wanted: WorkflowRegistration) -> dict[str, ModelVersion]:
+        """Register all nodes side by side, or none."""
+        nodes = list(workflow.spec.nodes.values())
+        outcomes = await DeferredList(
+            [Deferred.fromCoroutine(self._add(name, node, workflow, wanted)) for node in nodes], consumeErrors=True
+        )
+        models = {node.name: outcome for node, (_, outcome) in zip(nodes, outcomes, strict=True)}
+        failures = [outcome for outcome in models.values() if isinstance(outcome, Failure)]
+        if failures:
+            await self._forget([model for model in models.values() if isinstance(model, ModelVersion)])
+            errors = [failure.value for failure in failures if isinstance(failure.value, ServeError)]
+            for failure in failures:
+                if failure.value not in errors:
+                    # A defect.
+                    failure.raiseException()
+            texts = ", ".join(error.message for error in errors)
+            error = WorkflowNotRegistered(f"Workflow {name} has failed to register. Failures: [{texts}]")
+            error.reason = "; ".join(each.reason for each in errors if each.reason) or None
+            raise error
+        return models
+
+    async def _add(self, name: str, node: Node, workflow: Workflow, wanted: WorkflowRegistration) -> ModelVersion:
+        """
+        Register a node as a model, and start its workers.
+
+        :raise ServeError: saying which node it is.
+        """
+        model_name = f"{name}__{node.name}"
+        settings = node.settings
+        registration = Registration(
+            node.url,
+            model_name,
+            settings=RequestedSettings(
+                batch_size=settings.batch_size,
+                max_batch_delay=settings.max_batch_delay,
+                initial_workers=settings.max_workers,
+                response_timeout=wanted.response_timeout,
+                startup_timeout=wanted.startup_timeout,
+            ),
+            workflow=name,
+        )
+        try:
+            if settings.max_workers > MOST_WORKERS:
+                raise InvalidWorkflow(f"max-workers must be at most {MOST_WORKERS}, not {settings.max_workers}.")
+            if node.url is None:
+                model = await self._registrar.enter_archive(registration, _function(model_name, node, workflow))
+            else:
+                model = await self._registrar.enter(registration, node.url)
+        except ServeError as e:
+            error = WorkflowNotRegistered(f"Workflow Node {model_name} failed to register. Details: {e.message}")
+            error.reason = e.reason
+            raise error from e
+        await self._registrar.start(model)
+        return model
+
+    async def _forget(self, models: Iterable[ModelVersion]) -> None:
+        """Take nodes away, those that are still there."""
+        await DeferredList(
+            [Deferred.fromCoroutine(self._registrar.forget(model)) for model in models], fireOnOneErrback=True
+        )
+
+    async def _answered(self, workflows: Sequence[_Registered], seconds: float) -> None:
+        """Wait until no request is on its way, for some time."""
+        running = [ended for workflow in workflows for ended in workflow.running]
+        await DeferredList([_after(ended) for ended in running]).addTimeout(seconds, self._clock, lambda *_: None)
+
+
+def _function(model_name: str, node: Node, workflow: Workflow) -> ModelArchive:
+    """Make the archive of a model of which the handler is a function of the workflow's own."""
+    handler = f"{workflow.manifest.handler}:{node.name}"
+    raw = {"model": {"modelName": model_name, "modelVersion": _FUNCTION_VERSION, "handler": handler}}
+    manifest = Manifest(model_name, _FUNCTION_VERSION, handler, raw=raw)
+    return ModelArchive("", workflow.directory, manifest, ModelConfig())
+
+
+def _whole(item: Item, chunks: Sequence[Item]) -> Item:
+    """
+    Return an answer that is not the rest of a stream.
+
+    :raise InternalError: if it is: nobody could go on with a part.
+    """
+    if chunks:
+        raise InternalError("it streams its answer, which no node of a workflow can do")
+    return item
+
+
+def _too_late(_result: object, _seconds: float) -> Any:
+    raise RequestTimeout(TOO_LATE)
+
+
+def _after(ended: Deferred[None]) -> Deferred[None]:
+    """Fire when ``ended`` does; to cancel it changes nothing for others who wait."""
+    after: Deferred[None] = Deferred(lambda after: after.callback(None))
+
+    def tell(_result: None) -> None:
+        if not after.called:
+            after.callback(None)
+
+    ended.addCallback(tell)
+    return after

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the reading of a workflow: a directory with manifest, specification and handler.
+
+It blocks: run it in a thread.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from twisted_serve.errors import InvalidWorkflow
+from twisted_serve.workflows.manifest import WorkflowManifest, read_manifest
+from twisted_serve.workflows.spec import WorkflowSpec, load_spec
+
+
+@frozen
+class Workflow:
+    """What is in a workflow's archive."""
+
+    directory: Path
+    manifest: WorkflowManifest
+    spec: WorkflowSpec
+
+
+def read_workflow(directory: Path) -> Workflow:
+    """
+    Read an unpacked archive.
+
+    :raise InvalidWorkflow: if it is none that can be run, naming what is wrong.
+    :raise InvalidDag: as `load_spec`.
+    """
+    manifest = read_manifest(directory)
+    spec = load_spec(directory / manifest.spec_file)
+    if spec.functions and manifest.handler is None:
+        raise InvalidWorkflow(f"The archive has no handler, and these nodes need one: {', '.join(spec.functions)}.")
+    if spec.functions and not (directory / str(manifest.handler)).is_file():
+        raise InvalidWorkflow(f"Manifest entry handler is {manifest.handler!r:.200}, and there is no such file.")
+    return Workflow(directory, manifest, spec)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the execution of a workflow for one request: nodes run side by side, in their time, and again.
+
+The first node that fails for good fails the request, and what still runs for it is given up; so is everything
+when nobody waits for the answer any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from twisted_serve.errors import InternalError, ServeError
+from twisted_serve.wire.messages import Item, Part
+from twisted_serve.workflows.progress import Progress
+from twisted_serve.workflows.spec import Node, WorkflowSpec
+
+
+@frozen
+class Attempt:
+    """
+    A call of a node.
+
+    :ivar number: 1 for the first one.
+    """
+
+    node: str
+    number: int
+    parts: list[Part]
+
+
+#: Has a node answer.  Cancelling what it returns gives the call up.
+Predict: TypeAlias = Callable[[Attempt], Deferred[Item]]
+
+
+async def execute(
+    spec: WorkflowSpec, inputs: Sequence[Part], predict: Predict, clock: IReactorTime
+) -> bytes | Mapping[str, Any]:
+    """
+    Answer a request.
+
+    :param predict: May also raise what its Deferred fails with.
+    :return: See `Progress.answer`.
+    :raise InternalError: naming the node that failed, or did not answer in its time.
+    """
+    progress = Progress(spec.dag, inputs)
+    running: list[Deferred[None]] = []
+    # A queue and not a call from each end to the next beginning: the stack is as deep as the longest path otherwise.
+    ended: DeferredQueue[tuple[str, bytes | Failure]] = DeferredQueue()
+
+    over = False
+
+    def tell(answer: bytes | Failure, name: str) -> None:
+        if not over:
+            ended.put((name, answer))
+
+    try:
+        while not progress.finished:
+            for name in progress.ready():
+                asking = _ask(spec.nodes[name], progress.inputs_of(name), predict, clock)
+                running.append(Deferred.fromCoroutine(asking).addBoth(tell, name))
+            name, answer = await ended.get()
+            if isinstance(answer, Failure):
+                answer.raiseException()
+            else:
+                progress.done(name, answer)
+        return progress.answer()
+    finally:
+        over = True
+        for asked in running:
+            asked.cancel()
+
+
+async def _ask(node: Node, parts: list[Part], predict: Predict, clock: IReactorTime) -> bytes:
+    """Have a node answer, in one of its attempts."""
+    attempts = 1 + node.settings.retry_attempts
+    failed: list[str] = []
+    while len(failed) < attempts:
+        answer = await _attempt(node, Attempt(node.name, len(failed) + 1, parts), predict, clock)
+        if isinstance(answer, bytes):
+            return answer
+        failed.append(answer)
+    tries = "the attempt" if attempts == 1 else f"all {attempts} attempts"
+    raise InternalError(f"Error executing {node.name}").because(f"{tries} failed, the last one because {failed[-1]}")
+
+
+async def _attempt(node: Node, attempt: Attempt, predict: Predict, clock: IReactorTime) -> bytes | str:
+    """Have a node answer, or say why it did not."""
+    try:
+        item = await predict(attempt).addTimeout(node.settings.timeout / 1000, clock)
+    except TookTooLong:
+        return f"there was no answer within {node.settings.timeout} ms"
+    except ServeError as e:
+        return f"of this: {e.reason or e.message}"
+    return item.body if item.status < 400 else f"it answered with status {item.status}"

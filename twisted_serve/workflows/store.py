@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the workflow store: the archives of workflows, found and read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+from twisted_serve.archives.fetch import Fetcher
+from twisted_serve.archives.places import Places, Taken, Words
+from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.archives.tree import UnpackLimits
+from twisted_serve.errors import InvalidModel, InvalidWorkflow, WorkflowNotFound
+from twisted_serve.workflows.archive import Workflow, read_workflow
+
+_WORDS = Words(WorkflowNotFound, "Workflow not found in workflow store", "Workflow store has not been configured.")
+
+
+@frozen
+class WorkflowArchive:
+    """
+    A workflow's files, ready to be registered.
+
+    :ivar url: As the client gave it.
+    """
+
+    url: str
+    workflow: Workflow
+    files: Taken
+
+
+@define(eq=False)
+class WorkflowStore:
+    """
+    The directory in which workflows are found by name, and into which they are fetched.
+
+    :ivar path: The directory, or ``None`` while none is configured.
+    :ivar work_dir: A directory of our own, mode 0700, below which archives are unpacked.
+    """
+
+    path: Path | None
+    work_dir: Path
+    fetcher: Fetcher
+    limits: UnpackLimits
+    defer_to_thread: DeferToThread
+    _places: Places = field(init=False)
+
+    @_places.default
+    def _of_workflows(self) -> Places:
+        return Places(self.path, self.work_dir / "workflows", _WORDS, self.fetcher, self.limits, self.defer_to_thread)
+
+    async def open(self, url: str) -> WorkflowArchive:
+        """
+        Find, fetch and unpack a workflow, and read what it says of itself.
+
+        Whatever goes wrong, cancelling included, nothing stays behind.
+
+        :raise ServeError: as `Places.open` and `read_workflow` do.
+        """
+        try:
+            return await self._places.open(url, _read)
+        except InvalidModel as e:
+            # What is wrong with any archive; this one is of no model.
+            raise InvalidWorkflow(e.message) from e
+
+    async def discard(self, archive: WorkflowArchive) -> None:
+        """Delete the files that `open` made; a workflow that is served in place is left as it is."""
+        await self._places.give_back(archive.files)
+
+
+def _read(files: Taken) -> WorkflowArchive:
+    return WorkflowArchive(files.url, read_workflow(files.directory), files)
