@@ -211,6 +211,7 @@ class Parts:
             look=partial(overview, catalogue, shown_settings(options)),
             server_timing=options.server_timing,
             metrics_token=metrics_token,
+            tracer=measuring.tracer,
         )
         sites = [(listener, faces.site(listener.roles, reactor)) for listener in listeners]
         return cls(
@@ -284,6 +285,7 @@ class Parts:
             await self.provider.stop()
             await self.installer.stop()
             await self.threads.idle()
+            await self.measuring.send_last_spans()
         finally:
             self.measuring.stop()
             self.remove_files()

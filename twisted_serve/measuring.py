@@ -9,14 +9,16 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.config.values import ConfigError
 from twisted_serve.logs import MODEL_METRICS, TS_METRICS
 from twisted_serve.metrics.catalogue import read_catalogue
 from twisted_serve.metrics.log import MetricLog
@@ -27,13 +29,17 @@ from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.surroundings import Surroundings
 from twisted_serve.workers.chronicle import STATES
 
+if TYPE_CHECKING:
+    from twisted_serve.metrics.tracing import Tracer
+
 
 class Measuring:
     """
     All that is measured of one server.
 
     :ivar metrics: Its metrics.
-    :raise ConfigError: for a ``metrics_config`` that cannot be used.
+    :ivar tracer: Makes its traces; ``None`` without ``tracing``.
+    :raise ConfigError: for a ``metrics_config`` that cannot be used, and for ``tracing`` without what it needs.
     """
 
     _log = Logger()
@@ -53,23 +59,30 @@ class Measuring:
             model_log=self._logs[1].write,
             epoch=lambda: int(world.now().timestamp()),
         )
+        self.tracer = _tracer(world) if options.tracing else None
         self._interval = None if options.disable_system_metrics else options.metric_time_interval
         self._gpus: ModuleType | None = None
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
 
     def start(self) -> None:
-        """Begin to read the machine's figures."""
+        """Begin to read the machine's figures, and to send traces."""
+        if self.tracer is not None:
+            self.tracer.start()
         if self._interval is not None:
             self._gpus = nvml()
             self._loop.start(self._interval)
 
     def stop(self) -> None:
-        """Leave no timer, and no line unwritten."""
+        """Leave no timer, and no line unwritten; `send_last_spans` is for before."""
         if self._loop.running:
             self._loop.stop()
         for log in self._logs:
             log.close()
+
+    def send_last_spans(self) -> Deferred[None]:
+        """Send what is left of the traces, in a thread, for some seconds at most."""
+        return succeed(None) if self.tracer is None else self._defer_to_thread(self.tracer.stop)
 
     def _look(self) -> Deferred[None]:
         looked: Deferred[list[Figure]] = self._defer_to_thread(self._read)
@@ -82,6 +95,24 @@ class Measuring:
     def _show(self, figures: list[Figure]) -> None:
         for figure in figures:
             self.metrics.emitter.bind(figure.name, *figure.labels, self._hostname)(figure.value)
+
+
+def _tracer(world: Surroundings) -> Tracer:
+    """
+    Make what traces are made by, which is imported only where it is wanted.
+
+    :raise ConfigError: when it is not installed, or its variables cannot be used.
+    """
+    try:
+        from twisted_serve.metrics.tracing import Tracer  # noqa: PLC0415
+    except ImportError as e:
+        raise ConfigError(
+            f"traces need packages that are not installed ({e}): pip install 'twisted-serve[otel]'", "tracing"
+        ) from e
+    try:
+        return Tracer(world.now, world.span_exporter)
+    except ValueError as e:
+        raise ConfigError(f"OpenTelemetry's variables cannot be used: {e}", "tracing") from e
 
 
 def pool_readings(catalogue: Catalogue) -> Iterator[PoolReading]:

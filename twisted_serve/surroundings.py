@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -20,6 +21,9 @@ from twisted_serve.config.options import SECRETS, ServerOptions, environment_nam
 from twisted_serve.endpoints import Endpoint
 from twisted_serve.interfaces import IWorkerProvider, Now
 from twisted_serve.planes.snapshots import SnapshotFolder
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 # The kernel's list of NVIDIA devices, one directory each.
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
@@ -46,6 +50,7 @@ class Surroundings:
     :ivar defer_to_thread: Runs what blocks; ``None`` for the reactor's threads.
     :ivar snapshots: Where snapshots are written; ``None`` for nowhere.
     :ivar endpoints: Endpoints of plug-ins, or of an application's own, besides the server's.
+    :ivar span_exporter: Where traces go, with ``tracing``; ``None`` for what OpenTelemetry's variables say.
     """
 
     now: Now = utc_now
@@ -55,6 +60,7 @@ class Surroundings:
     defer_to_thread: DeferToThread | None = None
     snapshots: SnapshotFolder | None = None
     endpoints: Sequence[Endpoint] = ()
+    span_exporter: SpanExporter | None = None
 
 
 def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> dict[str, str]:

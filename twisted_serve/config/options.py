@@ -451,6 +451,11 @@ class ServerOptions:
     server_timing: bool = field(
         default=False, converter=truth, metadata=_about("say in a Server-Timing header where a prediction's time went")
     )
+    tracing: bool = field(
+        default=False,
+        converter=truth,
+        metadata=_about("send a trace of each prediction, as OpenTelemetry's variables say: observability.md"),
+    )
 
     log_files: bool = field(
         default=True, converter=truth, metadata=_about("write the five log files besides the console, not under twistd")

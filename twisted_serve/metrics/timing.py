@@ -18,6 +18,7 @@ class Timing:
     :ivar queued: It waits for a worker.
     :ivar sent: It was sent to one; the last one, if it was sent to several.
     :ivar answered: The worker's (last) answer is there.
+    :ivar model: The name of the model which was found for it; ``version``: that model's version.
     """
 
     received: float
@@ -25,6 +26,8 @@ class Timing:
     queued: float | None = None
     sent: float | None = None
     answered: float | None = None
+    model: str | None = None
+    version: str | None = None
 
     @property
     def waited(self) -> float | None:

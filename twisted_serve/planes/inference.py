@@ -45,6 +45,8 @@ class InferencePlane:
         """
         model = self._catalogue.resolve(name, version)
         self._metrics.inference_requested(name, version or "default")
+        if timing is not None:
+            timing.model, timing.version = model.name, model.version
         pool = self._catalogue.pool_of(model)
         return pool.submit(job, on_chunk, deadline, versioned=version is not None, timing=timing)
 

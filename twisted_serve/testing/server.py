@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from treq.testing import StubTreq
@@ -33,6 +33,9 @@ from twisted_serve.service import ModelServer, Surroundings
 from twisted_serve.testing.fakes import FakeProvider, Respond, echo
 from twisted_serve.web.doors import Role
 from twisted_serve.web.site import ServeSite
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 __all__ = ["Answer", "MemoryConnection", "MemoryServeReactor", "MemoryServer", "NoAnswerYet", "Role"]
 
@@ -163,6 +166,7 @@ class MemoryServer:
     :param respond: What the workers answer; as it is, the first part of each request.
     :param models: Models to register at start: the files of each, by name.
     :param endpoints: Those of plug-ins, besides the server's own.
+    :param span_exporter: Where traces go, with the setting ``tracing``.
     :param snapshots: Whether it writes snapshots, into ``snapshots/`` of its directory.
     """
 
@@ -175,6 +179,7 @@ class MemoryServer:
         seed: int = 0,
         snapshots: bool = False,
         endpoints: Sequence[Endpoint] = (),
+        span_exporter: SpanExporter | None = None,
     ) -> None:
         self.clock = MemoryServeReactor()
         self.provider = FakeProvider(self.clock, respond=respond)
@@ -182,6 +187,7 @@ class MemoryServer:
         self._epoch = epoch
         self._entropy = random.Random(seed).randbytes  # noqa: S311 (the same keys again, for tests)
         self._endpoints = tuple(endpoints)
+        self._span_exporter = span_exporter
         self._snapshots = SnapshotFolder(self.directory / "snapshots", {}, kept=20) if snapshots else None
         store = self.directory / "models"
         store.mkdir()
@@ -384,6 +390,7 @@ class MemoryServer:
                 defer_to_thread=_directly,
                 snapshots=self._snapshots,
                 endpoints=self._endpoints,
+                span_exporter=self._span_exporter,
             ),
         )
 

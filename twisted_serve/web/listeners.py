@@ -6,6 +6,7 @@ This module implements what stands behind each listener: its routes, the guard a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 from klein import Klein
@@ -45,7 +46,11 @@ from twisted_serve.web.public import add_description_routes, add_probe_routes, a
 from twisted_serve.web.sagemaker import add_invocation_routes, add_legacy_routes
 from twisted_serve.web.shortcut import Shortcut, Way
 from twisted_serve.web.site import ServeSite, peer_of
+from twisted_serve.web.traced import Traced
 from twisted_serve.web.workflows import add_workflow_management_routes, add_workflow_prediction_routes
+
+if TYPE_CHECKING:
+    from twisted_serve.metrics.tracing import Tracer
 
 
 @frozen
@@ -105,6 +110,7 @@ class Faces:
     :ivar extra_headers: On every answer, unless a handler sets them itself (CORS); where there are
         any, browsers' preflight requests are answered.
     :ivar server_timing: Whether answers say where the time went.
+    :ivar tracer: Makes traces of predictions, if there are to be any.
     :ivar metrics_token: What ``/metrics`` wants where it is not behind the management token.
     :ivar endpoints: Of plug-ins; no two of them are called the same.
     :ivar look: What these may know of the server.
@@ -125,6 +131,7 @@ class Faces:
     extra_headers: Mapping[bytes, bytes] = field(factory=dict)
     server_timing: bool = False
     metrics_token: MetricsToken | None = None
+    tracer: Tracer | None = None
     endpoints: Sequence[Endpoint] = ()
     look: Callable[[], Context] = lambda: Context((), {})
 
@@ -132,7 +139,7 @@ class Faces:
         """Make the site of a listener with these roles."""
         doors = doors_of(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
         gate, refuse = self.tokens.gate(doors), self.tokens.refuse
-        guard = Guard(self._unguarded_trees(roles), gate, refuse, answer_flaw)
+        guard = Guard(self._unguarded_trees(roles, reactor), gate, refuse, answer_flaw)
         return ServeSite(
             Preflight(guard) if self.extra_headers else guard,
             reactor,
@@ -145,7 +152,7 @@ class Faces:
             self.server_timing,
         )
 
-    def _unguarded_trees(self, roles: Role) -> dict[TokenKind | None, IResource]:
+    def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:
         """Make what each kind of token can reach; ``None`` is for what is public (:func:`doors.is_open`)."""
         public, inference, management, api = new_app(), new_app(), new_app(), new_app()
         ways: dict[str, Way] = {}
@@ -172,9 +179,12 @@ class Faces:
                 add_token_route(api, self.tokens.rotation)
         add_root_route(inference)
         add_root_route(management)
+        predictions: IResource = Shortcut(inference.resource(), {**ways, **self._plugged(TokenKind.INFERENCE)})
+        if self.tracer is not None:
+            predictions = Traced(predictions, self.tracer, reactor.seconds)
         return {
             None: Shortcut(public.resource(), open_ways),
-            TokenKind.INFERENCE: Shortcut(inference.resource(), {**ways, **self._plugged(TokenKind.INFERENCE)}),
+            TokenKind.INFERENCE: predictions,
             TokenKind.MANAGEMENT: Shortcut(management.resource(), self._plugged(TokenKind.MANAGEMENT)),
             TokenKind.API: api.resource(),
         }

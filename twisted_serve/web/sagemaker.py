@@ -20,8 +20,8 @@ from twisted_serve.web.queries import query_pairs
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.wire.messages import Part
 
-# First segments which have a meaning of their own on some listener: no model is called by them here.
-_CLAIMED = frozenset(
+#: First segments which have a meaning of their own on some listener: no model is called by them here.
+CLAIMED = frozenset(
     {
         "api-description",
         "docs",
@@ -61,7 +61,7 @@ def add_legacy_routes(app: Klein, predictor: Predictor) -> None:
     @app.route("/<model>/predict")
     @app.route("/<model>/<version>/predict")
     def legacy_predict(request: ServeRequest, model: str, version: str | None = None) -> Deferred[Answer]:
-        if model in _CLAIMED:
+        if model in CLAIMED:
             raise ResourceNotFound()
         return predictor.answer(request, model, version, {}, _inputs_with_query(request))
 

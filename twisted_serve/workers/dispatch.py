@@ -131,6 +131,7 @@ class Dispatcher:
             self._queue.put(ticket, now, ticket.deadline, ticket.kind)
         except QueueFull as e:
             raise self._refusals.queue_full(ticket.versioned, e, not self._desks) from None
+        ticket.timing.queued = now
         self._dispatch(now)
 
     def forget(self, ticket: Ticket) -> None:
