@@ -59,6 +59,7 @@ def test_contents(wheel: Path) -> None:
         commands = archive.read(entry_points).decode()
         assert "twisted-serve = twisted_serve.cli:main" in commands
         assert "twisted-serve-archiver = twisted_serve.archiver.command:main" in commands
+        assert "twisted-serve-workflow-archiver = twisted_serve.archiver.workflow_command:main" in commands
     ours = {name for name in source_files() if name.startswith("twisted_serve/")}
     assert names == ours | {DROP_IN}
 

@@ -33,7 +33,7 @@ class Outcome:
     """
     What became of a change.
 
-    :ivar status: 200 when it is done, 202 when it goes on, 206 when it is done in part.
+    :ivar status: 200 when it is done, 202 when it goes on.
     """
 
     status: int

@@ -21,7 +21,6 @@ _CUSTOMIZED = (Parameter("customized", "boolean", "Whether the handler is asked,
 
 _STARTED = {
     202: "Begun.",
-    206: "Done in part.",
     500: "The workers could not be started.",
     507: "The workers ran out of memory.",
 }
