@@ -114,22 +114,33 @@ class RouterTests(SynchronousTestCase):
         self.assertEqual(json.loads(access.getvalue())["logger"], "ACCESS_LOG")
 
     def test_gathering(self) -> None:
-        """Lines wait for each other for a moment; a warning does not, nor does anything after the end."""
+        """Lines of requests wait for each other for a moment; a warning does not, nor does anything after the end."""
         clock = Clock()
         written: list[str] = []
         router = Router([Destination(Gathering(written.append, clock.callLater), lambda entry: "l\n")], Levels())
-        router(event())
-        router(event())
+        router(event(logger_name="ACCESS_LOG"))
+        router(event(logger_name="ACCESS_LOG"))
         self.assertEqual(written, [])
         clock.advance(GATHERING)
         self.assertEqual(written, ["l\nl\n"])
-        router(event())
-        router(event(log_level=LogLevel.warn))
+        router(event(logger_name="ACCESS_LOG"))
+        router(event(logger_name="ACCESS_LOG", log_level=LogLevel.warn))
         self.assertEqual(written[1:], ["l\nl\n"])
-        router(event())
+        router(event(logger_name="ACCESS_LOG"))
         router.close()
-        router(event())
+        router(event(logger_name="ACCESS_LOG"))
         self.assertEqual(written[2:], ["l\n", "l\n"])
+
+    def test_now_and_then(self) -> None:
+        """What no request brings is written at once, after the lines that waited: nobody loses an audit line."""
+        written: list[str] = []
+        router = Router([Destination(Gathering(written.append, Clock().callLater), long_layout())], Levels())
+        router(event(logger_name="ACCESS_LOG"))
+        router(event(logger_name="twisted_serve.auth.journal.Journal"))
+        self.assertEqual(
+            [line.split(" - ")[0].split()[-1] for line in "".join(written).splitlines()],
+            ["ACCESS_LOG", "twisted_serve.auth.journal.Journal"],
+        )
 
     def test_bounded(self) -> None:
         """What waits is not without bound."""

@@ -15,11 +15,14 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
 from twisted_serve.logs.entries import entry_of, logger_of, redacting
+from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, MODEL_METRICS, TS_METRICS
 from twisted_serve.logs.layouts import Layout, long_layout
 from twisted_serve.logs.levels import Levels
 
-# Seconds that a line waits for others: one write for all of them.  Warnings, and worse, wait for nothing.
+# Seconds that a line waits for others: one write for all of them.
 GATHERING = 0.05
+# Whose lines wait: those that come with each request.  What happens now and then, an audit line say, waits for nothing.
+_FREQUENT = frozenset({ACCESS_LOG, MODEL_LOG, TS_METRICS, MODEL_METRICS})
 # So many characters wait at most.
 MOST_CHARACTERS = 1 << 16
 
@@ -103,7 +106,7 @@ class Router:
                 if layout not in laid_out:
                     laid_out[layout] = layout(entry)
                 destination.lines.take(laid_out[layout])
-        if level >= LogLevel.warn:
+        if level >= LogLevel.warn or logger not in _FREQUENT:
             self.flush()
 
     def close(self) -> None:
