@@ -177,6 +177,11 @@ def run(bench: Bench, found: list[Peer], cases: list[Case], connections: tuple[i
                 bench.cover(echo, case, number, (max(connections),), footprint=False)
 
 
+def absolute(path: str) -> Path:
+    """Read a path so that it means the same in any directory."""
+    return Path(path).absolute()
+
+
 def main() -> int:
     """Run the command and return the exit status."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -187,8 +192,9 @@ def main() -> int:
     parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--connections", type=int, nargs="*", default=list(CONNECTIONS))
     parser.add_argument("--peers", nargs="*", default=["TorchServe", "LitServe"], help="whom to compare with")
-    parser.add_argument("--torchserve", type=Path, default=None, help="the python of TorchServe's environment")
-    parser.add_argument("--litserve", type=Path, default=None, help="the python of LitServe's environment")
+    # Servers run in directories of their own.  A link is not followed: it is what makes the environment.
+    parser.add_argument("--torchserve", type=absolute, default=None, help="the python of TorchServe's environment")
+    parser.add_argument("--litserve", type=absolute, default=None, help="the python of LitServe's environment")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "latest.jsonl")
     parser.add_argument("--report", action="store_true", help="only print what the results say")
     parser.add_argument("--page", action="store_true", help="write the tables into docs/performance.md, too")
