@@ -108,6 +108,48 @@ class WriteNowTests(SynchronousTestCase):
         write_now(self.connection, b"y")
         self.assertEqual(self.reactor.writers, {self.connection})
 
+    def test_nobody_is_troubled(self) -> None:
+        """The reactor never hears of what the socket takes at once."""
+        self.reactor.addWriter = self.fail  # type: ignore[method-assign,assignment]
+        for _ in range(3):
+            write_now(self.connection, b"now")
+            self.assertEqual(self.received(), b"now")
+
+    def test_full(self) -> None:
+        """A small write that a full socket takes in part, or not at all, loses and doubles nothing."""
+        sent = b""
+        for number in range(10_000):
+            data = b"%07d\n" % number * 1000
+            write_now(self.connection, data)
+            sent += data
+            if self.reactor.writers:
+                break
+        else:
+            self.fail("the socket never became full")
+        write_now(self.connection, b"end")
+        received = b""
+        for _ in range(10_000):
+            received += self.received()
+            if not self.reactor.writers:
+                break
+            self.connection.doWrite()
+        self.assertEqual(received, sent + b"end")
+
+    def test_pull_producer(self) -> None:
+        """A producer that waits to be asked for more is asked when all is sent."""
+
+        class Asked(Slow):
+            asked = 0
+
+            def resumeProducing(self) -> None:
+                self.asked += 1
+
+        producer = Asked()
+        self.connection.registerProducer(producer, False)
+        before = producer.asked
+        write_now(self.connection, b"x")
+        self.assertEqual((self.received(), producer.asked - before), (b"x", 1))
+
     def test_closing(self) -> None:
         """A connection that is about to be closed is left to the reactor, which closes it when all is sent."""
         self.connection.disconnecting = True
