@@ -9,7 +9,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis.strategies import integers, sampled_from, sets
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -1380,6 +1380,25 @@ class PoolProperties(SynchronousTestCase):
         sampled_from([0.0, 0.0, 0.3, None]),
         sampled_from([0.0, 0.7]),
         worker_events(),
+    )
+    # A worker that has loaded, died and been sent away in one and the same turn.
+    @example(
+        ModelSettings(
+            min_workers=2,
+            max_workers=2,
+            batch_size=2,
+            max_batch_delay=3000,
+            batch_policy=ClosePolicy.WINDOW,
+            isolate_failures=False,
+            retry_on_worker_death=False,
+            response_timeout=120,
+            job_queue_size=2,
+            max_retry_timeout=300,
+            client_timeout=0,
+        ),
+        0.0,
+        0.0,
+        [*[Submit(None)] * 13, Pass(0.0), Die(0, False)],
     )
     def test_every_request_is_answered_once(  # noqa: PLR0912 - one branch for each kind of event
         self,

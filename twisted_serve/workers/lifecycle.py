@@ -201,12 +201,15 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
     failing.upon(SlotInputs._loaded).loop().returns(None)
     failing.upon(SlotInputs._load_failed).loop().returns(None)
     backoff.upon(SlotInputs.discard, nodata=True).loop().returns(None)
+    backoff.upon(SlotInputs._loaded, nodata=True).loop().returns(None)
     backoff.upon(SlotInputs._load_failed, nodata=True).loop().returns(None)
     given_up.upon(SlotInputs.discard).loop().returns(None)
+    given_up.upon(SlotInputs._loaded).loop().returns(None)
     given_up.upon(SlotInputs._load_failed).loop().returns(None)
     draining.upon(SlotInputs._loaded).loop().returns(None)
     draining.upon(SlotInputs._load_failed).loop().returns(None)
     stopped.upon(SlotInputs.discard).loop().returns(None)
+    stopped.upon(SlotInputs._loaded).loop().returns(None)
     stopped.upon(SlotInputs._load_failed).loop().returns(None)
 
     # Behavior-full state transitions:
