@@ -130,7 +130,7 @@ class OriginTests(SynchronousTestCase):
 
     def test_copied(self) -> None:
         """So is an archive of this machine."""
-        entry = recorded(version("file:///a/x.mar", directory="/tmp/work/x"))
+        entry = recorded(version("file:///a/x.mar", directory="/tmp/serving/x"))
         self.assertEqual((entry.mar_name, entry.url), ("x.mar", "file:///a/x.mar"))
 
     def test_in_place(self) -> None:
