@@ -233,11 +233,19 @@ class EarlyAnswerTests(ChannelTestCase):
         self.assertEqual(self.server.provider.workers[0].batches, [])
 
     def test_endless_body(self) -> None:
-        """A client which goes on sending after the answer is cut off after a while."""
+        """A client which goes on sending after the answer is read from no more, and cut off after a while."""
         self.connection.send(b"POST /predictions/m HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999\r\n\r\n")
         piece = b"x" * 65536
-        for _ in range(LINGER_BYTES // len(piece) + 1):
+        for _ in range(LINGER_BYTES // len(piece)):
             self.connection.send(piece)
+        self.assertEqual(self.connection.unread, 0)
+        self.connection.send(piece * 2)
+        self.connection.send(piece)
+        self.assertEqual(self.connection.unread, len(piece))
+        # Being cut off now, it might lose the answer that it has not read.
+        self.server.advance(LINGER_SECONDS - 0.1)
+        self.assertTrue(self.connection.open)
+        self.server.advance(0.1)
         self.assertFalse(self.connection.open)
 
     def test_silent_after_refusal(self) -> None:

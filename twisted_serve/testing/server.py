@@ -126,6 +126,11 @@ class MemoryConnection:
         """Say whether the server has kept the connection open, both ways."""
         return bool(self._transport.connected and not self._transport.disconnecting)
 
+    @property
+    def unread(self) -> int:
+        """Return how many of the bytes that were sent the server has left for later."""
+        return len(self._waiting)
+
     def send(self, data: bytes) -> bytes:
         """Send bytes, which wait where the server does not read, and return all that has been received."""
         self._waiting += data

@@ -31,10 +31,11 @@ from twisted_serve.web.request import ServeRequest
 if TYPE_CHECKING:
     from twisted_serve.web.site import ServeSite
 
-# After an early answer the client's bytes are read and dropped, so that it gets to
-# read the answer before the connection goes: this many of them, and no longer than this.
-LINGER_BYTES = 1 << 20
-LINGER_SECONDS = 2.0
+# After an early answer the client's bytes are read and dropped, so that it gets to read the answer before the
+# connection goes: this many of them, for a client that reads only when it has sent all.  The rest is left where it
+# is, since cutting the connection would take the answer away from a client that is about to read it; not for longer.
+LINGER_BYTES = 1 << 23
+LINGER_SECONDS = 5.0
 
 # A longer body is not copied to be sent in one piece with its head.
 _JOINED = 1 << 16
@@ -118,7 +119,7 @@ class ServeChannel(HTTPChannel):
         if self._lingering:
             self._dropped += len(data)
             if self._dropped > LINGER_BYTES:
-                self.transport.abortConnection()
+                self.transport.pauseProducing()
             return
         super().dataReceived(data)
         if self._deadline is None and not self._handlingRequest and (self.requests or self._buffer):
