@@ -78,8 +78,8 @@ class TsNamesTests(SynchronousTestCase):
             str(raised.exception), "ts.context.Nothing is not provided by twisted_serve; docs/ts_names.md lists what is"
         )
         with self.assertRaises(ImportError) as raised:
-            exec("from ts.service import Service", {})
-        self.assertIn("it is how TorchServe's worker worked inside", str(raised.exception))
+            exec("from ts.protocol.otf_message_handler import retrieve_msg", {})
+        self.assertIn("the protocol between server and worker is another one", str(raised.exception))
         with self.assertRaises(ImportError) as raised:
             exec("from ts.torch_handler import vllm_handler", {})
         self.assertIn("a server of its own", str(raised.exception))

@@ -51,6 +51,7 @@ class MetricTests(SynchronousTestCase):
         emit_metrics(
             [Metric("heat", 1, "ms", [Dimension("a", "b\nc")], "r1"), Metric("n", 2, "count", [], None, "counter")]
         )
+        emit_metrics(None)
         first, second = out.getvalue().splitlines()
         self.assertRegex(first, r"^\[METRICS\]heat\.Milliseconds:1\|#a:b c\|#type:GAUGE\|#hostname:.*,\d+,r1$")
         self.assertRegex(second, r"^\[METRICS\]n\.Count:2\|#\|#type:COUNTER\|#hostname:.*,\d+$")

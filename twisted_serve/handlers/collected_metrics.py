@@ -85,6 +85,10 @@ class MetricsStore:
         self.model_name = model_name
         self.cache: dict[str, Metric] = {}
 
+    def set_request_ids(self, request_ids: Mapping[int, str] | None) -> None:
+        """Say whose requests are being answered from now on."""
+        self.request_ids = request_ids
+
     def add_counter(self, name: str, value: int, idx: int | None = None, dimensions: Sequence[Dimension] = ()) -> None:
         """Add ``value`` to a counter."""
         self._add(name, value, self._request_id(idx), "count", dimensions, "counter")
@@ -172,7 +176,7 @@ class MetricsStore:
         return ",".join(self.request_ids.values()) if idx is None else self.request_ids[idx]
 
 
-def emit_metrics(metrics: Iterable[Metric]) -> None:
-    """Print collected metrics, for the server to count."""
-    for each in metrics:
+def emit_metrics(metrics: Iterable[Metric] | None) -> None:
+    """Print collected metrics, if there are any, for the server to count."""
+    for each in metrics or ():
         print(f"[METRICS]{each}", flush=True)  # noqa: T201
