@@ -92,11 +92,16 @@ class Group:
         self.pids()
         if self.leader.poll() is None:
             self.leader.send_signal(signal.SIGTERM)
-        until = time.monotonic() + grace
-        while self.pids() and time.monotonic() < until:
-            self.leader.poll()
-            time.sleep(0.1)
+        self._wait_for_all(grace)
         for pid in self.pids():
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         self.leader.wait(10)
+        # Who is killed is not gone at once.
+        self._wait_for_all(10)
+
+    def _wait_for_all(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self.pids() and time.monotonic() < until:
+            self.leader.poll()
+            time.sleep(0.1)

@@ -68,22 +68,44 @@ class Footprint:
         return (self.server, self.case, self.round)
 
 
+@frozen
+class Loaded:
+    """
+    What a server with one model and one worker takes right after its last load; sizes in bytes.
+
+    :ivar workers: All processes but the front's.
+    """
+
+    server: str
+    case: str
+    round: int
+    front: int
+    workers: int
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What is measured once in a run."""
+        return (self.server, self.case, self.round, "loaded")
+
+
 class Results:
     """
     All that was measured in a run, kept in a file of one JSON object a line, which is written at once.
 
     :param file: Where it is kept; what is there already counts.
+    :raise ValueError: for a line that is no measurement.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.rows: list[Row] = []
         self.footprints: list[Footprint] = []
+        self.loaded: list[Loaded] = []
         self.machine: dict[str, Any] = {}
         for line in file.read_text().splitlines() if file.exists() else ():
             self._take(json.loads(line))
 
-    def add(self, measured: Row | Footprint) -> None:
+    def add(self, measured: Row | Footprint | Loaded) -> None:
         """Keep a measurement."""
         self._append({type(measured).__name__: asdict(measured)})
 
@@ -102,12 +124,16 @@ class Results:
             self.rows.append(Row(**members))
         elif kind == "Footprint":
             self.footprints.append(Footprint(**members))
-        else:
+        elif kind == "Loaded":
+            self.loaded.append(Loaded(**members))
+        elif kind == "machine":
             self.machine = members
+        else:
+            raise ValueError(f"{self._file} has a {kind}, which is no measurement of this benchmark")
 
     def has(self, key: tuple[Any, ...]) -> bool:
         """Say whether something has been measured already."""
-        return any(each.key == key for each in (*self.rows, *self.footprints))
+        return any(each.key == key for each in (*self.rows, *self.footprints, *self.loaded))
 
     def best(self, server: str, case: str, connections: int) -> Row | None:
         """Return the medians of the clean rounds."""
@@ -129,6 +155,15 @@ class Results:
         sizes = {name: int(median(getattr(f, name) for f in found)) for name in ("front", "first_worker", "further")}
         times = {name: median(getattr(f, name) for f in found) for name in ("first_prediction", "further_worker")}
         return Footprint(server, case, 0, **sizes, **times)
+
+    def after_load(self, server: str, case: str) -> Loaded | None:
+        """Return the medians of the rounds; there are none in results from before this was measured."""
+        found = [each for each in self.loaded if (each.server, each.case) == (server, case)]
+        if not found:
+            return None
+        return Loaded(
+            server, case, 0, int(median(each.front for each in found)), int(median(each.workers for each in found))
+        )
 
     def servers(self) -> list[str]:
         """List whom there are measurements of, in order."""

@@ -27,7 +27,7 @@ from benchmarks.cases import CASES, CONNECTIONS, Case
 from benchmarks.load import measure
 from benchmarks.picture import PICTURE
 from benchmarks.report import report, with_section
-from benchmarks.results import ECHO, LOOP, OPEN, Footprint, Results, Row
+from benchmarks.results import ECHO, LOOP, OPEN, Footprint, Loaded, Results, Row
 from benchmarks.servers import OURS, DidNotStartError, Peer, Running, is_worker, peers, start
 
 HERE = Path(__file__).resolve().parent
@@ -56,7 +56,8 @@ class Bench:
         """Measure a server with a case, as far as that has not been done."""
         wanted = [each for each in connections if not self.results.has((peer.name, case.name, each, number))]
         sized = footprint and not self.results.has((peer.name, case.name, number))
-        if not wanted and not sized:
+        after_load = footprint and not self.results.has((peer.name, case.name, number, "loaded"))
+        if not (wanted or sized or after_load):
             return
         self._count += 1
         try:
@@ -71,6 +72,11 @@ class Bench:
             self._load(running, 8, min(2.0, self.seconds))
             for each in wanted:
                 self.results.add(self._row(running, each, number))
+            if after_load:
+                if connections[-1] not in wanted:
+                    self._load(running, connections[-1], self.seconds)
+                whole, front = self._memory(running)
+                self.results.add(Loaded(peer.name, case.name, number, front, whole - front))
         except (OSError, ValueError, subprocess.TimeoutExpired) as e:
             self.say(f"{peer.name}, {case.name}: {type(e).__name__}: {e}")
         finally:
@@ -115,9 +121,13 @@ class Bench:
         self.say(f"{row.case:8} {row.server:26} {connections:3}  {row.rate:10.1f}/s  p50 {row.p50_ms:.2f} ms{spoilt}")
         return row
 
+    def _memory(self, running: Running) -> tuple[int, int]:
+        """Return what the server takes, and what its front takes of that."""
+        return running.group.pss(), running.group.pss_of_front(is_worker)
+
     def _size(self, running: Running, number: int) -> None:
         time.sleep(1.0)
-        whole, front = running.group.pss(), running.group.pss_of_front(is_worker)
+        whole, front = self._memory(running)
         further, taken = 0, 0.0
         if running.peer.kind == "torchserve":
             times = [running.scale(1 + more) for more in range(1, FURTHER + 1)]

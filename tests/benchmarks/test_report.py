@@ -11,10 +11,10 @@ from hypothesis.strategies import floats, integers, text
 
 from benchmarks.picture import bars
 from benchmarks.report import BEGIN, END, Target, number, ratio, report, table, targets, with_section
-from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Footprint, Results, Row
+from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Footprint, Loaded, Results, Row
 
 
-def results_with(file: Path, *measured: Row | Footprint) -> Results:
+def results_with(file: Path, *measured: Row | Footprint | Loaded) -> Results:
     """Keep some measurements."""
     results = Results(file)
     for each in measured:
@@ -31,13 +31,25 @@ def test_kept_at_once(tmp_path: Path) -> None:
     """What has been measured is in the file, and is known to the run that goes on."""
     file = tmp_path / "rows"
     footprint = Footprint(OURS, "noop", 1, 50_000_000, 20_000_000, 5_000_000, 1.5, 0.06)
-    results_with(file, row(OURS, 5000.0), footprint).describe({"processors": 2})
+    loaded = Loaded(OURS, "noop", 1, 52_000_000, 21_000_000)
+    results_with(file, row(OURS, 5000.0), footprint, loaded).describe({"processors": 2})
     again = Results(file)
     assert (again.rows, again.footprints, again.machine) == ([row(OURS, 5000.0)], [footprint], {"processors": 2})
+    assert again.loaded == [loaded]
     assert again.has((OURS, "noop", 64, 1))
     assert again.has((OURS, "noop", 1))
+    assert again.has((OURS, "noop", 1, "loaded"))
+    assert not again.has((THEIRS, "noop", 1, "loaded"))
     assert not again.has((OURS, "noop", 64, 2))
     assert not again.has((THEIRS, "noop", 64, 1))
+
+
+def test_strange_measurements(tmp_path: Path) -> None:
+    """What is no measurement is not taken for one."""
+    file = tmp_path / "rows"
+    file.write_text('{"Guess": {"server": "twisted_serve"}}\n')
+    with pytest.raises(ValueError, match="rows has a Guess, which is no measurement"):
+        Results(file)
 
 
 def test_medians_of_clean_rounds(tmp_path: Path) -> None:
@@ -79,7 +91,40 @@ def test_targets(tmp_path: Path) -> None:
     assert found["a further worker of the 10 ms model, MB"].reached is True
     assert found["a further worker of the 10 ms model, ms"].value == pytest.approx(60.0)
     assert found["MLP batch 1, likewise"].reached is None
-    assert found["front's memory to the JVM's"].reached is None
+    assert found["front's memory to the JVM's, after load"].reached is None
+
+
+def test_memory_after_load(tmp_path: Path) -> None:
+    """Fronts are compared by what they take after the same load, and both figures are shown."""
+    idle = [
+        Footprint(OURS, "noop", 1, 50_000_000, 20_000_000, 5_000_000, 1.5, 0.06),
+        Footprint(THEIRS, "noop", 1, 170_000_000, 220_000_000, 170_000_000, 2.0, 1.0),
+    ]
+    loaded = [
+        Loaded(OURS, "noop", 1, 51_000_000, 31_000_000),
+        Loaded(OURS, "noop", 2, 55_000_000, 21_000_000),
+        Loaded(OURS, "noop", 3, 53_000_000, 23_000_000),
+        Loaded(THEIRS, "noop", 1, 530_000_000, 230_000_000),
+    ]
+    results = results_with(tmp_path / "rows", row(OURS, 5.0), row(THEIRS, 1.0), *idle, *loaded)
+    assert results.after_load(OURS, "noop") == Loaded(OURS, "noop", 0, 53_000_000, 23_000_000)
+    [target] = [each for each in targets(results) if each.title == "front's memory to the JVM's, after load"]
+    assert (target.value, target.reached) == (0.1, True)
+    assert "| no-op | twisted_serve | 50.0 | 53.0 | 20.0 | 23.0 | 5.00 | 1.50 | 60.0 |" in report(results)
+
+
+def test_memory_before_it_was_measured_after_load(tmp_path: Path) -> None:
+    """Results of an older benchmark can be shown; what they do not have is not claimed."""
+    file = tmp_path / "rows"
+    results_with(
+        file,
+        row(OURS, 5.0),
+        Footprint(OURS, "noop", 1, 50_000_000, 20_000_000, 5_000_000, 1.5, 0.06),
+        Footprint(THEIRS, "noop", 1, 170_000_000, 220_000_000, 170_000_000, 2.0, 1.0),
+    )
+    assert "| no-op | twisted_serve | 50.0 | - | 20.0 | - | 5.00 | 1.50 | 60.0 |" in report(Results(file))
+    [target] = [each for each in targets(Results(file)) if each.title == "front's memory to the JVM's, after load"]
+    assert target.reached is None
 
 
 def test_bounds() -> None:

@@ -43,10 +43,18 @@ def test_end_to_end(tmp_path: Path) -> None:
     assert ours["cpu_us"] > 0
     [footprint] = [line["Footprint"] for line in kept if "Footprint" in line]
     assert footprint["front"] > 1 << 20
+    [loaded] = [line["Loaded"] for line in kept if "Loaded" in line]
+    assert min(loaded["front"], loaded["workers"]) > 1 << 20
     assert "| no-op | twisted_serve | 8 |" in run.stdout
     before = results.read_text()
     assert bench("--resume", *words).returncode == 0
     assert results.read_text() == before
+    # A run that was broken off before its end misses what comes last.
+    results.write_text("".join(f"{json.dumps(line)}\n" for line in kept if "Loaded" not in line))
+    assert bench("--resume", *words).returncode == 0
+    again = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [list(line) for line in again].count(["Loaded"]) == 1
+    assert len(again) == len(kept)
 
 
 def test_soak() -> None:
