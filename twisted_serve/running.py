@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from twisted_serve.banner import banner
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.errors import ServeError
-from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, log_lines, redacting
-from twisted_serve.logs.opening import OpenLog, open_log
+from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, log_lines
+from twisted_serve.logs.opening import open_log
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -113,9 +113,8 @@ def run_server(
     :return: 0 after an orderly stop, 1 when the server could not start.
     """
     stream = sys.stdout if out is None else out
-    log = open_log(loaded.options, stream, reactor.callLater)
-    run = _Run(loaded, reactor, report, make_server, stream, log)
-    begin_logging(redacting(log.observer, run.secrets))
+    run = _Run(loaded, reactor, report, make_server, stream)
+    begin_logging(run.log.observer)
     raise_descriptor_limit()
     reactor.callWhenRunning(run.begin)
     before = {number: signal.getsignal(number) for number in (*_ENDING_SIGNALS, signal.SIGHUP)}
@@ -124,7 +123,7 @@ def run_server(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        log.observer.close()
+        run.log.observer.close()
     report("The server was stopped before it was ready.")
     return run.status
 
@@ -133,6 +132,7 @@ class _Run:
     """
     One run of a server.
 
+    :ivar log: The log, which is open.
     :ivar status: The exit status.
     """
 
@@ -143,10 +143,9 @@ class _Run:
         report: Report,
         make_server: MakeServer,
         out: TextIO,
-        log: OpenLog,
     ) -> None:
         self.out = out
-        self._log = log
+        self.log = open_log(loaded.options, out, self.secrets, reactor.callLater)
         self.status = 0
         self._loaded = loaded
         self._reactor = reactor
@@ -163,7 +162,7 @@ class _Run:
     def begin(self) -> None:
         """Start the server, in the running reactor."""
         log_lines(_log, __name__, banner(self._loaded, Path.cwd()))
-        for warning in (*self._loaded.warnings, *self._log.warnings):
+        for warning in (*self._loaded.warnings, *self.log.warnings):
             _log.warn("{warning}", warning=warning)
         try:
             self._server = server = self._make_server(self._reactor, self._loaded)
@@ -184,7 +183,7 @@ class _Run:
         # Being stopped ends the loading of models, too.
         if self._ending:
             return
-        self._log.observer.flush()
+        self.log.observer.flush()
         # Nobody reading any more is no reason to stop serving.
         with suppress(OSError):
             self.out.write(f"{SERVER_STARTED}\n")
@@ -202,7 +201,7 @@ class _Run:
         if not isinstance(error, _EXPECTED):
             _log.failure("The server could not start", Failure(error))
         # Whoever reads the log finds the reason at its end.
-        self._log.observer.flush()
+        self.log.observer.flush()
         self._report(describe_failure(error))
         self._reactor.stop()
 

@@ -71,9 +71,14 @@ class ModelServer(MultiService):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not be in any log: the live tokens, and that of the metrics."""
-        token = None if self._parts is None else self._parts.faces.metrics_token
-        return (*(key.secret for key in self.keys or ()), *(() if token is None else (token.secret,)))
+        """What must not be in any log: the tokens, those replaced lately too, and that of the metrics."""
+        # Those of a server that is being stopped, or was, are in lines which are yet to be written.
+        parts = self._parts or self._leaving
+        if parts is None:
+            return ()
+        tokens, metrics = parts.faces.tokens, parts.faces.metrics_token
+        keys = tokens.keyring.secrets() if isinstance(tokens, Tokens) else ()
+        return (*(key.decode() for key in keys), *(() if metrics is None else (metrics.secret,)))
 
     def startService(self) -> None:
         """

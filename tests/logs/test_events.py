@@ -6,6 +6,8 @@ Tests for :mod:`twisted_serve.logs`.
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from datetime import timedelta, timezone
 from io import StringIO
 from typing import Any, cast
@@ -115,6 +117,16 @@ class LineObserverTests(SynchronousTestCase):
         """Other text is left as it is."""
         self.assertEqual(printable("a\tb ä € 日本 \\n"), "a\tb ä € 日本 \\n")
         self.assertEqual(printable("a\nb\x1b\u2028"), "a\\nb\\x1b\\u2028")
+
+    def test_unprintable(self) -> None:
+        """Every control character, end of a line, turn of the direction and surrogate is escaped, wherever it is."""
+        for number in range(sys.maxunicode + 1):
+            character = chr(number)
+            harmful = unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") or unicodedata.bidirectional(
+                character
+            ) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+            harmful = (harmful and character != "\t") or character in "\u061c\u200e\u200f"
+            self.assertEqual(character in printable(character), not harmful, hex(number))
 
 
 class AccessTests(SynchronousTestCase):

@@ -23,6 +23,7 @@ from twisted_serve.logs import log_access, log_lines, log_model_output
 from twisted_serve.logs.files import RotatingFile
 from twisted_serve.logs.opening import OpenLog, open_log
 
+KEY = "Zq3-_xW9aBcDeFgHiJkLmN"
 NAMES = ["access_log.log", "model_log.log", "model_metrics.log", "ts_log.log", "ts_metrics.log"]
 
 
@@ -39,7 +40,7 @@ class FilesTestCase(SynchronousTestCase):
     def open(self, **options: Any) -> OpenLog:
         logs = self.directory / "logs"
         settings = ServerOptions(**{"log_location": logs, "metrics_location": logs, **options})
-        return open_log(settings, self.out, self.clock.callLater, lambda: self.day)
+        return open_log(settings, self.out, lambda: [KEY], self.clock.callLater, lambda: self.day)
 
     def say(self, opened: OpenLog) -> None:
         """Log one line of each logger."""
@@ -203,12 +204,14 @@ class ConfigurationTests(FilesTestCase):
         opened = self.open(log_config=path)
         self.say(opened)
         Logger("twisted_serve.y", observer=opened.observer).info("100 % {x}", x="%s")
+        Logger("twisted_serve.z", observer=opened.observer).info("{x}", x=f"a {KEY}")
         self.assertEqual(
             target.read_text().splitlines(),
             [
                 "INFO main twisted_serve.x started",
                 "WARNING W-9000-m_1.0-stderr MODEL_LOG printed",
                 "INFO main twisted_serve.y 100 % %s",
+                "INFO main twisted_serve.z a <redacted>",
             ],
         )
         self.assertEqual((self.out.getvalue(), (self.directory / "logs").exists()), ("", False))

@@ -7,23 +7,62 @@ import json
 from io import StringIO
 from typing import Any
 
+from hypothesis import given
+from hypothesis.strategies import (
+    DrawFn,
+    SearchStrategy,
+    characters,
+    composite,
+    dictionaries,
+    floats,
+    integers,
+    lists,
+    sampled_from,
+    text,
+)
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel
+from twisted.logger import ILogObserver, LogEvent, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from twisted_serve.config.values import levels_by_name
-from twisted_serve.logs import redacting
 from twisted_serve.logs.entries import entry_of
-from twisted_serve.logs.events import READY
-from twisted_serve.logs.layouts import json_layout, long_layout
+from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, READY
+from twisted_serve.logs.layouts import json_layout, long_layout, short_layout
 from twisted_serve.logs.levels import LEVELS, Levels
-from twisted_serve.logs.router import GATHERING, Destination, Gathering, Router, to_stream
+from twisted_serve.logs.router import GATHERING, Destination, Router, to_stream
 
 
 def event(**fields: Any) -> LogEvent:
     """Make an event."""
     return {"log_time": 1717098363.6259, "log_level": LogLevel.info, "log_namespace": "n", "log_format": "x", **fields}
+
+
+def ready(line: str, **fields: Any) -> LogEvent:
+    """Make an event as those that come with each request."""
+    return event(**{"log_format": READY, "line": line, "logger_name": ACCESS_LOG, **fields})
+
+
+def words() -> SearchStrategy[str]:
+    """Make what an event may have in it: anything, what has to be escaped, a key."""
+    some = text(alphabet=characters(), max_size=8) | sampled_from(["plain", "a\nb", "\x1b[2J", "\u202e", "\ud800"])
+    return some | some.map(lambda word: f"{word}secret-key")
+
+
+@composite
+def events(draw: DrawFn) -> LogEvent:
+    """Make an event of one line or of several, of those that wait or of others."""
+    lines = draw(lists(words(), min_size=1, max_size=3))
+    many = {"lines": lines, "line": "\n".join(lines)} if len(lines) > 1 else {"line": lines[0]}
+    return ready(
+        **many,
+        log_time=draw(floats(0, 2e9)),
+        log_level=draw(sampled_from(list(LogLevel.iterconstants()))),
+        logger_name=draw(sampled_from([ACCESS_LOG, MODEL_LOG, "TS_METRICS", "n"])),
+        thread_name=draw(words()),
+        fields=draw(dictionaries(sampled_from(["status", "request_id"]), words() | integers())),
+    )
 
 
 class LevelTests(SynchronousTestCase):
@@ -98,66 +137,107 @@ class LayoutTests(SynchronousTestCase):
 class RouterTests(SynchronousTestCase):
     """Where lines go, and when."""
 
+    def router(self, *destinations: Destination, levels: Levels | None = None, waits: bool = False) -> Router:
+        """Make a router; whose lines wait, they do so by the clock of the test."""
+        self.clock = Clock()
+        self.secrets = ["secret-key"]
+        call_later = self.clock.callLater if waits else None
+        return Router(destinations, levels or Levels(), lambda: self.secrets, call_later)
+
+    def test_interface(self) -> None:
+        """It is an observer of Twisted's log."""
+        verifyObject(ILogObserver, self.router())
+
     def test_ways(self) -> None:
         """Everybody's lines go to some places, those of one logger to others, what is not worth it nowhere."""
         everything, access = StringIO(), StringIO()
-        router = Router(
-            [
-                Destination(Gathering(to_stream(everything)), long_layout()),
-                Destination(Gathering(to_stream(access)), json_layout, frozenset({"ACCESS_LOG"})),
-            ],
-            Levels("info", {"off": "off"}),
+        router = self.router(
+            Destination(to_stream(everything), long_layout()),
+            Destination(to_stream(access), json_layout, frozenset({ACCESS_LOG})),
+            levels=Levels("info", {"off": "off"}),
         )
-        for logger in ("ACCESS_LOG", "n", "off"):
+        for logger in (ACCESS_LOG, "n", "off"):
             router(event(logger_name=logger))
         self.assertEqual(everything.getvalue().count("\n"), 2)
-        self.assertEqual(json.loads(access.getvalue())["logger"], "ACCESS_LOG")
+        self.assertEqual(json.loads(access.getvalue())["logger"], ACCESS_LOG)
 
     def test_gathering(self) -> None:
         """Lines of requests wait for each other for a moment; a warning does not, nor does anything after the end."""
-        clock = Clock()
         written: list[str] = []
-        router = Router([Destination(Gathering(written.append, clock.callLater), lambda entry: "l\n")], Levels())
-        router(event(logger_name="ACCESS_LOG"))
-        router(event(logger_name="ACCESS_LOG"))
+        router = self.router(Destination(written.append, lambda entry: f"{entry.lines[0]}\n"), waits=True)
+        router(ready("a"))
+        router(ready("b"))
         self.assertEqual(written, [])
-        clock.advance(GATHERING)
-        self.assertEqual(written, ["l\nl\n"])
-        router(event(logger_name="ACCESS_LOG"))
-        router(event(logger_name="ACCESS_LOG", log_level=LogLevel.warn))
-        self.assertEqual(written[1:], ["l\nl\n"])
-        router(event(logger_name="ACCESS_LOG"))
+        self.clock.advance(GATHERING)
+        self.assertEqual(written, ["a\nb\n"])
+        router(ready("c"))
+        router(ready("d", log_level=LogLevel.warn))
+        self.assertEqual(written[1:], ["c\n", "d\n"])
+        router(ready("e"))
         router.close()
-        router(event(logger_name="ACCESS_LOG"))
-        self.assertEqual(written[2:], ["l\n", "l\n"])
+        router(ready("f"))
+        self.assertEqual(written[3:], ["e\n", "f\n"])
+        self.clock.advance(GATHERING)
+        self.assertEqual(written[5:], [])
 
     def test_now_and_then(self) -> None:
         """What no request brings is written at once, after the lines that waited: nobody loses an audit line."""
         written: list[str] = []
-        router = Router([Destination(Gathering(written.append, Clock().callLater), long_layout())], Levels())
-        router(event(logger_name="ACCESS_LOG"))
+        router = self.router(Destination(written.append, long_layout()), waits=True)
+        router(ready("x"))
         router(event(logger_name="twisted_serve.auth.journal.Journal"))
         self.assertEqual(
             [line.split(" - ")[0].split()[-1] for line in "".join(written).splitlines()],
-            ["ACCESS_LOG", "twisted_serve.auth.journal.Journal"],
+            [ACCESS_LOG, "twisted_serve.auth.journal.Journal"],
         )
+
+    def test_trouble(self) -> None:
+        """An event that cannot be written takes none of the lines that waited with it."""
+        written: list[str] = []
+        router = self.router(Destination(written.append, long_layout()), waits=True)
+        router(ready("x"))
+        self.assertRaises(KeyError, router, {"log_format": "no time"})
+        self.assertEqual(len(written), 1)
 
     def test_bounded(self) -> None:
         """What waits is not without bound."""
         written: list[str] = []
-        gathering = Gathering(written.append, Clock().callLater)
+        router = self.router(Destination(written.append, long_layout()), waits=True)
         for _ in range(100):
-            gathering.take("x" * 1000 + "\n")
+            router(ready("x" * 1000))
         self.assertEqual(len(written), 1)
 
     def test_keys(self) -> None:
-        """No key is written, in whichever field of JSON it is."""
-        written: list[str] = []
-        router = Router([Destination(Gathering(written.append), json_layout)], Levels())
-        observer = redacting(router, lambda: ["secret-key"])
-        observer(event(fields={"request_id": "a.secret-key"}))
-        observer(event(log_format=READY, line="a\nsecret-key", lines=["a", "secret-key"]))
-        self.assertNotIn("secret-key", "".join(written))
-        self.assertEqual(
-            [json.loads(line)["message"] for line in "".join(written).splitlines()], ["x", "a", "<redacted>"]
-        )
+        """No key is written, in whichever field of JSON it is, and however many lines are written with it."""
+        for waits in (False, True):
+            written: list[str] = []
+            router = self.router(Destination(written.append, json_layout), waits=waits)
+            router(ready("first"))
+            router(ready("x", fields={"request_id": "a.secret-key"}))
+            router(ready("a\nsecret-key", lines=["a", "secret-key"]))
+            router(ready("b", thread_name="W-secret-key"))
+            router.flush()
+            self.assertNotIn("secret-key", "".join(written))
+            self.assertEqual(
+                [json.loads(line)["message"] for line in "".join(written).splitlines()],
+                ["first", "x", "a", "<redacted>", "b"],
+            )
+
+    @given(lists(events(), max_size=20))
+    def test_gathered(self, said: list[LogEvent]) -> None:
+        """Whatever is said, what is written of many events at once is what is written of each."""
+        for layout in (long_layout, short_layout, lambda: json_layout):
+            one_by_one: list[str] = []
+            together: list[str] = []
+            at_once = self.router(Destination(one_by_one.append, layout()))
+            soon = self.router(Destination(together.append, layout()), waits=True)
+            for each in said:
+                at_once(each)
+                soon(each)
+            soon.flush()
+            self.assertEqual("".join(together), "".join(one_by_one))
+            self.assertNotIn("secret-key", "".join(together))
+            written = [each for each in said if each["log_level"] >= LogLevel.info]
+            self.assertEqual(
+                "".join(together).count("\n"), sum(len(each.get("lines", [each["line"]])) for each in written)
+            )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,7 +21,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
 from twisted_serve.config.values import ConfigError
-from twisted_serve.logs.entries import entry_of, logger_of
+from twisted_serve.logs.entries import entry_of, logger_of, without_keys
 from twisted_serve.logs.levels import LEVELS, Levels
 
 _LOG4J_LEVELS = {"all": "debug", "trace": "debug", "fatal": "critical", **{level: level for level in LEVELS}}
@@ -90,11 +90,13 @@ class PythonLogging:
     """
     Hands events to Python's logging; where the line was logged from it does not find out, which would take long.
 
+    :param secrets: Asked at each event for the keys of the moment, which it leaves out.
     :raise ValueError: for a configuration that cannot be used.
     """
 
-    def __init__(self, configuration: dict[str, Any], levels: Levels) -> None:
+    def __init__(self, configuration: dict[str, Any], levels: Levels, secrets: Callable[[], Collection[str]]) -> None:
         self._levels = levels
+        self._secrets = secrets
         logging.config.dictConfig(configuration)
 
     def __call__(self, event: LogEvent) -> None:
@@ -103,6 +105,7 @@ class PythonLogging:
         logger, number = logging.getLogger(name), _PYTHON_LEVELS[level]
         if not (self._levels.let_through(name, level) and logger.isEnabledFor(number)):
             return
+        [event] = without_keys([event], self._secrets())
         entry = entry_of(event)
         for line in entry.lines:
             text = "\n".join([line, *entry.traceback])

@@ -9,9 +9,11 @@ forge a line; and none holds a live key.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
+from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, formatEvent
 from zope.interface import implementer
 
@@ -23,6 +25,9 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-
 
 def printable(text: str) -> str:
     """Write as escapes all characters which could end a line, forge one, or command a terminal."""
+    # None of these is printable to Python either, which is quicker to say so.
+    if text.isprintable():
+        return text
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -65,7 +70,7 @@ def entry_of(event: LogEvent) -> Entry:
     seconds, milliseconds = divmod(int(event["log_time"] * 1000), 1000)
     said = event.get("lines")
     if said is not None and event.get("log_format") == READY:
-        lines, traceback = [printable(line) for line in said], []
+        lines, traceback = said if "".join(said).isprintable() else [printable(line) for line in said], []
     else:
         message, *more = _texts(event)
         lines, traceback = [printable(message)], [printable(line) for line in more]
@@ -98,29 +103,46 @@ _OURS = ("log_time", "log_level", "log_namespace")
 _NAMES = ("thread_name", "logger_name")
 
 
+def without_keys(events: Sequence[LogEvent], secrets: Collection[str]) -> Sequence[LogEvent]:
+    """Return events without the secrets; what has none of them goes on as it is."""
+    # There is hardly ever one: a single look at all that is said is enough.
+    said = "\n".join(chain.from_iterable(map(_said, events)))
+    if not any(secret in said for secret in secrets if secret):
+        return events
+    if len(events) == 1:
+        return [_redacted(events[0], secrets)]
+    return [clean for event in events for clean in without_keys([event], secrets)]
+
+
+def _said(event: LogEvent) -> Iterator[str]:
+    """List all that can be written of an event."""
+    yield from _texts(event)
+    for name in _NAMES:
+        yield str(event.get(name, ""))
+    fields: Mapping[str, object] = event.get("fields", {})
+    yield from map(str, fields.values())
+
+
+def _redacted(event: LogEvent, secrets: Collection[str]) -> LogEvent:
+    # Only what is known to be harmless goes on: a key may be in any field, and in the failure.
+    clean: LogEvent = {name: event[name] for name in _OURS if name in event}
+    for name in _NAMES:
+        if name in event:
+            clean[name] = redact(str(event[name]), secrets)
+    if "lines" in event:
+        clean["lines"] = [redact(line, secrets) for line in event["lines"]]
+    return {**clean, "log_format": READY, "line": redact("\n".join(_texts(event)), secrets)}
+
+
 @implementer(ILogObserver)
+@frozen(eq=False)
 class _Redacting:
-    def __init__(self, observer: ILogObserver, secrets: Callable[[], Collection[str]]) -> None:
-        self._observer = observer
-        self._secrets = secrets
+    observer: ILogObserver
+    secrets: Callable[[], Collection[str]]
 
     def __call__(self, event: LogEvent) -> None:
-        secrets = self._secrets()
-        texts = _texts(event)
-        names = [str(event.get(name, "")) for name in _NAMES]
-        fields: Mapping[str, object] = event.get("fields", {})
-        said = [*texts, *names, *map(str, fields.values())]
-        if not any(secret in text for text in said for secret in secrets if secret):
-            self._observer(event)
-            return
-        # Only what is known to be harmless goes on: a key may be in any field, and in the failure.
-        clean: LogEvent = {name: event[name] for name in _OURS if name in event}
-        for name in _NAMES:
-            if name in event:
-                clean[name] = redact(str(event[name]), secrets)
-        if "lines" in event:
-            clean["lines"] = [redact(line, secrets) for line in event["lines"]]
-        self._observer({**clean, "log_format": READY, "line": redact("\n".join(texts), secrets)})
+        for clean in without_keys([event], self.secrets()):
+            self.observer(clean)
 
 
 def redacting(observer: ILogObserver, secrets: Callable[[], Collection[str]]) -> ILogObserver:

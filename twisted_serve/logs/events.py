@@ -9,6 +9,7 @@ An event may say ``logger_name`` and ``thread_name``, which stand in its line
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import time
 from typing import Literal
 
 from twisted.logger import Logger, LogLevel
@@ -72,7 +73,7 @@ def log_access(
     if request_id is not None:
         line = f"{line} {request_id}"
         fields["request_id"] = request_id
-    log.info(READY, line=line, logger_name=ACCESS_LOG, fields=fields)
+    _say(log, LogLevel.info, line, logger_name=ACCESS_LOG, fields=fields)
 
 
 def log_model_output(log: Logger, worker: str, stream: Literal["stdout", "stderr"], line: str) -> None:
@@ -81,15 +82,26 @@ def log_model_output(log: Logger, worker: str, stream: Literal["stdout", "stderr
 
     :param worker: As ``W-9000-resnet_1.0``.
     """
-    log.emit(
-        LogLevel.info if stream == "stdout" else LogLevel.warn,
-        READY,
-        line=line,
-        logger_name=MODEL_LOG,
-        thread_name=f"{worker}-{stream}",
-    )
+    level = LogLevel.info if stream == "stdout" else LogLevel.warn
+    _say(log, level, line, logger_name=MODEL_LOG, thread_name=f"{worker}-{stream}")
 
 
 def log_lines(log: Logger, logger_name: str, lines: Sequence[str]) -> None:
     """Write several lines of one logger at once; none of them contains the end of a line."""
     log.info(READY, line="\n".join(lines), lines=lines, logger_name=logger_name)
+
+
+def _say(log: Logger, level: LogLevel, line: str, **more: object) -> None:
+    """Do as `Logger.emit`, but without looking for the level among all levels, which takes longer than all the rest."""
+    log.observer(
+        {
+            **more,
+            "line": line,
+            "log_format": READY,
+            "log_level": level,
+            "log_logger": log,
+            "log_namespace": log.namespace,
+            "log_source": log.source,
+            "log_time": time(),
+        }
+    )

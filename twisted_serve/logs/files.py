@@ -17,8 +17,8 @@ from attrs import frozen
 from twisted.python.logfile import LogFile
 
 from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, MODEL_METRICS, TS_METRICS
-from twisted_serve.logs.layouts import Layout, long_layout, short_layout
-from twisted_serve.logs.router import CallLater, Destination, Gathering
+from twisted_serve.logs.layouts import Layout
+from twisted_serve.logs.router import Destination
 
 # What is in them is for the server's user and group.
 _FILE_MODE = 0o640
@@ -58,25 +58,24 @@ class FileSettings:
     :ivar metrics: That of the two with metrics.
     :ivar size: Bytes at which a file is begun anew.
     :ivar keep: How many old ones are kept.
-    :ivar layout: What they all look like; ``None``: each as the predecessor's.
+    :ivar long: What lines look like where there are everybody's, or a model's; ``short``: elsewhere.
     """
 
     logs: Path | None
     metrics: Path | None
     size: int
     keep: int
-    layout: Layout | None = None
+    long: Layout
+    short: Layout
 
 
-def open_files(
-    settings: FileSettings, call_later: CallLater, today: Callable[[], date]
-) -> tuple[list[Destination], list[str]]:
+def open_files(settings: FileSettings, today: Callable[[], date]) -> tuple[list[Destination], list[str]]:
     """
     Open the files, each of them at once, although nothing may be written to it for long.
 
     :return: Where to write; and, in a line for each directory, why it cannot be written to.
     """
-    long, short = settings.layout or long_layout(), settings.layout or short_layout()
+    long, short = settings.long, settings.short
     wanted: list[tuple[Path | None, dict[str, tuple[Layout, frozenset[str] | None]]]] = [
         (
             settings.logs,
@@ -102,7 +101,7 @@ def open_files(
             directory.mkdir(_DIRECTORY_MODE, parents=True, exist_ok=True)
             for name, (layout, loggers) in files.items():
                 file = RotatingFile(directory / name, settings.size, settings.keep, today)
-                destinations.append(Destination(Gathering(_to_file(file), call_later), layout, loggers))
+                destinations.append(Destination(_to_file(file), layout, loggers))
         except OSError as e:
             problems.append(f"There are no log files in {directory}: {e.strerror}")
     return destinations, problems

@@ -5,8 +5,8 @@ This module implements the opening of a server's log: console and files, or what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Collection, Sequence
+from datetime import date
 from typing import TextIO
 
 from attrs import frozen
@@ -15,9 +15,9 @@ from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
 from twisted_serve.logs.configuration import LogConfiguration, PythonLogging, read_log_configuration
 from twisted_serve.logs.files import FileSettings, open_files
-from twisted_serve.logs.layouts import json_layout, long_layout
+from twisted_serve.logs.layouts import json_layout, long_layout, short_layout
 from twisted_serve.logs.levels import Levels
-from twisted_serve.logs.router import CallLater, Destination, Gathering, Router, to_stream
+from twisted_serve.logs.router import CallLater, Destination, Router, to_stream
 
 
 @frozen
@@ -25,7 +25,7 @@ class OpenLog:
     """
     A log that is being written.
 
-    :ivar observer: What takes the events; keys are to be kept from it.
+    :ivar observer: What takes the events; it leaves keys out.
     :ivar warnings: What the operator ought to know of it.
     """
 
@@ -34,14 +34,21 @@ class OpenLog:
 
 
 def _today() -> date:
-    return datetime.now().astimezone().date()
+    return date.today()  # noqa: DTZ011 - local, as the times in the files
 
 
-def open_log(options: ServerOptions, out: TextIO, call_later: CallLater, today: Callable[[], date] = _today) -> OpenLog:
+def open_log(
+    options: ServerOptions,
+    out: TextIO,
+    secrets: Callable[[], Collection[str]],
+    call_later: CallLater,
+    today: Callable[[], date] = _today,
+) -> OpenLog:
     """
     Open the log of a server.
 
     :param out: The console.
+    :param secrets: Asked for the keys of the moment, which are not to be written.
     :raise ConfigError: for a ``log_config`` that cannot be used.
     """
     said = LogConfiguration({}, None) if options.log_config is None else read_log_configuration(options.log_config)
@@ -49,19 +56,23 @@ def open_log(options: ServerOptions, out: TextIO, call_later: CallLater, today: 
     levels = Levels(by_logger.pop("", options.log_level), by_logger)
     if said.python is not None:
         try:
-            return OpenLog(PythonLogging(said.python, levels))
+            return OpenLog(PythonLogging(said.python, levels, secrets))
         except (ValueError, TypeError, AttributeError, ImportError) as e:
             raise ConfigError(f"cannot be used: {e}", "log_config", str(options.log_config)) from e
     warnings = []
     if options.log_config is not None:
         warnings.append(f"Of {options.log_config} the levels count; appenders, layouts and filters have no effect")
-    layout = json_layout if options.log_format == "json" else None
-    console = Destination(Gathering(to_stream(out), call_later), layout or long_layout())
+    long, short = (json_layout, json_layout) if options.log_format == "json" else (long_layout(), short_layout())
     files: list[Destination] = []
     if options.log_files:
         settings = FileSettings(
-            options.log_location, options.metrics_location, options.log_rotate_size, options.log_rotate_keep, layout
+            options.log_location,
+            options.metrics_location,
+            options.log_rotate_size,
+            options.log_rotate_keep,
+            long,
+            short,
         )
-        files, problems = open_files(settings, call_later, today)
+        files, problems = open_files(settings, today)
         warnings += problems
-    return OpenLog(Router([console, *files], levels), warnings)
+    return OpenLog(Router([Destination(to_stream(out), long), *files], levels, secrets, call_later), warnings)

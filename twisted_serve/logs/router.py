@@ -14,15 +14,16 @@ from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
-from twisted_serve.logs.entries import entry_of, logger_of, redacting
-from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, MODEL_METRICS, TS_METRICS
+from twisted_serve.logs.entries import entry_of, logger_of, without_keys
+from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, READY
 from twisted_serve.logs.layouts import Layout, long_layout
 from twisted_serve.logs.levels import Levels
 
 # Seconds that a line waits for others: one write for all of them.
 GATHERING = 0.05
-# Whose lines wait: those that come with each request.  What happens now and then, an audit line say, waits for nothing.
-_FREQUENT = frozenset({ACCESS_LOG, MODEL_LOG, TS_METRICS, MODEL_METRICS})
+# Whose lines wait: those that come with each request.  What happens now and then, an audit line say, waits for nothing,
+# nor do lines of metrics, which have waited for each other before they came here.
+_FREQUENT = frozenset({ACCESS_LOG, MODEL_LOG})
 # So many characters wait at most.
 MOST_CHARACTERS = 1 << 16
 
@@ -30,53 +31,16 @@ MOST_CHARACTERS = 1 << 16
 CallLater = Callable[[float, Callable[[], None]], object]
 
 
-class Gathering:
-    """
-    Takes lines, and writes many of them at once.
-
-    :param write: Writes them.
-    :param call_later: ``None`` to write each at once.
-    """
-
-    def __init__(self, write: Callable[[str], object], call_later: CallLater | None = None) -> None:
-        self._write = write
-        self._call_later = call_later
-        self._waiting: list[str] = []
-        self._size = 0
-
-    def take(self, lines: str) -> None:
-        """Take whole lines."""
-        if self._call_later is None:
-            self._write(lines)
-            return
-        if not self._waiting:
-            self._call_later(GATHERING, self.flush)
-        self._waiting.append(lines)
-        self._size += len(lines)
-        if self._size >= MOST_CHARACTERS:
-            self.flush()
-
-    def close(self) -> None:
-        """Write what waits, and let nothing wait any more."""
-        self._call_later = None
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what waits."""
-        if self._waiting:
-            waiting, self._waiting, self._size = self._waiting, [], 0
-            self._write("".join(waiting))
-
-
 @frozen
 class Destination:
     """
     Where lines go.
 
+    :ivar write: Takes whole lines.
     :ivar loggers: Whose lines; ``None`` for everybody's.
     """
 
-    lines: Gathering
+    write: Callable[[str], object]
     layout: Layout
     loggers: frozenset[str] | None = None
 
@@ -84,40 +48,71 @@ class Destination:
 @implementer(ILogObserver)
 class Router:
     """
-    Writes events to all destinations that want them.
+    Writes events to all destinations that want them, in the order in which they come; keys it leaves out.
+
+    What is to be done for each line is done for many at once, and so are the writes.
 
     :param levels: What is not worth writing.
+    :param secrets: Asked for the keys of the moment, whenever something is to be written.
+    :param call_later: ``None`` to write each event at once.
     """
 
-    def __init__(self, destinations: Sequence[Destination], levels: Levels) -> None:
+    def __init__(
+        self,
+        destinations: Sequence[Destination],
+        levels: Levels,
+        secrets: Callable[[], Collection[str]],
+        call_later: CallLater | None = None,
+    ) -> None:
         self._destinations = destinations
         self._levels = levels
+        self._secrets = secrets
+        self._call_later = call_later
+        self._waiting: list[LogEvent] = []
+        self._size = 0
 
     def __call__(self, event: LogEvent) -> None:
-        """Write ``event``."""
+        """Write ``event``, soon if it is one of many, else now."""
         logger, level = logger_of(event), event.get("log_level", LogLevel.info)
         if not self._levels.let_through(logger, level):
             return
-        entry = entry_of(event)
-        laid_out: dict[Layout, str] = {}
-        for destination in self._destinations:
-            if destination.loggers is None or logger in destination.loggers:
-                layout = destination.layout
-                if layout not in laid_out:
-                    laid_out[layout] = layout(entry)
-                destination.lines.take(laid_out[layout])
-        if level >= LogLevel.warn or logger not in _FREQUENT:
+        frequent = logger in _FREQUENT and level is LogLevel.info and event.get("log_format") == READY
+        if self._call_later is None or not frequent:
+            self.flush()
+            self._write([event])
+            return
+        if not self._waiting:
+            self._call_later(GATHERING, self.flush)
+        self._waiting.append(event)
+        self._size += len(event["line"])
+        if self._size >= MOST_CHARACTERS:
             self.flush()
 
     def close(self) -> None:
-        """Write everything that waits, and each line at once from now on."""
-        for destination in self._destinations:
-            destination.lines.close()
+        """Write everything that waits, and each event at once from now on."""
+        self._call_later = None
+        self.flush()
 
     def flush(self) -> None:
         """Write everything that waits."""
-        for destination in self._destinations:
-            destination.lines.flush()
+        if self._waiting:
+            waiting, self._waiting, self._size = self._waiting, [], 0
+            self._write(waiting)
+
+    def _write(self, events: Sequence[LogEvent]) -> None:
+        lines: list[list[str]] = [[] for _ in self._destinations]
+        for event in without_keys(events, self._secrets()):
+            logger, entry = logger_of(event), entry_of(event)
+            laid_out: dict[Layout, str] = {}
+            for place, destination in zip(lines, self._destinations, strict=True):
+                if destination.loggers is None or logger in destination.loggers:
+                    layout = destination.layout
+                    if layout not in laid_out:
+                        laid_out[layout] = layout(entry)
+                    place.append(laid_out[layout])
+        for place, destination in zip(lines, self._destinations, strict=True):
+            if place:
+                destination.write("".join(place))
 
 
 @implementer(ILogObserver)
@@ -152,5 +147,4 @@ def to_stream(stream: TextIO) -> Callable[[str], None]:
 
 def console(stream: TextIO, secrets: Callable[[], Collection[str]], zone: tzinfo | None = None) -> ILogObserver:
     """Make the observer which writes the server's log, information and worse, to ``stream``."""
-    destination = Destination(Gathering(to_stream(stream)), long_layout(zone))
-    return redacting(Router([destination], Levels()), secrets)
+    return Router([Destination(to_stream(stream), long_layout(zone))], Levels(), secrets)

@@ -76,6 +76,8 @@ class ServeSite(Site):
         self.extra_headers = extra_headers
         self.server_timing = server_timing
         self._redact = redact
+        # A class's logger is made anew each time that it is asked for.
+        self._access = self._log
         self.channels: set[ServeChannel] = set()
         self._waiting: list[Deferred[None]] = []
         self._second = -1
@@ -102,7 +104,7 @@ class ServeSite(Site):
         """Write an answered request to the access log and count it."""
         self.count_answer(request.code)
         log_access(
-            self._log,
+            self._access,
             peer=_host_and_port(request.getClientAddress()),
             method=request.method,
             target=self._redact(request.uri),
@@ -116,7 +118,13 @@ class ServeSite(Site):
         """Write what was no request to the access log and count it; who sent it is all that is known."""
         self.count_answer(status)
         log_access(
-            self._log, peer=_host_and_port(address), method=b"-", target=b"-", version=b"-", status=status, elapsed=0.0
+            self._access,
+            peer=_host_and_port(address),
+            method=b"-",
+            target=b"-",
+            version=b"-",
+            status=status,
+            elapsed=0.0,
         )
 
     def finish_up(self) -> None:
