@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 from signal import SIGKILL
-from typing import Protocol as Contract
+from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport, IUNIXTransport
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
 
-from twisted_serve.wire.codec import WireError, encode
+from twisted_serve.wire.codec import encode
 from twisted_serve.wire.control import (
     Alone,
     Exited,
@@ -26,6 +24,7 @@ from twisted_serve.wire.control import (
     server_control_reader,
 )
 from twisted_serve.workers.forked import ORPHANED, ForkedProcess, Forking
+from twisted_serve.workers.frames import FrameProtocol
 
 # Seconds in which a template has forked one process, and in which it has killed one and reaped it; one that has not is
 # stuck, or pretends to be one.
@@ -37,7 +36,7 @@ class _ControlTransport(IUNIXTransport, ITCPTransport):
     """What the reactor's sockets of this kind can do."""
 
 
-class TemplateOwner(Contract):
+class TemplateOwner(Protocol):
     """Who is told about a template."""
 
     def template_ready(self, link: TemplateLink) -> None:
@@ -53,17 +52,13 @@ class TemplateOwner(Contract):
         """It has ended, or is of no use any more; its processes end with it and know it already."""
 
 
-class TemplateLink(Protocol):
-    """
-    The connection to one template.
-
-    :ivar is_open: Whether it can be asked.
-    """
+class TemplateLink(FrameProtocol[FromTemplate]):
+    """The connection to one template; when it is closed, the template ends and leaves no process behind."""
 
     transport: _ControlTransport
 
     def __init__(self, owner: TemplateOwner, clock: IReactorTime) -> None:
-        self.is_open = True
+        super().__init__(self._heard, self._ended, server_control_reader())
         self._owner = owner
         self._clock = clock
         self._unborn: set[int] = set()
@@ -72,7 +67,6 @@ class TemplateLink(Protocol):
         self._heir: ForkedProcess | None = None
         # What forked the template itself, and how it calls it.
         self._origin: tuple[Forking, int] | None = None
-        self._reader = server_control_reader()
         self._processes: dict[int, ForkedProcess] = {}
         self._lent: dict[int, int] = {}
 
@@ -119,30 +113,6 @@ class TemplateLink(Protocol):
                     KILL_LIMIT, self._too_slow, "it does not end what it was told to"
                 )
 
-    def dataReceived(self, data: bytes) -> None:
-        """See `IProtocol`."""
-        self._reader.receive(data)
-        try:
-            for message in self._reader.messages():
-                if not self.is_open:
-                    return
-                self._heard(message)
-        except WireError as e:
-            self.abort(f"it broke the protocol: {e}")
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """See `IProtocol`."""
-        self._end("it closed its connection")
-
-    def close(self) -> None:
-        """Have it end, when it has heard everything; it leaves no process behind."""
-        self.transport.loseConnection()
-
-    def abort(self, why: str) -> None:
-        """Have no more to do with it."""
-        self._end(why)
-        self.transport.abortConnection()
-
     def _heard(self, message: FromTemplate) -> None:
         if isinstance(message, TemplateReady):
             self._owner.template_ready(self)
@@ -169,10 +139,7 @@ class TemplateLink(Protocol):
             elif process is not None and isinstance(message, Exited):
                 process.exited(message.status)
 
-    def _end(self, why: str) -> None:
-        if not self.is_open:
-            return
-        self.is_open = False
+    def _ended(self, why: str) -> None:
         for number in list(self._lent):
             self._return_lent(number)
         for number in list(self._processes):

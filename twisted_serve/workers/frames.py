@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the server's end of a socket on which frames come: messages instead of bytes, no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from twisted_serve.wire.codec import FrameReader, WireError
+
+_M = TypeVar("_M")
+
+
+class FrameProtocol(Protocol, Generic[_M]):
+    """
+    The connection to one process of ours.
+
+    :ivar is_open: Whether messages can come and go.
+    :param on_message: Gets each message; none comes after the end.
+    :param on_end: Told once, and why, when the connection has ended, or is of no use because the other side broke the
+        protocol.
+    """
+
+    transport: ITCPTransport
+
+    def __init__(
+        self, on_message: Callable[[_M], None], on_end: Callable[[str], None], reader: FrameReader[_M]
+    ) -> None:
+        self.is_open = True
+        self._on_message = on_message
+        self._on_end = on_end
+        self._reader = reader
+
+    def dataReceived(self, data: bytes) -> None:
+        """See `IProtocol`."""
+        self._reader.receive(data)
+        try:
+            for message in self._reader.messages():
+                if not self.is_open:
+                    return
+                self._on_message(message)
+        except WireError as e:
+            self.abort(f"it broke the protocol: {e}")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See `IProtocol`."""
+        self._end("it closed its connection")
+
+    def close(self) -> None:
+        """Close the connection when everything is sent; the other side ends itself when it sees that."""
+        self.transport.loseConnection()
+
+    def abort(self, why: str) -> None:
+        """End the connection at once."""
+        self._end(why)
+        self.transport.abortConnection()
+
+    def _end(self, why: str) -> None:
+        if self.is_open:
+            self.is_open = False
+            self._on_end(why)
