@@ -26,6 +26,7 @@ from twisted.web.client import Agent
 
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
+from twisted_serve.archives.places import Intake
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.archives.threads import DeferToThread, Threads
 from twisted_serve.archives.tree import UnpackLimits
@@ -303,9 +304,10 @@ def _stores(
         defer_to_thread,
     )
     limits = UnpackLimits(max_size=options.max_archive_size, max_ratio=int(options.max_archive_ratio))
+    intake = Intake(work_dir, fetcher, limits, defer_to_thread)
     return (
-        ModelStore(options.model_store, work_dir, fetcher, limits, defer_to_thread),
-        WorkflowStore(options.workflow_store or options.model_store, work_dir, fetcher, limits, defer_to_thread),
+        ModelStore(options.model_store, intake),
+        WorkflowStore(options.workflow_store or options.model_store, intake),
     )
 
 

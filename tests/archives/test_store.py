@@ -20,7 +20,7 @@ from twisted.web.resource import Resource
 from twisted.web.static import Data
 
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
-from twisted_serve.archives.places import Remote, StoreDirectory, StoreFile, Taken
+from twisted_serve.archives.places import Intake, Remote, StoreDirectory, StoreFile, Taken
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
@@ -62,7 +62,7 @@ class StoreTestCase(SynchronousTestCase):
     ) -> ModelStore:
         fetcher = Fetcher(RequestTraversalAgent(self.site), Clock(), allowed, FetchLimits(), maybeDeferred)
         where = self.path if isinstance(path, str) else path
-        return ModelStore(where, self.work, fetcher, UnpackLimits(), defer_to_thread)
+        return ModelStore(where, Intake(self.work, fetcher, UnpackLimits(), defer_to_thread))
 
     def opened(self, url: str) -> ModelArchive:
         return self.successResultOf(Deferred.fromCoroutine(self.store.open(url)))

@@ -28,6 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
+from twisted_serve.archives.places import Intake
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
@@ -92,7 +93,7 @@ class PlaneTestCase(SynchronousTestCase):
         self.catalogue = Catalogue()
         self.ids = count(9000)
         fetcher = Fetcher(Agent(reactor), reactor, AllowedUrls(("http://.*",)), FetchLimits(), self.threads)
-        self.store = ModelStore(self.store_path, self.work_dir, fetcher, UnpackLimits(), self.threads)
+        self.store = ModelStore(self.store_path, Intake(self.work_dir, fetcher, UnpackLimits(), self.threads))
         self.use_registrar()
 
     def use_registrar(self, installer: Installer | None = None) -> None:

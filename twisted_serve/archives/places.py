@@ -79,26 +79,39 @@ class Taken:
     lease: Lease | None = None
 
 
+@frozen
+class Intake:
+    """
+    How archives come in: what fetches them, and where and within which limits they are unpacked.
+
+    :ivar work_dir: A directory of our own, mode 0700, below which archives are unpacked.
+    """
+
+    work_dir: Path
+    fetcher: Fetcher
+    limits: UnpackLimits
+    defer_to_thread: DeferToThread
+
+
 @define(eq=False)
 class Places:
     """
     The directory in which archives are found by name, and into which they are fetched.
 
     :ivar path: The directory, or ``None`` while none is configured.
-    :ivar unpacked: The directory, to be made when it is needed, below which archives are unpacked.
+    :ivar unpacked: The name of the directory, to be made when it is needed, in which archives are unpacked.
     """
 
     path: Path | None
-    unpacked: Path
+    unpacked: str
     words: Words
-    fetcher: Fetcher
-    limits: UnpackLimits
-    defer_to_thread: DeferToThread
+    intake: Intake
     _archives: UnpackedArchives = field(init=False)
 
     @_archives.default
-    def _below_unpacked(self) -> UnpackedArchives:
-        return UnpackedArchives(self.unpacked, self.limits, self.defer_to_thread)
+    def _below_work_dir(self) -> UnpackedArchives:
+        intake = self.intake
+        return UnpackedArchives(intake.work_dir / self.unpacked, intake.limits, intake.defer_to_thread)
 
     def locate(self, url: str) -> StoreFile | StoreDirectory | Remote:
         """
@@ -139,7 +152,7 @@ class Places:
         """
         taken = await self._take(url)
         try:
-            return await self.defer_to_thread(read, taken)
+            return await self.intake.defer_to_thread(read, taken)
         except BaseException:
             await self.give_back(taken)
             raise
@@ -153,17 +166,17 @@ class Places:
         if taken.lease is not None:
             await self._archives.give_back(taken.lease)
         if taken.downloaded is not None and not keep_download:
-            await self.defer_to_thread(_delete, taken.downloaded)
+            await self.intake.defer_to_thread(_delete, taken.downloaded)
 
     async def _take(self, url: str) -> Taken:
-        located = await self.defer_to_thread(self.locate, url)
+        located = await self.intake.defer_to_thread(self.locate, url)
         if isinstance(located, StoreDirectory):
             return Taken(url, located.path)
         if isinstance(located, StoreFile):
             lease = await self._archives.take(located.path)
             return Taken(url, lease.directory, lease=lease)
         target = self._configured() / located.basename
-        await self.fetcher.fetch(located.url, target)
+        await self.intake.fetcher.fetch(located.url, target)
         try:
             lease = await self._archives.take(target)
         except BaseException:
@@ -177,7 +190,7 @@ class Places:
         return self.path
 
     def _remote(self, url: str) -> StoreDirectory | Remote:
-        if not self.fetcher.allowed.permit(url):
+        if not self.intake.fetcher.allowed.permit(url):
             raise self.words.absent(f"Given URL {url} does not match any allowed URL(s)")
         path = local_path(url)
         if path is not None and os.path.isdir(path):

@@ -11,12 +11,9 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from twisted_serve.archives.confinement import inside
-from twisted_serve.archives.fetch import Fetcher
 from twisted_serve.archives.manifest import Manifest, read_manifest
 from twisted_serve.archives.model_config import ModelConfig, read_model_config
-from twisted_serve.archives.places import Places, Remote, StoreDirectory, StoreFile, Taken, Words
-from twisted_serve.archives.threads import DeferToThread
-from twisted_serve.archives.tree import UnpackLimits
+from twisted_serve.archives.places import Intake, Places, Remote, StoreDirectory, StoreFile, Taken, Words
 from twisted_serve.errors import ModelNotFound
 
 # What ``load_models=all`` takes a plain file of the store for.
@@ -50,19 +47,15 @@ class ModelStore:
     The directory in which models are found by name, and into which they are fetched.
 
     :ivar path: The directory, or ``None`` while none is configured.
-    :ivar work_dir: A directory of our own, mode 0700, below which archives are unpacked.
     """
 
     path: Path | None
-    work_dir: Path
-    fetcher: Fetcher
-    limits: UnpackLimits
-    defer_to_thread: DeferToThread
+    intake: Intake
     _places: Places = field(init=False)
 
     @_places.default
     def _of_models(self) -> Places:
-        return Places(self.path, self.work_dir / "models", _WORDS, self.fetcher, self.limits, self.defer_to_thread)
+        return Places(self.path, "models", _WORDS, self.intake)
 
     def locate(self, url: str) -> StoreFile | StoreDirectory | Remote:
         """See `Places.locate`."""

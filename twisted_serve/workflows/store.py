@@ -9,10 +9,7 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from twisted_serve.archives.fetch import Fetcher
-from twisted_serve.archives.places import Places, Taken, Words
-from twisted_serve.archives.threads import DeferToThread
-from twisted_serve.archives.tree import UnpackLimits
+from twisted_serve.archives.places import Intake, Places, Taken, Words
 from twisted_serve.errors import InvalidModel, InvalidWorkflow, WorkflowNotFound
 from twisted_serve.workflows.archive import Workflow, read_workflow
 
@@ -38,19 +35,15 @@ class WorkflowStore:
     The directory in which workflows are found by name, and into which they are fetched.
 
     :ivar path: The directory, or ``None`` while none is configured.
-    :ivar work_dir: A directory of our own, mode 0700, below which archives are unpacked.
     """
 
     path: Path | None
-    work_dir: Path
-    fetcher: Fetcher
-    limits: UnpackLimits
-    defer_to_thread: DeferToThread
+    intake: Intake
     _places: Places = field(init=False)
 
     @_places.default
     def _of_workflows(self) -> Places:
-        return Places(self.path, self.work_dir / "workflows", _WORDS, self.fetcher, self.limits, self.defer_to_thread)
+        return Places(self.path, "workflows", _WORDS, self.intake)
 
     async def open(self, url: str) -> WorkflowArchive:
         """
