@@ -542,6 +542,17 @@ class WholeServerTests(SynchronousTestCase):
             self.assertIn(f'ts_token_seconds_left{{kind="{kind}",}} 3000.0', lines)
         self.assertFalse([line for line in lines if "API" in line])
 
+    def test_secrets(self) -> None:
+        """A key that was replaced, and those of a server that stops, stay out of the lines that were waiting."""
+        server = MemoryServer()
+        before = [token.secret for token in server.keys]
+        server.request("GET", "/token?type=inference", server.key(TokenKind.API))
+        after = [token.secret for token in server.keys]
+        self.assertNotEqual(before, after)
+        self.assertLessEqual({*before, *after}, set(server.server.secrets))
+        server.close()
+        self.assertLessEqual({*before, *after}, set(server.server.secrets))
+
     def test_registering_while_it_stops(self) -> None:
         """Who registers a model while the server stops is answered, and nothing of the model stays."""
         server = MemoryServer()

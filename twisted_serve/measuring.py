@@ -24,6 +24,7 @@ from twisted_serve.metrics.catalogue import read_catalogue
 from twisted_serve.metrics.log import MetricLog
 from twisted_serve.metrics.pools import PoolReading
 from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.metrics.seconds import Seconds
 from twisted_serve.metrics.system import Figure, nvml, read_gpus, read_machine
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.surroundings import Surroundings
@@ -57,7 +58,7 @@ class Measuring:
             auto_detect=options.model_metrics_auto_detect,
             server_log=self._logs[0].write,
             model_log=self._logs[1].write,
-            epoch=lambda: int(world.now().timestamp()),
+            epoch=Seconds(world.now, clock),
         )
         self.tracer = _tracer(world) if options.tracing else None
         self._interval = None if options.disable_system_metrics else options.metric_time_interval

@@ -79,10 +79,10 @@ def split_labels(text: str) -> tuple[tuple[str, str], ...]:
 
 def decimal(value: float) -> str:
     """Write a number as Java does: always with a decimal part, ``1.0E7`` from there on."""
+    if 1e-3 <= abs(value) < 1e7 or value == 0:
+        return repr(float(value))
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if value == 0 or 1e-3 <= abs(value) < 1e7:
-        return repr(float(value))
     sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
     first, *more = map(str, digits)
     return f"{'-' * sign}{first}.{''.join(more) or '0'}E{len(more) + int(exponent)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -89,7 +90,10 @@ def json_text(value: Any) -> bytes:
 
 def answer_json(request: IRequest, status: int, value: Any) -> bytes:
     """Answer with JSON."""
-    body = json_text(value)
+    return _answer_text(request, status, json_text(value))
+
+
+def _answer_text(request: IRequest, status: int, body: bytes) -> bytes:
     set_common_headers(request, status)
     request.setResponseCode(status)
     request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
@@ -99,7 +103,13 @@ def answer_json(request: IRequest, status: int, value: Any) -> bytes:
 
 def answer_status(request: IRequest, status: int, text: str) -> bytes:
     """Answer with the status object."""
-    return answer_json(request, status, {"status": text})
+    return _answer_text(request, status, _status_text(text))
+
+
+@lru_cache(maxsize=16)
+def _status_text(text: str) -> bytes:
+    """Write the status object, of which there are few, and which whoever asks for the health gets each time."""
+    return json_text({"status": text})
 
 
 def answer_error(request: IRequest, error: ServeError) -> bytes:
