@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from platform import python_version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 import twisted_serve
 from twisted_serve.metrics.catalogue import MetricCatalogue
 from twisted_serve.metrics.emitter import Emitter, Sinks, WriteLine
 from twisted_serve.metrics.pools import PoolCollector, ReadPools
 from twisted_serve.metrics.recorders import Record, ignore
+from twisted_serve.metrics.tallies import Counts
 from twisted_serve.metrics.text import CONTENT_TYPE, render_text
 from twisted_serve.metrics.version import VersionFamilies, VersionMetrics
 
@@ -51,19 +52,15 @@ class ServerMetrics:
     ) -> None:
         self._hostname = hostname
         self._registry = registry = CollectorRegistry()
-        self._answers = Counter(
-            "ts_answers", "HTTP answers by class of status code.", ["code_class"], registry=registry
-        )
-        self._inference = Counter(
+        answers = Counts(registry, "ts_answers", "HTTP answers by class of status code.", ["code_class"])
+        self._inference = Counts(
+            registry,
             "ts_inference_requests",
             "Torchserve prometheus counter metric with unit: Count",
             ["model_name", "model_version", "hostname"],
-            registry=registry,
         )
-        self._refused = Counter(
-            "ts_token_refused", "Requests refused for their token.", ["kind", "reason"], registry=registry
-        )
-        self._rotations = Counter("ts_token_rotations", "Tokens which were replaced.", ["kind"], registry=registry)
+        self._refused = Counts(registry, "ts_token_refused", "Requests refused for their token.", ["kind", "reason"])
+        self._rotations = Counts(registry, "ts_token_rotations", "Tokens which were replaced.", ["kind"])
         self._seconds_left = Gauge(
             "ts_token_seconds_left", "Seconds until a token expires.", ["kind"], registry=registry
         )
@@ -72,7 +69,7 @@ class ServerMetrics:
         ProcessCollector(registry=registry)
         self._families = VersionFamilies(registry)
         self.emitter = Emitter(catalogue, mode, Sinks(registry, server_log, model_log, epoch), auto_detect)
-        self._answer_classes = {n: self._answers.labels(code_class=f"{n}xx").inc for n in range(1, 6)}
+        self._answer_classes = {n: answers.labels(f"{n}xx").inc for n in range(1, 6)}
         # The predecessor counted everything else as 5XX; a redirect is no error.
         self._answer_counters = {n: self.emitter.bind(f"Requests{n}XX", "Host", hostname) for n in (2, 4, 5)}
         self._requested: dict[tuple[str, str], tuple[Callable[[], None], Record]] = {}

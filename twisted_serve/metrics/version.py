@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from twisted_serve.metrics.emitter import Emitter
 from twisted_serve.metrics.observer import PoolObserver
+from twisted_serve.metrics.tallies import Counts, Spreads
 from twisted_serve.metrics.timing import Timing
 
 # Seconds: from what a small model on a CPU takes to what a large one does.
@@ -28,18 +29,16 @@ class VersionFamilies:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def seconds(name: str, text: str) -> Histogram:
-            return Histogram(name, text, _LABELS, registry=registry, buckets=SECONDS)
+        def seconds(name: str, text: str) -> Spreads:
+            return Spreads(registry, name, text, _LABELS, SECONDS)
 
-        def counter(name: str, text: str, *more: str) -> Counter:
-            return Counter(name, text, (*_LABELS, *more), registry=registry)
+        def counter(name: str, text: str, *more: str) -> Counts:
+            return Counts(registry, name, text, (*_LABELS, *more))
 
         self.latency = seconds("ts_request_latency_seconds", "Seconds from a whole request to its whole answer.")
         self.queue_time = seconds("ts_queue_time_seconds", "Seconds that a request waited for a worker.")
         self.worker_time = seconds("ts_worker_time_seconds", "Seconds that a worker took for a batch.")
-        self.batch_size = Histogram(
-            "ts_batch_size", "Requests sent to a worker at once.", _LABELS, registry=registry, buckets=SIZES
-        )
+        self.batch_size = Spreads(registry, "ts_batch_size", "Requests sent to a worker at once.", _LABELS, SIZES)
         self.failures = counter("ts_prediction_failures", "Predictions which failed, by status code.", "status")
         self.refused = counter("ts_requests_refused", "Requests which no worker has seen, by reason.", "reason")
         self.deaths = counter("ts_worker_deaths", "Workers which were lost.")
@@ -72,7 +71,7 @@ class VersionMetrics(PoolObserver):
         self._batch_size = families.batch_size.labels(name, version).observe
         self._deaths = families.deaths.labels(name, version).inc
         self._restarts = families.restarts.labels(name, version).inc
-        self._shown: set[tuple[Counter | Histogram, tuple[str, ...]]] = {
+        self._shown: set[tuple[Counts | Spreads, tuple[str, ...]]] = {
             (family, (name, version)) for family in families.of_versions
         }
         self._last_queue_time = emitter.bind("QueueTime", "Host", hostname)
@@ -131,7 +130,7 @@ class VersionMetrics(PoolObserver):
         for family, labels in shown:
             family.remove(*labels)
 
-    def _count(self, family: Counter, word: str) -> None:
+    def _count(self, family: Counts, word: str) -> None:
         labels = (self._name, self._version, word)
         self._shown.add((family, labels))
         family.labels(*labels).inc()

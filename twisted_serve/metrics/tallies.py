@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what each request counts: plain numbers, of which a scrape makes Prometheus' samples.
+
+All of them are counted in the reactor's thread; prometheus-client's own take a lock
+for each number, several times a request.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import INF, floatToGoString
+
+_Tally = TypeVar("_Tally")
+_Family = TypeVar("_Family", bound=Metric)
+
+
+class Tallies(Collector, Generic[_Tally, _Family]):
+    """A metric: a tally for each set of labels."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, text: str, labels: Sequence[str]) -> None:
+        self._name, self._text, self._labels = name, text, labels
+        self._tallies: dict[tuple[str, ...], _Tally] = {}
+        registry.register(self)
+
+    def labels(self, *values: str) -> _Tally:
+        """Return the tally with these labels; what each request counts is kept, not asked for each time."""
+        found = self._tallies.get(values)
+        if found is None:
+            found = self._tallies[values] = self._new()
+        return found
+
+    def remove(self, *values: str) -> None:
+        """Show a tally no more."""
+        self._tallies.pop(values, None)
+
+    def describe(self) -> Iterable[Metric]:
+        """Describe the metric."""
+        return [self._family()]
+
+    def collect(self) -> Iterable[Metric]:
+        """Read all tallies."""
+        family = self._family()
+        for values, tally in self._tallies.items():
+            self._show(family, values, tally)
+        return [family]
+
+    @abstractmethod
+    def _new(self) -> _Tally: ...
+
+    @abstractmethod
+    def _family(self) -> _Family: ...
+
+    @abstractmethod
+    def _show(self, family: _Family, values: Sequence[str], tally: _Tally) -> None: ...
+
+
+class Count:
+    """A number of things that happened."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def inc(self) -> None:
+        """Count one more."""
+        self.number += 1
+
+
+class Counts(Tallies[Count, CounterMetricFamily]):
+    """A counter of Prometheus."""
+
+    def _new(self) -> Count:
+        return Count()
+
+    def _family(self) -> CounterMetricFamily:
+        return CounterMetricFamily(self._name, self._text, labels=self._labels)
+
+    def _show(self, family: CounterMetricFamily, values: Sequence[str], tally: Count) -> None:
+        family.add_metric(values, tally.number)
+
+
+class Spread:
+    """
+    How values are spread over ranges.
+
+    :ivar numbers: How many values each range has, of which the last has no end.
+    """
+
+    __slots__ = ("_ends", "numbers", "total")
+
+    def __init__(self, ends: Sequence[float]) -> None:
+        self._ends = ends
+        self.numbers = [0] * (len(ends) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.numbers[bisect_left(self._ends, value)] += 1
+        self.total += value
+
+
+class Spreads(Tallies[Spread, HistogramMetricFamily]):
+    """
+    A histogram of Prometheus.
+
+    :param ends: Of its buckets, but for the last one.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, text: str, labels: Sequence[str], ends: Sequence[float]
+    ) -> None:
+        self._ends = ends
+        super().__init__(registry, name, text, labels)
+
+    def _new(self) -> Spread:
+        return Spread(self._ends)
+
+    def _family(self) -> HistogramMetricFamily:
+        return HistogramMetricFamily(self._name, self._text, labels=self._labels)
+
+    def _show(self, family: HistogramMetricFamily, values: Sequence[str], tally: Spread) -> None:
+        names = map(floatToGoString, (*self._ends, INF))
+        family.add_metric(values, list(zip(names, accumulate(tally.numbers), strict=True)), tally.total)
