@@ -164,7 +164,9 @@ class RouterTests(SynchronousTestCase):
     def test_gathering(self) -> None:
         """Lines of requests wait for each other for a moment; a warning does not, nor does anything after the end."""
         written: list[str] = []
-        router = self.router(Destination(written.append, lambda entry: f"{entry.lines[0]}\n"), waits=True)
+        router = self.router(
+            Destination(written.append, lambda entry: "".join(f"{line}\n" for line in entry.lines)), waits=True
+        )
         router(ready("a"))
         router(ready("b"))
         self.assertEqual(written, [])

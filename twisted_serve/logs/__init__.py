@@ -3,6 +3,7 @@
 What the log says, and what it looks like: the predecessor's lines, so that what greps for them still finds them.
 
 ``events``         what is said of requests, workers and metrics
+``gathering``      many events of one line made into one of many lines
 ``entries``        one event, ready to be written: no control character that somebody sent, and no live key
 ``layouts``        the predecessor's two patterns, and JSON
 ``levels``         what is not worth a line

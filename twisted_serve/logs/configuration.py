@@ -112,7 +112,9 @@ class PythonLogging:
             record = logging.LogRecord(name, number, "", 0, text, (), None)
             record.created = event["log_time"]
             record.threadName = entry.thread
-            record.__dict__.update({key: value for key, value in entry.fields.items() if key not in record.__dict__})
+            record.__dict__.update(
+                {key: value for key, value in entry.details[0].items() if key not in record.__dict__}
+            )
             logger.handle(record)
 
     def flush(self) -> None:

@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, format
 from zope.interface import implementer
 
 from twisted_serve.logs.events import READY
+from twisted_serve.logs.gathering import one_by_one
 
 # Control characters but TAB, what Unicode ends lines with, what turns the direction of writing, lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -43,20 +44,19 @@ class Entry(NamedTuple):
     """
     An event.
 
-    :ivar seconds: Of its moment, since the epoch; ``milliseconds`` besides.
+    :ivar moments: When each of its lines was said, in milliseconds since the epoch; one, if they all were at once.
     :ivar lines: What it says; most events have one line.
     :ivar traceback: The lines of its traceback.
-    :ivar fields: What it says in JSON besides.
+    :ivar details: What each line says in JSON besides; one, if they all say the same.
     """
 
-    seconds: int
-    milliseconds: int
+    moments: Sequence[int]
     level: LogLevel
     thread: str
     logger: str
     lines: Sequence[str]
     traceback: Sequence[str] = ()
-    fields: Mapping[str, object] = {}
+    details: Sequence[Mapping[str, object]] = ({},)
 
 
 def logger_of(event: LogEvent) -> str:
@@ -67,7 +67,6 @@ def logger_of(event: LogEvent) -> str:
 
 def entry_of(event: LogEvent) -> Entry:
     """Make the entry of an event."""
-    seconds, milliseconds = divmod(int(event["log_time"] * 1000), 1000)
     said = event.get("lines")
     if said is not None and event.get("log_format") == READY:
         lines, traceback = said if "".join(said).isprintable() else [printable(line) for line in said], []
@@ -75,15 +74,19 @@ def entry_of(event: LogEvent) -> Entry:
         message, *more = _texts(event)
         lines, traceback = [printable(message)], [printable(line) for line in more]
     return Entry(
-        seconds,
-        milliseconds,
+        [int(moment * 1000) for moment in event.get("moments") or (event["log_time"],)],
         event.get("log_level", LogLevel.info),
         printable(event.get("thread_name", "main")),
         printable(logger_of(event)),
         lines,
         traceback,
-        event.get("fields", {}),
+        _details(event),
     )
+
+
+def _details(event: LogEvent) -> Sequence[Mapping[str, object]]:
+    details: Sequence[Mapping[str, object]] = event.get("details") or (event.get("fields", {}),)
+    return details
 
 
 def _texts(event: LogEvent) -> list[str]:
@@ -106,12 +109,15 @@ _NAMES = ("thread_name", "logger_name")
 def without_keys(events: Sequence[LogEvent], secrets: Collection[str]) -> Sequence[LogEvent]:
     """Return events without the secrets; what has none of them goes on as it is."""
     # There is hardly ever one: a single look at all that is said is enough.
-    said = "\n".join(chain.from_iterable(map(_said, events)))
-    if not any(secret in said for secret in secrets if secret):
+    if not _has_any(events, secrets):
         return events
-    if len(events) == 1:
-        return [_redacted(events[0], secrets)]
-    return [clean for event in events for clean in without_keys([event], secrets)]
+    singles = chain.from_iterable(one_by_one(event) if "moments" in event else (event,) for event in events)
+    return [_redacted(event, secrets) if _has_any((event,), secrets) else event for event in singles]
+
+
+def _has_any(events: Sequence[LogEvent], secrets: Collection[str]) -> bool:
+    said = "\n".join(chain.from_iterable(map(_said, events)))
+    return any(secret in said for secret in secrets if secret)
 
 
 def _said(event: LogEvent) -> Iterator[str]:
@@ -119,8 +125,8 @@ def _said(event: LogEvent) -> Iterator[str]:
     yield from _texts(event)
     for name in _NAMES:
         yield str(event.get(name, ""))
-    fields: Mapping[str, object] = event.get("fields", {})
-    yield from map(str, fields.values())
+    for fields in _details(event):
+        yield from map(str, fields.values())
 
 
 def _redacted(event: LogEvent, secrets: Collection[str]) -> LogEvent:

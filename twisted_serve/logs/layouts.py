@@ -6,9 +6,10 @@ This module implements what an entry looks like: the predecessor's two patterns 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone, tzinfo
-from typing import TypeAlias
+from itertools import repeat
+from typing import TypeAlias, TypeVar
 
 from twisted.logger import LogLevel
 
@@ -17,6 +18,8 @@ from twisted_serve.logs.entries import Entry
 #: Makes whole lines of an entry.
 Layout: TypeAlias = Callable[[Entry], str]
 
+_T = TypeVar("_T")
+
 _LEVELS = {
     LogLevel.debug: "DEBUG",
     LogLevel.info: "INFO ",
@@ -24,6 +27,9 @@ _LEVELS = {
     LogLevel.error: "ERROR",
     LogLevel.critical: "ERROR",
 }
+
+# `json.dumps` would make it anew for each line.
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class _Clock:
@@ -38,45 +44,58 @@ class _Clock:
         self._second = -1
         self._shown = ""
 
-    def show(self, entry: Entry) -> str:
-        if entry.seconds != self._second:
-            shown = datetime.fromtimestamp(entry.seconds, timezone.utc).astimezone(self._zone)
-            self._second, self._shown = entry.seconds, shown.strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._shown},{entry.milliseconds:03}"
+    def show(self, moment: int, mark: str = ",") -> str:
+        """Write a moment, in milliseconds since the epoch, with a mark before the milliseconds."""
+        second, milliseconds = divmod(moment, 1000)
+        if second != self._second:
+            shown = datetime.fromtimestamp(second, timezone.utc).astimezone(self._zone)
+            self._second, self._shown = second, shown.strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._shown}{mark}{milliseconds:03}"
 
 
 def long_layout(zone: tzinfo | None = None) -> Layout:
     """Make the pattern of the console, ``ts_log.log`` and ``model_log.log``; a traceback follows, indented."""
     clock = _Clock(zone)
-
-    def lay_out(entry: Entry) -> str:
-        start = f"{clock.show(entry)} [{_LEVELS[entry.level]}] {entry.thread} {entry.logger} - "
-        return _joined(start, entry)
-
-    return lay_out
+    return lambda entry: _laid_out(clock, f" [{_LEVELS[entry.level]}] {entry.thread} {entry.logger} - ", entry)
 
 
 def short_layout(zone: tzinfo | None = None) -> Layout:
     """Make the pattern of the access log and of the metrics' files."""
     clock = _Clock(zone)
-    return lambda entry: _joined(f"{clock.show(entry)} - ", entry)
+    return lambda entry: _laid_out(clock, " - ", entry)
 
 
-def _joined(start: str, entry: Entry) -> str:
-    text = start + f"\n{start}".join(entry.lines) + "\n"
+def _laid_out(clock: _Clock, middle: str, entry: Entry) -> str:
+    if len(entry.moments) == 1:
+        start = clock.show(entry.moments[0]) + middle
+        text = start + f"\n{start}".join(entry.lines) + "\n"
+    else:
+        said = zip(entry.moments, entry.lines, strict=True)
+        text = "".join([f"{clock.show(moment)}{middle}{line}\n" for moment, line in said])
     return text + "".join(f"\t{line}\n" for line in entry.traceback)
+
+
+_utc = _Clock(timezone.utc)
 
 
 def json_layout(entry: Entry) -> str:
     """Write an object for each line, with the time in UTC."""
-    moment = datetime.fromtimestamp(entry.seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
-    common: dict[str, object] = {
-        "time": f"{moment}.{entry.milliseconds:03}Z",
-        "level": _LEVELS[entry.level].strip(),
-        "logger": entry.logger,
-        "thread": entry.thread,
-    }
-    rest = {**({"traceback": "\n".join(entry.traceback)} if entry.traceback else {}), **entry.fields}
-    return "".join(
-        json.dumps({**common, "message": line, **rest}, ensure_ascii=False, default=str) + "\n" for line in entry.lines
-    )
+    level = _LEVELS[entry.level].strip()
+    lines = []
+    for line, moment, fields in zip(entry.lines, _each(entry.moments), _each(entry.details), strict=False):
+        said: dict[str, object] = {
+            "time": f"{_utc.show(moment, '.')}Z",
+            "level": level,
+            "logger": entry.logger,
+            "thread": entry.thread,
+            "message": line,
+        }
+        if entry.traceback:
+            said["traceback"] = "\n".join(entry.traceback)
+        lines.append(_encode({**said, **fields}) + "\n")
+    return "".join(lines)
+
+
+def _each(said: Sequence[_T]) -> Iterable[_T]:
+    """Give what is said of each line, or the one thing that is said of all of them, again and again."""
+    return said if len(said) > 1 else repeat(said[0])

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from twisted_serve.logs.entries import entry_of, logger_of, without_keys
 from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, READY
+from twisted_serve.logs.gathering import Gathering
 from twisted_serve.logs.layouts import Layout, long_layout
 from twisted_serve.logs.levels import Levels
 
@@ -68,8 +69,7 @@ class Router:
         self._levels = levels
         self._secrets = secrets
         self._call_later = call_later
-        self._waiting: list[LogEvent] = []
-        self._size = 0
+        self._waiting = Gathering()
 
     def __call__(self, event: LogEvent) -> None:
         """Write ``event``, soon if it is one of many, else now."""
@@ -77,15 +77,14 @@ class Router:
         if not self._levels.let_through(logger, level):
             return
         frequent = logger in _FREQUENT and level is LogLevel.info and event.get("log_format") == READY
-        if self._call_later is None or not frequent:
+        if self._call_later is None or not frequent or "lines" in event:
             self.flush()
             self._write([event])
             return
-        if not self._waiting:
+        if not self._waiting.size:
             self._call_later(GATHERING, self.flush)
-        self._waiting.append(event)
-        self._size += len(event["line"])
-        if self._size >= MOST_CHARACTERS:
+        self._waiting.add(logger, event)
+        if self._waiting.size >= MOST_CHARACTERS:
             self.flush()
 
     def close(self) -> None:
@@ -95,8 +94,8 @@ class Router:
 
     def flush(self) -> None:
         """Write everything that waits."""
-        if self._waiting:
-            waiting, self._waiting, self._size = self._waiting, [], 0
+        waiting = self._waiting.take()
+        if waiting:
             self._write(waiting)
 
     def _write(self, events: Sequence[LogEvent]) -> None:

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for the gathering of events."""
+
+from __future__ import annotations
+
+from itertools import chain, groupby
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import LogEvent, LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.logs.events import READY
+from twisted_serve.logs.gathering import Gathering, one_by_one
+
+
+def event(logger: str, thread: str, line: str, moment: float, status: int) -> LogEvent:
+    """Make an event of one line."""
+    return {
+        "log_level": LogLevel.info,
+        "log_format": READY,
+        "log_time": moment,
+        "logger_name": logger,
+        "thread_name": thread,
+        "line": line,
+        "fields": {"status": status},
+    }
+
+
+class GatheringTests(SynchronousTestCase):
+    """Tests for `Gathering`."""
+
+    @given(
+        st.lists(
+            st.builds(
+                event,
+                st.sampled_from(["ACCESS_LOG", "MODEL_LOG"]),
+                st.sampled_from(["main", "W-9000-m_1.0-stdout"]),
+                st.text(max_size=5),
+                st.floats(0, 2e9),
+                st.integers(),
+            )
+        )
+    )
+    def test_same(self, said: list[LogEvent]) -> None:
+        """What is given says what was taken, in the same order, in as few events as that can be done with."""
+
+        def whose(each: LogEvent) -> tuple[Any, Any]:
+            return each["logger_name"], each["thread_name"]
+
+        gathering = Gathering()
+        for each in said:
+            gathering.add(each["logger_name"], each)
+        self.assertEqual(gathering.size, sum(len(each["line"]) + 1 for each in said))
+        given = gathering.take()
+        self.assertEqual(list(chain.from_iterable(map(one_by_one, given))), said)
+        self.assertEqual([each["line"] for each in given], ["\n".join(each["lines"]) for each in given])
+        self.assertEqual(len(given), len(list(groupby(said, whose))))
+        self.assertEqual((gathering.size, gathering.take()), (0, []))
+
+    def test_usual(self) -> None:
+        """An event need not say its thread, nor have fields."""
+        gathering = Gathering()
+        gathering.add("ACCESS_LOG", {"log_time": 1.0, "line": "a"})
+        [given] = gathering.take()
+        self.assertEqual(list(one_by_one(given)), [{**event("ACCESS_LOG", "main", "a", 1.0, 0), "fields": {}}])
