@@ -132,9 +132,9 @@ class IWorker(Interface):
 
     def run(batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """
-        Have the worker answer a batch.  Call it only when ``loaded`` has fired and the last batch is done; while it
-        is not, only if the worker is asynchronous.  A worker that is stopping takes one only from whom it has just
-        answered, before that returns: so it finishes a batch that goes on.
+        Have the worker answer a batch, after those which it was given before and has not answered; an asynchronous
+        worker may do so in any order.  Call it only when ``loaded`` has fired.  A worker that is stopping takes one
+        only from whom it has just answered, before that returns: so it finishes a batch that goes on.
 
         :param on_chunk: Called with each intermediate answer, in order, before the result fires.
         :return: Fires with the answers.  Fails with `twisted_serve.errors.WorkerFailed`:

@@ -63,6 +63,15 @@ class ChannelTests(SynchronousTestCase):
         self.assertTrue(self.channel.is_cancelled("b"))
         self.assertFalse(self.channel.is_cancelled("c"))
 
+    def test_cancelled_while_it_lay_there(self) -> None:
+        """Of a batch that has lain there for a while it is known who has gone, before anybody asks."""
+        self._say(Predict(1, []), PREDICT)
+        self.channel.receive()
+        self._say(Cancel(["a"]))
+        self.channel._read_at -= 1.0
+        self.assertEqual(self.channel.receive(), PREDICT)
+        self.assertEqual((self.channel.has_gone("a"), self.channel.has_gone("b")), (True, False))
+
     def test_cancel_with_predict(self) -> None:
         """A cancellation that came together with its request is known while that is answered."""
         self._say(PREDICT, Cancel(["a"]))
@@ -175,7 +184,7 @@ class ChannelTests(SynchronousTestCase):
             [
                 Predicted(7, []),
                 PredictFailed(
-                    8, 500, "The answers of this batch cannot be sent: a frame of 344 bytes; the limit is 200"
+                    8, 500, "The answers of this batch cannot be sent: a frame of 361 bytes; the limit is 200"
                 ),
             ],
         )

@@ -11,6 +11,7 @@ from threading import Thread
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backend.model_log import model_log
+from tests.backend.untimed import untimed
 from twisted_serve.backend import ts_names
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.session import ExitCode, serve
@@ -138,7 +139,7 @@ class ConcurrentTests(SynchronousTestCase):
             data = self.server.recv(1 << 16)
             assert data, "the worker has gone"
             self.reader.receive(data)
-            self.heard += self.reader.messages()
+            self.heard += map(untimed, self.reader.messages())
         return self.heard.pop(0)
 
     def end(self) -> ExitCode | None:

@@ -77,7 +77,9 @@ class ServiceTests(HandlerTestCase):
             Item("r8", 200, "", {}, b"b"),
             Item("r9", 200, "", {}, b'{\n  "c": 1\n}'),
         ]
-        self.assertEqual(answer, Predicted(1, expected))
+        assert isinstance(answer, Predicted)
+        self.assertEqual((answer.batch_id, answer.items), (1, expected))
+        self.assertGreater(answer.seconds, 0.0)
 
     def test_failure_in_tests(self) -> None:
         """Who asks for items in a test is told what failed instead."""

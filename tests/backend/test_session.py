@@ -6,17 +6,20 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backend.model_log import model_log
+from tests.backend.untimed import untimed
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.process import enter_model_dir
 from twisted_serve.backend.session import ExitCode, serve
 from twisted_serve.wire import codec
 from twisted_serve.wire.codec import encode, server_reader
 from twisted_serve.wire.messages import (
+    Cancel,
     FromWorker,
     Item,
     Job,
@@ -29,6 +32,9 @@ from twisted_serve.wire.messages import (
     PredictFailed,
     ToWorker,
 )
+
+# The time in which anything that is going to happen has happened, on a busy machine.
+LONG = 30.0
 
 HANDLER = """
 import os, sys
@@ -64,17 +70,32 @@ class SessionTests(SynchronousTestCase):
     def _load(self, handler: str = "session_handler.py") -> LoadModel:
         return LoadModel("m", "1.0", str(self.dir), handler, 1, {}, {}, "0")
 
-    def _converse(self, *words: ToWorker, raw: bytes = b"") -> tuple[ExitCode, list[FromWorker]]:
+    def _converse(
+        self, *words: ToWorker, raw: bytes = b"", answers: int | None = None
+    ) -> tuple[ExitCode, list[FromWorker]]:
+        """Say something, and close when everything is answered (or so many answers have come)."""
         server, worker = socket.socketpair()
-        with server, worker:
+        server.settimeout(LONG)
+        if answers is None:
+            answers = sum(isinstance(each, (LoadModel, Predict)) for each in words)
+        reader = server_reader()
+        said: list[FromWorker] = []
+
+        def run() -> ExitCode:
+            with worker:
+                return serve(Channel(worker), enter_model_dir)
+
+        with server, ThreadPoolExecutor(1) as threads:
             server.sendall(b"".join(encode(each) for each in words) + raw)
-            server.shutdown(socket.SHUT_WR)
-            code = serve(Channel(worker), enter_model_dir)
-            worker.shutdown(socket.SHUT_WR)
-            reader = server_reader()
-            while data := server.recv(1 << 16):
+            code = threads.submit(run)
+            while True:
+                if len(said) == answers:
+                    server.shutdown(socket.SHUT_WR)
+                data = server.recv(1 << 16)
+                if not data:
+                    return code.result(LONG), said
                 reader.receive(data)
-            return code, list(reader.messages())
+                said += map(untimed, reader.messages())
 
     def test_whole(self) -> None:
         """A worker loads, answers batch after batch, and ends well when the server closes its end."""
@@ -83,6 +104,15 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(
             said, [Loaded(), answered(1, b"a"), PredictFailed(2, 503, "Prediction failed"), answered(3, b"c")]
         )
+
+    def test_nobody_waits(self) -> None:
+        """A batch is not begun when all its clients have gone, and answered all the same."""
+        code, said = self._converse(
+            self._load(), predict(1, "open('never', 'w')"), Cancel(["r1"]), predict(2, "b'b'"), Cancel(["r3"])
+        )
+        self.assertEqual(code, ExitCode.DONE)
+        self.assertEqual(said, [Loaded(), PredictFailed(1, 503, "Nobody waits for this any more."), answered(2, b"b")])
+        self.assertFalse((self.dir / "never").exists())
 
     def test_directory(self) -> None:
         """A handler runs in the model's directory, and its modules are found before others."""
@@ -165,7 +195,7 @@ class SessionTests(SynchronousTestCase):
         load, ask, more = self._load(), predict(1, "b'a' * 1000"), predict(2, "b'b'")
         frames = [encode(each) for each in (load, ask, more)]
         self.patch(codec, "MAX_FRAME", 900)
-        code, said = self._converse(raw=b"".join(frames))
+        code, said = self._converse(raw=b"".join(frames), answers=3)
         self.assertEqual(code, ExitCode.DONE)
         assert isinstance(said[1], PredictFailed)
         self.assertEqual((said[1].batch_id, said[1].code), (1, 500))

@@ -21,6 +21,13 @@ def window(batch_size: int, max_delay: float) -> BatchQueue[int]:
     return BatchQueue(10, batch_size, max_delay, ClosePolicy.WINDOW)
 
 
+def full(queue: BatchQueue[int], now: float) -> list[Waiting[int]] | None:
+    """Take a batch that nobody could join."""
+    batch = queue.take_full(now)
+    assert batch is None or len(batch) == queue.batch_size
+    return batch
+
+
 class EagerTests(SynchronousTestCase):
     """A queue which makes nobody wait while a worker is free."""
 
@@ -70,6 +77,18 @@ class EagerTests(SynchronousTestCase):
         self.assertEqual((3, 0), (len(queue), queue.remaining))
         self.assertEqual([1, 2], jobs_of(queue.take(0.0)))
         self.assertEqual([3], jobs_of(queue.take(0.0)))
+
+    def test_full_batches_only(self) -> None:
+        """For a worker that is not free yet there are full batches, of one kind, and no others."""
+        queue: BatchQueue[int] = BatchQueue(10, 2)
+        queue.put(1, 0.0)
+        self.assertIsNone(queue.take_full(0.0))
+        queue.put(2, 0.0, kind="other")
+        self.assertIsNone(queue.take_full(0.0))
+        self.assertEqual([1], jobs_of(queue.take(0.0)))
+        queue.put(3, 0.0, kind="other")
+        self.assertEqual([2, 3], jobs_of(queue.take_full(0.0)))
+        self.assertEqual(0, len(queue))
 
     def test_kinds_do_not_mix(self) -> None:
         """Jobs of different kinds are never in one batch, and keep their order."""
@@ -254,7 +273,7 @@ class QueueProperties(SynchronousTestCase):
             except QueueFull:
                 self.assertEqual(0, queue.remaining)
             if draw.draw(booleans()):
-                batch = queue.take(now) or []
+                batch = (queue.take(now) if draw.draw(booleans()) else full(queue, now)) or []
                 self.assertLessEqual(len(batch), queue.batch_size)
                 self.assertLessEqual(len({waiting.kind for waiting in batch}), 1)
                 for waiting in batch:

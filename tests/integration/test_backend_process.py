@@ -208,7 +208,8 @@ class WorkerProcessTests(SynchronousTestCase):
         heard = worker.hear()
         while isinstance(heard, StreamChunk):
             heard = worker.hear()
-        self.assertEqual(heard, Predicted(1, [Item("r1", 200, "", {}, b"cancelled")]))
+        assert isinstance(heard, Predicted)
+        self.assertEqual(heard.items, [Item("r1", 200, "", {}, b"cancelled")])
         self.assertEqual(worker.answer("context.is_cancelled(0)"), b"false")
 
     def test_parent_dies(self) -> None:

@@ -33,6 +33,7 @@ from twisted_serve.wire.messages import (
     Loaded,
     LoadFailed,
     LoadModel,
+    Part,
     Predict,
     Predicted,
     PredictFailed,
@@ -385,6 +386,39 @@ class RunTests(LocalTestCase):
         child.say(StreamChunk(7, items("a")[0]), Predicted(7, items("a", "b")))
         self.assertEqual(items("a", "b"), self.successResultOf(answer).items)
         self.assertEqual([StreamChunk(7, items("a")[0])], chunks)
+
+    def test_ahead(self) -> None:
+        """What the worker is not waiting for is sent a little later, all of it in one piece, before anything else."""
+        worker, child, first = self.busy()
+        others = [worker.run(number, jobs(str(number)), lambda chunk: None) for number in (8, 9)]
+        self.assertEqual([], child.messages())
+        self.reactor.advance(0)
+        self.assertEqual([Predict(8, jobs("8")), Predict(9, jobs("9"))], child.messages())
+        others.append(worker.run(10, jobs("10"), lambda chunk: None))
+        worker.cancel(["10"])
+        self.assertEqual([Predict(10, jobs("10")), Cancel(["10"])], child.messages())
+        child.say(Predicted(7, items("a", "b")), *[Predicted(n, items(str(n))) for n in (8, 9, 10)])
+        self.assertEqual(["8", "9", "10"], [self.successResultOf(each).items[0].request_id for each in others])
+        self.successResultOf(first)
+
+    def test_large_ahead(self) -> None:
+        """What is large is not kept back."""
+        worker, child, _ = self.busy()
+        large = [Job("large", {}, [Part("body", "", b"x" * 100_000)])]
+        worker.run(8, jobs("8"), lambda chunk: None)
+        worker.run(9, large, lambda chunk: None)
+        self.assertEqual([Predict(8, jobs("8")), Predict(9, large)], child.messages())
+
+    def test_dies_with_several(self) -> None:
+        """All that it had fails when it dies, in the order in which it was given, and nothing is left to be sent."""
+        worker, child, first = self.busy()
+        second = worker.run(8, jobs("8"), lambda chunk: None)
+        failed: list[int] = []
+        first.addErrback(lambda _: failed.append(7))
+        second.addErrback(lambda _: failed.append(8))
+        child.die(1)
+        self.assertEqual([7, 8], failed)
+        self.assert_gone(worker, "it exited with code 1")
 
     def test_handler_raised(self) -> None:
         """A handler's error has its code; a code that no answer can have becomes 500."""

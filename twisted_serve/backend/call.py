@@ -51,9 +51,10 @@ class Call:
         self._outlet = outlet
         # Held while a chunk is sent: none may follow the answer it belongs before.
         self._streaming = Lock()
+        self._opened = perf_counter()
         ids = [job.request_id for job in predict.jobs]
         self._positions = {request_id: index for index, request_id in enumerate(ids)}
-        self._began = perf_counter()
+        self._began = self._opened
         context.requests = self
         context.begin_batch(ids, [_headers(job) for job in predict.jobs])
         context.metrics.set_request_ids(dict(enumerate(ids)))
@@ -107,7 +108,8 @@ class Call:
         # Who is asked may set headers.
         more = [self._goes_on(*each) for each in enumerate(results)] if self._load.continuous else [False] * len(jobs)
         answers = zip(jobs, self.context.request_processor, bodies, more, strict=True)
-        return Predicted(batch_id, [item(job.request_id, head, text, limit, on) for job, head, text, on in answers])
+        items = [item(job.request_id, head, text, limit, on) for job, head, text, on in answers]
+        return Predicted(batch_id, items, perf_counter() - self._opened)
 
     def failure(self, error: BaseException) -> PredictFailed:
         """Make the answer of what the handler raised."""

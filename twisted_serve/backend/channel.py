@@ -12,6 +12,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from threading import Condition, Lock
+from time import monotonic
 
 from twisted_serve.wire.codec import UnsendableError, encode, worker_reader
 from twisted_serve.wire.messages import (
@@ -26,6 +27,8 @@ from twisted_serve.wire.messages import (
 )
 
 _READ_SIZE = 1 << 18
+# Seconds after which there may be news: quick handlers need not look for any.
+_STALE = 0.002
 
 
 class Channel:
@@ -40,6 +43,7 @@ class Channel:
         self._cancelled: set[str] = set()
         self._paused: set[str] = set()
         self._closed = False
+        self._read_at = 0.0
         self._sending = Lock()
         # Guards all that was received.  One thread at a time waits at the socket, without holding this; others
         # wait here for what that one finds.
@@ -54,11 +58,16 @@ class Channel:
         """
         Wait for the next message.
 
+        For one that has lain there for a while it is looked first who has gone meanwhile; see `has_gone`.
+
         :return: ``None`` when the server has closed its end, which it does by dying too.
         :raise WireError: for bytes that are no message.
         """
         with self._received:
-            self._wait(lambda: bool(self._pending))
+            if not self._pending:
+                self._wait(lambda: bool(self._pending))
+            elif monotonic() - self._read_at > _STALE:
+                self._look()
             # What it had not answered when it went does not matter any more.
             return None if self._closed else self._pending.popleft()
 
@@ -173,6 +182,7 @@ class Channel:
 
     def _feed(self, data: bytes) -> None:
         self._closed = not data
+        self._read_at = monotonic()
         self._reader.receive(data)
         for message in self._reader.messages():
             # What comes too late, for a request that has been answered, must not be kept.

@@ -13,7 +13,7 @@ from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.faults import complain, out_of_resources, reason
 from twisted_serve.backend.service import Service, open_service
 from twisted_serve.wire.codec import WireError
-from twisted_serve.wire.messages import Loaded, LoadFailed, LoadModel, Predict
+from twisted_serve.wire.messages import Loaded, LoadFailed, LoadModel, Predict, Predicted, PredictFailed
 
 
 class ExitCode(IntEnum):
@@ -68,7 +68,10 @@ def _serve_one_by_one(
     while (message := channel.receive()) is not None:
         if not isinstance(message, Predict):
             raise WireError(f"{type(message).__name__} came after LoadModel")
-        answer = service.answer(message)
+        if message.jobs and all(channel.has_gone(job.request_id) for job in message.jobs):
+            answer: Predicted | PredictFailed = PredictFailed(message.batch_id, 503, "Nobody waits for this any more.")
+        else:
+            answer = service.answer(message)
         channel.forget(job.request_id for job in message.jobs)
         channel.answer(answer)
     return ExitCode.DONE

@@ -202,6 +202,15 @@ class BatchQueue(Generic[J]):
             del self._waiting[waiting.job]
         return batch
 
+    def take_full(self, now: float) -> list[Waiting[J]] | None:
+        """Give the next batch if no other job could join it: one for a worker that is not free yet."""
+        batch, _closed = self._next_batch(now)
+        if len(batch) < self.batch_size:
+            return None
+        for waiting in batch:
+            del self._waiting[waiting.job]
+        return batch
+
     def take_more(
         self, now: float, going: Sequence[J], kind: Hashable = None, worker: Hashable = None
     ) -> list[Waiting[J]]:

@@ -82,11 +82,18 @@ class FakeWorker:
         """Whether a batch is running."""
         return bool(self._running)
 
+    @property
+    def running(self) -> list[list[Job]]:
+        """The batches that are not answered, the one it is at first."""
+        return [each.jobs for each in self._running.values()]
+
     def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """See `IWorker`."""
         if not self.alive or (self._stopping and not self._answering):
             raise WorkerDied()
-        if self._loading or (self._running and not self.spec.asynchronous):
+        # Nothing is given ahead of time to a worker that does not say how quick it is.
+        several = self.spec.asynchronous or self._provider.seconds
+        if self._loading or (self._running and not several):
             raise AssertionError("a batch was given to a worker that is not ready for it")
         self.batches.append(jobs)
         running = self._running[batch_id] = _Running(jobs, on_chunk)
@@ -161,7 +168,7 @@ class FakeWorker:
         if isinstance(answer, Exception):
             running.answer.errback(answer)
         else:
-            running.answer.callback(Predicted(batch_id, answer))
+            running.answer.callback(Predicted(batch_id, answer, self._provider.seconds))
         self._answering = nested
         # Whoever got the answer may have given it another batch.
         if self._stopping and not (self._running or nested):
@@ -208,6 +215,7 @@ class FakeProvider:
     :ivar respond: What workers answer.
     :ivar load_delay: Seconds until a worker has loaded; ``0``: before ``start`` returns; ``None``: never by itself.
     :ivar answer_delay: Seconds that a batch takes; ``0``: it is answered before ``run`` returns.
+    :ivar seconds: How long a batch took, as the workers say it; ``0``: they do not say.
     :ivar load_error: With what the next workers fail to load, if they do.
     :ivar holding: Whether the next workers keep their batches until told to answer.
     :ivar workers: All that were ever started, oldest first.
@@ -225,6 +233,7 @@ class FakeProvider:
         self.respond = respond
         self.load_delay = load_delay
         self.answer_delay = answer_delay
+        self.seconds = 0.0
         self.load_error: WorkerFailed | None = None
         self.holding = False
         self.workers: list[FakeWorker] = []

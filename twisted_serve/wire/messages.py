@@ -2,9 +2,8 @@
 """
 This module implements the messages which pass between the server and a worker process.
 
-The server sends :class:`LoadModel` once, then :class:`Predict` frames, one at a
-time (the next after the answer to the last) unless the worker is asynchronous; :class:`Cancel`, :class:`Pause` and
-:class:`Resume` may come at any time.
+The server sends :class:`LoadModel` once, then :class:`Predict` frames, of which a worker that is not asynchronous
+answers one after the other; :class:`Cancel`, :class:`Pause` and :class:`Resume` may come at any time.
 The worker sends :class:`Loaded` or :class:`LoadFailed` once, then for every
 ``Predict`` any number of :class:`StreamChunk` and exactly one :class:`Predicted`
 or :class:`PredictFailed`.  An :class:`Item` of ``Predicted`` may say that its job
@@ -157,10 +156,15 @@ class Item(Struct, frozen=True, array_like=True):
 
 
 class Predicted(Struct, frozen=True, tag="predicted"):
-    """The handler returned: one item for each job, in the jobs' order."""
+    """
+    The handler returned: one item for each job, in the jobs' order.
+
+    :ivar seconds: How long the worker took for all of it; ``0`` if it did not measure that.
+    """
 
     batch_id: int
     items: list[Item]
+    seconds: float = 0.0
 
 
 class PredictFailed(Struct, frozen=True, tag="predict-failed"):

@@ -89,7 +89,7 @@ class LocalWorker:
         self.lost: Deferred[str] = Deferred()
         self._clock = clock
         self._startup_timeout = startup_timeout
-        self.connection = WorkerConnection(self.message_received, self.connection_ended, max_frame)
+        self.connection = WorkerConnection(clock, self.message_received, self.connection_ended, max_frame)
         self.process = WorkerProcess(on_line, self.exited, self.output_closed)
         self._timers: dict[str, IDelayedCall] = {}
         self._begun = False
@@ -144,7 +144,11 @@ class LocalWorker:
             raise WorkerDied()
         if self._stopping and not self._answering:
             raise WorkerDied()
-        self.connection.send(Predict(batch_id, jobs))
+        if self._batches:
+            # It is at another one, and does not look for this before that is answered.
+            self.connection.send_soon(Predict(batch_id, jobs))
+        else:
+            self.connection.send(Predict(batch_id, jobs))
         # A batch is not called back: whoever cancels hears no more of it, and the worker answers all the same.
         answer: Deferred[Predicted] = Deferred()
         self._batches[batch_id] = _Batch(answer, on_chunk)

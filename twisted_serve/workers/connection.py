@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory
 
 from twisted_serve.transports import write_now
@@ -15,21 +15,78 @@ from twisted_serve.wire.codec import encode, server_reader
 from twisted_serve.wire.messages import FromWorker, ToWorker
 from twisted_serve.workers.frames import FrameProtocol
 
+# A longer message waits for no others: they would have to be copied.
+_LARGE = 1 << 16
+
 
 class WorkerConnection(FrameProtocol[FromWorker]):
     """
     The connection to one worker.
 
+    :param clock: Says when the present turn of the reactor is over.
     :param max_frame: The longest message that is believed, in bytes.
     """
 
-    def __init__(self, on_message: Callable[[FromWorker], None], on_end: Callable[[str], None], max_frame: int) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        on_message: Callable[[FromWorker], None],
+        on_end: Callable[[str], None],
+        max_frame: int,
+    ) -> None:
         super().__init__(on_message, on_end, server_reader(max_frame))
+        self._clock = clock
+        self._waiting: list[bytearray] = []
+        self._due: IDelayedCall | None = None
 
     def send(self, message: ToWorker) -> None:
-        """Send a message; does nothing after the end."""
+        """
+        Send a message; does nothing after the end.
+
+        :raise UnsendableError: if it cannot be sent; nothing of it has been.
+        """
         if self.is_open:
-            write_now(self.transport, bytes(encode(message)))
+            frame = encode(message)
+            if self._waiting:
+                self._waiting.append(frame)
+                self._send_waiting()
+            else:
+                write_now(self.transport, bytes(frame))
+
+    def send_soon(self, message: ToWorker) -> None:
+        """
+        Send a message for which the worker is not waiting: with others of its kind, in one write for all of them.
+
+        :raise UnsendableError: as `send`.
+        """
+        if not self.is_open:
+            return
+        frame = encode(message)
+        self._waiting.append(frame)
+        if len(frame) > _LARGE:
+            self._send_waiting()
+        elif self._due is None:
+            self._due = self._clock.callLater(0, self._come)
+
+    def close(self) -> None:
+        """Close the connection when everything is sent; the worker ends itself when it sees that."""
+        self._send_waiting()
+        super().close()
+
+    def _come(self) -> None:
+        self._due = None
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting and self.is_open:
+            write_now(self.transport, b"".join(waiting))
+
+    def _end(self, why: str) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        super()._end(why)
 
 
 class Adopted(ServerFactory):

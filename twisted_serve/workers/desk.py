@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one ready worker, the batch that is at it, and how long that may take.
+This module implements one ready worker, the batches that are at it, and how long that may take.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_serve.batching.ahead import Ahead
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
 from twisted_serve.logs import NO_RESPONSE
@@ -33,7 +34,7 @@ class DeskOwner(Protocol):
     """Who is told about a desk."""
 
     def desk_free(self, desk: Desk) -> None:
-        """The batch is done; the worker can have the next, which begins with what of this one goes on."""
+        """A batch is done; the worker can have another, which begins with what of this one goes on."""
 
     def desk_heard(self, desk: Desk, items: list[Item]) -> None:
         """These are the answers to a batch that may go on; `desk_free` is next."""
@@ -41,17 +42,47 @@ class DeskOwner(Protocol):
     def batch_failed(self, desk: Desk, batch: list[Ticket], error: WorkerFailed) -> None:
         """The handler raised; the worker can have the next batch, and this one needs answers."""
 
-    def desk_lost(self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool) -> None:
+    def desk_lost(
+        self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool, ahead: list[list[Ticket]]
+    ) -> None:
         """
         The worker is of no use any more: it is to be discarded for a reason, and its batch needs answers.
 
         :param died: Whether it died of itself: another may have more luck with the batch.
+        :param ahead: The batches that lay there and were not begun.
         """
+
+
+class _Given:
+    """
+    A batch that was given to the worker.
+
+    :ivar deadline: The first moment at which a client in it has waited too long; infinite if none says.
+    """
+
+    __slots__ = ("batch_id", "deadline", "tickets")
+
+    def __init__(self, batch_id: int, tickets: list[Ticket]) -> None:
+        self.batch_id = batch_id
+        self.tickets = tickets
+        self.see_deadlines()
+
+    def see_deadlines(self) -> None:
+        self.deadline = inf
+        for ticket in self.tickets:
+            if (
+                ticket.deadline is not None
+                and ticket.deadline < self.deadline
+                and not (ticket.done or ticket.streaming)
+            ):
+                self.deadline = ticket.deadline
 
 
 class Desk:
     """
-    A place at a ready worker.  It has one batch at a time; an asynchronous worker has several such places.
+    A place at a ready worker.  It works on one batch at a time; an asynchronous worker has several such places.
+
+    Batches may lie there ahead of time: the worker begins the next one when it has answered the one before it.
 
     With continuous batching a batch goes on: what the handler has not finished stays, and is in the next batch, too.
 
@@ -61,6 +92,7 @@ class Desk:
     :param response_timeout: Seconds from a batch to its answer, or to each part of a streamed one.
     :param cancels: Whether a request that takes too long can be called back; otherwise the worker has to go.
     :param continuous: Whether batches go on.
+    :param ahead: Says how many batches may lie there ahead of time; ``None``: none may.
     :param served: Told of each answered batch how many requests it had, and how many seconds it took.
     :param observer: Told of each answered batch.
     """
@@ -78,6 +110,7 @@ class Desk:
         served: Callable[[int, float], None] | None = None,
         cancels: bool = False,
         continuous: bool = False,
+        ahead: Ahead | None = None,
     ) -> None:
         self.worker = worker
         self.going: list[Ticket] = []
@@ -93,15 +126,21 @@ class Desk:
         self._called_back = False
         self._observer = observer
         self._alarm = Alarm(clock, self._ring)
-        self._batch: list[Ticket] = []
-        self._batch_id = 0
+        self._ahead = ahead
+        # In the order in which they were sent; the worker is at the first.
+        self._given: deque[_Given] = deque()
         self._begun = 0.0
         self._reply_by = 0.0
 
     @property
     def running(self) -> int:
         """How many requests are at the worker."""
-        return len(self._batch) + len(self.going)
+        return sum([len(given.tickets) for given in self._given]) + len(self.going)
+
+    @property
+    def room(self) -> int:
+        """How many more batches can be sent now, ahead of time."""
+        return 0 if self._ahead is None else self._ahead.batches + 1 - len(self._given)
 
     def give(self, batch_id: int, batch: list[Ticket]) -> None:
         """
@@ -112,18 +151,24 @@ class Desk:
         going, self.going = self.going, []
         if going:
             batch = [*going, *batch]
-        self._batch = batch
-        self._batch_id = batch_id
-        self._begun = self._clock.seconds()
-        self._called_back = False
         for ticket in batch:
             ticket.on_flow = self._flow_changed
-        self._expect_reply()
+        ahead = bool(self._given)
+        given = _Given(batch_id, batch)
+        self._given.append(given)
+        if ahead:
+            self._set_alarm()
+        else:
+            self._begin()
         try:
             answer = self.worker.run(batch_id, [ticket.job for ticket in batch], self._chunk)
         except WorkerDied:
             # Nothing of the batch has been begun: it is the caller's again, unanswered.
-            self._clear()
+            self._given.pop()
+            if ahead:
+                # What it is at will be failed by the worker itself, any moment now.
+                self._ahead = None
+                raise
             self._lose("it died")
             for ticket in going:
                 ticket.fail(WorkerDied())
@@ -131,15 +176,17 @@ class Desk:
         except UnsendableError:
             # Nobody is left without an answer because a job cannot be sent.
             self._log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
-            self._clear()
+            self._given.pop()
+            if not ahead:
+                self._alarm.set(None)
             self._owner.batch_failed(self, batch, WorkerFailed(500, "The request could not be sent to a worker."))
             return
-        # What belongs to an earlier batch (of a worker that hangs, say) is told apart by the list.
-        answer.addCallbacks(self._answered, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
+        # What belongs to an earlier batch (of a worker that hangs, say) is told apart by the object.
+        answer.addCallbacks(self._answered, self._failed, callbackArgs=(given,), errbackArgs=(given,))
 
     def drop(self, ticket: Ticket) -> None:
         """Tell the worker that a client has gone, if its job is here."""
-        if ticket in self._batch:
+        if any(ticket in given.tickets for given in self._given):
             self.worker.cancel([ticket.job.request_id])
             if ticket.paused:
                 self._expect_reply()
@@ -148,38 +195,66 @@ class Desk:
         """Leave no timer, and no request without an answer."""
         self._alarm.cancel()
         going, self.going = self.going, []
-        for ticket in [*self._clear(), *going]:
-            ticket.fail(WorkerDied())
+        for batch in [*self._clear(), going]:
+            for ticket in batch:
+                ticket.fail(WorkerDied())
 
-    def _clear(self) -> list[Ticket]:
+    def _begin(self) -> None:
+        """The worker begins with the first batch."""
+        self._begun = self._clock.seconds()
+        self._called_back = False
+        self._expect_reply()
+
+    def _end(self) -> None:
+        """The worker has answered the first batch, and is at the next one, if that is there already."""
+        self._given.popleft()
+        if not self._given:
+            self._alarm.set(None)
+            return
+        self._begin()
+        for ticket in self._given[0].tickets:
+            ticket.timing.sent = self._begun
+
+    def _clear(self) -> list[list[Ticket]]:
         self._alarm.set(None)
-        batch, self._batch = self._batch, []
-        return batch
+        batches = [given.tickets for given in self._given]
+        self._given.clear()
+        return batches
+
+    def _is_first(self, given: _Given) -> bool:
+        """Say whether it is the batch that the worker is at; if it is another one of those that are there, it lies."""
+        if self._given and self._given[0] is given:
+            return True
+        if given in self._given:
+            self._lose("it answered a batch before the one that it had been given first")
+        return False
 
     def _chunk(self, chunk: StreamChunk) -> None:
-        if not self._batch or chunk.batch_id != self._batch_id:
+        if not self._given or chunk.batch_id != self._given[0].batch_id:
             return
-        for ticket in self._batch:
+        for ticket in self._given[0].tickets:
             if ticket.job.request_id == chunk.item.request_id:
                 self._expect_reply()
                 ticket.chunk(chunk.item)
                 return
         self._lose("it answered a request that it had not been given")
 
-    def _answered(self, predicted: Predicted, batch: list[Ticket]) -> None:
-        if self._batch is not batch:
+    def _answered(self, predicted: Predicted, given: _Given) -> None:
+        if not self._is_first(given):
             return
-        items = predicted.items
+        items, batch = predicted.items, given.tickets
         if [item.request_id for item in items] != [ticket.job.request_id for ticket in batch]:
             self._lose("its answers did not fit the requests")
             return
-        answered = self._clock.seconds()
-        self._clear()
+        answered, begun = self._clock.seconds(), self._begun
+        self._end()
         if self._continuous:
             self._go_on(batch, items, answered)
             return
+        if self._ahead is not None:
+            self._ahead.took(predicted.seconds)
         if self._served is not None:
-            self._served(len(batch), self._clock.seconds() - self._begun)
+            self._served(len(batch), answered - begun)
         # The next batch is at the worker before the last answer is rendered.
         self._owner.desk_free(self)
         for ticket in batch:
@@ -211,8 +286,8 @@ class Desk:
             else:
                 ticket.succeed(item)
 
-    def _failed(self, failure: Failure, batch: list[Ticket]) -> None:
-        if self._batch is not batch:
+    def _failed(self, failure: Failure, given: _Given) -> None:
+        if not self._is_first(given):
             return
         error = failure.value
         if isinstance(error, WorkerDied):
@@ -220,8 +295,8 @@ class Desk:
         elif isinstance(error, WorkerFailed):
             # A handler's 413 is shown as 507 (spec/rest_api.md §5.2).
             status, message = 507 if error.status == 413 else error.status, error.message
-            self._clear()
-            self._owner.batch_failed(self, batch, WorkerFailed(status, message))
+            self._end()
+            self._owner.batch_failed(self, given.tickets, WorkerFailed(status, message))
         else:
             self._log.failure("Worker {worker_id} failed", failure, worker_id=self.worker.worker_id)
             self._lose("it failed")
@@ -231,18 +306,19 @@ class Desk:
         self._called_back = True
         self._reply_by = now + CALL_BACK_TIME
         self._alarm.set(self._reply_by)
-        batch = self._batch
+        batch = self._given[0].tickets
         self.worker.cancel([ticket.job.request_id for ticket in batch])
         for ticket in batch:
             ticket.fail(WorkerFailed(500, f"The request was not answered within {self._response_timeout:g} seconds."))
 
     def _lose(self, reason: str, killed: bool = False, died: bool = False) -> None:
-        batch = self._clear()
-        self._owner.desk_lost(self, reason, batch, WorkerDied(killed), died)
+        batches = self._clear()
+        first = batches[0] if batches else []
+        self._owner.desk_lost(self, reason, first, WorkerDied(killed), died, batches[1:])
 
     def _flow_changed(self, ticket: Ticket) -> None:
         """Pass on that a client reads slower than it is sent to, or has caught up."""
-        if self._continuous or ticket not in self._batch:
+        if self._continuous or not self._given or ticket not in self._given[0].tickets:
             # No client holds up the others of a batch that goes on; how much is kept for it is limited elsewhere.
             return
         tell = self.worker.pause if ticket.paused else self.worker.resume
@@ -251,15 +327,13 @@ class Desk:
 
     def _expect_reply(self) -> None:
         """Give the worker its time, from now; while it has to wait for a client, all the time that the client has."""
-        stalled = not self._continuous and any(ticket.paused and not ticket.done for ticket in self._batch)
+        batch = self._given[0].tickets
+        stalled = not self._continuous and any(ticket.paused and not ticket.done for ticket in batch)
         self._reply_by = inf if stalled else self._clock.seconds() + self._response_timeout
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        first = self._reply_by
-        for ticket in self._batch:
-            if ticket.deadline is not None and ticket.deadline < first and not (ticket.done or ticket.streaming):
-                first = ticket.deadline
+        first = min([self._reply_by, *[given.deadline for given in self._given]])
         self._alarm.set(None if first == inf else first)
 
     def _ring(self) -> None:
@@ -271,9 +345,11 @@ class Desk:
             self._log.error(NO_RESPONSE)
             self._lose(f"it did not answer within {self._response_timeout:g} seconds")
             return
-        late = [ticket for ticket in self._batch if ticket.expired(now) and not ticket.done]
+        late = [ticket for given in self._given for ticket in given.tickets if ticket.expired(now) and not ticket.done]
         self.worker.cancel([ticket.job.request_id for ticket in late])
         for ticket in late:
             ticket.fail(RequestTimeout(TOO_LATE))
-        if self._batch:
+        for given in self._given:
+            given.see_deadlines()
+        if self._given:
             self._set_alarm()

@@ -14,6 +14,7 @@ from itertools import chain, count
 
 from twisted.internet.interfaces import IReactorTime
 
+from twisted_serve.batching.ahead import Ahead
 from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
 from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
@@ -41,6 +42,7 @@ class Dispatcher:
     :param places: How many batches a worker can have at a time: more than one for an asynchronous one.
     :param observer: Told of batches and refusals.
     :param continuous: Whether batches go on, and others join them.
+    :param ahead: Whether full batches may be sent to a worker that is still at another.
     :param ended_by: Lists the sequences that an answer ends, if batches go on; ``None`` if there are no sequences.
     """
 
@@ -56,6 +58,7 @@ class Dispatcher:
         observer: PoolObserver,
         places: int = 1,
         continuous: bool = False,
+        ahead: bool = False,
         ended_by: Callable[[Item], Iterable[str]] | None = None,
     ) -> None:
         self.staffed = False
@@ -74,6 +77,7 @@ class Dispatcher:
         self._alarm = Alarm(clock, self._ring)
         self._places = places
         self._continuous = continuous
+        self._ahead = queue if ahead and isinstance(queue, BatchQueue) else None
         self._ended_by = ended_by
         self._desks: dict[IWorker, list[Desk]] = {}
         self._free: list[Desk] = []
@@ -159,6 +163,7 @@ class Dispatcher:
                 served,
                 cancels=self._places > 1,
                 continuous=self._continuous,
+                ahead=None if self._ahead is None else Ahead(),
             )
             for _ in range(self._places)
         ]
@@ -201,6 +206,8 @@ class Dispatcher:
         if desk.going:
             self._going.append(desk)
             self._dispatch(now)
+        elif desk.running:
+            self._dispatch(now)
         elif desk in self._leaving:
             self._leaving.discard(desk)
             desk.close()
@@ -220,7 +227,9 @@ class Dispatcher:
         self.desk_free(desk)
         _fail(batch, again, error)
 
-    def desk_lost(self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool) -> None:
+    def desk_lost(
+        self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool, ahead: list[list[Ticket]]
+    ) -> None:
         """See `DeskOwner`."""
         # One that was sent away was ended by us when its grace was over.
         blame = desk not in self._leaving
@@ -228,9 +237,10 @@ class Dispatcher:
         desk.close()
         self.leave(desk.worker)
         desk.discard(desk.worker, reason)
-        again: set[Ticket] = set()
-        if died:
-            again = self._try_again(self._retries.died(batch, error, self._clock.seconds(), blame))
+        groups = self._retries.died(batch, error, self._clock.seconds(), blame) if died else []
+        # What it had not begun it has not died of, and has done nothing for.
+        waiting = [[ticket for ticket in group if not ticket.done] for group in ahead]
+        again = self._try_again([*groups, *filter(None, waiting)])
         if self.staffed:
             self._dispatch(self._clock.seconds())
         else:
@@ -261,7 +271,17 @@ class Dispatcher:
                 return desk, batch
             if not self._sticky:
                 break
-        return None
+        return None if self._free else self._next_ahead(now)
+
+    def _next_ahead(self, now: float) -> tuple[Desk, list[Waiting[Ticket]]] | None:
+        """Find a batch that gains nothing by waiting here, and the worker that is to begin it soonest."""
+        if self._ahead is None or len(self._ahead) < self._ahead.batch_size:
+            return None
+        desk = max(chain.from_iterable(self._desks.values()), key=lambda desk: desk.room, default=None)
+        if desk is None or desk.room < 1:
+            return None
+        batch = self._ahead.take_full(now)
+        return None if batch is None else (desk, batch)
 
     def _joining(self, desk: Desk, now: float) -> list[Waiting[Ticket]]:
         """Find who joins a batch that goes on; nobody does at a worker that is sent away."""

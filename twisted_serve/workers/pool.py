@@ -103,6 +103,7 @@ class Pool:
             self._observer,
             places=settings.job_queue_size if settings.asynchronous and not stateful else 1,
             continuous=settings.continuous,
+            ahead=not (settings.asynchronous or once),
             ended_by=names.ended_by if stateful else None,
         )
         self._look_again = Alarm(clock, self._look)
