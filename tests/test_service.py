@@ -28,6 +28,7 @@ from twisted_serve.assembly import cors_headers
 from twisted_serve.auth.key_file import KeyFileInUse
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.heap import INTERVAL
 from twisted_serve.service import ModelServer, Surroundings
 from twisted_serve.surroundings import count_gpus, utc_now, visible_environment
 from twisted_serve.testing.fakes import FakeProvider
@@ -97,6 +98,7 @@ class ServiceTestCase(SynchronousTestCase):
         self.clock: Clock = self.reactor
         self.provider = FakeProvider(self.clock)
         self.threads = Threads()
+        self.trimmed: list[float] = []
 
     def server(self, **options: Any) -> ModelServer:
         settings = ServerOptions(
@@ -109,7 +111,12 @@ class ServiceTestCase(SynchronousTestCase):
                 **options,
             },
         )
-        surroundings = Surroundings(environ={}, provider=self.provider, defer_to_thread=self.threads)
+        surroundings = Surroundings(
+            environ={},
+            provider=self.provider,
+            defer_to_thread=self.threads,
+            trim_heap=lambda: self.trimmed.append(self.clock.seconds()),
+        )
         return ModelServer(self.reactor, settings, surroundings)  # type: ignore[arg-type]
 
     def model(self, name: str) -> str:
@@ -159,6 +166,16 @@ class LifeTests(ServiceTestCase):
         self.assertIsNone(server.keys)
         self.assertEqual(server.addresses, {})
         self.assertRaises(KeyError, server.site_of, Role.INFERENCE)
+
+    def test_free_memory(self) -> None:
+        """While it runs it gives free memory back, again and again."""
+        server = self.server()
+        server.startService()
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.trimmed, [0.0, INTERVAL])
+        self.stop(server)
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.trimmed), 2)
 
     def test_never_started(self) -> None:
         """What was never started can be stopped, and leaves nothing."""

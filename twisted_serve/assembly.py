@@ -40,6 +40,7 @@ from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import by_segment
+from twisted_serve.heap import trimming
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
 from twisted_serve.measuring import Measuring, pool_readings
 from twisted_serve.metrics.registry import ServerMetrics
@@ -170,7 +171,7 @@ class Parts:
             )
             tokens: Tokens | NoTokens = NoTokens()
             trigger = None
-            attendants: list[Service] = []
+            attendants: list[Service] = [] if world.trim_heap is None else [trimming(reactor, world.trim_heap)]
             listeners = plan_listeners(options)
             certificate = None
             if any(listener.address.secure for listener in listeners):

@@ -13,12 +13,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 
 from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.tokens import Entropy
 from twisted_serve.config.options import SECRETS, ServerOptions, environment_names
 from twisted_serve.endpoints import Endpoint
+from twisted_serve.heap import Trim, heap_trimmer
 from twisted_serve.interfaces import IWorkerProvider, Now
 from twisted_serve.planes.snapshots import SnapshotFolder
 
@@ -50,6 +51,7 @@ class Surroundings:
     :ivar defer_to_thread: Runs what blocks; ``None`` for the reactor's threads.
     :ivar snapshots: Where snapshots are written; ``None`` for nowhere.
     :ivar endpoints: Endpoints of plug-ins, or of an application's own, besides the server's.
+    :ivar trim_heap: Gives free memory back to the system; ``None`` where there is nothing for that.
     :ivar span_exporter: Where traces go, with ``tracing``; ``None`` for what OpenTelemetry's variables say.
     """
 
@@ -60,6 +62,7 @@ class Surroundings:
     defer_to_thread: DeferToThread | None = None
     snapshots: SnapshotFolder | None = None
     endpoints: Sequence[Endpoint] = ()
+    trim_heap: Trim | None = field(factory=heap_trimmer)
     span_exporter: SpanExporter | None = None
 
 

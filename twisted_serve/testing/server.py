@@ -395,6 +395,7 @@ class MemoryServer:
                 defer_to_thread=_directly,
                 snapshots=self._snapshots,
                 endpoints=self._endpoints,
+                trim_heap=None,
                 span_exporter=self._span_exporter,
             ),
         )
