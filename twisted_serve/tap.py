@@ -18,9 +18,9 @@ from twisted_serve.config.arguments import parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.values import ConfigError
 from twisted_serve.logs import SERVER_STARTED
-from twisted_serve.plugins import find_endpoints
 
 if TYPE_CHECKING:
+    from twisted_serve.endpoints import Endpoint
     from twisted_serve.interfaces import IServeReactor
     from twisted_serve.service import ModelServer
 
@@ -76,10 +76,14 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
     from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
     from twisted_serve.service import ModelServer, Surroundings  # noqa: PLC0415
 
-    plan, kept = loaded.snapshots, loaded.options.snapshots_kept
-    folder = None if plan is None else SnapshotFolder(plan.directory, plan.settings, kept)
-    endpoints = find_endpoints(loaded.options.plugins_path, loaded.options.plugins)
-    return ModelServer(reactor, loaded.options, Surroundings(snapshots=folder, endpoints=endpoints))
+    options, plan = loaded.options, loaded.snapshots
+    folder = None if plan is None else SnapshotFolder(plan.directory, plan.settings, options.snapshots_kept)
+    endpoints: tuple[Endpoint, ...] = ()
+    if options.plugins_path is not None or options.plugins:
+        from twisted_serve.plugins import find_endpoints  # noqa: PLC0415 - 0.4 MB that few servers need
+
+        endpoints = find_endpoints(options.plugins_path, options.plugins)
+    return ModelServer(reactor, options, Surroundings(snapshots=folder, endpoints=endpoints))
 
 
 def makeService(options: Options) -> ModelServer:
