@@ -137,6 +137,7 @@ class Parts:
         provider = world.provider or LocalProvider(
             reactor,
             on_metric_line=metrics.emitter.receive,
+            on_metrics=metrics.emitter.take,
             template_environment=environment if options.worker_start == "fork" else None,
         )
         memory = Memory(threads, reactor.seconds)

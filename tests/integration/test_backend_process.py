@@ -146,6 +146,27 @@ class WorkerProcessTests(SynchronousTestCase):
         lines = [line for line in output.splitlines() if not line.startswith("[METRICS]")]
         self.assertEqual(lines, ["printed", "logged"])
 
+    def test_metrics(self) -> None:
+        """Metrics of a batch come with its answer, those of the first and of one that ends the worker on stdout."""
+        worker = self._worker()
+        emit = "context.metrics.add_counter('A', 1)"
+        names = []
+        for _ in range(20):
+            worker.ask(f"({emit}, 'a')[1]")
+            heard = worker.hear()
+            assert isinstance(heard, Predicted), heard
+            names.append([each.name for each in heard.metrics])
+        worker.ask(f"({emit}, sys.exit(0))")
+        self.assertIsNone(worker.hear())
+        code, output, errors = worker.end()
+        self.assertEqual((code, errors), (0, ""))
+        self.assertEqual(names[0], [])
+        # On a busy machine an answer may be late.
+        self.assertIn(["A", "PredictionTime"], names)
+        printed = output.count("[METRICS]A.Count:1|")
+        self.assertEqual(printed + sum(each.count("A") for each in names), 21)
+        self.assertTrue(output.splitlines()[-1].startswith("[METRICS]A.Count:1|"))
+
     def test_bare(self) -> None:
         """A worker imports neither torch nor Twisted for itself, nor finds modules where the server runs."""
         worker = self._worker()

@@ -7,14 +7,19 @@ from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple, replace
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.config.values import ConfigError
 from twisted_serve.metrics import emitter
 from twisted_serve.metrics.catalogue import default_catalogue, parse_catalogue
+from twisted_serve.metrics.lines import parse_line
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.timing import Timing
+from twisted_serve.testing.strategies.wire import readings
+from twisted_serve.wire.messages import Reading
+from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 
 LINE = "[METRICS]PredictionTime.Milliseconds:12.5|#ModelName:m,Level:Model|#type:GAUGE|#hostname:w,1717098363,r1,r2"
 CUSTOM = "[METRICS]Cats.Count:2|#ModelName:m,Level:Model|#type:COUNTER|#hostname:w,1717098363,r1"
@@ -38,14 +43,17 @@ class EmitterTestCase(SynchronousTestCase):
             **more,
         )
 
-    def warnings(self, metrics: ServerMetrics, *lines: str) -> list[LogEvent]:
-        """Return what is logged while a worker prints."""
+    def warnings(self, metrics: ServerMetrics, *said: str | list[Reading]) -> list[LogEvent]:
+        """Return what is logged while a worker prints lines, and sends metrics."""
         events: list[LogEvent] = []
         observer = cast(ILogObserver, events.append)
         globalLogPublisher.addObserver(observer)
         try:
-            for line in lines:
-                metrics.emitter.receive(line)
+            for each in said:
+                if isinstance(each, str):
+                    metrics.emitter.receive(each)
+                else:
+                    metrics.emitter.take(each)
         finally:
             globalLogPublisher.removeObserver(observer)
         return events
@@ -203,3 +211,63 @@ class HandlerMetricsTests(EmitterTestCase):
         for line in lines:
             metrics.emitter.receive(line)
         metrics.render()
+
+
+class TakenTests(EmitterTestCase):
+    """What comes with workers' answers."""
+
+    def test_log(self) -> None:
+        """A value that is sent is the same line of the log as one that is printed, the first of its series or not."""
+        metrics = self.metrics("log")
+        value = parse_line(LINE)
+        metrics.emitter.take([value, value])
+        metrics.emitter.receive(LINE)
+        line = "PredictionTime.ms:12.5|#ModelName:m,Level:Model|#hostname:w,requestID:r1,r2,timestamp:1717098363"
+        self.assertEqual(self.model, [line, line, line])
+
+    def test_trouble(self) -> None:
+        """What cannot be used is told of once, forges no line, and what comes with it counts."""
+        metrics = self.metrics("log")
+        value = parse_line(LINE)
+        troubles = [
+            replace(value, name="Time.Of.Day"),
+            replace(value, labels="Level:Model"),
+            replace(value, kind="TIMER"),
+            replace(value, time=-1),
+            replace(value, name="Cats"),
+        ]
+        events = self.warnings(metrics, [*troubles, value, *troubles])
+        self.assertEqual(len(events), len(troubles))
+        metrics.emitter.take([replace(value, request_ids="a\nb\rc\u2028d")])
+        self.assertEqual(len(self.model), 2)
+        self.assertIn(",requestID:a b c d,", self.model[1])
+
+    def test_refused_value(self) -> None:
+        """A series may be known, and a value of it impossible."""
+        metrics = self.metrics("prometheus", auto_detect=True)
+        value = parse_line(CUSTOM)
+        [event] = self.warnings(metrics, [value, replace(value, value=-1.0), replace(value, value=-1.0), value])
+        self.assertIn("Cats.Count:-1.0", event["line"])
+        self.assertIn('Cats{ModelName="m",Level="Model",Hostname="w",} 4.0\n', metrics.render().decode())
+
+    def test_bounded(self) -> None:
+        """A worker that sends more than a worker does fills neither the log nor a line of it."""
+        metrics = self.metrics("log")
+        value = parse_line(LINE)
+        [event] = self.warnings(metrics, [value] * (emitter.MOST_AT_ONCE + 1))
+        self.assertEqual((event["most"], len(self.model)), (emitter.MOST_AT_ONCE, emitter.MOST_AT_ONCE))
+        metrics.emitter.take([replace(value, request_ids="r" * 10 * emitter.LONGEST_TEXT)])
+        self.assertLess(len(self.model[-1]), emitter.LONGEST_TEXT + 100)
+
+    @given(st.lists(readings(), max_size=5), st.sampled_from(["log", "prometheus", "legacy"]), st.booleans())
+    def test_as_lines(self, values: list[Reading], mode: str, auto_detect: bool) -> None:
+        """Whatever is sent, what becomes of it is what would have if it had been printed."""
+        found = []
+        for printed in (False, True):
+            metrics = self.metrics(mode, auto_detect=auto_detect)
+            lines = [f"{METRIC_MARK}{metric_line(*astuple(each))}" for each in values]
+            events = self.warnings(metrics, *(lines if printed else [values]))
+            told = [(each["log_format"], each.get("line"), each.get("name")) for each in events]
+            series = [line for line in metrics.render().decode().splitlines() if "hostname" in line.lower()]
+            found.append((self.model, told, series))
+        self.assertEqual(*found)

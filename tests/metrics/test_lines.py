@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.handlers.metrics import Dimension, MetricsCacheYamlImpl, MetricTypes
-from twisted_serve.metrics.catalogue import Kind
-from twisted_serve.metrics.lines import METRIC_MARK, Reading, decimal, log_line_parts, parse_line, split_labels
+from twisted_serve.metrics.lines import decimal, log_line_parts, parse_line, split_labels
+from twisted_serve.wire.messages import Reading
+from twisted_serve.wire.metric_lines import METRIC_MARK
 
 NAMES = st.text("abcXYZ_ 09", min_size=1, max_size=8)
 # What a label can be is what a line can carry: no end of one, and no comma before something that looks like a label.
@@ -25,7 +26,7 @@ class ParseTests(SynchronousTestCase):
         """A line of the predecessor, as Python and as C++ write it."""
         line = "[METRICS]HandlerTime.Milliseconds:12.5|#ModelName:m,Level:Model|#type:GAUGE|#hostname:h,1717098363,a,b"
         expected = Reading(
-            "HandlerTime", "Milliseconds", 12.5, "ModelName:m,Level:Model", Kind.GAUGE, "h", 1717098363, "a,b"
+            "HandlerTime", "Milliseconds", 12.5, "ModelName:m,Level:Model", "GAUGE", "h", 1717098363, "a,b"
         )
         self.assertEqual(parse_line(line), expected)
         self.assertEqual(parse_line(f"INFO > {line}"), expected)
@@ -86,7 +87,7 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual(written, [])
             return
         reading = parse_line(written[0].rstrip("\n"))
-        self.assertEqual((reading.name, reading.unit, reading.kind.name), (name, "Milliseconds", kind.name))
+        self.assertEqual((reading.name, reading.unit, reading.kind), (name, "Milliseconds", kind.name))
         self.assertEqual((reading.time, reading.request_ids), (1717098363, ",".join(ids)))
         self.assertTrue(reading.value == float(value) or math.isnan(value))
         self.assertEqual(split_labels(reading.labels), tuple(labels))

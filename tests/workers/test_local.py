@@ -37,6 +37,7 @@ from twisted_serve.wire.messages import (
     Predict,
     Predicted,
     PredictFailed,
+    Reading,
     StreamChunk,
     ToWorker,
 )
@@ -190,7 +191,8 @@ class LocalTestCase(SynchronousTestCase):
         self.printed: list[tuple[str, str, str]] = []
         self.metrics: list[str] = []
         log = Logger(observer=self.observe)  # type: ignore[arg-type]
-        self.provider = LocalProvider(self.reactor, log, self.metrics.append)  # type: ignore[arg-type]
+        self.taken: list[Reading] = []
+        self.provider = LocalProvider(self.reactor, log, self.metrics.append, self.taken.extend)  # type: ignore[arg-type]
         self.descriptors = self.open_descriptors()
 
     def tearDown(self) -> None:
@@ -686,6 +688,19 @@ class OutputTests(LocalTestCase):
         child.print(b"[METRICS]A.Count:1|#L:H|#hostname:h,1\nnot [METRICS]\n")
         self.assertEqual(["[METRICS]A.Count:1|#L:H|#hostname:h,1"], self.metrics)
         self.assertEqual("not [METRICS]", self.printed[0][2])
+
+    def test_metrics_of_a_batch(self) -> None:
+        """Metrics come with an answer or a failure, too; those of an answer that nobody has asked for do not count."""
+        first, second, third = (Reading("A", "Count", n, "L:H", "COUNTER", "h", 1, "a") for n in (1.0, 2.0, 3.0))
+        worker, child, answer = self.busy()
+        child.say(Predicted(7, items("a", "b"), 0.0, [first, second]))
+        self.successResultOf(answer)
+        self.assertEqual([first, second], self.taken)
+        answer = worker.run(8, jobs("a"), lambda chunk: None)
+        child.say(PredictFailed(8, 404, "no", [third]), Predicted(9, [], 0.0, [first]))
+        self.failed(answer)
+        self.assertEqual([first, second, third], self.taken)
+        child.die(0)
 
 
 class ExitTests(SynchronousTestCase):

@@ -13,9 +13,11 @@ from typing import Any, Protocol
 
 from twisted_serve.backend.encoding import UnsupportedOutputError, body, row
 from twisted_serve.backend.faults import complain, out_of_resources, text_of
+from twisted_serve.backend.gathering import Gathering
 from twisted_serve.backend.items import STREAM_HEADER, checked_item, is_status, item
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.exceptions import PredictionException
+from twisted_serve.handlers.metrics import keeper
 from twisted_serve.wire.messages import FromWorker, Job, LoadModel, Predict, Predicted, PredictFailed, StreamChunk
 
 # A message for a client; it has to fit into a frame.
@@ -42,13 +44,15 @@ class Call:
     It is also what the context calls back for chunks, from any thread of the handler.
 
     :ivar context: What the handler is given; it knows this batch and no other.
+    :param metrics: Where what is emitted meanwhile waits for the answer.
     """
 
-    def __init__(self, load: LoadModel, context: Context, predict: Predict, outlet: Outlet) -> None:
+    def __init__(self, load: LoadModel, context: Context, predict: Predict, outlet: Outlet, metrics: Gathering) -> None:
         self.context = context
         self._load = load
         self._predict = predict
         self._outlet = outlet
+        self._metrics = metrics
         # Held while a chunk is sent: none may follow the answer it belongs before.
         self._streaming = Lock()
         self._opened = perf_counter()
@@ -58,6 +62,7 @@ class Call:
         context.requests = self
         context.begin_batch(ids, [_headers(job) for job in predict.jobs])
         context.metrics.set_request_ids(dict(enumerate(ids)))
+        keeper.set(metrics.keep)
 
     def rows(self) -> list[dict[str, Any]]:
         """Make what the handler gets as ``data``."""
@@ -72,6 +77,8 @@ class Call:
         :raise ValueError: if this request is not being answered now, or the answer cannot be sent.
         """
         self._position(request_id)
+        # The answer may be far away.
+        self._metrics.flush()
         if not self._outlet.may_send(request_id):
             return
         with self._streaming:
@@ -88,44 +95,48 @@ class Call:
 
     def answer(self, results: Any) -> Predicted | PredictFailed:
         """Make the answer of what the handler returned."""
-        batch_id, jobs = self._predict.batch_id, self._predict.jobs
+        jobs = self._predict.jobs
         self.context.metrics.add_time("PredictionTime", round((perf_counter() - self._began) * 1000, 2))
         if not isinstance(results, list):
             complain(f"model: {self._load.model_name}, the handler must return a list, not {type(results)}")
-            return PredictFailed(batch_id, 503, "Invalid model predict output")
+            return self._failed(503, "Invalid model predict output")
         if len(results) != len(jobs):
             complain(
                 f"model: {self._load.model_name}, number of batch response mismatched, "
                 f"expect: {len(jobs)}, got: {len(results)}."
             )
-            return PredictFailed(batch_id, 503, "number of batch response mismatched")
+            return self._failed(503, "number of batch response mismatched")
         try:
             bodies = [body(each) for each in results]
         except UnsupportedOutputError as e:
             complain("Unsupported model output data type.", e)
-            return PredictFailed(batch_id, 503, "Unsupported model output data type.")
+            return self._failed(503, "Unsupported model output data type.")
         limit = self._load.max_response_size
         # Who is asked may set headers.
         more = [self._goes_on(*each) for each in enumerate(results)] if self._load.continuous else [False] * len(jobs)
         answers = zip(jobs, self.context.request_processor, bodies, more, strict=True)
         items = [item(job.request_id, head, text, limit, on) for job, head, text, on in answers]
-        return Predicted(batch_id, items, perf_counter() - self._opened)
+        return Predicted(self._predict.batch_id, items, perf_counter() - self._opened, self._metrics.take())
 
     def failure(self, error: BaseException) -> PredictFailed:
         """Make the answer of what the handler raised."""
-        batch_id = self._predict.batch_id
         if isinstance(error, PredictionException):
             code = error.error_code if is_status(error.error_code) else 500
-            return PredictFailed(batch_id, int(code), text_of(error.message)[:MAX_MESSAGE])
+            return self._failed(int(code), text_of(error.message)[:MAX_MESSAGE])
         complain("Invoking custom service failed.", error)
         if out_of_resources(error):
-            return PredictFailed(batch_id, 507, "Out of resources")
-        return PredictFailed(batch_id, 503, "Prediction failed")
+            return self._failed(507, "Out of resources")
+        return self._failed(503, "Prediction failed")
 
     def end(self) -> None:
-        """Let no chunk pass any more."""
+        """Let no chunk pass any more, and leave no metric behind."""
         with self._streaming:
             self._positions = {}
+        keeper.set(None)
+        self._metrics.end()
+
+    def _failed(self, code: int, message: str) -> PredictFailed:
+        return PredictFailed(self._predict.batch_id, code, message, self._metrics.take())
 
     def _goes_on(self, index: int, result: Any) -> bool:
         """Say whether the handler wants to be called again for a request, by its stopping criterion or a header."""

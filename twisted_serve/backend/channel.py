@@ -26,7 +26,8 @@ from twisted_serve.wire.messages import (
     Resume,
 )
 
-_READ_SIZE = 1 << 18
+# Bytes.
+_READ_SIZE = 1 << 16
 # Seconds after which there may be news: quick handlers need not look for any.
 _STALE = 0.002
 
@@ -37,6 +38,8 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._reader = worker_reader()
+        # To make room for each read anew would cost more than to read.
+        self._room = memoryview(bytearray(_READ_SIZE))
         self._pending: deque[LoadModel | Predict] = deque()
         # What was asked and is not answered yet, and what is to be known of it.
         self._asked: set[str] = set()
@@ -131,7 +134,8 @@ class Channel:
         try:
             self.send(answer)
         except UnsendableError as e:
-            self.send(PredictFailed(answer.batch_id, 500, f"The answers of this batch cannot be sent: {e}"))
+            error = f"The answers of this batch cannot be sent: {e}"
+            self.send(PredictFailed(answer.batch_id, 500, error, answer.metrics))
 
     def send(self, message: FromWorker) -> None:
         """
@@ -174,13 +178,14 @@ class Channel:
         self._feed(data)
         return True
 
-    def _read(self, flags: int) -> bytes:
+    def _read(self, flags: int) -> memoryview:
+        """Read once; who does so next must have fed what this returns."""
         try:
-            return self._connection.recv(_READ_SIZE, flags)
+            return self._room[: self._connection.recv_into(self._room, 0, flags)]
         except ConnectionResetError:
-            return b""
+            return self._room[:0]
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: memoryview) -> None:
         self._closed = not data
         self._read_at = monotonic()
         self._reader.receive(data)

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from twisted_serve.backend.call import Call, Outlet
 from twisted_serve.backend.envelopes import enveloped
+from twisted_serve.backend.gathering import Gathering, Patience
 from twisted_serve.backend.loader import EntryPoint, load_entry_point
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.metrics import MetricsCacheYamlImpl
@@ -30,6 +31,7 @@ class Service:
         self._context = context
         self._entry = entry
         self._outlet = outlet
+        self._patience = Patience()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -47,7 +49,7 @@ class Service:
 
         Its exceptions become answers, except ``SystemExit`` and ``KeyboardInterrupt``.
         """
-        call = Call(self._load, self._context, predict, self._outlet)
+        call = Call(self._load, self._context, predict, self._outlet, Gathering(self._patience))
         try:
             results = self._entry(call.rows(), call.context)
             return call.answer(self._awaited(results) if hasattr(results, "__await__") else results)
@@ -71,7 +73,7 @@ class Service:
 
         context = copy(self._context)
         context.metrics = copy(context.metrics)
-        call = Call(self._load, context, predict, self._outlet)
+        call = Call(self._load, context, predict, self._outlet, Gathering(self._patience))
         try:
             return call.answer(await pace(self._entry(call.rows(), context)))
         except (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.backend.call import Call
+from twisted_serve.backend.gathering import Gathering, Patience
 from twisted_serve.backend.items import STREAM_HEADER
 from twisted_serve.backend.loader import EntryPoint
 from twisted_serve.backend.ts_frames import create_predict_response, response_frame
@@ -115,7 +116,9 @@ class Service:
         """
         headers, rows, ids = self.retrieve_data_for_inference(batch)
         jobs = [Job(ids[index], each.get_request_properties(), []) for index, each in enumerate(headers)]
-        call = Call(_load_message(self._context), self._context, Predict(0, jobs), _Frames(self._context))
+        # No server takes metrics: they are printed.
+        metrics = Gathering(Patience())
+        call = Call(_load_message(self._context), self._context, Predict(0, jobs), _Frames(self._context), metrics)
         try:
             answer = call.answer(self._entry_point(rows, self._context))
         # Nothing else: a test that the handler fails on purpose has to end.

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from twisted_serve.handlers.metrics import Dimension, MetricTypes, metric_line
+from twisted_serve.handlers.metrics import Dimension, MetricTypes, Units
+from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 
 __all__ = ["PREDICTION_METRIC", "Metric", "MetricsStore", "emit_metrics"]
 
@@ -65,9 +66,15 @@ class Metric:
 
     def __str__(self) -> str:
         """Write the value as the server reads it."""
-        kind = MetricTypes.COUNTER if self.metric_method == "counter" else MetricTypes.GAUGE
         return metric_line(
-            self.name, self.unit, self.value, self.dimensions, kind, socket.gethostname(), time.time(), self.request_id
+            self.name,
+            Units.spell_out.get(self.unit, self.unit),
+            self.value,
+            ",".join(map(str, self.dimensions)),
+            (MetricTypes.COUNTER if self.metric_method == "counter" else MetricTypes.GAUGE).name,
+            socket.gethostname(),
+            int(time.time()),
+            self.request_id,
         )
 
 
@@ -179,4 +186,4 @@ class MetricsStore:
 def emit_metrics(metrics: Iterable[Metric] | None) -> None:
     """Print collected metrics, if there are any, for the server to count."""
     for each in metrics or ():
-        print(f"[METRICS]{each}", flush=True)  # noqa: T201
+        print(f"{METRIC_MARK}{each}", flush=True)  # noqa: T201

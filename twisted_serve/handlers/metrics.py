@@ -3,23 +3,27 @@
 This module implements ``context.metrics``: the metrics that a handler emits.
 
 Names, units and errors are the predecessor's (``spec/archives_workers_handlers.md``
-§7.14).  Each value leaves as one line on stdout (``spec/config_cli.md`` §10.5);
-nothing is summed up in the worker.
+§7.14).  Each value leaves with the answer to the batch that it was emitted for, or
+as one line on stdout; nothing is summed up in the worker.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from enum import Enum
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from attrs import define, field, frozen
+
+from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 
 __all__ = [
     "CachingMetric",
@@ -33,7 +37,8 @@ __all__ = [
     "MetricsCacheValueError",
     "MetricsCacheYamlImpl",
     "Units",
-    "metric_line",
+    "keeper",
+    "print_metrics",
 ]
 
 _log = logging.getLogger(__name__)
@@ -148,29 +153,27 @@ class CachingMetric:
             self.emit(self, value, request_id, dimensions)
 
 
-def metric_line(
-    name: str,
-    unit: str,
-    value: object,
-    dimensions: Sequence[Dimension],
-    metric_type: MetricTypes,
-    host: str,
-    epoch: float,
-    request_id: str | None,
-) -> str:
-    """Write a value as the server reads it."""
-    labels = ",".join(map(str, dimensions))
-    line = f"{name}.{_UNITS.get(unit, unit)}:{value}|#{labels}|#type:{metric_type.name}|#hostname:{host},{int(epoch)}"
-    if request_id:
-        line += f",{request_id}"
-    # One value, one line: a label with a line break must not begin another.
-    return " ".join(line.splitlines())
+class Keep(Protocol):
+    """What may keep values until the answer to the batch that is running here."""
+
+    def __call__(
+        self, name: str, unit: str, value: object, labels: str, kind: str, host: str, time: int, request_ids: str
+    ) -> bool:
+        """Keep a value, said as to `metric_line`; unless this returns that it has, the value is to be printed."""
 
 
-def _to_stdout(line: str) -> None:
+#: What keeps the values that are emitted here: in this thread, or this task of an event loop.
+keeper: ContextVar[Keep | None] = ContextVar("keeper", default=None)
+
+# A process that the handler forks has nobody to answer; what it emits is printed.
+os.register_at_fork(after_in_child=lambda: keeper.set(None))
+
+
+def print_metrics(lines: str) -> None:
+    """Print lines, of which each ends."""
     # A handler that closes stdout loses its metrics, not its answers.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stdout.write(line)
+        sys.stdout.write(lines)
 
 
 @define(eq=False, slots=False)
@@ -184,7 +187,7 @@ class MetricsCacheYamlImpl:
 
     model_name: str = ""
     config_file_path: str = ""
-    write: Callable[[str], object] = field(default=_to_stdout, kw_only=True)
+    write: Callable[[str], object] = field(default=print_metrics, kw_only=True)
     epoch: Callable[[], float] = field(default=time.time, kw_only=True)
     cache: dict[MetricTypes, dict[str, CachingMetric]] = field(
         factory=lambda: {each: {} for each in MetricTypes}, init=False
@@ -339,14 +342,16 @@ class MetricsCacheYamlImpl:
             raise MetricsCacheValueError(f"the unit of {name} must be one of {', '.join(allowed)}, not {unit!r}")
 
     def _emit(self, metric: CachingMetric, value: object, request_id: str, dimensions: Sequence[Dimension]) -> None:
-        line = metric_line(
+        reading = (
             metric.metric_name,
-            metric.unit,
+            _UNITS.get(metric.unit, metric.unit),
             value,
-            dimensions,
-            metric.metric_type,
+            ",".join(map(str, dimensions)),
+            metric.metric_type.name,
             self._host,
-            self.epoch(),
+            int(self.epoch()),
             request_id,
         )
-        self.write(f"[METRICS]{line}\n")
+        keep = keeper.get()
+        if keep is None or not keep(*reading):
+            self.write(f"{METRIC_MARK}{metric_line(*reading)}\n")

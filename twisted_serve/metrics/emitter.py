@@ -9,17 +9,20 @@ This module implements the predecessor's metrics in its three modes (``spec/conf
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from attrs import frozen
+from msgspec.structs import astuple
 from prometheus_client import CollectorRegistry
 from twisted.logger import Logger
 
 from twisted_serve.config.values import ConfigError
-from twisted_serve.metrics.catalogue import Definition, MetricCatalogue
-from twisted_serve.metrics.lines import Reading, decimal, log_line_parts, parse_line, split_labels
+from twisted_serve.metrics.catalogue import Definition, Kind, MetricCatalogue
+from twisted_serve.metrics.lines import decimal, log_line_parts, parse_line, split_labels
 from twisted_serve.metrics.recorders import LogRecorder, NoRecorder, PrometheusRecorder, Record, Recorder, series_of
+from twisted_serve.wire.messages import Reading
+from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 
 #: What ``legacy`` shows on ``/metrics``.
 LEGACY = frozenset(
@@ -33,6 +36,10 @@ ALWAYS_SHOWN = "ts_inference_requests_total"
 MOST_SERIES = 10_000
 # So many different troubles with workers' lines are told of.
 MOST_WARNINGS = 100
+# So many values are taken with one answer; a worker sends fewer.
+MOST_AT_ONCE = 1000
+# So many characters are one of them at most, as if it were a line.
+LONGEST_TEXT = 16 * 1024
 
 
 #: Takes a line for the log.
@@ -84,8 +91,8 @@ class Emitter:
         self._sinks = sinks
         self._auto_detect = auto_detect
         self._warned: set[str] = set()
-        # By what stands in the line, so that a line costs one look: recorded by Prometheus, or the two parts of a line.
-        self._series: dict[tuple[str, str, str], Record | tuple[str, str]] = {}
+        # By what a worker says, so that a value costs one look: recorded by Prometheus, or the two parts of a line.
+        self._series: dict[tuple[str, ...], Record | tuple[str, str]] = {}
         try:
             self._server = {name: self._server_recorder(each) for name, each in catalogue.server.items()}
             self._models = {name: self._model(each) for name, each in catalogue.models.items()}
@@ -103,8 +110,30 @@ class Emitter:
         except ValueError as e:
             self._warn("Parse metrics failed: {line}: {error}", line[:200], line=line[:200], error=e)
 
+    def take(self, readings: Sequence[Reading]) -> None:
+        """Take the metrics that came with a worker's answer, each as if it were the line that it could have been."""
+        for each in readings[:MOST_AT_ONCE]:
+            if not self._add_known(each):
+                self.receive(f"{METRIC_MARK}{metric_line(*astuple(each))}"[:LONGEST_TEXT])
+        if len(readings) > MOST_AT_ONCE:
+            self._warn(
+                "More than {most} metrics came with an answer; the others are dropped", "at once", most=MOST_AT_ONCE
+            )
+
+    def _add_known(self, reading: Reading) -> bool:
+        """Add a value to a series of which others were well; say whether that could be done."""
+        series = self._series.get(_key(reading))
+        ids = reading.request_ids
+        if series is None or not ids.isprintable() or len(ids) > LONGEST_TEXT or reading.time < 0:
+            return False
+        try:
+            self._add(series, reading)
+        except ValueError:
+            return False
+        return True
+
     def _record(self, reading: Reading) -> None:
-        key = (reading.name, reading.labels, reading.host)
+        key = _key(reading)
         series = self._series.get(key)
         if series is None:
             series = self._new_series(reading)
@@ -112,6 +141,9 @@ class Emitter:
                 return
             if len(self._series) < MOST_SERIES:
                 self._series[key] = series
+        self._add(series, reading)
+
+    def _add(self, series: Record | tuple[str, str], reading: Reading) -> None:
         if isinstance(series, tuple):
             before, after = series
             value = decimal(reading.value)
@@ -145,7 +177,7 @@ class Emitter:
         if not self._auto_detect or len(self._models) >= MOST_SERIES:
             return None
         names = tuple(name for name, _value in split_labels(reading.labels))
-        definition = Definition(reading.name, reading.kind, reading.unit, (*names, "Hostname"))
+        definition = Definition(reading.name, Kind[reading.kind], reading.unit, (*names, "Hostname"))
         found = self._models[reading.name] = self._model(definition)
         return found
 
@@ -168,3 +200,8 @@ class Emitter:
         if what not in self._warned and len(self._warned) < MOST_WARNINGS:
             self._warned.add(what)
             self._log.warn(text, **about)
+
+
+def _key(reading: Reading) -> tuple[str, ...]:
+    """Make what all values of a series have in common, as far as a worker says it."""
+    return reading.name, reading.unit, reading.labels, reading.kind, reading.host

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements metrics as text: the line that a worker prints, and the line that the log has.
+This module implements metrics as text: how a worker's line is read, and the line that the log has.
 
 Both are the predecessor's (``spec/config_cli.md`` §10.5 and §10.6).
 """
@@ -11,12 +11,8 @@ import math
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import NamedTuple
 
-from twisted_serve.metrics.catalogue import Kind
-
-#: How a line of a worker begins that is a metric and not for the model log.
-METRIC_MARK = "[METRICS]"
+from twisted_serve.wire.messages import Reading
 
 _LINE = re.compile(
     r"(?:INFO > )?\[METRICS\](?P<name>[\w ]+)\.(?P<unit>[\w ]+):(?P<value>[^|]{1,64})"
@@ -24,25 +20,6 @@ _LINE = re.compile(
     r"\|#hostname:(?P<host>[^,]*),(?P<time>[0-9]{1,18})(?:,(?P<ids>.*))?"
 )
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?|[-+]?inf|nan")
-
-
-class Reading(NamedTuple):
-    """
-    One value, as a worker has said it.
-
-    :ivar labels: The text of its labels, ``Name:value`` with commas between them.
-    :ivar time: Seconds since the epoch.
-    :ivar request_ids: Whose requests it belongs to, with commas between them; may be empty.
-    """
-
-    name: str
-    unit: str
-    value: float
-    labels: str
-    kind: Kind
-    host: str
-    time: int
-    request_ids: str
 
 
 def parse_line(line: str) -> Reading:
@@ -57,7 +34,7 @@ def parse_line(line: str) -> Reading:
     name, unit, value, labels, kind, host, time, ids = match.groups()
     if not _NUMBER.fullmatch(value):
         raise ValueError(f"{value!r} is not a number")
-    return Reading(name, unit, float(value), labels, Kind[kind], host, int(time), ids or "")
+    return Reading(name, unit, float(value), labels, kind, host, int(time), ids or "")
 
 
 def split_labels(text: str) -> tuple[tuple[str, str], ...]:

@@ -66,7 +66,7 @@ class FrameReader(Generic[_M]):
         self._buffer = bytearray()
         self.max_frame = max_frame
 
-    def receive(self, data: bytes | bytearray) -> None:
+    def receive(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes as they came from the transport, however they were cut."""
         self._buffer += data
 

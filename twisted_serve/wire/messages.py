@@ -29,6 +29,7 @@ __all__ = [
     "Predict",
     "PredictFailed",
     "Predicted",
+    "Reading",
     "Resume",
     "StreamChunk",
     "ToWorker",
@@ -155,24 +156,51 @@ class Item(Struct, frozen=True, array_like=True):
     more: bool = False
 
 
-class Predicted(Struct, frozen=True, tag="predicted"):
+class Reading(Struct, frozen=True, array_like=True):
+    """
+    One value of a metric, as a worker has said it.
+
+    :ivar labels: Their text, ``Name:value`` with commas between them.
+    :ivar kind: ``COUNTER``, ``GAUGE`` or ``HISTOGRAM``.
+    :ivar time: Seconds since the epoch.
+    :ivar request_ids: Whose requests it belongs to, with commas between them; may be empty.
+    """
+
+    name: str
+    unit: str
+    value: float
+    labels: str
+    kind: str
+    host: str
+    time: int
+    request_ids: str
+
+
+class Predicted(Struct, frozen=True, tag="predicted", omit_defaults=True):
     """
     The handler returned: one item for each job, in the jobs' order.
 
     :ivar seconds: How long the worker took for all of it; ``0`` if it did not measure that.
+    :ivar metrics: What was emitted meanwhile and has not been printed.
     """
 
     batch_id: int
     items: list[Item]
     seconds: float = 0.0
+    metrics: list[Reading] = []
 
 
-class PredictFailed(Struct, frozen=True, tag="predict-failed"):
-    """The handler raised, or returned what cannot be answered: one error for the whole batch."""
+class PredictFailed(Struct, frozen=True, tag="predict-failed", omit_defaults=True):
+    """
+    The handler raised, or returned what cannot be answered: one error for the whole batch.
+
+    :ivar metrics: As of `Predicted`.
+    """
 
     batch_id: int
     code: int
     message: str
+    metrics: list[Reading] = []
 
 
 class StreamChunk(Struct, frozen=True, tag="chunk"):

@@ -30,6 +30,7 @@ from twisted_serve.wire.messages import (
     Predict,
     Predicted,
     PredictFailed,
+    Reading,
     Resume,
     StreamChunk,
 )
@@ -72,6 +73,7 @@ class LocalWorker:
     :param startup_timeout: Seconds that it has to load.
     :param max_frame: The longest message that is believed, in bytes.
     :param on_line: Gets each line that it prints, and where.
+    :param on_metrics: Gets what comes with its answers.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class LocalWorker:
         startup_timeout: float,
         max_frame: int,
         on_line: Callable[[Stream, str], None],
+        on_metrics: Callable[[list[Reading]], None],
     ) -> None:
         self.worker_id: str = worker_id
         self.pid: int | None = None
@@ -89,6 +92,7 @@ class LocalWorker:
         self.lost: Deferred[str] = Deferred()
         self._clock = clock
         self._startup_timeout = startup_timeout
+        self._on_metrics = on_metrics
         self.connection = WorkerConnection(clock, self.message_received, self.connection_ended, max_frame)
         self.process = WorkerProcess(on_line, self.exited, self.output_closed)
         self._timers: dict[str, IDelayedCall] = {}
@@ -200,6 +204,8 @@ class LocalWorker:
             else:
                 batch.answer.errback(WorkerFailed(error_status(message.code), message.message))
             self._answering = False
+            if message.metrics:
+                self._on_metrics(message.metrics)
             # Whoever got the answer may have gone on with the batch.
             if self._stopping and not self._batches:
                 self._leave()

@@ -16,15 +16,16 @@ from zope.interface import implementer
 
 from twisted_serve.interfaces import IServeReactor, IWorker, IWorkerProvider, Placement, WorkerSpec
 from twisted_serve.logs import log_model_output
-from twisted_serve.metrics.lines import METRIC_MARK
 from twisted_serve.wire.codec import MAX_FRAME, UnsendableError, encode
+from twisted_serve.wire.messages import Reading
+from twisted_serve.wire.metric_lines import METRIC_MARK
 from twisted_serve.workers.child import LocalWorker
 from twisted_serve.workers.forking import Forker
 from twisted_serve.workers.launch import Launch, load_message
 from twisted_serve.workers.process import Stream
 from twisted_serve.workers.spawning import Spawner
 
-# What may come with each answer besides its body: handler's headers, reason phrase.
+# What may come with each answer besides its body: handler's headers, reason phrase, metrics.
 _ROOM_FOR_HEADERS = 1 << 20
 
 
@@ -41,6 +42,7 @@ class LocalProvider:
     :param log: Gets what workers print, as the model log's events: ``logger_name`` ``MODEL_LOG``, and
         the ``thread_name`` by which the predecessor called a worker's output.
     :param on_metric_line: Gets the lines that are metrics instead.
+    :param on_metrics: Gets the metrics that come with answers.
     :param template_environment: The environment of templates, which workers are forked from where they can be;
         ``None`` for no templates.
     """
@@ -50,6 +52,7 @@ class LocalProvider:
         reactor: IServeReactor,
         log: Logger | None = None,
         on_metric_line: Callable[[str], None] = lambda line: None,
+        on_metrics: Callable[[list[Reading]], None] = lambda readings: None,
         template_environment: Mapping[str, str] | None = None,
     ) -> None:
         self._reactor = reactor
@@ -61,6 +64,7 @@ class LocalProvider:
             else Forker(reactor, template_environment, self._spawner, self._printed)
         )
         self._on_metric_line = on_metric_line
+        self._on_metrics = on_metrics
         self._workers: set[LocalWorker] = set()
         self._stopped = False
 
@@ -73,6 +77,7 @@ class LocalProvider:
             spec.startup_timeout,
             longest_frame(spec),
             lambda stream, line: self._printed(name, stream, line),
+            self._on_metrics,
         )
         if self._stopped:
             worker.fail_to_begin("The server is stopping.")

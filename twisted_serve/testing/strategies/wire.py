@@ -24,11 +24,23 @@ from twisted_serve.wire.messages import (
     Predict,
     Predicted,
     PredictFailed,
+    Reading,
     StreamChunk,
     ToWorker,
 )
 
-__all__ = ["chunkings", "from_worker", "items", "jobs", "json_objects", "messages", "parts", "predicts", "to_worker"]
+__all__ = [
+    "chunkings",
+    "from_worker",
+    "items",
+    "jobs",
+    "json_objects",
+    "messages",
+    "parts",
+    "predicts",
+    "readings",
+    "to_worker",
+]
 
 _batch_ids = st.integers(0, 2**63)
 _headers = st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=3)
@@ -60,6 +72,16 @@ def items() -> SearchStrategy[Item]:
     return st.builds(Item, st.uuids().map(str), st.integers(200, 999), phrases, _headers, st.binary(), st.booleans())
 
 
+def readings() -> SearchStrategy[Reading]:
+    """Build values of metrics, as a worker may say them: of a few series, or of any at all."""
+    names = st.sampled_from(["PredictionTime", "Cats"]) | st.text(max_size=10)
+    labels = st.sampled_from(["ModelName:m,Level:Model", "Level:Model"]) | st.text(max_size=10)
+    kinds = st.sampled_from(["COUNTER", "GAUGE", "HISTOGRAM"]) | st.text(max_size=10)
+    values = st.floats(allow_nan=False)
+    texts = st.text(max_size=10)
+    return st.builds(Reading, names, texts, values, labels, kinds, texts, st.integers(0, 2**40), texts)
+
+
 def predicts() -> SearchStrategy[Predict]:
     """Build batches of requests, whose ids differ."""
     batch = st.lists(jobs(), max_size=4, unique_by=lambda job: job.request_id)
@@ -81,10 +103,11 @@ def to_worker() -> SearchStrategy[ToWorker]:
 
 def from_worker() -> SearchStrategy[FromWorker]:
     """Build what a worker says."""
-    predicted = st.builds(Predicted, _batch_ids, st.lists(items(), max_size=4))
+    metrics = st.lists(readings(), max_size=3)
+    predicted = st.builds(Predicted, _batch_ids, st.lists(items(), max_size=4), st.floats(0, 1e6), metrics)
     chunks = st.builds(StreamChunk, _batch_ids, items())
     codes = st.integers(200, 999)
-    failed = st.builds(PredictFailed, _batch_ids, codes)
+    failed = st.builds(PredictFailed, _batch_ids, codes, st.text(), metrics)
     return st.one_of(st.builds(Loaded), st.builds(LoadFailed, codes), predicted, failed, chunks)
 
 
