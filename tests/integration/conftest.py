@@ -23,8 +23,9 @@ from typing import Any, Protocol
 
 import psutil
 import pytest
-from attrs import frozen
 
+from tests.integration.answer import Answer, read_answer
+from tests.integration.key_search import KeyWatch
 from twisted_serve.backend.divisible import TEMPLATE_NAME
 
 COMMAND = Path(sys.executable).with_name("twisted-serve")
@@ -47,18 +48,6 @@ def handle(data, context):
 """
 
 
-@frozen
-class Answer:
-    """An answer to a request; names of headers are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
 class Server:
     """
     The installed command in a place of its own: working directory, temporary directory, model store.
@@ -66,6 +55,7 @@ class Server:
     :ivar front: The server's process, when it is our child.
     :ivar ports: Where it listens: ``inference``, ``management``, ``metrics``.
     :ivar output: What it has printed, all runs together.
+    :ivar key_watch: Whenever it has ended, none of its keys may be in a file that it has written.
     """
 
     def __init__(self, place: Path) -> None:
@@ -74,6 +64,7 @@ class Server:
             directory.mkdir()
         self.output = place / "output"
         self.output.touch()
+        self.key_watch = KeyWatch(self.cwd)
         self.environ = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
         self.environ["TMPDIR"] = str(self.temp)
         self.front: subprocess.Popen[bytes] | None = None
@@ -171,8 +162,11 @@ class Server:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End the server, which is our child, with a signal, and return its exit status."""
         assert self.front is not None
+        self.key_watch.note()
         self.front.send_signal(number)
-        return self.front.wait(LONG)
+        status = self.front.wait(LONG)
+        self.assert_no_key()
+        return status
 
     @property
     def pid(self) -> int:
@@ -200,6 +194,7 @@ class Server:
 
     def kill(self) -> None:
         """Leave no process of this server, whatever state it is in."""
+        self.key_watch.note()
         with suppress(OSError, ValueError, psutil.Error):
             front = psutil.Process(self.pid)
             # A number in a file is killed only if it is the process that we mean.
@@ -229,12 +224,19 @@ class Server:
 
     def keys(self) -> dict[str, str]:
         """Return the keys by kind: ``management``, ``inference``, ``API``."""
+        self.key_watch.note()
         return {kind: members["key"] for kind, members in json.loads(self.key_file.read_text()).items()}
 
     def assert_clean(self) -> None:
         """See that the server has left no file behind."""
         found = [path for path in (self.key_file, self.pid_file, *self.work_dirs()) if path.exists()]
         assert found == []
+
+    def assert_no_key(self) -> None:
+        """See that none of its keys is in a file; in the failure there is none either."""
+        found = self.key_watch.found([self.cwd, self.temp, self.store, self.output])
+        if found:
+            pytest.fail(f"a key is in {', '.join(map(str, found))}", pytrace=False)
 
     # Talking to it
 
@@ -271,8 +273,10 @@ class Server:
             timeout=2 * LONG,
             check=False,
         )
+        # It may have been asked for a new key.
+        self.key_watch.note()
         assert fails or done.returncode == 0, done.stderr
-        return _read_answer(head.read_bytes(), content.read_bytes() if content.exists() else b"")
+        return read_answer(head.read_bytes(), content.read_bytes() if content.exists() else b"")
 
     def predict(self, model: str, body: bytes = b"", *options: str) -> Answer:
         """Have a model answer."""
@@ -349,14 +353,6 @@ def _model_files(name: str, source: str, config: Mapping[str, object], version: 
     return files
 
 
-def _read_answer(head: bytes, body: bytes) -> Answer:
-    # The last head counts: "100 Continue" may come before it.
-    *_, last = head.decode("latin-1").rstrip().split("\r\n\r\n")
-    status, *lines = last.split("\r\n")
-    pairs = (line.partition(":") for line in lines)
-    return Answer(int(status.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}, body)
-
-
 def _servers(make_place: Callable[[], Path]) -> Iterator[MakeServer]:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
@@ -373,6 +369,8 @@ def _servers(make_place: Callable[[], Path]) -> Iterator[MakeServer]:
     yield make
     for server in servers:
         server.kill()
+    for server in servers:
+        server.assert_no_key()
 
 
 @pytest.fixture

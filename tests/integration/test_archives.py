@@ -13,7 +13,8 @@ from twisted_serve.archiver.packing import pack
 from twisted_serve.testing.strategies.archives import model_entries, tar_archive, zip_archive
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Answer, MakeServer, Server
+    from tests.integration.answer import Answer
+    from tests.integration.conftest import MakeServer, Server
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,8 @@ import pytest
 from tests.integration.bad_input import CASES, ECHO, MODULE, BadArchive, BadCall, BadHandler
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Answer, MakeServer, Server
+    from tests.integration.answer import Answer
+    from tests.integration.conftest import MakeServer, Server
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Answer, MakeServer, Server
+    from tests.integration.answer import Answer
+    from tests.integration.conftest import MakeServer, Server
 
 pytestmark = pytest.mark.integration
 

@@ -33,6 +33,16 @@ def handle(data, context):
     return [repr(context.get_all_request_header(0))]
 """
 
+# Writes what it is sent where everybody can read it.
+CARELESS = """
+def handle(data, context):
+    if data is None:
+        return None
+    with open("notes", "wb") as notes:
+        notes.write(data[0]["body"])
+    return ["noted"]
+"""
+
 DOORS = [
     ("inference", "/ping"),
     ("management", "/models"),
@@ -172,3 +182,17 @@ def test_encoded_key(make_server: MakeServer) -> None:
     assert key not in server.log()
     assert escaped not in server.log()
     assert f"{key[:-1]}{escaped[-3:]}" not in server.log()
+
+
+def test_search_after_each_server(make_server: MakeServer) -> None:
+    """A file with a key fails the test that made the server, and the failure names the file and not the key."""
+    server = make_server({"careless": CARELESS})
+    server.start("--models", "careless=careless")
+    old = server.keys()["inference"]
+    assert server.curl("management", "/token?type=inference", key="API").status == 200
+    assert server.predict("careless", old.encode()).status == 200
+    with pytest.raises(pytest.fail.Exception) as failed:
+        server.stop()
+    notes = server.store / "careless" / "notes"
+    assert str(failed.value) == f"a key is in {notes}"
+    server.key_watch.allow(notes, "the handler was to write it there")

@@ -11,7 +11,8 @@ import pytest
 from twisted_serve.archiver.workflows import WorkflowArchiverConfig, pack_workflow
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Answer, MakeServer, Server
+    from tests.integration.answer import Answer
+    from tests.integration.conftest import MakeServer, Server
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,8 @@ import psutil
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Answer, Server
+    from tests.integration.answer import Answer
+    from tests.integration.conftest import Server
 
 MIB = 1 << 20
 
