@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,11 +17,11 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_serve.assembly
 import twisted_serve.surroundings
+from tests.threads import Threads
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.assembly import cors_headers
 from twisted_serve.auth.key_file import KeyFileInUse
@@ -36,33 +35,6 @@ from twisted_serve.testing.server import MemoryServer, MemoryServeReactor, Role
 from twisted_serve.wire.messages import Item
 
 ONE = "http://127.0.0.1:8080"
-
-
-class Threads:
-    """Threads which work when they are told to; as it is, at once."""
-
-    def __init__(self) -> None:
-        self.holding = False
-        self._held: list[tuple[Deferred[Any], Callable[..., Any], tuple[object, ...]]] = []
-
-    def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
-        if not self.holding:
-            return maybeDeferred(work, *args)
-        held: Deferred[Any] = Deferred()
-        self._held.append((held, work, args))
-        return held
-
-    def work(self, steps: int = 1000) -> None:
-        """Do what was held, and what comes of it, at most so many steps."""
-        while self._held and steps:
-            steps -= 1
-            held, work, args = self._held.pop(0)
-            try:
-                result = work(*args)
-            except Exception:
-                held.errback(Failure())
-            else:
-                held.callback(result)
 
 
 class ListeningReactor(MemoryServeReactor):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -29,6 +28,7 @@ from twisted.web.server import Request
 from twisted.web.static import Data
 from zope.interface import implementer
 
+from tests.threads import Threads
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.errors import DownloadFailed, InternalError
@@ -456,28 +456,28 @@ class FileTests(FetchTestCase):
     def test_cancelled_in_thread(self) -> None:
         """A copy that a thread finishes after it was cancelled is removed."""
         for steps in (0, 1):
-            threads = Threads()
+            threads = Threads(holding=True)
             fetching = self.fetched(self.url, self.fetcher(defer_to_thread=threads))
             for _ in range(steps):
-                threads.run()
+                threads.work_once()
             self.assertNoResult(fetching)
             fetching.cancel()
             self.failureResultOf(fetching, CancelledError)
-            threads.run()
+            threads.work_once()
             self.assertNothingLeft()
 
     def test_cancelled_after_publishing(self) -> None:
         """A file that got its name when nobody waited any more is removed."""
-        threads = Threads()
+        threads = Threads(holding=True)
         fetching = self.fetched(self.url, self.fetcher(defer_to_thread=threads))
-        threads.run()
-        work, _ = threads.waiting[0]
+        threads.work_once()
+        work, _ = threads.held[0]
         work()
         self.assertTrue(self.target.exists())
-        threads.waiting[0] = (lambda: None, threads.waiting[0][1])
+        threads.held[0] = (lambda: None, threads.held[0][1])
         fetching.cancel()
         self.failureResultOf(fetching, CancelledError)
-        threads.run()
+        threads.work_once()
         self.assertNothingLeft()
 
     def test_no_hard_links(self) -> None:
@@ -488,36 +488,18 @@ class FileTests(FetchTestCase):
             self.assertEqual(self.target.read_bytes(), b"archive")
             self.assertEqual(os.listdir(self.store), ["m.mar"])
             self.target.write_bytes(b"theirs")
-            threads = Threads()
+            threads = Threads(holding=True)
             self.target.unlink()
             fetching = self.fetched(self.url, self.fetcher(defer_to_thread=threads))
-            threads.run()
+            threads.work_once()
             self.target.write_bytes(b"theirs")
-            threads.run()
+            threads.work_once()
             self.failureResultOf(fetching, InternalError)
             self.assertEqual(self.target.read_bytes(), b"theirs")
             self.target.unlink()
             with mock.patch("os.replace", side_effect=no_links):
                 self.failureResultOf(self.fetched(self.url), InternalError)
             self.assertNothingLeft()
-
-
-class Threads:
-    """A pool of threads that work when the test says so."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Callable[[], Any], Deferred[Any]]] = []
-
-    def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
-        done: Deferred[Any] = Deferred()
-        self.waiting.append((lambda: work(*args), done))
-        return done
-
-    def run(self) -> None:
-        """Do what was waiting when this was called."""
-        waiting, self.waiting = self.waiting, []
-        for work, done in waiting:
-            maybeDeferred(work).chainDeferred(done)
 
 
 class LimitsTests(SynchronousTestCase):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.static import Data
 
+from tests.threads import Threads
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.places import Intake, Remote, StoreDirectory, StoreFile, Taken
 from twisted_serve.archives.store import ModelArchive, ModelStore
@@ -320,12 +320,12 @@ class OpenTests(StoreTestCase):
     def test_directory_goes_away(self) -> None:
         """A directory that is gone when it is looked into was not found."""
         (self.path / "m").mkdir()
-        threads = Threads()
+        threads = Threads(holding=True)
         self.store = self.make_store(defer_to_thread=threads)
         opening = Deferred.fromCoroutine(self.store.open("m"))
-        threads.run()
+        threads.work_once()
         (self.path / "m").rmdir()
-        threads.run()
+        threads.work_once()
         self.assertEqual(self.failureResultOf(opening, ModelNotFound).value.message, "Model not found at: m")
 
     def test_nowhere_to_unpack(self) -> None:
@@ -340,23 +340,23 @@ class OpenTests(StoreTestCase):
         """Whenever opening is cancelled: when the threads are done, nothing is left."""
         for steps in range(3):
             with self.subTest(steps):
-                threads = Threads()
+                threads = Threads(holding=True)
                 self.store = self.make_store(defer_to_thread=threads)
                 opening = Deferred.fromCoroutine(self.store.open("http://h/m.mar"))
                 for _ in range(steps):
-                    threads.run()
+                    threads.work_once()
                 if opening.called:
                     self.opened_and_discarded(opening, threads)
                     continue
                 opening.cancel()
                 self.failureResultOf(opening, CancelledError)
-                while threads.waiting:
-                    threads.run()
+                while threads.held:
+                    threads.work_once()
                 self.assertEqual(self.left(), [])
 
     def opened_and_discarded(self, opening: Deferred[ModelArchive], threads: Threads) -> None:
         discarding = Deferred.fromCoroutine(self.store.discard(self.successResultOf(opening)))
-        threads.run()
+        threads.work_once()
         self.successResultOf(discarding)
         self.assertEqual(self.left(), [])
 
@@ -384,21 +384,3 @@ class DiscardTests(StoreTestCase):
         for url in ("own.mar", "dir"):
             self.successResultOf(Deferred.fromCoroutine(self.store.discard(self.opened(url))))
         self.assertEqual(self.left(), ["dir", "own.mar"])
-
-
-class Threads:
-    """A pool of threads that work when the test says so."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Callable[[], Any], Deferred[Any]]] = []
-
-    def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
-        done: Deferred[Any] = Deferred()
-        self.waiting.append((lambda: work(*args), done))
-        return done
-
-    def run(self) -> None:
-        """Do what was waiting when this was called."""
-        waiting, self.waiting = self.waiting, []
-        for work, done in waiting:
-            maybeDeferred(work).chainDeferred(done)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,34 +13,14 @@ from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.threads import Threads
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.unpacked import Lease, UnpackedArchives
 from twisted_serve.errors import InternalError, InvalidModel
 from twisted_serve.testing.strategies.archives import model_entries, tar_archive, zip_archive
-
-
-class Threads:
-    """Threads that work one step at a time, when they are told to."""
-
-    def __init__(self) -> None:
-        self.holding = False
-        self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
-
-    def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
-        if not self.holding:
-            return maybeDeferred(work, *args)
-        done: Deferred[Any] = Deferred()
-        self._held.append((lambda: work(*args), done))
-        return done
-
-    def work(self, steps: int = 1000) -> None:
-        while self._held and steps:
-            steps -= 1
-            work, done = self._held.pop(0)
-            maybeDeferred(work).chainDeferred(done)
 
 
 class UnpackedTestCase(SynchronousTestCase):

@@ -15,21 +15,8 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_serve
-from twisted_serve.wire.codec import encode, server_reader
-from twisted_serve.wire.messages import (
-    Cancel,
-    FromWorker,
-    Item,
-    Job,
-    Loaded,
-    LoadFailed,
-    LoadModel,
-    Part,
-    Predict,
-    Predicted,
-    StreamChunk,
-    ToWorker,
-)
+from tests.integration.process_socket import WorkerSocket
+from twisted_serve.wire.messages import Cancel, Item, Loaded, LoadFailed, Predicted, StreamChunk
 
 pytestmark = pytest.mark.integration
 
@@ -68,13 +55,12 @@ os.kill(os.getpid(), 9)
 """
 
 
-class WorkerProcess:
+class WorkerProcess(WorkerSocket):
     """A worker, and the server's end of its socket."""
 
     def __init__(self, directory: Path) -> None:
-        self.socket, worker = socket.socketpair()
-        self.socket.settimeout(60)
-        self.reader = server_reader()
+        ours, worker = socket.socketpair()
+        super().__init__(ours)
         command = [sys.executable, "-m", "twisted_serve.backend", "--fd", str(worker.fileno())]
         with worker:
             self.process = subprocess.Popen(
@@ -87,37 +73,16 @@ class WorkerProcess:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-        self.say(LoadModel("m", "1.0", str(directory), "h.py", 1, {}, {}, "0"))
-
-    def say(self, message: ToWorker) -> None:
-        self.socket.sendall(encode(message))
-
-    def ask(self, code: str, number: int = 1) -> None:
-        self.say(Predict(number, [Job(f"r{number}", {}, [Part("body", "", code.encode())])]))
-
-    def hear(self) -> FromWorker | None:
-        while True:
-            for message in self.reader.messages():
-                return message
-            data = self.socket.recv(1 << 16)
-            if not data:
-                return None
-            self.reader.receive(data)
-
-    def answer(self, code: str) -> bytes:
-        self.ask(code)
-        heard = self.hear()
-        assert isinstance(heard, Predicted), heard
-        return heard.items[0].body
+        self.load(directory)
 
     def end(self) -> tuple[int, str, str]:
         """Close the server's end; get exit code, stdout and stderr."""
-        self.socket.close()
+        self.close()
         output, errors = self.process.communicate(timeout=60)
         return self.process.returncode, output, errors
 
     def clean_up(self) -> None:
-        self.socket.close()
+        self.close()
         self.process.kill()
         self.process.communicate()
 

@@ -14,18 +14,16 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_serve
-from twisted_serve.wire.codec import encode, server_reader
+from tests.integration.process_socket import ProcessSocket, WorkerSocket
 from twisted_serve.wire.control import (
     Exited,
     Fork,
     Forked,
-    FromTemplate,
     Signal,
     TemplateReady,
-    ToTemplate,
     server_control_reader,
 )
-from twisted_serve.wire.messages import Job, Loaded, LoadModel, Part, Predict, Predicted
+from twisted_serve.wire.messages import Loaded
 
 pytestmark = pytest.mark.integration
 
@@ -40,31 +38,12 @@ def handle(data, context):
 """
 
 
-class Born:
+class Born(WorkerSocket):
     """A forked worker, by its socket."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        self.socket.settimeout(60)
-        self._reader = server_reader()
-
-    def hear(self) -> object:
-        """Wait for its next message; ``None`` at its end."""
-        while True:
-            for message in self._reader.messages():
-                return message
-            data = self.socket.recv(1 << 16)
-            if not data:
-                return None
-            self._reader.receive(data)
 
     def evaluate(self, code: str) -> object:
         """Have its handler evaluate something."""
-        job = Job("r", {}, [Part("body", "", code.encode())])
-        self.socket.sendall(encode(Predict(1, [job])))
-        answer = self.hear()
-        assert isinstance(answer, Predicted), answer
-        return eval(answer.items[0].body)
+        return eval(self.answer(code))
 
 
 class TemplateProcessTests(SynchronousTestCase):
@@ -75,10 +54,9 @@ class TemplateProcessTests(SynchronousTestCase):
         self.dir = Path(self.mktemp()).resolve()
         self.dir.mkdir()
         (self.dir / "h.py").write_text(HANDLER)
-        self.control, theirs = socket.socketpair()
-        self.control.settimeout(60)
-        self.addCleanup(self.control.close)
-        self.reader = server_control_reader()
+        control, theirs = socket.socketpair()
+        self.template = ProcessSocket(control, server_control_reader())
+        self.addCleanup(self.template.close)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "twisted_serve.backend.base_template", "--fd", str(theirs.fileno())],
@@ -89,20 +67,7 @@ class TemplateProcessTests(SynchronousTestCase):
             )
         self.addCleanup(self.process.wait)
         self.addCleanup(self.process.kill)
-        self.assertEqual(TemplateReady(), self.hear())
-
-    def say(self, message: ToTemplate, *descriptors: int) -> None:
-        """Ask, over its control socket."""
-        socket.send_fds(self.control, [encode(message)], descriptors)
-
-    def hear(self) -> FromTemplate:
-        """Wait for its next message."""
-        while True:
-            for message in self.reader.messages():
-                return message
-            data = self.control.recv(1 << 16)
-            assert data, "the template has ended"
-            self.reader.receive(data)
+        self.assertEqual(TemplateReady(), self.template.hear())
 
     def fork(self, number: int) -> tuple[Born, int]:
         """Have a worker forked that has loaded; give it and its process id."""
@@ -110,14 +75,14 @@ class TemplateProcessTests(SynchronousTestCase):
         self.addCleanup(ours.close)
         nothing = os.open(os.devnull, os.O_WRONLY)
         environment = {"PATH": os.environ["PATH"], "MARK": str(number)}
-        self.say(Fork(number, f"ts-{number}", environment), theirs.fileno(), nothing, nothing)
-        forked = self.hear()
+        self.template.say(Fork(number, f"ts-{number}", environment), theirs.fileno(), nothing, nothing)
+        forked = self.template.hear()
         assert isinstance(forked, Forked)
         self.assertEqual(number, forked.number)
         theirs.close()
         os.close(nothing)
         born = Born(ours)
-        born.socket.sendall(encode(LoadModel("m", "1.0", str(self.dir), "h.py", 1, {}, {}, "0")))
+        born.load(self.dir)
         self.assertEqual(Loaded(), born.hear())
         return born, forked.pid
 
@@ -144,18 +109,18 @@ class TemplateProcessTests(SynchronousTestCase):
     def test_ends(self) -> None:
         """Each end is reaped and told, with its status; a signal for one that is gone reaches nobody."""
         first, pid = self.fork(1)
-        first.socket.close()
-        self.assertEqual(Exited(1, 0), self.hear())
+        first.close()
+        self.assertEqual(Exited(1, 0), self.template.hear())
         self.assertFalse(Path(f"/proc/{pid}").exists())
         self.fork(2)
-        self.say(Signal(1, signal.SIGKILL))
-        self.say(Signal(2, signal.SIGTERM))
-        self.assertEqual(Exited(2, signal.SIGTERM), self.hear())
+        self.template.say(Signal(1, signal.SIGKILL))
+        self.template.say(Signal(2, signal.SIGTERM))
+        self.assertEqual(Exited(2, signal.SIGTERM), self.template.hear())
 
     def test_server_goes(self) -> None:
         """A template whose server is gone ends, with everything that it forked."""
         _, pid = self.fork(1)
-        self.control.close()
+        self.template.close()
         self.assertEqual(0, self.process.wait(60))
         self.assertFalse(Path(f"/proc/{pid}").exists())
 

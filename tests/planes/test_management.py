@@ -12,21 +12,19 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
 from datetime import datetime, timezone
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 
+from tests.threads import Threads
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.places import Intake
 from twisted_serve.archives.store import ModelArchive, ModelStore
@@ -48,33 +46,6 @@ from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.pool import Pool
 
 GRACE = 30.0
-
-
-class Threads:
-    """Threads which work when they are told to; as it is, at once."""
-
-    def __init__(self) -> None:
-        self.holding = False
-        self._held: list[tuple[Deferred[Any], Callable[[], Any]]] = []
-
-    def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
-        if not self.holding:
-            return maybeDeferred(work, *args)
-        held: Deferred[Any] = Deferred()
-        self._held.append((held, partial(work, *args)))
-        return held
-
-    def work(self, steps: int = 1000) -> None:
-        """Do what was held, and what comes of it, at most so many steps."""
-        while self._held and steps:
-            steps -= 1
-            result, work = self._held.pop(0)
-            try:
-                done = work()
-            except Exception:
-                result.errback(Failure())
-            else:
-                result.callback(done)
 
 
 class PlaneTestCase(SynchronousTestCase):

@@ -12,16 +12,16 @@ from typing import Any, cast
 from attrs import evolve
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 import twisted_serve
+from tests.workers.wire import Wire
 from twisted_serve.errors import WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Placement, WorkerSpec
 from twisted_serve.wire.codec import FrameReader, UnsendableError, encode, worker_reader
@@ -47,30 +47,6 @@ from twisted_serve.workers.local import LocalProvider, longest_frame
 from twisted_serve.workers.process import Exit, WorkerProcess
 
 SPEC = WorkerSpec("m", "1.0", Path("/models/m"), "h.py", 2, {"a": 1}, {}, "python9", {"LANG": "C"}, 10.0)
-
-
-class Wire(StringTransport):
-    """The server's end of a socket whose other end is a test."""
-
-    def __init__(self, clock: Clock, protocol: WorkerConnection) -> None:
-        super().__init__()
-        self._clock = clock
-        self._protocol = protocol
-        self.closed = False
-
-    def loseConnection(self) -> None:
-        """Close."""
-        self._clock.callLater(0, self.end)
-
-    def abortConnection(self) -> None:
-        """Close."""
-        self.loseConnection()
-
-    def end(self) -> None:
-        """Tell the protocol, once, that it is over."""
-        if not self.closed:
-            self.closed = True
-            self._protocol.connectionLost(Failure(ConnectionDone()))
 
 
 class Child:
@@ -107,7 +83,7 @@ class Child:
 
     def say(self, *messages: FromWorker) -> None:
         """Send messages to the server, in one piece."""
-        self.wire._protocol.dataReceived(b"".join(encode(message) for message in messages))
+        self.wire.protocol.dataReceived(b"".join(encode(message) for message in messages))
 
     def print(self, out: bytes = b"", err: bytes = b"") -> None:
         """Write to stdout and stderr."""
@@ -497,8 +473,8 @@ class RunTests(LocalTestCase):
     def test_breaks_the_protocol(self) -> None:
         """Bytes that are no message, and messages out of turn, end the connection, and so the worker."""
         nonsense: list[Callable[[Child], object]] = [
-            lambda child: child.wire._protocol.dataReceived(b"\xff\xff\xff\xff"),
-            lambda child: child.wire._protocol.dataReceived(b"\x00\x00\x00\x01\xc1"),
+            lambda child: child.wire.protocol.dataReceived(b"\xff\xff\xff\xff"),
+            lambda child: child.wire.protocol.dataReceived(b"\x00\x00\x00\x01\xc1"),
             lambda child: child.say(Loaded(), Predicted(7, [])),
             lambda child: child.say(LoadFailed(500, "late")),
             lambda child: child.say(Predicted(6, [])),

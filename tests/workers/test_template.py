@@ -12,15 +12,15 @@ from typing import Any, cast
 
 from attrs import evolve
 from twisted.internet.address import UNIXAddress
-from twisted.internet.error import ConnectionDone, ProcessDone, ProcessTerminated
+from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IProtocolFactory, IReadDescriptor
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.workers.wire import Wire
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
 from twisted_serve.wire.codec import encode, worker_reader
@@ -44,36 +44,6 @@ from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.process import WorkerProcess
 
 SPEC = WorkerSpec("m", "1.0", Path("/models/m"), "h.py", 2, {}, {}, sys.executable, {"LANG": "C"}, 10.0)
-
-
-class Wire(StringTransport):
-    """The server's end of a socket, and what was sent beside the bytes."""
-
-    def __init__(self, clock: Clock, protocol: Protocol) -> None:
-        super().__init__()
-        self._clock = clock
-        self.protocol = protocol
-        self.closed = False
-        self.descriptors: list[int] = []
-
-    def sendFileDescriptor(self, descriptor: int) -> None:
-        """See `IUNIXTransport`."""
-        # As the kernel does when it sends one.
-        self.descriptors.append(os.dup(descriptor))
-
-    def loseConnection(self) -> None:
-        """Close."""
-        self._clock.callLater(0, self.end)
-
-    def abortConnection(self) -> None:
-        """Close."""
-        self.loseConnection()
-
-    def end(self) -> None:
-        """Tell the protocol, once, that it is over."""
-        if not self.closed:
-            self.closed = True
-            self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
 class TemplateInMemory:
@@ -267,13 +237,14 @@ class BaseTests(ForkingTestCase):
         first = self.start()
         self.reactor.bases[0].die(SIGKILL, b"no torch today\n")
         self.assertEqual(1, len(self.reactor.spawned))
-        self.start(9001)
+        second = self.start(9001)
         self.assertEqual(2, len(self.reactor.spawned))
         self.assertEqual(1, len(self.reactor.bases))
         self.loaded(self.reactor.frames[0])
         self.successResultOf(first.loaded)
         self.assertFalse(first.shares_weights)
         self.reactor.advance(60.0)
+        self.failureResultOf(second.loaded, WorkerFailed)
         self.start(9002)
         self.assertEqual(2, len(self.reactor.bases))
 
@@ -297,6 +268,7 @@ class BaseTests(ForkingTestCase):
         self.reactor.frames[-1].end()
         self.reactor.read_all()
         self.assertEqual("it was ended by SIGKILL", self.successResultOf(alone.lost))
+        self.failureResultOf(alone.loaded, WorkerFailed)
         self.assertNoResult(worker.lost)
         self.start(9002, evolve(SPEC))
         self.assertEqual(2, len(self.reactor.bases))

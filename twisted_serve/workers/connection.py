@@ -24,6 +24,9 @@ class WorkerConnection(FrameProtocol[FromWorker]):
     The connection to one worker.
 
     :param clock: Says when the present turn of the reactor is over.
+    :param on_message: Gets each message; none comes after the end.
+    :param on_end: Told once, and why, when the connection has ended, or is of no use because the worker broke the
+        protocol.
     :param max_frame: The longest message that is believed, in bytes.
     """
 
@@ -34,10 +37,23 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         on_end: Callable[[str], None],
         max_frame: int,
     ) -> None:
-        super().__init__(on_message, on_end, server_reader(max_frame))
+        super().__init__(server_reader(max_frame))
         self._clock = clock
+        self._on_message = on_message
+        self._on_end = on_end
         self._waiting: list[bytearray] = []
         self._due: IDelayedCall | None = None
+
+    def messageReceived(self, message: FromWorker) -> None:
+        """Pass a message on."""
+        self._on_message(message)
+
+    def connectionEnded(self, why: str) -> None:
+        """Pass the end on."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        self._on_end(why)
 
     def send(self, message: ToWorker) -> None:
         """
@@ -81,12 +97,6 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         waiting, self._waiting = self._waiting, []
         if waiting and self.is_open:
             write_now(self.transport, b"".join(waiting))
-
-    def _end(self, why: str) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
-        super()._end(why)
 
 
 class Adopted(ServerFactory):

@@ -58,7 +58,7 @@ class TemplateLink(FrameProtocol[FromTemplate]):
     transport: _ControlTransport
 
     def __init__(self, owner: TemplateOwner, clock: IReactorTime) -> None:
-        super().__init__(self._heard, self._ended, server_control_reader())
+        super().__init__(server_control_reader())
         self._owner = owner
         self._clock = clock
         self._unborn: set[int] = set()
@@ -113,7 +113,8 @@ class TemplateLink(FrameProtocol[FromTemplate]):
                     KILL_LIMIT, self._too_slow, "it does not end what it was told to"
                 )
 
-    def _heard(self, message: FromTemplate) -> None:
+    def messageReceived(self, message: FromTemplate) -> None:
+        """See `FrameProtocol`."""
         if isinstance(message, TemplateReady):
             self._owner.template_ready(self)
         elif isinstance(message, Alone):
@@ -139,7 +140,8 @@ class TemplateLink(FrameProtocol[FromTemplate]):
             elif process is not None and isinstance(message, Exited):
                 process.exited(message.status)
 
-    def _ended(self, why: str) -> None:
+    def connectionEnded(self, why: str) -> None:
+        """See `FrameProtocol`."""
         for number in list(self._lent):
             self._return_lent(number)
         for number in list(self._processes):

@@ -5,7 +5,6 @@ This module implements the server's end of a socket on which frames come: messag
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import ITCPTransport
@@ -22,20 +21,21 @@ class FrameProtocol(Protocol, Generic[_M]):
     The connection to one process of ours.
 
     :ivar is_open: Whether messages can come and go.
-    :param on_message: Gets each message; none comes after the end.
-    :param on_end: Told once, and why, when the connection has ended, or is of no use because the other side broke the
-        protocol.
     """
 
     transport: ITCPTransport
 
-    def __init__(
-        self, on_message: Callable[[_M], None], on_end: Callable[[str], None], reader: FrameReader[_M]
-    ) -> None:
+    def __init__(self, reader: FrameReader[_M]) -> None:
         self.is_open = True
-        self._on_message = on_message
-        self._on_end = on_end
         self._reader = reader
+
+    def messageReceived(self, message: _M) -> None:
+        """Take a message; none comes after the end."""
+        raise NotImplementedError
+
+    def connectionEnded(self, why: str) -> None:
+        """Be told, once, that the connection has ended, or is of no use because the other side broke the protocol."""
+        raise NotImplementedError
 
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
@@ -44,7 +44,7 @@ class FrameProtocol(Protocol, Generic[_M]):
             for message in self._reader.messages():
                 if not self.is_open:
                     return
-                self._on_message(message)
+                self.messageReceived(message)
         except WireError as e:
             self.abort(f"it broke the protocol: {e}")
 
@@ -64,4 +64,4 @@ class FrameProtocol(Protocol, Generic[_M]):
     def _end(self, why: str) -> None:
         if self.is_open:
             self.is_open = False
-            self._on_end(why)
+            self.connectionEnded(why)
