@@ -20,7 +20,9 @@ from twisted.logger import globalLogBeginner
 
 from benchmarks.report import table
 from twisted_serve.auth.tokens import TokenKind
-from twisted_serve.logs import console
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.logs.opening import open_log
+from twisted_serve.metrics.log import GATHERING
 from twisted_serve.testing.server import MemoryServer
 from twisted_serve.wire.messages import Item, Job
 
@@ -83,8 +85,10 @@ def _answer(jobs: list[Job]) -> list[Item]:
 def main() -> None:
     """Measure, profile, print."""
     log = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-    globalLogBeginner.beginLoggingTo([console(log, lambda: ["0" * 32] * 3)], redirectStandardIO=False)
     with MemoryServer({}, respond=_answer, models={"noop": {}}) as server:
+        files = ServerOptions(log_location=server.directory / "logs", metrics_location=server.directory / "logs")
+        opened = open_log(files, log, lambda: server.server.secrets, server.clock.callLater)
+        globalLogBeginner.beginLoggingTo([opened.observer], redirectStandardIO=False)
         key = server.key(TokenKind.INFERENCE)
         head = f"GET /predictions/noop HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
 
@@ -93,6 +97,8 @@ def main() -> None:
             for _ in range(ROUND // 20):
                 connection.send(head)
             connection.leave()
+            # What these requests say in the log has waited for long enough.
+            server.advance(GATHERING)
 
         def all_of_them() -> None:
             for _ in range(20):
