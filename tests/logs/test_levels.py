@@ -17,6 +17,7 @@ from hypothesis.strategies import (
     floats,
     integers,
     lists,
+    none,
     sampled_from,
     text,
 )
@@ -27,7 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from twisted_serve.config.values import levels_by_name
-from twisted_serve.logs.entries import entry_of
+from twisted_serve.logs.entries import Entry, entry_of
 from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, READY
 from twisted_serve.logs.layouts import json_layout, long_layout, short_layout
 from twisted_serve.logs.levels import LEVELS, Levels
@@ -48,6 +49,12 @@ def words() -> SearchStrategy[str]:
     """Make what an event may have in it: anything, what has to be escaped, a key."""
     some = text(alphabet=characters(), max_size=8) | sampled_from(["plain", "a\nb", "\x1b[2J", "\u202e", "\ud800"])
     return some | some.map(lambda word: f"{word}secret-key")
+
+
+def field_sets() -> SearchStrategy[dict[str, object]]:
+    """Make what an event may say in JSON besides, with names of ours among its names."""
+    names = sampled_from(["status", "request_id", "time", "message", "traceback"]) | text(max_size=3)
+    return dictionaries(names, text() | integers() | floats(allow_nan=False) | none(), max_size=3)
 
 
 @composite
@@ -123,6 +130,28 @@ class LayoutTests(SynchronousTestCase):
                 "request_id": "r",
             },
         )
+
+    @given(text(), text(), text(), lists(text(), max_size=2), lists(field_sets(), min_size=1, max_size=3))
+    def test_any_json(
+        self, line: str, thread: str, logger: str, traceback: list[str], details: list[dict[str, object]]
+    ) -> None:
+        """Whatever is said, it is JSON's way of saying it, and what somebody calls as we do counts."""
+        moments = [1717098363625 + number for number in range(len(details))]
+        lines = [f"{line}{number}" for number in range(len(details))]
+        entry = Entry(moments, LogLevel.error, thread, logger, lines, traceback, details)
+        expected = []
+        for number, fields in enumerate(details):
+            said = {
+                "time": f"2024-05-30T19:46:03.{625 + number}Z",
+                "level": "ERROR",
+                "logger": logger,
+                "thread": thread,
+                "message": lines[number],
+                **({"traceback": "\n".join(traceback)} if traceback else {}),
+                **fields,
+            }
+            expected.append(json.dumps(said, ensure_ascii=False) + "\n")
+        self.assertEqual(json_layout(entry), "".join(expected))
 
     def test_json_traceback(self) -> None:
         """A traceback is in its object."""

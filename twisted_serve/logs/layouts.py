@@ -78,22 +78,24 @@ def _laid_out(clock: _Clock, middle: str, entry: Entry) -> str:
 _utc = _Clock(timezone.utc)
 
 
+# What every object has of its own.
+_OURS = frozenset({"time", "level", "logger", "thread", "message"})
+
+
 def json_layout(entry: Entry) -> str:
-    """Write an object for each line, with the time in UTC."""
-    level = _LEVELS[entry.level].strip()
-    lines = []
+    """Write an object for each line, with the time in UTC; what all of them have in common is made JSON once."""
+    common = {"level": _LEVELS[entry.level].strip(), "logger": entry.logger, "thread": entry.thread}
+    middle = _encode(common)[1:-1]
+    traceback = {"traceback": "\n".join(entry.traceback)} if entry.traceback else {}
+    objects = []
     for line, moment, fields in zip(entry.lines, _each(entry.moments), _each(entry.details), strict=False):
-        said: dict[str, object] = {
-            "time": f"{_utc.show(moment, '.')}Z",
-            "level": level,
-            "logger": entry.logger,
-            "thread": entry.thread,
-            "message": line,
-        }
-        if entry.traceback:
-            said["traceback"] = "\n".join(entry.traceback)
-        lines.append(_encode({**said, **fields}) + "\n")
-    return "".join(lines)
+        time, rest = f"{_utc.show(moment, '.')}Z", {**traceback, **fields}
+        if _OURS.isdisjoint(rest):
+            end = f", {_encode(rest)[1:]}" if rest else "}"
+            objects.append(f'{{"time": "{time}", {middle}, "message": {_encode(line)}{end}\n')
+        else:
+            objects.append(_encode({"time": time, **common, "message": line, **rest}) + "\n")
+    return "".join(objects)
 
 
 def _each(said: Sequence[_T]) -> Iterable[_T]:
