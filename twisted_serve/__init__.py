@@ -15,7 +15,8 @@ From the door inwards:
 ``models`` ``workflows`` ``archives`` ``batching`` ``config`` ``metrics``   values and decisions
 ``openinference``  the Open Inference Protocol's tensors, for any transport
 ``auth``           tokens: who may come in
-``transports``     writing to sockets without delay; ``heap``: giving back what is free
+``transports``     writing to sockets without delay; ``alarm``: timers that hardly ever go off; ``heap``: giving back
+                   what is free
 ``wire``           what the server and a worker agree on
 ``backend`` ``handlers``   the worker's side, and what handler authors import
 ``testing``        public fakes, strategies and an in-memory server

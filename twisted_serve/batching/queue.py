@@ -316,11 +316,15 @@ class BatchQueue(Generic[J]):
     def _next_batch(self, now: float) -> tuple[list[Waiting[J]], bool]:
         """Give the jobs that would go together, and whether no later arrival could join them."""
         batch: list[Waiting[J]] = []
-        for waiting in self._in_time(now):
-            if len(batch) == self.batch_size or (batch and waiting.kind != batch[0].kind):
+        for waiting in self._waiting.values():
+            if waiting.deadline is not None and waiting.too_late(now):
+                continue
+            if batch and waiting.kind != batch[0].kind:
                 return batch, True
             batch.append(waiting)
+            if len(batch) == self.batch_size:
+                return batch, True
         if batch and isinstance(batch[0].kind, _Apart):
             return batch, True
         # Whoever fills the queue closes the batch: to refuse the next client while a worker is free helps nobody.
-        return batch, len(batch) == self.batch_size or not self.remaining
+        return batch, not self.remaining

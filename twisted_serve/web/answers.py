@@ -82,6 +82,11 @@ def set_common_headers(request: IRequest, status: int) -> None:
         headers.setRawHeaders(b"Connection", [b"keep-alive"])
 
 
+def lines_of(headers: Headers) -> bytes:
+    """Write headers as they stand in a message, each with the end of its line."""
+    return b"".join([b"%s: %s\r\n" % (name, value) for name, values in headers.getAllRawHeaders() for value in values])
+
+
 def json_text(value: Any) -> bytes:
     """Write JSON as the predecessor does: two blanks, non-ASCII as it is, one newline at the end (§2.5)."""
     # Half of a surrogate pair, which JSON can bring in, goes out as the JSON escape that it was.

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from attrs import frozen
-from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
+from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from twisted_serve.alarm import Alarm
 from twisted_serve.auth.gate import Stop
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import ExpectationFailed, RequestTimeout, ServeError
 from twisted_serve.transports import write_now
-from twisted_serve.web.answers import Answer, answer_error, json_text
+from twisted_serve.web.answers import Answer, answer_error, json_text, lines_of
 from twisted_serve.web.request import ServeRequest
 
 if TYPE_CHECKING:
@@ -44,10 +45,13 @@ _JOINED = 1 << 16
 _LONGEST_LENGTH = 18
 
 
+# The headers of a request that are about its connection, or have to be answered before its body.
+_FOR_US = frozenset({b"connection", b"expect", b"transfer-encoding"})
+
 # On every answer (``spec/rest_api.md`` §2.4); the single semicolon is the predecessor's.
 _NO_CACHE = (
     b"Pragma: no-cache\r\nCache-Control: no-cache; no-store, must-revalidate, private\r\n"
-    b"Expires: Thu, 01 Jan 1970 00:00:00 UTC"
+    b"Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"
 )
 
 
@@ -89,7 +93,8 @@ class ServeChannel(HTTPChannel):
     limits: Limits
     host: IAddress
     peer: IAddress
-    _deadline: IDelayedCall | None = None
+    _deadline: Alarm
+    _silence: Alarm
     _head = b""
     _lingering = False
     _dropped = 0
@@ -100,6 +105,8 @@ class ServeChannel(HTTPChannel):
         self.limits = self.site.limits
         self.MAX_LENGTH = self.limits.request_line
         self.totalHeadersSize = self.limits.headers
+        clock = self.site.reactor
+        self._deadline, self._silence = Alarm(clock, self._too_late), Alarm(clock, self.timeoutConnection)
         super().connectionMade()
         self.host, self.peer = self.transport.getHost(), self.transport.getPeer()
         self.site.channels.add(self)
@@ -122,25 +129,29 @@ class ServeChannel(HTTPChannel):
                 self.transport.pauseProducing()
             return
         super().dataReceived(data)
-        if self._deadline is None and not self._handlingRequest and (self.requests or self._buffer):
+        if not (self._handlingRequest or self._deadline.is_set) and (self.requests or self._buffer):
             self._set_deadline(self.limits.header_timeout)
 
     def headerReceived(self, line: bytes) -> bool:
         """Keep a header as it was spelled, and refuse a length which is none."""
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
-        if name.lower() == b"content-length" and len(value) > _LONGEST_LENGTH:
+        lowered = name.lower()
+        if lowered == b"content-length" and len(value) > _LONGEST_LENGTH:
             self._respondToBadRequestAndDisconnect()
             return False
         if not super().headerReceived(line):
             return False
-        self.requests[-1].spelled_headers.append((name, value))
+        request = self.requests[-1]
+        request.spelled_headers.append((name, value))
+        if lowered in _FOR_US:
+            request.plain = False
         return True
 
     def allHeadersReceived(self) -> None:
         """Decide about a body before it is read, and before the client is told to go on."""
         request = self.requests[-1]
-        if self.length != 0 or request.requestHeaders.hasHeader(b"expect"):
+        if self.length != 0 or (not request.plain and request.requestHeaders.hasHeader(b"expect")):
             self._set_deadline(self.limits.body_timeout)
             request.method, request.uri, request.clientproto = self._command, self._path, self._version
             problem = self._problem_before_body(request)
@@ -156,8 +167,10 @@ class ServeChannel(HTTPChannel):
             self._clear_deadline()
             super().allContentReceived()
 
-    def checkPersistence(self, request: Request, version: bytes) -> bool:
+    def checkPersistence(self, request: ServeRequest, version: bytes) -> bool:
         """Say whether the connection may go on after this request: HTTP/1.0 clients have to ask."""
+        if request.plain and version == b"HTTP/1.1" and not self._finishing:
+            return True
         headers = request.requestHeaders
         listed = b",".join(headers.getRawHeaders(b"connection", ())).lower().split(b",")
         options = {option.strip(b" \t") for option in listed}
@@ -189,15 +202,25 @@ class ServeChannel(HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Take the head of an answer, and add what all have (§2.4); it goes with the first of its body."""
-        request = self.requests[0]
-        lines = [
-            b"%s %s %s\r\nDate: %s\r\nX-Request-Id: %s\r\n%s"
-            % (version, code, reason, self.site.date(), request.answer_id.encode("ascii"), _NO_CACHE)
-        ]
-        for name, values in headers.getAllRawHeaders():
-            lines += [b"%s: %s" % (name, value) for value in values]
-        lines.append(b"\r\n")
-        self._head = b"\r\n".join(lines)
+        self._head = self._head_of(version, code, reason, lines_of(headers))
+
+    def write_whole(self, lines: bytes, body: bytes) -> None:
+        """Send a whole answer whose status is 200: its headers, each with the end of its line, and its body."""
+        self._head = self._head_of(b"HTTP/1.1", b"200", b"OK", b"%sContent-Length: %d\r\n" % (lines, len(body)))
+        self.write(body)
+
+    def _head_of(self, version: bytes, code: bytes, reason: bytes, lines: bytes) -> bytes:
+        answer_id = self.requests[0].answer_id.encode("ascii")
+        date = self.site.date()
+        return b"%s %s %s\r\nDate: %s\r\nX-Request-Id: %s\r\n%s%s\r\n" % (
+            version,
+            code,
+            reason,
+            date,
+            answer_id,
+            _NO_CACHE,
+            lines,
+        )
 
     def write(self, data: bytes) -> None:
         """Send a part of an answer, after the head if that has not been sent."""
@@ -298,7 +321,7 @@ class ServeChannel(HTTPChannel):
             super().loseConnection()
             return
         self.setTimeout(None)
-        self._deadline = self.callLater(LINGER_SECONDS, self._abort)
+        self._set_deadline(LINGER_SECONDS)
         if ISSLTransport(self.transport, None) is None and hasattr(self.transport, "loseWriteConnection"):
             self.transport.loseWriteConnection()
 
@@ -313,35 +336,39 @@ class ServeChannel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """Cut a connection which has been silent for too long; a client that still takes its answer has longer."""
-        if self.stalled and self._deadline is None:
+        if self.stalled and not self._deadline.is_set:
             self._set_deadline(self.limits.body_timeout)
         else:
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the deadline with the connection."""
-        self._clear_deadline()
         self.site.channel_lost(self)
         super().connectionLost(reason)
-
-    def _abort(self) -> None:
-        self._deadline = None
-        self.transport.abortConnection()
+        self._deadline.cancel()
+        self._silence.cancel()
 
     # Deadlines
 
+    def setTimeout(self, period: int | None) -> int | None:
+        """Set for how long the connection may be silent (Twisted makes a delayed call for each request)."""
+        before, self.timeOut = self.timeOut, period
+        self._silence.set(None if period is None else self.site.reactor.seconds() + period)
+        return before
+
+    def resetTimeout(self) -> None:
+        """The connection is not silent."""
+        if self.timeOut is not None:
+            self._silence.set(self.site.reactor.seconds() + self.timeOut)
+
     def _set_deadline(self, seconds: float) -> None:
-        self._clear_deadline()
-        self._deadline = self.callLater(seconds, self._too_slow)
+        self._deadline.set(self.site.reactor.seconds() + seconds)
 
     def _clear_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._deadline.set(None)
 
-    def _too_slow(self) -> None:
-        self._deadline = None
-        if self.requests and hasattr(self, "_command"):
+    def _too_late(self) -> None:
+        if self.requests and hasattr(self, "_command") and not self._lingering:
             self.answer_early(RequestTimeout("The request did not arrive in time."))
         else:
             self.transport.abortConnection()

@@ -5,17 +5,19 @@ This module implements what all routes that predict have in common: from a reque
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
+from twisted.web.http_headers import Headers
 
 from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
-from twisted_serve.web.answers import Answer, answer_json, job_id, set_common_headers
+from twisted_serve.web.answers import Answer, answer_json, job_id, lines_of, set_common_headers
 from twisted_serve.web.bodies import body_of, parts_of
 from twisted_serve.web.deadlines import deadline_of
 from twisted_serve.web.description import describe_model
@@ -31,6 +33,10 @@ _CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
 _OURS = frozenset(
     {"content-length", "transfer-encoding", "connection", "x-request-id", "date", "pragma", "cache-control", "expires"}
 )
+
+# So many heads of answers are remembered, and none whose headers have more characters.
+_REMEMBERED = 256
+_LONGEST_REMEMBERED = 1024
 
 #: What the server tells a handler about the route which was taken.
 PREDICT: Mapping[str, str] = {"explain": "False"}
@@ -70,7 +76,7 @@ class Predictor:
         if request.method == b"OPTIONS":
             return self.describe(request, model, version)
         response = Response(request)
-        return self.submit(request, model, version, told, parts, response).addCallback(response.finish)
+        return self.submit(request, model, version, told, parts, response).addCallbacks(response.finish, response.fail)
 
     def submit(
         self,
@@ -81,12 +87,15 @@ class Predictor:
         parts: Sequence[Part] | None,
         response: Response,
     ) -> Deferred[Item]:
-        """Have a worker answer a request; as `answer`, but the last answer is the caller's to send."""
+        """
+        Have a worker answer a request; as `answer`, but the result is the caller's.
+
+        It is to be told to the response: by `Response.finish`, or by `Response.fail`.
+        """
         headers = self.headers_of(request)
         headers.update(told)
         job = Job(job_id(request), headers, inputs_of(request) if parts is None else list(parts))
-        answer = self.plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
-        return answer.addCallbacks(response.last, response.fail)
+        return self.plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
 
     def headers_of(self, request: ServeRequest) -> dict[str, str]:
         """Return what handlers see of a request's headers."""
@@ -122,14 +131,26 @@ def inputs_of(request: ServeRequest) -> list[Part]:
     return parts_of(content_type_of(request), body_of(request))
 
 
-def set_handler_headers(request: ServeRequest, item: Item) -> None:
-    """Set the head that a handler has chosen, and ours."""
-    headers = request.responseHeaders
-    for name, value in item.headers.items():
+def _choose(headers: Headers, chosen: Iterable[tuple[str, str]]) -> None:
+    for name, value in chosen:
         if name.lower() not in _OURS:
             headers.setRawHeaders(name.encode("latin-1"), [value.encode("latin-1")])
+
+
+def set_handler_headers(request: ServeRequest, item: Item) -> None:
+    """Set the head that a handler has chosen, and ours."""
+    _choose(request.responseHeaders, item.headers.items())
     set_common_headers(request, item.status)
     request.setResponseCode(item.status, item.phrase.encode("latin-1") or None)
+
+
+@lru_cache(_REMEMBERED)
+def _lines_of(chosen: tuple[tuple[str, str], ...]) -> bytes:
+    """Write the headers which a handler has chosen, with what `set_common_headers` adds to them if all is well."""
+    headers = Headers()
+    _choose(headers, chosen)
+    headers.setRawHeaders(b"Connection", [b"keep-alive"])
+    return lines_of(headers)
 
 
 class Response:
@@ -164,12 +185,6 @@ class Response:
             self._log.warn("A stream was broken off: its client reads too slowly for a handler that does not wait.")
             channel.transport.abortConnection()
 
-    def last(self, item: Item) -> Item:
-        """There are no more chunks, and nobody to pause."""
-        if self.streaming:
-            self._request.unregisterProducer()
-        return item
-
     def fail(self, failure: Failure) -> Failure:
         """There are no more chunks, and nobody to pause, if the client is still there."""
         if self.streaming and self._request.channel is not None:
@@ -179,12 +194,26 @@ class Response:
     def finish(self, item: Item) -> Answer:
         """Send the last answer."""
         if self.streaming:
+            # There are no more chunks, and nobody to pause.
+            self._request.unregisterProducer()
+            return item.body
+        if self._is_usual(item):
+            self._request.ready_lines = _lines_of(tuple(item.headers.items()))
             return item.body
         self._head(item)
         if item.status in NO_BODY_CODES:
             return b""
         self._request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(item.body)])
         return item.body
+
+    def _is_usual(self, item: Item) -> bool:
+        """Say whether the headers are those of nearly all answers, which need not be put together each time."""
+        return (
+            item.status == 200
+            and not item.phrase
+            and self._request.is_usual
+            and sum(map(len, item.headers.values())) <= _LONGEST_REMEMBERED
+        )
 
     def _head(self, item: Item) -> None:
         set_handler_headers(self._request, item)

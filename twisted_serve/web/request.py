@@ -33,6 +33,9 @@ class ServeRequest(Request):
         handlers see (``spec/rest_api.md`` §3.1).
     :ivar client_id: What the client calls it, if anything; ``answer_id``: what its answer is called.
     :ivar timing: Its moments, from the one when the whole of it was there.
+    :ivar plain: Whether it says nothing of its connection, and nothing that is to be answered before its body.
+    :ivar ready_lines: The headers of a whole answer with status 200, as `Response` makes them ready; ``None``: they
+        are in ``responseHeaders``.
     :ivar public: Whether it stands at an open door, so that anybody may have sent it.
     """
 
@@ -44,6 +47,8 @@ class ServeRequest(Request):
     def __init__(self, channel: ServeChannel, queued: Any = None) -> None:
         super().__init__(channel, queued)
         self.spelled_headers: list[tuple[bytes, bytes]] = []
+        self.plain = True
+        self.ready_lines: bytes | None = None
         self.public = False
         self.client_id: str | None = None
         self.answer_id = ""
@@ -55,6 +60,17 @@ class ServeRequest(Request):
     def gone(self) -> bool:
         """Whether nothing can be sent any more: the client has left, or has been sent everything."""
         return self._disconnected or bool(self.finished)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether nothing but the answer itself decides about its head."""
+        return (
+            self.clientproto == b"HTTP/1.1"
+            and self.method != b"HEAD"
+            and self.channel is not None
+            and bool(self.channel.persistent)
+            and not (self.site.extra_headers or self.site.server_timing)
+        )
 
     def wait_for(self, answer: Deferred[Any]) -> None:
         """Cancel ``answer`` when the client leaves before it is sent."""
@@ -117,6 +133,11 @@ class ServeRequest(Request):
 
     def write(self, data: bytes) -> None:
         """Send a part of the answer; the first brings the head with it, empty as it may be."""
+        if self.ready_lines is not None and not (self.startedWriting or self.finished or self._disconnected):
+            self.startedWriting = 1
+            self.sentLength = len(data)
+            self.channel.write_whole(self.ready_lines, data)
+            return
         super().write(data)
         if self.channel is not None:
             self.channel.send_head()

@@ -77,7 +77,7 @@ class Shortcut:
             answer = answer_failure(request, Failure())
         if isinstance(answer, Deferred):
             request.wait_for(answer)
-            answer.addErrback(self._failed, request).addCallback(_send, request)
+            answer.addCallbacks(_send, self._failed, callbackArgs=(request,), errbackArgs=(request,))
         else:
             _send(answer, request)
         return NOT_DONE_YET
@@ -94,17 +94,15 @@ class Shortcut:
         """
         raise TypeError(f"no child {path!r} can be put here")
 
-    def _failed(self, failure: Failure, request: ServeRequest) -> Answer | None:
-        if request.gone:
+    def _failed(self, failure: Failure, request: ServeRequest) -> None:
+        if not request.gone:
+            _send(answer_failure(request, failure), request)
+        elif not failure.check(CancelledError):
             # Nobody is left to be told; that the answer was called off is no news.
-            if not failure.check(CancelledError):
-                self._log.failure("The answer to a client that has gone could not be made", failure)
-            return None
-        return answer_failure(request, failure)
+            self._log.failure("The answer to a client that has gone could not be made", failure)
 
 
-def _send(answer: Answer | None, request: ServeRequest) -> None:
+def _send(answer: Answer, request: ServeRequest) -> None:
     if not request.gone:
-        if answer is not None:
-            request.write(answer)
+        request.write(answer)
         request.finish()

@@ -59,7 +59,8 @@ async def _infer(
     else:
         read = read_request(body, length)
     response = Response(request)
-    item = await predictor.submit(request, model, version, told, [Part("body", _JSON, read.body)], response)
+    asked = predictor.submit(request, model, version, told, [Part("body", _JSON, read.body)], response)
+    item = await asked.addErrback(response.fail)
     # An answer with an error is the handler's, and what ends a stream is no whole answer.
     if item.status < 300 and not response.streaming and read.wanted.any():
         if len(item.body) > MOST_AT_ONCE:

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_serve.alarm import Alarm
 from twisted_serve.batching.ahead import Ahead
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
@@ -21,7 +22,6 @@ from twisted_serve.logs import NO_RESPONSE
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Item, Predicted, StreamChunk
-from twisted_serve.workers.alarm import Alarm
 from twisted_serve.workers.ticket import Ticket
 
 TOO_LATE = "The request was not answered within the time that its client gives it."

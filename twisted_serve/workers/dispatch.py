@@ -14,6 +14,7 @@ from itertools import chain, count
 
 from twisted.internet.interfaces import IReactorTime
 
+from twisted_serve.alarm import Alarm
 from twisted_serve.batching.ahead import Ahead
 from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
 from twisted_serve.batching.sequences import SequenceQueue
@@ -21,7 +22,6 @@ from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.wire.messages import Item
-from twisted_serve.workers.alarm import Alarm
 from twisted_serve.workers.desk import TOO_LATE, Desk
 from twisted_serve.workers.quarantine import Quarantine
 from twisted_serve.workers.queues import Queue

@@ -13,13 +13,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_serve.alarm import Alarm
 from twisted_serve.errors import BadRequest, ServiceUnavailable
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, WorkerSpec
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.wire.messages import Item, Job
-from twisted_serve.workers.alarm import Alarm
 from twisted_serve.workers.chronicle import Chronicle
 from twisted_serve.workers.dispatch import Dispatcher
 from twisted_serve.workers.quarantine import Quarantine

@@ -4,8 +4,8 @@ This module implements a timer that is set and cleared for every request, and ha
 
 Setting it to a later moment, or clearing it, leaves the clock's delayed call
 where it is; that call looks, when it comes, whether it is needed.  So a busy
-worker costs the reactor one delayed call for a whole response timeout instead of
-one for each batch.
+worker or connection costs the reactor one delayed call for a whole timeout
+instead of one for each batch or request.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ class Alarm:
         self._ring = ring
         self._moment: float | None = None
         self._call: IDelayedCall | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it is going to ring."""
+        return self._moment is not None
 
     def set(self, moment: float | None) -> None:
         """Ring at ``moment``, in seconds of the clock, instead of any other; ``None``: do not ring."""
