@@ -5,14 +5,12 @@ This module implements the assembly of a server from its parts, and their taking
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from twisted.web.client import Agent
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.places import Intake
-from twisted_serve.archives.store import ModelArchive, ModelStore
+from twisted_serve.archives.store import ModelStore
 from twisted_serve.archives.threads import DeferToThread, Threads
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
@@ -37,16 +35,13 @@ from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.tokens import Token, TokenKind
-from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import by_segment
 from twisted_serve.heap import trimming
-from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
+from twisted_serve.interfaces import IServeReactor, IWorkerProvider
 from twisted_serve.measuring import Measuring, pool_readings
 from twisted_serve.metrics.registry import ServerMetrics
-from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_all_configured, effective_settings
 from twisted_serve.models.snapshot import Snapshot
-from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
@@ -57,7 +52,8 @@ from twisted_serve.planes.registrar import Registrar
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.snapshots import Snapshots, restorable
 from twisted_serve.planes.workflows import WorkflowPlane
-from twisted_serve.surroundings import Surroundings, count_gpus, visible_environment, with_threads
+from twisted_serve.provisioning import pool_making, settling
+from twisted_serve.surroundings import Surroundings, visible_environment
 from twisted_serve.web.binding import Listener, plan_listeners, tls_files
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.listeners import Faces, NoTokens, Tokens
@@ -65,8 +61,6 @@ from twisted_serve.web.renewal import CertificateWatch, LiveCertificate
 from twisted_serve.web.site import ServeSite
 from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.local import LocalProvider
-from twisted_serve.workers.pool import Pool
-from twisted_serve.workers.sequences import SequenceHeaders
 from twisted_serve.workflows.store import WorkflowStore
 
 # Bytes of small chunks which are under way when a handler is told that its client does not read.
@@ -147,14 +141,14 @@ class Parts:
         key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
         try:
             store, workflow_store = _stores(reactor, options, work_dir, threads)
-            installer = _installer(reactor, options, world, work_dir, threads)
+            installer = _installer(reactor, options, environment, work_dir, threads)
             snapshots = Snapshots(world.snapshots, catalogue, world.now, threads)
             restored = None if options.model_snapshot is None else restorable(options.model_snapshot, store)
             registrar = Registrar(
                 catalogue,
                 store,
-                _settling(options, world),
-                _pool_making(reactor, options, world, provider, environment, metrics),
+                settling(options, world),
+                pool_making(reactor, options, world, provider, environment, metrics),
                 default_handler=options.default_service_handler,
                 retire_timeout=options.unregister_model_timeout,
                 installer=installer if options.install_py_dep_per_model else None,
@@ -314,96 +308,13 @@ def _stores(
 
 
 def _installer(
-    reactor: IServeReactor, options: ServerOptions, world: Surroundings, work_dir: Path, defer_to_thread: DeferToThread
-) -> Installer:
-    return Installer(
-        reactor,
-        work_dir,
-        options.python,
-        visible_environment(world.environ, options),
-        options.install_py_dep_timeout,
-        defer_to_thread,
-    )
-
-
-def _settling(
-    options: ServerOptions, world: Surroundings
-) -> Callable[[RequestedSettings, ModelArchive, str, str, bool], ModelSettings]:
-    check_all_configured(options.models)
-    defaults = ServerDefaults(
-        workers=options.default_workers_per_model,
-        response_timeout=options.default_response_timeout,
-        startup_timeout=options.default_startup_timeout,
-        job_queue_size=options.job_queue_size,
-        scale_up_delay=options.scale_up_delay,
-        scale_idle_time=options.scale_idle_time,
-        circuit_retry=options.circuit_retry_time,
-        retry_on_worker_death=options.retry_on_worker_death,
-        batch_policy=ClosePolicy(options.default_batch_policy),
-        gpus=count_gpus(options.number_of_gpu, world.environ),
-        cpus=os.cpu_count() or 1,
-    )
-
-    def settle(
-        wanted: RequestedSettings, archive: ModelArchive, name: str, version: str, at_startup: bool
-    ) -> ModelSettings:
-        configured = options.models.get(name, {}).get(version, {})
-        return effective_settings(wanted, archive.config, configured, defaults, at_startup)
-
-    return settle
-
-
-def _pool_making(
     reactor: IServeReactor,
     options: ServerOptions,
-    world: Surroundings,
-    provider: IWorkerProvider,
     environment: Mapping[str, str],
-    metrics: ServerMetrics,
-) -> Callable[[ModelVersion], Pool]:
-    numbers = count(options.initial_worker_port)
-    all_gpus = range(count_gpus(options.number_of_gpu, world.environ))
-    sequences = SequenceHeaders(
-        options.ts_header_key_sequence_id, options.ts_header_key_sequence_start, options.ts_header_key_sequence_end
-    )
-
-    def make_pool(model: ModelVersion) -> Pool:
-        settings = model.settings
-        spec = WorkerSpec(
-            model_name=model.name,
-            model_version=model.version,
-            model_dir=model.model_dir,
-            handler=model.handler,
-            batch_size=settings.batch_size,
-            manifest=model.manifest.raw,
-            model_config=model.config.raw,
-            python=model.python or options.python,
-            environment=with_threads(environment, settings.max_workers),
-            startup_timeout=settings.startup_timeout,
-            envelope=options.service_envelope,
-            limit_max_image_pixels=options.limit_max_image_pixels,
-            allow_pickled_weights=options.allow_pickled_weights,
-            decode_input_request=options.decode_input_request,
-            max_response_size=options.max_response_size,
-            packages=model.packages,
-            share_weights=model.config.share_weights is not False,
-            asynchronous=settings.asynchronous,
-            continuous=settings.continuous,
-        )
-        gpus = cycle(settings.device_ids or all_gpus or (None,)) if settings.device_type == "gpu" else cycle((None,))
-        return Pool(
-            spec,
-            settings,
-            provider,
-            reactor,
-            world.now,
-            worker_ids=lambda: str(next(numbers)),
-            next_gpu=partial(next, gpus),
-            sequences=sequences,
-            observer=metrics.version(model.name, model.version),
-        )
-
-    return make_pool
+    work_dir: Path,
+    defer_to_thread: DeferToThread,
+) -> Installer:
+    return Installer(reactor, work_dir, options.python, environment, options.install_py_dep_timeout, defer_to_thread)
 
 
 def _tokens(

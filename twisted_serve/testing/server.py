@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from treq.testing import StubTreq
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
 from twisted_serve.auth.tokens import KeySet, TokenKind
@@ -31,8 +29,8 @@ from twisted_serve.endpoints import Endpoint
 from twisted_serve.planes.snapshots import SnapshotFolder
 from twisted_serve.service import ModelServer, Surroundings
 from twisted_serve.testing.fakes import FakeProvider, Respond, echo
+from twisted_serve.testing.memory import MemoryConnection, MemoryServeReactor
 from twisted_serve.web.doors import Role
-from twisted_serve.web.site import ServeSite
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -65,99 +63,9 @@ class Answer:
         return json.loads(self.body)
 
 
-class MemoryServeReactor(MemoryReactorClock):
-    """A reactor for a server in memory; its shutdown triggers can be pulled."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._shutdown: dict[object, Callable[[], object]] = {}
-
-    def addSystemEventTrigger(  # type: ignore[override]
-        self,
-        phase: str,
-        eventType: str,
-        callable: Callable[..., Any],  # noqa: A002 (the interface's name)
-        *args: object,
-        **kw: object,
-    ) -> object:
-        """Remember what is to be done at shutdown."""
-        trigger = object()
-        if eventType == "shutdown":
-            self._shutdown[trigger] = lambda: callable(*args, **kw)
-        return trigger
-
-    def removeSystemEventTrigger(self, triggerID: object) -> None:
-        """Forget it."""
-        self._shutdown.pop(triggerID, None)
-
-    def shut_down(self) -> None:
-        """Do what a reactor does when it stops."""
-        for trigger in list(self._shutdown.values()):
-            trigger()
-
-
 def _directly(work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
     """Do what a thread would do, here and now."""
     return maybeDeferred(work, *args)
-
-
-class MemoryConnection:
-    """
-    A client's connection, byte by byte.
-
-    :ivar received: What the server has sent.
-    """
-
-    def __init__(self, site: ServeSite) -> None:
-        self._waiting = b""
-        self._transport = StringTransportWithDisconnection()
-        channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 31337))
-        self._transport.protocol = channel
-        self._channel: Any = channel
-        channel.makeConnection(self._transport)
-
-    @property
-    def received(self) -> bytes:
-        """Return what the server has sent so far."""
-        return bytes(self._transport.value())
-
-    @property
-    def open(self) -> bool:
-        """Say whether the server has kept the connection open, both ways."""
-        return bool(self._transport.connected and not self._transport.disconnecting)
-
-    @property
-    def unread(self) -> int:
-        """Return how many of the bytes that were sent the server has left for later."""
-        return len(self._waiting)
-
-    def send(self, data: bytes) -> bytes:
-        """Send bytes, which wait where the server does not read, and return all that has been received."""
-        self._waiting += data
-        if self.open and self._transport.producerState == "producing":
-            waiting, self._waiting = self._waiting, b""
-            self._channel.dataReceived(waiting)
-        return self.received
-
-    def get(self, target: str, *headers: str) -> int:
-        """Send a GET for a target just as it is written, and return the status."""
-        before = len(self.received)
-        head = "\r\n".join([f"GET {target} HTTP/1.1", "Host: h", *headers, "", ""])
-        return int(self.send(head.encode("latin-1"))[before:].split(b" ", 2)[1])
-
-    def stop_reading(self) -> None:
-        """Take nothing more, as if all buffers between here and there were full."""
-        self._channel.pauseProducing()
-
-    def read_on(self) -> None:
-        """Take everything again."""
-        self._channel.resumeProducing()
-        self.send(b"")
-
-    def leave(self) -> None:
-        """Close the connection from the client's side."""
-        if self._transport.connected:
-            self._transport.loseConnection()
 
 
 class MemoryServer:

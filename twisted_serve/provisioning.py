@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what each model version gets of a server: its settings, and the pool of its workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from itertools import count, cycle
+
+from twisted_serve.archives.store import ModelArchive
+from twisted_serve.batching.queue import ClosePolicy
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
+from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_all_configured, effective_settings
+from twisted_serve.models.version import ModelSettings, ModelVersion
+from twisted_serve.planes.registrar import MakePool, Settle
+from twisted_serve.surroundings import Surroundings, count_gpus, with_threads
+from twisted_serve.workers.pool import Pool
+from twisted_serve.workers.sequences import SequenceHeaders
+
+
+def settling(options: ServerOptions, world: Surroundings) -> Settle:
+    """
+    Make what settles a version's settings, the server's options being the last that are asked.
+
+    :raise ValueError: for a setting of ``models`` that cannot be.
+    """
+    check_all_configured(options.models)
+    defaults = ServerDefaults(
+        workers=options.default_workers_per_model,
+        response_timeout=options.default_response_timeout,
+        startup_timeout=options.default_startup_timeout,
+        job_queue_size=options.job_queue_size,
+        scale_up_delay=options.scale_up_delay,
+        scale_idle_time=options.scale_idle_time,
+        circuit_retry=options.circuit_retry_time,
+        retry_on_worker_death=options.retry_on_worker_death,
+        batch_policy=ClosePolicy(options.default_batch_policy),
+        gpus=count_gpus(options.number_of_gpu, world.environ),
+        cpus=os.cpu_count() or 1,
+    )
+
+    def settle(
+        wanted: RequestedSettings, archive: ModelArchive, name: str, version: str, at_startup: bool
+    ) -> ModelSettings:
+        configured = options.models.get(name, {}).get(version, {})
+        return effective_settings(wanted, archive.config, configured, defaults, at_startup)
+
+    return settle
+
+
+def pool_making(
+    reactor: IServeReactor,
+    options: ServerOptions,
+    world: Surroundings,
+    provider: IWorkerProvider,
+    environment: Mapping[str, str],
+    metrics: ServerMetrics,
+) -> MakePool:
+    """
+    Make what makes the pools of versions: all pools take the ids of their workers from one count.
+
+    :param environment: The server's, as workers may see it.
+    """
+    numbers = count(options.initial_worker_port)
+    all_gpus = range(count_gpus(options.number_of_gpu, world.environ))
+    sequences = SequenceHeaders(
+        options.ts_header_key_sequence_id, options.ts_header_key_sequence_start, options.ts_header_key_sequence_end
+    )
+
+    def make_pool(model: ModelVersion) -> Pool:
+        settings = model.settings
+        spec = WorkerSpec(
+            model_name=model.name,
+            model_version=model.version,
+            model_dir=model.model_dir,
+            handler=model.handler,
+            batch_size=settings.batch_size,
+            manifest=model.manifest.raw,
+            model_config=model.config.raw,
+            python=model.python or options.python,
+            environment=with_threads(environment, settings.max_workers),
+            startup_timeout=settings.startup_timeout,
+            envelope=options.service_envelope,
+            limit_max_image_pixels=options.limit_max_image_pixels,
+            allow_pickled_weights=options.allow_pickled_weights,
+            decode_input_request=options.decode_input_request,
+            max_response_size=options.max_response_size,
+            packages=model.packages,
+            share_weights=model.config.share_weights is not False,
+            asynchronous=settings.asynchronous,
+            continuous=settings.continuous,
+        )
+        gpus = cycle(settings.device_ids or all_gpus or (None,)) if settings.device_type == "gpu" else cycle((None,))
+        return Pool(
+            spec,
+            settings,
+            provider,
+            reactor,
+            world.now,
+            worker_ids=lambda: str(next(numbers)),
+            next_gpu=partial(next, gpus),
+            sequences=sequences,
+            observer=metrics.version(model.name, model.version),
+        )
+
+    return make_pool

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements what a server in memory has instead of sockets and time: its reactor, and clients' connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
+
+from twisted_serve.web.site import ServeSite
+
+__all__ = ["MemoryConnection", "MemoryServeReactor"]
+
+
+class MemoryServeReactor(MemoryReactorClock):
+    """A reactor for a server in memory; its shutdown triggers can be pulled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shutdown: dict[object, Callable[[], object]] = {}
+
+    def addSystemEventTrigger(  # type: ignore[override]
+        self,
+        phase: str,
+        eventType: str,
+        callable: Callable[..., Any],  # noqa: A002 (the interface's name)
+        *args: object,
+        **kw: object,
+    ) -> object:
+        """Remember what is to be done at shutdown."""
+        trigger = object()
+        if eventType == "shutdown":
+            self._shutdown[trigger] = lambda: callable(*args, **kw)
+        return trigger
+
+    def removeSystemEventTrigger(self, triggerID: object) -> None:
+        """Forget it."""
+        self._shutdown.pop(triggerID, None)
+
+    def shut_down(self) -> None:
+        """Do what a reactor does when it stops."""
+        for trigger in list(self._shutdown.values()):
+            trigger()
+
+
+class MemoryConnection:
+    """
+    A client's connection, byte by byte.
+
+    :ivar received: What the server has sent.
+    """
+
+    def __init__(self, site: ServeSite) -> None:
+        self._waiting = b""
+        self._transport = StringTransportWithDisconnection()
+        channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 31337))
+        self._transport.protocol = channel
+        self._channel: Any = channel
+        channel.makeConnection(self._transport)
+
+    @property
+    def received(self) -> bytes:
+        """Return what the server has sent so far."""
+        return bytes(self._transport.value())
+
+    @property
+    def open(self) -> bool:
+        """Say whether the server has kept the connection open, both ways."""
+        return bool(self._transport.connected and not self._transport.disconnecting)
+
+    @property
+    def unread(self) -> int:
+        """Return how many of the bytes that were sent the server has left for later."""
+        return len(self._waiting)
+
+    def send(self, data: bytes) -> bytes:
+        """Send bytes, which wait where the server does not read, and return all that has been received."""
+        self._waiting += data
+        if self.open and self._transport.producerState == "producing":
+            waiting, self._waiting = self._waiting, b""
+            self._channel.dataReceived(waiting)
+        return self.received
+
+    def get(self, target: str, *headers: str) -> int:
+        """Send a GET for a target just as it is written, and return the status."""
+        before = len(self.received)
+        head = "\r\n".join([f"GET {target} HTTP/1.1", "Host: h", *headers, "", ""])
+        return int(self.send(head.encode("latin-1"))[before:].split(b" ", 2)[1])
+
+    def stop_reading(self) -> None:
+        """Take nothing more, as if all buffers between here and there were full."""
+        self._channel.pauseProducing()
+
+    def read_on(self) -> None:
+        """Take everything again."""
+        self._channel.resumeProducing()
+        self.send(b"")
+
+    def leave(self) -> None:
+        """Close the connection from the client's side."""
+        if self._transport.connected:
+            self._transport.loseConnection()
