@@ -65,9 +65,18 @@ class LogRecorder:
         *labels, host = zip(self._definition.dimensions, values, strict=True)
         before, after = log_line_parts(self._definition.name, self._definition.unit, labels, host[1])
         write, epoch = self._write, self._epoch
+        last: float | None = None
+        second, line = 0, ""
 
         def record(value: float) -> None:
-            write(f"{before}{decimal(value)}{after}timestamp:{epoch()}")
+            nonlocal last, second, line
+            now = epoch()
+            # Counts and whole milliseconds are small integers, of which there is one object each: in one second
+            # many lines are the same.
+            if value is not last or now != second:
+                last, second = value, now
+                line = f"{before}{decimal(value)}{after}timestamp:{now}"
+            write(line)
 
         return record
 
