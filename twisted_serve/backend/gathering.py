@@ -29,7 +29,6 @@ LONGEST_TEXT = 3072
 
 # The wire knows neither larger integers nor subclasses of ``str``.
 _BEYOND = 1 << 63
-_TEXT = {str}
 
 
 class Patience:
@@ -97,12 +96,14 @@ class Gathering:
         since, self._since = self._since, None
         if since is not None:
             self._patience.lasts = self._now() - since < LONGEST_WAIT
-        taken = []
+        taken: list[Reading] = []
         try:
-            while True:
+            while self._waiting:
                 taken.append(self._waiting.popleft())
         except IndexError:
+            # Another thread has been quicker.
             return taken
+        return taken
 
     def flush(self) -> None:
         """Print what waits."""
@@ -115,6 +116,9 @@ class Gathering:
         self.flush()
 
 
-def _is_plain(*texts: str) -> bool:
+def _is_plain(name: str, unit: str, labels: str, request_ids: str) -> bool:
     """Whether these can be sent as they are, and printed on one line that is not too long."""
-    return set(map(type, texts)) == _TEXT and len(text := "".join(texts)) <= LONGEST_TEXT and text.isprintable()
+    if not type(name) is type(unit) is type(labels) is type(request_ids) is str:
+        return False
+    text = name + unit + labels + request_ids
+    return len(text) <= LONGEST_TEXT and text.isprintable()

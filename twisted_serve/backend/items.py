@@ -48,9 +48,13 @@ def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_
         raise RefusedAnswerError(f"Response status must be an integer from 200 to 999, not {status!r:.40}")
     if len(body) > max_size:
         raise RefusedAnswerError(f"Response of {len(body)} bytes exceeds max_response_size, which is {max_size}")
-    headers = dict(_header(name, value) for name, value in processor.get_response_headers().items())
+    wanted, phrase = processor.get_response_headers(), processor.get_response_status_phrase() or ""
+    if not (wanted or phrase):
+        # As most answers.
+        return Item(request_id, int(status), "", {}, body, more)
+    headers = dict(_header(name, value) for name, value in wanted.items())
     headers = {name: value for name, value in headers.items() if name.lower() != STREAM_HEADER}
-    phrase = _plain("Response reason phrase", processor.get_response_status_phrase() or "")
+    phrase = _plain("Response reason phrase", phrase)
     size = len(phrase) + sum(len(name) + len(value) for name, value in headers.items())
     if size > MAX_HEAD:
         raise RefusedAnswerError(f"Response headers of {size} bytes exceed {MAX_HEAD}")

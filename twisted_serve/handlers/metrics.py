@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
+from functools import lru_cache
 from numbers import Real
 from typing import Any, Protocol, TypeAlias
 
@@ -112,6 +113,12 @@ class Dimension:
         return f"{self.name}:{self.value}"
 
 
+@lru_cache(maxsize=16)
+def _own_labels(model_name: str, level: str) -> tuple[Dimension, Dimension]:
+    """Make the labels that metrics have anyway."""
+    return Dimension("ModelName", model_name), Dimension("Level", level)
+
+
 # Handlers may replace its methods, or put things of their own on it.
 @define(eq=False, slots=False)
 class CachingMetric:
@@ -145,7 +152,8 @@ class CachingMetric:
         self._emit(value, request_id, dimensions)
 
     def _emit(self, value: Any, request_id: str, dimensions: Sequence[Dimension]) -> None:
-        if isinstance(value, bool) or not isinstance(value, Real):
+        # Only a number of another library is compared with all that may be numbers.
+        if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
             _log.warning("%s: a metric's value must be a number, not %r", self.metric_name, value)
         elif self.metric_type is MetricTypes.COUNTER and value < 0:
             _log.warning("%s is a counter and cannot be changed by %s", self.metric_name, value)
@@ -279,12 +287,10 @@ class MetricsCacheYamlImpl:
         :param idx: The position in the batch of the request it belongs to; ``None`` for all of them.
         """
         request_id = self._request_id(idx)
-        labels = list(dimensions)
-        names = {each.name for each in labels}
-        if "ModelName" not in names:
-            labels.append(Dimension("ModelName", self.model_name))
-        if "Level" not in names:
-            labels.append(Dimension("Level", "Model" if request_id else "Error"))
+        labels: Sequence[Dimension] = _own_labels(self.model_name, "Model" if request_id else "Error")
+        if dimensions:
+            names = {each.name for each in dimensions}
+            labels = [*dimensions, *(each for each in labels if each.name not in names)]
         self._metric(name, unit, labels, metric_type).update(value, request_id, labels)
 
     def add_metric_to_cache(
