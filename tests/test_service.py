@@ -5,7 +5,6 @@ Tests for ``twisted_serve.service``: the life of a server, from its start to its
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,109 +14,22 @@ from unittest.mock import patch
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_serve.assembly
 import twisted_serve.surroundings
-from tests.threads import Threads
+from tests.service_case import ServiceTestCase
 from twisted_serve.archives.store import ModelArchive, ModelStore
-from twisted_serve.assembly import cors_headers
 from twisted_serve.auth.key_file import KeyFileInUse
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.heap import INTERVAL
-from twisted_serve.service import ModelServer, Surroundings
-from twisted_serve.surroundings import count_gpus, utc_now, visible_environment
-from twisted_serve.testing.fakes import FakeProvider
+from twisted_serve.service import ModelServer
 from twisted_serve.testing.server import MemoryServer, MemoryServeReactor, Role
 from twisted_serve.wire.messages import Item
 
 ONE = "http://127.0.0.1:8080"
-
-
-class ListeningReactor(MemoryServeReactor):
-    """Knows what is listened at, and refuses some ports."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: set[int] = set()
-        self.listening: set[int] = set()
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        if port in self.taken:
-            raise CannotListenError(interface, port, OSError(98, "Address already in use"))
-        listening = super().listenTCP(port, factory, backlog, interface)
-        self.listening.add(port)
-
-        def stop() -> None:
-            self.listening.discard(port)
-
-        listening.stopListening = stop
-        return listening
-
-
-class ServiceTestCase(SynchronousTestCase):
-    """A server which is not started."""
-
-    def setUp(self) -> None:
-        self.directory = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, self.directory)
-        self.store = self.directory / "models"
-        self.store.mkdir()
-        self.reactor = ListeningReactor()
-        self.clock: Clock = self.reactor
-        self.provider = FakeProvider(self.clock)
-        self.threads = Threads()
-        self.trimmed: list[float] = []
-
-    def server(self, **options: Any) -> ModelServer:
-        settings = ServerOptions(
-            disable_system_metrics=True,
-            **{
-                "model_store": self.store,
-                "token_key_file": self.directory / "key_file.json",
-                "temp_directory": self.directory,
-                "default_workers_per_model": 1,
-                **options,
-            },
-        )
-        surroundings = Surroundings(
-            environ={},
-            provider=self.provider,
-            defer_to_thread=self.threads,
-            trim_heap=lambda: self.trimmed.append(self.clock.seconds()),
-        )
-        return ModelServer(self.reactor, settings, surroundings)  # type: ignore[arg-type]
-
-    def model(self, name: str) -> str:
-        """Put a model into the store."""
-        (self.store / name / "MAR-INF").mkdir(parents=True)
-        manifest = {"model": {"modelName": name, "modelVersion": "1.0", "handler": "handler.py"}}
-        (self.store / name / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
-        (self.store / name / "handler.py").touch()
-        return name
-
-    def archive(self, name: str) -> str:
-        """Put a model's archive into the store."""
-        directory = self.directory / self.model(name)
-        shutil.make_archive(str(directory), "zip", self.store / name)
-        shutil.rmtree(self.store / name)
-        directory.with_suffix(".zip").rename(self.store / f"{name}.mar")
-        return f"{name}.mar"
-
-    def assertNothingLeft(self) -> None:
-        """There is no file, no listener, no timer, no trigger and no worker."""
-        self.assertEqual([each.name for each in self.directory.iterdir()], ["models"])
-        self.assertEqual(self.reactor.listening, set())
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(self.reactor._shutdown, {})
-        self.assertEqual(self.provider.alive, [])
-
-    def stop(self, server: ModelServer) -> None:
-        self.successResultOf(server.stopService())
-        self.assertNothingLeft()
 
 
 class LifeTests(ServiceTestCase):
@@ -292,123 +204,6 @@ class FailedStartTests(ServiceTestCase):
             self.assertFails(ZeroDivisionError)
 
 
-class LoadingTests(ServiceTestCase):
-    """Tests for start-up models, and for stopping while they are being loaded."""
-
-    def names(self, server: ModelServer) -> list[str]:
-        assert server._parts is not None
-        return [model.name for model, _pool in server._parts.catalogue]
-
-    def test_ready(self) -> None:
-        """It is ready when each model has its workers, or has failed to get them."""
-        self.model("m")
-        self.model("n")
-        self.provider.load_delay = 5
-        server = self.server(load_models="m,absent,n")
-        server.startService()
-        self.assertEqual(self.names(server), ["m", "n"])
-        self.assertNoResult(server.ready)
-        self.provider.workers[0].fail_to_load(self.no_luck())
-        self.assertNoResult(server.ready)
-        self.clock.advance(5)
-        self.successResultOf(server.ready)
-        self.stop(server)
-
-    def no_luck(self) -> Any:
-        from twisted_serve.errors import WorkerFailed
-
-        return WorkerFailed(500, "No luck.")
-
-    def test_all(self) -> None:
-        """With ``all``, every model of the store is loaded."""
-        for name in ("m", "n"):
-            self.model(name)
-        server = self.server(load_models="all")
-        server.startService()
-        self.assertEqual(self.names(server), ["m", "n"])
-        self.stop(server)
-
-    def test_no_store(self) -> None:
-        """A store that is not there is an error in the log; the server serves without models."""
-        server = self.server(load_models="all", model_store=self.directory / "absent")
-        with capturedLogs() as events:
-            server.startService()
-        self.successResultOf(server.ready)
-        self.assertEqual(len([event for event in events if event["log_level"] is LogLevel.critical]), 1)
-        self.assertEqual(len(self.flushLoggedErrors()), 1)
-        self.stop(server)
-
-    def test_stop_while_workers_load(self) -> None:
-        """Workers that are still loading are ended, and it is as ready as it will ever be."""
-        self.provider.load_delay = None
-        server = self.server(load_models=self.model("m"))
-        server.startService()
-        self.assertNoResult(server.ready)
-        self.stop(server)
-        self.successResultOf(server.ready)
-
-    def test_stop_while_opening(self) -> None:
-        """What a thread is doing for a model is waited for; nothing it has made stays, and no model comes after it."""
-        names = ",".join((self.archive("m"), self.model("n")))
-        for steps in range(3):
-            self.threads.holding = True
-            server = self.server(load_models=names)
-            server.startService()
-            self.threads.work(steps)
-            started = len(self.provider.workers)
-            stopping = server.stopService()
-            self.threads.work()
-            self.successResultOf(stopping)
-            self.successResultOf(server.ready)
-            self.assertNothingLeft()
-            self.assertEqual(len(self.provider.workers), started)
-
-    def test_stop_while_unpacking(self) -> None:
-        """A thread that unpacks is waited for: it might go on to write where all has been removed."""
-        self.threads.holding = True
-        server = self.server(load_models=self.archive("m"))
-        server.startService()
-        # It has been found, and read for what it is.
-        self.threads.work(2)
-        stopping = server.stopService()
-        self.assertNoResult(stopping)
-        self.threads.work()
-        self.successResultOf(stopping)
-        self.assertNothingLeft()
-
-    def test_stop_while_scanning(self) -> None:
-        """The same for the list of all models."""
-        self.model("m")
-        self.threads.holding = True
-        server = self.server(load_models="all")
-        server.startService()
-        stopping = server.stopService()
-        self.assertNoResult(stopping)
-        self.threads.work()
-        self.successResultOf(stopping)
-        self.successResultOf(server.ready)
-        self.assertEqual(self.provider.workers, [])
-        self.assertNothingLeft()
-
-    def test_restart_while_stopping(self) -> None:
-        """A start before the last stop is complete is a life of its own, with its own end of loading."""
-        self.model("m")
-        self.threads.holding = True
-        server = self.server(load_models="all")
-        server.startService()
-        first, stopping = server.ready, server.stopService()
-        server.startService()
-        second = server.ready
-        self.assertNoResult(first)
-        self.threads.work()
-        for fired in (first, stopping, second):
-            self.successResultOf(fired)
-        self.assertEqual(self.names(server), ["m"])
-        self.assertTrue((self.directory / "key_file.json").exists())
-        self.threads.holding = False
-        self.stop(server)
-
-
 class AnnouncementTests(ServiceTestCase):
     """Tests for what is said at the start."""
 
@@ -447,75 +242,6 @@ class AnnouncementTests(ServiceTestCase):
             if "bind to" in text
         ]
         self.assertEqual(len(texts), 3)
-
-
-class SurroundingsTests(SynchronousTestCase):
-    """Tests for what is taken from outside."""
-
-    def test_environment(self) -> None:
-        """Workers see the server's environment, but for what is kept back, and what is nobody's business."""
-        environ = {"PATH": "/bin", "AWS_SECRET": "x", "AWS": "y", "TS_KEYSTORE_PASS": "z"}
-        visible = visible_environment(environ, ServerOptions(blacklist_env_vars="AWS_.*"))
-        told = {
-            "TS_DECODE_INPUT_REQUEST": "true",
-            "TS_REQUEST_SEQUENCE_ID": "ts_request_sequence_id",
-            "TS_REQUEST_SEQUENCE_START": "ts_request_sequence_start",
-            "TS_REQUEST_SEQUENCE_END": "ts_request_sequence_end",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        self.assertEqual(visible, {"PATH": "/bin", "AWS": "y", **told})
-        self.assertIn("AWS_SECRET", visible_environment(environ, ServerOptions()))
-
-    def test_told(self) -> None:
-        """Switches which are for handlers reach them."""
-        visible = visible_environment({}, ServerOptions(ipex_enable=True, ipex_gpu_enable=True))
-        self.assertEqual((visible["TS_IPEX_ENABLE"], visible["TS_IPEX_GPU_ENABLE"]), ("true", "true"))
-
-    def test_environment_wins(self) -> None:
-        """An operator who wants bytecode written can have it."""
-        visible = visible_environment({"PYTHONDONTWRITEBYTECODE": ""}, ServerOptions())
-        self.assertEqual(visible["PYTHONDONTWRITEBYTECODE"], "")
-
-    def test_gpus(self) -> None:
-        """GPUs are counted as the kernel lists them, up to the configured number."""
-        directory = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, directory)
-        for gpu in ("0", "1", "2"):
-            (directory / gpu).mkdir()
-        with patch.object(twisted_serve.surroundings, "_NVIDIA", directory):
-            self.assertEqual([count_gpus(limit, {}) for limit in (None, 2, 9, 0)], [3, 2, 3, 0])
-            for text, visible in (
-                ("", 0),
-                ("0", 1),
-                ("2,0", 2),
-                (" 1 , 2 ", 2),
-                ("0,1,2,3", 3),
-                ("-1", 0),
-                ("0,-1,1", 1),
-                ("0,9,1", 1),
-                ("NoDevFiles", 0),
-                ("GPU-8932f937", 1),
-                ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,GPU-1", 2),
-                ("MIG-1,MIG-2,MIG-3,MIG-4", 4),
-            ):
-                self.assertEqual(count_gpus(None, {"CUDA_VISIBLE_DEVICES": text}), visible, text)
-            self.assertEqual(count_gpus(2, {"CUDA_VISIBLE_DEVICES": "0,1,2"}), 2)
-        with patch.object(twisted_serve.surroundings, "_NVIDIA", directory / "absent"):
-            self.assertEqual(count_gpus(None, {}), 0)
-            self.assertEqual(count_gpus(None, {"CUDA_VISIBLE_DEVICES": "GPU-1"}), 0)
-
-    def test_cors(self) -> None:
-        """Only what is configured is sent, word for word."""
-        options = ServerOptions(cors_allowed_origin="https://a.example", cors_allowed_methods="GET, \xe4")
-        self.assertEqual(
-            cors_headers(options),
-            {b"Access-Control-Allow-Origin": b"https://a.example", b"Access-Control-Allow-Methods": b"GET, \xe4"},
-        )
-        self.assertEqual(cors_headers(ServerOptions()), {})
-
-    def test_now(self) -> None:
-        """The time has a zone, which is UTC."""
-        self.assertEqual(utc_now().tzname(), "UTC")
 
 
 class WholeServerTests(SynchronousTestCase):

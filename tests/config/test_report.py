@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.config.test_load import PAIRED, LoadCase, other_value
+from tests.config.load_case import PAIRED, LoadCase, other_value
 from twisted_serve.config.load import FILE_ONLY
 from twisted_serve.config.options import KEYS, SECRETS, read_setting
 from twisted_serve.config.properties import parse_properties

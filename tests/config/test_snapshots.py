@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.config.test_load import LoadCase
+from tests.config.load_case import LoadCase
 from twisted_serve.config.snapshots import find_snapshots, snapshot_moment, snapshot_name
 from twisted_serve.config.values import ConfigError
 

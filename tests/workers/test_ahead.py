@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.workers.test_pool import Bench, PoolTestCase, job
+from tests.workers.pool_bench import Bench, PoolTestCase, job
 from twisted_serve.batching.ahead import MOST
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
 from twisted_serve.wire.messages import Item

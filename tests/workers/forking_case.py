@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of workers that are forked share: a reactor with templates in memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IProtocolFactory, IReadDescriptor
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.workers.wire import Wire
+from twisted_serve.errors import WorkerFailed
+from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
+from twisted_serve.wire.codec import encode
+from twisted_serve.wire.control import (
+    Fork,
+    Forked,
+    FromTemplate,
+    TemplateReady,
+    ToTemplate,
+    template_control_reader,
+)
+from twisted_serve.wire.messages import Loaded
+from twisted_serve.workers.connection import WorkerConnection
+from twisted_serve.workers.local import LocalProvider
+from twisted_serve.workers.process import WorkerProcess
+
+SPEC = WorkerSpec("m", "1.0", Path("/models/m"), "h.py", 2, {}, {}, sys.executable, {"LANG": "C"}, 10.0)
+
+
+class TemplateInMemory:
+    """A template that does as the test says; at the other end of a link."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self._reader = template_control_reader()
+
+    def heard(self) -> list[ToTemplate]:
+        """Give what it was asked since last time."""
+        self._reader.receive(self.wire.value())
+        self.wire.clear()
+        return list(self._reader.messages())
+
+    def say(self, *messages: FromTemplate) -> None:
+        """Tell the server something."""
+        self.wire.protocol.dataReceived(b"".join(map(encode, messages)))
+
+    def forks(self) -> list[int]:
+        """Give the numbers of the workers it was asked for, and take their ends."""
+        forks = [each for each in self.heard() if isinstance(each, Fork)]
+        count = sum(4 if fork.may_divide else 3 for fork in forks)
+        ends, self.wire.descriptors = self.wire.descriptors[:count], self.wire.descriptors[count:]
+        for descriptor in ends:
+            os.close(descriptor)
+        return [fork.number for fork in forks]
+
+
+class Base(TemplateInMemory):
+    """The process of a base template, besides."""
+
+    def __init__(self, wire: Wire, process: WorkerProcess, command: list[str], env: Mapping[str, str]) -> None:
+        super().__init__(wire)
+        self.command = command
+        self.env = env
+        self.signals: list[str] = []
+        self._process = process
+
+    pid = 99
+
+    def signalProcess(self, signal: str) -> None:
+        """See `IProcessTransport`."""
+        self.signals.append(signal)
+
+    def loseConnection(self) -> None:
+        """See `IProcessTransport`."""
+
+    def die(self, signal: int | None = None, words: bytes = b"") -> None:
+        """End."""
+        self.wire.end()
+        self._process.errReceived(words)
+        reason = Failure(ProcessTerminated(None, signal) if signal else ProcessDone(0))
+        self._process.processExited(reason)
+        self._process.processEnded(reason)
+
+
+class Reactor(Clock):
+    """A clock with sockets and processes in memory; pipes are real, and read when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[Wire] = []
+        self.links: list[Wire] = []
+        self.bases: list[Base] = []
+        self.spawned: list[list[str]] = []
+        self.readers: list[Any] = []
+        self._pending: tuple[WorkerProcess, list[str], Mapping[str, str]] | None = None
+
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: IProtocolFactory) -> None:
+        """See `IReactorSocket`."""
+        os.fstat(descriptor)
+        protocol = cast(Protocol, factory.buildProtocol(UNIXAddress(None)))
+        wire = Wire(self, protocol)
+        (self.frames if isinstance(protocol, WorkerConnection) else self.links).append(wire)
+        protocol.makeConnection(wire)
+        if self._pending is not None:
+            process, command, env = self._pending
+            self._pending = None
+            self.bases.append(Base(wire, process, command, env))
+            process.makeConnection(self.bases[-1])
+
+    def spawnProcess(
+        self, process: WorkerProcess, executable: str, args: list[str], env: Mapping[str, str], childFDs: object
+    ) -> Base:
+        """See `IReactorProcess`."""
+        if "twisted_serve.backend.base_template" in args:
+            self._pending = (process, args, env)
+        else:
+            self.spawned.append(args)
+            process.makeConnection(Base(self.frames[-1], process, args, env))
+        return cast(Base, process.transport or Base)
+
+    def addReader(self, reader: IReadDescriptor) -> None:
+        """See `IReactorFDSet`."""
+        self.readers.append(reader)
+
+    def removeReader(self, reader: IReadDescriptor) -> None:
+        """See `IReactorFDSet`."""
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+    def removeWriter(self, writer: object) -> None:
+        """See `IReactorFDSet`."""
+
+    def read_all(self) -> None:
+        """Read what there is to be read; a pipe without writers ends."""
+        for reader in list(self.readers):
+            why = reader.doRead()
+            if why is not None:
+                reader.connectionLost(Failure(why))
+
+
+class ForkingTestCase(SynchronousTestCase):
+    """A provider that forks."""
+
+    def setUp(self) -> None:
+        """Make it."""
+        self.reactor = Reactor()
+        self.events: list[Mapping[str, Any]] = []
+        log = Logger(observer=self.events.append)  # type: ignore[arg-type]
+        self.provider = LocalProvider(
+            self.reactor,  # type: ignore[arg-type]
+            log,
+            template_environment={"HOME": "/h"},
+        )
+        self.descriptors = len(os.listdir("/proc/self/fd"))
+
+    def assert_nothing_open(self) -> None:
+        """See that every descriptor has been closed."""
+        self.reactor.read_all()
+        self.assertEqual(self.descriptors, len(os.listdir("/proc/self/fd")))
+
+    def start(self, number: int = 9000, spec: WorkerSpec = SPEC, gpu: int | None = None) -> IWorker:
+        """Start a worker."""
+        return self.provider.start(spec, Placement(str(number), gpu))
+
+    def base(self) -> Base:
+        """Give the base template, which is ready."""
+        base = self.reactor.bases[-1]
+        base.say(TemplateReady())
+        return base
+
+    def loaded(self, wire: Wire) -> None:
+        """Have the worker at the other end say that it has loaded."""
+        wire.protocol.dataReceived(bytes(encode(Loaded())))
+
+    def failed(self, worker: IWorker) -> WorkerFailed:
+        """Give the error with which it has failed to load."""
+        error = self.failureResultOf(worker.loaded, WorkerFailed).value
+        assert isinstance(error, WorkerFailed)
+        return error
+
+    def shared(self) -> tuple[IWorker, Base, TemplateInMemory]:
+        """Start a worker which has become the template of its siblings; give the three."""
+        worker = self.start()
+        base = self.base()
+        [number] = base.forks()
+        base.say(Forked(number, 100))
+        model = TemplateInMemory(self.reactor.links[-1])
+        model.say(Forked(number, 101))
+        self.loaded(self.reactor.frames[-1])
+        self.successResultOf(worker.loaded)
+        return worker, base, model

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of a pool share: one with fake workers, and what is seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.errors import ServeError
+from twisted_serve.interfaces import WorkerSpec
+from twisted_serve.metrics.observer import PoolObserver
+from twisted_serve.metrics.timing import Timing
+from twisted_serve.models.version import ModelSettings
+from twisted_serve.testing.fakes import FakeProvider, FakeWorker
+from twisted_serve.wire.messages import Job, Part
+from twisted_serve.workers.pool import Pool
+
+E = TypeVar("E", bound=ServeError)
+
+EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def job(request_id: str = "r", body: bytes = b"hi", headers: dict[str, str] | None = None) -> Job:
+    """Make a request."""
+    return Job(request_id, headers or {}, [Part("body", "", body)])
+
+
+def spec() -> WorkerSpec:
+    """Make what a worker is to serve."""
+    return WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+
+
+class Seen(PoolObserver):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.waited: list[float | None] = []
+        self.worked: list[float | None] = []
+        self.told: list[object] = []
+
+    def batch_sent(self, batch: Sequence[Timing], overhead: float, going: int = 0) -> None:
+        self.waited += [timing.waited for timing in batch]
+
+    def batch_answered(self, batch: Sequence[Timing], overhead: float) -> None:
+        self.worked += [timing.worked for timing in batch]
+
+    def failed(self, status: int) -> None:
+        self.told.append(status)
+
+    def refused(self, reason: str) -> None:
+        self.told.append(reason)
+
+    def worker_loaded(self, name: str, seconds: float) -> None:
+        self.told.append((name, seconds))
+
+    def worker_died(self) -> None:
+        self.told.append("died")
+
+    def worker_restarted(self) -> None:
+        self.told.append("restarted")
+
+    def retired(self) -> None:
+        self.told.append("retired")
+
+
+class Bench:
+    """A pool, its clock and its fake workers."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        self.provider = FakeProvider(self.clock)
+        self.seen = Seen()
+        ids = count(9000)
+        self.pool = Pool(
+            spec(),
+            ModelSettings(**{"max_workers": settings.get("min_workers", 1), "circuit_retry": 0, **settings}),
+            self.provider,
+            self.clock,
+            lambda: EPOCH + timedelta(seconds=self.clock.seconds()),
+            worker_ids=lambda: str(next(ids)),
+            observer=self.seen,
+        )
+
+    @property
+    def worker(self) -> FakeWorker:
+        """The newest worker."""
+        return self.provider.workers[-1]
+
+    def words(self) -> list[str]:
+        """What describe shows as status of each worker."""
+        return [worker.status.word for worker in self.pool.status().workers]
+
+
+class PoolTestCase(SynchronousTestCase):
+    """What the tests below share."""
+
+    def failed(self, answer: Deferred[Any], kind: type[E]) -> E:
+        """Give the error of exactly ``kind`` with which ``answer`` has failed."""
+        error = self.failureResultOf(answer).value
+        self.assertIs(kind, type(error))
+        assert isinstance(error, kind)
+        return error
+
+    def running(self, holding: bool = False, **settings: Any) -> Bench:
+        """Make a pool whose workers are ready."""
+        bench = Bench(**settings)
+        bench.provider.holding = holding
+        self.successResultOf(bench.pool.start())
+        return bench

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for the server's own template, from which all others come."""
+
+from __future__ import annotations
+
+import sys
+from signal import SIGKILL
+
+from attrs import evolve
+
+from tests.workers.forking_case import SPEC, ForkingTestCase
+from twisted_serve.errors import WorkerFailed
+from twisted_serve.wire.control import (
+    Exited,
+    Forked,
+)
+
+
+class BaseTests(ForkingTestCase):
+    """The server's own template."""
+
+    def test_command(self) -> None:
+        """It is started once, in our interpreter, with one thread and nothing of any model."""
+        first, second = self.start(), self.start(9001, evolve(SPEC))
+        [base] = self.reactor.bases
+        self.assertEqual(base.command, [sys.executable, "-m", "twisted_serve.backend.base_template", "--fd", "3"])
+        self.assertEqual((base.env["HOME"], base.env["OMP_NUM_THREADS"]), ("/h", "1"))
+        self.assertNotIn("/models/m", base.env.get("PYTHONPATH", ""))
+        self.assertIsNone(first.pid)
+        self.assertNoResult(second.loaded)
+
+    def test_prepared(self) -> None:
+        """It can be begun before there is a worker."""
+        self.provider.prepare()
+        self.assertEqual(1, len(self.reactor.bases))
+        self.provider.prepare()
+        self.base()
+        self.start()
+        self.assertEqual(1, len(self.reactor.bases))
+
+    def test_cannot_start(self) -> None:
+        """If it cannot start, workers do by themselves, with one line in the log; it is tried again after a while."""
+        first = self.start()
+        self.reactor.bases[0].die(SIGKILL, b"no torch today\n")
+        self.assertEqual(1, len(self.reactor.spawned))
+        second = self.start(9001)
+        self.assertEqual(2, len(self.reactor.spawned))
+        self.assertEqual(1, len(self.reactor.bases))
+        self.loaded(self.reactor.frames[0])
+        self.successResultOf(first.loaded)
+        self.assertFalse(first.shares_weights)
+        self.reactor.advance(60.0)
+        self.failureResultOf(second.loaded, WorkerFailed)
+        self.start(9002)
+        self.assertEqual(2, len(self.reactor.bases))
+
+    def test_too_slow(self) -> None:
+        """One that does not get ready is killed."""
+        self.start()
+        self.reactor.advance(60.0)
+        [base] = self.reactor.bases
+        self.assertEqual(["KILL"], base.signals)
+        base.die(SIGKILL)
+        self.assertEqual(1, len(self.reactor.spawned))
+
+    def test_dies(self) -> None:
+        """When it dies, so do its workers, as if killed; the next worker has another."""
+        worker, base, _ = self.shared()
+        alone = self.start(9001, evolve(SPEC, share_weights=False))
+        [number] = base.forks()
+        base.say(Forked(number, 102))
+        self.assertEqual(102, alone.pid)
+        base.die(SIGKILL)
+        self.reactor.frames[-1].end()
+        self.reactor.read_all()
+        self.assertEqual("it was ended by SIGKILL", self.successResultOf(alone.lost))
+        self.failureResultOf(alone.loaded, WorkerFailed)
+        self.assertNoResult(worker.lost)
+        self.start(9002, evolve(SPEC))
+        self.assertEqual(2, len(self.reactor.bases))
+
+    def test_stop(self) -> None:
+        """It ends with the provider, and is made to if it does not."""
+        worker, base, model = self.shared()
+        stopped = self.provider.stop()
+        self.reactor.advance(0)
+        self.assertTrue(self.reactor.frames[0].closed)
+        model.say(Exited(1, 0))
+        self.reactor.read_all()
+        self.successResultOf(worker.lost)
+        self.reactor.advance(0)
+        self.assertTrue(base.wire.closed)
+        self.assertTrue(model.wire.closed)
+        self.assertNoResult(stopped)
+        self.reactor.advance(5.0)
+        self.assertIn("KILL", base.signals)
+        base.die(SIGKILL)
+        self.successResultOf(stopped)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+        self.assert_nothing_open()
+
+    def test_stop_while_it_starts(self) -> None:
+        """A provider can be stopped at any time."""
+        worker = self.start()
+        stopped = self.provider.stop()
+        self.assertEqual("The worker was stopped before it had loaded.", self.failed(worker).message)
+        self.reactor.bases[0].die()
+        self.successResultOf(stopped)
+        self.reactor.advance(0)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_nonsense(self) -> None:
+        """One that breaks the protocol is killed."""
+        self.start()
+        base = self.base()
+        base.forks()
+        base.wire.protocol.dataReceived(b"\xff\xff\xff\xff")
+        self.assertEqual(["KILL"], base.signals)
+
+    def test_own_interpreter(self) -> None:
+        """A model with an interpreter of its own is not forked from ours."""
+        self.start(spec=evolve(SPEC, python="/venv/bin/python"))
+        self.assertEqual([], self.reactor.bases)
+        self.assertEqual("/venv/bin/python", self.reactor.spawned[0][0])

@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for what a pool makes of batches that fail, and of workers that die at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given
+from hypothesis.strategies import integers, sets
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from tests.workers.pool_bench import Bench, PoolTestCase, job
+from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
+from twisted_serve.testing.fakes import echo
+from twisted_serve.wire.codec import UnsendableError
+from twisted_serve.wire.messages import Item, Job
+from twisted_serve.workers.status import BackingOff
+
+
+class FailureTests(PoolTestCase):
+    """What clients are told when a worker cannot answer."""
+
+    def test_handler_raised(self) -> None:
+        """A handler's error is the answer to each request of the batch, and the worker lives on."""
+        bench = self.running()
+        bench.provider.respond = lambda jobs: WorkerFailed(503, "Prediction failed")
+        error = self.failed(bench.pool.submit(job()), WorkerFailed)
+        self.assertEqual((503, "Prediction failed"), (error.status, error.message))
+        bench.provider.respond = echo
+        self.successResultOf(bench.pool.submit(job()))
+        self.assertEqual(1, len(bench.provider.workers))
+
+    def test_413_becomes_507(self) -> None:
+        """A handler's 413 is shown as 507, as ever."""
+        bench = self.running()
+        bench.provider.respond = lambda jobs: WorkerFailed(413, "too much")
+        self.assertEqual(507, self.failed(bench.pool.submit(job()), WorkerFailed).status)
+
+    def test_worker_dies(self) -> None:
+        """What a lost worker had is answered; what waits is answered by its successor, a second later."""
+        bench = self.running(holding=True, retry_on_worker_death=False)
+        first, second = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
+        bench.provider.holding = False
+        bench.worker.kill()
+        error = self.failed(first, WorkerDied)
+        self.assertEqual((500, "Worker died."), (error.status, error.message))
+        self.assertNoResult(second)
+        bench.clock.advance(1.0)
+        self.successResultOf(second)
+        self.assertEqual(["9000", "9000"], [worker.worker_id for worker in bench.provider.workers])
+
+    def test_worker_killed(self) -> None:
+        """A worker that was killed with SIGKILL has probably used too much memory: 507."""
+        bench = self.running(holding=True, retry_on_worker_death=False)
+        answer = bench.pool.submit(job())
+        bench.worker.kill(killed=True)
+        self.assertEqual(507, self.failed(answer, WorkerDied).status)
+
+    def test_idle_worker_dies(self) -> None:
+        """A worker that dies with nothing to do is replaced; no request goes to it."""
+        bench = self.running()
+        bench.worker.kill()
+        answer = bench.pool.submit(job())
+        self.assertNoResult(answer)
+        bench.clock.advance(1.0)
+        self.successResultOf(answer)
+
+    def test_worker_died_unnoticed(self) -> None:
+        """Requests given to a worker that turns out to be dead have not been begun: another worker answers them."""
+        bench = self.running()
+        bench.worker._stopping = True
+        answer = bench.pool.submit(job())
+        self.assertNoResult(answer)
+        self.assertEqual(1, bench.pool.status().pending)
+        bench.clock.advance(1.0)
+        self.successResultOf(answer)
+
+    def test_worker_died_unnoticed_and_for_good(self) -> None:
+        """If it was the last worker, and will not be replaced, they are refused."""
+        bench = self.running(max_retry_timeout=0)
+        bench.worker._stopping = True
+        message = self.failed(bench.pool.submit(job()), ServiceUnavailable).message
+        self.assertIn(" Its workers have failed for too long and are not started again. ", message)
+
+    def test_lost_without_a_word(self) -> None:
+        """A worker that is lost without having said what becomes of its batch leaves nobody without an answer."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job())
+        bench.worker.lost.callback("gone")
+        bench.worker.alive = False
+        self.successResultOf(bench.pool.retire(1.0))
+        self.failed(answer, WorkerDied)
+
+    def test_answers_after_all(self) -> None:
+        """What a worker says after it was given up is not heard."""
+        bench = self.running(holding=True, response_timeout=5)
+        bench.pool._slots[0]._core.end_worker = lambda grace: None
+        parts: list[Item] = []
+        answer = bench.pool.submit(job("1"), lambda item, _producer: parts.append(item))
+        bench.clock.advance(5.0)
+        self.failed(answer, WorkerDied)
+        bench.worker.chunk(Item("1", 200, "", {}, b""))
+        bench.worker.answer()
+        self.assertEqual([], parts)
+
+    def test_response_timeout(self) -> None:
+        """A worker that does not answer in time is ended and replaced, and its clients are told."""
+        bench = self.running(holding=True, response_timeout=5)
+        answer = bench.pool.submit(job())
+        bench.clock.advance(4.9)
+        self.assertNoResult(answer)
+        bench.clock.advance(0.1)
+        self.assertEqual("Worker died.", self.failed(answer, WorkerDied).message)
+        self.assertEqual([], bench.provider.alive)
+        status = bench.pool.status().workers[0].status
+        assert isinstance(status, BackingOff)
+        self.assertEqual("it did not answer within 5 seconds", status.reason)
+        bench.clock.advance(1.0)
+        self.assertEqual(["READY"], bench.words())
+
+    def test_busy_for_long(self) -> None:
+        """The time for an answer counts from its own batch, not from earlier ones."""
+        bench = self.running(holding=True, response_timeout=5)
+        for n in range(4):
+            answer = bench.pool.submit(job(str(n)))
+            bench.clock.advance(4.0)
+            bench.worker.answer()
+            self.successResultOf(answer)
+        self.assertEqual(1, len(bench.provider.workers))
+
+    def test_answers_that_fit_no_request(self) -> None:
+        """A worker whose answers do not fit the requests is not believed, and replaced."""
+        for wrong in ([], [Item("x", 200, "", {}, b"")], echo([job("r"), job("r")])):
+            bench = self.running(holding=True)
+            answer = bench.pool.submit(job("r"))
+            bench.worker.answer(wrong)
+            self.failed(answer, WorkerDied)
+            bench.clock.advance(1.0)
+            self.assertEqual(2, len(bench.provider.workers))
+
+    def test_cannot_be_sent(self) -> None:
+        """A request that cannot be sent to a worker is answered, and harms no other."""
+        bench = self.running()
+        run = bench.worker.run
+
+        def picky(batch_id: int, jobs: list[Job], on_chunk: Any) -> Any:
+            if jobs[0].request_id == "bad":
+                raise UnsendableError("not this one")
+            return run(batch_id, jobs, on_chunk)
+
+        bench.worker.run = picky  # type: ignore[method-assign]
+        error = self.failed(bench.pool.submit(job("bad")), WorkerFailed)
+        self.assertEqual((500, "The request could not be sent to a worker."), (error.status, error.message))
+        self.assertEqual(1, len(self.flushLoggedErrors(UnsendableError)))
+        self.successResultOf(bench.pool.submit(job("good")))
+
+    def test_unknown_error(self) -> None:
+        """An error of our own in a worker is logged, not shown; the worker is replaced."""
+        bench = self.running()
+        bench.provider.respond = lambda jobs: ZeroDivisionError("secret")
+        self.assertEqual("Worker died.", self.failed(bench.pool.submit(job()), WorkerDied).message)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+
+def raising(*culprits: str) -> Callable[[list[Job]], list[Item] | Exception]:
+    """Make a handler that raises when one of ``culprits`` is in the batch."""
+
+    def respond(jobs: list[Job]) -> list[Item] | Exception:
+        if {one.request_id for one in jobs} & set(culprits):
+            return WorkerFailed(503, "Prediction failed")
+        return echo(jobs)
+
+    return respond
+
+
+class IsolationTests(PoolTestCase):
+    """Batches whose handler raised."""
+
+    def batch(self, size: int, **settings: Any) -> tuple[Bench, list[Deferred[Item]]]:
+        """Make a pool which has a batch of ``size`` requests at its worker."""
+        bench = self.running(holding=True, **{"batch_size": size, **settings})
+        bench.pool.submit(job("first"))
+        answers = [bench.pool.submit(job(str(n), str(n).encode())) for n in range(size)]
+        bench.worker.answer()
+        bench.worker.holding = False
+        return bench, answers
+
+    def test_only_the_culprit_fails(self) -> None:
+        """A batch is split until the one who makes the handler raise is alone; the others get their answers."""
+        bench, answers = self.batch(8)
+        bench.provider.respond = raising("5")
+        later = bench.pool.submit(job("later"))
+        bench.worker.answer()
+        error = self.failed(answers.pop(5), WorkerFailed)
+        self.assertEqual((503, "Prediction failed"), (error.status, error.message))
+        self.assertEqual([str(n) for n in range(8) if n != 5], [self.successResultOf(a).request_id for a in answers])
+        self.successResultOf(later)
+        ids = ["".join(one.request_id for one in batch) for batch in bench.provider.batches[2:]]
+        self.assertEqual(["0123", "4567", "45", "4", "5", "67", "later"], ids)
+
+    def test_memory(self) -> None:
+        """A batch that is too large for the memory is answered in halves."""
+        bench, answers = self.batch(4)
+        bench.provider.respond = lambda jobs: WorkerFailed(507, "Out of resources") if len(jobs) > 2 else echo(jobs)
+        bench.worker.answer()
+        for answer in answers:
+            self.successResultOf(answer)
+
+    def test_switched_off(self) -> None:
+        """Without isolation all requests of a batch share its error, and the handler sees each once."""
+        bench, answers = self.batch(4, isolate_failures=False)
+        bench.worker.answer(WorkerFailed(503, "Prediction failed"))
+        errors = [self.failed(answer, WorkerFailed) for answer in answers]
+        self.assertEqual(4, len({id(error) for error in errors}))
+        self.assertEqual(2, len(bench.provider.batches))
+
+    def test_what_has_begun_is_not_tried_again(self) -> None:
+        """A client that has a part of its answer gets no second beginning; the rest of its batch is tried again."""
+        bench = self.running(holding=True, batch_size=3)
+        bench.pool.submit(job("first"))
+        parts: list[Item] = []
+        stream = bench.pool.submit(job("s"), lambda item, _producer: parts.append(item))
+        others = [bench.pool.submit(job(name)) for name in "ab"]
+        bench.worker.answer()
+        bench.worker.chunk(Item("s", 200, "", {}, b"1"))
+        bench.worker.answer(WorkerFailed(503, "Prediction failed"))
+        self.failed(stream, WorkerFailed)
+        self.assertEqual(["a", "b"], [one.request_id for one in bench.worker.batches[-1]])
+        bench.worker.answer()
+        for answer in others:
+            self.successResultOf(answer)
+
+    def test_gone_or_late_meanwhile(self) -> None:
+        """Who has gone, or is too late, is not tried again."""
+        bench = self.running(holding=True, batch_size=4)
+        bench.pool.submit(job("first"))
+        gone, late = bench.pool.submit(job("gone")), bench.pool.submit(job("late"), deadline=3.0)
+        stay = [bench.pool.submit(job(name)) for name in "ab"]
+        bench.worker.answer()
+        bench.clock.advance(1.0)
+        bench.worker.answer(WorkerFailed(503, "Prediction failed"))
+        self.assertEqual(["gone", "late"], [one.request_id for one in bench.worker.batches[-1]])
+        gone.addErrback(lambda _: None).cancel()
+        bench.worker.answer(WorkerFailed(503, "Prediction failed"))
+        self.assertEqual(["late"], [one.request_id for one in bench.worker.batches[-1]])
+        bench.clock.advance(2.0)
+        self.failed(late, RequestTimeout)
+        bench.worker.holding = False
+        bench.worker.answer()
+        for answer in stay:
+            self.successResultOf(answer)
+
+    def test_cannot_be_sent(self) -> None:
+        """A request that cannot be sent takes nobody of its batch with it."""
+        bench, _ = self.batch(2)
+        run = bench.worker.run
+
+        def picky(batch_id: int, jobs: list[Job], on_chunk: Any) -> Any:
+            if any(one.request_id == "bad" for one in jobs):
+                raise UnsendableError("not this one")
+            return run(batch_id, jobs, on_chunk)
+
+        bench.worker.run = picky  # type: ignore[method-assign]
+        bad, good = bench.pool.submit(job("bad")), bench.pool.submit(job("good"))
+        bench.worker.answer()
+        self.failed(bad, WorkerFailed)
+        self.successResultOf(good)
+        self.assertEqual(2, len(self.flushLoggedErrors(UnsendableError)))
+
+    @given(integers(2, 40), sets(integers(0, 39), max_size=6))
+    def test_bounded(self, size: int, culprits: set[int]) -> None:
+        """Culprits fail, innocents of one culprit do not, and the handler is not called out of all proportion."""
+        bench, answers = self.batch(size)
+        bench.provider.respond = raising(*map(str, culprits))
+        bench.worker.answer()
+        guilty = {n for n in culprits if n < size}
+        failed = {n for n, answer in enumerate(answers) if isinstance(answer.result, Failure)}
+        for answer in answers:
+            answer.addErrback(lambda _: None)
+        self.assertLessEqual(guilty, failed)
+        doublings = (size - 1).bit_length()
+        self.assertLessEqual(len(bench.provider.batches) - 2, (2 if len(guilty) == 1 else 4) * doublings)
+        if len(guilty) < 2:
+            self.assertEqual(guilty, failed)
+        self.assertEqual((0, 0), (bench.pool.status().pending, bench.pool.status().running))
+
+
+class WorkerDeathTests(PoolTestCase):
+    """Requests whose worker died."""
+
+    def test_another_worker_answers(self) -> None:
+        """What a worker that died had is given to another, before all that waits, request by request."""
+        bench = self.running(holding=True, min_workers=2, batch_size=2)
+        one, other = bench.provider.workers
+        answers = [bench.pool.submit(job(str(n))) for n in range(6)]
+        other.answer()
+        self.assertEqual([["0"], ["2", "3"]], [[a.request_id for a in batch] for batch in other.batches])
+        other.kill()
+        self.assertEqual(4, bench.pool.status().pending)
+        one.holding = False
+        one.answer()
+        for answer in answers:
+            self.successResultOf(answer)
+        self.assertEqual([["1"], ["2"], ["3"], ["4", "5"]], [[a.request_id for a in batch] for batch in one.batches])
+
+    def test_waits_for_the_successor(self) -> None:
+        """If there is no other worker it waits for the next."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job())
+        bench.provider.holding = False
+        bench.worker.kill()
+        self.assertNoResult(answer)
+        bench.clock.advance(1.0)
+        self.successResultOf(answer)
+
+    def test_no_successor(self) -> None:
+        """If there will be none it is answered with what has happened."""
+        bench = self.running(holding=True, max_retry_timeout=0)
+        answer = bench.pool.submit(job())
+        bench.worker.kill(killed=True)
+        error = self.failed(answer, WorkerDied)
+        self.assertEqual((507, "Worker died."), (error.status, error.message))
+
+    def test_kills_twice(self) -> None:
+        """A request that kills two workers is answered, and refused for a while; others are not."""
+        bench = self.running(holding=True)
+        answer = bench.pool.submit(job("1", b"deadly"))
+        bench.worker.kill(killed=True)
+        bench.clock.advance(1.0)
+        bench.worker.kill(killed=True)
+        self.assertEqual(507, self.failed(answer, WorkerDied).status)
+        bench.provider.holding = False
+        bench.clock.advance(1.0)
+        error = self.failed(bench.pool.submit(job("2", b"deadly")), ServiceUnavailable)
+        self.assertEqual("This request has killed 2 workers; it is not tried again for 299 seconds.", error.message)
+        self.assertEqual(299, error.retry_after)
+        self.successResultOf(bench.pool.submit(job("3", b"harmless")))
+        bench.clock.advance(299.0)
+        self.successResultOf(bench.pool.submit(job("4", b"deadly")))
+
+    def test_innocents_of_a_deadly_batch(self) -> None:
+        """Only the culprit of a batch is left without an answer, and only it is refused later."""
+        bench = self.running(holding=True, batch_size=3)
+        bench.pool.submit(job("first"))
+        answers = [bench.pool.submit(job(body.decode(), body)) for body in (b"a", b"deadly", b"b")]
+        bench.worker.answer()
+        bench.worker.kill()
+        bench.clock.advance(1.0)
+        bench.worker.answer()
+        self.assertEqual(["deadly"], [one.request_id for one in bench.worker.batches[-1]])
+        bench.worker.kill()
+        bench.provider.holding = False
+        bench.clock.advance(1.0)
+        self.failed(answers[1], WorkerDied)
+        for answer in (answers[0], answers[2]):
+            self.successResultOf(answer)
+        self.successResultOf(bench.pool.submit(job("again", b"a")))
+        self.failed(bench.pool.submit(job("again", b"deadly")), ServiceUnavailable)
+
+    def test_not_after_a_part(self) -> None:
+        """A client that has a part of its answer is told that there is no more; nothing is begun anew."""
+        bench = self.running(holding=True)
+        stream = bench.pool.submit(job("s"), lambda _item, _producer: None)
+        bench.worker.chunk(Item("s", 200, "", {}, b"1"))
+        bench.worker.kill()
+        self.failed(stream, WorkerDied)
+
+    def test_not_after_a_timeout(self) -> None:
+        """What a worker did not answer in time is not given to a second one, to hang there, too."""
+        bench = self.running(holding=True, response_timeout=5)
+        answer = bench.pool.submit(job())
+        bench.clock.advance(5.0)
+        self.failed(answer, WorkerDied)
+
+    def test_ended_by_us(self) -> None:
+        """A request whose worker was sent away in the end goes to another, and is not to blame."""
+        bench = self.running(holding=True, min_workers=2)
+        stays, goes = bench.provider.workers
+        answer, _ = bench.pool.submit(job("0", b"long")), bench.pool.submit(job("1"))
+        self.assertTrue(goes.busy)
+        bench.pool.scale(1, 1, grace=2.0)
+        bench.clock.advance(2.0)
+        stays.answer()
+        self.assertEqual("0", stays.batches[-1][0].request_id)
+        stays.kill()
+        bench.provider.holding = False
+        bench.clock.advance(1.0)
+        self.successResultOf(answer)
+        self.successResultOf(bench.pool.submit(job("again", b"long")))
