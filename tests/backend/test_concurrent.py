@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backend.model_log import model_log
 from tests.backend.untimed import untimed
-from twisted_serve.backend import ts_names
+from twisted_serve.backend import gathering, ts_names
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.session import ExitCode, serve
 from twisted_serve.testing.local_worker import local_worker
@@ -82,6 +83,15 @@ class Handler(AsyncService):
         await self.wait(name)
         return context.mine
 
+    async def measure(self, context, name):
+        context.metrics.add_counter(name, 1)
+        await self.wait(name)
+        context.metrics.add_counter(name, 1)
+
+    async def leave(self, context, name):
+        self.left = asyncio.create_task(self.measure(context, name))
+        await asyncio.sleep(0)
+
     def throw(self, error):
         raise error
 """
@@ -108,6 +118,7 @@ class ConcurrentTests(SynchronousTestCase):
         ts_names.install()
         self.reader = server_reader()
         self.heard: list[FromWorker] = []
+        self.metrics: dict[int, list[tuple[str, str]]] = {}
         self.code: ExitCode | None = None
 
     def _forget_modules(self) -> None:
@@ -139,7 +150,10 @@ class ConcurrentTests(SynchronousTestCase):
             data = self.server.recv(1 << 16)
             assert data, "the worker has gone"
             self.reader.receive(data)
-            self.heard += map(untimed, self.reader.messages())
+            for message in self.reader.messages():
+                self.heard.append(untimed(message))
+                if isinstance(message, (Predicted, PredictFailed)):
+                    self.metrics[message.batch_id] = [(each.name, each.request_ids) for each in message.metrics]
         return self.heard.pop(0)
 
     def end(self) -> ExitCode | None:
@@ -182,6 +196,37 @@ class ConcurrentTests(SynchronousTestCase):
         said = {each.batch_id: each for each in (self.hear(), self.hear(), self.hear())}  # type: ignore[union-attr]
         self.assertEqual(said[2], answer(2, b"b", {"x-name": "b"}))
         self.assertEqual(said[5], answer(5, b"false"))
+
+    def test_metrics(self) -> None:
+        """Metrics come with the answer to their own call, or are printed if that has been given."""
+        self.patch(gathering, "LONGEST_WAIT", 600.0)
+        output = io.StringIO()
+        self.patch(sys, "stdout", output)
+        self.start()
+        self.hear()
+        self.say(ask(1, "'patience'"))
+        self.hear()
+        self.say(ask(2, "self.measure(context, 'A')"), ask(3, "self.measure(context, 'B')"), ask(4, "self.set('A')"))
+        self.assertEqual({self.hear().batch_id, self.hear().batch_id}, {2, 4})  # type: ignore[union-attr]
+        self.say(ask(5, "self.leave(context, 'C')"), ask(6, "self.set('B')"))
+        for _ in range(3):
+            self.hear()
+        self.assertEqual(
+            self.metrics,
+            {
+                1: [],
+                2: [("A", "r2"), ("A", "r2"), ("PredictionTime", "r2")],
+                3: [("B", "r3"), ("B", "r3"), ("PredictionTime", "r3")],
+                4: [("PredictionTime", "r4")],
+                5: [("C", "r5"), ("PredictionTime", "r5")],
+                6: [("PredictionTime", "r6")],
+            },
+        )
+        self.say(ask(7, "self.set('C')"), ask(8, "asyncio.wait_for(self.left, 30)"))
+        self.hear(), self.hear()
+        self.end()
+        names = [line.partition(".")[0] for line in output.getvalue().splitlines()]
+        self.assertEqual(names, ["[METRICS]PredictionTime", "[METRICS]C"])
 
     def test_cancel(self) -> None:
         """A coroutine whose client has gone is cancelled, the others go on."""

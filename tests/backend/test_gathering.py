@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.backend.gathering import LONGEST_WAIT, MOST_VALUES, Gathering, Patience
+from twisted_serve.backend.call import MAX_MESSAGE
+from twisted_serve.backend.gathering import LONGEST_TEXT, LONGEST_WAIT, MOST_VALUES, Gathering, Patience
+from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.metrics.lines import parse_line
+from twisted_serve.wire.codec import encode
+from twisted_serve.wire.messages import PredictFailed
+from twisted_serve.workers.local import longest_frame
 
 # What may happen while a batch is being answered, and between two: a value, time that passes, a chunk, the answer.
 STEPS = st.lists(st.sampled_from(["value", "value", "odd", "blink", "while", "chunk", "answer"]), max_size=60)
@@ -80,6 +87,19 @@ class GatheringTests(SynchronousTestCase):
             self.emit(number)
         self.assertEqual(self._values() + self.answer(), list(range(2 * MOST_VALUES)))
         self.assertEqual(len(self.printed), MOST_VALUES + 2)
+
+    def test_size(self) -> None:
+        """The most that can wait fits, in the longest of characters, into a frame beside the longest of messages."""
+        self.emit(0)
+        self.answer()
+        text = "\U0001f600" * (LONGEST_TEXT - 1)
+        self.assertFalse(self.gathering.keep("AA", "", 1, text, "GAUGE", "h", 5, ""))
+        for _ in range(MOST_VALUES):
+            self.assertTrue(self.gathering.keep("A", "", 1e-300 / 3, text, "HISTOGRAM", "h" * 64, 2**40, ""))
+        failed = PredictFailed(2**63, 999, "\U0001f600" * MAX_MESSAGE, self.gathering.take())
+        self.assertEqual(len(failed.metrics), MOST_VALUES)
+        spec = WorkerSpec("m", "1", Path("m"), "h", 1, {}, {}, "python", {}, 1.0, max_response_size=0)
+        self.assertLess(len(encode(failed)), longest_frame(spec))
 
     def test_ended(self) -> None:
         """After the end nothing waits."""

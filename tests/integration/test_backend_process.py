@@ -132,6 +132,18 @@ class WorkerProcessTests(SynchronousTestCase):
         self.assertEqual(printed + sum(each.count("A") for each in names), 21)
         self.assertTrue(output.splitlines()[-1].startswith("[METRICS]A.Count:1|"))
 
+    def test_metrics_of_the_killed(self) -> None:
+        """What a worker emits before it is killed is not lost where its batches take long, nor in its first batch."""
+        emit = "context.metrics.add_counter('A', 1)"
+        for before in ([], ["'quick'", "'quick'", f"({emit}, time.sleep(0.2), 'slow')[2]"]):
+            worker = self._worker()
+            for code in before:
+                worker.answer(code)
+            worker.ask(f"(context.metrics.add_counter('B', 1), os.kill(os.getpid(), {signal.SIGKILL:d}))")
+            self.assertIsNone(worker.hear())
+            exit_code, output, _errors = worker.end()
+            self.assertEqual((exit_code, output.count("[METRICS]B.Count:1|")), (-signal.SIGKILL, 1))
+
     def test_bare(self) -> None:
         """A worker imports neither torch nor Twisted for itself, nor finds modules where the server runs."""
         worker = self._worker()

@@ -25,7 +25,7 @@ from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 LONGEST_WAIT = 0.05
 # So many values wait, each with so many characters: with a frame's bodies a megabyte of other things is believed.
 MOST_VALUES = 64
-LONGEST_TEXT = 3072
+LONGEST_TEXT = 2560
 
 # The wire knows neither larger integers nor subclasses of ``str``.
 _BEYOND = 1 << 63
