@@ -61,8 +61,8 @@ class ServeError(Exception):
         self.message = message
         self.reason: str | None = None
 
-    def because(self, reason: str) -> Self:
-        """Return this error, saying why."""
+    def because(self, reason: str | None) -> Self:
+        """Return this error, saying why, if that is known."""
         self.reason = reason
         return self
 

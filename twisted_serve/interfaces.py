@@ -63,6 +63,7 @@ class WorkerSpec:
     :ivar handler: As :class:`twisted_serve.wire.messages.LoadModel`.
     :ivar python: The interpreter to run.
     :ivar environment: The worker's whole environment; nothing is added to it but ``PYTHONPATH``.
+    :ivar max_response_size: Bytes that one answer may have.
     :ivar packages: A directory of packages that are this model's own, ``None`` for none: nothing that was imported
         before may be there in its workers.
     :ivar startup_timeout: Seconds from start to :class:`~twisted_serve.wire.messages.Loaded`.

@@ -34,41 +34,10 @@ class DescribeTests(ManagementTestCase):
         self.assertEqual(self.request("GET", "/models?next_page_token=12").json, {"models": []})
 
     def test_describe(self) -> None:
-        """A version is described with the predecessor's members, in their order."""
+        """A version is described in the order of its members, which are in ``tests/planes/test_describing.py``."""
         self.request("POST", "/models?url=m&initial_workers=1")
         [described] = self.request("GET", "/models/m").json
-        self.assertEqual(
-            list(described),
-            [
-                "modelName",
-                "modelVersion",
-                "modelUrl",
-                "runtime",
-                "minWorkers",
-                "maxWorkers",
-                "batchSize",
-                "maxBatchDelay",
-                "responseTimeout",
-                "startupTimeout",
-                "maxRetryTimeoutInSec",
-                "clientTimeoutInMills",
-                "parallelType",
-                "parallelLevel",
-                "deviceType",
-                "continuousBatching",
-                "useJobTicket",
-                "useVenv",
-                "stateful",
-                "sequenceMaxIdleMSec",
-                "sequenceTimeoutMSec",
-                "maxNumSequence",
-                "maxSequenceJobQueueSize",
-                "loadedAtStartup",
-                "workers",
-                "jobQueueStatus",
-                "batchPolicy",
-            ],
-        )
+        self.assertEqual(list(described)[:4], ["modelName", "modelVersion", "modelUrl", "runtime"])
         self.assertEqual(described["jobQueueStatus"], {"remainingCapacity": 100, "pendingRequests": 0})
         [worker] = described["workers"]
         self.assertEqual(list(worker)[:7], ["id", "startTime", "status", "memoryUsage", "pid", "gpu", "gpuUsage"])

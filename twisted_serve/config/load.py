@@ -34,7 +34,6 @@ ENVIRONMENT_SWITCH = "enable_envvars_config"
 URLS_SWITCH = "use_env_allowed_urls"
 FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
 
-
 # What ``models`` can say of a version (§6); the last three mean something in a snapshot.
 _MEMBERS = (
     "minWorkers",
@@ -112,7 +111,7 @@ def load_options(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) 
         *remarks,
         *_odd_settings(merged),
         *_odd_members(options),
-        *_idle_flags(arguments),
+        *_idle_flag(arguments),
         *_idle_variables(in_file, environ),
     )
     snapshots = None
@@ -265,12 +264,10 @@ def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
             "--ncs starts without snapshots"
         )
     for key, setting in sorted(settings.items()):
-        switch = key in SWITCHES or key in FILE_ONLY
-        if (
-            switch
-            and setting.text.lower() not in {"true", "false"}
-            and not (key in KEYS and read_setting(key, setting.text))
-        ):
+        is_word = setting.text.lower() in {"true", "false"}
+        # Some switches know other words.
+        is_on = key in SWITCHES and read_setting(key, setting.text)
+        if (key in SWITCHES or key in FILE_ONLY) and not is_word and not is_on:
             yield f'{key} is {setting.text!r} in {setting.place}: only "true" switches it on, so it is off'
         if key in ACCEPTED_WITHOUT_EFFECT:
             yield f"{key} in {setting.place} has no effect: {ACCEPTED_WITHOUT_EFFECT[key]}"
@@ -293,11 +290,10 @@ def _odd_members(options: ServerOptions) -> Iterator[str]:
         yield f"{member!r} for {where} in models is no setting" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _idle_flags(arguments: CommandLine) -> Iterator[str]:
-    idle = {
-        "--cpp-log-config": (arguments.cpp_log_config, ACCEPTED_WITHOUT_EFFECT["cpp_log_config"]),
-    }
-    return (f"{flag} has no effect: {reason}" for flag, (value, reason) in idle.items() if value is not None)
+def _idle_flag(arguments: CommandLine) -> Iterator[str]:
+    """Say that the one flag which does nothing does nothing."""
+    if arguments.cpp_log_config is not None:
+        yield f"--cpp-log-config has no effect: {ACCEPTED_WITHOUT_EFFECT['cpp_log_config']}"
 
 
 def _idle_variables(in_file: Mapping[str, Setting], environ: Mapping[str, str]) -> Iterator[str]:

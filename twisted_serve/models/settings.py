@@ -22,6 +22,9 @@ from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.batching.sequences import SequenceLimits
 from twisted_serve.models.version import ModelSettings
 
+#: More workers of a version than this are a slip of the keyboard, and would be the end of the machine.
+MOST_WORKERS = 1024
+
 # Seconds without a request after which a sequence is over if the archive has no limit (``sequenceMaxIdleMSec: 0``).
 SEQUENCE_IDLE = 300.0
 

@@ -20,11 +20,8 @@ from attrs import evolve, field, frozen
 from twisted_serve.archives.urls import basename, is_remote, local_path
 from twisted_serve.errors import BadRequest
 from twisted_serve.models.registry import Registry, valid_model_name, valid_model_version
-from twisted_serve.models.settings import configured_number
+from twisted_serve.models.settings import MOST_WORKERS, configured_number
 from twisted_serve.models.version import ModelSettings, ModelVersion
-
-# More workers than the management API allows for are no server's.
-_MOST_WORKERS = 1024
 
 # The numbers of a version, under the names that the files have for them, and the least that each can be.
 _NUMBERS = {
@@ -217,8 +214,8 @@ def _numbers(members: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     # Files from before there were two numbers have but one of them.
     said.setdefault("min_workers", least)
     said["max_workers"] = max(least, said.get("max_workers", least))
-    if said["max_workers"] > _MOST_WORKERS:
-        raise ValueError(f"maxWorkers is {said['max_workers']}, expected at most {_MOST_WORKERS}")
+    if said["max_workers"] > MOST_WORKERS:
+        raise ValueError(f"maxWorkers is {said['max_workers']}, expected at most {MOST_WORKERS}")
     yield from said.items()
 
 

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from twisted_serve.errors import BadRequest, MethodNotAllowed, ServeError, WorkerFailed
 from twisted_serve.logs import MODEL_LOADED, MODEL_NOT_LOADED
+from twisted_serve.models.settings import MOST_WORKERS
 from twisted_serve.models.snapshot import RecordedVersion
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
@@ -23,9 +24,6 @@ from twisted_serve.planes.memory import Memory
 from twisted_serve.planes.registrar import RUNTIMES, Registrar, Registration, log_failed, not_started
 
 IN_PROGRESS = "Processing worker updates..."
-
-# More workers than this are a slip of the keyboard, and would be the end of the machine.
-MOST_WORKERS = 1024
 
 
 @frozen

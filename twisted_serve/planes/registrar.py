@@ -124,10 +124,10 @@ class Registrar:
         try:
             if self._catalogue.stopping:
                 raise _stopping()
-            model = self._version_of(wanted, files.archive, at_startup)
+            model = self._version_of(wanted, archive, at_startup)
             # Asked now, too, so that nobody waits for pip only to hear that there is such a version.
             self._catalogue.registry.register(model)
-            for warning in files.archive.warnings:
+            for warning in archive.warnings:
                 _log.warn("Model {name}: {warning}", name=model.name, warning=warning)
             installed = await self._install(model)
             if installed is not None:

@@ -32,10 +32,10 @@ from twisted_serve.errors import (
     WorkflowNotRegistered,
 )
 from twisted_serve.models.registry import page_of, valid_model_name
-from twisted_serve.models.settings import RequestedSettings
+from twisted_serve.models.settings import MOST_WORKERS, RequestedSettings
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.inference import InferencePlane
-from twisted_serve.planes.management import MOST_WORKERS, Outcome
+from twisted_serve.planes.management import Outcome
 from twisted_serve.planes.registrar import Registrar, Registration
 from twisted_serve.wire.messages import Item, Job, Part
 from twisted_serve.workers.desk import TOO_LATE
@@ -254,15 +254,16 @@ class WorkflowPlane:
         failures = [outcome for outcome in models.values() if isinstance(outcome, Failure)]
         if failures:
             await self._forget([model for model in models.values() if isinstance(model, ModelVersion)])
-            errors = [failure.value for failure in failures if isinstance(failure.value, ServeError)]
+            errors = []
             for failure in failures:
-                if failure.value not in errors:
+                if not isinstance(failure.value, ServeError):
                     # A defect.
                     failure.raiseException()
+                errors.append(failure.value)
             texts = ", ".join(error.message for error in errors)
-            error = WorkflowNotRegistered(f"Workflow {name} has failed to register. Failures: [{texts}]")
-            error.reason = "; ".join(each.reason for each in errors if each.reason) or None
-            raise error
+            raise WorkflowNotRegistered(f"Workflow {name} has failed to register. Failures: [{texts}]").because(
+                "; ".join(error.reason for error in errors if error.reason) or None
+            )
         return models
 
     async def _add(self, name: str, node: Node, workflow: Workflow, wanted: WorkflowRegistration) -> ModelVersion:
@@ -293,9 +294,8 @@ class WorkflowPlane:
             else:
                 model = await self._registrar.enter(registration, node.url)
         except ServeError as e:
-            error = WorkflowNotRegistered(f"Workflow Node {model_name} failed to register. Details: {e.message}")
-            error.reason = e.reason
-            raise error from e
+            text = f"Workflow Node {model_name} failed to register. Details: {e.message}"
+            raise WorkflowNotRegistered(text).because(e.reason) from e
         await self._registrar.start(model)
         return model
 

@@ -5,22 +5,19 @@ This module implements the server's own template: a process with everything impo
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from twisted_serve.interfaces import IServeReactor
-from twisted_serve.workers.child import OUTPUT_WAIT
 from twisted_serve.workers.connection import Adopted
 from twisted_serve.workers.control import TemplateLink
 from twisted_serve.workers.forked import ForkedProcess
-from twisted_serve.workers.launch import SOCKET
-from twisted_serve.workers.process import Exit, Stream, WorkerProcess
+from twisted_serve.workers.launch import SOCKET, spawned_ends
+from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
 # Seconds in which a template has imported everything, however slow the disk.
 START_LIMIT = 60.0
@@ -113,13 +110,7 @@ class BaseTemplate:
             self._log.warn("The template of workers has ended, and they with it; another is started when it is needed.")
 
     def _start(self) -> None:
-        with ExitStack() as stack:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            stack.enter_context(ours)
-            stack.enter_context(theirs)
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            stack.callback(os.close, nothing)
-            ours.setblocking(False)
+        with spawned_ends() as (ours, theirs, nothing):
             link = TemplateLink(self, self._reactor)
             process = WorkerProcess(self._on_line, lambda how: self._exited(process, how), lambda: self._ended(process))
             self._reactor.spawnProcess(

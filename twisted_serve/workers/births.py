@@ -13,7 +13,7 @@ from twisted_serve.wire.control import Fork
 from twisted_serve.workers.connection import Adopted
 from twisted_serve.workers.control import TemplateLink, TemplateOwner
 from twisted_serve.workers.forked import ForkedProcess
-from twisted_serve.workers.launch import Launch, worker_environment
+from twisted_serve.workers.launch import Launch, no_socket, worker_environment
 
 
 def process_name(launch: Launch) -> str:
@@ -47,7 +47,7 @@ class Births:
                 self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(future))
                 process = self._fork(link, launch, self._environment(launch), theirs)
         except OSError as e:
-            launch.worker.fail_to_begin(_no_socket(e))
+            launch.worker.fail_to_begin(no_socket(e))
             return
         if process is None:
             future.abort("there is no process")
@@ -64,7 +64,7 @@ class Births:
         try:
             process = ForkedProcess(self._reactor, next(self._numbers), launch, link)
         except OSError as e:
-            launch.worker.fail_to_begin(_no_socket(e))
+            launch.worker.fail_to_begin(no_socket(e))
             return None
         process.undecided = control is not None
         message = Fork(process.number, process_name(launch), environment, process.undecided)
@@ -75,7 +75,3 @@ class Births:
     @staticmethod
     def _environment(launch: Launch) -> dict[str, str]:
         return worker_environment(launch.spec.environment, launch.spec.model_dir)
-
-
-def _no_socket(error: OSError) -> str:
-    return f"The worker's socket could not be made: {error}"

@@ -35,7 +35,7 @@ from twisted_serve.wire.messages import (
     StreamChunk,
 )
 from twisted_serve.workers.connection import WorkerConnection
-from twisted_serve.workers.process import Exit, Stream, WorkerProcess
+from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
 # Seconds that the socket's end and the process' exit may lie apart; they are one event, seen twice.
 VERDICT_WAIT = 1.0
@@ -43,8 +43,6 @@ VERDICT_WAIT = 1.0
 LEAVE_TIME = 5.0
 # … and seconds from SIGTERM to SIGKILL.
 KILL_AFTER = 5.0
-# Seconds that a program which the handler started may hold the output of its dead worker open.
-OUTPUT_WAIT = 2.0
 
 _STOPPED = "The worker was stopped before it had loaded."
 

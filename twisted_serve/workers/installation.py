@@ -32,7 +32,7 @@ from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import log_model_output
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.workers.launch import import_environment
-from twisted_serve.workers.process import Exit, Stream, WorkerProcess
+from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
 # Lines of pip's output that an error has, and characters of each.
 _LAST_LINES = 10
@@ -40,9 +40,6 @@ _LONGEST = 300
 
 # What is in the directory of an installation: one of the first two, and what it needs for the time being.
 _VENV, _PACKAGES, _TEMPORARY, _EMPTY = "venv", "packages", "tmp", "empty"
-
-# Seconds that what pip has started may hold its output open when it has ended.
-_OUTPUT_WAIT = 2.0
 
 
 @frozen
@@ -123,7 +120,7 @@ class _Pip:
 
     def _exited(self, how: Exit) -> None:
         self._exit = how
-        self._wait = self._reactor.callLater(_OUTPUT_WAIT, self.process.close_output)
+        self._wait = self._reactor.callLater(OUTPUT_WAIT, self.process.close_output)
 
     def _output_closed(self) -> None:
         if self._wait is not None and self._wait.active():

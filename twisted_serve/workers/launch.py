@@ -6,7 +6,9 @@ This module implements what a worker needs to be started: what it is told, and w
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +46,25 @@ class Way(Protocol):
 
         Never raises: what goes wrong is told by the worker.
         """
+
+
+@contextmanager
+def spawned_ends() -> Iterator[tuple[socket.socket, socket.socket, int]]:
+    """
+    Make what a process that is spawned is to inherit; all is closed here on the way out.
+
+    :return: Our end of its socket, which does not block; its own end; a descriptor that has nothing to read.
+    :raise OSError: if there are no more descriptors; none is left open.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs, open(os.devnull, "rb", buffering=0) as nothing:
+        ours.setblocking(False)
+        yield ours, theirs, nothing.fileno()
+
+
+def no_socket(error: OSError) -> str:
+    """Say why a worker has no socket."""
+    return f"The worker's socket could not be made: {error}"
 
 
 def import_environment(environment: Mapping[str, str], *directories: str) -> dict[str, str]:

@@ -21,6 +21,9 @@ from twisted_serve.workers.lines import LineCutter
 #: Where a process prints.
 Stream: TypeAlias = Literal["stdout", "stderr"]
 
+#: Seconds that a program which a process has started may hold the output open when that has ended.
+OUTPUT_WAIT = 2.0
+
 # What a shell says of a command that was killed with SIGKILL.
 _KILLED = 128 + SIGKILL
 

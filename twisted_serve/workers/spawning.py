@@ -7,13 +7,11 @@ The socket is made before the process, and inherited: nobody else can connect to
 
 from __future__ import annotations
 
-import os
 import socket
-from contextlib import ExitStack
 
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.workers.connection import Adopted
-from twisted_serve.workers.launch import SOCKET, Launch, worker_environment
+from twisted_serve.workers.launch import SOCKET, Launch, no_socket, spawned_ends, worker_environment
 
 
 class Spawner:
@@ -27,17 +25,11 @@ class Spawner:
         try:
             self._spawn(launch)
         except OSError as e:
-            launch.worker.fail_to_begin(f"The worker's socket could not be made: {e}")
+            launch.worker.fail_to_begin(no_socket(e))
 
     def _spawn(self, launch: Launch) -> None:
         worker, spec = launch.worker, launch.spec
-        with ExitStack() as stack:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            stack.enter_context(ours)
-            stack.enter_context(theirs)
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            stack.callback(os.close, nothing)
-            ours.setblocking(False)
+        with spawned_ends() as (ours, theirs, nothing):
             # The reactor takes a duplicate; these here are closed on the way out.
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(worker.connection))
             try:
