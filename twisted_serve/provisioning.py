@@ -5,7 +5,6 @@ This module implements what each model version gets of a server: its settings, a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import partial
 from itertools import count, cycle
@@ -18,7 +17,7 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_all_configured, effective_settings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.registrar import MakePool, Settle
-from twisted_serve.surroundings import Surroundings, count_gpus, with_threads
+from twisted_serve.surroundings import Surroundings, count_gpus, usable_cpus, with_threads
 from twisted_serve.workers.pool import Pool
 from twisted_serve.workers.sequences import SequenceHeaders
 
@@ -41,7 +40,7 @@ def settling(options: ServerOptions, world: Surroundings) -> Settle:
         retry_on_worker_death=options.retry_on_worker_death,
         batch_policy=ClosePolicy(options.default_batch_policy),
         gpus=count_gpus(options.number_of_gpu, world.environ),
-        cpus=os.cpu_count() or 1,
+        cpus=usable_cpus(),
     )
 
     def settle(

@@ -5,6 +5,8 @@ This module implements the server as a service: its start, its readiness, its en
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
@@ -185,20 +187,17 @@ class ModelServer(MultiService):
         self.addresses = addresses
 
     async def _load(self, parts: Parts, models: tuple[StartupModel, ...]) -> None:
-        loading = []
+        management, loading = parts.management, []
         try:
-            for recorded in () if parts.restored is None else parts.restored.versions:
-                if parts.catalogue.stopping:
-                    break
-                settled = await parts.management.restore(recorded)
-                if settled is not None:
-                    loading.append(settled)
             if models == (ALL_MODELS,):
                 models = tuple(StartupModel(None, name) for name in await parts.scan())
-            for model in models:
+            recorded = () if parts.restored is None else parts.restored.versions
+            loads = [partial(management.restore, version) for version in recorded]
+            loads += [partial(management.load_at_startup, model.name, model.url) for model in models]
+            for load in loads:
                 if parts.catalogue.stopping:
                     break
-                settled = await parts.management.load_at_startup(model.name, model.url)
+                settled = await load()
                 if settled is not None:
                     loading.append(settled)
         finally:
