@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.backend import gathering
 from twisted_serve.backend.call import MAX_MESSAGE
 from twisted_serve.backend.gathering import LONGEST_TEXT, LONGEST_WAIT, MOST_VALUES, Gathering, Patience
 from twisted_serve.interfaces import WorkerSpec
@@ -87,6 +88,16 @@ class GatheringTests(SynchronousTestCase):
             self.emit(number)
         self.assertEqual(self._values() + self.answer(), list(range(2 * MOST_VALUES)))
         self.assertEqual(len(self.printed), MOST_VALUES + 2)
+
+    def test_forked(self) -> None:
+        """In a process that was forked off meanwhile nothing waits, and what waited is not printed again."""
+        self.emit(1)
+        self.answer()
+        self.emit(2)
+        self.patch(gathering, "_forks", 1)
+        self.assertFalse(self.emit(3))
+        self.gathering.end()
+        self.assertEqual(self._values(), [1, 3])
 
     def test_size(self) -> None:
         """The most that can wait fits, in the longest of characters, into a frame beside the longest of messages."""

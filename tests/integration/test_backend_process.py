@@ -144,6 +144,18 @@ class WorkerProcessTests(SynchronousTestCase):
             exit_code, output, _errors = worker.end()
             self.assertEqual((exit_code, output.count("[METRICS]B.Count:1|")), (-signal.SIGKILL, 1))
 
+    def test_metrics_of_a_child(self) -> None:
+        """A process that the handler forks, and that ends as the handler would, says nothing in its parent's name."""
+        worker = self._worker()
+        worker.answer("'quick'")
+        worker.ask("(context.metrics.add_counter('A', 1), (os.fork() or sys.exit(0)) and os.wait(), 'a')[2]")
+        heard = worker.hear()
+        assert isinstance(heard, Predicted), heard
+        _code, output, errors = worker.end()
+        self.assertEqual(errors, "")
+        # Printed, if this machine was too busy for the first answer to come soon.
+        self.assertEqual([each.name for each in heard.metrics].count("A") + output.count("[METRICS]A."), 1)
+
     def test_bare(self) -> None:
         """A worker imports neither torch nor Twisted for itself, nor finds modules where the server runs."""
         worker = self._worker()

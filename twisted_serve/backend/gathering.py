@@ -11,6 +11,7 @@ are printed.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
@@ -29,6 +30,17 @@ LONGEST_TEXT = 2560
 
 # The wire knows neither larger integers nor subclasses of ``str``.
 _BEYOND = 1 << 63
+
+# How often this process has come out of a fork.
+_forks = 0
+
+
+def _has_forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_has_forked)
 
 
 class Patience:
@@ -66,6 +78,7 @@ class Gathering:
         # When the first value was emitted since some left, whether it waits or was printed.
         self._since: float | None = None
         self._ended = False
+        self._forks = _forks
 
     def keep(
         self, name: str, unit: str, value: object, labels: str, kind: str, host: str, time: int, request_ids: str
@@ -77,6 +90,7 @@ class Gathering:
             since = self._since = now
         if (
             self._patience.lasts
+            and self._forks == _forks
             and now - since < LONGEST_WAIT
             and len(self._waiting) < MOST_VALUES
             and (type(value) is float or type(value) is int)
@@ -107,7 +121,10 @@ class Gathering:
 
     def flush(self) -> None:
         """Print what waits."""
-        if self._waiting:
+        if self._forks != _forks:
+            # The handler has forked us; the process that it runs in answers, and lets its values go.
+            self._waiting.clear()
+        elif self._waiting:
             self._write("".join(f"{METRIC_MARK}{metric_line(*astuple(each))}\n" for each in self.take()))
 
     def end(self) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import sys
 import time
@@ -173,9 +172,6 @@ class Keep(Protocol):
 #: What keeps the values that are emitted here: in this thread, or this task of an event loop.
 keeper: ContextVar[Keep | None] = ContextVar("keeper", default=None)
 
-# A process that the handler forks has nobody to answer; what it emits is printed.
-os.register_at_fork(after_in_child=lambda: keeper.set(None))
-
 
 def print_metrics(lines: str) -> None:
     """Print lines, of which each ends."""
@@ -287,10 +283,10 @@ class MetricsCacheYamlImpl:
         :param idx: The position in the batch of the request it belongs to; ``None`` for all of them.
         """
         request_id = self._request_id(idx)
-        labels: Sequence[Dimension] = _own_labels(self.model_name, "Model" if request_id else "Error")
-        if dimensions:
-            names = {each.name for each in dimensions}
-            labels = [*dimensions, *(each for each in labels if each.name not in names)]
+        labels = list(dimensions)
+        names = {each.name for each in labels}
+        own = _own_labels(self.model_name, "Model" if request_id else "Error")
+        labels += [each for each in own if each.name not in names]
         self._metric(name, unit, labels, metric_type).update(value, request_id, labels)
 
     def add_metric_to_cache(
