@@ -5,56 +5,13 @@ The inference routes, against the whole server in memory.
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from twisted_serve.assembly import UNSENT_CHUNKS
+from tests.web.inference_case import HeldTestCase, InferenceTestCase
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.testing.fakes import FakeWorker
-from twisted_serve.testing.server import Answer, MemoryConnection, MemoryServer, NoAnswerYet
-from twisted_serve.wire.messages import Item, Job, Part
-
-
-class InferenceTestCase(SynchronousTestCase):
-    """A server whose workers say what the test wants."""
-
-    options: dict[str, Any] = {}
-
-    def setUp(self) -> None:
-        self.jobs: list[Job] = []
-        self.error: Exception | None = None
-        self.server = MemoryServer(self.options, respond=self.respond, models={"m": {}})
-        self.addCleanup(self.server.close)
-        self.item: tuple[int, str, dict[str, str], bytes] = (200, "", {}, b"answer")
-
-    def respond(self, jobs: list[Job]) -> list[Item] | Exception:
-        self.jobs += jobs
-        if self.error is not None:
-            return self.error
-        return [Item(job.request_id, *self.item) for job in jobs]
-
-    def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.server.request(method, path, self.server.key(TokenKind.INFERENCE), named, body)
-
-
-class HeldTestCase(InferenceTestCase):
-    """A server whose worker keeps what it is given."""
-
-    def held(self, version: str, more: str = "") -> tuple[MemoryConnection, FakeWorker, Job]:
-        """Have a worker hold a request, and return the client's connection, the worker and the job."""
-        [worker] = self.server.provider.workers
-        worker.holding = True
-        connection = self.server.connect()
-        key = self.server.key(TokenKind.INFERENCE)
-        connection.send(
-            f"GET /predictions/m {version}\r\nHost: h\r\n{more}Authorization: Bearer {key}\r\n\r\n".encode()
-        )
-        [[job]] = worker.batches
-        return connection, worker, job
+from twisted_serve.testing.server import NoAnswerYet
+from twisted_serve.wire.messages import Item, Part
 
 
 class PredictionTests(HeldTestCase):
@@ -260,75 +217,6 @@ class PredictionTests(HeldTestCase):
         self.assertFalse(connection.open)
 
 
-class SlowReaderTests(HeldTestCase):
-    """Streams whose client does not read."""
-
-    options = {"body_timeout": 20, "max_response_size": 1000}
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.connection, self.worker, job = self.held("HTTP/1.1")
-        self.request_id = job.request_id
-        self.chunk(b"one ")
-
-    def chunk(self, body: bytes) -> None:
-        self.worker.chunk(Item(self.request_id, 200, "", {}, body))
-
-    def test_pause(self) -> None:
-        """While a client does not read its handler is held up; when it reads again, all comes."""
-        self.connection.stop_reading()
-        self.assertEqual(self.worker.paused, {self.request_id})
-        # What was under way arrives.
-        self.chunk(b"two ")
-        self.server.advance(19.9)
-        self.connection.read_on()
-        self.assertEqual(self.worker.paused, set())
-        self.server.advance(100)
-        self.connection.stop_reading()
-        self.server.advance(19.9)
-        self.connection.read_on()
-        self.chunk(b"three ")
-        self.worker.answer([Item(self.request_id, 200, "", {}, b"end")])
-        self.assertTrue(self.connection.received.endswith(b"4\r\ntwo \r\n6\r\nthree \r\n3\r\nend\r\n0\r\n\r\n"))
-        self.assertTrue(self.connection.open)
-
-    def test_stuck_client(self) -> None:
-        """A client which never reads on is cut after the limit, and its handler told."""
-        self.connection.stop_reading()
-        self.server.advance(19.9)
-        self.assertTrue(self.connection.open)
-        self.server.advance(0.2)
-        self.assertFalse(self.connection.open)
-        self.assertEqual(self.worker.cancelled, [self.request_id])
-
-    def test_deaf_handler(self) -> None:
-        """A worker which sends on and on, whatever it is told, does not fill the server's memory."""
-        self.connection.stop_reading()
-        before = len(self.connection.received)
-        sent = 0
-        while self.connection.open:
-            self.chunk(bytes(1000))
-            sent += 1000
-            self.assertLess(sent, UNSENT_CHUNKS + 10_000)
-        self.assertLess(len(self.connection.received) - before, UNSENT_CHUNKS + 50_000)
-        self.assertEqual(self.worker.cancelled, [self.request_id])
-
-    def test_last_answer(self) -> None:
-        """The end of a stream is kept for a client that still has to read, for as long as any answer."""
-        self.connection.stop_reading()
-        self.worker.answer([Item(self.request_id, 200, "", {}, b"end")])
-        self.connection.read_on()
-        self.assertTrue(self.connection.received.endswith(b"3\r\nend\r\n0\r\n\r\n"))
-        self.assertTrue(self.connection.open)
-        self.assertEqual(self.connection.get("/livez"), 200)
-
-    def test_client_leaves(self) -> None:
-        """A client which leaves instead of reading on is forgotten."""
-        self.connection.stop_reading()
-        self.connection.leave()
-        self.assertEqual(self.worker.cancelled, [self.request_id])
-
-
 class SmallLimitsTests(InferenceTestCase):
     """Tests for full queues."""
 
@@ -347,63 +235,3 @@ class SmallLimitsTests(InferenceTestCase):
         for one in waiting:
             worker.answer()
             self.assertEqual(self.server.answered(one).body, b"answer")
-
-
-class HealthTests(InferenceTestCase):
-    """Tests for ``/ping`` and the probes."""
-
-    options = {"load_models": "m"}
-
-    def test_healthy(self) -> None:
-        """A server whose model has its worker is healthy and ready."""
-        answer = self.request("GET", "/ping")
-        self.assertEqual((answer.status, answer.json), (200, {"status": "Healthy"}))
-        self.assertEqual(self.server.request("GET", "/readyz").status, 200)
-
-    def test_dead_worker(self) -> None:
-        """When the worker is gone the server is not ready at once, and unhealthy when it does not come back."""
-        self.server.provider.load_error = WorkerFailed(500, "broken")
-        [worker] = self.server.provider.workers
-        worker.kill()
-        self.assertEqual(self.server.request("GET", "/readyz").status, 503)
-        self.assertEqual(self.server.request("GET", "/livez").status, 200)
-        self.assertEqual(self.request("GET", "/ping").status, 200)
-        for _ in range(400):
-            self.server.advance(1)
-        answer = self.request("GET", "/ping")
-        self.assertEqual((answer.status, answer.json), (500, {"status": "Unhealthy"}))
-
-    def test_probes_tell_nothing(self) -> None:
-        """A probe's answer is yes or no, and nothing of models or versions."""
-        for path in ("/livez", "/readyz"):
-            self.assertLess(len(self.server.request("GET", path).body), 40)
-
-
-class StartTests(SynchronousTestCase):
-    """Tests for the start of a server."""
-
-    def test_ready_when_loaded(self) -> None:
-        """A server is ready when its start-up models are loaded, and not before."""
-        with MemoryServer({"load_models": None}, models={}) as server:
-            server.add_model("slow", {})
-            self.assertEqual(server.request("GET", "/readyz").status, 200)
-        server = MemoryServer(models={"m": {}, "n": {}})
-        self.addCleanup(server.close)
-        self.successResultOf(server.server.ready)
-        self.assertEqual(len(server.provider.workers), 2)
-
-    def test_broken_model(self) -> None:
-        """A start-up model that cannot be registered is logged; the others are served."""
-        server = MemoryServer({"load_models": "m,absent.mar,../x"}, models={"m": {}})
-        self.addCleanup(server.close)
-        self.successResultOf(server.server.ready)
-        answer = server.request("POST", "/predictions/m", server.key(TokenKind.INFERENCE), body=b"x")
-        self.assertEqual(answer.body, b"x")
-        self.assertEqual(server.request("GET", "/readyz").status, 200)
-
-    def test_all(self) -> None:
-        """``load_models=all`` loads what is in the model store."""
-        server = MemoryServer({"load_models": "all"}, models={"m": {}, "n": {}})
-        self.addCleanup(server.close)
-        listed = server.request("GET", "/models", server.key(TokenKind.MANAGEMENT)).json["models"]
-        self.assertEqual([model["modelName"] for model in listed], ["m", "n"])
