@@ -52,15 +52,16 @@ class SendingTests(AheadTestCase):
     def test_quick(self) -> None:
         """A quick worker has several batches; they are answered in their order, and as many follow."""
         bench = self.quick()
-        answers = self.submit(bench, *"abcdefghijkl")
-        self.assertEqual(list("abcdefghijkl"[: MOST + 1]), self.at(bench))
-        self.assertEqual((MOST + 1, 3 - (MOST - 8)), (bench.pool.status().running, bench.pool.status().pending))
+        names = [str(number) for number in range(MOST + 4)]
+        answers = self.submit(bench, *names)
+        self.assertEqual(names[: MOST + 1], self.at(bench))
+        self.assertEqual((MOST + 1, 3), (bench.pool.status().running, bench.pool.status().pending))
         bench.worker.answer()
-        self.assertEqual(["a"], self.answered(answers[:1]))
-        self.assertEqual(list("bcdefghijkl"[: MOST + 1]), self.at(bench))
+        self.assertEqual(names[:1], self.answered(answers[:1]))
+        self.assertEqual(names[1 : MOST + 2], self.at(bench))
         while bench.worker.busy:
             bench.worker.answer()
-        self.assertEqual(list("bcdefghijkl"), self.answered(answers[1:]))
+        self.assertEqual(names[1:], self.answered(answers[1:]))
         self.assertEqual(0, bench.pool.status().busy)
 
     def test_slow_or_unknown(self) -> None:

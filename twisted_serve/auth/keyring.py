@@ -6,9 +6,10 @@ This module implements the live keys of a server: checking one, replacing one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
+from hmac import compare_digest
 
 from attrs import frozen
 
@@ -58,11 +59,11 @@ class Keyring:
     """
 
     def __init__(self, keys: KeySet, save: Callable[[KeySet], None], entropy: Entropy, lifetime: timedelta) -> None:
-        self._keys = keys
         self._save = save
         self._entropy = entropy
         self._lifetime = lifetime
-        self._replaced: deque[str] = deque(maxlen=_REMEMBERED)
+        self._replaced: deque[bytes] = deque(maxlen=_REMEMBERED)
+        self._use(keys)
 
     @classmethod
     def create(cls, save: Callable[[KeySet], None], entropy: Entropy, lifetime: timedelta, now: datetime) -> Keyring:
@@ -82,11 +83,13 @@ class Keyring:
 
     def check(self, kind: TokenKind, presented: bytes, now: datetime) -> Granted | Refused:
         """Say whether ``presented`` opens doors of ``kind`` at ``now``."""
+        token: Token | None = None
         # All three are compared every time, so that the time taken does not tell which one it is.
-        matching = [token for token in self._keys if token.is_secret(presented)]
-        if not matching:
+        for secret, each in self._compared:
+            if compare_digest(secret, presented):
+                token = each
+        if token is None:
             return Refused(Reason.UNKNOWN)
-        [token] = matching
         if token.kind is not kind:
             return Refused(Reason.WRONG_KIND, token.public_id)
         if token.expired(now):
@@ -108,10 +111,16 @@ class Keyring:
         token = fresh_token(kind, self._entropy, now, self._lifetime)
         keys = self._keys.replacing(token)
         self._save(keys)
-        self._replaced.append(self._keys.of(kind).secret)
-        self._keys = keys
+        self._replaced.append(self._keys.of(kind).secret.encode())
+        self._use(keys)
         return token
 
-    def secrets(self) -> list[bytes]:
+    def secrets(self) -> Sequence[bytes]:
         """Return what must not be written down: the live keys, and those which were replaced lately."""
-        return [token.secret.encode() for token in self._keys] + [secret.encode() for secret in self._replaced]
+        return self._secrets
+
+    def _use(self, keys: KeySet) -> None:
+        """Have these be the live tokens; what each request asks for is made ready."""
+        self._keys = keys
+        self._compared = [(token.secret.encode(), token) for token in keys]
+        self._secrets = (*[secret for secret, _token in self._compared], *self._replaced)

@@ -19,7 +19,8 @@ _REMEMBERED = 256
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
-@frozen
+# Asked for with each request, by what remembers decisions about targets.
+@frozen(cache_hash=True)
 class Target:
     """
     What a request asks for.

@@ -14,7 +14,7 @@ from math import inf
 # Seconds that batches may lie at a worker, going by what the last ones took.
 LONGEST_STAY = 0.002
 # So many lie there at most.
-MOST = 8
+MOST = 16
 
 # How much of the difference to a batch that took less time is believed.
 _SHARE = 1 / 8

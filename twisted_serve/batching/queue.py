@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import ClassVar, Generic, TypeVar
 
-from attrs import frozen
+from msgspec import Struct
 
 from twisted_serve.batching.cost import Forecast
 
@@ -66,8 +66,7 @@ class _Apart:
     __slots__ = ()
 
 
-@frozen(eq=False)
-class Waiting(Generic[J]):
+class Waiting(Struct, Generic[J], frozen=True, eq=False):
     """
     A job in the queue.
 

@@ -327,13 +327,17 @@ class Desk:
 
     def _expect_reply(self) -> None:
         """Give the worker its time, from now; while it has to wait for a client, all the time that the client has."""
-        batch = self._given[0].tickets
-        stalled = not self._continuous and any(ticket.paused and not ticket.done for ticket in batch)
-        self._reply_by = inf if stalled else self._clock.seconds() + self._response_timeout
+        self._reply_by = self._clock.seconds() + self._response_timeout
+        if not self._continuous:
+            for ticket in self._given[0].tickets:
+                if ticket.paused and not ticket.done:
+                    self._reply_by = inf
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        first = min([self._reply_by, *[given.deadline for given in self._given]])
+        first = self._reply_by
+        for given in self._given:
+            first = min(first, given.deadline)
         self._alarm.set(None if first == inf else first)
 
     def _ring(self) -> None:
