@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.workers.pool_bench import Bench, PoolTestCase, job
-from twisted_serve.batching.ahead import MOST
+from twisted_serve.batching.ahead import MOST, MOST_BYTES
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
 from twisted_serve.wire.messages import Item
 
@@ -87,6 +87,20 @@ class SendingTests(AheadTestCase):
         for _ in range(3):
             bench.worker.answer()
         self.assertEqual(["h"], self.at(bench))
+
+    def test_large_ones(self) -> None:
+        """Large inputs do not pile up at a worker; when they have been begun there is room again."""
+        bench = self.quick()
+        large = b"x" * (MOST_BYTES // 2)
+        answers = [bench.pool.submit(job(name, large)) for name in "abcdef"]
+        self.assertEqual(["a", "b", "c"], self.at(bench))
+        bench.worker.answer()
+        self.assertEqual(["b", "c", "d"], self.at(bench))
+        while bench.worker.busy:
+            bench.worker.answer()
+        self.assertEqual([large] * 6, [self.successResultOf(answer).body for answer in answers])
+        self.submit(bench, *"ghi")
+        self.assertEqual(["g", "h", "i"], self.at(bench))
 
     def test_free_workers_first(self) -> None:
         """Nobody lies at a worker while another has nothing to do; then all have the same."""

@@ -13,8 +13,10 @@ from math import inf
 
 # Seconds that batches may lie at a worker, going by what the last ones took.
 LONGEST_STAY = 0.002
-# So many lie there at most.
+# So many lie there at most, and no more once they have as many bytes: large ones take so long to be copied that
+# nothing is gained, and would be in memory here and there.
 MOST = 16
+MOST_BYTES = 1 << 18
 
 # How much of the difference to a batch that took less time is believed.
 _SHARE = 1 / 8

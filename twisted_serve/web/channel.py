@@ -27,7 +27,7 @@ from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import ExpectationFailed, RequestTimeout, ServeError
 from twisted_serve.transports import write_now
 from twisted_serve.web.answers import Answer, answer_error, json_text, lines_of
-from twisted_serve.web.request import ServeRequest
+from twisted_serve.web.request import RARE, ServeRequest
 
 if TYPE_CHECKING:
     from twisted_serve.web.site import ServeSite
@@ -44,9 +44,6 @@ _JOINED = 1 << 16
 # A longer number of bytes is no length (and would be slow to read).
 _LONGEST_LENGTH = 18
 
-
-# The headers of a request that are about its connection, or have to be answered before its body.
-_FOR_US = frozenset({b"connection", b"expect", b"transfer-encoding"})
 
 # On every answer (``spec/rest_api.md`` §2.4); the single semicolon is the predecessor's.
 _NO_CACHE = (
@@ -144,7 +141,7 @@ class ServeChannel(HTTPChannel):
             return False
         request = self.requests[-1]
         request.spelled_headers.append((name, value))
-        if lowered in _FOR_US:
+        if lowered in RARE:
             request.plain = False
         return True
 

@@ -10,6 +10,7 @@ from twisted_serve.web.request import ServeRequest
 
 #: How long a client waits for the first sign of an answer, in milliseconds from when its request began to arrive.
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+_NAME = TIMEOUT_HEADER.encode("ascii")
 #: A day; nobody waits longer, and the clock's arithmetic stays exact.
 MOST_TIMEOUT = 24 * 3600 * 1000
 
@@ -20,7 +21,7 @@ def deadline_of(request: ServeRequest) -> float | None:
 
     :raise BadRequest: for a header that is no number of milliseconds.
     """
-    given = request.requestHeaders.getRawHeaders(TIMEOUT_HEADER.encode("ascii"))
+    given = None if request.plain else request.requestHeaders.getRawHeaders(_NAME)
     if given is None:
         return None
     value = b", ".join(given)

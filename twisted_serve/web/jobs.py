@@ -26,8 +26,8 @@ from twisted_serve.wire.messages import Item, Job, Part
 
 # What the server says to a handler in headers of these names a client cannot say for it
 # (``spec/rest_api.md`` §3.1); and a token is for the server, not for the model's code.
-_RESERVED = frozenset({"url_path", "explain", "describe"})
-_CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
+_RESERVED = frozenset({b"url_path", b"explain", b"describe"})
+_CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
 
 # These are ours to set on an answer, whatever a handler says (``spec/rest_api.md`` §2.4).
 _OURS = frozenset(
@@ -111,10 +111,13 @@ class Predictor:
         return succeed(answer_json(request, 200, describe_model(model, self._tokens)))
 
 
-def client_headers(request: ServeRequest, hidden: frozenset[str]) -> dict[str, str]:
+def client_headers(request: ServeRequest, hidden: frozenset[bytes]) -> dict[str, str]:
     """Return a request's headers as they were spelled, the last of repeated ones, without those that are hidden."""
-    spelled = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.spelled_headers]
-    return {name: value for name, value in spelled if name.lower() not in hidden}
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in request.spelled_headers
+        if name.lower() not in hidden
+    }
 
 
 def content_type_of(request: ServeRequest) -> str:

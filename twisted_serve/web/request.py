@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from twisted_serve.web.channel import ServeChannel
     from twisted_serve.web.site import ServeSite
 
+# Headers which mean something to us and which most requests do not have, so that nobody need look for them each time.
+RARE = frozenset({b"connection", b"expect", b"transfer-encoding", b"x-request-id", b"x-request-timeout-ms"})
+
 # What somebody without a token may make us keep of a body; nothing at an open door reads one.
 PUBLIC_BODY = 8192
 
@@ -33,7 +36,7 @@ class ServeRequest(Request):
         handlers see (``spec/rest_api.md`` §3.1).
     :ivar client_id: What the client calls it, if anything; ``answer_id``: what its answer is called.
     :ivar timing: Its moments, from the one when the whole of it was there.
-    :ivar plain: Whether it says nothing of its connection, and nothing that is to be answered before its body.
+    :ivar plain: Whether it has none of the headers that few requests have and that are for us (`RARE`).
     :ivar ready_lines: The headers of a whole answer with status 200, as `Response` makes them ready; ``None``: they
         are in ``responseHeaders``.
     :ivar public: Whether it stands at an open door, so that anybody may have sent it.
@@ -126,7 +129,7 @@ class ServeRequest(Request):
     def begin(self) -> None:
         """Set what every answer of the site has."""
         self.site = self.channel.site
-        self.client_id = client_request_id(self.requestHeaders)
+        self.client_id = None if self.plain else client_request_id(self.requestHeaders)
         self.answer_id = self.client_id or fresh_id()
         for name, value in self.site.extra_headers.items():
             self.setHeader(name, value)

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_serve.alarm import Alarm
-from twisted_serve.batching.ahead import Ahead
+from twisted_serve.batching.ahead import MOST_BYTES, Ahead
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
 from twisted_serve.logs import NO_RESPONSE
@@ -57,14 +57,16 @@ class _Given:
     """
     A batch that was given to the worker.
 
+    :ivar size: How many bytes its inputs have, if it lies there ahead of time.
     :ivar deadline: The first moment at which a client in it has waited too long; infinite if none says.
     """
 
-    __slots__ = ("batch_id", "deadline", "tickets")
+    __slots__ = ("batch_id", "deadline", "size", "tickets")
 
-    def __init__(self, batch_id: int, tickets: list[Ticket]) -> None:
+    def __init__(self, batch_id: int, tickets: list[Ticket], size: int) -> None:
         self.batch_id = batch_id
         self.tickets = tickets
+        self.size = size
         self.see_deadlines()
 
     def see_deadlines(self) -> None:
@@ -129,6 +131,7 @@ class Desk:
         self._ahead = ahead
         # In the order in which they were sent; the worker is at the first.
         self._given: deque[_Given] = deque()
+        self._lying = 0
         self._begun = 0.0
         self._reply_by = 0.0
 
@@ -140,7 +143,9 @@ class Desk:
     @property
     def room(self) -> int:
         """How many more batches can be sent now, ahead of time."""
-        return 0 if self._ahead is None else self._ahead.batches + 1 - len(self._given)
+        if self._ahead is None or self._lying >= MOST_BYTES:
+            return 0
+        return self._ahead.batches + 1 - len(self._given)
 
     def give(self, batch_id: int, batch: list[Ticket]) -> None:
         """
@@ -154,8 +159,10 @@ class Desk:
         for ticket in batch:
             ticket.on_flow = self._flow_changed
         ahead = bool(self._given)
-        given = _Given(batch_id, batch)
+        size = sum([len(part.value) for ticket in batch for part in ticket.job.parts]) if ahead else 0
+        given = _Given(batch_id, batch, size)
         self._given.append(given)
+        self._lying += size
         if ahead:
             self._set_alarm()
         else:
@@ -164,7 +171,7 @@ class Desk:
             answer = self.worker.run(batch_id, [ticket.job for ticket in batch], self._chunk)
         except WorkerDied:
             # Nothing of the batch has been begun: it is the caller's again, unanswered.
-            self._given.pop()
+            self._take_back()
             if ahead:
                 # What it is at will be failed by the worker itself, any moment now.
                 self._ahead = None
@@ -176,7 +183,7 @@ class Desk:
         except UnsendableError:
             # Nobody is left without an answer because a job cannot be sent.
             self._log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
-            self._given.pop()
+            self._take_back()
             if not ahead:
                 self._alarm.set(None)
             self._owner.batch_failed(self, batch, WorkerFailed(500, "The request could not be sent to a worker."))
@@ -211,12 +218,18 @@ class Desk:
         if not self._given:
             self._alarm.set(None)
             return
+        self._lying -= self._given[0].size
         self._begin()
         for ticket in self._given[0].tickets:
             ticket.timing.sent = self._begun
 
+    def _take_back(self) -> None:
+        """The last batch was not sent."""
+        self._lying -= self._given.pop().size
+
     def _clear(self) -> list[list[Ticket]]:
         self._alarm.set(None)
+        self._lying = 0
         batches = [given.tickets for given in self._given]
         self._given.clear()
         return batches
