@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
-from hmac import compare_digest
 
 from attrs import frozen
 
@@ -85,8 +84,8 @@ class Keyring:
         """Say whether ``presented`` opens doors of ``kind`` at ``now``."""
         token: Token | None = None
         # All three are compared every time, so that the time taken does not tell which one it is.
-        for secret, each in self._compared:
-            if compare_digest(secret, presented):
+        for each in self._tokens:
+            if each.is_secret(presented):
                 token = each
         if token is None:
             return Refused(Reason.UNKNOWN)
@@ -111,7 +110,7 @@ class Keyring:
         token = fresh_token(kind, self._entropy, now, self._lifetime)
         keys = self._keys.replacing(token)
         self._save(keys)
-        self._replaced.append(self._keys.of(kind).secret.encode())
+        self._replaced.append(self._keys.of(kind).encoded)
         self._use(keys)
         return token
 
@@ -122,5 +121,5 @@ class Keyring:
     def _use(self, keys: KeySet) -> None:
         """Have these be the live tokens; what each request asks for is made ready."""
         self._keys = keys
-        self._compared = [(token.secret.encode(), token) for token in keys]
-        self._secrets = (*[secret for secret, _token in self._compared], *self._replaced)
+        self._tokens = tuple(keys)
+        self._secrets = (*[token.encoded for token in self._tokens], *self._replaced)

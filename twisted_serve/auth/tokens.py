@@ -50,7 +50,7 @@ class Token:
     """
     A secret that opens one kind of door until it expires.
 
-    :ivar secret: URL-safe characters; opaque to clients.
+    :ivar secret: URL-safe characters; opaque to clients.  ``encoded``: as they stand in a request.
     :ivar expires: The first moment at which it no longer opens; ``None`` for never.
     :ivar public_id: What logs and audit lines call it: it does not lead back to the secret.
     """
@@ -58,15 +58,20 @@ class Token:
     kind: TokenKind = field(validator=instance_of(TokenKind))
     secret: str = field(repr=False, validator=matches_re(rf"[A-Za-z0-9_\-]{{{SHORTEST_SECRET},}}"))
     expires: datetime | None = field(default=None, validator=aware)
+    encoded: bytes = field(init=False, repr=False, eq=False)
     public_id: str = field(init=False)
+
+    @encoded.default
+    def _encoded_secret(self) -> bytes:
+        return self.secret.encode()
 
     @public_id.default
     def _public_id_of_secret(self) -> str:
-        return public_id(self.secret.encode())
+        return public_id(self.encoded)
 
     def is_secret(self, presented: bytes) -> bool:
         """Say whether ``presented`` is the secret, in a time that does not depend on how much of it is."""
-        return compare_digest(self.secret.encode(), presented)
+        return compare_digest(self.encoded, presented)
 
     def expired(self, now: datetime) -> bool:
         """Say whether ``now`` is the moment of expiry or later."""
