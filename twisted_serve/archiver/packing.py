@@ -5,7 +5,6 @@ This module implements packing: the files of a model become an archive.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,6 @@ from twisted_serve import __version__
 from twisted_serve.archiver.checks import check
 from twisted_serve.archiver.config import ModelArchiverConfig
 from twisted_serve.archiver.contents import gather
-from twisted_serve.archiver.forms import Entry
 from twisted_serve.archiver.handlers import HandlerName
 from twisted_serve.archiver.writing import Destination, Plan, created_on, nobody, stamp_of, write
 from twisted_serve.archives.manifest import MANIFEST_PATH
@@ -38,13 +36,10 @@ def plan(
     named = (config.model_file, config.serialized_file, handler.path, config.requirements_file, config.config_file)
     files = gather(named, config.extra_files, MANIFEST_PATH, warn)
     check(config, handler, warn)
-    manifest = json.dumps(manifest_of(config, handler, stamp), indent=2, ensure_ascii=False).encode()
-    entries = (Entry(MANIFEST_PATH, manifest), *(Entry(name, path) for name, path in files.items()))
     destination = Destination(
         config.target, config.archive_format, config.model_name, config.force, "model", MANIFEST_PATH
     )
-    destination.check()
-    return Plan(destination, entries, stamp)
+    return Plan.of(destination, manifest_of(config, handler, stamp), files, stamp)
 
 
 def pack(

@@ -6,7 +6,6 @@ This module implements the packing of workflows: specification, functions and wh
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +24,6 @@ from twisted_serve.archiver.config import (
     text_of,
 )
 from twisted_serve.archiver.contents import gather
-from twisted_serve.archiver.forms import Entry
 from twisted_serve.archiver.writing import Destination, Plan, created_on, nobody, stamp_of, write
 from twisted_serve.errors import InvalidDag, InvalidWorkflow
 from twisted_serve.workflows.manifest import MANIFEST_PATH
@@ -92,11 +90,8 @@ def plan_workflow(
     stamp = stamp_of(environ)
     files = gather((config.spec_file, config.handler_file), config.extra_files, MANIFEST_PATH, warn)
     _check(config, warn)
-    manifest = json.dumps(manifest_of(config, stamp), indent=2, ensure_ascii=False).encode()
-    entries = (Entry(MANIFEST_PATH, manifest), *(Entry(name, path) for name, path in files.items()))
     destination = Destination(config.target, "default", config.workflow_name, config.force, "workflow", MANIFEST_PATH)
-    destination.check()
-    return Plan(destination, entries, stamp)
+    return Plan.of(destination, manifest_of(config, stamp), files, stamp)
 
 
 def pack_workflow(

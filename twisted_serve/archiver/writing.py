@@ -8,11 +8,14 @@ do not meet, and nobody else's directory is touched.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from itertools import starmap
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from attrs import frozen
@@ -80,6 +83,17 @@ class Plan:
     destination: Destination
     entries: tuple[Entry, ...]
     stamp: int
+
+    @classmethod
+    def of(cls, destination: Destination, manifest: Mapping[str, Any], files: Mapping[str, Path], stamp: int) -> Plan:
+        """
+        Plan an archive of these files, by their names in it, with its manifest before them.
+
+        :raise ArchiverError: if it may not be written where it is to go.
+        """
+        text = json.dumps(manifest, indent=2, ensure_ascii=False).encode()
+        destination.check()
+        return cls(destination, (Entry(destination.manifest, text), *starmap(Entry, files.items())), stamp)
 
 
 def write(planned: Plan, warn: Callable[[str], object] = nobody) -> Path:
