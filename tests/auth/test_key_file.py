@@ -9,9 +9,11 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from random import Random
+from typing import Any
 from unittest.mock import patch
 
 from hypothesis import given
@@ -225,6 +227,28 @@ class KeyFileTests(SynchronousTestCase):
             self.file.save(some_keys(3))
         self.file.remove()
         self.assertEqual(self.path.read_bytes(), render_keys(some_keys(2)))
+
+    def test_another_users(self) -> None:
+        """A file that only another user can read is not taken: its server may be running."""
+        self.path.write_text("{}")
+        with (
+            patch("os.geteuid", return_value=os.geteuid() + 1),
+            patch("twisted_serve.auth.key_file.os.open", self.refusing(os.open)),
+            self.assertRaisesRegex(KeyFileInUse, "another user"),
+        ):
+            self.file.save(some_keys())
+        self.assertEqual(self.path.read_text(), "{}")
+        self.assertEqual(self.left(), ["key_file.json"])
+
+    def refusing(self, real: Callable[..., int]) -> Callable[..., int]:
+        """Open as a process that may not read what is at the path."""
+
+        def opened(path: Path, *args: Any, **more: Any) -> int:
+            if path == self.path:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path, *args, **more)
+
+        return opened
 
     def test_fifo_does_not_block(self) -> None:
         """A pipe in the place of the file does not hang the start."""

@@ -14,17 +14,22 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 from contextlib import suppress
 from datetime import datetime, timezone
-from errno import EEXIST
+from errno import EACCES, EEXIST
 from pathlib import Path
 
+from twisted_serve.auth.replacement import replacing
 from twisted_serve.auth.tokens import KeySet, Token
 
 _OWNER_ONLY = 0o600
 
 # A key file has about 400 bytes.  What is longer is none, and is not read.
 _LONGEST = 16384
+
+# How often the lock is asked for before the file is removed without it: a stop must not wait for another server.
+_REMOVAL_ATTEMPTS = 50
 
 
 def instant(moment: datetime) -> str:
@@ -54,7 +59,8 @@ class KeyFile:
 
     While the server runs it holds a lock on the file, so that a second server in
     the same directory is told so instead of taking the file from the first, while
-    what a crashed server left behind is replaced.
+    what a crashed server left behind is replaced.  Whether it is held and the
+    replacement are one step for all servers that use `replacing`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,9 +75,10 @@ class KeyFile:
         :raise KeyFileInUse: when the file is another running server's.
         :raise OSError: when it cannot be written, naming the file.
         """
-        self._refuse_if_taken()
         try:
             self._replace(keys)
+        except KeyFileInUse:
+            raise
         except OSError as e:
             # The name of the temporary file would tell the operator nothing.
             raise type(e)(e.errno, f"the key file cannot be written: {e.strerror}", str(self.path)) from e
@@ -87,7 +94,10 @@ class KeyFile:
                 content.write(render_keys(keys))
                 content.flush()
                 os.fsync(descriptor)
-            os.replace(temporary, self.path)
+            # What takes time is done; another server may wait for the rest.
+            with replacing(self.path):
+                self._refuse_if_taken()
+                os.replace(temporary, self.path)
         except BaseException:
             os.close(descriptor)
             with suppress(FileNotFoundError):
@@ -103,9 +113,17 @@ class KeyFile:
         if self._descriptor is None:
             return
         with suppress(OSError):
-            if self._is_ours(self._descriptor):
-                os.unlink(self.path)
+            try:
+                with replacing(self.path, _REMOVAL_ATTEMPTS):
+                    self._unlink_if_ours(self._descriptor)
+            except OSError:
+                # A directory in which nothing can be created may still allow removal.
+                self._unlink_if_ours(self._descriptor)
         self._let_go()
+
+    def _unlink_if_ours(self, descriptor: int) -> None:
+        if self._is_ours(descriptor):
+            os.unlink(self.path)
 
     def _is_ours(self, descriptor: int) -> bool:
         """Say whether the path leads to what we wrote, or to an edited copy of it."""
@@ -122,14 +140,24 @@ class KeyFile:
         try:
             other = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
-            # Nothing there, a link, or not ours to read: the replacement decides.
+            # Whether a file is locked that only its owner can read cannot be known; a link, say, is replaced.
+            if self._is_another_users():
+                raise KeyFileInUse(EACCES, "the key file belongs to another user", str(self.path)) from None
             return
         try:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A shared lock, because NFS gives no exclusive one to those that only read.
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise KeyFileInUse(EEXIST, "the key file belongs to another running server", str(self.path)) from None
         finally:
             os.close(other)
+
+    def _is_another_users(self) -> bool:
+        """Return whether the path leads to a file that was made under another user."""
+        with suppress(OSError):
+            status = os.lstat(self.path)
+            return stat.S_ISREG(status.st_mode) and status.st_uid != os.geteuid()
+        return False
 
     def _sync_directory(self) -> None:
         # The new name must survive a power cut too; where a directory cannot be synced, it need not be.
