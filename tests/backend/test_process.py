@@ -25,6 +25,7 @@ from twisted_serve.backend.process import (
     set_logging,
     set_signals,
 )
+from twisted_serve.wire.held_back import FOR_THE_SERVER
 
 
 class RecordingLibrary:
@@ -81,8 +82,6 @@ class SocketTests(SynchronousTestCase):
         self.addCleanup(os.close, writing)
         errors = io.StringIO()
         self.patch(sys, "stderr", errors)
-        self.addCleanup(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
-        self.addCleanup(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         with self.assertRaises(SystemExit) as raised:
             main(["--fd", str(reading)])
         self.assertEqual(raised.exception.code, 2)
@@ -126,12 +125,13 @@ class SetUpTests(SynchronousTestCase):
     """What is set once."""
 
     def test_signals(self) -> None:
-        """Ctrl-C is left to the server, SIGTERM ends."""
-        for each in (signal.SIGINT, signal.SIGTERM):
+        """What is sent to all processes of a server does nothing here, and is not ignored by what is started here."""
+        for each in FOR_THE_SERVER:
             self.addCleanup(signal.signal, each, signal.getsignal(each))
         set_signals()
-        self.assertEqual(signal.getsignal(signal.SIGINT), signal.SIG_IGN)
-        self.assertEqual(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)
+        for each in FOR_THE_SERVER:
+            signal.raise_signal(each)
+            self.assertTrue(callable(signal.getsignal(each)))
 
     def test_logging(self) -> None:
         """What the handler logs from INFO on comes out bare, line by line, whatever is in it."""

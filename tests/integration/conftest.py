@@ -113,7 +113,9 @@ class Server:
             check=False,
         )
 
-    def start(self, *words: str, wait: bool = True, command: list[str] | None = None) -> Server:
+    def start(
+        self, *words: str, wait: bool = True, command: list[str] | None = None, new_session: bool = False
+    ) -> Server:
         """Start the server as our child, in the foreground; ``command`` is what to run instead."""
         self._begun = len(self.log())
         with self.output.open("ab") as output:
@@ -124,6 +126,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=new_session,
             )
         if wait:
             self.wait_until_started()

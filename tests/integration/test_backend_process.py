@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_serve
 from tests.integration.process_socket import WorkerSocket
+from twisted_serve.wire.held_back import FOR_THE_SERVER, held_back
 from twisted_serve.wire.messages import Cancel, Item, Loaded, LoadFailed, Predicted, StreamChunk
 
 pytestmark = pytest.mark.integration
@@ -58,11 +60,12 @@ os.kill(os.getpid(), 9)
 class WorkerProcess(WorkerSocket):
     """A worker, and the server's end of its socket."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, signals: Sequence[signal.Signals] = ()) -> None:
+        """Start it as the server does, and send it signals at once."""
         ours, worker = socket.socketpair()
         super().__init__(ours)
         command = [sys.executable, "-m", "twisted_serve.backend", "--fd", str(worker.fileno())]
-        with worker:
+        with worker, held_back():
             self.process = subprocess.Popen(
                 command,
                 pass_fds=[worker.fileno()],
@@ -73,6 +76,8 @@ class WorkerProcess(WorkerSocket):
                 stderr=subprocess.PIPE,
                 text=True,
             )
+            for number in signals:
+                self.process.send_signal(number)
         self.load(directory)
 
     def end(self) -> tuple[int, str, str]:
@@ -95,8 +100,8 @@ class WorkerProcessTests(SynchronousTestCase):
         self.dir.mkdir()
         (self.dir / "h.py").write_text(HANDLER)
 
-    def _worker(self) -> WorkerProcess:
-        worker = WorkerProcess(self.dir)
+    def _worker(self, signals: Sequence[signal.Signals] = ()) -> WorkerProcess:
+        worker = WorkerProcess(self.dir, signals)
         self.addCleanup(worker.clean_up)
         self.assertEqual(worker.hear(), Loaded())
         return worker
@@ -195,12 +200,22 @@ class WorkerProcessTests(SynchronousTestCase):
         self.assertIsNone(worker.hear())
 
     def test_interrupt(self) -> None:
-        """Ctrl-C on the terminal does not end a worker; SIGTERM does."""
-        worker = self._worker()
-        worker.process.send_signal(signal.SIGINT)
+        """What is sent to all processes of a server does not end a worker, also before it has begun."""
+        worker = self._worker(FOR_THE_SERVER)
+        for number in FOR_THE_SERVER:
+            worker.process.send_signal(number)
         self.assertEqual(worker.answer("'still here'"), b"still here")
-        worker.process.terminate()
-        self.assertEqual(worker.process.wait(60), -signal.SIGTERM)
+        self.assertEqual(str(worker.process.pid).encode(), worker.answer("str(os.getsid(0))"))
+
+    def test_signals_of_children(self) -> None:
+        """What a handler forks or starts ends by the signals that a worker leaves to the server."""
+        worker = self._worker()
+        forked = "(lambda pid: pid and (os.kill(pid, {0}), os.waitpid(pid, 0)[1])[1] or time.sleep(60))(os.fork())"
+        started = "(lambda child: (child.send_signal({0}), child.wait())[1])(subprocess.Popen(['sleep', '60']))"
+        for number in FOR_THE_SERVER:
+            ended = int(worker.answer(f"str({forked.format(int(number))} & 127)"))
+            self.assertEqual(number, ended)
+            self.assertEqual(-number, int(worker.answer(f"str({started.format(int(number))})")))
 
     def test_exit(self) -> None:
         """A handler that exits ends the worker, which the server sees."""

@@ -114,8 +114,8 @@ class TemplateProcessTests(SynchronousTestCase):
         self.assertFalse(Path(f"/proc/{pid}").exists())
         self.fork(2)
         self.template.say(Signal(1, signal.SIGKILL))
-        self.template.say(Signal(2, signal.SIGTERM))
-        self.assertEqual(Exited(2, signal.SIGTERM), self.template.hear())
+        self.template.say(Signal(2, signal.SIGKILL))
+        self.assertEqual(Exited(2, signal.SIGKILL), self.template.hear())
 
     def test_server_goes(self) -> None:
         """A template whose server is gone ends, with everything that it forked."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL
 from typing import Any
 
 from attrs import evolve
@@ -70,20 +70,20 @@ class StartTests(LocalTestCase):
         error = self.failed(worker.loaded)
         self.assertEqual((507, "System out of memory"), (error.status, error.message))
         self.reactor.advance(5.0)
-        self.assertEqual(["TERM"], child.signals)
+        self.assertEqual(["KILL"], child.signals)
         child.die(1)
         self.assert_gone(worker, "it exited with code 1")
 
     def test_too_slow(self) -> None:
-        """A worker that does not load in time is terminated, then killed; that is not taken for lack of memory."""
+        """A worker that does not load in time is killed; that is not taken for lack of memory."""
         worker, child = self.start()
         self.reactor.advance(10.0)
         error = self.failed(worker.loaded)
         self.assertEqual((500, "The worker did not load within 10 seconds."), (error.status, error.message))
         self.reactor.advance(0)
-        self.assertEqual(["TERM"], child.signals)
+        self.assertEqual(["KILL"], child.signals)
         self.reactor.advance(5.0)
-        self.assertEqual(["TERM", "KILL"], child.signals)
+        self.assertEqual(["KILL"], child.signals)
         child.die(None, SIGKILL)
         self.assert_gone(worker, "it was ended by SIGKILL")
 
@@ -180,13 +180,13 @@ class StopTests(LocalTestCase):
         self.successResultOf(worker.stop(1.0))
 
     def test_idle_and_deaf(self) -> None:
-        """One that does not leave is terminated after some seconds, however long a batch might have had."""
+        """One that does not leave is killed after some seconds, however long a batch might have had."""
         worker, child = self.ready()
         worker.stop(60.0)
         self.reactor.advance(5.0)
-        self.assertEqual(["TERM"], child.signals)
+        self.assertEqual(["KILL"], child.signals)
         self.reactor.advance(5.0)
-        self.assertEqual(["TERM", "KILL"], child.signals)
+        self.assertEqual(["KILL"], child.signals)
 
     def test_busy(self) -> None:
         """A running batch is finished first."""
@@ -233,10 +233,10 @@ class StopTests(LocalTestCase):
         worker, child, answer = self.busy()
         worker.stop(60.0)
         self.reactor.advance(60.0)
-        self.assertEqual(["TERM"], child.signals)
-        child.die(None, SIGTERM)
+        self.assertEqual(["KILL"], child.signals)
+        child.die(None, SIGKILL)
         self.assertEqual(500, self.failed(answer).status)
-        self.assert_gone(worker, "it was ended by SIGTERM")
+        self.assert_gone(worker, "it was ended by SIGKILL")
 
     def test_hurry(self) -> None:
         """Asking again can shorten the grace, not lengthen it."""
@@ -245,10 +245,10 @@ class StopTests(LocalTestCase):
         worker.stop(100.0)
         worker.stop(2.0)
         self.reactor.advance(2.0)
-        self.assertEqual(["TERM"], child.signals)
+        self.assertEqual(["KILL"], child.signals)
         worker.stop(0.0)
         self.reactor.advance(0.0)
-        self.assertEqual(["TERM", "TERM"], child.signals)
+        self.assertEqual(["KILL", "KILL"], child.signals)
         self.reactor.advance(5.0)
         child.die(None, SIGKILL)
         self.assertEqual(500, self.failed(answer).status)
@@ -268,11 +268,11 @@ class StopTests(LocalTestCase):
         worker, child = self.start()
         worker.stop(0.0)
         self.reactor.advance(0.0)
-        child.die(None, SIGTERM)
+        child.die(None, SIGKILL)
         self.assertEqual("The worker was stopped before it had loaded.", self.failed(worker.loaded).message)
 
     def test_dies_while_stopping(self) -> None:
-        """A worker that breaks off while it is given time is not terminated sooner."""
+        """A worker that breaks off while it is given time is not killed sooner."""
         worker, child, answer = self.busy()
         worker.stop(60.0)
         child.wire.end()

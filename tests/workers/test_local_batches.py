@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL
 
 from attrs import evolve
 
@@ -116,7 +116,7 @@ class RunTests(LocalTestCase):
         child.wire.end()
         self.reactor.advance(1.0)
         self.assertEqual(500, self.failed(answer).status)
-        self.assertEqual(["TERM"], child.signals)
+        self.assertEqual(["KILL"], child.signals)
         self.assertNoResult(worker.lost)
         self.reactor.advance(5.0)
         child.exit(None, SIGKILL)
@@ -159,10 +159,10 @@ class RunTests(LocalTestCase):
             worker.cancel(["a"])
             self.reactor.advance(1.0)
             self.assertEqual("Worker died.", self.failed(answer).message)
-            self.assertEqual(["TERM"], child.signals)
-            child.exit(None, SIGTERM)
+            self.assertEqual(["KILL"], child.signals)
+            child.exit(None, SIGKILL)
             self.reactor.advance(0)
-            self.assert_gone(worker, "it was ended by SIGTERM")
+            self.assert_gone(worker, "it was ended by SIGKILL")
 
     def test_longest_message(self) -> None:
         """A worker cannot make us keep more than a batch of its largest answers."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL
 from typing import cast
 
 from attrs import evolve
@@ -73,7 +73,7 @@ class FamilyTests(ForkingTestCase):
         assert isinstance(fork, Fork)
         self.assertFalse(fork.may_divide)
         self.assertEqual("m", cast(LoadModel, self.first_message(1)).model_name)
-        base.say(Exited(number, SIGTERM))
+        base.say(Exited(number, SIGKILL))
         self.reactor.frames[0].end()
         self.reactor.read_all()
         self.assertNoResult(second.loaded)
@@ -124,8 +124,8 @@ class FamilyTests(ForkingTestCase):
         self.assertIn("stopped", self.failed(third).message)
         first.stop(0.0)
         self.reactor.advance(0)
-        self.assertEqual([Signal(number, SIGTERM)], base.heard())
-        base.say(Exited(number, SIGTERM))
+        self.assertEqual([Signal(number, SIGKILL)], base.heard())
+        base.say(Exited(number, SIGKILL))
         self.reactor.links[-1].end()
         self.reactor.read_all()
         self.failed(first)
@@ -199,7 +199,7 @@ class FamilyTests(ForkingTestCase):
         stopped = worker.stop(0.0)
         for _ in range(4):
             self.reactor.advance(5.0)
-        self.assertEqual([Signal(1, SIGTERM), Signal(1, SIGKILL)], model.heard())
+        self.assertEqual([Signal(1, SIGKILL)], model.heard())
         self.assertEqual([Signal(1, SIGKILL)], base.heard())
         self.assertTrue(model.wire.closed)
         self.reactor.read_all()

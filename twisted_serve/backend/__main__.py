@@ -15,6 +15,7 @@ from twisted_serve.backend.process import (
     NotAWorkerError,
     die_with_parent,
     enter_model_dir,
+    enter_session,
     inherited_socket,
     set_logging,
     set_signals,
@@ -27,12 +28,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m twisted_serve.backend", description="A worker of twisted_serve.")
     parser.add_argument("--fd", type=int, required=True, help="the inherited AF_UNIX stream socket")
     descriptor = parser.parse_args(arguments).fd
-    set_signals()
     try:
         connection = inherited_socket(descriptor)
         die_with_parent(connection)
     except NotAWorkerError as e:
         parser.error(str(e))
+    enter_session()
+    set_signals()
     set_logging()
     ts_names.install()
     return serve(Channel(connection), enter_model_dir)

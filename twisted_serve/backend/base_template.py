@@ -23,6 +23,7 @@ from twisted_serve.backend.process import (
     NotAWorkerError,
     die_with_parent,
     enter_model_dir,
+    enter_session,
     inherited_socket,
     search_path,
     set_logging,
@@ -46,12 +47,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--fd", type=int, required=True, help="the inherited AF_UNIX stream socket")
     parser.add_argument("--preload", action="append", default=[], help="a module which workers will need")
     options = parser.parse_args(arguments)
-    set_signals()
     try:
         control = inherited_socket(options.fd)
         die_with_parent(control)
     except NotAWorkerError as e:
         parser.error(str(e))
+    enter_session()
+    set_signals()
     set_name(TEMPLATE_NAME)
     set_logging()
     ts_names.install()

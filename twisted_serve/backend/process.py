@@ -12,8 +12,12 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+
+from twisted_serve.wire.held_back import FOR_THE_SERVER
 
 # prctl(2)
 _PR_SET_PDEATHSIG = 1
@@ -21,6 +25,9 @@ _PR_SET_NAME = 15
 
 # Whether a fork is under way whose child goes on with our sockets.
 _dividing = False
+
+# In a thread that forks: the signals which were blocked before.
+_forking = threading.local()
 
 
 class NotAWorkerError(Exception):
@@ -97,14 +104,52 @@ def set_name(name: str) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode("utf-8", "replace"), 0, 0, 0)
 
 
+def _leave_to_the_server(_number: int, _frame: object) -> None:
+    """Take a signal that was sent to all processes of a service or a terminal."""
+
+
 def set_signals() -> None:
     """
-    Leave Ctrl-C to the server, which drains first; end at once on SIGTERM.
+    Leave to the server the signals that are sent to each process of a service, e.g. by ``systemd``.
 
-    A terminal sends SIGINT to the whole process group.
+    The server finishes what is being answered, and ends this process by its socket or by SIGKILL.  The signals are
+    taken by a function: one that was ignored would be ignored by every program that the model's handler starts, too.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in FOR_THE_SERVER:
+        signal.signal(number, _leave_to_the_server)
+        signal.siginterrupt(number, False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_SERVER)
+    os.register_at_fork(before=_hold_back, after_in_parent=_let_come, after_in_child=_be_no_worker)
+
+
+def enter_session() -> None:
+    """
+    Be the leader of a session and of a process group.
+
+    What a terminal or ``kill`` sends to the server's process group does not come here, and what the model's handler
+    starts can be ended as a group.
+    """
+    # A leader of a group is one already.
+    with suppress(PermissionError):
+        os.setsid()
+
+
+def _hold_back() -> None:
+    """Keep a signal for a child from being taken here, or by what the child has of this process at first."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_SERVER)
+
+
+def _let_come() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _be_no_worker() -> None:
+    """Give a process that the model's handler forked the signals that it expects, e.g. from ``Process.terminate``."""
+    if not _dividing:
+        for number in FOR_THE_SERVER:
+            if signal.getsignal(number) is _leave_to_the_server:
+                signal.signal(number, signal.SIG_DFL)
+    _let_come()
 
 
 def set_logging() -> None:

@@ -17,7 +17,7 @@ import socket
 from collections import deque
 from contextlib import suppress
 
-from twisted_serve.backend.process import divide, end_with_parent
+from twisted_serve.backend.process import divide, end_with_parent, enter_session
 from twisted_serve.wire.codec import encode
 from twisted_serve.wire.control import (
     ENDS,
@@ -135,6 +135,7 @@ class Template:
 
     def _forget(self, parent: int) -> None:
         """Be a child: die with the parent, hold nothing of it."""
+        enter_session()
         end_with_parent()
         if os.getppid() != parent:
             os._exit(0)

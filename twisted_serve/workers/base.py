@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.wire.held_back import held_back
 from twisted_serve.workers.connection import Adopted
 from twisted_serve.workers.control import TemplateLink
 from twisted_serve.workers.forked import ForkedProcess
@@ -113,13 +114,14 @@ class BaseTemplate:
         with spawned_ends() as (ours, theirs, nothing):
             link = TemplateLink(self, self._reactor)
             process = WorkerProcess(self._on_line, lambda how: self._exited(process, how), lambda: self._ended(process))
-            self._reactor.spawnProcess(
-                process,
-                self._command[0],
-                self._command,
-                env=dict(self._environment),
-                childFDs={0: nothing, 1: "r", 2: "r", SOCKET: theirs.fileno()},
-            )
+            with held_back():
+                self._reactor.spawnProcess(
+                    process,
+                    self._command[0],
+                    self._command,
+                    env=dict(self._environment),
+                    childFDs={0: nothing, 1: "r", 2: "r", SOCKET: theirs.fileno()},
+                )
             self._process = process
             self._processes[process] = None
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(link))
@@ -161,7 +163,7 @@ class BaseTemplate:
 
     def _kill(self) -> None:
         if self._process is not None:
-            self._process.signal("KILL")
+            self._process.kill()
 
     def _set_limit(self, seconds: float, call: Callable[[], None]) -> None:
         def due() -> None:

@@ -39,10 +39,9 @@ from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProce
 
 # Seconds that the socket's end and the process' exit may lie apart; they are one event, seen twice.
 VERDICT_WAIT = 1.0
-# Seconds that a worker with nothing to do has to leave when it is asked to, before SIGTERM …
+# Seconds that a worker with nothing to do has to leave when it is asked to, before SIGKILL: it leaves SIGTERM, which
+# may have been sent to all processes of the server, to the server.
 LEAVE_TIME = 5.0
-# … and seconds from SIGTERM to SIGKILL.
-KILL_AFTER = 5.0
 
 _STOPPED = "The worker was stopped before it had loaded."
 
@@ -185,7 +184,7 @@ class LocalWorker:
             self.fail_to_begin(_STOPPED)
         elif not self._gone:
             self._stopping = True
-            self._terminate_in(grace)
+            self._kill_in(grace)
             if not (self._batches or self._answering):
                 self._leave()
         return stopped
@@ -227,7 +226,7 @@ class LocalWorker:
         else:
             self._timer("verdict", VERDICT_WAIT, self._conclude)
             if not self._stopping:
-                self._terminate_in(VERDICT_WAIT)
+                self._kill_in(VERDICT_WAIT)
         self._see_if_gone()
 
     def exited(self, how: Exit) -> None:
@@ -258,22 +257,17 @@ class LocalWorker:
     def _leave(self) -> None:
         """Ask the worker to end itself."""
         self.connection.close()
-        self._terminate_in(LEAVE_TIME)
+        self._kill_in(LEAVE_TIME)
 
-    def _terminate_in(self, seconds: float) -> None:
-        """Send SIGTERM then, or earlier if that was said before, and SIGKILL some time after."""
-        due = self._timers.get("terminate")
+    def _kill_in(self, seconds: float) -> None:
+        """Send SIGKILL then, or earlier if that was said before."""
+        due = self._timers.get("kill")
         if self._exit is None and (due is None or due.getTime() > self._clock.seconds() + seconds):
-            self._timer("terminate", seconds, self._terminate)
-
-    def _terminate(self) -> None:
-        self.process.signal("TERM")
-        if "kill" not in self._timers:
-            self._timer("kill", KILL_AFTER, self._kill)
+            self._timer("kill", seconds, self._kill)
 
     def _kill(self) -> None:
         self._killed_by_us = True
-        self.process.signal("KILL")
+        self.process.kill()
 
     def _close_connection(self) -> None:
         # Something that the handler started holds it open.

@@ -22,8 +22,6 @@ from twisted_serve.wire.messages import LoadFailed
 from twisted_serve.workers.connection import Adopted
 from twisted_serve.workers.launch import Launch
 
-_SIGNALS = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL}
-
 # How a process ends whose template has ended: the kernel sees to it.
 ORPHANED = int(signal.SIGKILL)
 
@@ -115,11 +113,11 @@ class ForkedProcess:
         self.template = template
         self.born(pid)
 
-    def signalProcess(self, name: Literal["TERM", "KILL"]) -> None:
+    def signalProcess(self, name: Literal["KILL"]) -> None:
         """See `IProcessTransport`."""
         if self._status is not None:
             raise ProcessExitedAlready()
-        self.template.signal(self.number, _SIGNALS[name])
+        self.template.signal(self.number, signal.Signals[f"SIG{name}"])
 
     def loseConnection(self) -> None:
         """See `IProcessTransport`."""

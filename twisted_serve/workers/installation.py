@@ -111,7 +111,7 @@ class _Pip:
             # It leads a group of this number, or will in a moment, and has started nothing then.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-        self.process.signal("KILL")
+        self.process.kill()
 
     def _printed(self, stream: Stream, line: str) -> None:
         log_model_output(self._log, self._name, stream, line)

@@ -109,10 +109,10 @@ class WorkerProcess(ProcessProtocol):
             self._complain(line)
         self._on_end()
 
-    def signal(self, name: Literal["TERM", "KILL"]) -> None:
-        """Send a signal, if there is still a process to get it."""
+    def kill(self) -> None:
+        """Send SIGKILL, if there is still a process to get it."""
         with suppress(ProcessExitedAlready):
-            self.transport.signalProcess(name)
+            self.transport.signalProcess("KILL")
 
     def close_output(self) -> None:
         """Read no more of what it, or whatever it started, prints."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.wire.held_back import held_back
 from twisted_serve.workers.connection import Adopted
 from twisted_serve.workers.launch import SOCKET, Launch, no_socket, spawned_ends, worker_environment
 
@@ -33,13 +34,14 @@ class Spawner:
             # The reactor takes a duplicate; these here are closed on the way out.
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(worker.connection))
             try:
-                transport = self._reactor.spawnProcess(
-                    worker.process,
-                    spec.python,
-                    [spec.python, "-m", "twisted_serve.backend", "--fd", str(SOCKET)],
-                    env=worker_environment(spec.environment, spec.model_dir, spec.packages),
-                    childFDs={0: nothing, 1: "r", 2: "r", SOCKET: theirs.fileno()},
-                )
+                with held_back():
+                    transport = self._reactor.spawnProcess(
+                        worker.process,
+                        spec.python,
+                        [spec.python, "-m", "twisted_serve.backend", "--fd", str(SOCKET)],
+                        env=worker_environment(spec.environment, spec.model_dir, spec.packages),
+                        childFDs={0: nothing, 1: "r", 2: "r", SOCKET: theirs.fileno()},
+                    )
             except (OSError, ValueError) as e:
                 worker.fail_to_begin(f"The worker's process could not be started: {e}")
                 worker.connection.abort("there is no process")
