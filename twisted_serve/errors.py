@@ -21,7 +21,9 @@ Everything that can go wrong and that a client may be told about.
     ├── Conflict                   409  ConflictStatusException
     ├── RequestTooLarge            413  RequestTooLargeException
     ├── ExpectationFailed          417  ExpectationFailedException
+    ├── CodingNotImplemented       501  NotImplementedException
     ├── ServiceUnavailable         503  ServiceUnavailableException
+    ├── VersionNotSupported        505  HttpVersionNotSupportedException
     ├── InvalidWorkflow            500  InvalidWorkflowException
     ├── WorkflowNotRegistered      500  WorkflowException
     └── InternalError              500  InternalServerException
@@ -217,6 +219,22 @@ class ExpectationFailed(ServeError):
 
     def __init__(self) -> None:
         super().__init__("The only expectation that can be met is 100-continue.")
+
+
+class CodingNotImplemented(ServeError):
+    """The body is in a transfer coding that is not supported (RFC 9112 §6.1)."""
+
+    status = 501
+    kind = "NotImplementedException"
+    grpc_status = "UNIMPLEMENTED"
+
+
+class VersionNotSupported(ServeError):
+    """The request is in another major version of HTTP (RFC 9110 §15.6.6)."""
+
+    status = 505
+    kind = "HttpVersionNotSupportedException"
+    grpc_status = "UNIMPLEMENTED"
 
 
 class ServiceUnavailable(ServeError):

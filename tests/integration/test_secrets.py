@@ -70,12 +70,13 @@ def requests_with(key: str, opens: str) -> Iterator[str]:
             yield f"{method} {path} HTTP/1.1\r\nHost: {key}\r\nAuthorization: Bearer {opens}\r\n{end}"
             yield f"{method} {path} HTTP/1.1\r\nHost: h\r\n{end}"
     yield f"{key} / HTTP/1.1\r\nConnection: close\r\n\r\n"
-    yield f"GET /ping HTTP/1.1\r\nAuthorization: Basic {key}\r\n\r\n"
-    yield f"GET /ping HTTP/1.1\r\nAuthorization: Bearer {key} {key}\r\n\r\n"
-    yield f"GET /ping HTTP/1.1\r\n{key}\r\n\r\n"
+    yield f"GET /ping HTTP/1.1\r\nHost: h\r\nAuthorization: Basic {key}\r\n\r\n"
+    yield f"GET /ping HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {key} {key}\r\n\r\n"
+    yield f"GET /ping HTTP/1.1\r\nHost: h\r\n{key}\r\n\r\n"
     yield f"GET /{key} HTTP/{key}\r\n\r\n"
-    yield f"POST /ping HTTP/1.1\r\nContent-Length: {key}\r\n\r\n"
-    yield f"POST /ping HTTP/1.1\r\nAuthorization: Bearer {opens}\r\nExpect: {key}\r\nContent-Length: 1\r\n\r\n"
+    yield f"POST /ping HTTP/1.1\r\nHost: h\r\nContent-Length: {key}\r\n\r\n"
+    opened = f"Host: h\r\nAuthorization: Bearer {opens}\r\n"
+    yield f"POST /ping HTTP/1.1\r\n{opened}Expect: {key}\r\nContent-Length: 1\r\n\r\n"
 
 
 def try_everything(server: Server) -> None:

@@ -114,7 +114,7 @@ def test_slow_head(server: Server) -> None:
     with server.connect() as client:
         client.settimeout(0.1)
         began = time.monotonic()
-        head = iter(b"GET /ping HTTP/1.1\r\nX: " + b"a" * 200)
+        head = iter(b"GET /ping HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 200)
         closed = False
         while not closed:
             assert time.monotonic() - began < 5

@@ -138,7 +138,7 @@ class OpenPortTests(SynchronousTestCase):
         """A client that speaks plain HTTP is told in the clear what is wrong; one that speaks neither is cut off."""
         with MemoryServer({"management_address": "https://127.0.0.1:8444"}) as server:
             [factory] = [each for _port, each, *_ in server.clock.tcpServers if isinstance(each, TlsFactory)]
-            for said, answered in ((b"GET /models HTTP/1.1\r\n", True), (b"\x00\x01 nonsense", False)):
+            for said, answered in ((b"GET /models HTTP/1.1\r\nHost: h\r\n", True), (b"\x00\x01 nonsense", False)):
                 transport = TcpTransport()
                 connection = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1234))
                 assert connection is not None

@@ -19,6 +19,7 @@ from twisted.logger import capturedLogs
 from tests.web.channel_case import ChannelTestCase
 from twisted_serve.logs import ACCESS_LOG
 from twisted_serve.testing.server import Role
+from twisted_serve.web.channel import LINGER_SECONDS
 
 
 class KeepAliveTests(ChannelTestCase):
@@ -109,18 +110,18 @@ class MalformedTests(ChannelTestCase):
         for data in (
             b"nonsense\r\n\r\n",
             b"GET /ping\r\n\r\n",
-            b"GET /ping HTTP/1.1\r\nno colon\r\n\r\n",
-            b"GET /ping HTTP/1.1\r\nBad Name: x\r\n\r\n",
-            b"POST /ping HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-            b"POST /ping HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
-            b"POST /ping HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-            b"POST /ping HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-            b"POST /ping HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
-            b"POST /ping HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+            b"GET /ping HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n",
+            b"GET /ping HTTP/1.1\r\nHost: h\r\nBad Name: x\r\n\r\n",
+            b"POST /ping HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
+            b"POST /ping HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1\r\n\r\n",
+            b"POST /ping HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            b"POST /ping HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"POST /ping HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n",
+            b"POST /ping HTTP/1.1\r\nHost: h\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
             b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n",
-            b"GET /ping HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
-            b"GET /ping HTTP/1.1\r\n" + b"X-Header: aaaaaaaaaaaaaaaa\r\n" * 1000 + b"\r\n",
-            b"GET /ping HTTP/1.1\r\n" + b"X: a\r\n" * 501 + b"\r\n",
+            b"GET /ping HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
+            b"GET /ping HTTP/1.1\r\nHost: h\r\n" + b"X-Header: aaaaaaaaaaaaaaaa\r\n" * 1000 + b"\r\n",
+            b"GET /ping HTTP/1.1\r\nHost: h\r\n" + b"X: a\r\n" * 501 + b"\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 9000,
         ):
             connection = self.server.connect()
@@ -134,7 +135,7 @@ class MalformedTests(ChannelTestCase):
     def test_malformed_is_recorded(self) -> None:
         """What is no HTTP has an id in its answer, a line in the access log, and its place in the counter."""
         with capturedLogs() as events:
-            self.connection.send(b"GET /ping HTTP/1.1\r\nno colon\r\n\r\n")
+            self.connection.send(b"GET /ping HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n")
         [line] = [event["line"] for event in events if event.get("logger_name") == ACCESS_LOG]
         self.assertTrue(line.endswith(' "- - -" 400 0'), line)
         head = self.connection.received.partition(b"\r\n\r\n")[0].lower()
@@ -174,28 +175,48 @@ class MalformedTests(ChannelTestCase):
 class HostTests(ChannelTestCase):
     """Tests for what clients call us."""
 
-    def test_any_name(self) -> None:
-        """No ``Host`` makes a difference, or a line in the log: none at all, one which is no name, or several."""
-        for host in (
-            b"",
-            b"Host: \xff\r\n",
-            b"Host: a..b\r\n",
-            b"Host: " + b"a" * 70 + b"\r\n",
-            b"Host: [::\r\n",
-            b"Host:\r\n",
-        ):
+    def test_hosts(self) -> None:
+        """What the header names makes no difference, as long as it is a host; and none of it is a line in the log."""
+        for host in (b"", b"a..b", b"a_b", b"a" * 70, b"h:8080", b"h:", b"[::1]:8080", b"127.0.0.1", b"%C3%A9"):
             for method in (b"GET", b"POST"):
-                connection = self.server.connect()
-                connection.send(method + b" /ping HTTP/1.1\r\n" + host + self.bearer() + b"Content-Length: 1\r\n\r\nx")
-                self.assertEqual(self.statuses(connection), [200], host)
+                self.assertEqual(self.ask(method, b"Host: " + host + b"\r\n"), [200], host)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_no_host(self) -> None:
+        """What is no host, or is there twice, or not at all, is refused (RFC 9112 §3.2)."""
+        for host in (
+            b"",
+            b"Host: h\r\nHost: h\r\n",
+            b"Host: h\r\nhost: other\r\n",
+            b"Host: \xff\r\n",
+            b"Host: [::\r\n",
+            b"Host: a b\r\n",
+            b"Host: a, b\r\n",
+            b"Host: a/b\r\n",
+            b"Host: a@b\r\n",
+            b"Host: a:b\r\n",
+            b"Host: %zz\r\n",
+        ):
+            for method in (b"GET", b"POST"):
+                self.assertEqual(self.ask(method, host), [400], host)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_says_why(self) -> None:
+        """The answer says what is wrong."""
+        self.connection.send(b"GET /ping HTTP/1.1\r\nHost: h\r\nHost: i\r\n\r\n")
+        self.assertEqual(json.loads(self.body())["reason"], "the header Host is there 2 times")
+
+    def ask(self, method: bytes, host: bytes) -> list[int]:
+        connection = self.server.connect()
+        connection.send(method + b" /ping HTTP/1.1\r\n" + host + self.bearer() + b"Content-Length: 1\r\n\r\nx")
+        return self.statuses(connection)
+
     def test_unix(self) -> None:
-        """A client on a UNIX socket need not send one, not even in HTTP/1.1."""
+        """A client on a UNIX socket is served, whatever it says."""
         transport = StringTransport(hostAddress=UNIXAddress("/s"), peerAddress=UNIXAddress(None))
         channel = self.server.server.site_of(Role.INFERENCE).buildProtocol(UNIXAddress(None))
         channel.makeConnection(transport)
-        channel.dataReceived(b"GET /livez HTTP/1.1\r\n\r\n")
+        channel.dataReceived(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
         self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 OK\r\n"))
         channel.connectionLost()
 
@@ -214,7 +235,11 @@ class PersistenceTests(ChannelTestCase):
             b"TE\r\nConnection: close",
         ):
             connection = self.server.connect()
-            connection.send(b"GET /livez HTTP/1.1\r\nConnection: " + options + b"\r\n\r\nGET /livez HTTP/1.1\r\n\r\n")
+            connection.send(
+                b"GET /livez HTTP/1.1\r\nHost: h\r\nConnection: "
+                + options
+                + b"\r\n\r\nGET /livez HTTP/1.1\r\nHost: h\r\n\r\n"
+            )
             self.assertEqual(self.statuses(connection), [200], options)
             self.assertIn(b"Connection: close\r\n", connection.received)
             self.assertNotIn(b"keep-alive", connection.received)
@@ -226,11 +251,12 @@ class PersistenceTests(ChannelTestCase):
         self.assertNotIn(b"keep-alive", self.connection.received)
 
     def test_old_client_with_chunks(self) -> None:
-        """After chunks in HTTP/1.0, whose end somebody on the way may see elsewhere, nothing is taken for a request."""
+        """Chunks in HTTP/1.0, whose end a proxy may see elsewhere, are refused, and nothing behind them is read."""
         head = b"POST /predictions/m HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n%s\r\n"
         self.connection.send(head % self.bearer() + b"1\r\nx\r\n0\r\n\r\n" + self.predict(b"smuggled"))
-        self.assertEqual(self.connection.received.count(b"HTTP/1."), 1)
-        self.assertIn(b" 200 OK", self.connection.received)
+        self.assertEqual(self.statuses(), [400])
+        self.assertEqual(self.server.provider.workers[0].batches, [])
+        self.server.advance(LINGER_SECONDS)
         self.assertFalse(self.connection.open)
 
 
@@ -241,7 +267,7 @@ class UnreadAnswersTests(ChannelTestCase):
 
     def test_no_more_is_answered(self) -> None:
         """As long as a client leaves its answers, no request of it is answered, whether it has come already or not."""
-        request = b"GET /livez HTTP/1.1\r\n\r\n"
+        request = b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n"
         self.connection.stop_reading()
         self.connection.send(request * 1000)
         self.connection.send(request * 1000)
@@ -253,7 +279,7 @@ class UnreadAnswersTests(ChannelTestCase):
         """The same for what comes while a worker has the request."""
         worker = self.server.provider.workers[0]
         worker.holding = True
-        self.connection.send(self.predict(b"x") + b"GET /livez HTTP/1.1\r\n\r\n" * 10)
+        self.connection.send(self.predict(b"x") + b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n" * 10)
         self.connection.stop_reading()
         worker.answer()
         self.assertEqual(self.statuses(), [200])
@@ -262,7 +288,7 @@ class UnreadAnswersTests(ChannelTestCase):
 
     def test_slow_reader(self) -> None:
         """A client which is still taking an answer is not silent: it has as long as for a body."""
-        self.connection.send(b"GET /livez HTTP/1.1\r\n\r\n")
+        self.connection.send(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
         self.connection.stop_reading()
         self.server.advance(40)
         self.server.advance(99)
@@ -272,11 +298,11 @@ class UnreadAnswersTests(ChannelTestCase):
 
     def test_reads_on(self) -> None:
         """A client which has taken its answer at last can go on."""
-        self.connection.send(b"GET /livez HTTP/1.1\r\n\r\n")
+        self.connection.send(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
         self.connection.stop_reading()
         self.server.advance(100)
         self.connection.read_on()
-        self.connection.send(b"GET /livez HTTP/1.1\r\n\r\n")
+        self.connection.send(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
         self.assertEqual(self.statuses(), [200, 200])
 
     def test_never_reads_the_last(self) -> None:
@@ -284,7 +310,7 @@ class UnreadAnswersTests(ChannelTestCase):
         transport = StringTransport()
         channel = self.server.server.site_of(Role.INFERENCE).buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         channel.makeConnection(transport)
-        channel.dataReceived(b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        channel.dataReceived(b"GET /livez HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         self.assertTrue(transport.disconnecting)
         self.assertIsNone(transport.producer)
         with patch.object(transport, "abortConnection") as abort:
@@ -299,7 +325,7 @@ class UnreadAnswersTests(ChannelTestCase):
         transport = StringTransport()
         channel = self.server.server.site_of(Role.INFERENCE).buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         channel.makeConnection(transport)
-        channel.dataReceived(b"GET /livez HTTP/1.1\r\n\r\n")
+        channel.dataReceived(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
         stopped = self.server.server.stopService()
         self.assertTrue(transport.disconnecting)
         self.assertIsNone(transport.producer)

@@ -25,7 +25,7 @@ class DeadlineTests(ChannelTestCase):
 
     def test_slow_head(self) -> None:
         """A head that comes byte by byte is cut off when its time is over."""
-        self.drip(b"GET /ping HTTP/1.1\r\n" + b"X: " + b"a" * 1000, 1)
+        self.drip(b"GET /ping HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 1000, 1)
         self.assertFalse(self.connection.open)
         self.assertLess(self.server.clock.seconds(), 15)
 

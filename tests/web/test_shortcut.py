@@ -186,9 +186,8 @@ class GoneTests(SynchronousTestCase):
         """Ask for what ``answer`` will be."""
         self.shortcut._ways = {"ping": Way(lambda request, *rest: answer, named=0, needed=0)}
         connection = self.server.connect()
-        connection.send(
-            f"GET /ping HTTP/1.1\r\nAuthorization: Bearer {self.server.key(TokenKind.INFERENCE)}\r\n\r\n".encode()
-        )
+        bearer = f"Authorization: Bearer {self.server.key(TokenKind.INFERENCE)}"
+        connection.send(f"GET /ping HTTP/1.1\r\nHost: h\r\n{bearer}\r\n\r\n".encode())
         return connection
 
     def test_called_off(self) -> None:

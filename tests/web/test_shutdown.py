@@ -17,7 +17,7 @@ class DefectTests(ChannelTestCase):
 
     def render(self, render: Callable[[Any], bytes]) -> None:
         with patch.object(self.server.server.site_of(Role.INFERENCE).resource, "render", render):
-            self.connection.send(b"GET /livez HTTP/1.1\r\n\r\n")
+            self.connection.send(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
 
     def test_before_the_answer(self) -> None:
         """A client whose request meets a defect is told so, and no more; the log has the rest."""

@@ -117,14 +117,19 @@ def _status_text(text: str) -> bytes:
     return json_text({"status": text})
 
 
+def members_of(error: ServeError) -> dict[str, Any]:
+    """Return the members of the error object."""
+    members: dict[str, Any] = {"code": error.status, "type": error.kind, "message": error.message}
+    if error.reason is not None:
+        members["reason"] = error.reason
+    return members
+
+
 def answer_error(request: IRequest, error: ServeError) -> bytes:
     """Answer with the error object."""
     if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
         request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
-    members = {"code": error.status, "type": error.kind, "message": error.message}
-    if error.reason is not None:
-        members["reason"] = error.reason
-    return answer_json(request, error.status, members)
+    return answer_json(request, error.status, members_of(error))
 
 
 def answer_flaw(request: IRequest, flaw: str) -> bytes:

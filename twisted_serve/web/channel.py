@@ -17,16 +17,25 @@ from attrs import frozen
 from twisted.internet.interfaces import IAddress, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from twisted_serve.alarm import Alarm
 from twisted_serve.auth.gate import Stop
 from twisted_serve.auth.targets import parse_target
-from twisted_serve.errors import ExpectationFailed, RequestTimeout, ServeError
+from twisted_serve.errors import BadRequest, ExpectationFailed, RequestTimeout, ServeError
 from twisted_serve.transports import write_now
-from twisted_serve.web.answers import Answer, answer_error, json_text, lines_of
+from twisted_serve.web.answers import Answer, answer_error, json_text, lines_of, members_of
+from twisted_serve.web.heads import (
+    CONTROLS,
+    check_coding,
+    check_hosts,
+    check_trailers,
+    checked_request_line,
+    control_in,
+    folding,
+)
 from twisted_serve.web.request import RARE, ServeRequest
 
 if TYPE_CHECKING:
@@ -44,6 +53,8 @@ _JOINED = 1 << 16
 # A longer number of bytes is no length (and would be slow to read).
 _LONGEST_LENGTH = 18
 
+# What a line of a head begins with which continues the one before.
+_BLANKS = (b" ", b"\t")
 
 # On every answer (``spec/rest_api.md`` §2.4); the single semicolon is the predecessor's.
 _NO_CACHE = (
@@ -129,15 +140,38 @@ class ServeChannel(HTTPChannel):
         if not (self._handlingRequest or self._deadline.is_set) and (self.requests or self._buffer):
             self._set_deadline(self.limits.header_timeout)
 
+    def lineReceived(self, line: bytes) -> None:
+        """Take a line of a head: check the request line, and refuse a folded header, which Twisted would unfold."""
+        if "_command" not in self.__dict__:
+            try:
+                line = checked_request_line(line)
+            except ServeError as error:
+                self._refuse_head(error)
+                return
+        elif line.startswith(_BLANKS):
+            self._refuse_head(folding())
+            return
+        HTTPChannel.lineReceived(self, line)
+
     def headerReceived(self, line: bytes) -> bool:
         """Keep a header as it was spelled, and refuse a length which is none."""
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
         lowered = name.lower()
+        # Asked here, not in a function: this is done for each header.
+        if len(line.translate(None, CONTROLS)) != len(line):
+            self._refuse_head(control_in(line))
+            return False
+        if lowered == b"transfer-encoding":
+            try:
+                check_coding(value, self._version)
+            except ServeError as error:
+                self._refuse_head(error)
+                return False
         if lowered == b"content-length" and len(value) > _LONGEST_LENGTH:
             self._respondToBadRequestAndDisconnect()
             return False
-        if not super().headerReceived(line):
+        if not HTTPChannel.headerReceived(self, line):
             return False
         request = self.requests[-1]
         request.spelled_headers.append((name, value))
@@ -148,6 +182,11 @@ class ServeChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         """Decide about a body before it is read, and before the client is told to go on."""
         request = self.requests[-1]
+        try:
+            check_hosts(request.requestHeaders.getRawHeaders(b"host", ()), self._version)
+        except ServeError as error:
+            self._refuse_head(error)
+            return
         if self.length != 0 or (not request.plain and request.requestHeaders.hasHeader(b"expect")):
             self._set_deadline(self.limits.body_timeout)
             request.method, request.uri, request.clientproto = self._command, self._path, self._version
@@ -160,9 +199,16 @@ class ServeChannel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         """Hand a whole request on."""
-        if not self._lingering:
-            self._clear_deadline()
-            super().allContentReceived()
+        if self._lingering:
+            return
+        if self.length is None:
+            try:
+                check_trailers(getattr(self._transferDecoder, "_trailerHeaders", ()))
+            except ServeError as error:
+                self._refuse_head(error)
+                return
+        self._clear_deadline()
+        super().allContentReceived()
 
     def checkPersistence(self, request: ServeRequest, version: bytes) -> bool:
         """Say whether the connection may go on after this request: HTTP/1.0 clients have to ask."""
@@ -173,9 +219,7 @@ class ServeChannel(HTTPChannel):
         options = {option.strip(b" \t") for option in listed}
         persistent = b"close" not in options
         if version == b"HTTP/1.0":
-            # Chunks are HTTP/1.1's: somebody on the way may see the end of this request elsewhere (RFC 9112 §6.1).
-            chunked = headers.hasHeader(b"transfer-encoding")
-            persistent = persistent and b"keep-alive" in options and not chunked
+            persistent = persistent and b"keep-alive" in options
         persistent = persistent and not self._finishing
         if not persistent:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
@@ -255,20 +299,25 @@ class ServeChannel(HTTPChannel):
         """Read no more of what is sent but to drop it, the rest of the present read included."""
         self._lingering = True
         self.persistent = False
-        self.lineReceived = self.rawDataReceived = _drop  # type: ignore[method-assign]
+        self.lineReceived = self.rawDataReceived = _drop  # type: ignore[assignment, method-assign]
         self._clear_deadline()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Answer what is not HTTP (the name is Twisted's) with a body that says so."""
+        self._refuse_head(BadRequest("Invalid HTTP message."))
+
+    def _refuse_head(self, error: ServeError) -> None:
+        """Answer what cannot be read as a request, read nothing of what follows, and close the connection."""
         if self._lingering:
             return
         self._linger()
-        self.site.log_unread(self.transport.getPeer(), 400)
-        body = json_text({"code": 400, "type": "BadRequestException", "message": "Invalid HTTP message."})
+        self.site.log_unread(self.transport.getPeer(), error.status)
+        body = json_text(members_of(error))
         # There is no request to answer: its head may be what cannot be read.
         self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (str(uuid4()).encode(), len(body), body)
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
+            % (error.status, RESPONSES[error.status], str(uuid4()).encode(), len(body), body)
         )
         self.loseConnection()
 

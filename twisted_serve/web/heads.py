@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Check the head of a request where RFC 9112 is stricter than Twisted's parser.
+
+``docs/designs/http.md`` lists each sentence of the RFC with what this server
+and a plain Twisted site answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from twisted_serve.errors import BadRequest, CodingNotImplemented, VersionNotSupported
+
+# How many values of ``Host`` are remembered as valid.
+_REMEMBERED = 256
+
+#: What no field value has (RFC 9110 §5.5): all control characters but the horizontal tab.
+CONTROLS = bytes([*range(9), *range(10, 32), 127])
+
+_VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
+
+# RFC 3986 §3.2.2 and RFC 9110 §7.2: a name, an IPv4 address, or an address in brackets, and a port.
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|\[v[0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+\]"
+    rb"|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+)
+
+# The absolute form of a target, which proxies send.
+_ABSOLUTE = re.compile(rb"(?i)https?://([^/?#]*)")
+
+_FIELD_NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+
+
+def _malformed(reason: str) -> BadRequest:
+    """Make the error for what is not HTTP; the message is TorchServe's."""
+    error = BadRequest("Invalid HTTP message.")
+    error.reason = reason
+    return error
+
+
+def checked_request_line(line: bytes) -> bytes:
+    """
+    Check a request line, and return it with the version as which it is handled.
+
+    What Twisted's parser refuses itself is left to it.
+
+    :raise BadRequest: for a target with characters outside of ASCII, or without a host in its absolute form.
+    :raise VersionNotSupported: for another major version.
+    """
+    start, _, version = line.rpartition(b" ")
+    if version != b"HTTP/1.1" and (said := _VERSION.fullmatch(version)):
+        if said[1] != b"1":
+            raise VersionNotSupported(f"HTTP version {said[1].decode()}.{said[2].decode()} is not supported, 1.1 is.")
+        if said[2] > b"1":
+            # RFC 9110 §2.5: a higher minor version is handled as the highest that the server knows.
+            line = start + b" HTTP/1.1"
+    if not line.isascii() or b"\x7f" in line:
+        raise _malformed("the request line has a character outside of printable ASCII")
+    target = start.partition(b" ")[2]
+    if not target.startswith(b"/") and (absolute := _ABSOLUTE.match(target)):
+        authority = absolute[1]
+        if not authority or authority.startswith(b":") or not is_host(authority):
+            # Not shown: it may be one with a password.
+            raise _malformed("the host of the request target cannot be used")
+    return line
+
+
+def control_in(line: bytes) -> BadRequest:
+    """Make the error for a header field with a control character."""
+    return _malformed(f"the header {_shown(line.partition(b':')[0])} has a control character")
+
+
+def folding() -> BadRequest:
+    """Make the error for a header which is continued on a second line (``obs-fold``)."""
+    return _malformed("obsolete line folding: a line of the head begins with whitespace")
+
+
+def check_hosts(hosts: Sequence[bytes], version: bytes) -> None:
+    """
+    Check the values of all ``Host`` headers of a request.
+
+    :raise BadRequest: if there is more than one, none in HTTP/1.1, or one which is no host.
+    """
+    if len(hosts) == 1:
+        if not is_host(hosts[0]):
+            raise _malformed(f"the header Host is {_shown(hosts[0])}, which is no host")
+    elif hosts:
+        raise _malformed(f"the header Host is there {len(hosts)} times")
+    elif version != b"HTTP/1.0":
+        raise _malformed("the header Host is missing")
+
+
+@lru_cache(_REMEMBERED)
+def is_host(value: bytes) -> bool:
+    """Return whether a value is a host with or without a port, or empty."""
+    return _HOST.fullmatch(value) is not None
+
+
+def check_coding(value: bytes, version: bytes) -> None:
+    """
+    Check a ``Transfer-Encoding``, of which only ``chunked`` is understood.
+
+    :raise BadRequest: for HTTP/1.0, and if the end of the body cannot be known.
+    :raise CodingNotImplemented: for other codings below ``chunked``.
+    """
+    if version == b"HTTP/1.0":
+        raise _malformed("the header Transfer-Encoding does not exist in version 1.0")
+    *others, last = [coding.strip(b" \t").lower() for coding in value.split(b",")]
+    if last != b"chunked":
+        raise _malformed(f"the header Transfer-Encoding is {_shown(value)}: its last coding must be chunked")
+    if b"chunked" in others or b"identity" in others or b"" in others:
+        raise _malformed(f"the header Transfer-Encoding is {_shown(value)}")
+    if others:
+        raise CodingNotImplemented(f"The transfer coding {_shown(others[0])} is not supported, chunked is.")
+
+
+def check_trailers(lines: Iterable[bytes]) -> None:
+    """
+    Check the trailer section of a chunked body, which is dropped afterwards.
+
+    :raise BadRequest: for a line which is no header field.
+    """
+    for line in lines:
+        name, colon, _value = bytes(line).partition(b":")
+        if not (colon and _FIELD_NAME.fullmatch(name)):
+            raise _malformed(f"the trailer section has {_shown(bytes(line))}")
+        if len(line.translate(None, CONTROLS)) != len(line):
+            raise control_in(bytes(line))
+
+
+def _shown(value: bytes) -> str:
+    """Write a client's bytes for an error's text, not at their full length."""
+    return ascii(value[:60].decode("latin-1"))
