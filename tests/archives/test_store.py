@@ -20,7 +20,8 @@ from twisted.web.static import Data
 
 from tests.threads import Threads
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
-from twisted_serve.archives.places import Intake, Remote, StoreDirectory, StoreFile, Taken
+from twisted_serve.archives.locating import Remote, StoreDirectory, StoreFile
+from twisted_serve.archives.places import Intake, Taken
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
@@ -111,24 +112,26 @@ class LocateTests(StoreTestCase):
     def test_not_by_base_name(self) -> None:
         """A path means that path, and not a file of the same base name at the top of the store."""
         (self.path / "x.mar").touch()
-        self.assertNotFound("sub/x.mar", "Model not found at: {}")
-        self.assertNotFound("/elsewhere/x.mar", "Model not found at: {}")
-        self.assertNotFound("s3://bucket/x.mar", "Model not found at: {}")
+        store = self.make_store(AllowedUrls(()))
+        for url in ("sub/x.mar", "/elsewhere/x.mar", "s3://bucket/x.mar"):
+            self.assertNotFound(url, "Model not found at: {}", store)
 
     def test_outside(self) -> None:
-        """Nothing outside of the store is served: by an absolute path, by a link, or by name of a sibling."""
+        """Nothing outside of the store is served: by an absolute path, below a link, or by name of a sibling."""
         (self.outside / "x.mar").write_bytes(MAR)
         (self.path / "link").symlink_to(self.outside)
-        (self.path / "link.mar").symlink_to(self.outside / "x.mar")
+        (self.path / "dangling.mar").symlink_to(self.outside / "gone.mar")
+        (self.path / "loop.mar").symlink_to(self.path / "loop.mar")
+        store = self.make_store(AllowedUrls(()))
         (self.root / "store-sibling").mkdir()
         os.mkfifo(self.path / "fifo")
         for url in (
             str(self.outside / "model"),
             str(self.outside / "x.mar"),
-            "link",
             "link/model",
             "link/x.mar",
-            "link.mar",
+            "dangling.mar",
+            "loop.mar",
             str(self.root / "store-sibling"),
             "/",
             ".",
@@ -139,10 +142,10 @@ class LocateTests(StoreTestCase):
             "x\0.mar",
             "\ud800.mar",
             "x" * 300,
-            "x/" * 3000,
         ):
             with self.subTest(url):
-                self.assertNotFound(url, "Model not found at: {}")
+                self.assertNotFound(url, "Model not found at: {}", store)
+        self.assertNotFound("x/" * 3000, "Model not found at: " + "x/" * 2048 + "…", store)
 
     def test_climbing(self) -> None:
         """CVE-2024-35198: ``..`` is refused in any spelling before anything else is looked at."""
@@ -168,11 +171,11 @@ class LocateTests(StoreTestCase):
         self.assertEqual(self.store.locate("file:///models/m.mar"), Remote("file:///models/m.mar", "m.mar"))
 
     def test_remote_refused(self) -> None:
-        """A URL that is not allowed, or reads like another, is refused with the predecessor's text."""
+        """A URL that is not allowed is refused with TorchServe's text."""
         store = self.make_store(AllowedUrls((r"https://good\.example.*",)))
         for url in (
             "http://good.example/m.mar",
-            "https://good.example@evil.example/m.mar",
+            "https://evil.example/?https://good.example/m.mar",
             "file:///etc/passwd",
             "HTTP://evil/m.mar",
         ):
@@ -194,7 +197,7 @@ class LocateTests(StoreTestCase):
     def test_directory_by_file_url(self) -> None:
         """A directory outside of the store is served in place if its ``file:`` URL is allowed, and only then."""
         url = (self.outside / "model").as_uri()
-        self.assertEqual(self.store.locate(url), StoreDirectory(self.outside / "model"))
+        self.assertEqual(self.store.locate(url), StoreDirectory(self.outside / "model", links=False))
         self.assertNotFound(url, "Given URL {} does not match any allowed URL(s)", self.make_store(AllowedUrls(())))
 
     @given(st.one_of(hostile_names(), st.text()))
@@ -259,18 +262,23 @@ class OpenTests(StoreTestCase):
         (self.path / "m").mkdir()
         (self.path / "m/handler.py").touch()
         archive = self.opened("m")
-        self.assertEqual((archive.model_dir, archive.files), (self.path / "m", Taken("m", self.path / "m")))
+        self.assertEqual(archive.model_dir, self.path / "m")
+        self.assertEqual(archive.files, Taken("m", "m", self.path / "m", links=True))
         self.assertEqual(list(self.work.iterdir()), [])
 
     def test_sagemaker_layout(self) -> None:
-        """The only sub-directory of a directory is the model; a manifest's, or one outside, is not."""
+        """The only sub-directory of a directory is the model; that of a manifest is not."""
         (self.path / "m/inner").mkdir(parents=True)
         (self.path / "bare/MAR-INF").mkdir(parents=True)
         (self.path / "out").mkdir()
         (self.path / "out/link").symlink_to(self.outside)
+        (self.outside / "client").mkdir()
+        (self.outside / "client/link").symlink_to(self.outside / "model")
         self.assertEqual(self.opened("m").model_dir, self.path / "m/inner")
         self.assertEqual(self.opened("bare").model_dir, self.path / "bare")
-        self.assertEqual(self.opened("out").model_dir, self.path / "out")
+        self.assertEqual(self.opened("out").model_dir, self.path / "out/link")
+        allowed = self.opened((self.outside / "client").as_uri())
+        self.assertEqual(allowed.model_dir, self.outside / "client")
 
     def test_remote(self) -> None:
         """An allowed URL is fetched into the store, and unpacked."""

@@ -125,22 +125,24 @@ class OriginTests(SynchronousTestCase):
 
     def test_fetched(self) -> None:
         """What was fetched is found in the store, and keeps its origin."""
-        entry = recorded(version("https://h/a/x.mar"))
+        entry = recorded(version("https://h/a/x.mar", location="x.mar"))
         self.assertEqual((entry.mar_name, entry.url), ("x.mar", "https://h/a/x.mar"))
 
     def test_copied(self) -> None:
         """So is an archive of this machine."""
-        entry = recorded(version("file:///a/x.mar", directory="/tmp/serving/x"))
+        entry = recorded(version("file:///a/x.mar", directory="/tmp/serving/x", location="x.mar"))
         self.assertEqual((entry.mar_name, entry.url), ("x.mar", "file:///a/x.mar"))
 
     def test_in_place(self) -> None:
         """What was served in place outside the store is looked for there."""
-        entry = recorded(version("file:///a/m", directory="/a/m"))
+        entry = recorded(version("file:///a/m", directory="/a/m", location="file:///a/m"))
         self.assertEqual((entry.mar_name, entry.url), ("file:///a/m", None))
+        entry = recorded(version("../m", directory="/a/m", location="/a/m"))
+        self.assertEqual((entry.mar_name, entry.url), ("/a/m", "../m"))
 
     def test_secrets(self) -> None:
         """The password and the signature of a URL are not written down."""
-        entry = recorded(version("https://user:S3cret@h:8/a/x.mar?X-Amz-Signature=abc#frag"))
+        entry = recorded(version("https://user:S3cret@h:8/a/x.mar?X-Amz-Signature=abc#frag", location="x.mar"))
         self.assertEqual((entry.mar_name, entry.url), ("x.mar", "https://h:8/a/x.mar"))
 
     def test_handler(self) -> None:

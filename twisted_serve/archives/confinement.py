@@ -49,14 +49,20 @@ def inside(root: Path, path: Path) -> bool:
     return real != real_root and real.is_relative_to(real_root)
 
 
-def confined(model_dir: Path, entry: str, value: str) -> Path:
+def _named_inside(root: Path, path: Path) -> bool:
+    """Return whether ``path``, no link followed, is below ``root``."""
+    return path != root and path.is_relative_to(root)
+
+
+def confined(model_dir: Path, entry: str, value: str, links: bool = False) -> Path:
     """
     Find the file of a model directory which its manifest names.
 
     :param entry: The manifest's word for it, for the error's text.
+    :param links: Whether a symbolic link may lead out of the directory: the operator has put it there.
     :raise InvalidModel: when the file would be outside of the directory.
     """
     path = model_dir / value
-    if not nameable(value) or climbs(value) or not inside(model_dir, path):
+    if not nameable(value) or climbs(value) or not (_named_inside if links else inside)(model_dir, path):
         raise InvalidModel(f"Manifest entry {entry} is {value!r:.200}, which is not inside the model directory.")
     return path

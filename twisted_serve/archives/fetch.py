@@ -31,7 +31,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 from twisted_serve.archives.publishing import give_name, new_file
 from twisted_serve.archives.threads import DeferToThread, abandonable
 from twisted_serve.archives.tree import Saving, write_all
-from twisted_serve.archives.urls import AllowedUrls, is_remote, local_path
+from twisted_serve.archives.urls import AllowedUrls, local_text, unsound
 from twisted_serve.errors import DownloadFailed, InternalError, ServeError
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -74,10 +74,11 @@ class Fetcher:
     _under_way: set[Path] = field(factory=set, init=False)
     _log = Logger()
 
-    async def fetch(self, url: str, target: Path) -> None:
+    async def fetch(self, url: str, target: Path, trusted: bool = False) -> None:
         """
-        Fetch ``url``, which must be an allowed one, to the new file ``target``.
+        Fetch ``url`` to the new file ``target``.
 
+        :param trusted: Whether ``url`` is the operator's own; another one must be allowed.
         :raise InternalError: if ``target`` exists, is just being fetched, or cannot be written.
         :raise DownloadFailed: if the archive cannot be had: refused, missing, too large, too slow.
         """
@@ -86,7 +87,7 @@ class Fetcher:
         partial = target.with_name(f".{uuid4().hex}.part")
         self._under_way.add(target)
         try:
-            work = Deferred.fromCoroutine(self._fetch(url, partial, target))
+            work = Deferred.fromCoroutine(self._fetch(url, partial, target, trusted))
             await work.addTimeout(self.limits.timeout, self.clock)
         except (ServeError, CancelledError):
             raise
@@ -99,15 +100,15 @@ class Fetcher:
             self._under_way.discard(target)
             partial.unlink(missing_ok=True)
 
-    async def _fetch(self, url: str, partial: Path, target: Path) -> None:
-        if not self.allowed.permit(url):
+    async def _fetch(self, url: str, partial: Path, target: Path, trusted: bool) -> None:
+        if not trusted and not self.allowed.permit(url):
             raise _FetchError("it is not allowed")
-        source = local_path(url)
+        source = local_text(url)
         if source is not None:
-            copying = self.defer_to_thread(_copy, source, partial, self.limits.max_size)
+            copying = self.defer_to_thread(_copy_permitted, source, self.allowed, partial, self.limits.max_size)
             await abandonable(copying, lambda _: partial.unlink(missing_ok=True))
         else:
-            response = await self._get(url)
+            response = await self._get(url, trusted)
             with Saving(target.name):
                 file = new_file(partial)
             with file:
@@ -116,7 +117,7 @@ class Fetcher:
         publishing = self.defer_to_thread(_publish, partial, target)
         await abandonable(publishing, lambda _: target.unlink(missing_ok=True))
 
-    async def _get(self, url: str) -> IResponse:
+    async def _get(self, url: str, trusted: bool) -> IResponse:
         """Request ``url`` and what it redirects to, until there is an answer with an archive in it."""
         for _ in range(self.limits.max_redirects + 1):
             response = await self.agent.request(
@@ -127,17 +128,25 @@ class Fetcher:
             response.deliverBody(_Unwanted())
             if response.code not in _REDIRECTS:
                 raise _FetchError(f"the answer was {response.code}")
-            url = self._redirected(url, response.headers.getRawHeaders(b"location", []))
+            url = self._redirected(url, response.headers.getRawHeaders(b"location", []), trusted)
         raise _FetchError(f"more than {self.limits.max_redirects} redirects")
 
-    def _redirected(self, url: str, locations: list[bytes]) -> str:
+    def _redirected(self, url: str, locations: list[bytes], trusted: bool) -> str:
         if len(locations) != 1:
             raise _FetchError("a redirect to nowhere")
         there = urljoin(url, locations[0].decode("latin-1"))
-        # Whoever may answer for an allowed URL may still not point us at our own files.
-        if not is_remote(there) or local_path(there) is not None or not self.allowed.permit(there):
+        # The server of an allowed URL may still not point us at our own files.
+        if unsound(there) is not None or local_text(there) is not None:
+            raise _FetchError(f"a redirect to {there!r}, which is not allowed")
+        # Naming a URL is to trust its server, and no other.
+        if not (trusted and _origin(there) == _origin(url)) and not self.allowed.permit(there):
             raise _FetchError(f"a redirect to {there!r}, which is not allowed")
         return there
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
 
 
 class _Unwanted(Protocol):
@@ -203,10 +212,35 @@ def _body_saved(response: IResponse, file: FileIO, title: str, max_size: int) ->
     return saving.done
 
 
+def _copy_permitted(text: str, allowed: AllowedUrls, partial: Path, max_size: int) -> None:
+    source = allowed.resolve(text)
+    if source is None:
+        raise _FetchError("a link in its path leads to what is not allowed")
+    _copy(source, partial, max_size)
+
+
+def _open_without_links(path: Path) -> int:
+    """
+    Open a file whose path has been freed of links, to read it.
+
+    :raise OSError: if a part of the path is a link by now.
+    """
+    links_not = os.O_NOFOLLOW | os.O_CLOEXEC
+    above = os.open(path.anchor, os.O_RDONLY | links_not)
+    try:
+        for part in path.parts[1:-1]:
+            below = os.open(part, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | links_not, dir_fd=above)
+            os.close(above)
+            above = below
+        # Not blocking: a FIFO or a device must not hold the thread.
+        return os.open(path.name, os.O_RDONLY | os.O_NONBLOCK | links_not, dir_fd=above)
+    finally:
+        os.close(above)
+
+
 def _copy(source: Path, partial: Path, max_size: int) -> None:
     """Copy a regular file of this machine."""
-    # Not blocking: a FIFO or a device must not hold the thread.
-    with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as original:
+    with open(_open_without_links(source), "rb") as original:
         if not stat.S_ISREG(os.fstat(original.fileno()).st_mode):
             raise _FetchError("not a regular file")
         with Saving(source.name):

@@ -46,19 +46,21 @@ class Manifest:
     config_file: str | None = None
     runtime: str = field(default="python", validator=in_(RUNTIMES))
     raw: Mapping[str, Any] = field(factory=dict)
+    links: bool = False
 
 
-def read_manifest(model_dir: Path) -> Manifest:
+def read_manifest(model_dir: Path, links: bool = False) -> Manifest:
     """
     Read the manifest of an unpacked archive.
 
+    :param links: Whether symbolic links in ``model_dir`` may lead out of it.
     :raise InvalidModel: if there is one and it is malformed, lacks its ``model`` entry,
         or names a file outside of ``model_dir`` (by an absolute path, by ``..`` or by a link).
     """
     try:
-        document = load_json(confined(model_dir, MANIFEST_PATH, MANIFEST_PATH))
+        document = load_json(confined(model_dir, MANIFEST_PATH, MANIFEST_PATH, links))
     except FileNotFoundError:
-        return Manifest()
+        return Manifest(links=links)
     except (DocumentError, OSError) as e:
         raise _unparsable(e.strerror if isinstance(e, OSError) else str(e)) from e
     if not isinstance(document, dict):
@@ -74,11 +76,11 @@ def read_manifest(model_dir: Path) -> Manifest:
 
     for entry in _FILE_ENTRIES:
         if (name := _text(model, entry)) is not None:
-            confined(model_dir, entry, name)
+            confined(model_dir, entry, name, links)
     handler = _text(model, "handler")
     if handler is not None:
         # ``file:function``: the part before the colon is the file.
-        confined(model_dir, "handler", handler.partition(":")[0])
+        confined(model_dir, "handler", handler.partition(":")[0], links)
     return Manifest(
         model_name=_text(model, "modelName"),
         model_version=_text(model, "modelVersion") or "1.0",
@@ -89,6 +91,7 @@ def read_manifest(model_dir: Path) -> Manifest:
         config_file=_text(model, "configFile"),
         runtime=runtime,
         raw=document,
+        links=links,
     )
 
 

@@ -116,7 +116,7 @@ def read_model_config(model_dir: Path, manifest: Manifest) -> tuple[ModelConfig,
     name = manifest.config_file
     if name is None:
         return ModelConfig(), ()
-    return load_model_config(confined(model_dir, "configFile", name), name)
+    return load_model_config(confined(model_dir, "configFile", name, manifest.links), name)
 
 
 def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ...]]:

@@ -1,66 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a store of archives: what a client's ``url`` may mean, and how what it names becomes a directory.
-
-``spec/config_cli.md`` §8.1 and ``spec/rest_api.md`` §8.2 have the order of the checks
-and the texts; unlike the predecessor, a name means a file of the store and no other.
+Turn the location of an archive into a directory: look it up, fetch it, unpack it, and remove what was made for it.
 """
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from attrs import define, field, frozen
 
-from twisted_serve.archives.confinement import climbs, inside, nameable
 from twisted_serve.archives.fetch import Fetcher
+from twisted_serve.archives.locating import Locator, Remote, Source, StoreDirectory, StoreFile, Words
 from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.unpacked import Lease, UnpackedArchives
-from twisted_serve.archives.urls import basename, has_scheme, is_remote, local_path
-from twisted_serve.errors import DownloadFailed, ServeError
+from twisted_serve.archives.urls import file_url
 
 _T = TypeVar("_T")
-
-
-@frozen
-class StoreFile:
-    """An archive that is to be unpacked."""
-
-    path: Path
-
-
-@frozen
-class StoreDirectory:
-    """An archive that is a directory already, and is served where it is."""
-
-    path: Path
-
-
-@frozen
-class Remote:
-    """An archive that is to be fetched into the store under ``basename``."""
-
-    url: str
-    basename: str
-
-
-@frozen
-class Words:
-    """
-    How a store says that it has not what it is asked for.
-
-    :ivar absent: The error.
-    :ivar not_found: Its text, to which the URL is added.
-    :ivar unconfigured: Its text for a store that there is not.
-    """
-
-    absent: type[ServeError]
-    not_found: str
-    unconfigured: str
 
 
 @frozen
@@ -68,15 +26,19 @@ class Taken:
     """
     An archive's files, for as long as somebody needs them.
 
-    :ivar url: As the client gave it.
+    :ivar url: As it was given.
+    :ivar location: What names the same archive when it is looked up as `Source.SNAPSHOT`.
     :ivar downloaded: The file in the store that was fetched for it, if one was.
     :ivar lease: A share of the directory that was made for it; ``None`` for one that is served in place.
+    :ivar links: Whether symbolic links in the directory may lead out of it.
     """
 
     url: str
+    location: str
     directory: Path
     downloaded: Path | None = None
     lease: Lease | None = None
+    links: bool = False
 
 
 @frozen
@@ -113,35 +75,15 @@ class Places:
         intake = self.intake
         return UnpackedArchives(intake.work_dir / self.unpacked, intake.limits, intake.defer_to_thread)
 
-    def locate(self, url: str) -> StoreFile | StoreDirectory | Remote:
+    def locate(self, url: str, source: Source = Source.CLIENT) -> StoreFile | StoreDirectory | Remote:
         """
-        Decide what ``url`` means.  It looks at the file system, and so may block.
+        Decide what ``url`` means: `Locator.locate`.  It looks at the file system, and so may block.
 
-        :raise ServeError: as :ivar:`words` has it, if it means nothing, or nothing that may be served.
-        :raise DownloadFailed: if it is an allowed URL whose path ends in no usable file name.
+        :raise ServeError: as `Locator.locate`, or if there is no store.
         """
-        store = self._configured()
-        if not url:
-            raise self.words.absent("empty url")
-        if climbs(url):
-            raise self.words.absent(f"Relative path is not allowed in url: {url}")
-        # A name without a scheme is the store's, whatever the expressions of allowed_urls match.
-        if is_remote(url):
-            return self._remote(url)
-        path = store / url
-        if not has_scheme(url) and nameable(url) and inside(store, path):
-            # Unlike Path.is_file, these take a name that is too long for one of nothing.
-            if os.path.isfile(path):
-                return StoreFile(path)
-            if os.path.isdir(path):
-                return StoreDirectory(path)
-        raise self.not_found(url)
+        return Locator(self._configured(), self.words, self.intake.fetcher.allowed).locate(url, source)
 
-    def not_found(self, url: str) -> ServeError:
-        """Make the error for a URL that means nothing."""
-        return self.words.absent(f"{self.words.not_found}: {url}")
-
-    async def open(self, url: str, read: Callable[[Taken], _T]) -> _T:
+    async def open(self, url: str, read: Callable[[Taken], _T], source: Source = Source.CLIENT) -> _T:
         """
         Find, fetch and unpack an archive, and read what it says of itself.
 
@@ -150,7 +92,7 @@ class Places:
         :param read: Called in a thread.
         :raise ServeError: as `locate`, `Fetcher.fetch`, `unpack` and ``read`` do.
         """
-        taken = await self._take(url)
+        taken = await self._take(url, source)
         try:
             return await self.intake.defer_to_thread(read, taken)
         except BaseException:
@@ -168,37 +110,38 @@ class Places:
         if taken.downloaded is not None and not keep_download:
             await self.intake.defer_to_thread(_delete, taken.downloaded)
 
-    async def _take(self, url: str) -> Taken:
-        located = await self.intake.defer_to_thread(self.locate, url)
+    async def _take(self, url: str, source: Source) -> Taken:
+        located = await self.intake.defer_to_thread(self.locate, url, source)
+        if isinstance(located, Remote):
+            return await self._fetch(url, located)
+        location = self._location(located, source)
         if isinstance(located, StoreDirectory):
-            return Taken(url, located.path)
-        if isinstance(located, StoreFile):
-            lease = await self._archives.take(located.path)
-            return Taken(url, lease.directory, lease=lease)
-        target = self._configured() / located.basename
-        await self.intake.fetcher.fetch(located.url, target)
+            return Taken(url, location, located.path, links=located.links)
+        lease = await self._archives.take(located.path)
+        return Taken(url, location, lease.directory, lease=lease)
+
+    async def _fetch(self, url: str, remote: Remote) -> Taken:
+        target = self._configured() / remote.basename
+        await self.intake.fetcher.fetch(remote.url, target, remote.trusted)
         try:
             lease = await self._archives.take(target)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
-        return Taken(url, lease.directory, target, lease)
+        # The copy in the store is what a snapshot restores.
+        return Taken(url, remote.basename, lease.directory, target, lease)
+
+    def _location(self, located: StoreFile | StoreDirectory, source: Source) -> str:
+        """Name an archive for a snapshot; what a client has named by its path stays subject to ``allowed_urls``."""
+        path, store = located.path, self._configured()
+        if path.is_relative_to(store):
+            return str(path.relative_to(store))
+        return file_url(str(path)) if source is Source.CLIENT else str(path)
 
     def _configured(self) -> Path:
         if self.path is None:
             raise self.words.absent(self.words.unconfigured)
         return self.path
-
-    def _remote(self, url: str) -> StoreDirectory | Remote:
-        if not self.intake.fetcher.allowed.permit(url):
-            raise self.words.absent(f"Given URL {url} does not match any allowed URL(s)")
-        path = local_path(url)
-        if path is not None and os.path.isdir(path):
-            return StoreDirectory(path)
-        name = basename(url)
-        if name is None:
-            raise DownloadFailed(f"Failed to download archive from: {url}")
-        return Remote(url, name)
 
 
 def _delete(file: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from twisted_serve.archives.confinement import inside
+from twisted_serve.archives.locating import Remote, Source, StoreDirectory, StoreFile, Words
 from twisted_serve.archives.manifest import Manifest, read_manifest
 from twisted_serve.archives.model_config import ModelConfig, read_model_config
-from twisted_serve.archives.places import Intake, Places, Remote, StoreDirectory, StoreFile, Taken, Words
+from twisted_serve.archives.places import Intake, Places, Taken
 from twisted_serve.errors import ModelNotFound
 
 # What ``load_models=all`` takes a plain file of the store for.
@@ -57,9 +58,9 @@ class ModelStore:
     def _of_models(self) -> Places:
         return Places(self.path, "models", _WORDS, self.intake)
 
-    def locate(self, url: str) -> StoreFile | StoreDirectory | Remote:
+    def locate(self, url: str, source: Source = Source.CLIENT) -> StoreFile | StoreDirectory | Remote:
         """See `Places.locate`."""
-        return self._places.locate(url)
+        return self._places.locate(url, source)
 
     def scan_all(self) -> tuple[str, ...]:
         """
@@ -74,15 +75,16 @@ class ModelStore:
         visible = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
         return tuple(sorted(entry.name for entry in visible if _is_model(entry)))
 
-    async def open(self, url: str) -> ModelArchive:
+    async def open(self, url: str, source: Source = Source.CLIENT) -> ModelArchive:
         """
         Find, fetch and unpack a model, and read what it says of itself.
 
         Whatever goes wrong, cancelling included, nothing stays behind.
 
+        :param source: Where ``url`` was written, which decides what it may mean.
         :raise ServeError: as `Places.open`, `read_manifest` and `read_model_config` do.
         """
-        return await self._places.open(url, self._read)
+        return await self._places.open(url, self._read, source)
 
     async def discard(self, archive: ModelArchive, keep_download: bool = False) -> None:
         """
@@ -97,10 +99,10 @@ class ModelStore:
         model_dir = files.directory
         if files.lease is None:
             try:
-                model_dir = _entered(model_dir)
+                model_dir = _entered(model_dir, files.links)
             except OSError as e:
-                raise self._places.not_found(files.url) from e
-        manifest = read_manifest(model_dir)
+                raise _WORDS.nothing_at(files.url).because(e.strerror) from e
+        manifest = read_manifest(model_dir, files.links)
         config, warnings = read_model_config(model_dir, manifest)
         return ModelArchive(files.url, model_dir, manifest, config, (*warnings, *_missing(model_dir, manifest)), files)
 
@@ -110,12 +112,12 @@ def _is_model(entry: Path) -> bool:
     return not (entry / "WAR-INF").is_dir() if entry.is_dir() else entry.name.endswith(_SUFFIXES)
 
 
-def _entered(path: Path) -> Path:
+def _entered(path: Path, links: bool) -> Path:
     """Go into the only sub-directory of a directory with nothing else in it, as SageMaker lays models out."""
     entries = list(path.iterdir())
-    if len(entries) == 1 and entries[0].name != "MAR-INF" and entries[0].is_dir() and inside(path, entries[0]):
-        return entries[0]
-    return path
+    if len(entries) != 1 or entries[0].name == "MAR-INF" or not entries[0].is_dir():
+        return path
+    return entries[0] if links or inside(path, entries[0]) else path
 
 
 def _missing(model_dir: Path, manifest: Manifest) -> Iterator[str]:

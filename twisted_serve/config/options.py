@@ -256,7 +256,9 @@ class ServerOptions:
         metadata=_about("the directory of workflow archives; model_store if not set"),
     )
     load_models: str | None = field(
-        default=None, converter=optional_text, metadata=_about("what to load at start: all, or [name=]location,…")
+        default=None,
+        converter=optional_text,
+        metadata=_about("what to load at start: all, or [name=]location,…: archives.md"),
     )
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
         factory=dict, converter=per_version, metadata=_about("settings by model and version, as JSON", env=())
@@ -275,7 +277,9 @@ class ServerOptions:
     allowed_urls: tuple[str, ...] = field(
         default=(),
         converter=patterns,
-        metadata=_about("regular expressions of the URLs, as a whole and in any case, which archives may come from"),
+        metadata=_about(
+            "regular expressions of the URLs, as a whole and in any case, or paths, that clients may name: archives.md"
+        ),
     )
     max_archive_size: int = field(
         default=32 << 30, converter=whole, validator=at_least(1), metadata=_about("bytes of an archive, unpacked")

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
 
-from twisted_serve.archives.urls import basename, is_remote, local_path
 from twisted_serve.errors import BadRequest
 from twisted_serve.models.registry import Registry, valid_model_name, valid_model_version
 from twisted_serve.models.settings import MOST_WORKERS, configured_number
@@ -43,7 +42,7 @@ class RecordedVersion:
     """
     One version of a model, as a snapshot has it.
 
-    :ivar mar_name: Its archive in the model store, or where it was served from if that was elsewhere.
+    :ivar mar_name: Its archive in the model store, or the path or URL that it is served from if that is elsewhere.
     :ivar numbers: What of its :class:`ModelSettings` the snapshot says; the archive and the server say the rest.
     :ivar url: What clients are shown as its origin; ``None`` for ``mar_name``.
     :ivar handler: The handler that the registration asked for instead of the archive's own.
@@ -93,10 +92,7 @@ def take(registry: Registry, workers: Mapping[tuple[str, str], tuple[int, int]])
 
 def _record(model: ModelVersion, default: bool, min_workers: int, max_workers: int) -> RecordedVersion:
     settings = model.settings
-    mar_name = model.url
-    if is_remote(model.url) and not _served_in_place(model):
-        # It was fetched into the store, and is found there from now on.
-        mar_name = basename(model.url) or model.url
+    mar_name = model.location or model.url
     return RecordedVersion(
         name=model.name,
         version=model.version,
@@ -115,12 +111,6 @@ def _record(model: ModelVersion, default: bool, min_workers: int, max_workers: i
         runtime=model.runtime,
         parallel_level=model.config.parallel_level or 0,
     )
-
-
-def _served_in_place(model: ModelVersion) -> bool:
-    """Say whether a version with a URL is a directory of this machine, which was not copied."""
-    directory = local_path(model.url)
-    return directory is not None and model.model_dir.is_relative_to(directory)
 
 
 def _without_secrets(url: str) -> str:

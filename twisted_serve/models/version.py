@@ -75,6 +75,7 @@ class ModelVersion:
     One version of a model, as it was registered.
 
     :ivar url: Where the client said the archive is; ``""`` for a function of a workflow, which has none.
+    :ivar location: What a snapshot finds the archive by; ``None`` for ``url``.
     :ivar model_dir: The unpacked archive, or the model's own directory.
     :ivar python: The interpreter of an environment of its own; ``None`` for the server's.
     :ivar packages: A directory of packages of its own; ``None`` for none.
@@ -95,3 +96,4 @@ class ModelVersion:
     python: str | None = None
     packages: Path | None = None
     workflow: str | None = None
+    location: str | None = None

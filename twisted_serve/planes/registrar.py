@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from twisted_serve.archives.locating import Source
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.errors import InvalidModel, ServeError, ServiceUnavailable, WorkerFailed
 from twisted_serve.models.registry import fallback_name, valid_model_name, valid_model_version
@@ -107,10 +108,14 @@ class Registrar:
 
         Whatever fails, nothing of it stays.
 
+        :param at_startup: Whether the operator names it, by a start-up list or a snapshot, and not a client.
         :raise ServeError: as :meth:`ModelStore.open`, :meth:`Registry.register` and :meth:`Installer.install`.
         :raise ServiceUnavailable: if the server is stopping.
         """
-        return await self.enter_archive(wanted, await self.unless_stopped(self._store.open(url)), at_startup)
+        source = Source.CLIENT
+        if at_startup:
+            source = Source.OPERATOR if wanted.recorded is None else Source.SNAPSHOT
+        return await self.enter_archive(wanted, await self.unless_stopped(self._store.open(url, source)), at_startup)
 
     async def enter_archive(
         self, wanted: Registration, archive: ModelArchive, at_startup: bool = False
@@ -226,6 +231,7 @@ class Registrar:
             name=valid_model_name(name),
             version=valid_model_version(manifest.model_version),
             url=archive.url if recorded is None else recorded.url or archive.url,
+            location=None if archive.files is None else archive.files.location,
             model_dir=archive.model_dir,
             manifest=manifest,
             config=archive.config,

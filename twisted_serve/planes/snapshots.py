@@ -17,6 +17,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
+from twisted_serve.archives.locating import Source
 from twisted_serve.archives.publishing import give_name, new_file
 from twisted_serve.archives.store import ModelStore
 from twisted_serve.archives.threads import DeferToThread
@@ -95,7 +96,7 @@ def restorable(model_snapshot: Mapping[str, Any], store: ModelStore) -> Snapshot
 
 def _check_there(recorded: RecordedVersion, store: ModelStore) -> None:
     try:
-        store.locate(recorded.mar_name)
+        store.locate(recorded.mar_name, Source.SNAPSHOT)
     except ServeError as e:
         raise InvalidSnapshot(
             f"Model archive file for model :{recorded.name}, version :{recorded.version} "

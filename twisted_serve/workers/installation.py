@@ -65,7 +65,7 @@ class Needs:
         venv = bool(model.config.use_venv)
         if name is None:
             return cls(None, venv) if venv else None
-        requirements = confined(model.model_dir, "requirementsFile", name)
+        requirements = confined(model.model_dir, "requirementsFile", name, model.manifest.links)
         if not requirements.is_file():
             raise InvalidModel(f"Manifest entry requirementsFile is {name!r:.200}, and there is no such file.")
         return cls(requirements, venv)

@@ -25,14 +25,15 @@ class Workflow:
     spec: WorkflowSpec
 
 
-def read_workflow(directory: Path) -> Workflow:
+def read_workflow(directory: Path, links: bool = False) -> Workflow:
     """
     Read an unpacked archive.
 
+    :param links: Whether symbolic links in ``directory`` may lead out of it.
     :raise InvalidWorkflow: if it is none that can be run, naming what is wrong.
     :raise InvalidDag: as `load_spec`.
     """
-    manifest = read_manifest(directory)
+    manifest = read_manifest(directory, links)
     spec = load_spec(directory / manifest.spec_file)
     if spec.functions and manifest.handler is None:
         raise InvalidWorkflow(f"The archive has no handler, and these nodes need one: {', '.join(spec.functions)}.")

@@ -34,14 +34,15 @@ class WorkflowManifest:
     handler: str | None = None
 
 
-def read_manifest(directory: Path) -> WorkflowManifest:
+def read_manifest(directory: Path, links: bool = False) -> WorkflowManifest:
     """
     Read the manifest of an unpacked archive.
 
+    :param links: Whether symbolic links in ``directory`` may lead out of it.
     :raise InvalidWorkflow: if there is none, or it is malformed, or names a file outside of ``directory``.
     """
     try:
-        document = load_json(confined(directory, MANIFEST_PATH, MANIFEST_PATH))
+        document = load_json(confined(directory, MANIFEST_PATH, MANIFEST_PATH, links))
     except (DocumentError, OSError) as e:
         detail = e.strerror if isinstance(e, OSError) else str(e)
         raise InvalidWorkflow(f"Failed to parse {MANIFEST_PATH}.").because(str(detail)) from e
@@ -60,7 +61,7 @@ def read_manifest(directory: Path) -> WorkflowManifest:
     try:
         for entry, name in (("specFile", manifest.spec_file), ("handler", manifest.handler)):
             if name is not None:
-                confined(directory, entry, name)
+                confined(directory, entry, name, links)
     except InvalidModel as e:
         raise InvalidWorkflow(e.message) from e
     return manifest

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from twisted_serve.archives.places import Intake, Places, Taken, Words
+from twisted_serve.archives.locating import Words
+from twisted_serve.archives.places import Intake, Places, Taken
 from twisted_serve.errors import InvalidModel, InvalidWorkflow, WorkflowNotFound
 from twisted_serve.workflows.archive import Workflow, read_workflow
 
@@ -65,4 +66,4 @@ class WorkflowStore:
 
 
 def _read(files: Taken) -> WorkflowArchive:
-    return WorkflowArchive(files.url, read_workflow(files.directory), files)
+    return WorkflowArchive(files.url, read_workflow(files.directory, files.links), files)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Decide what a location of an archive means: an entry of the store, a path of this machine, or a URL.
+
+The rule, which docs/archives.md has for users: what the operator says is trusted; what a client
+says means an entry of the store, or what ``allowed_urls`` permits.  An entry of the store may be a
+symbolic link to anywhere, because the operator alone puts links there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+
+from attrs import frozen
+
+from twisted_serve.archives.confinement import climbs, inside, nameable
+from twisted_serve.archives.urls import (
+    AllowedUrls,
+    basename,
+    file_url,
+    has_scheme,
+    is_remote,
+    local_path,
+    local_text,
+    unsound,
+)
+from twisted_serve.errors import DownloadFailed, ServeError
+
+# The longest path that Linux takes.
+_MAX_PATH = 4096
+
+
+class Source(Enum):
+    """Where a location was written, which decides what it may mean."""
+
+    #: A request to register.
+    CLIENT = "client"
+    #: ``--models``, ``load_models``.
+    OPERATOR = "operator"
+    #: A snapshot; it has what `Taken.location` was, and so names one thing exactly.
+    SNAPSHOT = "snapshot"
+
+
+@frozen
+class StoreFile:
+    """An archive that is to be unpacked."""
+
+    path: Path
+
+
+@frozen
+class StoreDirectory:
+    """
+    An archive that is a directory already, and is served where it is.
+
+    :ivar links: Whether symbolic links in the directory may lead out of it.
+    """
+
+    path: Path
+    links: bool = True
+
+
+@frozen
+class Remote:
+    """
+    An archive that is to be fetched into the store under ``basename``.
+
+    :ivar trusted: Whether the operator named the URL, which then needs no permission.
+    """
+
+    url: str
+    basename: str
+    trusted: bool = False
+
+
+@frozen
+class Words:
+    """
+    How a store says that it has not what it is asked for.
+
+    :ivar absent: The error.
+    :ivar not_found: Its text, to which the URL is added.
+    :ivar unconfigured: Its text for a store that there is not.
+    """
+
+    absent: type[ServeError]
+    not_found: str
+    unconfigured: str
+
+    def nothing_at(self, url: str) -> ServeError:
+        """Return the error for a location that means nothing."""
+        return self.absent(f"{self.not_found}: {url}")
+
+
+@frozen
+class Locator:
+    """
+    Looks locations up.  All methods look at the file system, and so may block.
+
+    :ivar store: The directory of archives.
+    """
+
+    store: Path
+    words: Words
+    allowed: AllowedUrls
+
+    def locate(self, url: str, source: Source) -> StoreFile | StoreDirectory | Remote:
+        """
+        Decide what ``url`` means.
+
+        :raise ServeError: of the class that `words` has, if ``url`` means nothing, or nothing that ``source`` may name.
+        :raise DownloadFailed: if ``url`` is no sound URL, or its path ends in no usable file name.
+        """
+        if not url:
+            raise self.words.absent("empty url")
+        if not is_remote(url) and len(url) > _MAX_PATH:
+            raise self.words.nothing_at(f"{url[:_MAX_PATH]}…")
+        if source is Source.OPERATOR:
+            return self._of_operator(url)
+        if source is Source.SNAPSHOT and os.path.isabs(url) and nameable(url):
+            return self._first(url, [Path(url)])
+        if climbs(url):
+            raise self.words.absent(f"Relative path is not allowed in url: {url}")
+        # A relative name is the store's, whatever the expressions of allowed_urls match.
+        if is_remote(url):
+            return self._permitted_url(url)
+        if has_scheme(url) or not nameable(url):
+            raise self.words.nothing_at(url)
+        entry = self._entry(url)
+        if entry is None and os.path.isabs(url):
+            return self._permitted_path(url)
+        found = None if entry is None else _archive_at(entry)
+        if found is None:
+            raise self.words.nothing_at(url)
+        return found
+
+    def _entry(self, name: str) -> Path | None:
+        """Return the path of an entry of the store; the last component alone may be a link to elsewhere."""
+        path = self.store / name
+        at_top = os.path.realpath(path.parent) == os.path.realpath(self.store)
+        return path if at_top or inside(self.store, path.parent) else None
+
+    def _of_operator(self, url: str) -> StoreFile | StoreDirectory | Remote:
+        if is_remote(url):
+            if (problem := unsound(url)) is not None:
+                raise DownloadFailed(f"Failed to download archive from: {url}").because(problem)
+            path = local_path(url)
+            return self._remote(url, trusted=True) if path is None else self._first(url, [path])
+        if has_scheme(url) or not nameable(url):
+            raise self.words.nothing_at(url)
+        return self._first(url, self._candidates(url))
+
+    def _candidates(self, text: str) -> Iterator[Path]:
+        """
+        List what a path of the operator's may mean, the strongest first.
+
+        The order is TorchServe's, which takes the last component for a file of the store before it looks
+        at the path (``spec/config_cli.md`` §8.1); the path as it stands in the store comes before,
+        and a file elsewhere comes last.
+        """
+        entry = self.store / text
+        if not climbs(text) and entry.is_relative_to(self.store) and entry != self.store:
+            yield entry
+        path, base = Path.cwd() / os.path.expanduser(text), Path(text).name
+        by_name = [self.store / base] if base not in ("", "..") else []
+        yield from (candidate for candidate in by_name if os.path.isfile(candidate))
+        if os.path.isdir(path):
+            yield path
+        yield from by_name
+        yield path
+
+    def _first(self, url: str, candidates: Iterator[Path] | list[Path]) -> StoreFile | StoreDirectory:
+        """
+        Take the first candidate that is a file or a directory.
+
+        :raise ServeError: saying what was looked at, if there is none.
+        """
+        problems: dict[str, None] = {}
+        for path in candidates:
+            if (found := _archive_at(path)) is not None:
+                return found
+            problems[_problem(path)] = None
+        raise self.words.nothing_at(url).because("; ".join([*problems, *self._near(url)]))
+
+    def _near(self, url: str) -> Iterator[str]:
+        """Say which entry of the store has a name that is almost the one which was looked for."""
+        try:
+            names = [name for name in os.listdir(self.store) if not name.startswith(".")]
+        except OSError:
+            return
+        near = get_close_matches(Path(url).name, names, n=1)
+        if near and near[0] != Path(url).name:
+            yield f"did you mean {near[0]}?"
+
+    def _permitted_url(self, url: str) -> StoreFile | StoreDirectory | Remote:
+        problem = unsound(url)
+        if problem is not None and self.allowed.match(url):
+            raise DownloadFailed(f"Failed to download archive from: {url}").because(problem)
+        if problem is not None or not self.allowed.permit(url):
+            reason = problem or self.allowed.remedy(url)
+            raise self.words.absent(f"Given URL {url} does not match any allowed URL(s)").because(reason)
+        text = local_text(url)
+        return self._remote(url) if text is None else self._real(url, text)
+
+    def _permitted_path(self, path: str) -> StoreDirectory | Remote:
+        """Take an absolute path for the ``file:`` URL of the same file."""
+        url = file_url(path)
+        if unsound(url) is not None or not self.allowed.permit(url):
+            raise self.words.nothing_at(path).because(
+                f"it is no entry of the store, and no path that is permitted: {self.allowed.remedy(url)}"
+            )
+        return self._real(path, path)
+
+    def _real(self, url: str, text: str) -> StoreDirectory | Remote:
+        """
+        Follow the links of a permitted path, which must not lead to what is not permitted.
+
+        :return: What is free of links: nothing that is linked later leads elsewhere.
+        """
+        real = self.allowed.resolve(text)
+        if real is None:
+            raise self.words.absent(f"Given URL {url} does not match any allowed URL(s)").because(
+                "a symbolic link in its path leads to what allowed_urls does not match"
+            )
+        if os.path.isdir(real):
+            return StoreDirectory(real, links=False)
+        # As it was named: the links are followed again when it is opened, and must lead there still.
+        return self._remote(url if is_remote(url) else file_url(url))
+
+    def _remote(self, url: str, trusted: bool = False) -> Remote:
+        name = basename(url)
+        if name is None:
+            raise DownloadFailed(f"Failed to download archive from: {url}").because(
+                "its path does not end in the name of a file"
+            )
+        return Remote(url, name, trusted)
+
+
+def _archive_at(path: Path) -> StoreFile | StoreDirectory | None:
+    # Unlike Path.is_file, these take a name that is too long for one of nothing.
+    if os.path.isfile(path):
+        return StoreFile(path)
+    return StoreDirectory(path) if os.path.isdir(path) else None
+
+
+def _problem(path: Path) -> str:
+    """Say why a path leads to no archive."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return f"{path} is a symbolic link that leads nowhere" if os.path.islink(path) else f"there is no {path}"
+    except OSError as e:
+        return f"{path}: {e.strerror}"
+    return f"{path} is neither a file nor a directory"
