@@ -9,6 +9,7 @@ Everything that can go wrong and that a client may be told about.
     ├── InvalidKey                 400  InvalidKeyException
     ├── Unauthorized               401  UnauthorizedException
     ├── InvalidModel               400  InvalidModelException
+    ├── NotInstalled               400  ModelException
     ├── InvalidDag                 400  InvalidDAGException
     ├── DownloadFailed             400  DownloadArchiveException
     ├── InvalidModelVersion        403  InvalidModelVersionException
@@ -98,6 +99,14 @@ class InvalidModel(ServeError):
 
     status = 400
     kind = "InvalidModelException"
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class NotInstalled(ServeError):
+    """What a model needs cannot be installed; the reason has the end of pip's output."""
+
+    status = 400
+    kind = "ModelException"
     grpc_status = "INVALID_ARGUMENT"
 
 

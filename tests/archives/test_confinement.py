@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.archives.confinement import climbs, confined, inside
+from twisted_serve.archives.confinement import climbs, confined, confined_handler, inside
 from twisted_serve.errors import InvalidModel
 from twisted_serve.testing.strategies.archives import safe_names
 
@@ -104,6 +104,33 @@ class ConfinedTests(SynchronousTestCase):
                 self.assertEqual(
                     error.message, f"Manifest entry configFile is {value!r}, which is not inside the model directory."
                 )
+
+    def test_no_name_of_a_file(self) -> None:
+        """A name that the operating system does not look for is refused, whatever part of it is too long."""
+        (self.model / "a").symlink_to("a")
+        for value, why in (
+            ("h" * 256, "File name too long"),
+            (f"{'d' * 256}/x", "File name too long"),
+            ("d/" * 2048 + "x", "File name too long"),
+            ("é" * 128, "File name too long"),
+            ("a/x", "Too many levels of symbolic links"),
+        ):
+            with self.subTest(value):
+                error = self.assertRaises(InvalidModel, confined, self.model, "modelFile", value)
+                self.assertEqual(
+                    error.message,
+                    f"Manifest entry modelFile is {value!r:.200}, which cannot be the name of a file: {why}.",
+                )
+        self.assertEqual(confined(self.model, "modelFile", "h" * 255), self.model / ("h" * 255))
+
+    def test_handlers(self) -> None:
+        """A handler is a file with or without its suffix, and a function after a colon is no part of its name."""
+        for handler in ("h.py", "h", "sub/h.py:f", "image_classifier", "h" * 252, "h" * 252 + ".py:" + "f" * 300):
+            confined_handler(self.model, handler)
+        for handler in ("h" * 253, "h" * 253 + ".py", "h" * 253 + ":f", "/etc/h.py", "../h", "../h:f", ":f"):
+            with self.subTest(handler):
+                error = self.assertRaises(InvalidModel, confined_handler, self.model, handler, False, "Parameter")
+                self.assertIn("Parameter handler is", error.message)
 
     def test_root_is_a_link(self) -> None:
         """The directory itself may be reached by a link."""

@@ -165,7 +165,7 @@ def test_refused(make_server: MakeServer) -> None:
         for _ in range(2):
             answer = register(server, name)
             told = answer.json()
-            assert (answer.status, told["type"]) == (400, "InvalidModelException")
+            assert (answer.status, told["type"]) == (400, "ModelException")
             assert told["message"] == f"Custom pip package installation failed for model {name}"
             assert "No matching distribution found for no-such-thing" in told["reason"]
     assert server.curl("management", "/models", key="management").json()["models"] == []

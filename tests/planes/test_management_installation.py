@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.planes.plane_case import PlaneTestCase
-from twisted_serve.errors import Conflict, InvalidModel, ServiceUnavailable, WorkerFailed
+from twisted_serve.errors import Conflict, NotInstalled, ServiceUnavailable, WorkerFailed
 from twisted_serve.testing.processes import ProcessReactor
 from twisted_serve.workers.installation import Installer
 
@@ -46,7 +46,7 @@ class InstallationTests(PlaneTestCase):
         for _ in range(2):
             coming = self.register()
             self.reactor.children[-1].end(1)
-            self.failureResultOf(coming, InvalidModel)
+            self.failureResultOf(coming, NotInstalled)
             self.assertEqual((list(self.catalogue), self.installed(), self.unpacked()), ([], [], []))
 
     def test_registered_already(self) -> None:

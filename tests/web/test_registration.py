@@ -120,6 +120,35 @@ class RegisterTests(ManagementTestCase):
         self.assertError(answer, 400, "BadRequestException", "initial_workers must be from 0 to 1024, not 99999.")
         self.assertEqual(self.request("GET", "/models").json, {"models": []})
 
+    def test_names_of_no_file(self) -> None:
+        """A file in the manifest whose name is too long for one is refused by name, and nothing is left."""
+        for entry, value in (
+            ("handler", "h" * 253 + ".py"),
+            ("handler", "h" * 253),
+            ("handler", "h" * 253 + ":f"),
+            ("serializedFile", "w" * 300),
+            ("modelFile", "d/" * 2500),
+            ("requirementsFile", "r" * 256),
+            ("configFile", "c" * 256),
+            ("sourceVocab", "v" * 256),
+        ):
+            model = {"modelName": "m", "handler": "handler.py", entry: value}
+            self.server.add_model("long", {"MAR-INF/MANIFEST.json": json.dumps({"model": model})})
+            for synchronous in ("true", "false"):
+                answer = self.request("POST", f"/models?url=long&initial_workers=1&synchronous={synchronous}")
+                self.assertEqual((answer.status, answer.json["type"]), (400, "InvalidModelException"), answer)
+                self.assertIn(f"Manifest entry {entry} is {value[:100]!r:.90}", answer.json["message"])
+                self.assertEqual(self.request("GET", "/models").json, {"models": []})
+        self.assertEqual(self.server.provider.workers, [])
+
+    def test_handler_elsewhere(self) -> None:
+        """A handler that a client names is one of the archive, or a built-in one: it is no way to other files."""
+        for handler in ("/etc/passwd", "../m2/handler.py", "../m2/handler:f", "h" * 253):
+            answer = self.request("POST", f"/models?url=m&handler={handler}")
+            self.assertEqual((answer.status, answer.json["type"]), (400, "InvalidModelException"), answer)
+            self.assertIn(f"Parameter handler is {handler.partition(':')[0][:100]!r:.90}", answer.json["message"])
+            self.assertEqual(self.request("GET", "/models").json, {"models": []})
+
     def test_conflict(self) -> None:
         """A version that is registered already is a conflict; the one that is there stays as it is."""
         self.request("POST", "/models?url=m&initial_workers=1")

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
-from twisted_serve.errors import InternalError, InvalidModel, ServiceUnavailable
+from twisted_serve.errors import InternalError, InvalidModel, NotInstalled, ServiceUnavailable
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.testing.processes import NO_PID, MemoryProcess, ProcessReactor
 from twisted_serve.workers.installation import Installed, Installer, Needs
@@ -64,7 +64,8 @@ class InstallerTestCase(SynchronousTestCase):
         return [path.name for path in (self.root / "packages").glob("*/*")]
 
     def assertFailed(self, installing: Deferred[Installed | None], reason: str) -> None:
-        error = self.failureResultOf(installing, InvalidModel).value
+        error = self.failureResultOf(installing, NotInstalled).value
+        self.assertEqual((error.status, error.kind), (400, "ModelException"))
         self.assertEqual(error.message, "Custom pip package installation failed for model m")
         self.assertEqual(error.reason, reason)
         self.assertEqual(self.left(), [])
@@ -88,8 +89,6 @@ class NeedsTests(InstallerTestCase):
         (self.model_dir / "link.txt").symlink_to(self.root / "outside.txt")
         (self.model_dir / "dir.txt").mkdir()
         for name, text in (
-            ("gone.txt", "and there is no such file"),
-            ("dir.txt", "and there is no such file"),
             ("../outside.txt", "not inside the model directory"),
             (str(self.root / "outside.txt"), "not inside the model directory"),
             ("link.txt", "not inside the model directory"),
@@ -97,6 +96,9 @@ class NeedsTests(InstallerTestCase):
             error = self.failureResultOf(self.installing(requirements=name), InvalidModel).value
             self.assertIn(text, error.message)
             self.assertIn(repr(name), error.message)
+        for name in ("gone.txt", "dir.txt"):
+            reason = f"Manifest entry requirementsFile is {name!r}, and there is no such file."
+            self.assertFailed(self.installing(requirements=name), reason)
         self.assertEqual(self.reactor.children, [])
 
     def test_nothing(self) -> None:
@@ -232,6 +234,6 @@ class InstallingTests(InstallerTestCase):
             child.end(None, signal.SIGKILL)
         self.successResultOf(stopping)
         for each in two:
-            self.failureResultOf(each, InvalidModel)
+            self.failureResultOf(each, NotInstalled)
         self.failureResultOf(self.installing(), ServiceUnavailable)
         self.assertEqual(self.left(), [])

@@ -54,15 +54,40 @@ def _named_inside(root: Path, path: Path) -> bool:
     return path != root and path.is_relative_to(root)
 
 
-def confined(model_dir: Path, entry: str, value: str, links: bool = False) -> Path:
+def confined(model_dir: Path, entry: str, value: str, links: bool = False, source: str = "Manifest entry") -> Path:
     """
     Find the file of a model directory which its manifest names.
 
     :param entry: The manifest's word for it, for the error's text.
     :param links: Whether a symbolic link may lead out of the directory: the operator has put it there.
-    :raise InvalidModel: when the file would be outside of the directory.
+    :param source: What has that word, if it is not the manifest.
+    :raise InvalidModel: when the file would be outside of the directory, or the operating system cannot look for it:
+        a name that is too long, a loop of links, a directory that may not be read.
     """
     path = model_dir / value
     if not nameable(value) or climbs(value) or not (_named_inside if links else inside)(model_dir, path):
-        raise InvalidModel(f"Manifest entry {entry} is {value!r:.200}, which is not inside the model directory.")
+        raise InvalidModel(f"{source} {entry} is {value!r:.200}, which is not inside the model directory.")
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        # Whether the file has to be there is for the caller to know.
+        pass
+    except OSError as e:
+        raise InvalidModel(
+            f"{source} {entry} is {value!r:.200}, which cannot be the name of a file: {e.strerror}."
+        ) from e
     return path
+
+
+def confined_handler(model_dir: Path, handler: str, links: bool = False, source: str = "Manifest entry") -> None:
+    """
+    Check that the file of a handler can be in the model directory; a built-in handler's name can.
+
+    :param handler: ``file.py`` or ``file``, with or without ``:function``.
+    :param links: As `confined`, like ``source``.
+    :raise InvalidModel: as `confined`.
+    """
+    place = handler.partition(":")[0]
+    confined(model_dir, "handler", place, links, source)
+    if place and not place.endswith(".py"):
+        confined(model_dir, "handler", f"{place}.py", links, source)

@@ -15,7 +15,7 @@ from typing import Any
 from attrs import field, frozen
 from attrs.validators import in_, instance_of, min_len
 
-from twisted_serve.archives.confinement import confined
+from twisted_serve.archives.confinement import confined, confined_handler
 from twisted_serve.archives.documents import DocumentError, load_json
 from twisted_serve.errors import InvalidModel
 
@@ -79,8 +79,7 @@ def read_manifest(model_dir: Path, links: bool = False) -> Manifest:
             confined(model_dir, entry, name, links)
     handler = _text(model, "handler")
     if handler is not None:
-        # ``file:function``: the part before the colon is the file.
-        confined(model_dir, "handler", handler.partition(":")[0], links)
+        confined_handler(model_dir, handler, links)
     return Manifest(
         model_name=_text(model, "modelName"),
         model_version=_text(model, "modelVersion") or "1.0",

@@ -105,10 +105,12 @@ class Places:
 
         :param keep_download: Leave the fetched file: another version may be made of it.
         """
-        if taken.lease is not None:
-            await self._archives.give_back(taken.lease)
-        if taken.downloaded is not None and not keep_download:
-            await self.intake.defer_to_thread(_delete, taken.downloaded)
+        try:
+            if taken.lease is not None:
+                await self._archives.give_back(taken.lease)
+        finally:
+            if taken.downloaded is not None and not keep_download:
+                await self.intake.defer_to_thread(_delete, taken.downloaded)
 
     async def _take(self, url: str, source: Source) -> Taken:
         located = await self.intake.defer_to_thread(self.locate, url, source)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -70,7 +70,8 @@ class Threads:
 
     def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
         """Call ``work(*args)`` in a thread; see `DeferToThread`."""
-        result = self._defer_to_thread(work, *args)
+        # With no memory or no processes left, a thread pool raises.
+        result: Deferred[Any] = maybeDeferred(self._defer_to_thread, work, *args)
         ended = end_of(result)
         self._under_way.add(ended)
         ended.addCallback(lambda _: self._under_way.discard(ended))

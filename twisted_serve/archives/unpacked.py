@@ -171,10 +171,21 @@ def _unpack_unchanged(archive: Path, directory: Path, limits: UnpackLimits, cont
     """
     with Saving(archive.name):
         directory.parent.mkdir(mode=0o700, exist_ok=True)
-    unpack(archive, directory, limits)
-    if _identity(archive) != content.identity:
+    try:
+        unpack(archive, directory, limits)
+        if _identity_now(archive) != content.identity:
+            raise InvalidModel(f"{archive.name} changed while it was read.")
+    except BaseException:
         _remove(directory)
-        raise InvalidModel(f"{archive.name} changed while it was read.")
+        raise
+
+
+def _identity_now(archive: Path) -> tuple[int, ...] | None:
+    """Return the identity of an archive, or None if it is gone."""
+    try:
+        return _identity(archive)
+    except OSError:
+        return None
 
 
 def _remove(directory: Path) -> None:

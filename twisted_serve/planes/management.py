@@ -84,7 +84,7 @@ class ManagementPlane:
             )
         model = await self._registrar.enter(wanted, wanted.url)
         if model.settings.min_workers == 0:
-            self._registrar.changed()
+            await self._registrar.record(model)
             return Outcome(
                 200,
                 f'Model "{model.name}" Version: {model.version} registered with 0 initial workers. '
@@ -95,10 +95,10 @@ class ManagementPlane:
                 ),
             )
         if not wanted.synchronous:
-            self._watch(self._catalogue.pool_of(model).start(), model)
+            self._watch(Deferred.fromCoroutine(self._registrar.begin(model)), model)
             return Outcome(202, IN_PROGRESS)
         await self._registrar.start(model)
-        self._registrar.changed()
+        await self._registrar.record(model)
         return Outcome(
             200,
             f'Model "{model.name}" Version: {model.version} registered with '
@@ -138,7 +138,7 @@ class ManagementPlane:
         if model.settings.min_workers == 0:
             return None
         pool = self._catalogue.pool_of(model)
-        self._watch(pool.start(), model, at_startup=True)
+        self._watch(Deferred.fromCoroutine(self._registrar.begin(model)), model, at_startup=True)
         return pool.settled
 
     async def unregister(self, name: str, version: str | None) -> Outcome:
@@ -150,9 +150,11 @@ class ManagementPlane:
         """
         self.check_enabled()
         model, pool = self._catalogue.remove(name, version)
-        # Now, because no snapshot must name an archive that goes with its version.
-        self._registrar.changed()
-        await self._registrar.give_up(model, pool)
+        try:
+            # Now, because no snapshot must name an archive that goes with its version.
+            self._registrar.changed()
+        finally:
+            await self._registrar.give_up(model, pool)
         return Outcome(200, f'Model "{name}" unregistered')
 
     async def scale(

@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from twisted_serve.archives.confinement import confined_handler
 from twisted_serve.archives.locating import Source
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.errors import InvalidModel, ServeError, ServiceUnavailable, WorkerFailed
@@ -149,25 +150,54 @@ class Registrar:
 
     async def start(self, model: ModelVersion) -> None:
         """
-        Start the workers of a version that was entered, and wait for them; if they fail, the version goes.
+        Start the workers of a version that was entered, and wait for them; whatever is raised, the version goes.
 
-        :raise WorkerFailed: if they do.
+        :raise WorkerFailed: if a worker cannot be started.
         """
-        pool = self._catalogue.pool_of(model)
         try:
-            await pool.start()
+            await self._catalogue.pool_of(model).start()
         except WorkerFailed as e:
             log_failed(model, e)
             await self.forget(model)
             raise not_started(e, model.name, model.version) from e
+        except BaseException:
+            await self.forget(model)
+            raise
+
+    async def begin(self, model: ModelVersion) -> None:
+        """
+        Start the workers of a version for which no client waits.
+
+        A version whose workers fail stays, and they are started again, as in TorchServe; whatever else is raised, the
+        version goes.
+
+        :raise WorkerFailed: if a worker cannot be started.
+        """
+        try:
+            await self._catalogue.pool_of(model).start()
+        except WorkerFailed:
+            raise
+        except BaseException:
+            await self.forget(model)
+            raise
+
+    async def record(self, model: ModelVersion) -> None:
+        """Report that the registration of a version is complete; if that raises, the version goes."""
+        try:
+            self.changed()
+        except BaseException:
+            await self.forget(model)
+            raise
 
     async def forget(self, model: ModelVersion) -> None:
         """Take this very version away, the default one too; another may have come in its place, and is left."""
         pool = self._catalogue.forget(model)
         if pool is not None:
-            # Another change may have been recorded while it was there.
-            self.changed()
-            await self.give_up(model, pool)
+            try:
+                # Another change may have been recorded while it was there.
+                self.changed()
+            finally:
+                await self.give_up(model, pool)
 
     async def unless_stopped(self, work: Coroutine[Deferred[Any], Any, _T]) -> _T:
         """
@@ -193,8 +223,10 @@ class Registrar:
         """End the workers of a version that is registered no more, and remove its files."""
         # Now, because its name may be another's when the workers have gone.
         files = self._files.pop((model.name, model.version))
-        await pool.retire(self._retire_timeout)
-        await self._discard(files)
+        try:
+            await pool.retire(self._retire_timeout)
+        finally:
+            await self._discard(files)
 
     async def _install(self, model: ModelVersion) -> Installed | None:
         if self._installer is not None:
@@ -206,15 +238,20 @@ class Registrar:
         return None
 
     async def _discard(self, files: _Files) -> None:
-        if self._installer is not None and files.installed is not None:
-            await self._installer.remove(files.installed)
-        await self._store.discard(files.archive)
+        try:
+            if self._installer is not None and files.installed is not None:
+                await self._installer.remove(files.installed)
+        finally:
+            await self._store.discard(files.archive)
 
     def _version_of(self, wanted: Registration, archive: ModelArchive, at_startup: bool) -> ModelVersion:
         manifest = archive.manifest
         name = wanted.model_name or manifest.model_name or (fallback_name(archive.url) if at_startup else None)
         if not name:
             raise InvalidModel("Model name is not defined.")
+        if wanted.handler and wanted.recorded is None:
+            # A snapshot may have the operator's default_service_handler, which may be anywhere.
+            confined_handler(archive.model_dir, wanted.handler, manifest.links, "Parameter")
         handler = wanted.handler or manifest.handler or self._default_handler
         if not handler:
             raise InvalidModel(f"Model {name} names no handler, and there is no default_service_handler.")

@@ -158,9 +158,13 @@ class WorkflowPlane:
         self.check_enabled()
         workflow = self._find(name)
         del self._workflows[name]
-        await self._answered([workflow], self._retire_timeout)
-        await self._forget(workflow.models.values())
-        await self._store.discard(workflow.archive)
+        try:
+            await self._answered([workflow], self._retire_timeout)
+        finally:
+            try:
+                await self._forget(workflow.models.values())
+            finally:
+                await self._store.discard(workflow.archive)
         return Outcome(200, f'Workflow "{name}" unregistered')
 
     def describe(self, name: str) -> list[dict[str, Any]]:

@@ -73,8 +73,9 @@ class BaseTemplate:
         if self._link is None:
             try:
                 self._start()
-            except (OSError, ValueError) as e:
-                self._failed(str(e))
+            except Exception as e:
+                # Whatever it is, the workers that wait are started without a template.
+                self._failed(f"{type(e).__name__}: {e}")
         return waiter
 
     def stop(self) -> Deferred[None]:

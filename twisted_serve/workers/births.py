@@ -46,7 +46,11 @@ class Births:
                 ours.setblocking(False)
                 self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(future))
                 process = self._fork(link, launch, self._environment(launch), theirs)
-        except OSError as e:
+        except BaseException as e:
+            if future.connected:
+                future.abort("there is no process")
+            if not isinstance(e, OSError) or not launch.worker.waiting:
+                raise
             launch.worker.fail_to_begin(no_socket(e))
             return
         if process is None:
@@ -66,9 +70,14 @@ class Births:
         except OSError as e:
             launch.worker.fail_to_begin(no_socket(e))
             return None
-        process.undecided = control is not None
-        message = Fork(process.number, process_name(launch), environment, process.undecided)
-        link.fork(process, message, None if control is None else control.detach())
+        divides = control is not None
+        message = Fork(process.number, process_name(launch), environment, divides)
+        try:
+            link.fork(process, message, None if control is None else control.detach())
+        except BaseException as e:
+            process.unborn(f"{type(e).__name__}: {e}")
+            raise
+        process.undecided = divides
         launch.worker.begin(None, launch.load)
         return process
 

@@ -139,6 +139,18 @@ class LocalWorker:
         self._loading_failed(WorkerFailed(status, reason))
         self.lost.callback(reason)
 
+    def abandon(self, reason: str) -> None:
+        """End the worker because starting it has raised: nothing is left of what was made until then."""
+        if self.waiting:
+            self.fail_to_begin(reason)
+        else:
+            self._loading_failed(WorkerFailed(500, reason))
+            self.stop(0.0)
+        if self.connection.connected:
+            self.connection.abort("it could not be started")
+        if self.process.connected:
+            self._kill()
+
     def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """See `IWorker`."""
         if self._gone or not self.connection.is_open or self._exit is not None:

@@ -83,15 +83,21 @@ class TemplateLink(FrameProtocol[FromTemplate]):
         """
         Have a process forked.
 
-        :param control: The control socket of what may become a template; it is closed here when that has it.
+        :param control: The control socket of what may become a template; it is closed here when that has it, and when
+            this raises.
         """
-        self.adopt(process)
         if control is not None:
             self._lent[process.number] = control
-        # They stay open until the template has answered: they are sent when the socket can take them.
-        for descriptor in process.ends if control is None else [*process.ends, control]:
-            self.transport.sendFileDescriptor(descriptor)
-        self.transport.write(bytes(encode(message)))
+        try:
+            frame = bytes(encode(message))
+            # They stay open until the template has answered: they are sent when the socket can take them.
+            for descriptor in process.ends if control is None else [*process.ends, control]:
+                self.transport.sendFileDescriptor(descriptor)
+            self.transport.write(frame)
+        except BaseException:
+            self._return_lent(process.number)
+            raise
+        self.adopt(process)
         self._unborn.add(process.number)
         if self._fork_limit is None:
             self._expect_fork()

@@ -19,7 +19,7 @@ from twisted_serve.workers.base import BaseTemplate
 from twisted_serve.workers.births import Births
 from twisted_serve.workers.control import TemplateLink
 from twisted_serve.workers.forked import ForkedProcess
-from twisted_serve.workers.launch import Launch, Way
+from twisted_serve.workers.launch import Launch, Way, attempt
 
 # Seconds that a template without workers is kept: one that died comes back, a model scaled to nothing costs nothing.
 LINGER = 60.0
@@ -116,10 +116,11 @@ class Family:
     def _begin_alone(self, link: TemplateLink | None, launch: Launch) -> None:
         if not launch.worker.waiting:
             return
-        if link is None:
-            self._otherwise.begin(launch)
-        else:
-            self._births.from_base(link, launch)
+        with attempt(launch.worker):
+            if link is None:
+                self._otherwise.begin(launch)
+            else:
+                self._births.from_base(link, launch)
 
     def _begin_first(self, launch: Launch) -> None:
         self._first = launch
@@ -130,10 +131,12 @@ class Family:
         if not launch.worker.waiting:
             return
         if link is None:
-            self._otherwise.begin(launch)
+            with attempt(launch.worker):
+                self._otherwise.begin(launch)
             self._decided()
         else:
-            self._births.first(link, launch, self)
+            with attempt(launch.worker):
+                self._births.first(link, launch, self)
 
     def _first_failed(self, failure: Failure, launch: Launch) -> Failure:
         if launch is self._first:
@@ -143,7 +146,8 @@ class Family:
                 if not each.worker.waiting:
                     continue
                 if launch.worker.stopping or not isinstance(error, WorkerFailed):
-                    self._begin(each)
+                    with attempt(each.worker):
+                        self._begin(each)
                 else:
                     each.worker.fail_to_begin(error.message, error.status)
         return failure
@@ -152,7 +156,8 @@ class Family:
         """It is known whether there is a template now; who waited for that waits no more."""
         for each in self._let_go():
             if each.worker.waiting:
-                self._begin(each)
+                with attempt(each.worker):
+                    self._begin(each)
 
     def _let_go(self) -> list[Launch]:
         self._first = None

@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from twisted_serve.archives.confinement import confined
 from twisted_serve.archives.threads import DeferToThread, abandonable
 from twisted_serve.archives.tree import Saving
-from twisted_serve.errors import InvalidModel, ServiceUnavailable
+from twisted_serve.errors import NotInstalled, ServiceUnavailable
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import log_model_output
 from twisted_serve.models.version import ModelVersion
@@ -59,7 +59,8 @@ class Needs:
         """
         Take them from the manifest and the configuration of a model; ``None`` for a model that wants nothing.
 
-        :raise InvalidModel: if the file is not there, or not in the model's directory.
+        :raise NotInstalled: if the file is not there.
+        :raise InvalidModel: if the file is not in the model's directory.
         """
         name = model.manifest.requirements_file
         venv = bool(model.config.use_venv)
@@ -67,7 +68,7 @@ class Needs:
             return cls(None, venv) if venv else None
         requirements = confined(model.model_dir, "requirementsFile", name, model.manifest.links)
         if not requirements.is_file():
-            raise InvalidModel(f"Manifest entry requirementsFile is {name!r:.200}, and there is no such file.")
+            raise _failed(model, f"Manifest entry requirementsFile is {name!r:.200}, and there is no such file.")
         return cls(requirements, venv)
 
 
@@ -163,7 +164,8 @@ class Installer:
         Install what a model needs; cancelling ends the work, and nothing of it stays.
 
         :return: ``None`` if it needs nothing.
-        :raise InvalidModel: as `Needs.of`; if pip fails, or takes too long.
+        :raise InvalidModel: as `Needs.of`.
+        :raise NotInstalled: if pip fails, or takes too long.
         :raise InternalError: if the directory cannot be made.
         :raise ServiceUnavailable: if the server is stopping.
         """
@@ -178,9 +180,11 @@ class Installer:
             raise ServiceUnavailable("The server is stopping.")
         try:
             pip = self._start(model, needs, place)
-        except OSError as e:
+        except BaseException as e:
             await self._defer_to_thread(_remove, place)
-            raise _failed(model, f"It could not be started: {e}") from e
+            if isinstance(e, OSError):
+                raise _failed(model, f"It could not be started: {e}") from e
+            raise
         try:
             ended = abandonable(pip.ended, lambda _: self._defer_to_thread(_remove, place))
             how = await ended.addTimeout(self._timeout, self._reactor)
@@ -193,7 +197,11 @@ class Installer:
         if how.code != 0:
             await self._defer_to_thread(_remove, place)
             raise _failed(model, "\n".join(pip.last_lines) or str(how))
-        await self._defer_to_thread(_remove, place / _TEMPORARY)
+        try:
+            await self._defer_to_thread(_remove, place / _TEMPORARY)
+        except BaseException:
+            await self._defer_to_thread(_remove, place)
+            raise
         self._log.info("Installed custom pip packages for model {model}", model=model.name)
         if needs.venv:
             return Installed(place, python=str(place / _VENV / "bin" / "python"))
@@ -229,6 +237,10 @@ class Installer:
                 path=str(place / _EMPTY),
                 childFDs={0: nothing, 1: "r", 2: "r"},
             )
+        except BaseException:
+            if pip.process.connected:
+                pip.kill()
+            raise
         finally:
             os.close(nothing)
         self._under_way[pip] = Deferred()
@@ -240,8 +252,8 @@ class Installer:
         return how
 
 
-def _failed(model: ModelVersion, reason: str) -> InvalidModel:
-    return InvalidModel(f"Custom pip package installation failed for model {model.name}").because(reason)
+def _failed(model: ModelVersion, reason: str) -> NotInstalled:
+    return NotInstalled(f"Custom pip package installation failed for model {model.name}").because(reason)
 
 
 def _make(place: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attrs import frozen
+from twisted.logger import Logger
 
 import twisted_serve
 from twisted_serve.interfaces import Placement, WorkerSpec
@@ -21,6 +22,24 @@ from twisted_serve.workers.child import LocalWorker
 
 #: The descriptor of the socket in a process that is started, not forked; 0 to 2 are the handler's.
 SOCKET = 3
+
+
+_log = Logger()
+
+
+@contextmanager
+def attempt(worker: LocalWorker) -> Iterator[None]:
+    """
+    Make a context for a step towards a worker's process: whatever is raised in it, the worker ends.
+
+    Steps are taken where nothing waits for them, in callbacks of the reactor and of a template; a worker that is
+    neither started nor failed would be waited for without end.
+    """
+    try:
+        yield
+    except Exception as e:
+        _log.failure("Cannot start worker {worker_id}", worker_id=worker.worker_id)
+        worker.abandon(f"The worker could not be started: {type(e).__name__}: {e}")
 
 
 @frozen(eq=False)
@@ -44,7 +63,7 @@ class Way(Protocol):
         """
         Begin, now or later; a worker that has been stopped meanwhile does not wait any more.
 
-        Never raises: what goes wrong is told by the worker.
+        What is raised is told by the worker: call it in the context of `attempt`.
         """
 
 

@@ -29,6 +29,7 @@ from twisted_serve.workers.status import (
     Stopped,
     WorkerStatus,
 )
+from twisted_serve.workers.unstarted import UnstartedWorker
 
 if TYPE_CHECKING:
     from twisted_serve.workers.slot import Slot
@@ -108,7 +109,12 @@ class Core:
 
     def begin(self, inputs: SlotInputs) -> None:
         """Start a worker and listen to it."""
-        self.worker = worker = self.launch(self.placement)
+        try:
+            worker = self.launch(self.placement)
+        except Exception as e:
+            self.log.failure("Cannot start worker {worker_id}", worker_id=self.placement.worker_id)
+            worker = UnstartedWorker(self.placement, f"The worker could not be started: {type(e).__name__}: {e}")
+        self.worker = worker
         self.end_worker = worker.stop
         self.become(Starting(self.now()))
         worker.loaded.addCallbacks(

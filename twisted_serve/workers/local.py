@@ -21,7 +21,7 @@ from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK
 from twisted_serve.workers.child import LocalWorker
 from twisted_serve.workers.forking import Forker
-from twisted_serve.workers.launch import Launch, load_message
+from twisted_serve.workers.launch import Launch, attempt, load_message
 from twisted_serve.workers.process import Stream
 from twisted_serve.workers.spawning import Spawner
 
@@ -89,15 +89,8 @@ class LocalProvider:
             return how
 
         worker.lost.addCallback(forget)
-        load = load_message(spec, placement)
-        try:
-            encode(load)
-        except UnsendableError as e:
-            # YAML has values, and integers, that the wire has not.
-            worker.fail_to_begin(f"The model's manifest or configuration cannot be handed to a worker: {e}")
-            return worker
-        way = self._forker if self._forker is not None and self._forker.can_begin(spec) else self._spawner
-        way.begin(Launch(worker, spec, placement, load))
+        with attempt(worker):
+            self._begin(worker, spec, placement)
         return worker
 
     def prepare(self) -> None:
@@ -115,6 +108,17 @@ class LocalProvider:
         self._stopped = True
         stopped = gatherResults([worker.stop(0.0) for worker in list(self._workers)])
         return stopped.addCallback(lambda _: None if self._forker is None else self._forker.stop())
+
+    def _begin(self, worker: LocalWorker, spec: WorkerSpec, placement: Placement) -> None:
+        load = load_message(spec, placement)
+        try:
+            encode(load)
+        except UnsendableError as e:
+            # YAML has values, and integers, that the wire has not.
+            worker.fail_to_begin(f"The model's manifest or configuration cannot be handed to a worker: {e}")
+            return
+        way = self._forker if self._forker is not None and self._forker.can_begin(spec) else self._spawner
+        way.begin(Launch(worker, spec, placement, load))
 
     def _printed(self, name: str, stream: Stream, line: str) -> None:
         if line.startswith(METRIC_MARK):

@@ -118,7 +118,11 @@ class Pool:
 
     def start(self) -> Deferred[ScaleResult]:
         """Start ``min_workers`` workers; as `scale`."""
-        waiters, result = self._change(self.min_workers, self.max_workers, DRAIN_GRACE)
+        try:
+            waiters, result = self._change(self.min_workers, self.max_workers, DRAIN_GRACE)
+        except BaseException:
+            self.settled.callback(None)
+            raise
         started = _all_of(waiters, result)
         # Last, so that what is said of the start is said before it is over.
         DeferredList(waiters).addCallback(lambda _: self.settled.callback(None))
@@ -259,10 +263,11 @@ class Pool:
         self._review()
 
     def _change(self, min_workers: int, max_workers: int, grace: float) -> tuple[list[Deferred[None]], ScaleResult]:
-        self._bound(min_workers, max_workers)
         keep = min(len(self._slots), max_workers)
-        surplus, self._slots = self._slots[keep:], self._slots[:keep]
+        # Before anything has changed: these may raise.
         new = [self._new_slot() for _ in range(min_workers - keep)]
+        self._bound(min_workers, max_workers)
+        surplus, self._slots = self._slots[keep:], self._slots[:keep]
         starting = [slot for slot in self._slots if not isinstance(slot.status, Ready)] + new
         self._slots += new
         result = ScaleResult(

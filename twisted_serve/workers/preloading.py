@@ -7,6 +7,7 @@ A wrong guess costs time or memory and nothing else.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def needs_torch(spec: WorkerSpec) -> bool:
     weights = named.get("serializedFile") if isinstance(named, dict) else None
     if isinstance(weights, str) and weights.endswith(_WEIGHTS):
         return True
-    if not (spec.model_dir / _file_of(spec.handler)).is_file() and "." not in spec.handler:
+    # Unlike Path.is_file, this takes a name that no file can have for one of nothing.
+    if not os.path.isfile(spec.model_dir / _file_of(spec.handler)) and "." not in spec.handler:
         # A handler of ours.
         return not (isinstance(weights, str) and weights.endswith(".onnx"))
     return any(_MENTION.search(_beginning(path)) for path in _modules(spec.model_dir))

@@ -39,7 +39,7 @@ class Slot:
     """
     One slot of a pool.
 
-    :param launch: Starts a worker; never raises.
+    :param launch: Starts a worker; what it raises counts as a worker that could not load.
     :param max_retry_timeout: Seconds after a first failure in which the worker is started again.
     :param circuit_retry: Seconds from then on between one attempt and the next; 0 for none.
     """

@@ -26,6 +26,9 @@ class Spawner:
         try:
             self._spawn(launch)
         except OSError as e:
+            if launch.worker.connection.connected:
+                # There is more to end than a worker that has nothing yet.
+                raise
             launch.worker.fail_to_begin(no_socket(e))
 
     def _spawn(self, launch: Launch) -> None:

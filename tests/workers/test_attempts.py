@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for what is left of a worker if anything raises while a template is asked for it: nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+from unittest.mock import patch
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.workers.forking_case import SPEC, ForkingTestCase
+from twisted_serve.workers import births, connection, control, family, forked, forking
+
+STEPS: dict[str, tuple[Any, str]] = {
+    "guess": (forking, "needs_torch"),
+    "family": (family.Family, "__init__"),
+    "environment": (births, "worker_environment"),
+    "socket": (socket, "socketpair"),
+    "pipe": (os, "pipe"),
+    "reader": (forked, "ProcessReader"),
+    "fork": (control, "encode"),
+    "load": (connection, "encode"),
+}
+
+
+class AttemptTests(ForkingTestCase):
+    """One step raises."""
+
+    @given(
+        step=st.sampled_from(sorted(STEPS)),
+        error=st.sampled_from([OSError(24, "Too many open files"), OSError(36, "File name too long"), MemoryError()]),
+        ready=st.booleans(),
+        shares=st.booleans(),
+    )
+    def test_raises(self, step: str, error: Exception, ready: bool, shares: bool) -> None:
+        """The worker fails to load, whether the template was there or came later; the next one is forked."""
+        self.setUp()
+        spec = evolve(SPEC, share_weights=shares)
+        if ready:
+            self.provider.prepare()
+            self.base()
+        with patch.object(*STEPS[step], side_effect=error):
+            worker = self.start(spec=spec)
+            if not ready and self.reactor.bases:
+                self.base()
+        self.assertIn(getattr(error, "strerror", "MemoryError"), self.failed(worker).message)
+        self.provider.forget(spec)
+        self.successResultOf(worker.stop(0.0)) if step != "load" else worker.stop(0.0)
+        self.reactor.advance(0)
+        for link in self.reactor.links:
+            for descriptor in link.descriptors:
+                os.close(descriptor)
+            link.descriptors.clear()
+            link.clear()
+        another = self.start(9001)
+        if step == "socket" and not ready:
+            # There is no template, and none for some time.
+            self.assertEqual(len(self.reactor.spawned), 1)
+        else:
+            self.assertEqual(len(self.base().forks()), 1)
+        self.assertNoResult(another.loaded)
+        self.flushLoggedErrors()
