@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import psutil
@@ -24,6 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_serve import __version__, cli
 from twisted_serve.config.arguments import CommandLine
 from twisted_serve.config.load import LoadedOptions
+from twisted_serve.launching import server_command
 from twisted_serve.pid_file import NAME, AlreadyRunningError, PidFile
 
 NOBODY = 2**22 + 1
@@ -57,7 +59,7 @@ class LaunchTests(SynchronousTestCase):
         self.child = Child()
         err = StringIO()
         with redirect_stderr(err):
-            status = cli.launch(["--model-store", "m", "--start"], cast(Any, spawn))
+            status = cli.launch(["python", "server", "--model-store", "m"], cast(Any, spawn))
         return status, err.getvalue()
 
     def test_ready(self) -> None:
@@ -66,10 +68,9 @@ class LaunchTests(SynchronousTestCase):
         self.assertEqual(self.child.returncode, 0)
 
     def test_command(self) -> None:
-        """The server is our own interpreter's, with the same words."""
+        """The server is told where to report to."""
         self.launch(b"ready\n")
-        self.assertEqual(self.command[:4], [sys.executable, "-m", "twisted_serve.cli", "--foreground"])
-        self.assertEqual(self.command[-3:], ["--model-store", "m", "--start"])
+        self.assertEqual(self.command[:-1], ["python", "server", "--model-store", "m", "--ready-fd"])
 
     def test_failed(self) -> None:
         """A server that failed is told of with its own words."""
@@ -118,8 +119,8 @@ class Process:
         self.pid, self.lives, self.error, self.zombie = pid, lives, error, zombie
         self.signals: list[int] = []
 
-    def cmdline(self) -> list[str]:
-        return ["/usr/bin/python3", "/usr/bin/twisted-serve"]
+    def uids(self) -> Any:
+        return SimpleNamespace(real=os.getuid())
 
     def status(self) -> str:
         return psutil.STATUS_ZOMBIE if self.signals and self.zombie else psutil.STATUS_RUNNING
@@ -174,7 +175,7 @@ class StopTests(CommandCase):
             self.slept += seconds
 
         out = StringIO()
-        pid_file = PidFile(self.path.parent, lambda pid: cast(psutil.Process, process))
+        pid_file = PidFile(self.path.parent, lambda pid: cast(psutil.Process, process), lambda descriptor: process.pid)
         with redirect_stdout(out):
             status = cli.stop(pid_file, CommandLine(stop=True, foreground=foreground), sleep)
         return status, out.getvalue()
@@ -324,7 +325,7 @@ class MainTests(CommandCase):
 
         self.patch(cli, "launch", launch)
         self.assertEqual(self.main("--ncs", "--model-store", "models"), (0, "", ""))
-        self.assertEqual(launched, [["--ncs", "--model-store", "models"]])
+        self.assertEqual(launched, [server_command(["--ncs", "--model-store", "models"])])
         self.assertFalse(self.path.exists())
 
     def test_launcher_checks(self) -> None:
@@ -364,8 +365,23 @@ class MainTests(CommandCase):
     def test_running_seen(self) -> None:
         """One that is running is seen before anything is done."""
         self.path.write_text("7")
-        pid_file = PidFile(self.path.parent, lambda pid: cast(psutil.Process, Process(pid)))
+        pid_file = PidFile(self.path.parent, lambda pid: cast(psutil.Process, Process(pid)), lambda descriptor: 7)
         self.assertRaises(AlreadyRunningError, cli.start, pid_file, CommandLine(), [])
+
+    def test_torchserve_running(self) -> None:
+        """A TorchServe that the file names is neither stopped nor displaced; both commands say so."""
+        self.path.write_text(str(os.getpid()))
+        self.patch(PidFile, "torchserve", lambda _self: 77)
+        status, out, err = self.main("--stop")
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn("TorchServe itself runs as process 77", err)
+        self.assertTrue(self.path.exists())
+
+    def test_shims(self) -> None:
+        """The word "shims" as the first asks for commands, not for a server."""
+        status, out, err = self.main("shims", "bin")
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn(f"{self.cwd / 'bin' / 'torchserve'}: written, runs {sys.executable}\n", out)
 
     def test_no_pid_file(self) -> None:
         """A pid file which cannot be written is said, and nothing is started."""

@@ -28,8 +28,10 @@ from twisted_serve.config.arguments import CommandLine, parse_command_line, pars
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.report import config_report
 from twisted_serve.config.values import ConfigError
+from twisted_serve.launching import server_command
 from twisted_serve.pid_file import AlreadyRunningError, PidFile
 from twisted_serve.running import Report, report_to, run_server
+from twisted_serve.shims import shims
 
 if TYPE_CHECKING:
     from twisted_serve.interfaces import IServeReactor
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 VERSIONS = (
     f"TorchServe Version is {twisted_serve.COMPATIBLE_WITH}\ntwisted_serve Version is {twisted_serve.__version__}"
 )
+# The word that stands first to ask for something else than a server.
+SHIMS = "shims"
+
 ALREADY_RUNNING = "TorchServe is already running, please use torchserve --stop to stop TorchServe."
 NOT_RUNNING = "TorchServe is not currently running."
 STOPPED = "TorchServe has stopped."
@@ -49,14 +54,17 @@ STOP_TIMEOUT = 60.0
 _STOP_INTERVAL = 0.05
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, as_torchserve: bool = False) -> int:
     """
     Do what the command line says.
 
+    :param as_torchserve: Whether a server that is started is to be taken for TorchServe's.
     :return: The exit status.
     :raise SystemExit: for a wrong command line, and for ``--help``.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [SHIMS]:
+        return shims(words[1:])
     command = parse_command_line(words, parser())
     if command.version:
         print(VERSIONS)
@@ -65,12 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command.print_config:
             return print_config(load_options(command, os.environ, Path.cwd()))
-        if pid_file.orphaned():
+        if pid_file.remove_orphan():
             print(ORPHAN)
-            pid_file.remove()
         if command.stop:
             return stop(pid_file, command)
-        return start(pid_file, command, words)
+        return start(pid_file, command, words, as_torchserve=as_torchserve)
     except LaunchError as e:
         print(e)
     except AlreadyRunningError:
@@ -109,13 +116,16 @@ def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], objec
     """
     process = pid_file.server()
     if process is None:
+        if (other := pid_file.torchserve()) is not None:
+            print(f"TorchServe itself runs as process {other}; its own torchserve --stop ends it.", file=sys.stderr)
+            return 1
         print(NOT_RUNNING)
         return 0
     try:
         process.send_signal(signal.SIGTERM)
     except psutil.NoSuchProcess:
         print(STOPPED_BEFORE)
-        pid_file.remove()
+        pid_file.remove_orphan()
         return 0
     except psutil.AccessDenied as e:
         raise PermissionError(f"not allowed to stop the process {process.pid}") from e
@@ -127,8 +137,7 @@ def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], objec
         print(STOPPING_TOO_LONG)
         return 1
     # A server that ended well has removed it, and another may have started since.
-    if pid_file.orphaned():
-        pid_file.remove()
+    pid_file.remove_orphan()
     if not command.foreground:
         print(STOPPED)
     return 0
@@ -142,19 +151,18 @@ def _gone(process: psutil.Process) -> bool:
         return True
 
 
-def start(pid_file: PidFile, command: CommandLine, words: Sequence[str]) -> int:
+def start(pid_file: PidFile, command: CommandLine, words: Sequence[str], *, as_torchserve: bool = False) -> int:
     """
     Start a server in the background and wait until it is ready, or with ``--foreground`` be it.
 
     :raise ConfigError: when the configuration cannot be used.
     :raise AlreadyRunningError: when there is one.
     """
-    server = pid_file.server()
-    if server is not None and server.pid != os.getpid():
+    if pid_file.server() is not None:
         raise AlreadyRunningError
     loaded = load_options(command, os.environ, Path.cwd())
     if not command.foreground:
-        return launch(words)
+        return launch(server_command(words, as_torchserve=as_torchserve))
     pid_file.claim()
     try:
         return serve(loaded, report_to(command.ready_fd))
@@ -162,18 +170,18 @@ def start(pid_file: PidFile, command: CommandLine, words: Sequence[str]) -> int:
         pid_file.release()
 
 
-def launch(words: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen) -> int:
+def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen) -> int:
     """
     Start a server as a child with our own output and terminal, and wait for its word.
 
+    :param server: Its command line, but for where to report to.
     :param spawn: Starts a process as :class:`subprocess.Popen` does.
     :return: 0 when it is ready, 1 when it failed, with the reason on stderr.
     """
     reading, writing = os.pipe()
     with open(reading, encoding="utf-8", errors="replace") as status:
         try:
-            server = [sys.executable, "-m", "twisted_serve.cli", "--foreground", "--ready-fd", str(writing)]
-            child = spawn([*server, *words], pass_fds=(writing,))
+            child = spawn([*server, "--ready-fd", str(writing)], pass_fds=(writing,))
         finally:
             os.close(writing)
         # Who ends the launcher means the server, which is not ready and known to nobody.

@@ -1,28 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the pid file: how ``--stop`` finds the server, and why there is one server at a time.
+Name the running server in a file, so that ``--stop`` finds it and no second one starts.
 
-The path and the content are the predecessor's (``spec/config_cli.md`` §1.3).  The
-directory is one which everybody may write to, so nothing in it is believed: no link
-is followed, and a process is ours only if it looks like a server.
+Path and content are TorchServe's: a bare pid (``spec/config_cli.md`` §1.3), which scripts read as a number.
+The number alone proves nothing: the process may have ended and its pid belong to another.  So the server
+holds a record lock (``fcntl``) on the file for as long as it lives, and the kernel says which process that is
+(``F_GETLK``); how that process was started, and what it is called, does not matter.
+
+The directory is world-writable: no link is followed, a file of another user is not read, and a process is
+believed only if it belongs to the owner of the file.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
-import tempfile
+import struct
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 
+from twisted_serve.launching import TORCHSERVE_WORD
+
 NAME = ".model_server.pid"
 
-# How a server was started: by its script, or by its module.
-_SCRIPT = "twisted-serve"
-_MODULE = "twisted_serve.cli"
+# ``struct flock`` of Linux: type, whence, start, length, pid.
+_FLOCK = "hhqqi4x"
+
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+# More attempts than there can be commands that remove a stale file at the same time.
+_ATTEMPTS = 100
+_PAUSE = 0.01
+
+#: Returns the pid of the other process that has locked an open file, or ``None``.
+Holder = Callable[[int], int | None]
 
 
 class AlreadyRunningError(Exception):
@@ -38,86 +56,228 @@ class FindProcess(Protocol):
 
 class PidFile:
     """
-    The file in which one server of this machine is named.
+    The file that names the server of this temporary directory.
 
-    :ivar path: Where it is.
+    :ivar path: The path of the file.
+    :param holder: Finds out which other process has locked an open file, as :func:`lock_holder` does.
     """
 
-    def __init__(self, directory: Path, find: FindProcess = psutil.Process) -> None:
+    def __init__(self, directory: Path, find: FindProcess = psutil.Process, holder: Holder | None = None) -> None:
         self.path = directory / NAME
         self._find = find
+        self._holder = lock_holder if holder is None else holder
+        # Open while this process is the server. Closing any other descriptor of the file would drop the lock, too.
+        self._held: int | None = None
 
     def server(self) -> psutil.Process | None:
-        """Return the living server which the file names, if it is one."""
-        pid = self._read()
+        """Return the living server that the file names: the process that has locked the file."""
+        descriptor = self._open_ours(os.O_RDONLY)
+        if descriptor is None:
+            return None
         try:
+            pid = _read_pid(descriptor)
+            # First the process, then the lock: a pid that changes hands in between is noticed.
             process = None if pid is None else self._find(pid)
-            return process if process is not None and is_server(process) else None
+            if process is None or self._holder(descriptor) != pid:
+                return None
+            return process if process.uids().real == os.fstat(descriptor).st_uid else None
         except psutil.Error:
             return None
-
-    def orphaned(self) -> bool:
-        """Say whether the file names a process that is gone."""
-        pid = self._read()
-        return pid is not None and not psutil.pid_exists(pid)
-
-    def claim(self) -> None:
-        """
-        Name this process.
-
-        :raise AlreadyRunningError: when the file names another living server.
-        :raise OSError: when the file cannot be written.
-        """
-        descriptor, temporary = tempfile.mkstemp(prefix=NAME, dir=self.path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                os.fchmod(descriptor, 0o644)
-                file.write(str(os.getpid()))
-            try:
-                os.link(temporary, self.path)
-            except FileExistsError:
-                server = self.server()
-                if server is not None and server.pid != os.getpid():
-                    raise AlreadyRunningError from None
-                os.replace(temporary, self.path)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-    def release(self) -> None:
-        """Remove the file if it names this process; do nothing otherwise."""
-        if self._read() == os.getpid():
-            self.remove()
-
-    def remove(self) -> None:
-        """Remove the file, if it is there."""
-        with suppress(FileNotFoundError):
-            self.path.unlink()
-
-    def _read(self) -> int | None:
-        """Return the pid; ``None`` for what is no pid file."""
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            content = os.read(descriptor, 32).strip()
         finally:
             os.close(descriptor)
-        # Linux has no pid of more than seven digits, and 0 and below are whole groups of processes.
-        return int(content) if content.isdigit() and len(content) < 9 and int(content) > 0 else None
 
+    def torchserve(self) -> int | None:
+        """Return the pid of a living TorchServe, the one in Java, that the file names; it takes no lock."""
+        descriptor = self._open_ours(os.O_RDONLY)
+        if descriptor is None:
+            return None
+        try:
+            pid = _read_pid(descriptor)
+            if pid is None or self._holder(descriptor) is not None:
+                return None
+            return pid if TORCHSERVE_WORD in self._find(pid).cmdline() else None
+        except psutil.Error:
+            return None
+        finally:
+            os.close(descriptor)
 
-def is_server(process: psutil.Process) -> bool:
-    """
-    Say whether a process was started as a server: ``python …/twisted-serve``, or ``python -m twisted_serve.cli``.
+    def remove_orphan(self) -> bool:
+        """Remove the file if it names a process that is gone; return whether it did."""
+        descriptor = self._open_ours(os.O_RDWR)
+        if descriptor is None:
+            return False
+        try:
+            pid = _read_pid(descriptor)
+            if pid is None or psutil.pid_exists(pid) or not self._lock(descriptor):
+                return False
+            self.path.unlink(missing_ok=True)
+            return True
+        finally:
+            os.close(descriptor)
 
-    :raise psutil.Error: when the process is gone or not to be seen.
-    """
-    if process.status() == psutil.STATUS_ZOMBIE:
+    def claim(self, sleep: Callable[[float], object] = time.sleep) -> None:
+        """
+        Name this process, until it ends or releases the file.
+
+        :raise AlreadyRunningError: when the file names another living server.
+        :raise OSError: when the file cannot be written, or names a living TorchServe.
+        """
+        if self._held is not None:
+            return
+        for _ in range(_ATTEMPTS):
+            descriptor = self._open_for_claim()
+            if descriptor is None:
+                continue
+            try:
+                holder = self._holder(descriptor)
+                if holder is not None and holder == _read_pid(descriptor):
+                    raise AlreadyRunningError
+                if holder is None and self._lock(descriptor):
+                    self._write(descriptor)
+                    self._held = descriptor
+                    return
+            finally:
+                if self._held is None:
+                    os.close(descriptor)
+            # Another command removes the file or is about to name itself.
+            sleep(_PAUSE)
+        raise OSError(errno.EAGAIN, "is locked by a process that cannot be seen from here; set TMPDIR", str(self.path))
+
+    def release(self) -> None:
+        """Remove the file if this process has claimed it; do nothing otherwise."""
+        if self._held is None:
+            return
+        descriptor, self._held = self._held, None
+        if self._is_current(descriptor):
+            self.path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+    def _open_for_claim(self) -> int | None:
+        """
+        Open the file, or make it; ``None`` to try again, after what stood in its place has been removed.
+
+        :raise OSError: when it is another user's, or cannot be opened.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | _FLAGS)
+        except FileNotFoundError:
+            return self._create()
+        except OSError as e:
+            if e.errno not in (errno.ELOOP, errno.EACCES, errno.ENXIO):
+                raise
+            self._evict()
+            return None
+        status = os.fstat(descriptor)
+        # Behind a second hard link may be any file of ours.
+        if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_uid == os.geteuid():
+            return descriptor
+        try:
+            self._evict()
+        finally:
+            os.close(descriptor)
+        return None
+
+    def _create(self) -> int | None:
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o644)
+        except FileExistsError:
+            return None
+        # Whatever the umask: other users may know which process it is.
+        os.fchmod(descriptor, 0o644)
+        return descriptor
+
+    def _evict(self) -> None:
+        """
+        Remove what stands in the place of the file and is no pid file of this user.
+
+        :raise PermissionError: when it is another user's and we may not, or names a server of that user.
+        """
+        if self._is_locked():
+            raise _foreign(self.path)
+        try:
+            self.path.unlink(missing_ok=True)
+        except PermissionError as e:
+            raise _foreign(self.path) from e
+
+    def _is_locked(self) -> bool:
+        with suppress(OSError):
+            descriptor = os.open(self.path, os.O_RDONLY | _FLAGS)
+            try:
+                return stat.S_ISREG(os.fstat(descriptor).st_mode) and self._holder(descriptor) is not None
+            finally:
+                os.close(descriptor)
         return False
-    interpreter, *words = process.cmdline()[:6] or [""]
-    started = any(word == _MODULE or Path(word).name == _SCRIPT for word in words)
-    return started and Path(interpreter).name.startswith(("python", "pypy"))
+
+    def _open_ours(self, mode: int) -> int | None:
+        """
+        Open the file for reading; ``None`` for what is none of ours.
+
+        Root looks at the files of all users, to stop their servers, too.
+        """
+        try:
+            descriptor = os.open(self.path, mode | _FLAGS)
+        except OSError:
+            return None
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and (status.st_uid == os.geteuid() or os.geteuid() == 0):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def _lock(self, descriptor: int) -> bool:
+        """Lock the file, without waiting; return whether it is locked, and still the one at our path."""
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            if e.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            raise OSError(e.errno, f"cannot be locked: {e.strerror}", str(self.path)) from e
+        return self._is_current(descriptor)
+
+    def _is_current(self, descriptor: int) -> bool:
+        """Return whether an open file is the one at our path."""
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
+        return False
+
+    def _write(self, descriptor: int) -> None:
+        """
+        Write our pid.
+
+        :raise OSError: when that is not possible, or the file names a living TorchServe.
+        """
+        before = _read_pid(descriptor)
+        with suppress(psutil.Error):
+            if before is not None and TORCHSERVE_WORD in self._find(before).cmdline():
+                raise OSError(
+                    errno.EBUSY,
+                    f"names TorchServe, which runs as process {before}; stop it, or set TMPDIR for one of both",
+                    str(self.path),
+                )
+        ours = str(os.getpid()).encode()
+        # In this order nothing ever reads an empty file where a pid has been.
+        os.pwrite(descriptor, ours, 0)
+        os.ftruncate(descriptor, len(ours))
+
+
+def _foreign(path: Path) -> OSError:
+    return PermissionError(errno.EACCES, "is another user's; set TMPDIR to a directory of your own", str(path))
+
+
+def _read_pid(descriptor: int) -> int | None:
+    """Return the pid in an open file; ``None`` for any other content."""
+    content = os.pread(descriptor, 32, 0).strip()
+    # Linux has no pid of more than seven digits, and 0 and below are whole groups of processes.
+    return int(content) if content.isdigit() and len(content) < 9 and int(content) > 0 else None
+
+
+def lock_holder(descriptor: int) -> int | None:
+    """
+    Return the pid of the other process that has locked an open file for writing; ``None`` if there is none.
+
+    The pid is 0 for a process of another container.
+    """
+    # A lock for reading is asked about: another user, who can only read the file, could hold no lock in its way.
+    asked = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _whence, _start, _length, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else pid

@@ -18,6 +18,7 @@ class CommandLine:
     What was asked for; ``None`` and ``False`` where nothing was (``spec/config_cli.md`` §1.1).
 
     :ivar ready_fd: The descriptor on which a server in the background reports to its launcher.
+    :ivar named: A word for programs that recognise a server by its command line; it has no other effect.
     """
 
     version: bool = False
@@ -36,11 +37,16 @@ class CommandLine:
     disable_token_auth: bool = False
     enable_model_api: bool = False
     ready_fd: int | None = None
+    named: str | None = None
 
 
 def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-serve") -> ArgumentParser:
     """Make the parser; ``kind`` decides what happens to a wrong command line."""
-    made = kind(prog=prog, description="Serve PyTorch models.")
+    made = kind(
+        prog=prog,
+        description="Serve PyTorch models.",
+        epilog="twisted-serve shims DIR writes torchserve and the archivers as commands of this installation.",
+    )
     action = made.add_mutually_exclusive_group()
     action.add_argument("-v", "--version", action="store_true", help="print the version and exit")
     action.add_argument("--start", action="store_true", help="start the server; so does giving no action at all")
@@ -62,6 +68,7 @@ def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-ser
     made.add_argument("--disable-token-auth", "--dt", action="store_true", help="let everybody in, without a key")
     made.add_argument("--enable-model-api", action="store_true", help="let clients register and unregister models")
     made.add_argument("--ready-fd", type=int, help=SUPPRESS)
+    made.add_argument("--named", help=SUPPRESS)
     return made
 
 

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Write ``torchserve``, ``torch-model-archiver`` and ``torch-workflow-archiver`` as commands of this installation.
+
+Each is a shell script that runs this interpreter with all of its arguments, from wherever it is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from twisted_serve.launching import server_command
+
+# The line by which a file of ours is known.
+_MARK = "# Written by twisted-serve shims; it may be overwritten."
+
+#: The module whose ``main`` each command runs.
+COMMANDS = {
+    "torchserve": "twisted_serve.shims",
+    "torch-model-archiver": "twisted_serve.archiver.command",
+    "torch-workflow-archiver": "twisted_serve.archiver.workflow_command",
+}
+
+# No longer file is read to see whether it is ours.
+_MOST_BYTES = 65536
+
+
+class ShimError(Exception):
+    """A command that cannot be written; the text is for the user."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of ``twisted-serve shims``."""
+    made = argparse.ArgumentParser(
+        prog="twisted-serve shims",
+        description="Write torchserve, torch-model-archiver and torch-workflow-archiver, which run this installation.",
+    )
+    made.add_argument("directory", type=Path, metavar="DIR", help="where to; it is made if it is not there")
+    made.add_argument("--force", action="store_true", help="replace other files of these names, TorchServe's included")
+    return made
+
+
+def shims(arguments: Sequence[str]) -> int:
+    """
+    Do what ``twisted-serve shims`` says.
+
+    :return: The exit status: 1 when nothing, or not everything, could be written, with the reason on stderr.
+    :raise SystemExit: for a wrong command line, and for ``--help``.
+    """
+    asked = parser().parse_args(arguments)
+    directory = Path(os.path.abspath(asked.directory))
+    try:
+        for name, news in write_shims(directory, Path(sys.executable), force=asked.force):
+            sys.stdout.write(f"{directory / name}: {news}\n")
+    except (OSError, ShimError) as e:
+        sys.stderr.write(f"{e}\n")
+        return 1
+    found = shutil.which("torchserve")
+    if found is None or Path(found).parent.absolute() != directory:
+        first = f"finds {found} first" if found is not None else "does not have it"
+        sys.stdout.write(f"PATH {first}: put {directory} at its beginning.\n")
+    return 0
+
+
+def write_shims(directory: Path, interpreter: Path, *, force: bool = False) -> list[tuple[str, str]]:
+    """
+    Write the commands; all, or none if one of them may not be written.
+
+    :param interpreter: The absolute path of the Python that they run.
+    :param force: Whether files that are not ours are replaced.
+    :return: For each command, its name and what became of it.
+    :raise ShimError: when there is a file that is not ours.
+    :raise OSError: when a file cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    texts = {name: _shim(interpreter, module) for name, module in COMMANDS.items()}
+    for name in texts:
+        path = directory / name
+        if os.path.lexists(path) and not _is_ours(path) and (not force or (path.is_dir() and not path.is_symlink())):
+            hint = "" if force else "; --force replaces it"
+            raise ShimError(f"{path} is there already and was not written by twisted-serve shims{hint}")
+    return [(name, _write(directory / name, text, interpreter)) for name, text in texts.items()]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Be ``torchserve``: ``twisted-serve``, whose server is recognised by those that look for TorchServe's.
+
+    The word by which they do is in the command line of the server's process alone: they expect a single one.
+
+    :return: The exit status.
+    :raise SystemExit: for a wrong command line, and for ``--help``.
+    """
+    from twisted_serve.config.arguments import parse_command_line, parser  # noqa: PLC0415
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = parse_command_line(words, parser(prog="torchserve"))
+    if command.foreground and command.named is None and not (command.stop or command.version or command.print_config):
+        server = server_command(words, as_torchserve=True)
+        sys.stdout.flush()
+        os.execv(server[0], server)  # noqa: S606 - our own interpreter
+    from twisted_serve.cli import main as twisted_serve  # noqa: PLC0415
+
+    return twisted_serve(words, as_torchserve=True)
+
+
+def _shim(interpreter: Path, module: str) -> str:
+    # -c and not -m, so that nothing is imported from the directory in which it is called.
+    code = f"import sys; sys.path[:] = filter(None, sys.path); from {module} import main; sys.exit(main())"
+    return f'#!/bin/sh\n{_MARK}\nexec {shlex.quote(str(interpreter))} -c {shlex.quote(code)} "$@"\n'
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file was written here; a link was not, whatever it leads to."""
+    with suppress(OSError):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES:
+            return _MARK.encode() in path.read_bytes().splitlines()
+    return False
+
+
+def _write(path: Path, text: str, interpreter: Path) -> str:
+    """Write a command as a whole, in the place of any that is there; return what became of it."""
+    new = not os.path.lexists(path)
+    if not new and _is_ours(path) and path.read_text() == text and os.access(path, os.X_OK):
+        return f"unchanged, runs {interpreter}"
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            os.fchmod(descriptor, 0o755)
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return f"{'written' if new else 'replaced'}, runs {interpreter}"
