@@ -26,10 +26,10 @@ from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.places import Intake
 from twisted_serve.archives.store import ModelStore
-from twisted_serve.archives.threads import DeferToThread, Threads
+from twisted_serve.archives.threads import DeferToThread, Threads, in_own_thread
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
-from twisted_serve.auth.expiry import ExpiryChecker, seconds_left
+from twisted_serve.auth.expiry import ExpiryChecker
 from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.keyring import Keyring
@@ -96,6 +96,7 @@ class Parts:
     provider: IWorkerProvider
     store: ModelStore
     threads: Threads
+    key_threads: Threads
     catalogue: Catalogue
     installer: Installer
     management: ManagementPlane
@@ -123,6 +124,8 @@ class Parts:
         :raise ValueError: for an option that cannot be used.
         """
         threads = Threads(world.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
+        # Keys are rare and urgent: they do not wait behind archives.
+        key_threads = Threads(world.defer_to_thread or in_own_thread(reactor))
         environment = visible_environment(world.environ, options)
         catalogue = Catalogue()
         measuring = Measuring(reactor, options, world, threads)
@@ -173,7 +176,7 @@ class Parts:
                 certificate = LiveCertificate(tls_files(options), world.now)
                 attendants.append(CertificateWatch(certificate, reactor))
             if key_file is not None:
-                tokens = _tokens(reactor, options, world, key_file, metrics)
+                tokens = _tokens(reactor, options, world, key_file, metrics, key_threads)
                 attendants.append(_expiry_checker(reactor, options, world, tokens))
                 # After those which wait for a server that stops: it is needed as long as somebody is let in.
                 trigger = reactor.addSystemEventTrigger("after", "shutdown", key_file.remove)
@@ -217,6 +220,7 @@ class Parts:
             provider,
             store,
             threads,
+            key_threads,
             catalogue,
             installer,
             management,
@@ -282,6 +286,7 @@ class Parts:
             await self.provider.stop()
             await self.installer.stop()
             await self.threads.idle()
+            await self.key_threads.idle()
             await self.measuring.send_last_spans()
         finally:
             self.measuring.stop()
@@ -318,14 +323,19 @@ def _installer(
 
 
 def _tokens(
-    reactor: IServeReactor, options: ServerOptions, world: Surroundings, key_file: KeyFile, metrics: ServerMetrics
+    reactor: IServeReactor,
+    options: ServerOptions,
+    world: Surroundings,
+    key_file: KeyFile,
+    metrics: ServerMetrics,
+    defer_to_thread: DeferToThread,
 ) -> Tokens:
     lifetime = timedelta(minutes=options.token_expiration_min)
-    keyring = Keyring.create(key_file.save, world.entropy, lifetime, world.now())
+    keyring = Keyring.create(key_file.save, world.entropy, lifetime, world.now(), world.uptime, defer_to_thread)
     journal = Journal(reactor.seconds, metrics.token_refused, metrics.token_rotated)
 
     def left(kind: TokenKind) -> float:
-        return seconds_left(keyring.keys.of(kind), world.now())
+        return keyring.seconds_left(kind, world.now())
 
     metrics.watch_tokens({kind.value: partial(left, kind) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)})
     return Tokens(keyring, Rotation(keyring, world.now, journal), journal, options.token_refusal_status, world.now)
@@ -334,7 +344,7 @@ def _tokens(
 def _expiry_checker(
     reactor: IServeReactor, options: ServerOptions, world: Surroundings, tokens: Tokens
 ) -> ExpiryChecker:
-    def replace(kind: TokenKind) -> Token:
+    def replace(kind: TokenKind) -> Deferred[Token]:
         return tokens.rotation.replace(kind, by="token_auto_rotate")
 
     return ExpiryChecker(

@@ -144,9 +144,18 @@ class ModelServer(MultiService):
             self._leaving.hurry()
 
     def reload(self) -> None:
-        """Read the certificate's files again; connections that are open keep the one they have."""
-        if self._parts is not None and self._parts.certificate is not None:
+        """
+        Read the certificate's files again, and write the key file again with the keys that live.
+
+        Connections that are open keep the certificate they have.
+        """
+        if self._parts is None:
+            return
+        if self._parts.certificate is not None:
             self._parts.certificate.renew()
+        tokens = self._parts.faces.tokens
+        if isinstance(tokens, Tokens):
+            Deferred.fromCoroutine(tokens.rotation.save_again())
 
     def site_of(self, role: Role) -> ServeSite:
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from twisted_serve.endpoints import Endpoint
 from twisted_serve.heap import Trim, heap_trimmer
 from twisted_serve.interfaces import IWorkerProvider, Now
 from twisted_serve.planes.snapshots import SnapshotFolder
+from twisted_serve.steady import steady_seconds
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -47,6 +48,7 @@ class Surroundings:
     """
     What a server takes from outside itself; the defaults are the real world.
 
+    :ivar uptime: Seconds of a clock that is never set, for what has a lifetime.
     :ivar provider: Where workers run; ``None`` for processes of this machine.
     :ivar defer_to_thread: Runs what blocks; ``None`` for the reactor's threads.
     :ivar snapshots: Where snapshots are written; ``None`` for nowhere.
@@ -56,6 +58,7 @@ class Surroundings:
     """
 
     now: Now = utc_now
+    uptime: Callable[[], float] = steady_seconds
     entropy: Entropy = secrets.token_bytes
     environ: Mapping[str, str] = os.environ
     provider: IWorkerProvider | None = None

@@ -75,7 +75,9 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
     # Klein, below these, installs a reactor.
     from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
     from twisted_serve.service import ModelServer, Surroundings  # noqa: PLC0415
+    from twisted_serve.steady import use_steady_clock  # noqa: PLC0415
 
+    use_steady_clock(reactor)
     options, plan = loaded.options, loaded.snapshots
     folder = None if plan is None else SnapshotFolder(plan.directory, plan.settings, options.snapshots_kept)
     endpoints: tuple[Endpoint, ...] = ()

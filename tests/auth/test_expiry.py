@@ -10,19 +10,18 @@ from datetime import datetime, timedelta, timezone
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.auth.expiry import INTERVAL, ExpiryChecker, seconds_left
-from twisted_serve.auth.keyring import Keyring
-from twisted_serve.auth.tokens import Token, TokenKind
+from twisted_serve.auth.expiry import INTERVAL, ExpiryChecker
+from twisted_serve.auth.keyring import Keyring, Reason, Refused
+from twisted_serve.auth.tokens import KeySet, Token, TokenKind
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 LIFETIME = timedelta(minutes=60)
 WARNING = timedelta(minutes=5)
-
-Rotate = Callable[[TokenKind], Token]
 
 
 class Watched:
@@ -30,22 +29,36 @@ class Watched:
 
     def __init__(self, rotate: bool = False, broken: Exception | None = None) -> None:
         self.clock = Clock()
+        self.set_by = timedelta(0)
         self.broken = broken
         self.rotated: list[TokenKind] = []
         numbers = iter(range(1, 100000))
         self.keyring = Keyring.create(
-            lambda keys: None, lambda size: next(numbers).to_bytes(size, "big"), LIFETIME, self.now()
+            lambda keys: None,
+            lambda size: next(numbers).to_bytes(size, "big"),
+            LIFETIME,
+            self.now(),
+            self.clock.seconds,
+            self.save,
         )
+        self.slow: list[Deferred[None]] | None = None
         self.checker = ExpiryChecker(self.keyring, self.clock, self.now, WARNING, self.rotate if rotate else None)
 
     def now(self) -> datetime:
-        return NOW + timedelta(seconds=self.clock.seconds())
+        return NOW + timedelta(seconds=self.clock.seconds()) + self.set_by
 
-    def rotate(self, kind: TokenKind) -> Token:
+    def save(self, save: Callable[[KeySet], None], keys: KeySet) -> Deferred[None]:
+        """Save at once, or when the test says so."""
+        if self.slow is None:
+            return maybeDeferred(save, keys)
+        self.slow.append(Deferred())
+        return self.slow[-1]
+
+    def rotate(self, kind: TokenKind) -> Deferred[Token]:
         if self.broken is not None:
-            raise self.broken
+            return fail(self.broken)
         self.rotated.append(kind)
-        return self.keyring.rotate(kind, self.now())
+        return self.keyring.rotate(kind, self.now()).addCallback(lambda tokens: tokens.new)
 
     def advance(self, seconds: float) -> list[str]:
         """Let time pass a second at a time, and return the lines."""
@@ -54,18 +67,6 @@ class Watched:
                 self.clock.advance(min(INTERVAL, seconds))
                 seconds -= INTERVAL
         return [str(formatEvent(event)) for event in events if event["log_level"] >= LogLevel.warn]
-
-
-class SecondsLeftTests(SynchronousTestCase):
-    """Tests for how long a token has."""
-
-    def test_seconds_left(self) -> None:
-        """It counts down to 0 and stays there; a token which never expires has for ever."""
-        token = Token(TokenKind.INFERENCE, "a" * 32, NOW)
-        self.assertEqual(seconds_left(token, NOW - timedelta(seconds=90)), 90)
-        self.assertEqual(seconds_left(token, NOW), 0)
-        self.assertEqual(seconds_left(token, NOW + timedelta(days=1)), 0)
-        self.assertEqual(seconds_left(Token(TokenKind.API, "a" * 32), NOW), float("inf"))
 
 
 class CheckerTests(SynchronousTestCase):
@@ -129,6 +130,48 @@ class CheckerTests(SynchronousTestCase):
         watched.broken = None
         watched.advance(20)
         self.assertEqual(watched.rotated, [TokenKind.MANAGEMENT, TokenKind.INFERENCE])
+
+    def test_date_set_back(self) -> None:
+        """When the date is set back a key is said to expire after its lifetime, not at its date, and once."""
+        watched = self.watched(rotate=True)
+        watched.advance(60)
+        watched.set_by = timedelta(hours=-5)
+        lines = watched.advance((LIFETIME - WARNING).total_seconds() - 60)
+        self.assertEqual(len([line for line in lines if "expires in 300 s" in line]), 2)
+        watched.advance(WARNING.total_seconds())
+        self.assertEqual(watched.rotated, [TokenKind.MANAGEMENT, TokenKind.INFERENCE])
+
+    def test_date_seen_once(self) -> None:
+        """A date beyond a key's expiry ends it, seen at one look and taken back before the next request."""
+        watched = self.watched()
+        watched.set_by = timedelta(hours=2)
+        self.assertEqual(len(watched.advance(1)), 2)
+        watched.set_by = timedelta(0)
+        key = watched.keyring.keys.inference
+        self.assertEqual(
+            watched.keyring.check(TokenKind.INFERENCE, key.encoded, watched.now()),
+            Refused(Reason.EXPIRED, key.public_id),
+        )
+
+    def test_tries_again_by_the_steady_clock(self) -> None:
+        """How long it waits after a failure has nothing to do with the date."""
+        watched = self.watched(rotate=True, broken=OSError(28, "No space left on device"))
+        watched.advance(LIFETIME.total_seconds() + 1)
+        watched.set_by = timedelta(hours=-5)
+        watched.broken = None
+        watched.advance(30)
+        self.assertEqual(watched.rotated, [TokenKind.MANAGEMENT, TokenKind.INFERENCE])
+
+    def test_slow_disk(self) -> None:
+        """While a replacement is being written no other is begun."""
+        watched = self.watched(rotate=True)
+        watched.slow = []
+        watched.advance(LIFETIME.total_seconds() + 300)
+        self.assertEqual(watched.rotated, [TokenKind.MANAGEMENT, TokenKind.INFERENCE])
+        while watched.slow:
+            watched.slow.pop(0).callback(None)
+        watched.advance(300)
+        self.assertEqual(len(watched.rotated), 2)
 
     def test_stop(self) -> None:
         """When it is stopped no timer is left; it can be stopped twice, and be started again."""

@@ -24,7 +24,7 @@ HOUR = timedelta(hours=1)
 def counting() -> Keyring:
     """Make a keyring whose keys are not random, which is enough here, and saved nowhere."""
     numbers = iter(range(1, 1000))
-    return Keyring.create(lambda keys: None, lambda size: next(numbers).to_bytes(size, "big"), HOUR, NOW)
+    return Keyring.create(lambda keys: None, lambda size: next(numbers).to_bytes(size, "big"), HOUR, NOW, lambda: 0.0)
 
 
 def doors(method: bytes, target: Target) -> TokenKind | None:

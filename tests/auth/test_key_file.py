@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import stat
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -168,11 +169,55 @@ class KeyFileTests(SynchronousTestCase):
 
     def test_removed(self) -> None:
         """Removing leaves nothing; doing it twice, or never having saved, is harmless."""
-        self.file.remove()
+        KeyFile(self.path).remove()
         self.file.save(some_keys())
         self.file.remove()
         self.file.remove()
         self.assertEqual(self.left(), [])
+
+    def test_removed_for_good(self) -> None:
+        """What is saved after the removal fails, and leaves nothing: the server stops."""
+        self.file.save(some_keys(1))
+        self.file.remove()
+        with self.assertRaisesRegex(OSError, "the server stops"):
+            self.file.save(some_keys(2))
+        self.assertEqual(self.left(), [])
+
+    def test_removed_during_a_save(self) -> None:
+        """A file that is removed while a thread saves it, at whatever step, does not come back."""
+        for step in ("fsync", "replace", "fchmod", "unlink", "lstat"):
+            file = KeyFile(self.path)
+            file.save(some_keys(1))
+            real, entered, go = getattr(os, step), threading.Event(), threading.Event()
+
+            def late(*args: Any, real: Any = real, entered: Any = entered, go: Any = go, **more: Any) -> Any:
+                if threading.current_thread() is not threading.main_thread() and not entered.is_set():
+                    entered.set()
+                    go.wait(30)
+                return real(*args, **more)
+
+            failures: list[OSError] = []
+
+            def save(file: KeyFile = file, failures: list[OSError] = failures) -> None:
+                try:
+                    file.save(some_keys(2))
+                except OSError as e:
+                    failures.append(e)
+
+            with patch(f"os.{step}", late):
+                saving = threading.Thread(target=save)
+                saving.start()
+                self.assertTrue(entered.wait(30))
+                # Where the thread is at a step that the removal waits for, it goes on by itself.
+                release = threading.Timer(0.05, go.set)
+                release.start()
+                file.remove()
+                go.set()
+                saving.join(30)
+                release.join()
+            self.assertEqual(self.left(), [], step)
+            file.remove()
+            self.assertEqual(self.left(), [], step)
 
     def test_already_gone(self) -> None:
         """A file which the operator has deleted is not missed; the next save brings it back."""
@@ -206,7 +251,7 @@ class KeyFileTests(SynchronousTestCase):
         second = KeyFile(self.path)
         with self.assertRaisesRegex(KeyFileInUse, "another running server"):
             second.save(some_keys(2))
-        second.remove()
+        KeyFile(self.path).remove()
         self.assertEqual(self.path.read_bytes(), render_keys(some_keys(1)))
         self.file.save(some_keys(3))
         with self.assertRaises(KeyFileInUse):

@@ -11,6 +11,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.keyring import Granted, Keyring, Reason, Refused
@@ -34,8 +35,8 @@ class Shelf:
         self.saved.append(keys)
 
 
-def keyring_on(shelf: Shelf, now: datetime = NOW) -> Keyring:
-    return Keyring.create(shelf.save, Random(1).randbytes, HOUR, now)
+def keyring_on(shelf: Shelf, now: datetime = NOW, clock: Clock | None = None) -> Keyring:
+    return Keyring.create(shelf.save, Random(1).randbytes, HOUR, now, (clock or Clock()).seconds)
 
 
 class KeyringTests(SynchronousTestCase):
@@ -76,6 +77,44 @@ class KeyringTests(SynchronousTestCase):
         api = keyring.keys.api.secret.encode()
         self.assertIsInstance(keyring.check(TokenKind.API, api, NOW + 1000 * HOUR), Granted)
 
+    def test_lifetime(self) -> None:
+        """A key ends after its lifetime, whatever the date says; the API key does not."""
+        clock = Clock()
+        keyring = keyring_on(Shelf(), clock=clock)
+        keys = keyring.keys
+        clock.advance(HOUR.total_seconds() - 0.001)
+        self.assertIsInstance(keyring.check(TokenKind.INFERENCE, keys.inference.encoded, NOW - HOUR), Granted)
+        self.assertAlmostEqual(keyring.seconds_left(TokenKind.INFERENCE, NOW - HOUR), 0.001)
+        clock.advance(0.001)
+        self.assertEqual(
+            keyring.check(TokenKind.INFERENCE, keys.inference.encoded, NOW - HOUR),
+            Refused(Reason.EXPIRED, keys.inference.public_id),
+        )
+        self.assertEqual(keyring.seconds_left(TokenKind.MANAGEMENT, NOW - HOUR), 0)
+        self.assertIsInstance(keyring.check(TokenKind.API, keys.api.encoded, NOW), Granted)
+
+    def test_once_expired(self) -> None:
+        """A key which was seen to be expired stays so when the date is set back."""
+        for look in (
+            lambda keyring, token, now: keyring.check(token.kind, token.encoded, now),
+            lambda keyring, token, now: keyring.seconds_left(token.kind, now),
+        ):
+            keyring = keyring_on(Shelf())
+            token = keyring.keys.management
+            look(keyring, token, NOW + HOUR)
+            self.assertEqual(keyring.check(token.kind, token.encoded, NOW), Refused(Reason.EXPIRED, token.public_id))
+            self.assertEqual(keyring.seconds_left(token.kind, NOW), 0)
+
+    def test_seconds_left(self) -> None:
+        """They count down to 0 and stay there; a token which never expires has for ever."""
+        clock = Clock()
+        keyring = keyring_on(Shelf(), clock=clock)
+        self.assertEqual(keyring.seconds_left(TokenKind.INFERENCE, NOW + timedelta(minutes=30)), 1800)
+        clock.advance(2400)
+        self.assertEqual(keyring.seconds_left(TokenKind.INFERENCE, NOW + timedelta(minutes=30)), 1200)
+        self.assertEqual(keyring.seconds_left(TokenKind.INFERENCE, NOW + timedelta(days=1)), 0)
+        self.assertEqual(keyring.seconds_left(TokenKind.API, NOW), float("inf"))
+
     @given(token_kinds(), presented_tokens(), aware_datetimes())
     def test_unknown(self, kind: TokenKind, presented: bytes, now: datetime) -> None:
         """What is no key is refused, without saying what it was."""
@@ -86,7 +125,7 @@ class KeyringTests(SynchronousTestCase):
         shelf = Shelf()
         keyring = keyring_on(shelf)
         old = keyring.keys
-        new = keyring.rotate(TokenKind.INFERENCE, NOW + HOUR)
+        new = self.successResultOf(keyring.rotate(TokenKind.INFERENCE, NOW + HOUR)).new
         self.assertEqual(new.expires, NOW + 2 * HOUR)
         self.assertEqual(
             keyring.check(TokenKind.INFERENCE, new.secret.encode(), NOW + HOUR), Granted(public_id(new.secret.encode()))
@@ -103,8 +142,7 @@ class KeyringTests(SynchronousTestCase):
         keyring = keyring_on(shelf)
         old = keyring.keys
         shelf.full = True
-        with self.assertRaises(OSError):
-            keyring.rotate(TokenKind.MANAGEMENT, NOW)
+        self.failureResultOf(keyring.rotate(TokenKind.MANAGEMENT, NOW), OSError)
         self.assertIs(keyring.keys, old)
         self.assertEqual(shelf.saved, [old])
         self.assertIsInstance(keyring.check(TokenKind.MANAGEMENT, old.management.secret.encode(), NOW), Granted)
@@ -117,34 +155,43 @@ class KeyringTests(SynchronousTestCase):
 
 
 class KeyringMachine(RuleBasedStateMachine):
-    """Time passes, keys are rotated, disks fill up: what opens is what was saved last, in time."""
+    """Time passes, the date is set, keys are rotated, disks fill up: what opens is what was saved last, in time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shelf = Shelf()
-        self.now = NOW
+        self.clock = Clock()
+        self.set_by = timedelta(0)
         self.dead: set[str] = set()
+        self.ended: set[str] = set()
+
+    @property
+    def now(self) -> datetime:
+        return NOW + timedelta(seconds=self.clock.seconds()) + self.set_by
 
     @initialize(minutes=st.integers(1, 600))
     def create(self, minutes: int) -> None:
         self.lifetime = timedelta(minutes=minutes)
-        self.keyring = Keyring.create(self.shelf.save, Random(2).randbytes, self.lifetime, self.now)
-        self.born = {TokenKind.MANAGEMENT: self.now, TokenKind.INFERENCE: self.now}
+        self.keyring = Keyring.create(self.shelf.save, Random(2).randbytes, self.lifetime, self.now, self.clock.seconds)
+        self.born = {kind: (self.now, self.clock.seconds()) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)}
 
-    @rule(passed=st.timedeltas(timedelta(0), timedelta(hours=20)))
-    def wait(self, passed: timedelta) -> None:
-        self.now += passed
+    @rule(passed=st.integers(0, 20 * 3600))
+    def wait(self, passed: int) -> None:
+        self.clock.advance(passed)
+
+    @rule(passed=st.timedeltas(timedelta(hours=-20), timedelta(hours=20)))
+    def set_date(self, passed: timedelta) -> None:
+        self.set_by += passed
 
     @rule(kind=st.sampled_from([TokenKind.MANAGEMENT, TokenKind.INFERENCE]))
     def rotate(self, kind: TokenKind) -> None:
         old = self.keyring.keys.of(kind)
-        try:
-            self.keyring.rotate(kind, self.now)
-        except OSError:
-            assert self.shelf.full
-        else:
+        failed: list[object] = []
+        self.keyring.rotate(kind, self.now).addErrback(failed.append)
+        assert bool(failed) == self.shelf.full
+        if not failed:
             self.dead.add(old.secret)
-            self.born[kind] = self.now
+            self.born[kind] = self.now, self.clock.seconds()
 
     @rule(full=st.booleans())
     def fill(self, full: bool) -> None:
@@ -159,9 +206,13 @@ class KeyringMachine(RuleBasedStateMachine):
 
     @invariant()
     def open_in_time(self) -> None:
-        for kind, born in self.born.items():
+        """A key dies at its date or after its lifetime, whichever is seen first, and never opens again."""
+        for kind, (date, seconds) in self.born.items():
             token = self.keyring.keys.of(kind)
-            assert self.opens(kind, token) == (self.now < born + self.lifetime)
+            if self.now >= date + self.lifetime or self.clock.seconds() >= seconds + self.lifetime.total_seconds():
+                self.ended.add(token.secret)
+            assert self.opens(kind, token) == (token.secret not in self.ended)
+            assert (self.keyring.seconds_left(kind, self.now) > 0) == (token.secret not in self.ended)
         assert self.opens(TokenKind.API, self.keyring.keys.api)
 
     @invariant()

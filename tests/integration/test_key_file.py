@@ -68,3 +68,52 @@ def test_two_servers_at_once(make_server: MakeServer, tmp_path: Path) -> None:
             if each.poll() is None:
                 each.kill()
             each.communicate(timeout=LONG)
+
+
+def test_slow_rotation(make_server: MakeServer, tmp_path: Path) -> None:
+    """While a key is being written to a slow disk others are served; the client gets its key; a stop leaves no file."""
+    server = make_server()
+    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
+    server.environ["PYTHONPATH"] = str(tmp_path)
+    server.start()
+    keys = server.keys()
+    url = f"http://127.0.0.1:{server.ports['management']}/token?type=inference"
+    head = f"Authorization: Bearer {keys['API']}"
+
+    def rotate() -> subprocess.Popen[bytes]:
+        words = ["curl", "-sS", "--noproxy", "*", "--max-time", str(LONG), "-X", "POST", "-H", head, url]
+        return subprocess.Popen(words, stdout=subprocess.PIPE)
+
+    rotations = [rotate(), rotate()]
+    answered = 0
+    while rotations[0].poll() is None:
+        assert server.curl("inference", "/livez").status == 200
+        answered += 1
+    # It takes 1.5 s for the file, and as much for the directory.
+    assert answered > 5
+    told = [json.loads(rotation.communicate(timeout=LONG)[0])["key"] for rotation in rotations]
+    server.key_watch.note()
+    assert len({keys["inference"], *told}) == 3
+    assert server.keys()["inference"] in told
+    assert server.curl("inference", "/ping", key="inference").status == 200
+    last = rotate()
+    server.until(lambda: len(list(server.cwd.glob(".key_file.json.*"))) > 0, "a replacement to begin")
+    assert server.stop() == 0
+    last.communicate(timeout=LONG)
+    assert list(server.cwd.glob("*key_file*")) == []
+    server.assert_clean()
+
+
+def test_written_again(make_server: MakeServer) -> None:
+    """SIGHUP writes a key file that was deleted again, with the keys that live and for its owner alone."""
+    server = make_server().start()
+    before = server.key_file.read_bytes()
+    server.key_file.unlink()
+    assert server.front is not None
+    server.front.send_signal(signal.SIGHUP)
+    server.until(server.key_file.exists, "the key file")
+    assert server.key_file.read_bytes() == before
+    assert server.key_file.stat().st_mode & 0o777 == 0o600
+    assert server.curl("inference", "/ping", key="inference").status == 200
+    assert server.stop() == 0
+    server.assert_clean()

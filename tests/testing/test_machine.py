@@ -15,7 +15,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from twisted_serve.auth.keyring import Keyring
-from twisted_serve.auth.tokens import Token, TokenKind
+from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.testing.machine import TokenMachine
 
 # Each step is several requests to a whole server; these many look at every rule in company.
@@ -39,6 +39,18 @@ def late_expiry(check: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, kind, presented, now: check(self, kind, presented, now - timedelta(minutes=1))
 
 
+def date_alone(check: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a key open again, or longer, when the date is set back."""
+
+    def checked(self: Keyring, kind: TokenKind, presented: bytes, now: datetime) -> Any:
+        for live in self._live:
+            live.ended = False
+            live.deadline = None if live.deadline is None else float("inf")
+        return check(self, kind, presented, now)
+
+    return checked
+
+
 def ranked_kinds(check: Callable[..., Any]) -> Callable[..., Any]:
     """Let the management key open what the inference key opens."""
 
@@ -50,10 +62,10 @@ def ranked_kinds(check: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def forgetful_rotation(rotate: Callable[..., Token]) -> Callable[..., Token]:
+def forgetful_rotation(rotate: Callable[..., Any]) -> Callable[..., Any]:
     """Rotate without writing the file."""
 
-    def rotated(self: Keyring, kind: TokenKind, now: datetime) -> Token:
+    def rotated(self: Keyring, kind: TokenKind, now: datetime) -> Any:
         with patch.object(self, "_save", lambda keys: None):
             return rotate(self, kind, now)
 
@@ -72,6 +84,10 @@ class DefectTests(TestCase):
     def test_late_expiry(self) -> None:
         """Keys which open after their expiry are found."""
         self.assert_found("check", late_expiry)
+
+    def test_date_alone(self) -> None:
+        """Keys whose end is a matter of the date alone are found."""
+        self.assert_found("check", date_alone)
 
     def test_ranked_kinds(self) -> None:
         """A key which opens another's door is found."""

@@ -9,9 +9,11 @@ thread still brings about is undone when it is done.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -55,6 +57,30 @@ def abandonable(work: Deferred[_T], undo: Callable[[_T], object]) -> Deferred[_T
 
     work.addCallbacks(done, failed).addErrback(lambda f: _log.failure("Cannot undo abandoned work", f))
     return wait
+
+
+def in_own_thread(reactor: IReactorFromThreads) -> DeferToThread:
+    """
+    Run work in a thread that is made for it.
+
+    For what is rare and must not wait behind other work: the reactor's threads may all be unpacking archives.
+    """
+
+    def defer(work: Callable[..., _T], /, *args: object) -> Deferred[_T]:
+        done: Deferred[_T] = Deferred()
+
+        def run() -> None:
+            try:
+                result = work(*args)
+            except Exception:
+                reactor.callFromThread(done.errback, Failure())
+            else:
+                reactor.callFromThread(done.callback, result)
+
+        Thread(target=run, name=getattr(work, "__name__", "work")).start()
+        return done
+
+    return defer
 
 
 class Threads:

@@ -9,9 +9,10 @@ its expiry, whether this service has noticed or not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -25,15 +26,8 @@ from twisted_serve.interfaces import Now
 # Often enough that the lines come when they should, and cheap: two comparisons.
 INTERVAL = 1.0
 
-# When replacing a token has failed (a full disk, say), the next attempt is that much later.
-TRY_AGAIN = timedelta(seconds=30)
-
-
-def seconds_left(token: Token, now: datetime) -> float:
-    """Return the seconds until a token expires: 0 when it has, infinity when it never will."""
-    if token.expires is None:
-        return float("inf")
-    return max(0.0, (token.expires - now).total_seconds())
+# When replacing a token has failed (a full disk, say), the next attempt is that many seconds later.
+TRY_AGAIN = 30.0
 
 
 class ExpiryChecker(Service):
@@ -53,7 +47,7 @@ class ExpiryChecker(Service):
         clock: IReactorTime,
         now: Now,
         warning: timedelta,
-        rotate: Callable[[TokenKind], Token] | None = None,
+        rotate: Callable[[TokenKind], Deferred[Token]] | None = None,
     ) -> None:
         self._keyring = keyring
         self._now = now
@@ -61,7 +55,9 @@ class ExpiryChecker(Service):
         self._rotate = rotate
         self._warned: set[str] = set()
         self._expired: set[str] = set()
-        self._try_at: dict[TokenKind, datetime] = {}
+        self._clock = clock
+        self._rotating: set[TokenKind] = set()
+        self._try_at: dict[TokenKind, float] = {}
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
 
@@ -86,33 +82,41 @@ class ExpiryChecker(Service):
         for token in keys:
             if token.expires is None:
                 continue
-            if token.expired(now):
-                self._deal_with_expired(token, now)
-            elif now >= token.expires - self._warning and token.public_id not in self._warned:
+            left = self._keyring.seconds_left(token.kind, now)
+            if left <= 0:
+                self._deal_with_expired(token)
+            elif left <= self._warning.total_seconds() and token.public_id not in self._warned:
                 self._warned.add(token.public_id)
                 self._log.warn(
                     "The {kind} token (key {key_id}) expires in {seconds:.0f} s, at {expires}",
                     kind=token.kind.value,
                     key_id=token.public_id,
-                    seconds=seconds_left(token, now),
+                    seconds=left,
                     expires=instant(token.expires),
                 )
 
-    def _deal_with_expired(self, token: Token, now: datetime) -> None:
+    def _deal_with_expired(self, token: Token) -> None:
+        kind = token.kind
         if token.public_id not in self._expired:
             self._expired.add(token.public_id)
-            self._log.warn("The {kind} token (key {key_id}) has expired", kind=token.kind.value, key_id=token.public_id)
-        if self._rotate is not None and now >= self._try_at.get(token.kind, now):
-            self._try_at[token.kind] = now + TRY_AGAIN
-            try:
-                self._rotate(token.kind)
-            except OSError:
-                # Whoever rotates has recorded it.
-                return
-            except Exception:
-                self._log.failure("The {kind} token could not be replaced", kind=token.kind.value)
-            else:
-                del self._try_at[token.kind]
+            self._log.warn("The {kind} token (key {key_id}) has expired", kind=kind.value, key_id=token.public_id)
+        if self._rotate is None or kind in self._rotating or self._clock.seconds() < self._try_at.get(kind, 0.0):
+            return
+        self._rotating.add(kind)
+        maybeDeferred(self._rotate, kind).addCallbacks(
+            self._rotated, self._not_rotated, callbackArgs=(kind,), errbackArgs=(kind,)
+        )
+
+    def _rotated(self, _token: Token, kind: TokenKind) -> None:
+        self._rotating.discard(kind)
+        self._try_at.pop(kind, None)
+
+    def _not_rotated(self, failure: Failure, kind: TokenKind) -> None:
+        self._rotating.discard(kind)
+        self._try_at[kind] = self._clock.seconds() + TRY_AGAIN
+        # What rotates records that the file could not be written.
+        if failure.check(OSError) is None:
+            self._log.failure("The {kind} token could not be replaced", failure, kind=kind.value)
 
     def _ended(self, failure: Failure) -> None:
         self._log.failure("The expiry checker has stopped", failure)

@@ -97,6 +97,10 @@ class Journal:
             error=error,
         )
 
+    def not_saved_again(self, error: Exception) -> None:
+        """Record that the live keys could not be written to their file again."""
+        self._log.error("The key file was not written again: {error}", error=error)
+
     def _record_of(self, peer: str) -> tuple[_Peer, int]:
         """Return a peer's record and how many lines were kept back in a period that has just ended."""
         now = self._seconds()

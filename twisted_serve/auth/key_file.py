@@ -15,9 +15,10 @@ import json
 import os
 import secrets
 import stat
+import threading
 from contextlib import suppress
 from datetime import datetime, timezone
-from errno import EACCES, EEXIST
+from errno import EACCES, ECANCELED, EEXIST
 from pathlib import Path
 
 from twisted_serve.auth.replacement import replacing
@@ -67,6 +68,10 @@ class KeyFile:
         self.path = path.absolute()
         self._descriptor: int | None = None
         self._api_key = b""
+        self._removed = False
+        # Between a save in a thread and the removal: held for a rename, not while bytes are written.
+        # A signal handler may remove the file while it is being removed.
+        self._step = threading.RLock()
 
     def save(self, keys: KeySet) -> None:
         """
@@ -95,35 +100,45 @@ class KeyFile:
                 content.flush()
                 os.fsync(descriptor)
             # What takes time is done; another server may wait for the rest.
-            with replacing(self.path):
+            with replacing(self.path), self._step:
+                if self._removed:
+                    raise OSError(ECANCELED, "the server stops", str(self.path))
                 self._refuse_if_taken()
                 os.replace(temporary, self.path)
+                self._let_go()
+                self._descriptor = descriptor
+                self._api_key = keys.api.secret.encode()
         except BaseException:
             os.close(descriptor)
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
-        self._let_go()
-        self._descriptor = descriptor
-        self._api_key = keys.api.secret.encode()
         self._sync_directory()
 
     def remove(self) -> None:
-        """Delete the file if it is still ours; harmless when it was never written, or twice."""
-        if self._descriptor is None:
-            return
+        """
+        Delete the file if it is still ours, for good; harmless when it was never written, or twice.
+
+        A save that a thread is about in the meantime fails, and leaves nothing.
+        """
+        self._removed = True
+        with self._step:
+            if self._descriptor is None:
+                return
         with suppress(OSError):
             try:
                 with replacing(self.path, _REMOVAL_ATTEMPTS):
-                    self._unlink_if_ours(self._descriptor)
+                    self._unlink_if_ours()
             except OSError:
                 # A directory in which nothing can be created may still allow removal.
-                self._unlink_if_ours(self._descriptor)
-        self._let_go()
+                self._unlink_if_ours()
+        with self._step:
+            self._let_go()
 
-    def _unlink_if_ours(self, descriptor: int) -> None:
-        if self._is_ours(descriptor):
-            os.unlink(self.path)
+    def _unlink_if_ours(self) -> None:
+        with self._step:
+            if self._descriptor is not None and self._is_ours(self._descriptor):
+                os.unlink(self.path)
 
     def _is_ours(self, descriptor: int) -> bool:
         """Say whether the path leads to what we wrote, or to an edited copy of it."""

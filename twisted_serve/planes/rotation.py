@@ -5,8 +5,11 @@ This module implements the replacing of a token at somebody's request.
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
 from twisted_serve.auth.journal import Journal
-from twisted_serve.auth.keyring import Keyring
+from twisted_serve.auth.keyring import Keyring, Replacement
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.errors import BadRequest, InternalError
 from twisted_serve.interfaces import Now
@@ -22,22 +25,29 @@ class Rotation:
         self._now = now
         self._journal = journal
 
-    def replace(self, kind: TokenKind, by: str) -> Token:
+    def replace(self, kind: TokenKind, by: str) -> Deferred[Token]:
         """
-        Replace the token of a kind.
+        Replace the token of a kind; the Deferred fires with the new one.
 
-        :raise OSError: if the key file cannot be written; the old token stays.
+        To cancel it ends the wait alone: what has begun is finished, so that the file and the live keys agree.
+        It fails with `OSError` if the key file cannot be written; the old token stays.
         """
-        old = self._keyring.keys.of(kind)
-        try:
-            new = self._keyring.rotate(kind, self._now())
-        except OSError as e:
-            self._journal.rotation_failed(kind, e)
-            raise
-        self._journal.rotated(old, new, by)
-        return new
 
-    def replace_named(self, name: str | None, by: str) -> Token:
+        def replaced(tokens: Replacement) -> Token:
+            self._journal.rotated(tokens.old, tokens.new, by)
+            return tokens.new
+
+        def failed(failure: Failure) -> Failure:
+            if isinstance(failure.value, OSError):
+                self._journal.rotation_failed(kind, failure.value)
+            return failure
+
+        done = self._keyring.rotate(kind, self._now()).addCallbacks(replaced, failed)
+        wait: Deferred[Token] = Deferred()
+        done.addCallbacks(wait.callback, wait.errback)
+        return wait
+
+    async def replace_named(self, name: str | None, by: str) -> Token:
         """
         Replace the token of the kind that a client names.
 
@@ -50,8 +60,15 @@ class Rotation:
         if kind is None:
             raise BadRequest(f"Parameter type must be management or inference, not {name!r}.")
         try:
-            return self.replace(kind, by)
+            return await self.replace(kind, by)
         except OSError as e:
             raise InternalError(
                 f"The {name} key stays as it was: {e.strerror or 'the key file cannot be written'}."
             ) from e
+
+    async def save_again(self) -> None:
+        """Write the live keys to their file again, which may have been deleted; the log says how that went."""
+        try:
+            await self._keyring.save_again()
+        except OSError as e:
+            self._journal.not_saved_again(e)

@@ -44,6 +44,7 @@ class TokenMachine(RuleBasedStateMachine):
         super().__init__()
         self.server = MemoryServer(self.options)
         self.dead: list[str] = []
+        self._ended: set[str] = set()
         self._remember_births()
 
     def teardown(self) -> None:
@@ -67,12 +68,16 @@ class TokenMachine(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(list(_PROBE)), past=st.sampled_from([-1.0, -0.001, 0.0, 0.001, 1.0, 30.0]))
     def wait_for_expiry(self, kind: TokenKind, past: float) -> None:
         """Time passes until just before, or just after, a key expires."""
-        expires = self.born[kind][1] + self.lifetime
-        seconds = (expires - self._now()).total_seconds() + past
+        seconds = self._left(kind) + past
         if seconds > 0:
             before = self._live()
             self.server.advance(seconds)
             self.bury(before)
+
+    @rule(fraction=st.sampled_from([-2.0, -0.5, -0.001, 0.5, 1.0]))
+    def set_date(self, fraction: float) -> None:
+        """The machine's date is set, by up to two lifetimes of a key; no time passes."""
+        self.server.set_date(fraction * self.lifetime.total_seconds())
 
     @rule(kind=st.sampled_from([TokenKind.MANAGEMENT, TokenKind.INFERENCE]), method=st.sampled_from(["GET", "POST"]))
     def rotate(self, kind: TokenKind, method: str) -> None:
@@ -117,11 +122,13 @@ class TokenMachine(RuleBasedStateMachine):
 
     @invariant()
     def right_keys_open_in_time(self) -> None:
-        """A live key opens its door before its expiry, and no other door."""
+        """A live key opens its door until its date or for its lifetime, then never again; and no other door."""
         for kind, path in _PROBE.items():
+            if self._left(kind) <= 0:
+                self._ended.add(self.server.key(kind))
             for presented in TokenKind:
                 status = self._status(path, self.server.key(presented))
-                expected = presented is kind and self._now() < self.born[kind][1] + self.lifetime
+                expected = presented is kind and self.server.key(kind) not in self._ended
                 assert status == (200 if expected else self._refused), (kind, presented, status)
 
     @invariant()
@@ -148,8 +155,11 @@ class TokenMachine(RuleBasedStateMachine):
     def _refused(self) -> int:
         return self.server.options.token_refusal_status
 
-    def _now(self) -> datetime:
-        return self.server.now()
+    def _left(self, kind: TokenKind) -> float:
+        """Return the seconds until the live key of a kind ends, by its date or by its lifetime."""
+        _secret, date, seconds = self.born[kind]
+        by_date = (date + self.lifetime - self.server.now()).total_seconds()
+        return min(by_date, seconds + self.lifetime.total_seconds() - self.server.clock.seconds())
 
     def _live(self) -> set[str]:
         return {token.secret for token in self.server.keys}
@@ -161,12 +171,12 @@ class TokenMachine(RuleBasedStateMachine):
 
     def _remember_births(self) -> None:
         """Note when each live key came; one which was here before keeps its date."""
-        known: dict[TokenKind, tuple[str, datetime]] = getattr(self, "born", {})
+        known: dict[TokenKind, tuple[str, datetime, float]] = getattr(self, "born", {})
         self.born = {}
         for kind in _PROBE:
-            secret = self.server.key(kind)
-            old = known.get(kind)
-            self.born[kind] = old if old is not None and old[0] == secret else (secret, self._now())
+            secret, old = self.server.key(kind), known.get(kind)
+            fresh = (secret, self.server.now(), self.server.clock.seconds())
+            self.born[kind] = old if old is not None and old[0] == secret else fresh
 
 
 def _sendable(headers: list[bytes]) -> list[str]:

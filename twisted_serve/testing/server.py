@@ -98,6 +98,7 @@ class MemoryServer:
         self.provider = FakeProvider(self.clock, respond=respond)
         self.directory = Path(tempfile.mkdtemp(prefix="twisted_serve-memory-"))
         self._epoch = epoch
+        self._set_by = timedelta(0)
         self._entropy = random.Random(seed).randbytes  # noqa: S311 (the same keys again, for tests)
         self._endpoints = tuple(endpoints)
         self._span_exporter = span_exporter
@@ -140,7 +141,7 @@ class MemoryServer:
 
     def now(self) -> datetime:
         """Return the server's date and time."""
-        return self._epoch + timedelta(seconds=self.clock.seconds())
+        return self._epoch + timedelta(seconds=self.clock.seconds()) + self._set_by
 
     @property
     def keys(self) -> KeySet:
@@ -180,6 +181,10 @@ class MemoryServer:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.clock.advance(seconds)
+
+    def set_date(self, seconds: float) -> None:
+        """Set the server's date by so many seconds, back if they are negative; no time passes."""
+        self._set_by += timedelta(seconds=seconds)
 
     def restart(self) -> None:
         """Stop the server and start it again, in the same directory."""
@@ -297,6 +302,7 @@ class MemoryServer:
             self.options,
             Surroundings(
                 now=self.now,
+                uptime=self.clock.seconds,
                 entropy=self._entropy,
                 environ={},
                 provider=self.provider,

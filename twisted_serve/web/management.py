@@ -80,9 +80,9 @@ def add_token_route(app: Klein, rotation: Rotation) -> None:
     """Add ``/token``, which replaces a key and answers with the new one."""
 
     @app.route("/token", methods=["GET", "POST"])
-    def replace_token(request: IRequest) -> Answer:
+    async def replace_token(request: IRequest) -> Answer:
         kind = query_parameters(request).get("type")
-        token = rotation.replace_named(kind, by=peer_of(request))
+        token = await rotation.replace_named(kind, by=peer_of(request))
         return answer_json(request, 200, {"type": kind, **describe_token(token)})
 
 
