@@ -49,6 +49,7 @@ class Alarm:
     def _arm(self, moment: float) -> None:
         if self._call is not None:
             self._call.cancel()
+            self._call = None
         self._call = self._clock.callLater(max(0.0, moment - self._clock.seconds()), self._come)
 
     def _come(self) -> None:

@@ -251,11 +251,17 @@ class BatchQueue(Generic[J]):
 
     def expire(self, now: float) -> list[J]:
         """Take out the jobs which are too late, so that somebody can tell their clients."""
-        expired = []
-        while (first := self._first_deadline()) is not None and first.too_late(now):
-            del self._waiting[first.job]
-            expired.append(first.job)
-        return expired
+        expired: list[Waiting[J]] = []
+        try:
+            while (first := self._first_deadline()) is not None and first.too_late(now):
+                del self._waiting[first.job]
+                expired.append(first)
+        except BaseException:
+            # Memory has run out, say: what was taken out already is told the next time.
+            for waiting in expired:
+                self._enter(waiting)
+            raise
+        return [waiting.job for waiting in expired]
 
     def drain(self) -> list[J]:
         """Take out everything."""

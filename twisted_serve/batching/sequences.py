@@ -216,16 +216,20 @@ class SequenceQueue(Generic[J]):
         for name in sequences:
             sequence = self._sequences.get(name)
             if sequence is not None and sequence.worker == worker:
+                waiting = sequence.waiting
+                anew = _Sequence(waiting[0].arrival, sequence.used, waiting) if waiting else None
                 del self._sequences[name]
-                if sequence.waiting:
-                    began = sequence.waiting[0].arrival
-                    self._sequences[name] = _Sequence(began, sequence.used, sequence.waiting)
+                if anew is not None:
+                    self._sequences[name] = anew
 
     def leave(self, worker: Hashable) -> list[J]:
         """A worker is gone, and its sequences' state with it: they are over; give what of them still waited."""
         self._workers.pop(worker, None)
         lost = [name for name, sequence in self._sequences.items() if sequence.worker == worker]
-        return [waiting.job for name in lost for waiting in self._sequences.pop(name).waiting]
+        jobs = [waiting.job for name in lost for waiting in self._sequences[name].waiting]
+        for name in lost:
+            del self._sequences[name]
+        return jobs
 
     def keeps(self, worker: Hashable) -> bool:
         """Say whether a worker has sequences which are not over, as far as anybody has looked."""
@@ -243,8 +247,13 @@ class SequenceQueue(Generic[J]):
     def expire(self, now: float) -> list[J]:
         """Take out the jobs which are too late, so that somebody can tell their clients."""
         expired = [waiting.job for waiting in self._all_waiting() if waiting.too_late(now)]
-        for job in expired:
-            self.discard(job)
+        if expired:
+            kept = [
+                (each, deque(waiting for waiting in each.waiting if not waiting.too_late(now)))
+                for each in self._sequences.values()
+            ]
+            for sequence, waiting in kept:
+                sequence.waiting = waiting
         return expired
 
     def drain(self) -> list[J]:
@@ -306,11 +315,13 @@ class SequenceQueue(Generic[J]):
             yield sequence
 
     def _send(self, chosen: list[_Sequence[J]], worker: Hashable) -> list[Waiting[J]]:
+        batch = [sequence.waiting[0] for sequence in chosen]
         for sequence in chosen:
+            sequence.waiting.popleft()
             sequence.worker = worker
             sequence.running = True
         self._workers[worker] = False
-        return [sequence.waiting.popleft() for sequence in chosen]
+        return batch
 
     def _ready(self, sequence: _Sequence[J], now: float) -> bool:
         return bool(sequence.waiting) and not sequence.running and not sequence.waiting[0].too_late(now)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_serve.errors import WorkerDied, WorkerFailed
@@ -72,6 +74,8 @@ class LocalWorker:
     :param on_line: Gets each line that it prints, and where.
     :param on_metrics: Gets what comes with its answers.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -206,15 +210,20 @@ class LocalWorker:
         if isinstance(message, StreamChunk) and message.batch_id in self._batches:
             self._batches[message.batch_id].on_chunk(message)
         elif isinstance(message, (Predicted, PredictFailed)) and message.batch_id in self._batches:
-            batch = self._batches.pop(message.batch_id)
+            answered = (
+                message
+                if isinstance(message, Predicted)
+                else Failure(WorkerFailed(error_status(message.code), message.message))
+            )
+            answer = self._batches.pop(message.batch_id).answer
             self._answering = True
-            if isinstance(message, Predicted):
-                batch.answer.callback(message)
-            else:
-                batch.answer.errback(WorkerFailed(error_status(message.code), message.message))
+            answer.callback(answered)
             self._answering = False
             if message.metrics:
-                self._on_metrics(message.metrics)
+                try:
+                    self._on_metrics(message.metrics)
+                except Exception:
+                    self._log.failure("The metrics of worker {worker_id} could not be taken", worker_id=self.worker_id)
             # Whoever got the answer may have gone on with the batch.
             if self._stopping and not self._batches:
                 self._leave()

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.logger import Logger
 
 from twisted_serve.transports import write_now
-from twisted_serve.wire.codec import encode, server_reader
+from twisted_serve.wire.codec import UnsendableError, encode, server_reader
 from twisted_serve.wire.messages import FromWorker, ToWorker
 from twisted_serve.workers.frames import FrameProtocol
 
@@ -30,6 +31,8 @@ class WorkerConnection(FrameProtocol[FromWorker]):
     :param max_frame: The longest message that is believed, in bytes.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         clock: IReactorTime,
@@ -41,7 +44,7 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         self._clock = clock
         self._on_message = on_message
         self._on_end = on_end
-        self._waiting: list[bytearray] = []
+        self._waiting: list[bytes] = []
         self._due: IDelayedCall | None = None
 
     def messageReceived(self, message: FromWorker) -> None:
@@ -61,13 +64,20 @@ class WorkerConnection(FrameProtocol[FromWorker]):
 
         :raise UnsendableError: if it cannot be sent; nothing of it has been.
         """
-        if self.is_open:
-            frame = encode(message)
-            if self._waiting:
-                self._waiting.append(frame)
-                self._send_waiting()
-            else:
-                write_now(self.transport, bytes(frame))
+        if not self.is_open:
+            return
+        try:
+            frame = bytes(encode(message))
+        except MemoryError as e:
+            raise UnsendableError(f"there is no memory to send {type(message).__name__}") from e
+        if self._waiting:
+            self._waiting.append(frame)
+            self._send_waiting()
+        else:
+            try:
+                write_now(self.transport, frame)
+            except Exception as e:
+                self._unwritable(e)
 
     def send_soon(self, message: ToWorker) -> None:
         """
@@ -77,7 +87,10 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         """
         if not self.is_open:
             return
-        frame = encode(message)
+        try:
+            frame = bytes(encode(message))
+        except MemoryError as e:
+            raise UnsendableError(f"there is no memory to send {type(message).__name__}") from e
         self._waiting.append(frame)
         if len(frame) > _LARGE:
             self._send_waiting()
@@ -96,7 +109,16 @@ class WorkerConnection(FrameProtocol[FromWorker]):
     def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         if waiting and self.is_open:
-            write_now(self.transport, b"".join(waiting))
+            try:
+                write_now(self.transport, b"".join(waiting))
+            except Exception as e:
+                self._unwritable(e)
+
+    def _unwritable(self, error: Exception) -> None:
+        # After one half of a frame nothing can be told from the other half: the worker is of no use any more, and
+        # its batches are answered as those of any worker that is lost.
+        self._log.failure("A message could not be written to a worker.")
+        self.abort(f"it could not be written to: {type(error).__name__}")
 
 
 class Adopted(ServerFactory):

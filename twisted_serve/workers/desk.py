@@ -6,7 +6,8 @@ This module implements one ready worker, the batches that are at it, and how lon
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from math import inf
 from typing import Protocol
 
@@ -22,12 +23,14 @@ from twisted_serve.logs import NO_RESPONSE
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Item, Predicted, StreamChunk
-from twisted_serve.workers.ticket import Ticket
+from twisted_serve.workers.ticket import Ticket, fail_all
 
 TOO_LATE = "The request was not answered within the time that its client gives it."
 
 # Seconds in which a worker that is not stuck acknowledges that a request was called back.
 CALL_BACK_TIME = 10.0
+
+_UNCOUNTED = "An answered batch could not be counted."
 
 
 class DeskOwner(Protocol):
@@ -41,6 +44,13 @@ class DeskOwner(Protocol):
 
     def batch_failed(self, desk: Desk, batch: list[Ticket], error: WorkerFailed) -> None:
         """The handler raised; the worker can have the next batch, and this one needs answers."""
+
+    def desk_broken(self, desk: Desk, reason: str, tickets: list[Ticket]) -> None:
+        """
+        Something of ours was raised, and what the worker is at is not known: it is to be discarded.
+
+        :param tickets: What was at the desk, or on its way there or back: each one that has no answer needs one.
+        """
 
     def desk_lost(
         self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool, ahead: list[list[Ticket]]
@@ -156,55 +166,76 @@ class Desk:
         going, self.going = self.going, []
         if going:
             batch = [*going, *batch]
-        for ticket in batch:
-            ticket.on_flow = self._flow_changed
         ahead = bool(self._given)
-        size = sum([len(part.value) for ticket in batch for part in ticket.job.parts]) if ahead else 0
-        given = _Given(batch_id, batch, size)
-        self._given.append(given)
-        self._lying += size
-        if ahead:
-            self._set_alarm()
-        else:
-            self._begin()
         try:
-            answer = self.worker.run(batch_id, [ticket.job for ticket in batch], self._chunk)
-        except WorkerDied:
-            # Nothing of the batch has been begun: it is the caller's again, unanswered.
-            self._take_back()
+            for ticket in batch:
+                ticket.on_flow = self._flow_changed
+            size = sum([len(part.value) for ticket in batch for part in ticket.job.parts]) if ahead else 0
+            given = _Given(batch_id, batch, size)
+            self._given.append(given)
+            self._lying += size
             if ahead:
-                # What it is at will be failed by the worker itself, any moment now.
-                self._ahead = None
+                self._set_alarm()
+            else:
+                self._begin()
+            try:
+                answer = self.worker.run(batch_id, [ticket.job for ticket in batch], self._chunk)
+            except WorkerDied:
+                # Nothing of the batch has been begun: it is the caller's again, unanswered.
+                self._take_back()
+                if ahead:
+                    # What it is at will be failed by the worker itself, any moment now.
+                    self._ahead = None
+                    raise
+                self._lose("it died")
+                fail_all(going, lambda _: WorkerDied())
                 raise
-            self._lose("it died")
-            for ticket in going:
-                ticket.fail(WorkerDied())
+            except UnsendableError:
+                # Nobody is left without an answer because a job cannot be sent.
+                self._log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
+                self._take_back()
+                if not ahead:
+                    self._alarm.set(None)
+                self._owner.batch_failed(self, batch, WorkerFailed(500, "The request could not be sent to a worker."))
+                return
+            # What belongs to an earlier batch (of a worker that hangs, say) is told apart by the object.
+            answer.addCallbacks(self._answered, self._failed, callbackArgs=(given,), errbackArgs=(given,))
+        except WorkerDied:
             raise
-        except UnsendableError:
-            # Nobody is left without an answer because a job cannot be sent.
-            self._log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
-            self._take_back()
-            if not ahead:
-                self._alarm.set(None)
-            self._owner.batch_failed(self, batch, WorkerFailed(500, "The request could not be sent to a worker."))
-            return
-        # What belongs to an earlier batch (of a worker that hangs, say) is told apart by the object.
-        answer.addCallbacks(self._answered, self._failed, callbackArgs=(given,), errbackArgs=(given,))
+        except Exception as e:
+            self.break_off(e, batch)
 
     def drop(self, ticket: Ticket) -> None:
         """Tell the worker that a client has gone, if its job is here."""
         if any(ticket in given.tickets for given in self._given):
-            self.worker.cancel([ticket.job.request_id])
-            if ticket.paused:
-                self._expect_reply()
+            try:
+                self.worker.cancel([ticket.job.request_id])
+                if ticket.paused:
+                    self._expect_reply()
+            except Exception as e:
+                self.break_off(e)
 
     def close(self) -> None:
         """Leave no timer, and no request without an answer."""
         self._alarm.cancel()
         going, self.going = self.going, []
         for batch in [*self._clear(), going]:
-            for ticket in batch:
-                ticket.fail(WorkerDied())
+            fail_all(batch, lambda _: WorkerDied())
+
+    def break_off(self, error: Exception, tickets: Iterable[Ticket] = ()) -> None:
+        """
+        Give the worker up, and have all that is at it answered: something was raised that nothing here expects.
+
+        Whatever is raised on the way to a worker or back comes here, memory that has run out among it: what has been
+        sent, and which answer belongs to what, is not known any more.
+
+        :param error: What was raised; it is being handled.
+        :param tickets: What was on its way, and is perhaps not at the desk.
+        """
+        self._log.failure("Something failed on the way to or from worker {id}", id=self.worker.worker_id)
+        going, self.going = self.going, []
+        theirs = dict.fromkeys([*chain.from_iterable(self._clear()), *going, *tickets])
+        self._owner.desk_broken(self, f"its batch failed on our side: {type(error).__name__}", list(theirs))
 
     def _begin(self) -> None:
         """The worker begins with the first batch."""
@@ -253,6 +284,12 @@ class Desk:
         self._lose("it answered a request that it had not been given")
 
     def _answered(self, predicted: Predicted, given: _Given) -> None:
+        try:
+            self._take_answers(predicted, given)
+        except Exception as e:
+            self.break_off(e, given.tickets)
+
+    def _take_answers(self, predicted: Predicted, given: _Given) -> None:
         if not self._is_first(given):
             return
         items, batch = predicted.items, given.tickets
@@ -272,7 +309,10 @@ class Desk:
         self._owner.desk_free(self)
         for ticket in batch:
             ticket.timing.answered = answered
-        self._observer.batch_answered([ticket.timing for ticket in batch], self._clock.seconds() - answered)
+        try:
+            self._observer.batch_answered([ticket.timing for ticket in batch], self._clock.seconds() - answered)
+        except Exception:
+            self._log.failure(_UNCOUNTED)
         for ticket, item in zip(batch, items, strict=True):
             ticket.succeed(item)
 
@@ -290,7 +330,10 @@ class Desk:
             if not item.more:
                 # The calls that led to it are its own time, whoever else was there.
                 ticket.timing.answered = answered
-                self._observer.batch_answered([ticket.timing], overhead)
+                try:
+                    self._observer.batch_answered([ticket.timing], overhead)
+                except Exception:
+                    self._log.failure(_UNCOUNTED)
         # A worker that answers before `give` returns has been here meanwhile: the older pieces were sent then.
         while self._unsent:
             ticket, item = self._unsent.popleft()
@@ -300,6 +343,12 @@ class Desk:
                 ticket.succeed(item)
 
     def _failed(self, failure: Failure, given: _Given) -> None:
+        try:
+            self._take_error(failure, given)
+        except Exception as e:
+            self.break_off(e, given.tickets)
+
+    def _take_error(self, failure: Failure, given: _Given) -> None:
         if not self._is_first(given):
             return
         error = failure.value
@@ -321,13 +370,16 @@ class Desk:
         self._alarm.set(self._reply_by)
         batch = self._given[0].tickets
         self.worker.cancel([ticket.job.request_id for ticket in batch])
-        for ticket in batch:
-            ticket.fail(WorkerFailed(500, f"The request was not answered within {self._response_timeout:g} seconds."))
+        words = f"The request was not answered within {self._response_timeout:g} seconds."
+        fail_all(batch, lambda _: WorkerFailed(500, words))
 
     def _lose(self, reason: str, killed: bool = False, died: bool = False) -> None:
         batches = self._clear()
         first = batches[0] if batches else []
-        self._owner.desk_lost(self, reason, first, WorkerDied(killed), died, batches[1:])
+        try:
+            self._owner.desk_lost(self, reason, first, WorkerDied(killed), died, batches[1:])
+        except Exception as e:
+            self.break_off(e, chain.from_iterable(batches))
 
     def _flow_changed(self, ticket: Ticket) -> None:
         """Pass on that a client reads slower than it is sent to, or has caught up."""
@@ -335,8 +387,11 @@ class Desk:
             # No client holds up the others of a batch that goes on; how much is kept for it is limited elsewhere.
             return
         tell = self.worker.pause if ticket.paused else self.worker.resume
-        tell([ticket.job.request_id])
-        self._expect_reply()
+        try:
+            tell([ticket.job.request_id])
+            self._expect_reply()
+        except Exception as e:
+            self.break_off(e)
 
     def _expect_reply(self) -> None:
         """Give the worker its time, from now; while it has to wait for a client, all the time that the client has."""
@@ -354,6 +409,13 @@ class Desk:
         self._alarm.set(None if first == inf else first)
 
     def _ring(self) -> None:
+        try:
+            self._see_time()
+        except Exception as e:
+            self.break_off(e)
+
+    def _see_time(self) -> None:
+        """Act on what takes too long."""
         now = self._clock.seconds()
         if now >= self._reply_by and self._cancels and not self._called_back:
             self._call_back(now)
@@ -364,8 +426,7 @@ class Desk:
             return
         late = [ticket for given in self._given for ticket in given.tickets if ticket.expired(now) and not ticket.done]
         self.worker.cancel([ticket.job.request_id for ticket in late])
-        for ticket in late:
-            ticket.fail(RequestTimeout(TOO_LATE))
+        fail_all(late, lambda _: RequestTimeout(TOO_LATE))
         for given in self._given:
             given.see_deadlines()
         if self._given:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable
 from itertools import chain, count
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from twisted_serve.alarm import Alarm
 from twisted_serve.batching.ahead import Ahead
 from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
 from twisted_serve.batching.sequences import SequenceQueue
-from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
+from twisted_serve.errors import RequestTimeout, ServeError, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.wire.messages import Item
@@ -27,7 +28,12 @@ from twisted_serve.workers.quarantine import Quarantine
 from twisted_serve.workers.queues import Queue
 from twisted_serve.workers.refusals import Refusals, Shortage
 from twisted_serve.workers.retries import Retries
-from twisted_serve.workers.ticket import Ticket
+from twisted_serve.workers.ticket import Ticket, fail_all
+
+# Seconds after which batches are looked for again if that has failed.
+_ANOTHER_TRY = 1.0
+
+_NOT_PASSED = "The request could not be passed to a worker, or its answer back."
 
 
 class Dispatcher:
@@ -45,6 +51,8 @@ class Dispatcher:
     :param ahead: Whether full batches may be sent to a worker that is still at another.
     :param ended_by: Lists the sequences that an answer ends, if batches go on; ``None`` if there are no sequences.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -175,8 +183,7 @@ class Dispatcher:
 
     def leave(self, worker: IWorker) -> None:
         """Give no more batches to ``worker``; it may finish what it has.  What waits for it alone is refused."""
-        for ticket in self._queue.leave(worker):
-            ticket.fail(self._refusals.no_worker(ticket.versioned, self._shortage()))
+        fail_all(self._queue.leave(worker), self._no_worker)
         for desk in self._desks.pop(worker, ()):
             if desk.running:
                 self._leaving.add(desk)
@@ -186,11 +193,7 @@ class Dispatcher:
 
     def refuse_waiting(self) -> None:
         """Answer everything in the queue: there is no worker for it."""
-        for ticket in self._queue.drain():
-            if ticket.setback is None:
-                ticket.fail(self._refusals.no_worker(ticket.versioned, self._shortage()))
-            else:
-                ticket.fail(ticket.setback.error.another())
+        fail_all(self._queue.drain(), self._last_error)
 
     def close(self) -> None:
         """Leave no timer, and no request without an answer."""
@@ -227,6 +230,21 @@ class Dispatcher:
         self.desk_free(desk)
         _fail(batch, again, error)
 
+    def desk_broken(self, desk: Desk, reason: str, tickets: list[Ticket]) -> None:
+        """See `DeskOwner`."""
+        self._leaving.discard(desk)
+        desk.close()
+        # What has found its way back into the queue is not tried again: it may be what cannot be sent.
+        for ticket in tickets:
+            self._queue.discard(ticket)
+        fail_all(tickets, lambda _: WorkerFailed(500, _NOT_PASSED))
+        self.leave(desk.worker)
+        desk.discard(desk.worker, reason)
+        if self.staffed:
+            self._dispatch(self._clock.seconds())
+        else:
+            self.refuse_waiting()
+
     def desk_lost(
         self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool, ahead: list[list[Ticket]]
     ) -> None:
@@ -261,9 +279,11 @@ class Dispatcher:
     def _next(self, now: float) -> tuple[Desk, list[Waiting[Ticket]]] | None:
         """Find a batch that can go now, and the place where it is to go."""
         while self._going:
-            desk = self._going.popleft()
+            desk = self._going[0]
+            joining = self._joining(desk, now) if desk.going else []
+            self._going.popleft()
             if desk.going:
-                return desk, self._joining(desk, now)
+                return desk, joining
         for desk in self._by_preference():
             batch = self._queue.take(now, len(self._free), desk.worker)
             if batch is not None:
@@ -311,15 +331,22 @@ class Dispatcher:
         # An answer may come before `give` returns, and free its worker: that makes another turn here, not a recursion.
         if self._dispatching:
             return
-        self._dispatching = True
         try:
-            while (found := self._next(now)) is not None:
-                self._give(*found, now)
-        finally:
-            self._dispatching = False
-        self._alarm.set(self._queue.next_deadline(now, len(self._free)))
-        if self.after_dispatch is not None:
-            self.after_dispatch()
+            self._dispatching = True
+            try:
+                while (found := self._next(now)) is not None:
+                    desk, batch = found
+                    try:
+                        self._give(desk, batch, now)
+                    except Exception as e:
+                        desk.break_off(e, [waiting.job for waiting in batch])
+            finally:
+                self._dispatching = False
+            self._alarm.set(self._queue.next_deadline(now, len(self._free)))
+            if self.after_dispatch is not None:
+                self.after_dispatch()
+        except Exception:
+            self._look_again()
 
     def _give(self, desk: Desk, batch: list[Waiting[Ticket]], now: float) -> None:
         going = len(desk.going)
@@ -334,21 +361,39 @@ class Dispatcher:
             if not self.staffed:
                 self.refuse_waiting()
             return
-        self._observer.batch_sent(timings, self._clock.seconds() - now, going)
+        try:
+            self._observer.batch_sent(timings, self._clock.seconds() - now, going)
+        except Exception:
+            self._log.failure("A batch could not be counted.")
 
     def _ring(self) -> None:
         now = self._clock.seconds()
-        self._tell_expired(now)
+        try:
+            self._tell_expired(now)
+        except Exception:
+            self._look_again()
+            return
         self._dispatch(now)
 
+    def _look_again(self) -> None:
+        """What waits goes on waiting, for another try."""
+        self._log.failure("The requests that wait could not be given to workers; that is tried again.")
+        self._alarm.set(self._clock.seconds() + _ANOTHER_TRY)
+
     def _tell_expired(self, now: float) -> None:
-        for ticket in self._queue.expire(now):
-            self._observer.refused("timeout")
-            ticket.fail(RequestTimeout(TOO_LATE))
+        fail_all(self._queue.expire(now), self._too_late)
+
+    def _too_late(self, _ticket: Ticket) -> RequestTimeout:
+        self._observer.refused("timeout")
+        return RequestTimeout(TOO_LATE)
+
+    def _last_error(self, ticket: Ticket) -> ServeError:
+        return self._no_worker(ticket) if ticket.setback is None else ticket.setback.error.another()
+
+    def _no_worker(self, ticket: Ticket) -> ServeError:
+        return self._refusals.no_worker(ticket.versioned, self._shortage())
 
 
 def _fail(batch: list[Ticket], again: set[Ticket], error: WorkerFailed) -> None:
     """Answer those of a batch that are not tried again."""
-    for ticket in batch:
-        if ticket not in again:
-            ticket.fail(error.another())
+    fail_all([ticket for ticket in batch if ticket not in again], lambda _: error.another())

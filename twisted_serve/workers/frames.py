@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_serve.wire.codec import FrameReader, WireError
@@ -24,6 +25,7 @@ class FrameProtocol(Protocol, Generic[_M]):
     """
 
     transport: ITCPTransport
+    _log = Logger()
 
     def __init__(self, reader: FrameReader[_M]) -> None:
         self.is_open = True
@@ -39,14 +41,18 @@ class FrameProtocol(Protocol, Generic[_M]):
 
     def dataReceived(self, data: bytes) -> None:
         """See `IProtocol`."""
-        self._reader.receive(data)
         try:
+            self._reader.receive(data)
             for message in self._reader.messages():
                 if not self.is_open:
                     return
                 self.messageReceived(message)
         except WireError as e:
             self.abort(f"it broke the protocol: {e}")
+        except Exception as e:
+            # What could not be dealt with is not said again: nothing that follows can be relied on.
+            self._log.failure("A message from a process could not be dealt with.")
+            self.abort(f"its message could not be dealt with: {type(e).__name__}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See `IProtocol`."""

@@ -166,6 +166,10 @@ class Pool:
         except ServiceUnavailable as e:
             self._observer.failed(e.status)
             return fail(e)
+        except Exception:
+            # Its client is told; it must not take the place of another in the queue.
+            self._dispatcher.forget(ticket)
+            return fail()
         return ticket.answer
 
     def scale(self, min_workers: int, max_workers: int, grace: float = DRAIN_GRACE) -> Deferred[ScaleResult]:

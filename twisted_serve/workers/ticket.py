@@ -5,7 +5,7 @@ This module implements one request's stay in a pool, and the promise that it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_serve.errors import ServeError
+from twisted_serve.errors import ServeError, WorkerFailed
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.wire.messages import Item, Job
@@ -150,9 +150,29 @@ class Ticket:
         """Answer with an error, unless the client has been answered or has gone."""
         if not self._done:
             self._done = True
-            self._observer.failed(error.status)
+            try:
+                self._observer.failed(error.status)
+            except Exception:
+                self._log.failure("A failed request could not be counted.")
             self.answer.errback(error)
 
     def _cancelled(self, _answer: Deferred[Item]) -> None:
         self._done = True
-        self._forget(self)
+        try:
+            self._forget(self)
+        except Exception:
+            self._log.failure("A request whose client has gone could not be called back.")
+
+
+def fail_all(tickets: Iterable[Ticket], error_of: Callable[[Ticket], ServeError]) -> None:
+    """
+    Answer requests, each with an error of its own; what is raised over one of them costs the others nothing.
+
+    :param error_of: Makes the error of a request.
+    """
+    for ticket in tickets:
+        try:
+            ticket.fail(error_of(ticket))
+        except Exception:  # noqa: PERF203 - each for itself
+            Ticket._log.failure("An error could not be told to a client; the client is told so.")
+            ticket.fail(WorkerFailed(500, "The request could not be answered."))
