@@ -275,10 +275,18 @@ class ChecksTests(ArchiverTestCase):
             {"model_name": "-m"},
             {"model_name": "a/b"},
             {"model_name": "m\n"},
-            {"version": ""},
-            {"version": "1\n"},
             {"runtime": "java"},
             {"archive_format": "rar"},
         ):
             [(name, value)] = said.items()
             self.assertRefused(re.escape(f"{name.replace('_', ' ')} is {value!r}, expected"), **said)
+
+    def test_versions(self) -> None:
+        """A version that no server would take is refused with the reason."""
+        for version, flaw in (
+            ("", "it has 0 characters"),
+            ("1\n", "U+000A"),
+            ("1/2", "contains '/'"),
+            ("all", "paths"),
+        ):
+            self.assertRefused(re.escape(f"The version is {version!r}: ") + f".*{re.escape(flaw)}", version=version)

@@ -21,6 +21,7 @@ from twisted_serve.archiver.config import FORMATS, ArchiverError, ModelArchiverC
 from twisted_serve.archiver.handlers import HandlerName
 from twisted_serve.archiver.model_archiver import ModelArchiver, ModelArchiverError, generate_model_archive
 from twisted_serve.archives import publishing
+from twisted_serve.archives.names import version_flaw
 from twisted_serve.testing.strategies.archives import path_components, safe_names
 
 
@@ -148,7 +149,7 @@ def models(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, bytes]]:
             extra[name] = draw(st.binary(max_size=50))
     said: dict[str, Any] = {
         "model_name": draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,20}", fullmatch=True)),
-        "version": draw(st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=10)),
+        "version": draw(st.text(min_size=1, max_size=10).filter(lambda text: version_flaw(text) is None)),
         "handler": draw(
             st.sampled_from(["handler.py", "handler", "handler:entry", "handler.py:entry", "base_handler"])
         ),

@@ -201,22 +201,82 @@ class NamesTests(SynchronousTestCase):
     """What models may be called."""
 
     def test_invalid(self) -> None:
-        """A name that is no name is refused with itself."""
-        for name in ("", "a b", ".a", "-a", "_a", "a/b", "a\n", "ä", "a\0", "../a", "x" * 256, "a?", "a%2fb"):
+        """A name that is no name is refused with itself, and with what is wrong with it."""
+        for name, flaw in (
+            ("", "it has 0 characters, expected 1 to 255"),
+            ("x" * 256, "it has 256 characters"),
+            (".", "a direction in a path"),
+            ("..", "a direction in a path"),
+            ("a/b", "it contains '/'"),
+            ("../a", "it contains '/'"),
+            ("a\\b", "it contains '\\\\'"),
+            ("a?", "it contains '?'"),
+            ("a#b", "it contains '#'"),
+            ("a%2fb", "it contains '%'"),
+            ("m:predict", "it contains ':'"),
+            (" a", "a blank"),
+            ("a ", "a blank"),
+            ("a\n", "it contains U+000A, which is not printable"),
+            ("a\r\nX: y", "U+000D"),
+            ("a\0", "U+0000"),
+            ("a\x7f", "U+007F"),
+            ("a\x85", "U+0085"),
+            ("a\xa0b", "U+00A0"),
+            ("a\xadb", "U+00AD"),
+            ("a\u200bb", "U+200B"),
+            ("a\u202eb", "U+202E"),
+            ("a\u2028b", "U+2028"),
+            ("a\u2066b", "U+2066"),
+            ("a\u3000b", "U+3000"),
+            ("\ufeffa", "U+FEFF"),
+            ("a\ue000", "U+E000"),
+            ("a\ud800", "U+D800"),
+            ("a\uffff", "U+FFFF"),
+            ("mode\u0300le", "normal form C"),
+            ("\u212bngstrom", "normal form C"),
+        ):
             with self.subTest(name):
-                self.assertIn(repr(name), self.assertRaises(BadRequest, valid_model_name, name).message)
+                message = self.assertRaises(BadRequest, valid_model_name, name).message
+                self.assertIn(f"Model name {name!r:.300} is not valid: ", message)
+                self.assertIn(flaw, message)
+                message.encode()
 
     @given(model_names())
     def test_valid(self, name: str) -> None:
-        """A name like the archiver's is left as it is."""
+        """A name that can be is left as it is."""
         self.assertEqual(valid_model_name(name), name)
 
+    def test_examples(self) -> None:
+        """Blanks, letters of any script and most punctuation are no hindrance."""
+        for name in ("modèle", "mon modèle (v2)", "モデル", "Модель", "_a", "-a", ".a", "a+b", "a@b", "a,b", "naïve=1"):
+            self.assertEqual(valid_model_name(name), name)
+
     def test_versions(self) -> None:
-        """A version is any short text that can be printed."""
-        for number in ("1.0", "2024-01 beta", "ü"):
+        """A version is any short text that can be printed and can stand in a path, where nothing else stands."""
+        for number in ("1.0", "v1-beta", "2024.01.02+abc", "2024-01 beta", "ü", "1:2", "latest", "All"):
             self.assertEqual(valid_model_version(number), number)
-        for number in ("", "1\n", "x" * 256, "\ud800"):
-            self.assertIn(repr(number), self.assertRaises(BadRequest, valid_model_version, number).message)
+        for number in (
+            *(
+                "",
+                "1\n",
+                "x" * 256,
+                "\ud800",
+                "1/2",
+                "1\\2",
+                "1?",
+                "1#",
+                "1%2f2",
+                "1\t",
+                "1\u202e",
+                " 1",
+                "1 ",
+                ".",
+                "..",
+            ),
+            *("all", "set-default", "invoke", "predict", "e\u0301"),
+        ):
+            message = self.assertRaises(BadRequest, valid_model_version, number).message
+            self.assertIn(f"Model version {number!r:.300} is not valid: ", message)
 
     def test_fallback(self) -> None:
         """A start-up model without a name is called as its file, without what a name cannot have."""

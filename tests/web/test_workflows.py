@@ -65,7 +65,7 @@ class RegisterTests(WorkflowTestCase):
             ("?url=m", 500, "InvalidWorkflowException", "Failed to parse WAR-INF/MANIFEST.json."),
         ):
             self.assertError(self.manage("POST", f"/workflows{query}"), status, kind, message)
-        answer = self.manage("POST", "/workflows?url=w&workflow_name=a%20b")
+        answer = self.manage("POST", "/workflows?url=w&workflow_name=a%0Ab")
         self.assertEqual((answer.status, answer.json["type"]), (400, "BadRequestException"))
         self.assertNothing()
 

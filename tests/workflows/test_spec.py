@@ -81,8 +81,11 @@ class SpecTests(SynchronousTestCase):
             ({"dag": {1: []}}, "expected a mapping with strings as keys"),
             ({"dag": {"a": "b"}}, "dag.a is 'b', expected a list of names"),
             ({"dag": {"a": [1]}}, "dag.a is [1], expected a list of names"),
-            ({"dag": {"a": ["b/../c"]}}, "dag.a is 'b/../c', expected letters"),
-            ({"dag": {"a b": []}}, "dag is 'a b', expected letters"),
+            (
+                {"dag": {"a": ["b/../c"]}},
+                "dag.a is 'b/../c', expected a name of at most 200 characters: it contains '/'",
+            ),
+            ({"dag": {"a:b": []}}, "dag is 'a:b', expected a name of at most 200 characters: it contains ':'"),
             ({"dag": {"a-b": []}}, "'a-b', which is neither in models nor the name of a function"),
             ({"models": {"m": 1}, "dag": {"m": []}}, "models.m is 1, expected a mapping"),
             ({"models": {"m": {"url": 1}}, "dag": {"m": []}}, "models.m.url is 1, expected the name or URL"),

@@ -14,18 +14,16 @@ from pathlib import Path
 from attrs import field, fields, frozen
 
 from twisted_serve.archives.manifest import RUNTIMES
+from twisted_serve.archives.names import version_flaw
 
 #: The forms of an archive, the predecessor's words for them.
 FORMATS = ("default", "zip-store", "tgz", "no-archive")
 
 _SUFFIXES = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
 
-#: What a model or workflow may be called, as the server has it.
+#: What a model or workflow may be called: the rule of TorchServe's archiver, narrower than the servers'.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,254}")
 NAME_EXPECTED = "letters, digits, '_', '-' and '.', a letter or digit first"
-
-# So is this.
-_VERSION = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 class ArchiverError(Exception):
@@ -86,11 +84,9 @@ class ModelArchiverConfig:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what no server would take."""
-        for name, value, pattern, expected in (
-            ("model name", self.model_name, NAME, NAME_EXPECTED),
-            ("version", self.version, _VERSION, "1 to 255 printable characters"),
-        ):
-            check_text(name, value, pattern, expected)
+        check_text("model name", self.model_name, NAME, NAME_EXPECTED)
+        if (flaw := version_flaw(self.version)) is not None:
+            raise ArchiverError(f"The version is {self.version!r:.300}: {flaw}.")
         for name, value, words in (
             ("runtime", self.runtime, RUNTIMES),
             ("archive format", self.archive_format, FORMATS),

@@ -14,12 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
+from twisted_serve.archives.names import name_flaw, version_flaw
 from twisted_serve.errors import BadRequest, Conflict, InvalidModelVersion, ModelNotFound, ModelVersionNotFound
 from twisted_serve.models.version import ModelVersion
-
-# The archiver's rule (``spec/archives_workers_handlers.md`` §1.3), and a length for the sake of logs.
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,254}")
-_MODEL_VERSION = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 _MAX_PAGE = 100
 
@@ -30,22 +27,19 @@ def valid_model_name(name: str) -> str:
 
     :raise BadRequest: if it is none.
     """
-    if _MODEL_NAME.fullmatch(name) is None:
-        raise BadRequest(
-            f"Model name {name!r} is not valid: expected letters, digits, '_', '-' and '.', "
-            "a letter or digit first, 255 characters at most."
-        )
+    if (flaw := name_flaw(name)) is not None:
+        raise BadRequest(f"Model name {name!r:.300} is not valid: {flaw}.")
     return name
 
 
 def valid_model_version(version: str) -> str:
     """
-    Return a version that came from a manifest; any short text without control characters is one.
+    Return a version that came from a manifest.
 
     :raise BadRequest: if it is none.
     """
-    if _MODEL_VERSION.fullmatch(version) is None:
-        raise BadRequest(f"Model version {version!r} is not valid: expected 1 to 255 printable characters.")
+    if (flaw := version_flaw(version)) is not None:
+        raise BadRequest(f"Model version {version!r:.300} is not valid: {flaw}.")
     return version
 
 

@@ -8,7 +8,6 @@ hold for the nodes which come after them in the document, and only for these.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from attrs import evolve, frozen
 
 from twisted_serve.archives.documents import DocumentError, load_yaml
 from twisted_serve.archives.keys import attributes_of, integer, mapping, wrong
+from twisted_serve.archives.names import name_flaw
 from twisted_serve.errors import InvalidWorkflow
 from twisted_serve.workflows.dag import Dag
 
@@ -26,8 +26,8 @@ MOST_NODES = 256
 # More than that for one request is no patience but a mistake; and nobody waits between attempts.
 MOST_RETRIES = 100
 
-# A node's name becomes a part of a model's.
-_NAME = re.compile(r"[A-Za-z0-9_\-.]{1,200}")
+# Characters of a node's name, which becomes a part of a model's.
+_MOST_CHARACTERS = 200
 
 
 @frozen
@@ -163,8 +163,9 @@ def _edges(said: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _name(place: str, name: str) -> str:
-    if _NAME.fullmatch(name) is None:
-        raise wrong(place, name, "letters, digits, '_', '-' and '.' in the name of a node")
+    if len(name) > _MOST_CHARACTERS or name_flaw(name) is not None:
+        expected = f"a name of at most {_MOST_CHARACTERS} characters: {name_flaw(name) or 'it is too long'}"
+        raise wrong(place, name, expected)
     return name
 
 

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
+from twisted_serve.archives.names import name_flaw
 from twisted_serve.models.registry import Registry
 from twisted_serve.models.version import ModelSettings, ModelVersion
 
 
 def model_names() -> st.SearchStrategy[str]:
     """Build names which a model may have."""
-    return st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,20}", fullmatch=True)
+    plain = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,20}", fullmatch=True)
+    any_text = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), min_size=1, max_size=20)
+    return plain | any_text.filter(lambda text: name_flaw(text) is None)
 
 
 def model_settings() -> st.SearchStrategy[ModelSettings]:
