@@ -26,7 +26,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from twisted_serve.wire.messages import Job, Predicted, StreamChunk
+    from twisted_serve.wire.messages import Job, MetricDefinition, Predicted, StreamChunk
 
 __all__ = [
     "IServeReactor",
@@ -70,6 +70,7 @@ class WorkerSpec:
     :ivar share_weights: Whether workers may share what ``initialize`` made, where that is possible and safe.
     :ivar asynchronous: Whether a worker may be given a batch while it has others.
     :ivar continuous: Whether the handler is called again for requests which it has not finished.
+    :ivar metrics: As :class:`twisted_serve.wire.messages.LoadModel`.
     """
 
     model_name: str
@@ -91,6 +92,7 @@ class WorkerSpec:
     share_weights: bool = True
     asynchronous: bool = False
     continuous: bool = False
+    metrics: tuple[MetricDefinition, ...] = ()
 
 
 @frozen

@@ -18,6 +18,7 @@ from twisted_serve.models.settings import RequestedSettings, ServerDefaults, che
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.registrar import MakePool, Settle
 from twisted_serve.surroundings import Surroundings, count_gpus, usable_cpus, with_threads
+from twisted_serve.wire.messages import MetricDefinition
 from twisted_serve.workers.pool import Pool
 from twisted_serve.workers.sequences import SequenceHeaders
 
@@ -71,6 +72,12 @@ def pool_making(
         options.ts_header_key_sequence_id, options.ts_header_key_sequence_start, options.ts_header_key_sequence_end
     )
 
+    defined = tuple(
+        # Each value brings its host with it: a handler gives the other labels only.
+        MetricDefinition(each.name, each.unit, each.kind.value, list(each.dimensions[:-1]))
+        for each in metrics.catalogue.models.values()
+    )
+
     def make_pool(model: ModelVersion) -> Pool:
         settings = model.settings
         spec = WorkerSpec(
@@ -93,6 +100,7 @@ def pool_making(
             share_weights=model.config.share_weights is not False,
             asynchronous=settings.asynchronous,
             continuous=settings.continuous,
+            metrics=defined,
         )
         gpus = cycle(settings.device_ids or all_gpus or (None,)) if settings.device_type == "gpu" else cycle((None,))
         return Pool(

@@ -6,9 +6,11 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import Any, ClassVar
 
 from tests.backend.handler_case import HandlerTestCase, job
 from twisted_serve.backend import gathering
+from twisted_serve.wire.messages import MetricDefinition
 
 
 class MetricTests(HandlerTestCase):
@@ -125,3 +127,15 @@ class MetricTests(HandlerTestCase):
         ):
             self.assertEqual(self._sent(f"(context.metrics.{metric}, ['a'])[1]"), [("PredictionTime", "r0")], metric)
             self.assertEqual(self._printed(), ["A"], metric)
+
+
+class DefinedMetricTests(HandlerTestCase):
+    """What ``metrics_config`` defines is there before the handler asks for it."""
+
+    settings: ClassVar[dict[str, Any]] = {"metrics": [MetricDefinition("Size", "count", "gauge", ["ModelName"])]}
+
+    def test_found(self) -> None:
+        """A handler gets it by name and type, as TorchServe's own example of custom metrics does."""
+        code = "[str(context.metrics.get_metric('Size', __import__('ts.metrics.metric_type_enum', fromlist='a')"
+        [item] = self._items(code + ".MetricTypes.GAUGE).dimension_names)]")
+        self.assertEqual(b"['ModelName']", item.body)

@@ -60,6 +60,15 @@ class MetricTests(SynchronousTestCase):
 class MetricsStoreTests(SynchronousTestCase):
     """Values that are collected."""
 
+    def test_no_position(self) -> None:
+        """What is no position in the batch belongs to the whole batch."""
+        store = MetricsStore({0: "a", 1: "b"}, "m")
+        for idx in ("some id", 2, -1, None):
+            store.add_time("T", 1, idx)
+        self.assertEqual(["a,b"], [each.request_id for each in store.store])
+        store.add_counter("C", 1, 1)
+        self.assertEqual("b", store.store[-1].request_id)
+
     def test_kinds(self) -> None:
         """Each kind has its unit, the labels of its model, and the request it belongs to."""
         store = MetricsStore({0: "r0", 1: "r1"}, "m")

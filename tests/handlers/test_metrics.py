@@ -7,6 +7,7 @@ import io
 import re
 import sys
 from typing import Any
+from uuid import uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from twisted_serve.handlers.metrics import (
     MetricsCacheYamlImpl,
     MetricTypes,
 )
+from twisted_serve.wire.messages import MetricDefinition
 
 
 class MetricsTests(SynchronousTestCase):
@@ -49,6 +51,43 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(
             self._line(), "[METRICS]Wait.Seconds:1.5|#ModelName:m,Level:Model|#type:GAUGE|#hostname:HOST,1234,b\n"
         )
+
+    def test_no_position(self) -> None:
+        """What is no position in the batch, such as an id of the handler's own, belongs to the whole batch."""
+        strange: list[Any] = [uuid4(), str(uuid4()), "1", -1, 2, 1.5, ["a"], {}, None]
+        for idx in strange:
+            self.metrics.add_time("T", 1, idx, "ms")
+            line = "[METRICS]T.Milliseconds:1|#ModelName:m,Level:Model|#type:GAUGE|#hostname:HOST,1234,a,b\n"
+            self.assertEqual(line, self._line())
+        for add in (
+            lambda idx: self.metrics.add_counter("C", 1, idx),
+            lambda idx: self.metrics.add_size("S", 1, idx),
+            lambda idx: self.metrics.add_percent("P", 1, idx),
+            lambda idx: self.metrics.add_metric("M", 1, "lamps", idx),
+        ):
+            add("some id")
+            line = self._line()
+            self.assertIn("Level:Model|", line)
+            self.assertTrue(line.endswith(",1234,a,b\n"), line)
+
+    def test_defined(self) -> None:
+        """The cache begins with what is defined, and does so again; values fit the definition or are dropped."""
+        defined = [
+            MetricDefinition("Size", "count", "gauge", ["ModelName"]),
+            MetricDefinition("N", "ms", "counter", []),
+        ]
+        metrics = MetricsCacheYamlImpl("m", definitions=defined, write=self.lines.append, epoch=lambda: 1234.9)
+        metrics.initialize_cache()
+        metrics.get_metric("Size", MetricTypes.GAUGE).add_or_update(3, ["m"], "r")
+        self.assertEqual("[METRICS]Size.Count:3|#ModelName:m|#type:GAUGE|#hostname:HOST,1234,r\n", self._line())
+        metrics.get_metric("N").add_or_update(1)
+        self.assertEqual("[METRICS]N.Milliseconds:1|#|#type:COUNTER|#hostname:HOST,1234\n", self._line())
+        self.assertRaises(MetricsCacheKeyError, metrics.get_metric, "Size", MetricTypes.HISTOGRAM)
+        # A value with other labels does not change what is defined.
+        metrics.add_metric("Size", 4, "count", metric_type=MetricTypes.GAUGE)
+        self.assertIn("|#ModelName:m,Level:", self._line())
+        metrics.get_metric("Size", MetricTypes.GAUGE).add_or_update(5, ["m"])
+        self.assertIn("Size.Count:5|#ModelName:m|", self._line())
 
     def test_units(self) -> None:
         """Each kind of value has its unit, under its long name."""

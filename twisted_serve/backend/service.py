@@ -98,7 +98,7 @@ def open_service(load: LoadModel, outlet: Outlet) -> Service:
 
     :raise Exception: whatever keeps the handler from loading.
     """
-    metrics = MetricsCacheYamlImpl(load.model_name)
+    metrics = MetricsCacheYamlImpl(load.model_name, definitions=load.metrics)
     # What is emitted while loading needs an id too.
     metrics.set_request_ids(str(uuid4()))
     context = Context(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from twisted_serve.handlers.metrics import Dimension, MetricTypes, Units
+from twisted_serve.handlers.metrics import Dimension, Index, MetricTypes, Units, request_ids_of
 from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 
 __all__ = ["PREDICTION_METRIC", "Metric", "MetricsStore", "emit_metrics"]
@@ -96,7 +96,7 @@ class MetricsStore:
         """Say whose requests are being answered from now on."""
         self.request_ids = request_ids
 
-    def add_counter(self, name: str, value: int, idx: int | None = None, dimensions: Sequence[Dimension] = ()) -> None:
+    def add_counter(self, name: str, value: int, idx: Index = None, dimensions: Sequence[Dimension] = ()) -> None:
         """Add ``value`` to a counter."""
         self._add(name, value, self._request_id(idx), "count", dimensions, "counter")
 
@@ -104,7 +104,7 @@ class MetricsStore:
         self,
         name: str,
         value: float,
-        idx: int | None = None,
+        idx: Index = None,
         unit: str = "ms",
         dimensions: Sequence[Dimension] = (),
     ) -> None:
@@ -119,7 +119,7 @@ class MetricsStore:
         self,
         name: str,
         value: float,
-        idx: int | None = None,
+        idx: Index = None,
         unit: str = "MB",
         dimensions: Sequence[Dimension] = (),
     ) -> None:
@@ -130,9 +130,7 @@ class MetricsStore:
         """
         self._add_checked(name, value, idx, unit, ("MB", "kB", "GB", "B"), dimensions)
 
-    def add_percent(
-        self, name: str, value: float, idx: int | None = None, dimensions: Sequence[Dimension] = ()
-    ) -> None:
+    def add_percent(self, name: str, value: float, idx: Index = None, dimensions: Sequence[Dimension] = ()) -> None:
         """Note a percentage."""
         self._add(name, value, self._request_id(idx), "percent", dimensions)
 
@@ -145,14 +143,14 @@ class MetricsStore:
         name: str,
         value: Any,
         unit: str = "",
-        idx: int | None = None,
+        idx: Index = None,
         dimensions: Sequence[Dimension] = (),
     ) -> None:
         """Note a value of any unit."""
         self._add(name, value, self._request_id(idx), unit, dimensions)
 
     def _add_checked(
-        self, name: str, value: Any, idx: int | None, unit: str, allowed: Sequence[str], dimensions: Sequence[Dimension]
+        self, name: str, value: Any, idx: Index, unit: str, allowed: Sequence[str], dimensions: Sequence[Dimension]
     ) -> None:
         if unit not in allowed:
             raise ValueError(f"the unit of {name} must be one of {', '.join(allowed)}, not {unit!r}")
@@ -177,10 +175,8 @@ class MetricsStore:
         metric = self.cache[key] = Metric(name, value, unit, labels, request_id, method)
         self.store.append(metric)
 
-    def _request_id(self, idx: int | None) -> str | None:
-        if not self.request_ids:
-            return None
-        return ",".join(self.request_ids.values()) if idx is None else self.request_ids[idx]
+    def _request_id(self, idx: Index) -> str | None:
+        return request_ids_of(self.request_ids, idx) if self.request_ids else None
 
 
 def emit_metrics(metrics: Iterable[Metric] | None) -> None:

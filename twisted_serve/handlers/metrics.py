@@ -19,11 +19,14 @@ from contextvars import ContextVar
 from enum import Enum
 from functools import lru_cache
 from numbers import Real
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from attrs import define, field, frozen
 
 from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
+
+if TYPE_CHECKING:
+    from twisted_serve.wire.messages import MetricDefinition
 
 __all__ = [
     "CachingMetric",
@@ -57,6 +60,8 @@ _UNITS = {
 
 Value: TypeAlias = "int | float"
 RequestIds: TypeAlias = "str | Mapping[int, str]"
+#: A position in the batch; anything else belongs to the whole batch.
+Index: TypeAlias = "int | str | None"
 
 
 class GeneralMetricsCacheError(Exception):
@@ -143,14 +148,15 @@ class CachingMetric:
             _log.warning("%s needs the dimensions %s, not %s", self.metric_name, self.dimension_names, dimension_values)
             return
         labels = [Dimension(*pair) for pair in zip(self.dimension_names, dimension_values, strict=True)]
-        self._emit(value, request_id, labels)
+        self.emit_as(value, request_id, labels)
 
     def update(self, value: Value, request_id: str = "", dimensions: Sequence[Dimension] = ()) -> None:
         """Emit ``value`` with these labels, which from now on are the metric's."""
         self.dimension_names = [each.name for each in dimensions]
-        self._emit(value, request_id, dimensions)
+        self.emit_as(value, request_id, dimensions)
 
-    def _emit(self, value: Any, request_id: str, dimensions: Sequence[Dimension]) -> None:
+    def emit_as(self, value: Any, request_id: str, dimensions: Sequence[Dimension]) -> None:
+        """Emit ``value`` with these labels, this time; what cannot be a value of this metric is logged and dropped."""
         # Only a number of another library is compared with all that may be numbers.
         if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
             _log.warning("%s: a metric's value must be a number, not %r", self.metric_name, value)
@@ -180,17 +186,33 @@ def print_metrics(lines: str) -> None:
         sys.stdout.write(lines)
 
 
+def request_ids_of(ids: Mapping[int, str], idx: object) -> str:
+    """
+    Return the id of the request at a position in the batch, or those of the whole batch, with commas between them.
+
+    :param idx: What is no position stands for the whole batch.
+    """
+    try:
+        found = ids.get(idx)  # type: ignore[call-overload]
+    except TypeError:
+        # A list, say.
+        found = None
+    return ",".join(ids.values()) if found is None else str(found)
+
+
 @define(eq=False, slots=False)
 class MetricsCacheYamlImpl:
     """
     All metrics of one worker.
 
-    :ivar cache: The metrics used or registered so far, by type and name.
+    :ivar cache: The metrics defined, used or registered so far, by type and name.
     :ivar request_ids: Whose requests are being answered; given to each metric emitted meanwhile.
+    :ivar definitions: What ``metrics_config`` defines for handlers: what the cache begins with.
     """
 
     model_name: str = ""
     config_file_path: str = ""
+    definitions: Sequence[MetricDefinition] = field(default=(), kw_only=True)
     write: Callable[[str], object] = field(default=print_metrics, kw_only=True)
     epoch: Callable[[], float] = field(default=time.time, kw_only=True)
     cache: dict[MetricTypes, dict[str, CachingMetric]] = field(
@@ -200,21 +222,24 @@ class MetricsCacheYamlImpl:
     request_ids: RequestIds = field(default="", init=False)
     _host: str = field(factory=socket.gethostname, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self.initialize_cache()
+
     def set_request_ids(self, request_ids: RequestIds) -> None:
         """Say whose requests are being answered from now on."""
         self.request_ids = request_ids
 
     def initialize_cache(self) -> None:
-        """Forget all metrics."""
+        """Forget all metrics but those that ``metrics_config`` defines."""
         self.cache = {each: {} for each in MetricTypes}
+        for each in self.definitions:
+            self.add_metric_to_cache(each.name, each.unit, each.dimensions, MetricTypes(each.kind))
 
     def cache_keys(self) -> list[MetricTypes]:
         """List the types of metrics."""
         return list(self.cache)
 
-    def add_counter(
-        self, name: str, value: Value, idx: int | None = None, dimensions: Sequence[Dimension] = ()
-    ) -> None:
+    def add_counter(self, name: str, value: Value, idx: Index = None, dimensions: Sequence[Dimension] = ()) -> None:
         """Add ``value`` to a counter."""
         self.add_metric(name, value, "count", idx, dimensions, MetricTypes.COUNTER)
 
@@ -222,7 +247,7 @@ class MetricsCacheYamlImpl:
         self,
         name: str,
         value: Value,
-        idx: int | None = None,
+        idx: Index = None,
         unit: str = "ms",
         dimensions: Sequence[Dimension] = (),
         metric_type: MetricTypes = MetricTypes.GAUGE,
@@ -239,7 +264,7 @@ class MetricsCacheYamlImpl:
         self,
         name: str,
         value: Value,
-        idx: int | None = None,
+        idx: Index = None,
         unit: str = "MB",
         dimensions: Sequence[Dimension] = (),
         metric_type: MetricTypes = MetricTypes.GAUGE,
@@ -256,7 +281,7 @@ class MetricsCacheYamlImpl:
         self,
         name: str,
         value: Value,
-        idx: int | None = None,
+        idx: Index = None,
         dimensions: Sequence[Dimension] = (),
         metric_type: MetricTypes = MetricTypes.GAUGE,
     ) -> None:
@@ -266,28 +291,29 @@ class MetricsCacheYamlImpl:
     def add_error(self, name: str, value: Value, dimensions: Sequence[Dimension] = ()) -> None:
         """Count an error; it belongs to no request."""
         labels = [*dimensions, Dimension("Level", "Error")]
-        self._metric(name, "", labels, MetricTypes.COUNTER).update(value, "", labels)
+        self._metric(name, "", labels, MetricTypes.COUNTER).emit_as(value, "", labels)
 
     def add_metric(
         self,
         name: str,
         value: Value,
         unit: str,
-        idx: int | None = None,
+        idx: Index = None,
         dimensions: Sequence[Dimension] = (),
         metric_type: MetricTypes = MetricTypes.COUNTER,
     ) -> None:
         """
         Emit a value of any unit.  The labels ``ModelName`` and ``Level`` are added if they are not there.
 
-        :param idx: The position in the batch of the request it belongs to; ``None`` for all of them.
+        :param idx: The position in the batch of the request it belongs to; ``None``, and whatever is no position in
+            the batch (an id of the caller's own, say), for all of them.
         """
         request_id = self._request_id(idx)
         labels = list(dimensions)
         names = {each.name for each in labels}
         own = _own_labels(self.model_name, "Model" if request_id else "Error")
         labels += [each for each in own if each.name not in names]
-        self._metric(name, unit, labels, metric_type).update(value, request_id, labels)
+        self._metric(name, unit, labels, metric_type).emit_as(value, request_id, labels)
 
     def add_metric_to_cache(
         self,
@@ -332,11 +358,11 @@ class MetricsCacheYamlImpl:
         found = self.cache.get(metric_type, {}).get(name)
         return found or self.add_metric_to_cache(name, unit, [each.name for each in labels], metric_type)
 
-    def _request_id(self, idx: int | None) -> str:
+    def _request_id(self, idx: Index) -> str:
         ids = self.request_ids
         if isinstance(ids, str):
             return ids
-        return ",".join(ids.values()) if idx is None else ids.get(idx, "")
+        return request_ids_of(ids, idx)
 
     @staticmethod
     def _check_unit(name: str, unit: str, allowed: Sequence[str]) -> None:

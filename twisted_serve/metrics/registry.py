@@ -31,6 +31,7 @@ class ServerMetrics:
     The metrics of one server.
 
     :ivar emitter: The predecessor's.
+    :ivar catalogue: Which of them there are.
     :param hostname: The value of the ``hostname`` label.
     :param mode: Where the predecessor's metrics go: ``log``, ``prometheus`` or ``legacy``.
     :param server_log: Takes lines of ``TS_METRICS``.
@@ -50,6 +51,7 @@ class ServerMetrics:
         model_log: WriteLine = lambda line: None,
         epoch: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.catalogue = catalogue
         self._hostname = hostname
         self._registry = registry = CollectorRegistry()
         answers = Counts(registry, "ts_answers", "HTTP answers by class of status code.", ["code_class"])

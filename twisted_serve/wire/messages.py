@@ -24,6 +24,7 @@ __all__ = [
     "LoadFailed",
     "LoadModel",
     "Loaded",
+    "MetricDefinition",
     "Part",
     "Pause",
     "Predict",
@@ -64,6 +65,20 @@ class Job(Struct, frozen=True, array_like=True):
     parts: list[Part]
 
 
+class MetricDefinition(Struct, frozen=True, array_like=True):
+    """
+    A metric that ``metrics_config`` defines for handlers.
+
+    :ivar kind: ``counter``, ``gauge`` or ``histogram``.
+    :ivar dimensions: The names of its labels, in order, without the host's.
+    """
+
+    name: str
+    unit: str
+    kind: str
+    dimensions: list[str]
+
+
 class LoadModel(Struct, frozen=True, tag="load"):
     """
     Become a worker of this model version.
@@ -78,6 +93,7 @@ class LoadModel(Struct, frozen=True, tag="load"):
         coroutine function then.
     :ivar continuous: Whether the handler may say that an answer is not the last of its request (`Item.more`).
     :ivar allow_pickled_weights: Whether weights may hold more than tensors, which runs code.
+    :ivar metrics: The metrics that the handler's ``context.metrics`` begins with.
     """
 
     model_name: str
@@ -96,6 +112,7 @@ class LoadModel(Struct, frozen=True, tag="load"):
     asynchronous: bool = False
     allow_pickled_weights: bool = False
     continuous: bool = False
+    metrics: list[MetricDefinition] = []
 
 
 class Predict(Struct, frozen=True, tag="predict"):

@@ -125,4 +125,5 @@ def load_message(spec: WorkerSpec, placement: Placement) -> LoadModel:
         max_response_size=spec.max_response_size,
         asynchronous=spec.asynchronous,
         continuous=spec.continuous,
+        metrics=list(spec.metrics),
     )
