@@ -41,6 +41,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from typing_extensions import Self
 
 
@@ -185,14 +187,19 @@ class WorkflowNotFound(ServeError):
 
 
 class MethodNotAllowed(ServeError):
-    """The path exists; this method on it does not, or is switched off."""
+    """
+    The path exists; this method on it does not, or is switched off.
+
+    :ivar allowed: The methods that do, ``None`` if that is known by the path alone.
+    """
 
     status = 405
     kind = "MethodNotAllowedException"
     grpc_status = "UNIMPLEMENTED"
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: Iterable[str] | None = None) -> None:
         super().__init__("Requested method is not allowed, please refer to API document.")
+        self.allowed = None if allowed is None else frozenset(allowed)
 
 
 class RequestTimeout(ServeError):

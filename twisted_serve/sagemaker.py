@@ -41,7 +41,7 @@ def _answer_ping(request: EndpointRequest, context: Context) -> EndpointAnswer:
 
 def _only_get(request: EndpointRequest) -> None:
     if request.method not in ("GET", "HEAD"):
-        raise MethodNotAllowed()
+        raise MethodNotAllowed(("GET", "HEAD"))
 
 
 def _json(status: int, value: dict[str, Any]) -> EndpointAnswer:

@@ -41,7 +41,10 @@ ROUTES = (
     (Role.INFERENCE, "GET", "/workflows", INFERENCE, 404),
     (Role.INFERENCE, "POST", "/v1/models/m:predict", INFERENCE, 200),
     (Role.INFERENCE, "POST", "/v1/models/m:explain", INFERENCE, 200),
-    (Role.INFERENCE, "GET", "/v1/models/m", INFERENCE, 404),
+    (Role.INFERENCE, "GET", "/v1/models", INFERENCE, 200),
+    (Role.INFERENCE, "GET", "/v1/models/m", INFERENCE, 200),
+    (Role.INFERENCE, "POST", "/v1/models/m", INFERENCE, 405),
+    (Role.INFERENCE, "GET", "/v1/models/m:ready", INFERENCE, 404),
     (Role.INFERENCE, "POST", "/v2/models/m/infer", INFERENCE, 200),
     (Role.INFERENCE, "POST", "/v2/models/m/explain", INFERENCE, 200),
     (Role.INFERENCE, "GET", "/v2", INFERENCE, 200),
@@ -95,6 +98,7 @@ ROUTES = (
     (Role.MANAGEMENT, "POST", "/token?type=management", API, 200),
     (Role.MANAGEMENT, "GET", "/token/?type=management", API, 200),
     (Role.MANAGEMENT, "DELETE", "/token?type=management", API, 405),
+    (Role.MANAGEMENT, "OPTIONS", "/token?type=management", API, 405),
     (Role.MANAGEMENT, "GET", "/token?type=API", API, 400),
 )
 
@@ -233,7 +237,27 @@ class MatrixTests(SynchronousTestCase):
         """Of the root only its description is open."""
         for role in (Role.INFERENCE, Role.MANAGEMENT):
             for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
-                self.assertEqual(self.server.request(method, "/", role=role).status, 400)
+                for headers in ({}, {"Accept": "*/*"}, {"Accept": "application/json, text/html;q=0"}):
+                    self.assertEqual(self.server.request(method, "/", headers=headers, role=role).status, 400)
+
+    def test_browsers(self) -> None:
+        """A browser at the root is sent to the open page, with a key or without, and to nothing else."""
+        html = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
+        for role, kind in ((Role.INFERENCE, INFERENCE), (Role.MANAGEMENT, MANAGEMENT)):
+            right = f"Authorization: Bearer {self.server.key(kind)}"
+            for headers in ((html,), (html, right), ("Accept: a/b", "Accept: TEXT/HTML ;q=0.5")):
+                connection = self.server.connect(role)
+                self.assertEqual(connection.get("/", *headers), 302)
+                self.assertIn(b"\r\nLocation: docs\r\n", connection.received)
+            for headers, status in (
+                ((html, "Authorization: Bearer wrong"), 400),
+                (("Accept: text/html;q=0, */*",), 400),
+                (("Accept: text/html;q=0.000", right), 405),
+                ((right,), 405),
+            ):
+                self.assertEqual(self.server.connect(role).get("/", *headers), status)
+            for path in ("/models", "/ping", "/x", "/%2F", "/..", "/token", "http://h/.."):
+                self.assertEqual(self.server.connect(role).get(path, html), 400, path)
 
     def test_path_tricks_without_a_key(self) -> None:
         """No way of writing a path opens what it needs a key for."""

@@ -128,6 +128,10 @@ class DescriptionTests(SynchronousTestCase):
         with MemoryServer() as server:
             paths = {role: set(describe(server, role)["paths"]) for role in Role}
         common = {"/", "/api-description", "/docs", "/livez", "/readyz"}
+        # KServe's clients ask both listeners which models there are.
+        for role in (Role.INFERENCE, Role.MANAGEMENT):
+            self.assertLess({"/v1/models", "/v1/models/{model_name}"}, paths[role])
+            paths[role] -= {"/v1/models", "/v1/models/{model_name}"}
         for role in Role:
             self.assertLess(common, paths[role])
             for other in Role:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.testing.server import Answer, MemoryServer
+from twisted_serve.testing.server import Answer, MemoryServer, Role
 
 JSON = {"Content-Type": "application/json"}
 
@@ -66,6 +66,14 @@ class VersionOneTests(KServeTestCase):
         self.server.provider.load_error = WorkerFailed(500, "broken")
         self.server.provider.alive[0].kill()
         self.assertIs(self.request("GET", "/v1/models/m").json["ready"], False)
+
+    def test_on_the_inference_listener(self) -> None:
+        """Clients ask where they predict, and with the same key."""
+        key = self.server.key(TokenKind.INFERENCE)
+        for path, members in (("/v1/models", {"models": ["m"]}), ("/v1/models/m", {"name": "m", "ready": True})):
+            self.assertEqual(self.server.request("GET", path, key, role=Role.INFERENCE).json, members)
+            other = self.server.request("GET", path, self.server.key(TokenKind.MANAGEMENT), role=Role.INFERENCE)
+            self.assertEqual((other.status, other.json["type"]), (400, "InvalidKeyException"))
 
     def test_loading(self) -> None:
         """A model whose worker still loads is not ready."""
@@ -147,8 +155,11 @@ class WithoutExtrasTests(KServeTestCase):
     options: dict[str, Any] = {}
 
     def test_only_predictions(self) -> None:
-        """There are predictions, and nothing else."""
+        """There are predictions and readiness, and nothing else."""
         self.assertEqual(self.request("POST", "/v2/models/m/infer", b'{"inputs": []}', JSON).status, 200)
-        for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/m", "/v2/models/m/ready"):
+        for path in ("health/live", "health/ready", "models/m/ready", "models/m/versions/1.0/ready"):
+            self.assertEqual(self.request("GET", f"/v2/{path}").status, 200, path)
+        self.assertMissing(self.request("GET", "/v2/models/absent/ready"), "ModelNotFoundException")
+        for path in ("/v2", "/v2/models/m", "/v2/models/m/versions/1.0"):
             self.assertMissing(self.request("GET", path))
         self.assertMissing(self.request("POST", "/v2/models/m/versions/1.0/infer"))

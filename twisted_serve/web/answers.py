@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from klein import Klein
+from klein.interfaces import IKleinRequest
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import PathConverter
+from werkzeug.exceptions import MethodNotAllowed as RoutedElsewhere
+from werkzeug.routing import BaseConverter, Map, MapAdapter, PathConverter
 
 from twisted_serve.auth.gate import Stop, refusal_text
 from twisted_serve.auth.keyring import Reason
@@ -127,6 +129,8 @@ def members_of(error: ServeError) -> dict[str, Any]:
 
 def answer_error(request: IRequest, error: ServeError) -> bytes:
     """Answer with the error object."""
+    if isinstance(error, MethodNotAllowed) and error.allowed is not None:
+        request.responseHeaders.setRawHeaders(b"Allow", [", ".join(sorted(error.allowed)).encode("ascii")])
     if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
         request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
     return answer_json(request, error.status, members_of(error))
@@ -159,7 +163,9 @@ def error_of(failure: Failure) -> ServeError:
         return problem
     if isinstance(problem, HTTPException):
         # Werkzeug's routing, which knows no more than "no such path" and "no such method".
-        return MethodNotAllowed() if problem.code == 405 else ResourceNotFound()
+        if isinstance(problem, RoutedElsewhere):
+            return MethodNotAllowed(problem.valid_methods or ())
+        return ResourceNotFound()
     _log.failure("An answer could not be made", failure)
     return InternalError("Internal server error.")
 
@@ -177,7 +183,15 @@ def answer_failure(request: Any, failure: Failure) -> bytes:
         else:
             request.channel.transport.abortConnection()
         return b""
+    if isinstance(error, MethodNotAllowed) and error.allowed is None:
+        error = MethodNotAllowed(_methods_of_path(request) - {request.method.decode("latin-1")})
     return answer_error(request, error)
+
+
+def _methods_of_path(request: IRequest) -> frozenset[str]:
+    """Return the methods that the routes of a request's path have, none if no route was looked for."""
+    mapper = getattr(IKleinRequest(request), "mapper", None)
+    return frozenset() if mapper is None else frozenset(mapper.allowed_methods())
 
 
 class RestConverter(PathConverter):
@@ -187,14 +201,46 @@ class RestConverter(PathConverter):
     part_isolating = False
 
 
+class ExactMap(Map):
+    """Routes that know ``GET`` from ``get``: methods are case-sensitive (RFC 9110 §9.1), and werkzeug forgets that."""
+
+    def bind(
+        self,
+        server_name: str,
+        script_name: str | None = None,
+        subdomain: str | None = None,
+        url_scheme: str = "http",
+        default_method: str = "GET",
+        path_info: str | None = None,
+        query_args: Mapping[str, Any] | str | None = None,
+    ) -> MapAdapter:
+        """Bind to a request; a method that is not in upper case matches no route that names its methods."""
+        method = default_method if default_method.isupper() else f"-{default_method}"
+        return super().bind(server_name, script_name, subdomain, url_scheme, method, path_info, query_args)
+
+
+class ExactApp(Klein):
+    """A Klein application with such routes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._url_map = ExactMap()
+
+
+class UnmarkedConverter(BaseConverter):
+    """A segment without a colon, after which KServe's version 1 has a verb."""
+
+    regex = "[^/:]+"
+
+
 def new_app() -> Klein:
     """Make a Klein application on which every error becomes an answer."""
-    app = Klein()
+    app = ExactApp()
     # Paths are what the gate has read, and are not to be improved upon by redirects.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.url_map.redirect_defaults = False
-    app.url_map.converters = {**app.url_map.converters, "rest": RestConverter}
+    app.url_map.converters = {**app.url_map.converters, "rest": RestConverter, "unmarked": UnmarkedConverter}
 
     app.handle_errors(answer_failure)
     return app

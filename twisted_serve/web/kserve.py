@@ -2,7 +2,7 @@
 """
 This module implements KServe's routes: version 1, and version 2, which is the Open Inference Protocol.
 
-``spec/rest_api.md`` §9.  Predictions are there always; the rest of version 2 is an extra
+``spec/rest_api.md`` §9.  Predictions and readiness are there always; the rest of version 2 is an extra
 (``ts_open_inference_protocol``).
 """
 
@@ -35,14 +35,18 @@ def add_v1_routes(app: Klein, predictor: Predictor) -> None:
         return predictor.answer(request, model, None, EXPLAIN)
 
 
-def add_v1_management_routes(app: Klein, plane: InferencePlane) -> None:
-    """Add version 1's list of models, and whether one is ready."""
+def add_v1_model_routes(app: Klein, plane: InferencePlane, name: str = "<model>") -> None:
+    """
+    Add version 1's list of models, and whether one is ready.
+
+    :param name: How a name is written in a route; beside predictions it has no colon.
+    """
 
     @app.route("/v1/models", methods=["GET"])
     def v1_models(request: IRequest) -> Answer:
         return answer_json(request, 200, {"models": plane.names()})
 
-    @app.route("/v1/models/<model>", methods=["GET"])
+    @app.route(f"/v1/models/{name}", methods=["GET"])
     def v1_ready(request: IRequest, model: str) -> Answer:
         return answer_json(request, 200, {"name": model, "ready": plane.model_ready(model, None)})
 
@@ -59,8 +63,25 @@ def add_v2_routes(app: Klein, predictor: Predictor) -> None:
         return infer(predictor, request, model, None, EXPLAIN)
 
 
+def add_v2_readiness_routes(app: Klein, plane: InferencePlane) -> None:
+    """Add version 2's health, of the server and of a model, which clients ask for before they predict."""
+
+    @app.route("/v2/health/live")
+    def v2_live(request: IRequest) -> Answer:
+        return answer_json(request, 200, {"live": True})
+
+    @app.route("/v2/health/ready")
+    def v2_ready(request: IRequest) -> Answer:
+        return _answer_ready(request, {}, plane.ready())
+
+    @app.route("/v2/models/<model>/ready", methods=["GET"])
+    @app.route("/v2/models/<model>/versions/<version>/ready", methods=["GET"])
+    def v2_model_ready(request: IRequest, model: str, version: str | None = None) -> Answer:
+        return _answer_ready(request, {"name": model}, plane.model_ready(model, version))
+
+
 def add_open_inference_routes(app: Klein, predictor: Predictor, server_version: str) -> None:
-    """Add what else the Open Inference Protocol has: health, metadata, versions."""
+    """Add what else the Open Inference Protocol has: metadata, versions."""
     plane = predictor.plane
 
     @app.route("/v2")
@@ -72,25 +93,12 @@ def add_open_inference_routes(app: Klein, predictor: Predictor, server_version: 
             {"name": _SERVER, "version": server_version, "extenstion": _EXTENSIONS, "extensions": extensions},
         )
 
-    @app.route("/v2/health/live")
-    def v2_live(request: IRequest) -> Answer:
-        return answer_json(request, 200, {"live": True})
-
-    @app.route("/v2/health/ready")
-    def v2_ready(request: IRequest) -> Answer:
-        return _answer_ready(request, {}, plane.ready())
-
     @app.route("/v2/models/<model>", methods=["GET"])
     @app.route("/v2/models/<model>/versions/<version>", methods=["GET"])
     def v2_metadata(request: IRequest, model: str, version: str | None = None) -> Answer:
         plane.find(model, version)
         members = {"name": model, "versions": plane.versions(model), "platform": "", "inputs": [], "outputs": []}
         return answer_json(request, 200, members)
-
-    @app.route("/v2/models/<model>/ready", methods=["GET"])
-    @app.route("/v2/models/<model>/versions/<version>/ready", methods=["GET"])
-    def v2_model_ready(request: IRequest, model: str, version: str | None = None) -> Answer:
-        return _answer_ready(request, {"name": model}, plane.model_ready(model, version))
 
     @app.route("/v2/models/<model>/versions/<version>/infer")
     def v2_version_infer(request: ServeRequest, model: str, version: str) -> Deferred[Answer]:

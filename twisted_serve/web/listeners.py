@@ -18,7 +18,7 @@ from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.gate import Doors, Gate, OpenGate, Stop
 from twisted_serve.auth.guard import Guard
 from twisted_serve.auth.journal import Journal
-from twisted_serve.auth.keyring import Keyring
+from twisted_serve.auth.keyring import Keyring, Reason
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.redaction import Redact, redacting
 from twisted_serve.auth.tokens import SHORTEST_SECRET, TokenKind
@@ -31,12 +31,19 @@ from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.web.answers import Answer, answer_flaw, answer_refusal, new_app
+from twisted_serve.web.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.description import describe_api
 from twisted_serve.web.doors import Role, doors_of
 from twisted_serve.web.inference import add_ping_route, add_prediction_routes
 from twisted_serve.web.jobs import Predictor
-from twisted_serve.web.kserve import add_open_inference_routes, add_v1_management_routes, add_v1_routes, add_v2_routes
+from twisted_serve.web.kserve import (
+    add_open_inference_routes,
+    add_v1_model_routes,
+    add_v1_routes,
+    add_v2_readiness_routes,
+    add_v2_routes,
+)
 from twisted_serve.web.management import add_management_routes, add_token_route
 from twisted_serve.web.metrics import add_metrics_routes
 from twisted_serve.web.operations.values import Surface
@@ -77,7 +84,9 @@ class Tokens:
         return Gate(doors, self.keyring, self.now)
 
     def refuse(self, request: IRequest, stop: Stop) -> Answer:
-        """Answer a request which was stopped, and record it."""
+        """Answer a request which was stopped, and record it; a browser that has no key is sent to the open page."""
+        if stop.reason is Reason.MISSING and is_browser_at_root(request):
+            return answer_way_to_docs(request)
         path = self.redact(request.uri.partition(b"?")[0])
         self.journal.refused(stop, peer_of(request), request.method.decode("latin-1"), path.decode("latin-1"))
         return answer_refusal(request, stop, self.refusal_status)
@@ -169,10 +178,13 @@ class Faces:
             if self.exempt_ping:
                 open_ways["ping"] = add_ping_route(public, self.inference)
             ways = self._add_inference(inference, tokens)
+            if not roles & Role.MANAGEMENT:
+                # Where both share an address these are management's (`doors`).
+                add_v1_model_routes(inference, self.inference, "<unmarked:model>")
         if roles & Role.MANAGEMENT:
             add_management_routes(management, self.management, self.metadata, tokens)
             add_workflow_management_routes(management, self.workflows)
-            add_v1_management_routes(management, self.inference)
+            add_v1_model_routes(management, self.inference)
             if guarded_metrics:
                 add_metrics_routes(management, self.metrics, None)
             if isinstance(self.tokens, Tokens):
@@ -198,6 +210,7 @@ class Faces:
         add_invocation_routes(app, predictor)
         add_v1_routes(app, predictor)
         add_v2_routes(app, predictor)
+        add_v2_readiness_routes(app, self.inference)
         if self.open_inference:
             add_open_inference_routes(app, predictor, self.version)
         add_workflow_prediction_routes(app, self.workflows, predictor)

@@ -85,6 +85,11 @@ def add_token_route(app: Klein, rotation: Rotation) -> None:
         token = await rotation.replace_named(kind, by=peer_of(request))
         return answer_json(request, 200, {"type": kind, **describe_token(token)})
 
+    # Werkzeug lets HEAD in where GET is: the answer to it has no body, so that the new key would be lost.
+    for rule in app.url_map.iter_rules("replace_token"):
+        if rule.methods is not None:
+            rule.methods.discard("HEAD")
+
 
 def _answer_custom(request: ServeRequest, described: CustomDescription) -> Answer:
     """Answer with a description under the head which the handler has chosen."""

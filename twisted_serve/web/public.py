@@ -13,6 +13,7 @@ from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import MethodNotAllowed
 from twisted_serve.web.answers import Answer, answer_json, answer_status
+from twisted_serve.web.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.page import answer_page, page_of
 
 
@@ -43,8 +44,10 @@ def add_description_routes(app: Klein, description: dict[str, Any]) -> None:
 
 
 def add_root_route(app: Klein) -> None:
-    """Let ``/`` exist, but for ``OPTIONS`` alone, which is public: other methods are not allowed."""
+    """Let ``/`` exist, but for ``OPTIONS`` alone, which is public, and for browsers: other methods are not allowed."""
 
     @app.route("/")
     def root(request: IRequest) -> Answer:
-        raise MethodNotAllowed()
+        if is_browser_at_root(request):
+            return answer_way_to_docs(request)
+        raise MethodNotAllowed(("OPTIONS",))

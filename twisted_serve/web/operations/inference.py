@@ -53,6 +53,9 @@ def _prediction(path: str, operation_id: str, summary: str, body: str = "") -> t
 
 _ANY = "Any method will do."
 
+_V2_MODEL = "/v2/models/{model_name}"
+_V2_VERSION = f"{_V2_MODEL}/versions/{{model_version}}"
+
 INFERENCE = (
     Operation(
         "/ping",
@@ -106,19 +109,7 @@ INFERENCE = (
     *_prediction("/v2/models/{model_name}/explain", "v2_explain", f"Explain from tensors. {_ANY}", "InferRequest"),
 )
 
-_V2_MODEL = "/v2/models/{model_name}"
-_V2_VERSION = f"{_V2_MODEL}/versions/{{model_version}}"
-
-OPEN_INFERENCE = (
-    Operation(
-        "/v2",
-        "get",
-        "v2_server",
-        "What this server is.",
-        {200: "Name, version, extensions.", **REFUSED},
-        "inference",
-        result="Members",
-    ),
+READINESS = (
     Operation(
         "/v2/health/live",
         "get",
@@ -139,6 +130,31 @@ OPEN_INFERENCE = (
         plain=(503,),
     ),
     *(
+        Operation(
+            f"{path}/ready",
+            "get",
+            f"v2_{prefix}model_ready",
+            "Whether a version has its workers.",
+            {200: "They are loaded.", **KNOWN, 503: "Not yet, or no more."},
+            "inference",
+            result="Members",
+            plain=(503,),
+        )
+        for prefix, path in (("", _V2_MODEL), ("version_", _V2_VERSION))
+    ),
+)
+
+OPEN_INFERENCE = (
+    Operation(
+        "/v2",
+        "get",
+        "v2_server",
+        "What this server is.",
+        {200: "Name, version, extensions.", **REFUSED},
+        "inference",
+        result="Members",
+    ),
+    *(
         operation
         for prefix, path in (("", _V2_MODEL), ("version_", _V2_VERSION))
         for operation in (
@@ -150,16 +166,6 @@ OPEN_INFERENCE = (
                 {200: "Name, versions, platform.", **KNOWN},
                 "inference",
                 result="Members",
-            ),
-            Operation(
-                f"{path}/ready",
-                "get",
-                f"v2_{prefix}model_ready",
-                "Whether a version has its workers.",
-                {200: "They are loaded.", **KNOWN, 503: "Not yet, or no more."},
-                "inference",
-                result="Members",
-                plain=(503,),
             ),
         )
     ),

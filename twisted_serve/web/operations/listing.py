@@ -8,8 +8,8 @@ from __future__ import annotations
 from attrs import evolve
 
 from twisted_serve.web.doors import Role
-from twisted_serve.web.operations.inference import INFERENCE, OPEN_INFERENCE
-from twisted_serve.web.operations.management import MANAGEMENT
+from twisted_serve.web.operations.inference import INFERENCE, OPEN_INFERENCE, READINESS
+from twisted_serve.web.operations.management import MANAGEMENT, V1_MODELS
 from twisted_serve.web.operations.values import DESCRIPTION, Operation, Parameter, Surface
 from twisted_serve.web.operations.workflows import WORKFLOW_INFERENCE, WORKFLOW_MANAGEMENT
 
@@ -43,7 +43,7 @@ METRICS = (
 
 
 _OPERATIONS = {
-    Role.INFERENCE: (*INFERENCE, *WORKFLOW_INFERENCE),
+    Role.INFERENCE: (*INFERENCE, *READINESS, *WORKFLOW_INFERENCE),
     Role.MANAGEMENT: (*MANAGEMENT, *WORKFLOW_MANAGEMENT),
     Role.METRICS: METRICS,
 }
@@ -52,6 +52,8 @@ _OPERATIONS = {
 def operations_of(surface: Surface) -> tuple[Operation, ...]:
     """Return what a listener serves."""
     operations = PUBLIC + tuple(op for role, some in _OPERATIONS.items() if surface.roles & role for op in some)
+    if surface.roles & Role.INFERENCE and not surface.roles & Role.MANAGEMENT:
+        operations += tuple(evolve(operation, key="inference") for operation in V1_MODELS)
     if surface.open_inference and surface.roles & Role.INFERENCE:
         operations += OPEN_INFERENCE
     if surface.guarded_metrics:

@@ -79,6 +79,27 @@ _MODELS = (
     ),
 )
 
+V1_MODELS = (
+    Operation(
+        "/v1/models",
+        "get",
+        "v1_models",
+        "List the models, as KServe's version 1 has it.",
+        {200: "Their names.", **REFUSED},
+        "management",
+        result="Members",
+    ),
+    Operation(
+        "/v1/models/{model_name}",
+        "get",
+        "v1_model_ready",
+        "Whether the default version has its workers, as KServe's version 1 has it.",
+        {200: "Yes or no.", **KNOWN},
+        "management",
+        result="Members",
+    ),
+)
+
 MANAGEMENT = (
     Operation(
         "/models",
@@ -122,24 +143,7 @@ MANAGEMENT = (
         ),
     ),
     *_MODELS,
-    Operation(
-        "/v1/models",
-        "get",
-        "v1_models",
-        "List the models, as KServe's version 1 has it.",
-        {200: "Their names.", **REFUSED},
-        "management",
-        result="Members",
-    ),
-    Operation(
-        "/v1/models/{model_name}",
-        "get",
-        "v1_model_ready",
-        "Whether the default version has its workers, as KServe's version 1 has it.",
-        {200: "Yes or no.", **KNOWN},
-        "management",
-        result="Members",
-    ),
+    *V1_MODELS,
     Operation(
         "/token",
         "post",
