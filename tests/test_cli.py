@@ -50,8 +50,9 @@ class LaunchTests(SynchronousTestCase):
     def launch(self, said: bytes) -> tuple[int, str]:
         """Launch a server which says something and closes its descriptor; return the status and stderr."""
 
-        def spawn(command: Sequence[str], pass_fds: Sequence[int]) -> Child:
+        def spawn(command: Sequence[str], pass_fds: Sequence[int], start_new_session: bool) -> Child:
             self.command = command
+            self.assertTrue(start_new_session)
             self.assertEqual(pass_fds, (int(command[command.index("--ready-fd") + 1]),))
             os.write(pass_fds[0], said)
             return self.child
@@ -81,30 +82,43 @@ class LaunchTests(SynchronousTestCase):
         self.assertEqual(self.launch(b""), (1, "The server ended with status 3.\n"))
 
     def test_interrupted(self) -> None:
-        """Ctrl-C while it loads ends the server as well."""
-
-        def interrupt(*_: object) -> NoReturn:
-            raise KeyboardInterrupt
-
-        before = signal.signal(signal.SIGALRM, interrupt)
-        self.addCleanup(signal.signal, signal.SIGALRM, before)
+        """Whatever ends the launcher while the server loads ends the server as well; ``nohup`` is heeded."""
+        before = signal.getsignal(signal.SIGALRM)
         kept: list[int] = []
+        number = signal.SIGINT
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
 
-        def spawn(_command: object, pass_fds: Sequence[int]) -> Child:
+        def spawn(_command: object, pass_fds: Sequence[int], start_new_session: bool) -> Child:
             kept.append(os.dup(pass_fds[0]))
-            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            return self.child
+
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            number, kept = each, []
+            self.child = Child()
+            self.assertEqual(cli.launch([], cast(Any, spawn)), 130)
+            self.assertTrue(self.child.terminated)
+            os.close(kept[0])
+
+    def test_nohup(self) -> None:
+        """What the launcher was told to ignore it ignores."""
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN))
+
+        def spawn(_command: object, pass_fds: Sequence[int], start_new_session: bool) -> Child:
+            signal.raise_signal(signal.SIGHUP)
+            os.write(pass_fds[0], b"ready\n")
             return self.child
 
         self.child = Child()
-        self.assertEqual(cli.launch([], cast(Any, spawn)), 130)
-        self.assertTrue(self.child.terminated)
-        os.close(kept[0])
+        self.assertEqual(cli.launch([], cast(Any, spawn)), 0)
+        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
 
     def test_no_process(self) -> None:
         """Where no process can be started nothing stays open."""
         given: list[int] = []
 
-        def spawn(_command: object, pass_fds: Sequence[int]) -> NoReturn:
+        def spawn(_command: object, pass_fds: Sequence[int], start_new_session: bool) -> NoReturn:
             given.extend(pass_fds)
             raise OSError(11, "no more processes")
 

@@ -5,6 +5,8 @@ This module implements the assembly of a server from its parts, and their taking
 
 from __future__ import annotations
 
+import atexit
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -112,6 +114,7 @@ class Parts:
     trigger: Any
     measuring: Measuring
     delay: Deferred[None] = field(factory=lambda: succeed(None))
+    owner: int = field(factory=os.getpid)
 
     @classmethod
     def assemble(cls, reactor: IServeReactor, options: ServerOptions, world: Surroundings) -> Parts:
@@ -214,7 +217,7 @@ class Parts:
             tracer=measuring.tracer,
         )
         sites = [(listener, faces.site(listener.roles, reactor)) for listener in listeners]
-        return cls(
+        parts = cls(
             reactor,
             work_dir,
             provider,
@@ -236,6 +239,9 @@ class Parts:
             trigger,
             measuring,
         )
+        # A program that ends without stopping its reactor or its services, by ``sys.exit`` or an exception, comes by.
+        atexit.register(parts.remove_at_exit)
+        return parts
 
     def scan(self) -> Deferred[tuple[str, ...]]:
         """List all models of the model store."""
@@ -252,6 +258,14 @@ class Parts:
             self.key_file.remove()
             self.reactor.removeSystemEventTrigger(self.trigger)
         shutil.rmtree(self.work_dir, ignore_errors=True)
+        atexit.unregister(self.remove_at_exit)
+
+    def remove_at_exit(self) -> None:
+        """Remove all files, unless this is a process that the server's was forked to."""
+        if os.getpid() == self.owner:
+            if self.key_file is not None:
+                self.key_file.remove()
+            shutil.rmtree(self.work_dir, ignore_errors=True)
 
     def hurry(self) -> None:
         """Give up what is being answered, while winding down."""

@@ -53,6 +53,9 @@ ORPHAN = "Removing orphan pid file."
 STOP_TIMEOUT = 60.0
 _STOP_INTERVAL = 0.05
 
+# What ends a launcher besides Ctrl-C: its service manager, its terminal.
+_ENDING_THE_LAUNCHER = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
 
 def main(argv: Sequence[str] | None = None, *, as_torchserve: bool = False) -> int:
     """
@@ -172,7 +175,9 @@ def start(pid_file: PidFile, command: CommandLine, words: Sequence[str], *, as_t
 
 def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen) -> int:
     """
-    Start a server as a child with our own output and terminal, and wait for its word.
+    Start a server as a child with our own output, and wait for its word.
+
+    It has a session of its own: what happens to the terminal, and what is typed there, is no concern of the server's.
 
     :param server: Its command line, but for where to report to.
     :param spawn: Starts a process as :class:`subprocess.Popen` does.
@@ -181,11 +186,14 @@ def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] 
     reading, writing = os.pipe()
     with open(reading, encoding="utf-8", errors="replace") as status:
         try:
-            child = spawn([*server, "--ready-fd", str(writing)], pass_fds=(writing,))
+            child = spawn([*server, "--ready-fd", str(writing)], pass_fds=(writing,), start_new_session=True)
         finally:
             os.close(writing)
         # Who ends the launcher means the server, which is not ready and known to nobody.
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = {number: signal.getsignal(number) for number in _ENDING_THE_LAUNCHER}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
         try:
             line = status.readline().strip()
         except KeyboardInterrupt:
@@ -193,7 +201,8 @@ def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] 
             child.wait()
             return 130
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if line == "ready":
         # It goes on without us: this keeps Popen from complaining that nobody waits for it.
         child.returncode = 0

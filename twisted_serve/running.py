@@ -18,6 +18,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
+from twisted_serve import signals
 from twisted_serve.banner import banner
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.errors import ServeError
@@ -35,9 +36,6 @@ STOP_MARGIN = 20.0
 
 # As many descriptors as a server may need; more do harm to programs that go through all they could have.
 MOST_DESCRIPTORS = 1 << 16
-
-# What asks a server to end.
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # What can be wrong around a server; all else is wrong in it, and worth a traceback.
 _EXPECTED = (OSError, ValueError, ServeError, CannotListenError)
@@ -117,7 +115,7 @@ def run_server(
     begin_logging(run.log.observer)
     raise_descriptor_limit()
     reactor.callWhenRunning(run.begin)
-    before = {number: signal.getsignal(number) for number in (*_ENDING_SIGNALS, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in signals.ALL}
     try:
         reactor.run()
     finally:
@@ -166,16 +164,13 @@ class _Run:
             _log.warn("{warning}", warning=warning)
         try:
             self._server = server = self._make_server(self._reactor, self._loaded)
+            # First: a signal that comes while it starts must not leave its files behind.
+            signals.handle(self._reactor, lambda: self._asked_to_end(server), server.reload)
             server.startService()
         except Exception as e:  # whatever it is, the one who started us wants to know
             self._fail(e)
             return
         self._reactor.addSystemEventTrigger("before", "shutdown", self._end, server)
-        for number in _ENDING_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda *_: self._reactor.callFromThread(self._asked_to_end, server))
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(server.reload))
         server.ready.addCallback(self._announce)
         server.ready.addErrback(self._not_ready)
 

@@ -6,14 +6,17 @@ This module implements ``twistd twisted-serve``: the same command line, for a se
 from __future__ import annotations
 
 import os
+import signal
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
+from twisted.application.service import Service
 from twisted.logger import Logger
 from twisted.python import usage
 
+from twisted_serve import signals
 from twisted_serve.config.arguments import parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.values import ConfigError
@@ -88,13 +91,27 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
     return ModelServer(reactor, options, Surroundings(snapshots=folder, endpoints=endpoints))
 
 
+class _Signals(Service):
+    """Handles the signals that ``twistd`` leaves as they are, from when it has become a daemon and before it starts."""
+
+    def __init__(self, reactor: IServeReactor, server: ModelServer) -> None:
+        self._reactor = reactor
+        self._server = server
+
+    def privilegedStartService(self) -> None:
+        # The reactor itself stops on SIGINT and SIGTERM.
+        signals.handle(self._reactor, self._reactor.stop, self._server.reload, ending=[signal.SIGQUIT])
+
+
 def makeService(options: Options) -> ModelServer:
     """Build the service for ``twistd``, on the reactor that it has chosen."""
-    from twisted.internet import reactor  # noqa: PLC0415 - importing it is choosing it
+    from twisted.internet import reactor as chosen  # noqa: PLC0415 - importing it is choosing it
 
+    reactor = cast("IServeReactor", chosen)
     for warning in options.loaded.warnings:
         _log.warn("{warning}", warning=warning)
-    server = make_server(cast("IServeReactor", reactor), options.loaded)
+    server = make_server(reactor, options.loaded)
     # Being stopped makes an end of waiting, too.
     server.ready.addCallback(lambda _: _log.info(SERVER_STARTED) if server.running else None)
+    _Signals(reactor, server).setServiceParent(server)
     return server
