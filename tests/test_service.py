@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import twisted_serve.assembly
 import twisted_serve.surroundings
 from tests.service_case import ServiceTestCase
+from twisted_serve.archives.locating import Source
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.auth.key_file import KeyFileInUse
 from twisted_serve.auth.tokens import TokenKind
@@ -362,10 +363,10 @@ class WholeServerTests(SynchronousTestCase):
         """A defect which one start-up model meets is logged; those after it are loaded, and the server is ready."""
         real = ModelStore.open
 
-        async def broken(store: ModelStore, url: str) -> ModelArchive:
+        async def broken(store: ModelStore, url: str, source: Source) -> ModelArchive:
             if url == "bad":
                 raise ZeroDivisionError
-            return await real(store, url)
+            return await real(store, url, source)
 
         with patch.object(ModelStore, "open", broken):
             memory = MemoryServer(models={"bad": {}, "good": {}})

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.modules import ABSENT, replace_modules
 from twisted_serve.backend.encoding import UnsupportedOutputError, body, row, value
 from twisted_serve.testing.strategies.wire import json_objects, parts
 from twisted_serve.wire.messages import Part
@@ -104,7 +105,7 @@ class BodyTests(SynchronousTestCase):
 
     def test_without_torch(self) -> None:
         """Encoding works, and imports nothing, where no handler has imported torch."""
-        self.patch(sys, "modules", {name: module for name, module in sys.modules.items() if name != "torch"})
+        replace_modules(self, {"torch": ABSENT})
         self.assertEqual(body([1]), b"[\n  1\n]")
         self.assertNotIn("torch", sys.modules)
 

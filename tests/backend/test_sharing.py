@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.modules import ABSENT, replace_modules
 from twisted_serve.backend import sharing
 from twisted_serve.backend.sharing import Safety, descriptors, one_thread, reseed, set_threads, wanted_threads
 
@@ -25,7 +25,7 @@ class SafetyTests(SynchronousTestCase):
         """Look only at what a test does: this process has threads and children of its own."""
         self.patch(sharing, "_threads", lambda: None)
         self.patch(sharing, "_children", lambda: None)
-        self.patch(sys, "modules", {**sys.modules, "torch": None})
+        replace_modules(self, {"torch": None})
         self.safety = Safety(descriptors())
 
     def objection(self, **attributes: object) -> str | None:
@@ -61,7 +61,7 @@ class SafetyTests(SynchronousTestCase):
         self.assertIsNone(self.objection(device=SimpleNamespace(type="cpu")))
         self.assertEqual("it uses mps", self.objection(device=SimpleNamespace(type="mps")))
         cuda = SimpleNamespace(is_initialized=lambda: True)
-        self.patch(sys, "modules", {**sys.modules, "torch": SimpleNamespace(cuda=cuda)})
+        replace_modules(self, {"torch": SimpleNamespace(cuda=cuda)})
         self.assertEqual("it uses cuda", self.objection())
 
 
@@ -88,10 +88,10 @@ class ThreadsTests(SynchronousTestCase):
     def test_set(self) -> None:
         """Torch is told so if it is there; nothing is imported for it."""
         chosen: list[int] = []
-        self.patch(sys, "modules", {"torch": SimpleNamespace(set_num_threads=chosen.append)})
+        replace_modules(self, {"torch": SimpleNamespace(set_num_threads=chosen.append), "numpy.random": ABSENT})
         set_threads(3)
         set_threads(None)
-        self.patch(sys, "modules", {})
+        replace_modules(self, {"torch": ABSENT, "numpy.random": ABSENT})
         set_threads(4)
         self.assertEqual([3], chosen)
 
@@ -99,7 +99,7 @@ class ThreadsTests(SynchronousTestCase):
         """A model is loaded with one thread; a handler that chooses a number, even that, is noticed and obeyed."""
         chosen: list[int] = []
         torch: Any = SimpleNamespace(set_num_threads=chosen.append)
-        self.patch(sys, "modules", {"torch": torch})
+        replace_modules(self, {"torch": torch, "numpy.random": ABSENT})
         before = torch.set_num_threads
         with one_thread() as has_chosen:
             self.assertFalse(has_chosen())
@@ -107,7 +107,7 @@ class ThreadsTests(SynchronousTestCase):
             self.assertTrue(has_chosen())
         self.assertEqual([1, 1], chosen)
         self.assertEqual(before, torch.set_num_threads)
-        self.patch(sys, "modules", {})
+        replace_modules(self, {"torch": ABSENT, "numpy.random": ABSENT})
         with one_thread() as has_chosen:
             self.assertFalse(has_chosen())
 
@@ -118,7 +118,7 @@ class ThreadsTests(SynchronousTestCase):
             "numpy.random": SimpleNamespace(seed=seeds.append),
             "torch": SimpleNamespace(manual_seed=seeds.append),
         }
-        self.patch(sys, "modules", {**sys.modules, **modules})
+        replace_modules(self, modules)
         reseed()
         reseed()
         self.assertEqual(4, len(set(seeds)))

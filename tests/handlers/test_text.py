@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import string
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis.strategies import integers, lists, text
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.modules import replace_modules
 from twisted_serve.handlers.contractions import CONTRACTION_MAP
 from twisted_serve.handlers.text import CLEANUP_REGEX, TextHandler
 from twisted_serve.handlers.text_utils import get_tokenizer, ngrams_iterator
@@ -137,7 +137,7 @@ class TextClassifierTests(SynchronousTestCase):
                 return torch.zeros((1, length), dtype=torch.int64, device=device)
 
         attr = SimpleNamespace(LayerIntegratedGradients=LayerIntegratedGradients, TokenReferenceBase=TokenReferenceBase)
-        self.patch(sys, "modules", {**sys.modules, "captum": SimpleNamespace(attr=attr), "captum.attr": attr})
+        replace_modules(self, {"captum": SimpleNamespace(attr=attr), "captum.attr": attr})
         parts = [Part("data", "text/plain", each) for each in (b"not good", b"bad")]
         jobs = [Job(f"r{index}", {"explain": "True"}, [part]) for index, part in enumerate(parts)]
         answer = self._serve().answer(*jobs)

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.modules import replace_modules
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.metrics import MetricsCacheYamlImpl
 from twisted_serve.handlers.timer import timed
@@ -64,7 +64,7 @@ class TimedTests(SynchronousTestCase):
     def test_device(self) -> None:
         """Work queued on a device is waited for, before and after."""
         device = Device()
-        self.patch(sys, "modules", {**sys.modules, "torch": device})
+        replace_modules(self, {"torch": device})
         self.assertEqual(len(self._lines({"handler": {"profile": True}})), 1)
         self.assertEqual(device.waits, 2)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.modules import replace_modules
 from twisted_serve.testing.local_worker import LocalWorker, local_worker
 from twisted_serve.wire.messages import Job, Part, Predicted, PredictFailed
 
@@ -235,7 +235,7 @@ class ImageClassifierTests(VisionTestCase):
                 return self.model(tensor)
 
         attr = SimpleNamespace(IntegratedGradients=IntegratedGradients)
-        self.patch(sys, "modules", {**sys.modules, "captum": SimpleNamespace(attr=attr), "captum.attr": attr})
+        replace_modules(self, {"captum": SimpleNamespace(attr=attr), "captum.attr": attr})
         worker = self._serve(CLASSIFIER, "image_classifier")
         job = Job(
             "r", {"explain": "True"}, [Part("data", "", png(self.noise)), Part("target", "application/json", b"2")]
@@ -248,7 +248,7 @@ class ImageClassifierTests(VisionTestCase):
 
     def test_no_captum(self) -> None:
         """Without Captum an explanation is refused, and a prediction is not."""
-        self.patch(sys, "modules", {**sys.modules, "captum": None, "captum.attr": None})
+        replace_modules(self, {"captum": None, "captum.attr": None})
         worker = self._serve(CLASSIFIER, "image_classifier")
         part = Part("data", "", png(self.noise))
         self.assertEqual(len(worker.predict(part)), 1)

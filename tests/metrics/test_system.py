@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.modules import replace_modules
 from twisted_serve.metrics.catalogue import default_catalogue
 from twisted_serve.metrics.system import nvml, read_gpus, read_machine
 
@@ -69,5 +69,5 @@ class SystemTests(SynchronousTestCase):
                 raise RuntimeError("no driver")
 
         for module, found in ((None, False), (Broken("pynvml"), False), (Library("pynvml"), True)):
-            self.patch(sys, "modules", {**sys.modules, "pynvml": module})
+            replace_modules(self, {"pynvml": module})
             self.assertEqual(nvml() is not None, found)
