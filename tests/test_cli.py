@@ -9,6 +9,7 @@ and subprocess's are given as arguments.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -298,6 +299,62 @@ class MainTests(CommandCase):
             self.assertIn(why, err)
         place.unlink()
         self.assertEqual(self.main("--print-config"), (1, "Missing mandatory parameter --model-store\n", ""))
+
+    def test_print_config_elsewhere(self) -> None:
+        """Settings for another machine are printed here, and what is not here is said, all of it."""
+        (self.cwd / "config.properties").write_text(
+            "model_store=/no/models\nworkflow_store=/no/flows\ncertificate_file=/no/c.pem\nprivate_key_file=/no/k.pem\n"
+            "keystore=/no/k.p12\nclient_ca_file=/no/a.pem\nclient_certificate=optional\nmetrics_config=/no/m.yaml\n"
+            "metrics_token_file=/no/t\ntoken_key_file=/no/key_file.json\npython=/no/python\nplugins_path=/no/plugins\n"
+            "log_location=/no/logs\n"
+        )
+        os.environ["TEMP"] = "/no/tmp"
+        status, out, err = self.main("--print-config", "--log-config", "/no/log4j2.xml", "--cpp-log-config", "/no/cpp")
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn("\nmodel_store=/no/models\n", out)
+        unchecked = [line for line in out.splitlines() if line.startswith("# not checked here: ")]
+        for path in (
+            "models",
+            "flows",
+            "c.pem",
+            "k.pem",
+            "k.p12",
+            "a.pem",
+            "m.yaml",
+            "t",
+            "key_file.json",
+            "python",
+            "tmp",
+            "log4j2.xml",
+            "cpp",
+        ):
+            found = [line for line in unchecked if re.search(rf"/no/{re.escape(path)}\b", line)]
+            self.assertTrue(found, path)
+        self.assertIn("# warning: plugins_path in ", out)
+        again = self.cwd / "again.properties"
+        again.write_text(out)
+        self.assertEqual(self.main("--print-config", "--ts-config", str(again))[0], 0)
+        status, out, err = self.main("--start")
+        self.assertEqual((status, err), (1, ""))
+        self.assertEqual(out, "Invalid temp directory: /no/tmp, please check TEMP environment variable.\n")
+
+    def test_print_config_snapshots(self) -> None:
+        """A directory of snapshots that cannot be read is said, too; a start is refused."""
+        (self.cwd / "logs").mkdir()
+        (self.cwd / "logs" / "config").touch()
+        status, out, _err = self.main("--print-config", "--model-store", "models")
+        self.assertEqual(status, 0)
+        self.assertIn("# not checked here: snapshots cannot be looked for", out)
+        self.assertEqual(self.main("--start", "--model-store", "models")[0], 1)
+
+    def test_print_config_content(self) -> None:
+        """What is here is looked into: a file with which a server would not start is refused."""
+        for key in ("metrics_config", "log_config"):
+            (self.cwd / "file").write_text("[")
+            (self.cwd / "config.properties").write_text(f"{key}=file")
+            status, out, err = self.main("--print-config", "--model-store", "models")
+            self.assertEqual((status, out), (1, ""))
+            self.assertIn(f"{key} in {self.cwd / 'file'}", err)
 
     def test_wrong(self) -> None:
         """A wrong command line is status 2, with the usage on stderr."""

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None, *, as_torchserve: bool = False) -> i
     pid_file = PidFile(Path(tempfile.gettempdir()))
     try:
         if command.print_config:
-            return print_config(load_options(command, os.environ, Path.cwd()))
+            return print_config(load_options(command, os.environ, Path.cwd(), only_look=True))
         if pid_file.remove_orphan():
             print(ORPHAN)
         if command.stop:
@@ -96,9 +96,12 @@ def print_config(loaded: LoadedOptions) -> int:
     """
     Print all settings, if a server would start with them.
 
-    :raise ConfigError: for what is wrong inside of ``models`` or ``model_snapshot``, which are read at start.
+    :raise ConfigError: for what is wrong inside of ``models`` or ``model_snapshot``, or of a ``metrics_config`` or
+        ``log_config`` that is on this machine, which are all read at start.
     """
     # Whoever starts a server does not wait for these to be imported.
+    from twisted_serve.logs.configuration import read_log_configuration  # noqa: PLC0415
+    from twisted_serve.metrics.catalogue import read_catalogue  # noqa: PLC0415
     from twisted_serve.models.settings import check_all_configured  # noqa: PLC0415
     from twisted_serve.models.snapshot import read as read_snapshot  # noqa: PLC0415
 
@@ -107,6 +110,11 @@ def print_config(loaded: LoadedOptions) -> int:
         read_snapshot(loaded.options.model_snapshot or {})
     except ValueError as e:
         raise ConfigError(str(e)) from e
+    metrics_config, log_config = loaded.options.metrics_config, loaded.options.log_config
+    if metrics_config is not None and os.access(metrics_config, os.R_OK) and metrics_config.is_file():
+        read_catalogue(metrics_config)
+    if log_config is not None and os.access(log_config, os.R_OK) and log_config.is_file():
+        read_log_configuration(log_config)
     print(config_report(loaded), end="")
     return 0
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.config.load_case import LoadCase
+from twisted_serve.archives.model_config import CONFIG_KEYS
 from twisted_serve.config.arguments import CommandLine
 from twisted_serve.config.load import FILE_ONLY, LaunchError, find_file
+from twisted_serve.config.model_keys import IN_MODEL_CONFIG, IN_MODELS
 from twisted_serve.config.options import KEYS
 from twisted_serve.config.values import ConfigError
 from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
@@ -124,6 +126,22 @@ class DirectoryTests(LoadCase):
         self.assertEqual(self.load().options.workflow_store, self.cwd / "other")
         self.assert_refused(LaunchError, "--workflow-store directory not found: no", "--workflow-store", "no")
 
+    def test_plugins(self) -> None:
+        """A directory of plug-ins that is not there is told of: nothing else depends on it."""
+        self.write(name="a.jar")
+        for words, place in (("--plugins-path", "no"), "--plugins-path"), (("--ppath", "a.jar"), "--plugins-path"):
+            loaded = self.load(*words)
+            self.assertIsNone(loaded.options.plugins_path)
+            path = self.cwd / words[1]
+            self.assertEqual(
+                loaded.warnings, (f"plugins_path in command line option {place} has no effect: {path} is no directory",)
+            )
+        self.write("plugins_path=/nowhere/*.jar")
+        self.assertEqual(len(self.load().warnings), 1)
+        self.write("plugins_path=other/*")
+        loaded = self.load()
+        self.assertEqual((loaded.options.plugins_path, loaded.warnings), (self.cwd / "other", ()))
+
     def test_temp(self) -> None:
         """The temporary directory may be named by TEMP, and has to exist."""
         self.assertEqual(self.load(TEMP=str(self.cwd / "other")).options.temp_directory, self.cwd / "other")
@@ -201,6 +219,47 @@ class WarningTests(LoadCase):
         members = '{"batchsize": 3, "minWorkers": 1, "marName": "m.mar", "defaultVersion": true}'
         self.write(f'models={{"m": {{"1.0": {members}}}}}')
         self.assertEqual(self.warnings(), ("'batchsize' for m 1.0 in models is no setting; did you mean batchSize?",))
+
+    def test_keys_of_models(self) -> None:
+        """A key of a model is told where it belongs, however it is spelt; one of the server is told its spelling."""
+        of_model = "belongs to a model: in models= or model-config.yaml"
+        for key, hint in (
+            ("batch_size", f": batchSize {of_model}"),
+            ("batchSize", f": batchSize {of_model}"),
+            ("batchsize", f": batchSize {of_model}"),
+            ("min_workers", f": minWorkers {of_model}"),
+            ("MaxWorkers", f": maxWorkers {of_model}"),
+            ("max_batch_delay", f": maxBatchDelay {of_model}"),
+            ("response_timeout", f": responseTimeout {of_model}"),
+            ("startupTimeout", f": startupTimeout {of_model}"),
+            ("initial_workers", f": minWorkers {of_model}"),
+            ("device_type", ": deviceType belongs to a model: in model-config.yaml"),
+            ("deviceIds", ": deviceIds belongs to a model: in model-config.yaml"),
+            ("batchSizes", f": batchSize {of_model}"),
+            ("sequence_max_idle_msec", ": sequenceMaxIdleMSec belongs to a model: in model-config.yaml"),
+            ("jobQueueSize", "; did you mean job_queue_size?"),
+            ("job_que_size", "; did you mean job_queue_size?"),
+            ("default_worker_per_model", "; did you mean default_workers_per_model?"),
+            ("nonsense", ""),
+        ):
+            self.write(f"{key}=3")
+            self.assertEqual(self.warnings(), (f"'{key}' in {self.cwd / 'config.properties'} is no setting{hint}",))
+
+    def test_members_of_model_config(self) -> None:
+        """A member of models that only a model-config.yaml has is told where it belongs."""
+        for member, hint in (
+            ("jobQueueSize", "jobQueueSize belongs in model-config.yaml"),
+            ("device_type", "deviceType belongs in model-config.yaml"),
+            ("initial_workers", "did you mean minWorkers?"),
+            ("batch_size", "did you mean batchSize?"),
+            ("max_worker", "did you mean maxWorkers?"),
+        ):
+            self.write(f"models={{'m': {{'1.0': {{'{member}': 3}}}}}}")
+            self.assertEqual(self.warnings(), (f"'{member}' for m 1.0 in models is no setting; {hint}",))
+
+    def test_all_keys_of_models(self) -> None:
+        """The keys of a model-config.yaml are all known as such."""
+        self.assertEqual({*CONFIG_KEYS} - {*IN_MODELS, *IN_MODEL_CONFIG}, set())
 
     def test_every_setting_of_theirs(self) -> None:
         """Every setting that the predecessor has is one here, or is told of with the reason why it changes nothing."""

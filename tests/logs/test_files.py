@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
 from twisted_serve.logs import log_access, log_lines, log_model_output
+from twisted_serve.logs.configuration import read_log_configuration
 from twisted_serve.logs.files import RotatingFile
 from twisted_serve.logs.opening import OpenLog, open_log
 
@@ -179,6 +180,39 @@ class ConfigurationTests(FilesTestCase):
         self.assertNotIn("started", self.out.getvalue())
         self.assertIn("printed", self.out.getvalue())
         self.assertEqual(self.read("access_log.log"), [])
+
+    def test_log4j_properties(self) -> None:
+        """So do they in log4j2's properties, in both of its ways to write them."""
+        for text in (
+            "status = error\nappender.console.type = Console\nlogger.access.name = ACCESS_LOG\n"
+            "logger.access.level = off\nlogger.ts.name=org.pytorch.serve\nlogger.ts.level: error\n"
+            "rootLogger.level = INFO\nrootLogger.appenderRef.stdout.ref = C\n",
+            "rootLogger = INFO, C\nlogger.a = off, C\nlogger.a.name = ACCESS_LOG\n"
+            "logger.b = error\nlogger.b.name = org.pytorch.serve\n",
+        ):
+            path = self.write(text)
+            read = read_log_configuration(path)
+            self.assertEqual(read.levels, {"": "info", "ACCESS_LOG": "off", "twisted_serve": "error"})
+            self.assertIn(f"Of {path} the levels count", self.open(log_config=path).warnings[0])
+
+    def test_ignored(self) -> None:
+        """A file of log4j 1, or one of log4j2 that cannot be read here, changes nothing, and the log says so."""
+        for text, why in (
+            (
+                "# old\nlog4j.rootLogger=INFO, stdout\nlog4j.appender.stdout=org.apache.log4j.ConsoleAppender\n",
+                "log4j 1",
+            ),
+            ("log4j.logger.com.amazonaws.ml.ts=DEBUG, x\n", "log4j 1"),
+            ('{"Configuration": {"Loggers": {"Root": {"level": "off"}}}}', "log4j2"),
+            ("Configuration:\n  status: warn\n", "log4j2"),
+        ):
+            path = self.write(text)
+            opened = self.open(log_config=path)
+            [warning] = opened.warnings
+            self.assertIn(f"{path} has no effect: ", warning)
+            self.assertIn(why, warning)
+            self.say(opened)
+            self.assertIn("started", self.out.getvalue())
 
     def test_python(self) -> None:
         """A configuration of Python's logging decides alone where lines go."""

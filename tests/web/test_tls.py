@@ -216,9 +216,18 @@ class TlsTests(SynchronousTestCase):
         self.assertIn(f"keystore {path} cannot be used", str(error))
 
     def test_keystore_type(self) -> None:
-        """A key store of another type, such as Java's, is refused by name."""
-        error = self.assertRaises(ValueError, self.keystore, self.stored(), kind="JKS")
-        self.assertIn("JKS", str(error))
+        """What a key store is counts, not what it is said to be: PKCS12 is read, and Java's formats are converted."""
+        path = self.directory / "keystore.p12"
+        for kind in ("JKS", "jceks", "pkcs12"):
+            factory = self.keystore(self.stored(), kind=kind)
+            self.assertEqual(names_of(handshake(factory, SSL.TLS1_2_VERSION))[0], "leaf")
+            for magic, format_ in ((b"\xfe\xed\xfe\xed", "JKS"), (b"\xce\xce\xce\xce", "JCEKS")):
+                error = self.assertRaises(ValueError, self.keystore, magic + b"\0\0\0\2" + bytes(80), kind=kind)
+                line = f"keytool -importkeystore -srckeystore {path} -srcstoretype {format_} -destkeystore {path}.p12"
+                self.assertIn(f"{line} -deststoretype PKCS12", str(error))
+                self.assertNotIn("changeit", str(error))
+        error = self.assertRaises(ValueError, self.keystore, b"nonsense", kind="JKS")
+        self.assertIn(f"keystore {path} cannot be used", str(error))
 
     def test_client_certificates(self) -> None:
         """Required: a client without a good certificate is refused; optional: one with a bad one is."""

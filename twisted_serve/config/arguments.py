@@ -61,7 +61,9 @@ def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-ser
     made.add_argument("--model-store", type=Path, metavar="DIR", help="the directory of archives and models")
     made.add_argument("--workflow-store", type=Path, metavar="DIR", help="the directory of workflow archives")
     made.add_argument("--models", nargs="+", metavar="MODEL", help="what to load at start: all, or [name=]location …")
-    made.add_argument("--log-config", type=Path, metavar="FILE", help="Python's logging as YAML, or log4j2's XML")
+    made.add_argument(
+        "--log-config", type=Path, metavar="FILE", help="Python's logging as YAML, or log4j2's XML or properties"
+    )
     made.add_argument("--cpp-log-config", type=Path, metavar="FILE", help="accepted, without effect")
     made.add_argument("--no-config-snapshots", "--ncs", action="store_true", help="neither read nor write snapshots")
     made.add_argument("--plugins-path", "--ppath", metavar="DIR", help="a directory of plug-ins")

@@ -14,6 +14,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from twisted_serve.config.arguments import CommandLine
+from twisted_serve.config.model_keys import IN_MODELS, hint_for_member, hint_for_setting, plain
 from twisted_serve.config.options import (
     ALWAYS_READ,
     KEYS,
@@ -22,6 +23,7 @@ from twisted_serve.config.options import (
     environment_names,
     read_setting,
 )
+from twisted_serve.config.presence import missing_directories, missing_files, missing_flags
 from twisted_serve.config.properties import expand, parse_properties
 from twisted_serve.config.snapshots import MODEL_SNAPSHOT, NEVER_KEPT, SnapshotPlan, find_snapshots
 from twisted_serve.config.values import ConfigError, truth
@@ -33,20 +35,6 @@ DEFAULT_FILE = "config.properties"
 ENVIRONMENT_SWITCH = "enable_envvars_config"
 URLS_SWITCH = "use_env_allowed_urls"
 FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
-
-# What ``models`` can say of a version (§6); the last three mean something in a snapshot.
-_MEMBERS = (
-    "minWorkers",
-    "maxWorkers",
-    "batchSize",
-    "maxBatchDelay",
-    "responseTimeout",
-    "startupTimeout",
-    "runtimeType",
-    "defaultVersion",
-    "marName",
-    "parallelLevel",
-)
 
 
 class LaunchError(ConfigError):
@@ -76,6 +64,7 @@ class LoadedOptions:
     :ivar permissions: What the file says of the environment (`FILE_ONLY`).
     :ivar warnings: Lines for the log: what was said and is not what it seems.
     :ivar snapshots: Where snapshots go; ``None`` for none (``--ncs``).
+    :ivar unchecked: What is not on this machine, of settings that were only to be looked at.
     """
 
     options: ServerOptions
@@ -83,6 +72,7 @@ class LoadedOptions:
     warnings: tuple[str, ...]
     snapshots: SnapshotPlan | None = None
     permissions: Mapping[str, Setting] = field(factory=dict)
+    unchecked: tuple[str, ...] = ()
 
 
 def merge(layers: Iterable[Mapping[str, Setting]]) -> dict[str, Setting]:
@@ -90,25 +80,38 @@ def merge(layers: Iterable[Mapping[str, Setting]]) -> dict[str, Setting]:
     return reduce(lambda below, layer: {**below, **layer}, layers, dict[str, Setting]())
 
 
-def load_options(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) -> LoadedOptions:
+def load_options(
+    arguments: CommandLine, environ: Mapping[str, str], cwd: Path, *, only_look: bool = False
+) -> LoadedOptions:
     """
     Find out all settings of a server.
 
     :param cwd: What paths are relative to.
+    :param only_look: Whether no server is started: then it may be meant for another machine, and what is not on this
+        one is listed (`LoadedOptions.unchecked`) instead of refused.
     :raise LaunchError: when a file or directory that was named does not exist.
     :raise ConfigError: for a setting that is not allowed, saying where it was said.
     """
-    _check_paths(arguments, cwd)
-    in_file, remarks = _read_files(arguments, environ, cwd)
+    missing = list(missing_flags(arguments, cwd))
+    if missing and not only_look:
+        raise LaunchError(missing[0])
+    in_file, remarks, unread = _read_files(arguments, environ, cwd, only_look)
     layers = (in_file, _from_arguments(arguments), _from_environment(in_file, environ))
     merged = merge(layers)
     known = {key: setting for key, setting in merged.items() if key in KEYS}
     options = ServerOptions(**{key: _read(key, setting) for key, setting in known.items()})
     absolute: dict[str, Any] = {key: cwd / value for key, value in _paths(options)}
     options = evolve(options, **absolute)
-    _check_directories(options, known)
+    missing += missing_directories(options, {key: setting.text for key, setting in known.items()})
+    if missing and not only_look:
+        raise LaunchError(missing[0])
+    if options.model_store is None:
+        raise LaunchError("Missing mandatory parameter --model-store")
+    options, no_plugins = _without_missing_plugins(options, known)
+    unchecked = (*unread, *missing, *missing_files(options)) if only_look else ()
     warnings = (
         *remarks,
+        *no_plugins,
         *_odd_settings(merged),
         *_odd_members(options),
         *_idle_flag(arguments),
@@ -120,7 +123,7 @@ def load_options(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) 
         snapshots = SnapshotPlan(_snapshot_directory(in_file, environ, cwd), kept)
     sources = {key: setting.place for key, setting in known.items()}
     permissions = {key: in_file[key] for key in FILE_ONLY & in_file.keys()}
-    return LoadedOptions(options, sources, warnings, snapshots, permissions)
+    return LoadedOptions(options, sources, warnings, snapshots, permissions, unchecked)
 
 
 def named_file(arguments: CommandLine, environ: Mapping[str, str]) -> str | Path | None:
@@ -145,27 +148,32 @@ def find_file(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) -> 
 
 
 def _read_files(
-    arguments: CommandLine, environ: Mapping[str, str], cwd: Path
-) -> tuple[dict[str, Setting], tuple[str, ...]]:
+    arguments: CommandLine, environ: Mapping[str, str], cwd: Path, only_look: bool
+) -> tuple[dict[str, Setting], tuple[str, ...], tuple[str, ...]]:
     """
     Read the configuration file, and below it the newest snapshot unless a file was named.
 
     The predecessor does not look at a file that was not named when there is a
     snapshot; but what an operator writes into it is meant to count.
 
-    :return: The settings, and lines for the log.
+    :return: The settings, lines for the log, and what could not be read though only looked at.
     """
     path = find_file(arguments, environ, cwd)
     in_file = {} if path is None else _read_file(path, environ)
     if arguments.no_config_snapshots or named_file(arguments, environ) is not None:
-        return in_file, ()
-    found = find_snapshots(_snapshot_directory(in_file, environ, cwd))
+        return in_file, (), ()
+    try:
+        found = find_snapshots(_snapshot_directory(in_file, environ, cwd))
+        snapshot = {} if found.newest is None else _read_file(found.newest, environ)
+    except ConfigError as e:
+        if only_look:
+            return in_file, (), (str(e),)
+        raise
     remarks = [] if (remark := found.remark()) is None else [remark]
-    snapshot = {} if found.newest is None else _read_file(found.newest, environ)
     for key in sorted(NEVER_KEPT & snapshot.keys()):
         remarks.append(f"{key} in {found.newest} is ignored: no snapshot decides on that")
         del snapshot[key]
-    return merge([snapshot, in_file]), tuple(remarks)
+    return merge([snapshot, in_file]), tuple(remarks), ()
 
 
 def _snapshot_directory(in_file: Mapping[str, Setting], environ: Mapping[str, str], cwd: Path) -> Path:
@@ -235,24 +243,15 @@ def _paths(options: ServerOptions) -> Iterator[tuple[str, Path]]:
             yield key, value
 
 
-def _check_paths(arguments: CommandLine, cwd: Path) -> None:
-    """Refuse what only the command line names, in the predecessor's words."""
-    for flag, path in (("--log-config", arguments.log_config), ("--cpp-log-config", arguments.cpp_log_config)):
-        if path is not None and not (cwd / path).is_file():
-            raise LaunchError(f"{flag} file not found: {(cwd / path).resolve()}")
-
-
-def _check_directories(options: ServerOptions, settings: Mapping[str, Setting]) -> None:
-    if not options.temp_directory.is_dir():
-        raise LaunchError(f"Invalid temp directory: {options.temp_directory}, please check TEMP environment variable.")
-    if options.model_store is None:
-        raise LaunchError("Missing mandatory parameter --model-store")
-    if not options.model_store.is_dir():
-        raise LaunchError(f"--model-store directory not found: {settings['model_store'].text}")
-    if options.plugins_path is not None and not options.plugins_path.is_dir():
-        raise LaunchError(f"--plugins-path directory not found: {settings['plugins_path'].text}")
-    if options.workflow_store is not None and not options.workflow_store.is_dir():
-        raise LaunchError(f"--workflow-store directory not found: {settings['workflow_store'].text}")
+def _without_missing_plugins(
+    options: ServerOptions, settings: Mapping[str, Setting]
+) -> tuple[ServerOptions, tuple[str, ...]]:
+    """Leave out a directory of plug-ins that is not there, as Java does; return a line for the log."""
+    directory = options.plugins_path
+    if directory is None or directory.is_dir():
+        return options, ()
+    line = f"plugins_path in {settings['plugins_path'].place} has no effect: {directory} is no directory"
+    return evolve(options, plugins_path=None), (line,)
 
 
 def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
@@ -272,8 +271,18 @@ def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
         if key in ACCEPTED_WITHOUT_EFFECT:
             yield f"{key} in {setting.place} has no effect: {ACCEPTED_WITHOUT_EFFECT[key]}"
         elif key not in KEYS and key not in FILE_ONLY:
-            near = get_close_matches(key, (*KEYS, *FILE_ONLY, *ACCEPTED_WITHOUT_EFFECT), n=1)
-            yield f"{key!r} in {setting.place} is no setting" + (f"; did you mean {near[0]}?" if near else "")
+            yield f"{key!r} in {setting.place} is no setting" + _hint(key)
+
+
+def _hint(key: str) -> str:
+    """Say what a key may be that is no setting: one of a model's, which belongs elsewhere, or a misspelt one."""
+    settings = (*KEYS, *FILE_ONLY, *ACCEPTED_WITHOUT_EFFECT)
+    near = [each for each in settings if plain(each) == plain(key)] or get_close_matches(key, settings, n=1, cutoff=0.9)
+    of_model = None if near else hint_for_setting(key)
+    if of_model is not None:
+        return f": {of_model}"
+    near = near or get_close_matches(key, settings, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _odd_members(options: ServerOptions) -> Iterator[str]:
@@ -283,11 +292,11 @@ def _odd_members(options: ServerOptions) -> Iterator[str]:
         for name, versions in options.models.items()
         for version, members in versions.items()
         for member in members
-        if member not in _MEMBERS
+        if member not in IN_MODELS
     }
     for member, where in sorted(unknown.items()):
-        near = get_close_matches(member, _MEMBERS, n=1)
-        yield f"{member!r} for {where} in models is no setting" + (f"; did you mean {near[0]}?" if near else "")
+        hint = hint_for_member(member)
+        yield f"{member!r} for {where} in models is no setting" + (f"; {hint}" if hint is not None else "")
 
 
 def _idle_flag(arguments: CommandLine) -> Iterator[str]:

@@ -135,7 +135,9 @@ class ServerOptions:
         default=None, converter=optional_path, metadata=_about("a key store; its first key is used for https")
     )
     keystore_pass: str = field(default="changeit", repr=False, metadata=_about("the password of keystore"))
-    keystore_type: str = field(default="PKCS12", metadata=_about("the format of keystore"))
+    keystore_type: str = field(
+        default="PKCS12", metadata=_about("what keystore is said to be; a PKCS12 file is read whatever stands here")
+    )
     certificate_file: Path | None = field(
         default=None, converter=optional_path, metadata=_about("the certificate chain for https, PEM")
     )
@@ -261,7 +263,9 @@ class ServerOptions:
         metadata=_about("what to load at start: all, or [name=]location,…: archives.md"),
     )
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
-        factory=dict, converter=per_version, metadata=_about("settings by model and version, as JSON", env=())
+        factory=dict,
+        converter=per_version,
+        metadata=_about("settings by model and version, as JSON, also without quotes or with single ones", env=()),
     )
     model_snapshot: Mapping[str, Any] | None = field(
         default=None,
@@ -503,7 +507,9 @@ class ServerOptions:
     log_config: Path | None = field(
         default=None,
         converter=optional_path,
-        metadata=_about("a dictConfig of Python's logging, which decides alone, or log4j2's XML, whose levels count"),
+        metadata=_about(
+            "a dictConfig of Python's logging, which decides alone, or log4j2's XML or properties, whose levels count"
+        ),
     )
 
     def __attrs_post_init__(self) -> None:

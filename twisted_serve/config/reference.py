@@ -39,7 +39,8 @@ on for `true` in any case, and off for everything else.
 
 A value which is not allowed keeps the server from starting, with a line that says which and where it was said. A
 setting that does not exist is warned about. `twisted-serve --print-config`, with the other flags that a server would be
-started with, starts nothing and writes every setting, below a comment that says where it comes from."""
+started with, starts nothing and writes every setting, below a comment that says where it comes from. Directories and
+files that are not on this machine do not matter to it: it lists them as not checked."""
 
 _ENVIRONMENT = f"""\
 ## Environment

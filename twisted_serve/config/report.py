@@ -48,8 +48,9 @@ def _line(loaded: LoadedOptions, key: str) -> str:
 
 
 def _remarks(loaded: LoadedOptions) -> Iterator[str]:
-    if loaded.warnings:
+    if loaded.warnings or loaded.unchecked:
         yield ""
+        yield from (f"# not checked here: {_in_one_line(each)}" for each in loaded.unchecked)
         yield from (f"# warning: {_in_one_line(warning)}" for warning in loaded.warnings)
 
 

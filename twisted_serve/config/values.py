@@ -17,6 +17,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from twisted_serve.config.lenient_json import read_lenient_json
+
 # As Java reads them: no blanks, no underscores, ASCII only; nobody means more than 19 digits.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -150,7 +152,7 @@ def optional_object(value: str | Mapping[str, Any] | None) -> Mapping[str, Any] 
     if value is None or value == "":
         return None
     try:
-        read = json.loads(value) if isinstance(value, str) else value
+        read = read_lenient_json(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as e:
         raise ValueError(f"must be a JSON object: {e}") from e
     if not isinstance(read, Mapping):
@@ -189,7 +191,7 @@ def per_version(value: str | Mapping[str, Any]) -> Mapping[str, Mapping[str, Map
     """
     shape = "a JSON object {model: {version: {setting: value}}}"
     try:
-        models = json.loads(value) if isinstance(value, str) else value
+        models = read_lenient_json(value or "{}") if isinstance(value, str) else value
     except (ValueError, RecursionError) as e:
         raise ValueError(f"must be {shape}: {e}") from e
     if not isinstance(models, Mapping):

@@ -9,6 +9,7 @@ Python's (``logging.config.dictConfig``, as YAML or JSON) decides everything.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
+from twisted_serve.config.properties import parse_properties
 from twisted_serve.config.values import ConfigError
 from twisted_serve.logs.entries import entry_of, logger_of, without_keys
 from twisted_serve.logs.levels import LEVELS, Levels
@@ -27,6 +29,10 @@ _LOG4J_LEVELS = {"all": "debug", "trace": "debug", "fatal": "critical", **{level
 
 # What the predecessor's loggers are called here.
 _OURS = {"org.pytorch.serve": "twisted_serve"}
+
+# What only a properties file of log4j has; its other keys could be anybody's.
+_LOG4J_1 = re.compile(r"^\s*log4j\.(?:rootLogger|rootCategory|logger|category|appender)\b.*?[=:]", re.M)
+_LOG4J_2 = re.compile(r"^\s*(?:rootLogger(?:\.\w+)*|(?:appender|logger)\.\w+(?:\.\w+)*)\s*=", re.M)
 
 _PYTHON_LEVELS = {
     LogLevel.debug: logging.DEBUG,
@@ -44,10 +50,12 @@ class LogConfiguration:
 
     :ivar levels: Those of loggers; ``""`` is the root.
     :ivar python: What ``dictConfig`` is to be given; ``None`` for a file of log4j2.
+    :ivar ignored: Why the whole file has no effect, if it has none.
     """
 
     levels: Mapping[str, str]
     python: dict[str, Any] | None
+    ignored: str | None = None
 
 
 def read_log_configuration(path: Path) -> LogConfiguration:
@@ -58,18 +66,39 @@ def read_log_configuration(path: Path) -> LogConfiguration:
     """
     try:
         text = path.read_text("utf-8")
-        return _log4j(text) if text.lstrip().startswith("<") else LogConfiguration({}, _python(text))
+        if text.lstrip().startswith("<"):
+            return _log4j(text)
+        if _LOG4J_1.search(text):
+            return LogConfiguration({}, None, "it is a file of log4j 1, which TorchServe does not read either")
+        if _LOG4J_2.search(text):
+            return _log4j_properties(text)
+        return _python_or_log4j(text)
     except OSError as e:
         raise ConfigError(f"cannot be read: {e.strerror}", "log_config", str(path)) from e
     except (ValueError, SyntaxError, yaml.YAMLError) as e:
         raise ConfigError(" ".join(str(e).split()), "log_config", str(path)) from e
 
 
-def _python(text: str) -> dict[str, Any]:
+def _python_or_log4j(text: str) -> LogConfiguration:
     document = yaml.safe_load(text)
+    if isinstance(document, dict) and document.keys() & {"Configuration", "configuration"}:
+        return LogConfiguration({}, None, "log4j2's levels are read in its XML and its properties alone")
     if not isinstance(document, dict) or document.get("version") != 1:
         raise ValueError("must be a file of log4j2 in XML, or a dictConfig of Python's logging with version: 1")
-    return document
+    return LogConfiguration({}, document)
+
+
+def _log4j_properties(text: str) -> LogConfiguration:
+    said = parse_properties(text.encode())
+    levels = {}
+    for key, value in said.items():
+        # "rootLogger.level = info", "rootLogger = info, stdout", "logger.x.level = info", "logger.x = info, stdout"
+        path = key.removesuffix(".level").split(".")
+        level = value.partition(",")[0].strip().lower()
+        named = said.get(f"logger.{path[1]}.name", "") if path[0] == "logger" and len(path) == 2 else None
+        if level in _LOG4J_LEVELS and (named or path == ["rootLogger"]):
+            levels[_OURS.get(named or "", named or "")] = _LOG4J_LEVELS[level]
+    return LogConfiguration(levels, None)
 
 
 def _log4j(text: str) -> LogConfiguration:

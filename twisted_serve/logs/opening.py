@@ -60,7 +60,9 @@ def open_log(
         except (ValueError, TypeError, AttributeError, ImportError) as e:
             raise ConfigError(f"cannot be used: {e}", "log_config", str(options.log_config)) from e
     warnings = []
-    if options.log_config is not None:
+    if said.ignored is not None:
+        warnings.append(f"{options.log_config} has no effect: {said.ignored}")
+    elif options.log_config is not None:
         warnings.append(f"Of {options.log_config} the levels count; appenders, layouts and filters have no effect")
     long, short = (json_layout, json_layout) if options.log_format == "json" else (long_layout(), short_layout())
     files: list[Destination] = []

@@ -5,6 +5,7 @@ This module implements the TLS side of a listener: its certificate and key, from
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,9 @@ _log = Logger()
 
 # How long a certificate lasts that was made because none was given.
 _SELF_SIGNED_LIFE = timedelta(days=365)
+
+# What files of JKS and JCEKS begin with.
+_JAVA_MAGIC = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")
 
 _PEM_END = b"-----END CERTIFICATE-----"
 
@@ -69,9 +73,13 @@ def context_factory(files: TlsFiles, now: datetime) -> IOpenSSLContextFactory:
     :raise ValueError: naming the file which cannot be used.
     """
     if files.keystore is not None:
-        if files.keystore_type.upper() != "PKCS12":
-            raise ValueError(f"keystore_type is {files.keystore_type}; only PKCS12 can be read")
         key, chain = _from_keystore(files.keystore, files.keystore_pass)
+        if files.keystore_type.upper() != "PKCS12":
+            _log.warn(
+                "keystore_type is {type}, but {keystore} is a PKCS12 file, and is read as one",
+                type=files.keystore_type,
+                keystore=files.keystore,
+            )
         named = f"keystore {files.keystore}"
     elif files.certificate_file is not None and files.private_key_file is not None:
         key, chain = _from_pem(files.certificate_file, files.private_key_file)
@@ -136,7 +144,16 @@ def _from_pem(certificate_file: Path, private_key_file: Path) -> tuple[PKey, lis
 
 def _from_keystore(keystore: Path, password: str) -> tuple[PKey, list[X509]]:
     try:
-        key, certificate, more = load_key_and_certificates(keystore.read_bytes(), password.encode())
+        content = keystore.read_bytes()
+        # What a file is counts, and not what keystore_type says: Java reads either format for either type, too.
+        if content.startswith(_JAVA_MAGIC):
+            kind = "JKS" if content.startswith(_JAVA_MAGIC[0]) else "JCEKS"
+            source, target = (shlex.quote(name) for name in (str(keystore), f"{keystore}.p12"))
+            raise ValueError(
+                f"it is a {kind} file, which only Java reads; this makes a PKCS12 file of it: keytool -importkeystore "
+                f"-srckeystore {source} -srcstoretype {kind} -destkeystore {target} -deststoretype PKCS12"
+            )
+        key, certificate, more = load_key_and_certificates(content, password.encode())
         if key is None or certificate is None:
             raise ValueError("it holds no key with a certificate")
     except (OSError, ValueError) as e:
