@@ -29,6 +29,7 @@ from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
 from twisted_serve.errors import InvalidModel
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.planes.startup import StartupFailure, StartupOutcome
 
 KEY = "Zq3-_xW9aBcDeFgHiJkLmN"
 
@@ -67,7 +68,7 @@ class Server(MultiService):
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
-        self.ready: Deferred[None] = Deferred()
+        self.ready: Deferred[StartupOutcome | None] = Deferred()
         self.secrets: tuple[str, ...] = ()
         self.error = error
         self.reloads = 0
@@ -102,10 +103,16 @@ class RunServerTests(SynchronousTestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
-    def run_server(self, server: Server, *script: Callable[[], object], warnings: tuple[str, ...] = ()) -> int:
+    def run_server(
+        self,
+        server: Server,
+        *script: Callable[[], object],
+        warnings: tuple[str, ...] = (),
+        options: ServerOptions | None = None,
+    ) -> int:
         """Run ``server``, with ``script`` happening while it is up, and return the exit status."""
         self.reactor = Reactor(*script)
-        loaded = LoadedOptions(ServerOptions(log_files=False), {}, warnings)
+        loaded = LoadedOptions(options or ServerOptions(log_files=False), {}, warnings)
         status = running.run_server(
             loaded,
             cast(IServeReactor, self.reactor),
@@ -129,6 +136,34 @@ class RunServerTests(SynchronousTestCase):
 
         self.assertEqual(self.run_server(server, lambda: server.ready.callback(None), serving), 0)
         self.assertEqual(self.reports[0], None)
+
+    def test_failed_models(self) -> None:
+        """A start-up model that failed is in the last line of the start, after the one that scripts wait for."""
+        server = Server()
+        outcome = StartupOutcome(2, (StartupFailure("greet", "gret.mar", "Model not found at: gret.mar"),))
+
+        def serving() -> None:
+            started, last = self.out.getvalue().splitlines()[-2:]
+            self.assertEqual(started, "Model server started.")
+            self.assertIn("[ERROR]", last)
+            self.assertTrue(
+                last.endswith(" 1 of 2 start-up models failed: greet (gret.mar): Model not found at: gret.mar"), last
+            )
+            self.assertEqual(self.reports, [None])
+
+        self.assertEqual(self.run_server(server, lambda: server.ready.callback(outcome), serving), 0)
+
+    def test_required_models(self) -> None:
+        """If all start-up models are required, the server ends with status 1, and its launcher is told why."""
+        server = Server()
+        outcome = StartupOutcome(1, (StartupFailure(None, "gret.mar", "Model not found at: gret.mar"),))
+        options = ServerOptions(log_files=False, startup_models_required=True)
+        status = self.run_server(server, lambda: server.ready.callback(outcome), options=options)
+        self.assertEqual(status, 1)
+        self.assertEqual(self.reports[0], "1 of 1 start-up models failed: gret.mar: Model not found at: gret.mar")
+        self.assertNotIn("Model server started.", self.out.getvalue())
+        server = Server()
+        self.assertEqual(self.run_server(server, lambda: server.ready.callback(StartupOutcome(1)), options=options), 0)
 
     def test_not_before_it_is_ready(self) -> None:
         """Listening is not being ready."""

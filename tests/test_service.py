@@ -26,6 +26,7 @@ from twisted_serve.auth.key_file import KeyFileInUse
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.heap import INTERVAL
+from twisted_serve.planes.startup import StartupOutcome
 from twisted_serve.service import ModelServer
 from twisted_serve.testing.server import MemoryServer, MemoryServeReactor, Role
 from twisted_serve.wire.messages import Item
@@ -44,7 +45,7 @@ class LifeTests(ServiceTestCase):
         server.startService()
         self.assertEqual(self.reactor.listening, {8080, 8081, 8082})
         self.assertEqual(set(server.addresses), set(Role))
-        self.assertIsNone(self.successResultOf(server.ready))
+        self.assertEqual(self.successResultOf(server.ready), StartupOutcome())
         assert server.keys is not None
         self.assertIn(server.keys.api.secret, (self.directory / "key_file.json").read_text())
         self.stop(server)
@@ -371,7 +372,8 @@ class WholeServerTests(SynchronousTestCase):
         with patch.object(ModelStore, "open", broken):
             memory = MemoryServer(models={"bad": {}, "good": {}})
         self.addCleanup(memory.close)
-        self.successResultOf(memory.server.ready)
+        outcome = self.successResultOf(memory.server.ready)
+        self.assertEqual(outcome.problem(), "1 of 2 start-up models failed: bad: ZeroDivisionError")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         answer = memory.request("POST", "/predictions/good", memory.key(TokenKind.INFERENCE), body=b"x")
         self.assertEqual(answer.body, b"x")

@@ -13,12 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from twisted.application.service import IService, IServiceMaker
+from twisted.internet import reactor
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.plugin import IPlugin, getPlugins
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from twisted_serve.planes.startup import StartupFailure, StartupOutcome
 from twisted_serve.service import ModelServer
 from twisted_serve.tap import Options, makeService
 
@@ -114,8 +116,29 @@ class MakeServiceTests(TapCase):
         self.assertFalse(service.running)
         self.assertIn("vmargs", seen[0]["warning"])
         service.running = True
-        service.ready.callback(None)
+        service.ready.callback(StartupOutcome(1))
         self.assertEqual(seen[-1]["log_format"], "Model server started.")
+        self.successResultOf(service.ready)
+
+    def test_failed_models(self) -> None:
+        """The last line says which start-up model failed; if all are required, it stops."""
+        outcome = StartupOutcome(2, (StartupFailure("greet", "gret.mar", "Model not found at: gret.mar"),))
+        line = "1 of 2 start-up models failed: greet (gret.mar): Model not found at: gret.mar"
+        for required in (False, True):
+            seen: list[LogEvent] = []
+            observer = cast(ILogObserver, seen.append)
+            globalLogPublisher.addObserver(observer)
+            self.addCleanup(globalLogPublisher.removeObserver, observer)
+            (self.cwd / "config.properties").write_text(f"startup_models_required={required}")
+            stops: list[bool] = []
+            self.patch(reactor, "stop", lambda stops=stops: stops.append(True))
+            service = makeService(self.options("--model-store", "models"))
+            service.running = True
+            service.ready.callback(outcome)
+            self.assertEqual(self.successResultOf(service.ready), outcome)
+            self.assertEqual(seen[-1]["problem"], line)
+            self.assertEqual("Model server started." in [event["log_format"] for event in seen], not required)
+            self.assertEqual(stops, [True] if required else [])
 
     def test_stopped_before_ready(self) -> None:
         """A server which is stopped before it is ready does not say that it has started."""
@@ -123,7 +146,7 @@ class MakeServiceTests(TapCase):
         observer = cast(ILogObserver, seen.append)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        makeService(self.options("--model-store", "models")).ready.callback(None)
+        makeService(self.options("--model-store", "models")).ready.callback(StartupOutcome())
         self.assertNotIn("Model server started.", [event["log_format"] for event in seen])
 
 

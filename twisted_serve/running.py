@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_serve.interfaces import IServeReactor
+    from twisted_serve.planes.startup import StartupOutcome
 
 # Seconds over ``shutdown_delay`` and ``shutdown_timeout`` after which a server ends that cannot stop; by default it is
 # gone before ``--stop`` is.
@@ -37,19 +38,28 @@ STOP_MARGIN = 20.0
 # As many descriptors as a server may need; more do harm to programs that go through all they could have.
 MOST_DESCRIPTORS = 1 << 16
 
-# What can be wrong around a server; all else is wrong in it, and worth a traceback.
-_EXPECTED = (OSError, ValueError, ServeError, CannotListenError)
-
 _log = Logger()
 
 #: Says how a start ended: ``None`` when the server is ready, else the reason why it is not.
 Report = Callable[[str | None], None]
 
 
-class Server(Protocol):
-    """What is run: :class:`twisted_serve.service.ModelServer`."""
+class StartupModelsError(Exception):
+    """A start-up model failed, and all of them are required (``startup_models_required``)."""
 
-    ready: Deferred[None]
+
+# What can be wrong around a server; all else is wrong in it, and worth a traceback.
+_EXPECTED = (OSError, ValueError, ServeError, CannotListenError, StartupModelsError)
+
+
+class Server(Protocol):
+    """
+    What is run: :class:`twisted_serve.service.ModelServer`.
+
+    :ivar ready: Fires with a :class:`~twisted_serve.planes.startup.StartupOutcome`, or with ``None``.
+    """
+
+    ready: Deferred[Any]
 
     def startService(self) -> object:
         """Listen; raise, with nothing left behind, when that is not possible."""
@@ -174,15 +184,23 @@ class _Run:
         server.ready.addCallback(self._announce)
         server.ready.addErrback(self._not_ready)
 
-    def _announce(self, _result: None) -> None:
+    def _announce(self, outcome: StartupOutcome | None) -> None:
         # Being stopped ends the loading of models, too.
         if self._ending:
+            return
+        problem = None if outcome is None else outcome.problem()
+        if problem is not None and self._loaded.options.startup_models_required:
+            self._fail(StartupModelsError(problem))
             return
         self.log.observer.flush()
         # Nobody reading any more is no reason to stop serving.
         with suppress(OSError):
             self.out.write(f"{SERVER_STARTED}\n")
             self.out.flush()
+        if problem is not None:
+            # After the line that scripts wait for, so that it is the last one of the start.
+            _log.error("{problem}", problem=problem)
+            self.log.observer.flush()
         # Last, so that whoever started us finds the line in the log.
         self._report(None)
 

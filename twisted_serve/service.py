@@ -6,33 +6,38 @@ This module implements the server as a service: its start, its readiness, its en
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_serve.archives.threads import end_of
 from twisted_serve.assembly import Parts
 from twisted_serve.auth.tokens import KeySet
 from twisted_serve.config.addresses import Address, is_loopback
-from twisted_serve.config.options import ServerOptions
+from twisted_serve.config.options import ServerOptions, with_absolute_paths
 from twisted_serve.config.startup_models import ALL_MODELS, StartupModel, parse_load_models
+from twisted_serve.errors import ServeError
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import (
     INFERENCE_BOUND,
     MANAGEMENT_BOUND,
     METRICS_BOUND,
+    MODEL_NOT_LOADED,
     TOKEN_BLOCK,
     TOKEN_DISABLED,
     TOKEN_ENABLED,
 )
+from twisted_serve.planes.startup import StartupFailure, StartupOutcome, reason_of
 from twisted_serve.surroundings import Surroundings
 from twisted_serve.web.binding import bound_address, open_port
 from twisted_serve.web.doors import Role
 from twisted_serve.web.listeners import Tokens
 from twisted_serve.web.site import ServeSite
 
-__all__ = ["ModelServer", "Role", "Surroundings"]
+__all__ = ["ModelServer", "Role", "StartupFailure", "StartupOutcome", "Surroundings"]
 
 _BOUND = {Role.INFERENCE: INFERENCE_BOUND, Role.MANAGEMENT: MANAGEMENT_BOUND, Role.METRICS: METRICS_BOUND}
 
@@ -44,7 +49,7 @@ class ModelServer(MultiService):
     Starting it binds its listeners, or raises and leaves nothing behind.
 
     :ivar ready: Fires when every start-up model has its workers or has failed to get them, and when
-        the server is stopped before that.
+        the server is stopped before that, with the :class:`~twisted_serve.planes.startup.StartupOutcome`.
     :ivar addresses: Where each listener really is, by role, once started.
     :param reactor: Any reactor; nothing here uses the global one.
     """
@@ -61,7 +66,7 @@ class ModelServer(MultiService):
         self._parts: Parts | None = None
         self._leaving: Parts | None = None
         self._winding_down: Deferred[None] | None = None
-        self.ready: Deferred[None] = Deferred()
+        self.ready: Deferred[StartupOutcome] = Deferred()
         self.addresses: dict[Role, Address] = {}
 
     @property
@@ -98,7 +103,9 @@ class ModelServer(MultiService):
         if self._winding_down is not None:
             # Who waits for the last run goes on waiting for that one.
             self.ready = Deferred()
-        parts = self._parts = Parts.assemble(self._reactor, self._options, self._surroundings)
+        # Workers run in directories of their own, where a relative path would mean something else.
+        options = with_absolute_paths(self._options, Path.cwd())
+        parts = self._parts = Parts.assemble(self._reactor, options, self._surroundings)
         try:
             for attendant in parts.attendants:
                 attendant.setServiceParent(self)
@@ -117,7 +124,7 @@ class ModelServer(MultiService):
             parts.provider.prepare()
         parts.catalogue.starting = True
         loading = Deferred.fromCoroutine(self._load(parts, startup_models))
-        loading.addErrback(lambda failure: self._log.failure("Loading the start-up models failed", failure))
+        loading.addErrback(self._load_failed)
         loading.addCallback(self.ready.callback)
 
     def stopService(self) -> Deferred[None]:
@@ -195,7 +202,7 @@ class ModelServer(MultiService):
                     self._log.info(_BOUND[role], address=str(address))
         self.addresses = addresses
 
-    async def _load(self, parts: Parts, models: tuple[StartupModel, ...]) -> None:
+    async def _load(self, parts: Parts, models: tuple[StartupModel, ...]) -> StartupOutcome:
         management, loading = parts.management, []
         try:
             if models == (ALL_MODELS,):
@@ -206,13 +213,26 @@ class ModelServer(MultiService):
             for load in loads:
                 if parts.catalogue.stopping:
                     break
-                settled = await load()
-                if settled is not None:
-                    loading.append(settled)
+                loading.append(await load())
+        except ServeError as e:
+            # The list of all models could not be had.
+            self._log.critical(MODEL_NOT_LOADED + ": {error}", url=self._options.load_models, error=reason_of(e))
+            loading.append(management.missing(None, "all", reason_of(e)))
         finally:
             parts.catalogue.starting = False
-        await DeferredList(loading)
-        await parts.snapshots.begin()
+        outcomes = await DeferredList(loading)
+        outcome = StartupOutcome(
+            len(loading), tuple(failure for _, failure in outcomes if isinstance(failure, StartupFailure))
+        )
+        # A server that is to end because of a failure has no state worth keeping.
+        if not (outcome.failures and self._options.startup_models_required):
+            await parts.snapshots.begin()
+        return outcome
+
+    def _load_failed(self, failure: Failure) -> StartupOutcome:
+        """Log a defect; the server serves what it has."""
+        self._log.failure("Loading the start-up models failed", failure)
+        return StartupOutcome(1, (StartupFailure(None, "start-up models", type(failure.value).__name__),))
 
     def _disown_attendants(self, parts: Parts) -> None:
         for attendant in parts.attendants:

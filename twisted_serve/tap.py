@@ -25,6 +25,7 @@ from twisted_serve.logs import SERVER_STARTED
 if TYPE_CHECKING:
     from twisted_serve.endpoints import Endpoint
     from twisted_serve.interfaces import IServeReactor
+    from twisted_serve.planes.startup import StartupOutcome
     from twisted_serve.service import ModelServer
 
 _log = Logger()
@@ -111,7 +112,21 @@ def makeService(options: Options) -> ModelServer:
     for warning in options.loaded.warnings:
         _log.warn("{warning}", warning=warning)
     server = make_server(reactor, options.loaded)
-    # Being stopped makes an end of waiting, too.
-    server.ready.addCallback(lambda _: _log.info(SERVER_STARTED) if server.running else None)
+
+    def ready(outcome: StartupOutcome) -> StartupOutcome:
+        # Being stopped makes an end of waiting, too.
+        if not server.running:
+            return outcome
+        problem = outcome.problem()
+        if problem is not None and options.loaded.options.startup_models_required:
+            _log.critical("{problem}", problem=problem)
+            reactor.stop()
+            return outcome
+        _log.info(SERVER_STARTED)
+        if problem is not None:
+            _log.error("{problem}", problem=problem)
+        return outcome
+
+    server.ready.addCallback(ready)
     _Signals(reactor, server).setServiceParent(server)
     return server

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.config.load_case import LoadCase
+from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.snapshots import find_snapshots, snapshot_moment, snapshot_name
 from twisted_serve.config.values import ConfigError
 
@@ -127,6 +128,29 @@ class ReadingTests(LoadCase):
             ),
         )
 
+    def test_other_installation(self) -> None:
+        """The interpreter that TorchServe ran in, and the GPUs that it found, are not taken for this server's."""
+        lines = ("python=/opt/torchserve/bin/python3", "number_of_gpu=4", "version=0.12.0", "job_queue_size=7")
+        newest = self.snapshot(*lines)
+        default = ServerOptions()
+        for words in ((), ("--ts-config", str(newest))):
+            loaded = self.load(*words)
+            self.assertEqual(loaded.options.python, default.python)
+            self.assertEqual(loaded.options.number_of_gpu, default.number_of_gpu)
+            self.assertEqual(loaded.options.job_queue_size, 7)
+            assert loaded.options.model_snapshot is not None
+            self.assertEqual(
+                [each.partition(": ")[0] for each in loaded.warnings if "ignored" in each],
+                [f"number_of_gpu in {newest} is ignored", f"python in {newest} is ignored"],
+            )
+
+    def test_own_settings(self) -> None:
+        """What the operator's file says of the interpreter counts; what this server kept of the GPUs, too."""
+        self.snapshot("python=/opt/torchserve/bin/python3", "number_of_gpu=1")
+        self.write("python=/opt/mine/bin/python3")
+        options = self.load().options
+        self.assertEqual((options.python, options.number_of_gpu), ("/opt/mine/bin/python3", 1))
+
     def test_models_ignored(self) -> None:
         """Whoever names models although there is a snapshot is told that it wins."""
         newest = self.snapshot()
@@ -184,6 +208,7 @@ class KeptTests(LoadCase):
             "disable_token_authorization=true",
             "enable_model_api=true",
             "keystore_pass=S3cret",
+            "python=/opt/mine/bin/python3",
             f"model_snapshot={MODELS}",
         )
         kept = self.kept("--dt", "--enable-model-api", "--models", "a.mar", TS_JOB_QUEUE_SIZE="9", TS_KEYSTORE_PASS="p")

@@ -20,6 +20,7 @@ from twisted_serve.errors import BadRequest, InvalidModel, ModelNotFound, Worker
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.planes.management import Outcome
 from twisted_serve.planes.registrar import Registration
+from twisted_serve.planes.startup import StartupFailure
 
 
 class RefusalTests(PlaneTestCase):
@@ -145,7 +146,7 @@ class WorkerTests(PlaneTestCase):
 class StartUpTests(PlaneTestCase):
     """Tests for start-up models."""
 
-    def load(self, url: str, name: str | None = None) -> Deferred[None] | None:
+    def load(self, url: str, name: str | None = None) -> Deferred[StartupFailure | None]:
         return self.successResultOf(Deferred.fromCoroutine(self.plane.load_at_startup(name, url)))
 
     def test_settled(self) -> None:
@@ -153,7 +154,6 @@ class StartUpTests(PlaneTestCase):
         self.archive()
         self.provider.load_delay = 5
         settled = self.load("m.mar")
-        assert settled is not None
         self.assertNoResult(settled)
         self.clock.advance(5)
         self.assertIsNone(self.successResultOf(settled))
@@ -169,13 +169,17 @@ class StartUpTests(PlaneTestCase):
         """Where no workers are wanted there is nothing to wait for."""
         self.archive()
         self.registrar._settle = lambda *_args: ModelSettings(min_workers=0)
-        self.assertIsNone(self.load("m.mar"))
+        self.assertIsNone(self.successResultOf(self.load("m.mar")))
         self.catalogue.resolve("m", None)
 
     def test_broken(self) -> None:
         """A model that cannot be loaded is a warning, and the server goes on."""
         with capturedLogs() as events:
-            self.assertIsNone(self.load("absent.mar"))
+            failure = self.successResultOf(self.load("absent.mar"))
+        assert failure is not None
+        self.assertEqual((failure.name, failure.url, failure.registered), (None, "absent.mar", False))
+        self.assertIn("Model not found at: absent.mar (there is no ", failure.reason)
+        self.assertEqual(self.catalogue.missing, {"absent"})
         [warning] = [event for event in events if event["log_level"] is LogLevel.warn]
         self.assertIn("Failed to load model: absent.mar", str(formatEvent(warning)))
 

@@ -118,7 +118,7 @@ class StoppingTests(PlaneTestCase):
         self.threads.holding = True
         loading = Deferred.fromCoroutine(self.plane.load_at_startup(None, "m.mar"))
         self.successResultOf(self.stop())
-        self.assertIsNone(self.successResultOf(loading))
+        self.assertIsNone(self.successResultOf(self.successResultOf(loading)))
 
     def test_workers(self) -> None:
         """All workers end."""

@@ -284,16 +284,54 @@ class TakingTests(SynchronousTestCase):
         self.assertEqual(sorted(path.name for path in server.directory.iterdir()), ["models", "snapshots"])
 
     def test_other_version(self) -> None:
-        """An archive that has become another version is not taken for the recorded one; the others are restored."""
+        """An archive that has become another version is served as that, with a warning."""
         server = self.serve(models={"m": {}, "o": {}})
         server.add_model("m", manifest("m", "9.0"))
         with capturedLogs() as events:
             self.restart_from_last(server)
-        self.assertEqual([m["modelName"] for m in self.manage(server, "GET", "/models").json["models"]], ["o"])
+        self.assertEqual([m["modelName"] for m in self.manage(server, "GET", "/models").json["models"]], ["m", "o"])
+        self.assertEqual([m["modelVersion"] for m in self.manage(server, "GET", "/models/m/all").json], ["9.0"])
         self.assertIn(
-            "Failed to load model: m: The archive of model m has version 9.0, the snapshot 1.0.",
+            "The archive of model m has version 9.0, and is served so; the snapshot says 1.0",
             [formatEvent(event) for event in events],
         )
+        self.assertEqual(server.request("GET", "/readyz").status, 200)
+        self.assertEqual(list(self.last(server)["models"]["m"]), ["9.0"])
+
+    def test_other_default_version(self) -> None:
+        """The default version of several is that of the recorded one's archive, by whatever number it goes."""
+        server = self.serve(models={"m": {}})
+        server.add_model("m2", manifest("m", "2.0"))
+        self.manage(server, "POST", "/models?url=m2&initial_workers=0")
+        self.manage(server, "PUT", "/models/m/2.0/set-default")
+        server.add_model("m2", manifest("m", "0.1"))
+        self.restart_from_last(server)
+        self.assertEqual(self.manage(server, "GET", "/models/m").json[0]["modelVersion"], "0.1")
+
+    def test_written_by_hand(self) -> None:
+        """A snapshot for an image whose archive has another version than was written down: ``0.1`` against 1.0."""
+        server = self.serve(models={"m": {}})
+        server.server.stopService()
+        server.advance(100)
+        versions = {"0.1": {"defaultVersion": True, "marName": "m", "minWorkers": 2, "maxWorkers": 2}}
+        server.options = evolve(server.options, model_snapshot={"modelCount": 1, "models": {"m": versions}})
+        server.restart()
+        shown = self.manage(server, "GET", "/models/m").json[0]
+        self.assertEqual((shown["modelVersion"], shown["minWorkers"]), ("1.0", 2))
+
+    def test_outside_the_store(self) -> None:
+        """A directory that the operator has named outside of the store is there again, under the URL that it had."""
+        directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, directory)
+        (directory / "MAR-INF").mkdir()
+        (directory / "MAR-INF/MANIFEST.json").write_text(manifest("out", "1.0")["MAR-INF/MANIFEST.json"])
+        url = os.path.relpath(directory)
+        server = self.serve({"load_models": url})
+        before = self.everything(server)
+        self.assertEqual(self.last(server)["models"]["out"]["1.0"]["marName"], str(Path.cwd() / url))
+        self.restart_from_last(server)
+        self.assertEqual(self.everything(server), before)
+        self.assertEqual(self.manage(server, "GET", "/models/out").json[0]["modelUrl"], url)
 
     def test_stopped_while_loading(self) -> None:
         """A server that is stopped before its models are there does not write that there are none."""

@@ -55,13 +55,13 @@ class StartTests(SynchronousTestCase):
         self.assertEqual(len(server.provider.workers), 2)
 
     def test_broken_model(self) -> None:
-        """A start-up model that cannot be registered is logged; the others are served."""
+        """A start-up model that cannot be registered is logged; the others are served, and the server is not ready."""
         server = MemoryServer({"load_models": "m,absent.mar,../x"}, models={"m": {}})
         self.addCleanup(server.close)
         self.successResultOf(server.server.ready)
         answer = server.request("POST", "/predictions/m", server.key(TokenKind.INFERENCE), body=b"x")
         self.assertEqual(answer.body, b"x")
-        self.assertEqual(server.request("GET", "/readyz").status, 200)
+        self.assertEqual(server.request("GET", "/readyz").status, 503)
 
     def test_all(self) -> None:
         """``load_models=all`` loads what is in the model store."""

@@ -22,10 +22,18 @@ from twisted_serve.config.options import (
     ServerOptions,
     environment_names,
     read_setting,
+    with_absolute_paths,
 )
 from twisted_serve.config.presence import missing_directories, missing_files, missing_flags
 from twisted_serve.config.properties import expand, parse_properties
-from twisted_serve.config.snapshots import MODEL_SNAPSHOT, NEVER_KEPT, SnapshotPlan, find_snapshots
+from twisted_serve.config.snapshots import (
+    MODEL_SNAPSHOT,
+    NEVER_KEPT,
+    SnapshotPlan,
+    find_snapshots,
+    ignored,
+    snapshot_moment,
+)
 from twisted_serve.config.values import ConfigError, truth
 from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
 
@@ -100,8 +108,7 @@ def load_options(
     merged = merge(layers)
     known = {key: setting for key, setting in merged.items() if key in KEYS}
     options = ServerOptions(**{key: _read(key, setting) for key, setting in known.items()})
-    absolute: dict[str, Any] = {key: cwd / value for key, value in _paths(options)}
-    options = evolve(options, **absolute)
+    options = with_absolute_paths(options, cwd)
     missing += missing_directories(options, {key: setting.text for key, setting in known.items()})
     if missing and not only_look:
         raise LaunchError(missing[0])
@@ -160,6 +167,9 @@ def _read_files(
     """
     path = find_file(arguments, environ, cwd)
     in_file = {} if path is None else _read_file(path, environ)
+    if path is not None and snapshot_moment(path.name) is not None:
+        in_file, remarks = _without_ignored(path, in_file, by_name=True)
+        return in_file, tuple(remarks), ()
     if arguments.no_config_snapshots or named_file(arguments, environ) is not None:
         return in_file, (), ()
     try:
@@ -170,10 +180,19 @@ def _read_files(
             return in_file, (), (str(e),)
         raise
     remarks = [] if (remark := found.remark()) is None else [remark]
-    for key in sorted(NEVER_KEPT & snapshot.keys()):
-        remarks.append(f"{key} in {found.newest} is ignored: no snapshot decides on that")
-        del snapshot[key]
-    return merge([snapshot, in_file]), tuple(remarks), ()
+    if found.newest is None:
+        return in_file, tuple(remarks), ()
+    snapshot, more = _without_ignored(found.newest, snapshot)
+    return merge([snapshot, in_file]), (*remarks, *more), ()
+
+
+def _without_ignored(
+    path: Path, settings: Mapping[str, Setting], by_name: bool = False
+) -> tuple[dict[str, Setting], list[str]]:
+    """Take out of a snapshot's settings what does not count in one, and say so."""
+    reasons = ignored(settings, by_name)
+    counting = {key: setting for key, setting in settings.items() if key not in reasons}
+    return counting, [f"{key} in {path} is ignored: {reason}" for key, reason in reasons.items()]
 
 
 def _snapshot_directory(in_file: Mapping[str, Setting], environ: Mapping[str, str], cwd: Path) -> Path:
@@ -234,13 +253,6 @@ def _read(key: str, setting: Setting) -> Any:
         return read_setting(key, setting.text)
     except ConfigError as e:
         raise e.at(setting.place) from e
-
-
-def _paths(options: ServerOptions) -> Iterator[tuple[str, Path]]:
-    for key in KEYS:
-        value = getattr(options, key)
-        if isinstance(value, Path):
-            yield key, value
 
 
 def _without_missing_plugins(

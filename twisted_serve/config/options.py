@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from attrs import field, fields, frozen
+from attrs import evolve, field, fields, frozen
 
 from twisted_serve.config.addresses import (
     INFERENCE_PORTS,
@@ -261,6 +261,11 @@ class ServerOptions:
         default=None,
         converter=optional_text,
         metadata=_about("what to load at start: all, or [name=]location,…: archives.md"),
+    )
+    startup_models_required: bool = field(
+        default=False,
+        converter=truth,
+        metadata=_about("end with status 1 when a model that is to be loaded at start fails"),
     )
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(
         factory=dict,
@@ -559,3 +564,10 @@ def read_setting(key: str, text: str) -> Any:
     if attribute.validator is not None:
         attribute.validator(None, attribute, value)
     return value
+
+
+def with_absolute_paths(options: ServerOptions, directory: Path) -> ServerOptions:
+    """Return settings of which all paths are absolute; those that are relative are relative to ``directory``."""
+    values = {key: getattr(options, key) for key in KEYS}
+    absolute: dict[str, Any] = {key: directory / value for key, value in values.items() if isinstance(value, Path)}
+    return evolve(options, **absolute)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -24,8 +24,16 @@ Occasion: TypeAlias = Literal["startup", "snapshot", "shutdown"]
 #: The setting which holds the models.
 MODEL_SNAPSHOT = "model_snapshot"
 
-#: What no snapshot says, and none is believed in: secrets, and who may come in or bring models along.
-NEVER_KEPT = SECRETS | {"disable_token_authorization", "enable_model_api"}
+#: What no snapshot says, and none is believed in: secrets, who may come in or bring models along, and the interpreter.
+NEVER_KEPT = SECRETS | {"disable_token_authorization", "enable_model_api", "python"}
+
+_NO_DECISION = "no snapshot decides on that"
+
+# What TorchServe writes into every snapshot as it found it, whether the operator had said it or not.
+_FOUND_BY_TORCHSERVE = {
+    "number_of_gpu": "TorchServe has counted them on the machine that it ran on",
+}
+_PYTHON = "it is the interpreter of the server that wrote the snapshot; only a setting of the operator's counts"
 
 _NAME = re.compile(r"([0-9]{14})([0-9]{3})-(?:startup|snapshot|shutdown)\.cfg", re.ASCII)
 
@@ -97,6 +105,22 @@ def find_snapshots(directory: Path) -> Found:
     found = [name for name, can_be_one in entries if can_be_one]
     strays = tuple(name for name, can_be_one in entries if not can_be_one)
     return Found(directory / found[-1] if found else None, strays)
+
+
+def ignored(settings: Collection[str], by_name: bool = False) -> dict[str, str]:
+    """
+    List the settings of a snapshot that do not count, with the reasons.
+
+    :param settings: The names of those that it has.
+    :param by_name: Whether the operator has named the snapshot as the configuration file: then it decides who may
+        come in, but what belongs to another installation is no more useful here.
+    """
+    reasons = {} if by_name else dict.fromkeys(NEVER_KEPT, _NO_DECISION)
+    reasons["python"] = _PYTHON
+    # TorchServe notes its version; this server does not.
+    if "version" in settings:
+        reasons |= _FOUND_BY_TORCHSERVE
+    return {key: reason for key, reason in sorted(reasons.items()) if key in settings}
 
 
 def _can_be_one(entry: os.DirEntry[str]) -> bool:

@@ -6,15 +6,17 @@ This module implements the management of models: register, describe, scale, unre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from twisted_serve.archives.threads import end_of
 from twisted_serve.errors import BadRequest, MethodNotAllowed, ServeError, WorkerFailed
 from twisted_serve.logs import MODEL_LOADED, MODEL_NOT_LOADED
+from twisted_serve.models.registry import fallback_name
 from twisted_serve.models.settings import MOST_WORKERS
 from twisted_serve.models.snapshot import RecordedVersion
 from twisted_serve.models.version import ModelVersion
@@ -22,6 +24,7 @@ from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.describing import describe, pids
 from twisted_serve.planes.memory import Memory
 from twisted_serve.planes.registrar import RUNTIMES, Registrar, Registration, log_failed, not_started
+from twisted_serve.planes.startup import StartupFailure, reason_of
 
 IN_PROGRESS = "Processing worker updates..."
 
@@ -105,41 +108,67 @@ class ManagementPlane:
             f"{model.settings.min_workers} initial workers",
         )
 
-    async def load_at_startup(self, name: str | None, url: str) -> Deferred[None] | None:
+    async def load_at_startup(self, name: str | None, url: str) -> Deferred[StartupFailure | None]:
         """
         Register a model of the start-up list; a failure is logged and the server goes on.
 
-        :return: Fires when its workers are loaded or have failed to; ``None`` if there are none to come.
+        :return: Fires when its workers are loaded or have failed to, with what failed, if something did.
         """
         return await self._load(Registration(url=url, model_name=name), url)
 
-    async def restore(self, recorded: RecordedVersion) -> Deferred[None] | None:
+    async def restore(self, recorded: RecordedVersion) -> Deferred[StartupFailure | None]:
         """Register a version of a snapshot; as `load_at_startup`."""
         url = recorded.mar_name
         wanted = Registration(url, recorded.name, recorded.handler, recorded.runtime, recorded=recorded)
-        settled = await self._load(wanted, url)
-        if recorded.default:
-            # It has not come if it could not be loaded.
-            with suppress(ServeError):
-                self.set_default(recorded.name, recorded.version)
-        return settled
+        return await self._load(wanted, url)
 
-    async def _load(self, wanted: Registration, url: str) -> Deferred[None] | None:
+    async def _load(self, wanted: Registration, url: str) -> Deferred[StartupFailure | None]:
         self._log.info("Loading initial models: {url}", url=url)
         try:
             model = await self._registrar.enter(wanted, url, at_startup=True)
         except ServeError as e:
-            self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=e)
-            return None
-        except Exception:
+            self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
+            return self.missing(wanted.model_name, url, reason_of(e))
+        except Exception as e:
             # A defect, met in one model, is no reason to leave out those after it.
             self._log.failure(MODEL_NOT_LOADED, url=url)
-            return None
+            return self.missing(wanted.model_name, url, type(e).__name__)
+        if wanted.recorded is not None and wanted.recorded.default:
+            # The archive decides on the version, which may be another one than the snapshot's.
+            self.set_default(model.name, model.version)
         if model.settings.min_workers == 0:
-            return None
+            return succeed(None)
         pool = self._catalogue.pool_of(model)
-        self._watch(Deferred.fromCoroutine(self._registrar.begin(model)), model, at_startup=True)
-        return pool.settled
+        starting = Deferred.fromCoroutine(self._registrar.begin(model))
+        failures: list[StartupFailure] = []
+        outcome: Deferred[StartupFailure | None] = Deferred()
+
+        def failed(failure: Failure) -> Failure:
+            error = failure.value
+            reason = reason_of(error) if isinstance(error, ServeError) else type(error).__name__
+            if isinstance(error, WorkerFailed):
+                failures.append(StartupFailure(model.name, url, reason, registered=True))
+            elif not outcome.called:
+                # A defect: the version has gone, and no worker of it will settle anything.
+                self.missing(model.name, url, reason).chainDeferred(outcome)
+            return failure
+
+        def settled(_result: None) -> None:
+            # Workers that are ended because the server is being stopped have not failed.
+            if not outcome.called:
+                outcome.callback(failures[0] if failures and not self._catalogue.stopping else None)
+
+        starting.addErrback(failed)
+        self._watch(starting, model, at_startup=True)
+        end_of(pool.settled).addCallback(settled)
+        return outcome
+
+    def missing(self, name: str | None, url: str, reason: str) -> Deferred[StartupFailure | None]:
+        """Take note of a start-up model that could not be registered, if it was not the stop of the server."""
+        if self._catalogue.stopping:
+            return succeed(None)
+        self._catalogue.missing.add(name or fallback_name(url))
+        return succeed(StartupFailure(name, url, reason))
 
     async def unregister(self, name: str, version: str | None) -> Outcome:
         """
@@ -251,7 +280,7 @@ class ManagementPlane:
         def loaded(_result: object) -> None:
             self._log.info(MODEL_LOADED, name=model.name)
             if not at_startup:
-                self._registrar.changed()
+                self._registrar.arrived(model)
 
         def failed(failure: Any) -> None:
             failure.trap(ServeError)

@@ -184,10 +184,15 @@ class Registrar:
     async def record(self, model: ModelVersion) -> None:
         """Report that the registration of a version is complete; if that raises, the version goes."""
         try:
-            self.changed()
+            self.arrived(model)
         except BaseException:
             await self.forget(model)
             raise
+
+    def arrived(self, model: ModelVersion) -> None:
+        """Take note of a version that is complete: a start-up model of its name is missing no longer."""
+        self._catalogue.missing.discard(model.name)
+        self.changed()
 
     async def forget(self, model: ModelVersion) -> None:
         """Take this very version away, the default one too; another may have come in its place, and is left."""
@@ -260,8 +265,11 @@ class Registrar:
             raise InvalidModel(f"Model {name} needs the runtime {runtime}, which this server does not have.")
         recorded = wanted.recorded
         if recorded is not None and recorded.version != manifest.model_version:
-            raise InvalidModel(
-                f"The archive of model {name} has version {manifest.model_version}, the snapshot {recorded.version}."
+            _log.warn(
+                "The archive of model {name} has version {version}, and is served so; the snapshot says {recorded}",
+                name=name,
+                version=manifest.model_version,
+                recorded=recorded.version,
             )
         settings = self._settle(wanted.settings, archive, name, manifest.model_version, at_startup)
         return ModelVersion(

@@ -123,10 +123,16 @@ class Snapshots:
         self._written: Snapshot | None = None
 
     async def begin(self) -> None:
-        """Take the first one: the start-up models are there, or have failed to come."""
+        """
+        Take the first one: the start-up models are there.
+
+        None is taken while one of them is missing, up to the first change that a client makes: the next start would
+        do without the missing model, and say that all is well.
+        """
         if not self._catalogue.stopping:
             self._begun = True
-            await self._take("startup")
+            if not self._catalogue.missing:
+                await self._take("startup")
 
     def changed(self) -> None:
         """Take one if something is different, and wait for nobody; before `begin` it does nothing."""
@@ -137,7 +143,8 @@ class Snapshots:
         """Take the last one; not if some models have not come yet, which would be forgotten."""
         if self._begun:
             self._begun = False
-            await self._take("shutdown")
+            if self._written is not None or not self._catalogue.missing:
+                await self._take("shutdown")
 
     async def _take(self, occasion: Occasion) -> None:
         if self._folder is None:
