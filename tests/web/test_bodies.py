@@ -154,6 +154,77 @@ class MultipartTests(SynchronousTestCase):
         body = b"\r\n" + multipart("B", [Field("a", b"1")])
         self.assertEqual(parts_or_refusal("multipart/form-data; boundary=B", body), [Field("a", b"1").part()])
 
+    def test_lines_that_end_with_lf(self) -> None:
+        """A body with LF alone, as scripts write it, is read as with TorchServe; the parts keep their own line ends."""
+        for value in (b"", b"1", b"a\nb", b"a\r\nb\r\n", b"\r", b"\n", b"--", b"\n--", b"\xff\x00"):
+            fields = [Field("a", value), Field("b", value, "f.bin", "image/png")]
+            body = b"".join(
+                b"--B\n" + field.written().replace(b"\r\n", b"\n", 3 if field.filename else 2) + b"\n"
+                for field in fields
+            )
+            for before in (b"", b"\n", b"a preamble\n"):
+                found = parts_of("multipart/form-data; boundary=B", before + body + b"--B--\n")
+                self.assertEqual(found, [field.part() for field in fields])
+
+    def test_one_reading(self) -> None:
+        """The first boundary decides how lines end, and no body has two readings."""
+        head = b'Content-Disposition: form-data; name="%s"'
+        for crlf in (b"\n--B\n", b"\n--B--\n", b"\n--B\n" + head % b"c" + b"\n\nd"):
+            [part] = parts_of(
+                "multipart/form-data; boundary=B", b"--B\r\n" + head % b"a" + b"\r\n\r\n" + crlf + b"\r\n--B--"
+            )
+            self.assertEqual(part, Part("a", "", crlf, decode=False))
+        for broken in (
+            b"--B\n" + head % b"a" + b"\n\n1",
+            b"--B\n" + head % b"a" + b"\n1\n--B--\n",
+            b"--B\n" + head % b"a" + b"\n\n1\n--BX\n--B--\n",
+            b"--B\n" + head % b"a" + b"\r\n\r\n1\r\n--B--\r\n",
+            b"x--B\n" + head % b"a" + b"\n\n1\n--B--\n",
+        ):
+            self.assertIsNone(parts_or_refusal("multipart/form-data; boundary=B", broken), broken)
+
+    @given(FIELDS, st.sampled_from([b"\n", b"\r\n"]))
+    def test_any_form_with_lf(self, fields: list[Field], end: bytes) -> None:
+        """Whatever the parts hold, a form is the same one with LF around them as with CRLF."""
+        assume(not any(b"\n--B" in b"\n" + field.value + b"\n" for field in fields))
+        body = b""
+        for field in fields:
+            written = field.written()
+            head = written[: len(written) - len(field.value)]
+            body += b"--B" + end + head.replace(b"\r\n", end) + field.value + end
+        found = parts_of("multipart/form-data; boundary=B", body + b"--B--" + end)
+        self.assertEqual(found, [field.part() for field in fields])
+
+    def test_boundaries(self) -> None:
+        """The boundary is that parameter's, however it is spelled, and no other's."""
+        body = multipart("B", [Field("a", b"1")])
+        for parameters in (
+            "boundary=B",
+            "Boundary=B",
+            'BOUNDARY="B"',
+            "x-boundary=A; boundary=B",
+            'x="; boundary=A";boundary=B',
+        ):
+            self.assertEqual(
+                parts_of(f"multipart/form-data; {parameters}", body), [Field("a", b"1").part()], parameters
+            )
+
+    def test_siblings(self) -> None:
+        """A preamble, a folded header, an extended file name and a charset are read; a missing end is refused."""
+        field = Field("a", b"1", "f", "text/plain")
+        whole = multipart("B", [field])
+        for body in (
+            b"This is a message.\r\n" + whole,
+            whole.replace(b"form-data; ", b"form-data;\r\n "),
+            whole + b"an epilogue",
+        ):
+            self.assertEqual(parts_of("multipart/form-data; boundary=B", body), [field.part()], body)
+        extended = whole.replace(b'filename="f"', b"filename*=UTF-8''%E4%B8%AD")
+        self.assertEqual(parts_of("multipart/form-data; boundary=B", extended), [field.part()])
+        [part] = parts_of("multipart/form-data; boundary=B", whole.replace(b"text/plain", b"text/plain; charset=utf-8"))
+        self.assertEqual(part.value, b"1")
+        self.assertIsNone(parts_or_refusal("multipart/form-data; boundary=B", whole[: whole.index(b"\r\n--B--")]))
+
     def test_most_parts(self) -> None:
         """As many parts as any form has are read; thousands are refused, saying so, in no time."""
         fields = [Field(f"f{number}", b"x") for number in range(MOST_PARTS)]
@@ -238,6 +309,9 @@ class SpeedTests(SynchronousTestCase):
             ("multipart/form-data; boundary=B", lambda: b"--B\r\nA: b\r\n\r\n" + b"\r\n--" * (size // 4)),
             ("multipart/form-data; boundary=B", lambda: b"\r" * size),
             (f"multipart/form-data; boundary={'-' * 70}", lambda: b"-" * size),
+            ("multipart/form-data; boundary=B", lambda: b"--B" + b"\n--B" * (size // 4)),
+            ("multipart/form-data; boundary=B", lambda: b"--B\n" + b"\n\n" * (size // 2)),
+            ("multipart/form-data; boundary=B", lambda: b"\n--" * (size // 3)),
             (URLENCODED, lambda: b"%" * size),
             (URLENCODED, lambda: b"&" * size),
             (URLENCODED, lambda: b"a=" + b"%41" * (size // 3)),

@@ -14,12 +14,13 @@ from typing import Any
 
 from twisted_serve.backend.faults import complain
 from twisted_serve.handlers.context import RequestProcessor
+from twisted_serve.wire.header_text import sendable
 from twisted_serve.wire.messages import Item
 
 # RFC 9110 §5.6.2
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
-# RFC 9110 §5.5, obs-text included: what may stand in a field's value or a reason phrase.
-_TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# RFC 9110 §5.5: what may not stand in a field's value or a reason phrase.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 #: With which handlers, and the predecessor, say whether more follows; it is no client's business.
 STREAM_HEADER = "ts_stream_next"
@@ -54,7 +55,7 @@ def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_
         return Item(request_id, int(status), "", {}, body, more)
     headers = dict(_header(name, value) for name, value in wanted.items())
     headers = {name: value for name, value in headers.items() if name.lower() != STREAM_HEADER}
-    phrase = _plain("Response reason phrase", phrase)
+    phrase = _sendable("Response reason phrase", "", _plain("Response reason phrase", phrase))
     size = len(phrase) + sum(len(name) + len(value) for name, value in headers.items())
     if size > MAX_HEAD:
         raise RefusedAnswerError(f"Response headers of {size} bytes exceed {MAX_HEAD}")
@@ -81,7 +82,16 @@ def _header(name: Any, value: Any) -> tuple[str, str]:
     plain = _plain("Response header name", name)
     if not _TOKEN.fullmatch(plain):
         raise RefusedAnswerError(f"Response header name {plain!r:.80} is not a token")
-    return plain, _plain(f"Response header {plain}", value)
+    what = f"Response header {plain}"
+    return plain, _sendable(what, plain, _plain(what, value))
+
+
+def _sendable(what: str, name: str, text: str) -> str:
+    """Return a text in latin-1, and tell the model log if it is another one by that."""
+    sent = sendable(name, text)
+    if sent != text:
+        complain(f"{what} {text!r:.200} has characters that latin-1 has not: {sent!r:.400} is sent")
+    return sent
 
 
 def _plain(what: str, text: Any) -> str:
@@ -89,6 +99,6 @@ def _plain(what: str, text: Any) -> str:
         raise RefusedAnswerError(f"{what} must be a string, not {type(text).__name__}")
     # Of a subclass of ``str`` only the characters: the wire knows none.
     plain = str.__str__(text)
-    if not _TEXT.fullmatch(plain):
-        raise RefusedAnswerError(f"{what} must be one line of latin-1 text")
+    if _CONTROL.search(plain):
+        raise RefusedAnswerError(f"{what} must be one line of text")
     return plain

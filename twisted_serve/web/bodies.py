@@ -12,6 +12,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser
 from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import BadRequest
+from twisted_serve.web.line_ends import in_crlf
 from twisted_serve.wire.messages import Part
 
 # More parts than any form has.
@@ -20,7 +21,10 @@ MOST_PARTS = 1000
 # One part's headers.
 _LONGEST_PART_HEADER = 8192
 
-_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;,"]{1,200}))', re.ASCII)
+# The parameters of a content type, one after the other, so that none is looked for within another's value.
+_PARAMETER = re.compile(r';\s*([^\s;="]+)=(?:"([^"]*)"|([^\s;,"]*))', re.ASCII)
+
+_LONGEST_BOUNDARY = 200
 
 # What a part with a file name is, if it does not say (RFC 7578 §4.4 leaves it to us).
 _FILE_TYPE = "application/octet-stream"
@@ -48,7 +52,7 @@ def parts_of(content_type: str, body: bytes) -> list[Part]:
     kind = media_type(content_type)
     if kind.lower() == "application/x-www-form-urlencoded":
         return _urlencoded(body)
-    if kind.lower() == "multipart/form-data" and "boundary=" in content_type:
+    if kind.lower() == "multipart/form-data" and "boundary=" in content_type.lower():
         return _multipart(content_type, body)
     return [Part("body", kind, body)]
 
@@ -75,11 +79,10 @@ def _urlencoded(body: bytes) -> list[Part]:
 
 
 def _multipart(content_type: str, body: bytes) -> list[Part]:
-    boundary = _BOUNDARY.search(content_type)
-    if boundary is None:
-        raise BadRequest(f"The multipart boundary in the content type {content_type!r} cannot be used.")
+    boundary = _boundary_of(content_type)
+    body = in_crlf(boundary.encode("utf-8"), body, MOST_PARTS)
     parser = PushMultipartParser(
-        boundary[1] or boundary[2],
+        boundary,
         content_length=len(body),
         max_header_size=_LONGEST_PART_HEADER,
         max_segment_count=MOST_PARTS,
@@ -103,7 +106,20 @@ def _multipart(content_type: str, body: bytes) -> list[Part]:
     return parts
 
 
+def _boundary_of(content_type: str) -> str:
+    for name, quoted, plain in _PARAMETER.findall(content_type):
+        if name.lower() == "boundary" and 0 < len(quoted or plain) <= _LONGEST_BOUNDARY:
+            return str(quoted or plain)
+    raise BadRequest(f"The multipart boundary in the content type {content_type!r} cannot be used.")
+
+
 def _part_of(segment: MultipartSegment, value: bytes) -> Part:
-    if segment.filename is None:
+    if segment.filename is None and not _has_extended_name(segment):
         return Part(segment.name, "", value, decode=False)
     return Part(segment.name, segment.content_type or _FILE_TYPE, value)
+
+
+def _has_extended_name(segment: MultipartSegment) -> bool:
+    """Return whether a part has a file name as RFC 8187 writes it, which Netty reads, and the parser does not."""
+    disposition = segment.header("Content-Disposition") or ""
+    return any(name.lower() == "filename*" for name, _quoted, _plain in _PARAMETER.findall(disposition))

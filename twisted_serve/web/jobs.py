@@ -5,6 +5,7 @@ This module implements what all routes that predict have in common: from a reque
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -12,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import NO_BODY_CODES
+from twisted.web.http import NO_BODY_CODES, RESET_CONTENT
 from twisted.web.http_headers import Headers
 
 from twisted_serve.archives.threads import DeferToThread
@@ -22,6 +23,7 @@ from twisted_serve.web.bodies import body_of, parts_of
 from twisted_serve.web.deadlines import deadline_of
 from twisted_serve.web.description import describe_model
 from twisted_serve.web.request import ServeRequest
+from twisted_serve.wire.header_text import latin, sendable
 from twisted_serve.wire.messages import Item, Job, Part
 
 # What the server says to a handler in headers of these names a client cannot say for it
@@ -33,6 +35,9 @@ _CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
 _OURS = frozenset(
     {"content-length", "transfer-encoding", "connection", "x-request-id", "date", "pragma", "cache-control", "expires"}
 )
+
+# What would end a reason phrase, and the line with it.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 # So many heads of answers are remembered, and none whose headers have more characters.
 _REMEMBERED = 256
@@ -137,14 +142,14 @@ def inputs_of(request: ServeRequest) -> list[Part]:
 def _choose(headers: Headers, chosen: Iterable[tuple[str, str]]) -> None:
     for name, value in chosen:
         if name.lower() not in _OURS:
-            headers.setRawHeaders(name.encode("latin-1"), [value.encode("latin-1")])
+            headers.setRawHeaders(name.encode("latin-1"), [sendable(name, value).encode("latin-1")])
 
 
 def set_handler_headers(request: ServeRequest, item: Item) -> None:
     """Set the head that a handler has chosen, and ours."""
     _choose(request.responseHeaders, item.headers.items())
     set_common_headers(request, item.status)
-    request.setResponseCode(item.status, item.phrase.encode("latin-1") or None)
+    request.setResponseCode(item.status, _CONTROL.sub(" ", latin(item.phrase)).encode("latin-1") or None)
 
 
 @lru_cache(_REMEMBERED)
@@ -205,6 +210,10 @@ class Response:
             return item.body
         self._head(item)
         if item.status in NO_BODY_CODES:
+            return b""
+        if item.status == RESET_CONTENT:
+            # RFC 9110 §15.3.6: it has no content, and says so.
+            self._request.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
             return b""
         self._request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(item.body)])
         return item.body

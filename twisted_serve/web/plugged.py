@@ -17,6 +17,7 @@ from twisted_serve.web.bodies import body_of
 from twisted_serve.web.queries import query_pairs
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.web.shortcut import Way
+from twisted_serve.wire.header_text import sendable
 
 # What the client shows to the server, and the server to nobody.
 _KEPT_BACK = frozenset({"authorization", "proxy-authorization"})
@@ -72,6 +73,6 @@ def _render(answer: object, endpoint: Endpoint, request: ServeRequest) -> Answer
     set_common_headers(request, answer.status)
     request.setResponseCode(answer.status)
     for name, value in answer.headers.items():
-        request.responseHeaders.setRawHeaders(name.encode("ascii"), [value.encode("latin-1")])
+        request.responseHeaders.setRawHeaders(name.encode("ascii"), [sendable(name, value).encode("latin-1")])
     request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(answer.body)])
     return answer.body

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Write header values in latin-1, which is all that a head of HTTP can carry.
+
+A file name keeps its letters by RFC 8187; every other character that latin-1 has
+not becomes a question mark, as TorchServe sends it.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+# RFC 8187 §3.2.1: what an extended value has unescaped (letters and digits besides).
+_UNESCAPED = "!#$&+-.^_`|~"
+
+_FILENAME = re.compile(r'(?i)\bfilename[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)')
+_EXTENDED = re.compile(r'(?i)\b(filename\*)[ \t]*=[ \t]*("[^"]*"|[^;"]*)')
+_PREFIX = re.compile(r"(?i)utf-8'[a-z0-9-]*'")
+
+
+def sendable(name: str, value: str) -> str:
+    """
+    Return the value of a header with all its characters in latin-1.
+
+    :param name: In ``Content-Disposition`` a file name is written twice, the second time as RFC 6266 §5 has it.
+    """
+    if is_latin(value):
+        return value
+    value = _EXTENDED.sub(_extend, value)
+    if name.lower() == "content-disposition" and _EXTENDED.search(value) is None:
+        given = _FILENAME.search(value)
+        if given is not None and not is_latin(given[1]):
+            value = f"{value}; filename*={_extended(given[1])}"
+    return latin(value)
+
+
+def is_latin(text: str) -> bool:
+    """Return whether latin-1 has all characters of a text."""
+    return text.isascii() or all(character <= "\xff" for character in text)
+
+
+def latin(text: str) -> str:
+    """Return a text with question marks for what latin-1 has not."""
+    return text.encode("latin-1", "replace").decode("latin-1")
+
+
+def _extend(found: re.Match[str]) -> str:
+    return found[0] if is_latin(found[2]) else f"{found[1]}={_extended(found[2])}"
+
+
+def _extended(text: str) -> str:
+    """Write a parameter's value, in quotes or not, as an extended value."""
+    text = text.strip(" \t")
+    if text.startswith('"'):
+        text = re.sub(r"\\(.)", r"\1", text[1:-1])
+    escaped = quote(_PREFIX.sub("", text, count=1).encode("utf-8", "replace"), safe=_UNESCAPED)
+    return f"UTF-8''{escaped}"
