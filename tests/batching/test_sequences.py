@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.batching import sequences
 from twisted_serve.batching.queue import QueueFull
-from twisted_serve.batching.sequences import SequenceExpired, SequenceLimits, SequenceQueue, TooManySequences
+from twisted_serve.batching.sequences import (
+    SequenceExpired,
+    SequenceLimits,
+    SequenceOver,
+    SequenceQueue,
+    TooManySequences,
+)
 
 
 class Turn(NamedTuple):
@@ -43,6 +50,25 @@ class SequenceQueueTests(SynchronousTestCase):
         self.assertIsNone(queue.next_deadline(0.0))
         queue.done("w", 1.0)
         self.assertEqual(self.taken(queue, 1.0, "w"), [Turn("a", 2)])
+
+    def test_over(self) -> None:
+        """What is over is remembered for an hour, and no more of it than so much."""
+        queue = SequenceQueue[Turn](SequenceLimits(5, 1, 1.0), lambda turn: turn.sequence, begins=lambda _: False)
+        queue.join("w")
+        self.patch(sequences, "MOST_OVER", 3)
+
+        def serve(name: str, now: float) -> None:
+            queue.put(Turn(name, 1), now)
+            self.taken(queue, now, "w")
+            queue.done("w", now)
+
+        for name in "abcd":
+            serve(name, 0.0)
+        self.assertRaises(SequenceOver, queue.put, Turn("d", 2), 1.0)
+        # As many are remembered as may be, the last ones.
+        serve("a", 1.0)
+        self.assertRaises(SequenceOver, queue.put, Turn("d", 2), 3600.0)
+        serve("d", 3601.0)
 
     def test_sticks(self) -> None:
         """A sequence stays with the worker that had its first job."""

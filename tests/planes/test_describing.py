@@ -34,6 +34,7 @@ class DescribeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.provider = FakeProvider(Clock())
         self.settings = ModelSettings(max_workers=2)
+        self.config = ModelConfig()
 
     def described(self, gpu: int | None = None) -> dict[str, Any]:
         spec = WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
@@ -47,15 +48,26 @@ class DescribeTests(SynchronousTestCase):
             next_gpu=lambda: gpu,
         )
         pool.start().addErrback(lambda failure: None)
-        model = ModelVersion(
-            "m", "1.0", "m.mar", Path("/m"), Manifest("m", "1.0"), ModelConfig(), "h.py", self.settings
-        )
+        model = ModelVersion("m", "1.0", "m.mar", Path("/m"), Manifest("m", "1.0"), self.config, "h.py", self.settings)
         # Fake workers have made-up ids; these are processes which can be looked at.
         for worker in self.provider.workers:
             worker.pid = self.pid
         return describe(model, pool, measured(pids([pool])))
 
     pid: int | None = os.getpid()
+
+    def test_sequences(self) -> None:
+        """The limits of sequences are 0 for a model without any, and its own for one that has them."""
+        names = ("sequenceMaxIdleMSec", "sequenceTimeoutMSec", "maxNumSequence", "maxSequenceJobQueueSize")
+        for config, expected in (
+            (ModelConfig(), [0, 0, 0, 0]),
+            (ModelConfig(max_num_sequence=4, max_sequence_job_queue_size=2), [0, 0, 0, 0]),
+            (ModelConfig(sequence_batching=True), [0, 0, 1, 1]),
+            (ModelConfig(sequence_max_idle=30, sequence_timeout=60, max_num_sequence=4), [30, 60, 4, 1]),
+        ):
+            self.config = config
+            described = self.described()
+            self.assertEqual(expected, [described[name] for name in names], config)
 
     def test_worker(self) -> None:
         """A worker has its id, its process with the memory it has, and its start in UTC."""

@@ -217,6 +217,25 @@ class CustomizedTests(HandlerTestCase):
         self.assertEqual((answer.status, answer.json["type"]), (500, "InternalServerException"))
         self.assertEqual(self.server.request("GET", "/models/m", self.server.key(TokenKind.MANAGEMENT)).status, 200)
 
+    def test_no_client_of_predictions(self) -> None:
+        """The time that clients of predictions have is not for descriptions: the handler's answer is the answer."""
+        self.server.add_model(
+            "c",
+            {
+                "MAR-INF/MANIFEST.json": '{"model": {"modelName": "c", "handler": "h.py", "configFile": "c.yaml"}}',
+                "h.py": "",
+                "c.yaml": "clientTimeoutInMills: 1000",
+            },
+        )
+        self.request("POST", "/models?url=c&initial_workers=1")
+        worker = self.server.provider.workers[-1]
+        worker.holding = True
+        asked = self.server.send("GET", "/models/c?customized=true", self.server.key(TokenKind.MANAGEMENT))
+        self.server.advance(5.0)
+        worker.answer(WorkerFailed(503, "Prediction failed"))
+        answer = self.server.answered(asked)
+        self.assertEqual((503, "Prediction failed"), (answer.status, answer.json["message"]))
+
     def test_errors(self) -> None:
         """The handler's failure is the answer; so is a model or a version that is not there."""
         self.error = WorkerFailed(503, "Prediction failed")

@@ -64,6 +64,52 @@ class SequenceTests(SynchronousTestCase):
         self.assertEqual(fifth.answers + sixth.answers, [])
         self.assertIsInstance(self.ask("g").answers[0], ServiceUnavailable)
 
+    def test_idle_for_too_long(self) -> None:
+        """A request that names a sequence which was idle for too long is refused, until the sequence is begun anew."""
+        scene = Scene(workers=2, sequences=SequenceLimits(sequences=2, waiting=10, idle=30.0, life=60.0))
+        self.addCleanup(scene.pool.retire, 0.0)
+        name = {"ts_request_sequence_id": "a"}
+        first = scene.ask(1, name)
+        scene.step(0)
+        scene.step(1)
+        self.assertEqual(b"a", first.text)
+        scene.clock.advance(31.0)
+        [error] = scene.ask(1, name).answers
+        self.assertIsInstance(error, ServiceUnavailable)
+        self.assertIn("please check if it is closed, or expired", error.message)
+        self.assertIn("Its sequence is over", error.message)
+        # A sequence of a name that no one has used, one that is begun in so many words, and one without a name.
+        for headers in ({"ts_request_sequence_id": "b"}, {**name, "ts_request_sequence_start": "true"}, None):
+            asked = scene.ask(1, headers)
+            scene.step(0)
+            scene.step(1)
+            self.assertEqual(b"a", asked.text)
+            scene.clock.advance(31.0)
+
+    def test_lasted_too_long(self) -> None:
+        """A request that names a sequence which has lasted its time is refused, however busy the sequence was."""
+        scene = Scene(workers=1, sequences=SequenceLimits(sequences=2, waiting=10, idle=30.0, life=60.0))
+        self.addCleanup(scene.pool.retire, 0.0)
+        name = {"ts_request_sequence_id": "a"}
+        for _ in range(30):
+            asked = scene.ask(1, name)
+            scene.step()
+            self.assertEqual(b"a", asked.text)
+            scene.clock.advance(2.0)
+        [error] = scene.ask(1, name).answers
+        self.assertIsInstance(error, ServiceUnavailable)
+        self.assertEqual(0, scene.pool.status().pending)
+
+    def test_not_continuous(self) -> None:
+        """A model without continuous batching is not told where a sequence begins: its sequences begin anew."""
+        scene = Scene(workers=1, sequences=SequenceLimits(sequences=2, waiting=10, idle=30.0), continuous=False)
+        self.addCleanup(scene.pool.retire, 0.0)
+        for _ in range(2):
+            asked = scene.ask(1, {"ts_request_sequence_id": "a"})
+            scene.step()
+            self.assertEqual(b"a", asked.text)
+            scene.clock.advance(31.0)
+
     def test_end_of_its_own(self) -> None:
         """A request that waits while its sequence is ended is answered all the same."""
         [worker] = self.scene.provider.workers

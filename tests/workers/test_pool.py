@@ -113,8 +113,7 @@ class SubmitTests(PoolTestCase):
         bench = self.running(holding=True, job_queue_size=1)
         first, second = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
         error = self.failed(bench.pool.submit(job("3")), ServiceUnavailable)
-        opening = 'Model "m" has no worker to serve inference request. '
-        self.assertTrue(error.message.startswith(opening + "The request queue is full (1 waiting). "))
+        self.assertEqual(f"{NO_WORKER}. The request queue is full (1 waiting).", error.message)
         self.assertEqual(1, error.retry_after)
         versioned = self.failed(bench.pool.submit(job("3"), versioned=True), ServiceUnavailable)
         self.assertTrue(versioned.message.startswith('Model "m" Version 1.0" has no worker'))

@@ -32,11 +32,12 @@ class FailureTests(PoolTestCase):
         self.successResultOf(bench.pool.submit(job()))
         self.assertEqual(1, len(bench.provider.workers))
 
-    def test_413_becomes_507(self) -> None:
-        """A handler's 413 is shown as 507, as ever."""
+    def test_codes_of_handlers(self) -> None:
+        """Whatever code a handler gives its error is the client's, 413 among them."""
         bench = self.running()
-        bench.provider.respond = lambda jobs: WorkerFailed(413, "too much")
-        self.assertEqual(507, self.failed(bench.pool.submit(job()), WorkerFailed).status)
+        for code in (400, 404, 413, 422, 429, 507, 599):
+            bench.provider.respond = lambda jobs, code=code: WorkerFailed(code, "too much")  # type: ignore[misc]
+            self.assertEqual(code, self.failed(bench.pool.submit(job()), WorkerFailed).status)
 
     def test_worker_dies(self) -> None:
         """What a lost worker had is answered; what waits is answered by its successor, a second later."""
@@ -82,7 +83,9 @@ class FailureTests(PoolTestCase):
         bench = self.running(max_retry_timeout=0)
         bench.worker._stopping = True
         message = self.failed(bench.pool.submit(job()), ServiceUnavailable).message
-        self.assertIn(" Its workers have failed for too long and are not started again. ", message)
+        self.assertIn(
+            "exceeds maxSequenceJobQueueSize. Its workers have failed for too long and are not started again.", message
+        )
 
     def test_lost_without_a_word(self) -> None:
         """A worker that is lost without having said what becomes of its batch leaves nobody without an answer."""

@@ -102,7 +102,7 @@ class ScaleTests(PoolTestCase):
         bench.pool.scale(0, 0)
         message = self.failed(waiting, ServiceUnavailable).message
         self.assertTrue(message.startswith('Model "m" Version 1.0" has no worker to serve inference request. '))
-        self.assertIn(" It is scaled to zero workers. ", message)
+        self.assertIn("exceeds maxSequenceJobQueueSize. It is scaled to zero workers.", message)
         self.failed(bench.pool.submit(job("3")), ServiceUnavailable)
         bench.worker.answer()
         self.successResultOf(running)
@@ -256,5 +256,5 @@ class ElasticTests(PoolTestCase):
         self.successResultOf(bench.pool.retire(0.0))
         self.failed(answer, WorkerDied)
         error = self.failed(bench.pool.submit(job()), ServiceUnavailable)
-        self.assertIn(" The model is being removed. ", error.message)
+        self.assertIn("exceeds maxSequenceJobQueueSize. The model is being removed.", error.message)
         self.assertEqual([], bench.clock.getDelayedCalls())

@@ -40,6 +40,17 @@ class SequenceExpired(QueueFull):
     sentence = "Its sequence has had its time ({waiting})."
 
 
+class SequenceOver(QueueFull):
+    """The sequence was idle for too long, or has had its time: what the worker knew of it is not to be relied on."""
+
+    sentence = "Its sequence is over: it was idle for too long, or has had its time. Begin another one."
+
+
+# So many sequences that are over are remembered, for so many seconds.
+MOST_OVER = 10_000
+OVER_FOR = 3600.0
+
+
 @frozen
 class SequenceLimits:
     """
@@ -87,11 +98,18 @@ class SequenceQueue(Generic[J]):
 
     :param sequence_of: Names the sequence that a job belongs to.
     :param max_delay: Seconds that the oldest job waits for company; 0 for none.
+    :param begins: Says whether a job is the first of its sequence: no other one is let in for a sequence that has
+        ended by its limits.  ``None``: every job may begin such a sequence anew.
     :raise ValueError: for a number that makes no queue.
     """
 
     def __init__(
-        self, limits: SequenceLimits, sequence_of: Callable[[J], str], batch_size: int = 1, max_delay: float = 0.0
+        self,
+        limits: SequenceLimits,
+        sequence_of: Callable[[J], str],
+        batch_size: int = 1,
+        max_delay: float = 0.0,
+        begins: Callable[[J], bool] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, it must be at least 1")
@@ -101,6 +119,9 @@ class SequenceQueue(Generic[J]):
         self.batch_size = batch_size
         self.max_delay = max_delay
         self._sequence_of = sequence_of
+        self._begins = begins
+        # When each ended, in that order.
+        self._over: dict[str, float] = {}
         # In the order in which they began.
         self._sequences: dict[str, _Sequence[J]] = {}
         # Whether each worker is free.
@@ -138,8 +159,11 @@ class SequenceQueue(Generic[J]):
         name = self._sequence_of(job)
         sequence = self._sequences.get(name)
         if sequence is None:
+            if self._begins is not None and name in self._over and not self._begins(job):
+                raise SequenceOver(0)
             if len(self._sequences) >= self.limits.sequences:
                 raise TooManySequences(len(self._sequences))
+            self._over.pop(name, None)
             sequence = self._sequences[name] = _Sequence(now, now)
         elif now >= sequence.began + self.limits.life:
             raise SequenceExpired(len(sequence.waiting))
@@ -290,6 +314,10 @@ class SequenceQueue(Generic[J]):
         for name, sequence in list(self._sequences.items()):
             if sequence.idle and now >= self._end_of(sequence):
                 del self._sequences[name]
+                if self._begins is not None:
+                    self._over[name] = now
+        while self._over and (len(self._over) > MOST_OVER or now >= next(iter(self._over.values())) + OVER_FOR):
+            del self._over[next(iter(self._over))]
 
     def _choose(self, now: float, worker: Hashable) -> tuple[list[_Sequence[J]], bool]:
         """Choose the sequences whose next jobs go together, oldest job first; say whether no later one could join."""

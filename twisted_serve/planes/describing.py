@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.workers.pool import Pool
 from twisted_serve.workers.status import BackingOff, Failing, GivenUp, WorkerStatus
@@ -26,6 +27,18 @@ def _trouble(status: WorkerStatus) -> dict[str, Any]:
     if not isinstance(status, Failing) and status.until is not None:
         shown["retryAt"] = _instant(status.until)
     return shown
+
+
+def _sequences(config: ModelConfig) -> dict[str, int]:
+    """Return the limits of sequences; TorchServe shows 0 for all of them where there can be none."""
+    idle = config.sequence_max_idle or 0
+    there = bool(config.sequence_batching or idle)
+    return {
+        "sequenceMaxIdleMSec": idle,
+        "sequenceTimeoutMSec": (config.sequence_timeout or 0) if there else 0,
+        "maxNumSequence": (config.max_num_sequence or 1) if there else 0,
+        "maxSequenceJobQueueSize": (config.max_sequence_job_queue_size or 1) if there else 0,
+    }
 
 
 def pids(pools: Iterable[Pool]) -> list[int]:
@@ -65,10 +78,7 @@ def describe(model: ModelVersion, pool: Pool, memory: Mapping[int, int]) -> dict
         "useJobTicket": bool(config.use_job_ticket),
         "useVenv": bool(config.use_venv),
         "stateful": bool(config.sequence_batching),
-        "sequenceMaxIdleMSec": config.sequence_max_idle or 0,
-        "sequenceTimeoutMSec": config.sequence_timeout or 0,
-        "maxNumSequence": config.max_num_sequence or 1,
-        "maxSequenceJobQueueSize": config.max_sequence_job_queue_size or 1,
+        **_sequences(config),
         "loadedAtStartup": model.loaded_at_startup,
         "workers": [
             {

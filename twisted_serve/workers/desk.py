@@ -355,10 +355,8 @@ class Desk:
         if isinstance(error, WorkerDied):
             self._lose(error.how, error.killed, died=True)
         elif isinstance(error, WorkerFailed):
-            # A handler's 413 is shown as 507 (spec/rest_api.md §5.2).
-            status, message = 507 if error.status == 413 else error.status, error.message
             self._end()
-            self._owner.batch_failed(self, given.tickets, WorkerFailed(status, message))
+            self._owner.batch_failed(self, given.tickets, WorkerFailed(error.status, error.message))
         else:
             self._log.failure("Worker {worker_id} failed", failure, worker_id=self.worker.worker_id)
             self._lose("it failed")

@@ -31,4 +31,6 @@ def make_queue(settings: ModelSettings, names: SequenceHeaders) -> Queue:
         lambda ticket: names.sequence_of(ticket.job),
         settings.batch_size,
         delay if policy is ClosePolicy.WINDOW else 0.0,
+        # A handler that is called again and again keeps its own state of each sequence, and is told where one begins.
+        (lambda ticket: names.begins(ticket.job)) if settings.continuous else None,
     )

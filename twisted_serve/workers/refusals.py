@@ -43,14 +43,15 @@ class Refusals:
 
     def __init__(self, model_name: str, model_version: str, observer: PoolObserver) -> None:
         self._observer = observer
-        self._without_version = f'Model "{model_name}" has no worker to serve inference request. '
-        self._with_version = f'Model "{model_name}" Version {model_version}" has no worker to serve inference request. '
+        self._without_version = f'Model "{model_name}" has no worker to serve inference request. {_ADVICE}'
+        self._with_version = (
+            f'Model "{model_name}" Version {model_version}" has no worker to serve inference request. {_ADVICE}'
+        )
 
     def no_worker(self, versioned: bool, shortage: Shortage) -> ServiceUnavailable:
-        """Make the refusal of a request when there is no worker: clients know how it begins, people read on."""
+        """Make the refusal of a request when there is no worker: clients know the first sentences, people read on."""
         self._observer.refused("no_worker")
-        why = f"{shortage.why} " if shortage.why else ""
-        error = ServiceUnavailable(f"{self._opening(versioned)}{why}{_ADVICE}", shortage.retry_after)
+        error = ServiceUnavailable(self._text(versioned, shortage.why), shortage.retry_after)
         return error if shortage.reason is None else error.because(shortage.reason)
 
     def queue_full(self, versioned: bool, full: QueueFull, loading: bool) -> ServiceUnavailable:
@@ -58,7 +59,7 @@ class Refusals:
         self._observer.refused("queue_full")
         while_loading = " for a worker that is still loading" if loading else ""
         why = full.sentence.format(count=full.count, waiting=f"{full.count} waiting{while_loading}")
-        return ServiceUnavailable(f"{self._opening(versioned)}{why} {_ADVICE}", RETRY_AFTER)
+        return ServiceUnavailable(self._text(versioned, why), RETRY_AFTER)
 
     def too_late(self, seconds: float) -> ServiceUnavailable:
         """Make the refusal of a request whose answer would come after its client has stopped waiting."""
@@ -76,5 +77,7 @@ class Refusals:
             ceil(seconds),
         )
 
-    def _opening(self, versioned: bool) -> str:
-        return self._with_version if versioned else self._without_version
+    def _text(self, versioned: bool, why: str) -> str:
+        """Join TorchServe's text, whole and first, to what is true of this refusal."""
+        theirs = self._with_version if versioned else self._without_version
+        return f"{theirs}. {why}" if why else theirs

@@ -38,6 +38,10 @@ class SequenceHeaders:
         """Return the name of a job's sequence, ``""`` if it has none."""
         return _get(job.headers, self.id)
 
+    def begins(self, job: Job) -> bool:
+        """Return whether a job says that it is the first of its sequence."""
+        return _get(job.headers, self.start).lower() == "true"
+
     def ended_by(self, item: Item) -> list[str]:
         """List the sequences that a handler's answer ends."""
         return [name for each in _get(item.headers, self.end).split(";") if (name := each.strip())]
