@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -143,11 +142,10 @@ def test_left_behind(server: Server) -> None:
     case = BadHandler("stays", "", 200, "", source=ECHO + STAYS)
     assert register(server, "stays.mar", case.data).status == 200
     pid, child = map(int, server.predict("bad").body.split())
-    with ExitStack() as stack:
-        stack.callback(psutil.Process(child).kill)
-        assert manage(server, "DELETE", "/models/bad").status == 200
-        assert not server.alive(pid)
-        assert_undisturbed(server)
+    assert manage(server, "DELETE", "/models/bad").status == 200
+    assert not server.alive(pid)
+    server.until(lambda: not server.alive(child), "the handler's child to end with its worker")
+    assert_undisturbed(server)
 
 
 STAYS = """

@@ -14,6 +14,7 @@ from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.process import (
     NotAWorkerError,
     die_with_parent,
+    end_children_at_exit,
     enter_model_dir,
     enter_session,
     inherited_socket,
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(str(e))
     enter_session()
     set_signals()
+    end_children_at_exit()
     set_logging()
     ts_names.install()
     return serve(Channel(connection), enter_model_dir)

@@ -22,6 +22,7 @@ from twisted_serve.backend.divisible import TEMPLATE_NAME, Divisible, take_outpu
 from twisted_serve.backend.process import (
     NotAWorkerError,
     die_with_parent,
+    end_children_at_exit,
     enter_model_dir,
     enter_session,
     inherited_socket,
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
             import_module(module)
     # Nothing of this will be garbage; to look for some in it would be to copy its pages, in each worker.
     gc.freeze()
-    template = Template(control)
+    template = Template(control, adopts=True)
     template.say(TemplateReady())
     return live(template.serve())
 
@@ -80,6 +81,7 @@ def live(birth: Birth) -> int:
         os.environ.clear()
         os.environ.update(birth.fork.environment)
     reseed()
+    end_children_at_exit()
     connection = inherited_socket(birth.descriptors["frames"])
     channel = Channel(connection)
     if output is not None:

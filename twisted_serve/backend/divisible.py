@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from twisted_serve.backend.channel import Channel
-from twisted_serve.backend.process import enter_model_dir, inherited_socket, set_name
+from twisted_serve.backend.process import end_children_at_exit, enter_model_dir, inherited_socket, set_name
 from twisted_serve.backend.service import Service
 from twisted_serve.backend.sharing import Safety, descriptors, one_thread, reseed, set_threads, wanted_threads
 from twisted_serve.backend.template import Birth, Template
@@ -99,6 +99,7 @@ class Divisible:
         else:
             channel = self._be_template(template)
             service.move_to(channel)
+        end_children_at_exit()
         reseed()
         return channel
 

@@ -5,6 +5,7 @@ This module implements what is set once in a worker process: its end with its pa
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import os
@@ -17,14 +18,19 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from twisted_serve.descendants import kill_descendants
 from twisted_serve.wire.held_back import FOR_THE_SERVER
 
 # prctl(2)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
 
 # Whether a fork is under way whose child goes on with our sockets.
 _dividing = False
+
+# The process which is a worker, if one is: what it forks has this, too.
+_worker: int | None = None
 
 # In a thread that forks: the signals which were blocked before.
 _forking = threading.local()
@@ -132,6 +138,31 @@ def enter_session() -> None:
     # A leader of a group is one already.
     with suppress(PermissionError):
         os.setsid()
+
+
+def end_children_at_exit() -> None:
+    """
+    Kill what the model's handler has started when this process exits, after all else that is done then.
+
+    What a handler registers comes first, and can end its processes in its own way.  A worker that is killed, or that
+    calls ``os._exit``, leaves this to its parent, which finds only the process group.
+    """
+    global _worker
+    if _worker is None:
+        atexit.register(_end_children)
+    _worker = os.getpid()
+
+
+def _end_children() -> None:
+    # Not in what a handler forked.
+    if _worker == os.getpid():
+        kill_descendants(os.getpid())
+
+
+def adopt() -> None:
+    """Be the parent of each descendant of this process whose own parent has died, if the system knows that."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _hold_back() -> None:

@@ -17,7 +17,8 @@ import socket
 from collections import deque
 from contextlib import suppress
 
-from twisted_serve.backend.process import divide, end_with_parent, enter_session
+from twisted_serve.backend.process import adopt, divide, end_with_parent, enter_session
+from twisted_serve.descendants import descendants, kill, kill_descendants, kill_group
 from twisted_serve.wire.codec import encode
 from twisted_serve.wire.control import (
     ENDS,
@@ -33,6 +34,8 @@ from twisted_serve.wire.control import (
 # More than comes with one request.
 _MOST_DESCRIPTORS = 16
 _READ_SIZE = 1 << 16
+# Milliseconds after which the remains of adopted processes are cleared away, if nothing else happens.
+_REST = 60_000
 
 
 class Birth:
@@ -53,10 +56,12 @@ class Template:
     This process, as one that forks.
 
     :param control: The socket to the server.
+    :param adopts: Whether the processes come to this one that its workers have started and left alone.
     """
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, adopts: bool = False) -> None:
         self._control = control
+        self._adopts = adopts
         self._reader = template_control_reader()
         self._received: deque[int] = deque()
         # The processes which have not been reaped, by the descriptors at which their ends are seen.
@@ -75,6 +80,10 @@ class Template:
         watch = select.poll()
         watch.register(self._control, select.POLLIN)
         known: set[int] = set()
+        if self._adopts:
+            adopt()
+            # Not SIGKILL: when the server dies, there may be more to end than the kernel knows of.
+            end_with_parent(signal.SIGCONT)
         with suppress(OSError):
             while True:
                 for descriptor in known ^ set(self._children):
@@ -83,9 +92,11 @@ class Template:
                     else:
                         watch.unregister(descriptor)
                 known = set(self._children)
-                ready = {descriptor for descriptor, _ in watch.poll()}
+                ready = {descriptor for descriptor, _ in watch.poll(_REST if self._adopts else None)}
                 for descriptor in ready & known:
                     self._reap(descriptor)
+                if self._adopts:
+                    self._reap_adopted()
                 if self._control.fileno() in ready:
                     if not self._receive():
                         break
@@ -155,19 +166,35 @@ class Template:
         return bool(data)
 
     def _signal(self, wanted: Signal) -> None:
-        for descriptor, (number, _pid) in self._children.items():
+        for descriptor, (number, pid) in self._children.items():
             if number == wanted.number:
+                # What it has started can be found as long as it lives.
+                started = descendants(pid) if wanted.signal == signal.SIGKILL else []
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, wanted.signal)
+                kill(started)
 
     def _reap(self, descriptor: int) -> None:
         number, pid = self._children.pop(descriptor)
+        # Before its number is free.
+        kill_group(pid)
         _, status = os.waitpid(pid, 0)
         os.close(descriptor)
         self.say(Exited(number, status))
 
+    def _reap_adopted(self) -> None:
+        """Clear away the remains of processes that came to this one."""
+        workers = {pid: descriptor for descriptor, (_number, pid) in self._children.items()}
+        with suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in workers:
+                    self._reap(workers.pop(ended.si_pid))
+                else:
+                    os.waitpid(ended.si_pid, 0)
+
     def _end(self) -> None:
         """Leave no process behind."""
+        kill_descendants(os.getpid())
         for descriptor, (_number, pid) in self._children.items():
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)

@@ -104,11 +104,13 @@ class BaseTemplate:
     def template_lost(self, link: TemplateLink, why: str) -> None:
         """See `TemplateOwner`."""
         was_ready, self._ready, self._link = self._ready, False, None
+        if self._stopping:
+            # It is ending its processes, and has a limit for that.
+            self._tell(None)
+            return
         # Its processes die with it, for certain only if it dies.
         self._kill()
-        if self._stopping:
-            self._tell(None)
-        elif was_ready:
+        if was_ready:
             self._log.warn("The template of workers has ended, and they with it; another is started when it is needed.")
 
     def _start(self) -> None:
@@ -116,13 +118,14 @@ class BaseTemplate:
             link = TemplateLink(self, self._reactor)
             process = WorkerProcess(self._on_line, lambda how: self._exited(process, how), lambda: self._ended(process))
             with held_back():
-                self._reactor.spawnProcess(
+                transport = self._reactor.spawnProcess(
                     process,
                     self._command[0],
                     self._command,
                     env=dict(self._environment),
                     childFDs={0: nothing, 1: "r", 2: "r", SOCKET: theirs.fileno()},
                 )
+            process.end_group_of(transport)
             self._process = process
             self._processes[process] = None
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(link))

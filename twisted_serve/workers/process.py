@@ -13,9 +13,11 @@ from typing import Literal, TypeAlias
 from attrs import frozen
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IProcessTransport
+from twisted.internet.process import Process
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from twisted_serve.descendants import descendants, kill, kill_group
 from twisted_serve.workers.lines import LineCutter
 
 #: Where a process prints.
@@ -81,6 +83,7 @@ class WorkerProcess(ProcessProtocol):
         on_end: Callable[[], None],
     ) -> None:
         self.last_words = ""
+        self._group: int | None = None
         self._on_line = on_line
         self._on_exit = on_exit
         self._on_end = on_end
@@ -99,6 +102,9 @@ class WorkerProcess(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         """See `IProcessProtocol`."""
+        if self._group is not None:
+            kill_group(self._group)
+            self._group = None
         self._on_exit(Exit.from_failure(reason))
 
     def processEnded(self, reason: Failure) -> None:
@@ -109,10 +115,18 @@ class WorkerProcess(ProcessProtocol):
             self._complain(line)
         self._on_end()
 
+    def end_group_of(self, transport: IProcessTransport) -> None:
+        """End what a process has started when it ends; a process in memory is not known to the system."""
+        if isinstance(transport, Process):
+            self._group = transport.pid
+
     def kill(self) -> None:
         """Send SIGKILL, if there is still a process to get it."""
+        # What it has started can be found as long as it lives.
+        started = [] if self._group is None else descendants(self._group)
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
+            kill(started)
 
     def close_output(self) -> None:
         """Read no more of what it, or whatever it started, prints."""

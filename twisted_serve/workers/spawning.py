@@ -49,4 +49,5 @@ class Spawner:
                 worker.fail_to_begin(f"The worker's process could not be started: {e}")
                 worker.connection.abort("there is no process")
                 return
+        worker.process.end_group_of(transport)
         worker.begin(transport.pid, launch.load)
