@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +26,7 @@ from twisted.web.client import Agent
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.places import Intake
+from twisted_serve.archives.removal import remove_tree
 from twisted_serve.archives.store import ModelStore
 from twisted_serve.archives.threads import DeferToThread, Threads, in_own_thread
 from twisted_serve.archives.tree import UnpackLimits
@@ -186,7 +186,7 @@ class Parts:
         except BaseException:
             if key_file is not None:
                 key_file.remove()
-            shutil.rmtree(work_dir, ignore_errors=True)
+            remove_tree(work_dir)
             raise
         faces = Faces(
             inference=inference,
@@ -257,7 +257,7 @@ class Parts:
         if self.key_file is not None:
             self.key_file.remove()
             self.reactor.removeSystemEventTrigger(self.trigger)
-        shutil.rmtree(self.work_dir, ignore_errors=True)
+        remove_tree(self.work_dir)
         atexit.unregister(self.remove_at_exit)
 
     def remove_at_exit(self) -> None:
@@ -265,7 +265,7 @@ class Parts:
         if os.getpid() == self.owner:
             if self.key_file is not None:
                 self.key_file.remove()
-            shutil.rmtree(self.work_dir, ignore_errors=True)
+            remove_tree(self.work_dir)
 
     def hurry(self) -> None:
         """Give up what is being answered, while winding down."""

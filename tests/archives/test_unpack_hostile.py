@@ -105,6 +105,17 @@ class HostileTests(UnpackTestCase):
         (self.root / "m.tar.gz").unlink()
         self.assertBothRefused([ArchiveEntry("/".join(["x" * 100] * 30))], "with a name of")
 
+    def test_depth(self) -> None:
+        """A name with very many directories is refused; as many as no model has are taken."""
+        self.assertBothRefused([ArchiveEntry("d/" * 64 + "x")], "more than 64 directories deep")
+        (self.root / "m.tar.gz").unlink()
+        self.assertBothRefused([ArchiveEntry("d/" * 1000 + "x")], "more than 64 directories deep")
+        (self.root / "m.tar.gz").unlink()
+        self.assertRefused("m.war", zip_archive([ArchiveEntry("d/" * 64 + "x")]), "more than 64 directories deep")
+        deep = "d/" * 63 + "x"
+        honest = zip_archive([ArchiveEntry("./" * 20 + deep, b"1")])
+        self.assertEqual(self.unpacked("deep.mar", honest, UnpackLimits())[deep], b"1")
+
     def test_size_limit(self) -> None:
         """An archive that becomes larger than allowed is refused, by what it says or by what it does."""
         limits = UnpackLimits(max_size=1000)

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from tests.archives.deep_trees import deepen
 from tests.planes.plane_case import PlaneTestCase
 from twisted_serve.errors import ServiceUnavailable, WorkerFailed
 from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
@@ -44,6 +45,14 @@ class RaceTests(PlaneTestCase):
         self.successResultOf(going)
         self.assertEqual((old.exists(), new.exists()), (False, True))
         self.successResultOf(self.unregister())
+        self.assertEqual(self.unpacked(), [])
+
+    def test_deep_directories(self) -> None:
+        """What a handler has made in its model's directory goes with it, however deep it is."""
+        self.archive()
+        self.successResultOf(self.register())
+        deepen(self.model_dir(), 3000)
+        self.assertEqual(self.successResultOf(self.unregister()).status, 200)
         self.assertEqual(self.unpacked(), [])
 
     def test_unregistered_while_loading(self) -> None:

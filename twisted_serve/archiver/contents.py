@@ -19,7 +19,7 @@ from pathlib import Path
 from attrs import define, field
 
 from twisted_serve.archiver.config import ArchiverError
-from twisted_serve.archives.tree import UnpackLimits, components
+from twisted_serve.archives.tree import MAX_DEPTH, UnpackLimits, components
 from twisted_serve.errors import InvalidModel
 
 # Directories that are somebody's tools' and no part of a model; so is each whose name begins with a dot.
@@ -94,6 +94,8 @@ def _files(directory: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> I
     real = directory.resolve()
     if real in above:
         raise ArchiverError(f"The link {directory} leads to a directory above itself.")
+    if len(above) >= MAX_DEPTH:
+        raise ArchiverError(f"{directory} is more than {MAX_DEPTH} directories deep.")
     for path in sorted(directory.iterdir()):
         if not path.is_dir():
             yield prefix + path.name, path

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from itertools import starmap
@@ -23,6 +22,7 @@ from attrs import frozen
 from twisted_serve.archiver.config import ArchiverError
 from twisted_serve.archiver.forms import EPOCH, LAST_TIME, Entry, write_form
 from twisted_serve.archives.publishing import flush, give_name
+from twisted_serve.archives.removal import remove_tree
 
 
 def nobody(_warning: str) -> None:
@@ -173,6 +173,6 @@ def _publish_directory(written: Path, target: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
     elif os.path.lexists(path):
         path.unlink()

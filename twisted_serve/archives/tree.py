@@ -26,6 +26,9 @@ _MEBIBYTE = 1 << 20
 _MAX_COMPONENT = 255
 _MAX_NAME = 2048
 
+#: Names in the path of an entry, its own included: more than any model has, and less than what tools stumble over.
+MAX_DEPTH = 64
+
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -72,7 +75,9 @@ def components(name: str) -> tuple[str, ...]:
     except UnicodeEncodeError:
         raise InvalidModel(f"The archive has an entry whose name is not UTF-8: {name!r:.200}.") from None
     if too_long:
-        raise InvalidModel(f"The archive has an entry with a name of {len(name)} characters.")
+        raise InvalidModel(f"The archive has an entry with a name of {len(name)} characters: {name!r:.200}.")
+    if len(_plain(parts)) > MAX_DEPTH:
+        raise InvalidModel(f"The archive has an entry more than {MAX_DEPTH} directories deep: {name!r:.200}.")
     return parts
 
 

@@ -12,7 +12,6 @@ import errno
 import gzip
 import io
 import os
-import shutil
 import stat
 import struct
 import tarfile
@@ -24,6 +23,7 @@ from typing import IO
 
 from attrs import define, field
 
+from twisted_serve.archives.removal import remove_tree
 from twisted_serve.archives.tree import NewTree, Saving, UnpackLimits, components, not_saved
 from twisted_serve.errors import InvalidModel
 
@@ -100,7 +100,7 @@ def _unpack(archive: Path, target: Path, limits: UnpackLimits, strip: bool) -> N
                 raise _damaged(archive, e) from e
             raise not_saved(archive.name, e) from e
     except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
+        remove_tree(target)
         raise
 
 

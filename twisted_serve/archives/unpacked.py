@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_serve.archives.removal import remove_tree
 from twisted_serve.archives.threads import DeferToThread, abandonable
 from twisted_serve.archives.tree import Saving, UnpackLimits
 from twisted_serve.archives.unpack import is_zip, unpack
@@ -140,7 +140,7 @@ class UnpackedArchives:
 
     def _forget(self, unpacked: _Unpacked) -> Deferred[None]:
         del self._by_content[unpacked.key]
-        return self.defer_to_thread(_remove, unpacked.directory)
+        return self.defer_to_thread(remove_tree, unpacked.directory)
 
 
 def content_of(archive: Path) -> Content:
@@ -176,7 +176,7 @@ def _unpack_unchanged(archive: Path, directory: Path, limits: UnpackLimits, cont
         if _identity_now(archive) != content.identity:
             raise InvalidModel(f"{archive.name} changed while it was read.")
     except BaseException:
-        _remove(directory)
+        remove_tree(directory)
         raise
 
 
@@ -186,7 +186,3 @@ def _identity_now(archive: Path) -> tuple[int, ...] | None:
         return _identity(archive)
     except OSError:
         return None
-
-
-def _remove(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)

@@ -10,7 +10,6 @@ nothing of it stays when anything goes wrong.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections import deque
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from twisted_serve.archives.confinement import confined
+from twisted_serve.archives.removal import remove_tree
 from twisted_serve.archives.threads import DeferToThread, abandonable
 from twisted_serve.archives.tree import Saving
 from twisted_serve.errors import NotInstalled, ServiceUnavailable
@@ -174,19 +174,19 @@ class Installer:
             return None
         place = self._root / uuid4().hex
         making = self._defer_to_thread(_make, place)
-        await abandonable(making, lambda _: self._defer_to_thread(_remove, place))
+        await abandonable(making, lambda _: self._defer_to_thread(remove_tree, place))
         if self._stopped:
-            await self._defer_to_thread(_remove, place)
+            await self._defer_to_thread(remove_tree, place)
             raise ServiceUnavailable("The server is stopping.")
         try:
             pip = self._start(model, needs, place)
         except BaseException as e:
-            await self._defer_to_thread(_remove, place)
+            await self._defer_to_thread(remove_tree, place)
             if isinstance(e, OSError):
                 raise _failed(model, f"It could not be started: {e}") from e
             raise
         try:
-            ended = abandonable(pip.ended, lambda _: self._defer_to_thread(_remove, place))
+            ended = abandonable(pip.ended, lambda _: self._defer_to_thread(remove_tree, place))
             how = await ended.addTimeout(self._timeout, self._reactor)
         except CancelledError:
             pip.kill()
@@ -195,12 +195,12 @@ class Installer:
             pip.kill()
             raise _failed(model, f"It took more than {self._timeout:g} seconds.") from None
         if how.code != 0:
-            await self._defer_to_thread(_remove, place)
+            await self._defer_to_thread(remove_tree, place)
             raise _failed(model, "\n".join(pip.last_lines) or str(how))
         try:
-            await self._defer_to_thread(_remove, place / _TEMPORARY)
+            await self._defer_to_thread(remove_tree, place / _TEMPORARY)
         except BaseException:
-            await self._defer_to_thread(_remove, place)
+            await self._defer_to_thread(remove_tree, place)
             raise
         self._log.info("Installed custom pip packages for model {model}", model=model.name)
         if needs.venv:
@@ -209,7 +209,7 @@ class Installer:
 
     async def remove(self, installed: Installed) -> None:
         """Remove what was installed for a model that is there no more."""
-        await self._defer_to_thread(_remove, installed.place)
+        await self._defer_to_thread(remove_tree, installed.place)
 
     async def stop(self) -> None:
         """End what is under way, and wait until nothing of it is left."""
@@ -263,9 +263,5 @@ def _make(place: Path) -> None:
             for directory in (place, place / _EMPTY, place / _TEMPORARY):
                 directory.mkdir(mode=0o700)
         except OSError:
-            _remove(place)
+            remove_tree(place)
             raise
-
-
-def _remove(place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Remove a directory tree of any depth.
+
+A handler may make directories in its model's directory, as deep as it likes: deeper than Python's stack, than the
+longest path and than the number of descriptors that a process may have, on which `shutil.rmtree` fails. Here each
+directory is moved to the top of the tree before it is removed, so that neither depth nor length is of importance.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def remove_tree(path: Path) -> None:
+    """
+    Remove a directory and all that is in it; symbolic links are removed and not followed.
+
+    Never raises: what cannot be removed, because it is a mount point or another user's, stays.
+    """
+    try:
+        top = _opened(str(path), None)
+    except OSError:
+        return
+    try:
+        stuck: set[str] = set()
+        while left := [name for name in os.listdir(top) if name not in stuck]:
+            stuck.update(name for name in left if not _removed(name, top))
+    except OSError:
+        pass
+    finally:
+        os.close(top)
+    with suppress(OSError):
+        os.rmdir(path)
+
+
+def _removed(name: str, top: int) -> bool:
+    """Remove an entry of a directory, and move directories in that entry up beside it; return whether that worked."""
+    if _unlinked(name, top):
+        return True
+    try:
+        directory = _opened(name, top)
+    except OSError:
+        return False
+    try:
+        for each in os.listdir(directory):
+            if not _unlinked(each, directory):
+                _move_up(each, directory, top)
+    except OSError:
+        return False
+    finally:
+        os.close(directory)
+    try:
+        os.rmdir(name, dir_fd=top)
+    except OSError:
+        return False
+    return True
+
+
+def _unlinked(name: str, directory: int) -> bool:
+    """Remove a file, and return whether it is gone; a directory is not."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _move_up(name: str, directory: int, top: int) -> None:
+    """
+    Move a directory to the top, where it has a name of its own.
+
+    :raise OSError: if it cannot be moved.
+    """
+    there = uuid4().hex
+    try:
+        os.rename(name, there, src_dir_fd=directory, dst_dir_fd=top)
+    except PermissionError:
+        # A directory that may not be written to may not be moved, either.
+        os.close(_opened(name, directory))
+        os.rename(name, there, src_dir_fd=directory, dst_dir_fd=top)
+
+
+def _opened(name: str, directory: int | None) -> int:
+    """
+    Open a directory whose entries can be removed.
+
+    :raise OSError: if it is none, or another user's.
+    """
+    try:
+        descriptor = os.open(name, _DIRECTORY, dir_fd=directory)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=directory)
+        return os.open(name, _DIRECTORY, dir_fd=directory)
+    if not os.access(name, os.W_OK | os.X_OK, dir_fd=directory):
+        os.fchmod(descriptor, 0o700)
+    return descriptor
