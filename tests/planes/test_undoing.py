@@ -25,7 +25,7 @@ from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
@@ -151,8 +151,9 @@ class _House:
     def worker_id(self) -> int:
         return next(self.ids)
 
-    def changed(self) -> None:
+    def changed(self) -> Deferred[None]:
         self.changes.append("changed")
+        return succeed(None)
 
     def make_pool(self, model: ModelVersion) -> Pool:
         spec = WorkerSpec(model.name, model.version, model.model_dir, model.handler, 1, {}, {}, "python", {}, 10.0)

@@ -99,6 +99,8 @@ class ManagementPlane:
             )
         if not wanted.synchronous:
             self._watch(Deferred.fromCoroutine(self._registrar.begin(model)), model)
+            # It stays, whether its workers load or not.
+            await self._registrar.record(model, complete=False)
             return Outcome(202, IN_PROGRESS)
         await self._registrar.start(model)
         await self._registrar.record(model)
@@ -135,7 +137,7 @@ class ManagementPlane:
             return self.missing(wanted.model_name, url, type(e).__name__)
         if wanted.recorded is not None and wanted.recorded.default:
             # The archive decides on the version, which may be another one than the snapshot's.
-            self.set_default(model.name, model.version)
+            self._make_default(model.name, model.version)
         if model.settings.min_workers == 0:
             return succeed(None)
         pool = self._catalogue.pool_of(model)
@@ -181,9 +183,10 @@ class ManagementPlane:
         model, pool = self._catalogue.remove(name, version)
         try:
             # Now, because no snapshot must name an archive that goes with its version.
-            self._registrar.changed()
+            recorded = self._registrar.changed()
         finally:
             await self._registrar.give_up(model, pool)
+        await recorded
         return Outcome(200, f'Model "{name}" unregistered')
 
     async def scale(
@@ -208,26 +211,32 @@ class ManagementPlane:
         scaling = self._catalogue.pool_of(model).scale(min_worker, most)
         if not synchronous:
             self._watch(scaling, model)
+            await self._registrar.changed()
             return Outcome(202, IN_PROGRESS)
         try:
             await scaling
         except WorkerFailed as e:
             log_failed(model, e)
+            # The numbers are as they were asked for, and the workers are started again.
+            await self._registrar.changed()
             # Literally "null" when the request names no version: clients compare the text.
             raise not_started(e, name, version or "null") from e
-        self._registrar.changed()
+        await self._registrar.changed()
         text = f"Workers scaled to {min_worker} for model: {name}"
         return Outcome(200, text if version is None else f"{text}, version: {version}")
 
-    def set_default(self, name: str, version: str) -> Outcome:
+    async def set_default(self, name: str, version: str) -> Outcome:
         """
         Make a version the one which is used when a request names none.
 
         :raise ServeError: as :meth:`Registry.set_default`.
         """
-        self._catalogue.registry = self._catalogue.registry.set_default(name, version)
-        self._registrar.changed()
+        self._make_default(name, version)
+        await self._registrar.changed()
         return Outcome(200, f'Default version successfully updated for model "{name}" to "{version}"')
+
+    def _make_default(self, name: str, version: str) -> None:
+        self._catalogue.registry = self._catalogue.registry.set_default(name, version)
 
     async def describe(self, name: str, version: str | None) -> list[dict[str, Any]]:
         """

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from twisted_serve.archives.confinement import confined_handler
@@ -78,7 +78,7 @@ class Registrar:
 
     :param retire_timeout: Seconds that running work has when its version goes.
     :param installer: Installs what models need; ``None`` if nothing is to be installed (``install_py_dep_per_model``).
-    :ivar changed: To be called when a change is complete, or has been undone.
+    :ivar changed: To be called when a change is complete, or has been undone; it fires when the change is recorded.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Registrar:
         default_handler: str | None,
         retire_timeout: float,
         installer: Installer | None = None,
-        changed: Callable[[], object] = lambda: None,
+        changed: Callable[[], Deferred[None]] = lambda: succeed(None),
     ) -> None:
         self._catalogue = catalogue
         self._store = store
@@ -181,18 +181,26 @@ class Registrar:
             await self.forget(model)
             raise
 
-    async def record(self, model: ModelVersion) -> None:
-        """Report that the registration of a version is complete; if that raises, the version goes."""
+    async def record(self, model: ModelVersion, complete: bool = True) -> None:
+        """
+        Report a registration, and wait until it is recorded; if that raises, the version goes.
+
+        :param complete: Whether the workers that it is to have are there.
+        """
         try:
-            self.arrived(model)
+            await (self.arrived(model) if complete else self.changed())
         except BaseException:
             await self.forget(model)
             raise
 
-    def arrived(self, model: ModelVersion) -> None:
-        """Take note of a version that is complete: a start-up model of its name is missing no longer."""
+    def arrived(self, model: ModelVersion) -> Deferred[None]:
+        """
+        Take note of a version that is complete: a start-up model of its name is missing no longer.
+
+        :return: As `changed`.
+        """
         self._catalogue.missing.discard(model.name)
-        self.changed()
+        return self.changed()
 
     async def forget(self, model: ModelVersion) -> None:
         """Take this very version away, the default one too; another may have come in its place, and is left."""
@@ -200,9 +208,10 @@ class Registrar:
         if pool is not None:
             try:
                 # Another change may have been recorded while it was there.
-                self.changed()
+                recorded = self.changed()
             finally:
                 await self.give_up(model, pool)
+            await recorded
 
     async def unless_stopped(self, work: Coroutine[Deferred[Any], Any, _T]) -> _T:
         """

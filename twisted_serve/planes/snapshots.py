@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
 from twisted_serve.archives.locating import Source
@@ -134,10 +134,15 @@ class Snapshots:
             if not self._catalogue.missing:
                 await self._take("startup")
 
-    def changed(self) -> None:
-        """Take one if something is different, and wait for nobody; before `begin` it does nothing."""
+    def changed(self) -> Deferred[None]:
+        """
+        Take one if something is different; before `begin` it does nothing.
+
+        :return: Fires when what there is now is on disk, or could not be written, which is logged and fails nothing.
+        """
         if self._begun and not self._catalogue.stopping:
-            Deferred.fromCoroutine(self._take("snapshot"))
+            return Deferred.fromCoroutine(self._take("snapshot"))
+        return succeed(None)
 
     async def end(self) -> None:
         """Take the last one; not if some models have not come yet, which would be forgotten."""
@@ -149,15 +154,13 @@ class Snapshots:
     async def _take(self, occasion: Occasion) -> None:
         if self._folder is None:
             return
-        # Now, so that what comes first is written first and says what was.
-        workers = {(model.name, model.version): (pool.min_workers, pool.max_workers) for model, pool in self._catalogue}
-        snapshot = take(self._catalogue.registry, workers)
-        now = self._now().astimezone()
         await self._one_at_a_time.acquire()
         try:
+            # Now, and not when it was asked for: one snapshot has all the changes that have waited for the last one.
+            snapshot = self._of_now()
             if occasion == "snapshot" and snapshot == self._written:
                 return
-            path = await self._defer_to_thread(self._folder.write, snapshot, now, occasion)
+            path = await self._defer_to_thread(self._folder.write, snapshot, self._now().astimezone(), occasion)
         except Exception:
             # What is served is served all the same.
             _log.failure("The {occasion} snapshot could not be written", occasion=occasion)
@@ -166,3 +169,7 @@ class Snapshots:
             _log.debug("Snapshot written: {path}", path=str(path))
         finally:
             self._one_at_a_time.release()
+
+    def _of_now(self) -> Snapshot:
+        workers = {(model.name, model.version): (pool.min_workers, pool.max_workers) for model, pool in self._catalogue}
+        return take(self._catalogue.registry, workers)

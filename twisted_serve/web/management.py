@@ -16,7 +16,7 @@ from twisted_serve.planes.metadata import CustomDescription, Metadata
 from twisted_serve.planes.registrar import Registration
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.web.answers import Answer, answer_json, job_id, json_text
-from twisted_serve.web.changes import answer, given_parameters, shielded, wanted_number
+from twisted_serve.web.changes import given_parameters, shielded, wanted_number
 from twisted_serve.web.description import describe_model_management
 from twisted_serve.web.jobs import set_handler_headers
 from twisted_serve.web.queries import as_boolean, as_integer, page_wanted, query_parameters
@@ -72,8 +72,8 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
         return shielded(request, plane.unregister(model, version))
 
     @app.route("/models/<model>/<version>/set-default", methods=["PUT"])
-    def set_default(request: IRequest, model: str, version: str) -> Answer:
-        return answer(request, plane.set_default(model, version))
+    def set_default(request: IRequest, model: str, version: str) -> Deferred[Answer]:
+        return shielded(request, plane.set_default(model, version))
 
 
 def add_token_route(app: Klein, rotation: Rotation) -> None:
