@@ -21,9 +21,9 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybe
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
-from twisted.web.client import Agent
 
 from twisted_serve import COMPATIBLE_WITH
+from twisted_serve.archives.bounded_agent import BoundedAgent
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.places import Intake
 from twisted_serve.archives.removal import remove_tree
@@ -312,7 +312,7 @@ def _stores(
 ) -> tuple[ModelStore, WorkflowStore]:
     """Make the stores of models and of workflows, which may be one directory: one fetcher knows what both fetch."""
     fetcher = Fetcher(
-        Agent(reactor),
+        BoundedAgent(reactor),
         reactor,
         AllowedUrls(options.allowed_urls),
         FetchLimits(max_size=options.max_archive_size, timeout=options.download_timeout),

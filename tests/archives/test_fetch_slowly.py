@@ -10,7 +10,7 @@ from typing import Any, cast
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionLost, DNSLookupError
 from twisted.internet.protocol import Protocol
-from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.logger import ILogObserver, capturedLogs, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -19,6 +19,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from tests.archives.fetch_case import URL, FetchTestCase
+from twisted_serve.archives.fetch import FetchLimits
 from twisted_serve.errors import DownloadFailed, InternalError
 
 
@@ -161,6 +162,31 @@ class SlowTests(FetchTestCase):
         body.connectionLost(Failure(ConnectionLost()))
         self.assertNothingLeft()
 
+    def test_head_too_slow(self) -> None:
+        """The head of an answer has a time of its own, and so has each redirect's."""
+        self.limits = FetchLimits(timeout=600, head_timeout=10)
+        fetching = self.fetched()
+        self.clock.advance(10)
+        self.failureResultOf(fetching, DownloadFailed)
+        self.assertEqual(self.slow.cancelled, 1)
+        self.assertNothingLeft()
+
+    def test_stalled(self) -> None:
+        """A body of which no byte comes for a while is given up, long before the whole time is over."""
+        self.limits = FetchLimits(timeout=600, stall_timeout=10)
+        fetching = self.fetched()
+        body = self.body(fetching)
+        for _ in range(3):
+            self.clock.advance(9)
+            body.dataReceived(b"x")
+        self.clock.advance(9.9)
+        self.assertNoResult(fetching)
+        self.clock.advance(0.1)
+        self.failureResultOf(fetching, DownloadFailed)
+        self.assertTrue(self.response.aborted)
+        body.connectionLost(Failure(ConnectionLost()))
+        self.assertNothingLeft()
+
     def test_cancelled(self) -> None:
         """A cancelled download closes the connection and leaves nothing behind."""
         fetching = self.fetched()
@@ -212,6 +238,20 @@ class SlowTests(FetchTestCase):
         self.assertEqual(error.message, "Failed to save model: m.mar")
         self.assertTrue(self.response.aborted)
         self.assertNothingLeft()
+
+    def test_reasons(self) -> None:
+        """The log says what took too long, and not how it was ended."""
+        for limits, reason in (
+            (FetchLimits(timeout=600, head_timeout=10), "the head of the answer did not come within 10 seconds"),
+            (FetchLimits(timeout=10), "the archive did not come within 10 seconds"),
+        ):
+            self.limits = limits
+            with capturedLogs() as events:
+                fetching = self.fetched()
+                self.clock.advance(10)
+            self.failureResultOf(fetching, DownloadFailed)
+            self.assertEqual([event["reason"] for event in events if "reason" in event], [reason])
+            self.slow.answer = Deferred(self.slow._cancel)
 
     def test_signature_is_not_logged(self) -> None:
         """The query of a URL, which may be a signature, does not get into the log."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from uuid import uuid4
 from attrs import define, field, frozen
 from attrs.validators import ge, gt, instance_of
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -45,13 +46,26 @@ class FetchLimits:
     How much of others' time and of our disk a download may take.
 
     :ivar max_size: Bytes.
-    :ivar timeout: Seconds, from the first request to the last byte.
+    :ivar timeout: Seconds, from the first request to the last byte, redirects included.
+    :ivar head_timeout: Seconds, from a request until the head of its answer is complete.
+    :ivar stall_timeout: Seconds in which no byte of a body comes.
     :ivar max_redirects: How often the answer may be "elsewhere".
     """
 
     max_size: int = field(default=64 << 30, validator=[instance_of(int), ge(1)])
-    timeout: float = field(default=3600.0, validator=gt(0))
+    timeout: float = field(default=600.0, validator=gt(0))
+    head_timeout: float = field(default=60.0, validator=gt(0))
+    stall_timeout: float = field(default=60.0, validator=gt(0))
     max_redirects: int = field(default=5, validator=[instance_of(int), ge(0)])
+
+
+def _too_slow(what: str) -> Callable[[Any, float], Any]:
+    """Make what is called with the outcome of work that took too long, to say so in place of what came of ending it."""
+
+    def problem(outcome: Any, seconds: float) -> Any:
+        return Failure(_FetchError(f"{what} within {seconds:g} seconds")) if isinstance(outcome, Failure) else outcome
+
+    return problem
 
 
 class _FetchError(Exception):
@@ -88,7 +102,7 @@ class Fetcher:
         self._under_way.add(target)
         try:
             work = Deferred.fromCoroutine(self._fetch(url, partial, target, trusted))
-            await work.addTimeout(self.limits.timeout, self.clock)
+            await work.addTimeout(self.limits.timeout, self.clock, _too_slow("the archive did not come"))
         except (ServeError, CancelledError):
             raise
         # The agent, its endpoints and TLS fail in ways that have no common name.
@@ -112,7 +126,7 @@ class Fetcher:
             with Saving(target.name):
                 file = new_file(partial)
             with file:
-                await _body_saved(response, file, target.name, self.limits.max_size)
+                await _body_saved(response, file, target.name, self.limits, self.clock)
         # The partial file goes away by itself; the published one only if nobody waits for it any more.
         publishing = self.defer_to_thread(_publish, partial, target)
         await abandonable(publishing, lambda _: target.unlink(missing_ok=True))
@@ -120,9 +134,9 @@ class Fetcher:
     async def _get(self, url: str, trusted: bool) -> IResponse:
         """Request ``url`` and what it redirects to, until there is an answer with an archive in it."""
         for _ in range(self.limits.max_redirects + 1):
-            response = await self.agent.request(
-                b"GET", url.encode("ascii"), Headers({b"User-Agent": [b"twisted-serve"]})
-            )
+            request = self.agent.request(b"GET", url.encode("ascii"), Headers({b"User-Agent": [b"twisted-serve"]}))
+            slow = _too_slow("the head of the answer did not come")
+            response = await request.addTimeout(self.limits.head_timeout, self.clock, slow)
             if response.code == 200:
                 return response
             response.deliverBody(_Unwanted())
@@ -167,20 +181,34 @@ class _BodySaving(Protocol):
 
     file: FileIO
     title: str
-    max_size: int
+    limits: FetchLimits
+    clock: IReactorTime
     done: Deferred[None] = field(init=False)
     _size: int = field(default=0, init=False)
+    _stalled: IDelayedCall = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.done = Deferred(lambda _: _abort(self))
+        self._stalled = self.clock.callLater(self.limits.stall_timeout, self._stall)
+        self.done.addBoth(self._settled)
+
+    def _settled(self, result: Any) -> Any:
+        if self._stalled.active():
+            self._stalled.cancel()
+        return result
+
+    def _stall(self) -> None:
+        self.done.errback(_FetchError(f"no byte came for {self.limits.stall_timeout:g} seconds"))
+        _abort(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self.done.called:
             return
+        self._stalled.reset(self.limits.stall_timeout)
         self._size += len(data)
         try:
-            if self._size > self.max_size:
-                raise _FetchError(f"larger than {self.max_size} bytes")
+            if self._size > self.limits.max_size:
+                raise _FetchError(f"larger than {self.limits.max_size} bytes")
             with Saving(self.title):
                 write_all(self.file, data)
         except (_FetchError, InternalError):
@@ -203,11 +231,13 @@ def _abort(protocol: Protocol) -> None:
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
-def _body_saved(response: IResponse, file: FileIO, title: str, max_size: int) -> Deferred[None]:
-    saving = _BodySaving(file, title, max_size)
-    if response.length is not UNKNOWN_LENGTH and response.length > max_size:
+def _body_saved(
+    response: IResponse, file: FileIO, title: str, limits: FetchLimits, clock: IReactorTime
+) -> Deferred[None]:
+    if response.length is not UNKNOWN_LENGTH and response.length > limits.max_size:
         response.deliverBody(_Unwanted())
-        raise _FetchError(f"larger than {max_size} bytes")
+        raise _FetchError(f"larger than {limits.max_size} bytes")
+    saving = _BodySaving(file, title, limits, clock)
     response.deliverBody(saving)
     return saving.done
 
