@@ -21,6 +21,7 @@ Everything that can go wrong and that a client may be told about.
     ├── RequestTimeout             408  RequestTimeoutException
     ├── Conflict                   409  ConflictStatusException
     ├── RequestTooLarge            413  RequestTooLargeException
+    ├── UnsupportedEncoding        415  UnsupportedMediaTypeException
     ├── ExpectationFailed          417  ExpectationFailedException
     ├── CodingNotImplemented       501  NotImplementedException
     ├── ServiceUnavailable         503  ServiceUnavailableException
@@ -224,6 +225,14 @@ class RequestTooLarge(ServeError):
     status = 413
     kind = "RequestTooLargeException"
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class UnsupportedEncoding(ServeError):
+    """The body is compressed in a way that is not supported."""
+
+    status = 415
+    kind = "UnsupportedMediaTypeException"
+    grpc_status = "INVALID_ARGUMENT"
 
 
 class ExpectationFailed(ServeError):

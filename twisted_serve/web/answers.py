@@ -32,6 +32,7 @@ from twisted_serve.errors import (
     ResourceNotFound,
     ServeError,
     ServiceUnavailable,
+    UnsupportedEncoding,
 )
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def answer_error(request: IRequest, error: ServeError) -> bytes:
     """Answer with the error object."""
     if isinstance(error, MethodNotAllowed) and error.allowed is not None:
         request.responseHeaders.setRawHeaders(b"Allow", [", ".join(sorted(error.allowed)).encode("ascii")])
+    if isinstance(error, UnsupportedEncoding):
+        request.responseHeaders.setRawHeaders(b"Accept-Encoding", [b"gzip, deflate"])
     if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
         request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
     return answer_json(request, error.status, members_of(error))

@@ -24,7 +24,7 @@ from twisted.web.server import Request
 from twisted_serve.alarm import Alarm
 from twisted_serve.auth.gate import Stop
 from twisted_serve.auth.targets import parse_target
-from twisted_serve.errors import BadRequest, ExpectationFailed, RequestTimeout, ServeError
+from twisted_serve.errors import BadRequest, ExpectationFailed, RequestTimeout, ServeError, UnsupportedEncoding
 from twisted_serve.transports import write_now
 from twisted_serve.web.answers import Answer, answer_error, json_text, lines_of, members_of
 from twisted_serve.web.heads import (
@@ -234,6 +234,12 @@ class ServeChannel(HTTPChannel):
         request.public = verdict.door is None
         if self.length is not None and self.length > request.body_limit:
             return lambda request: answer_error(request, request.too_large())
+        if not request.plain:
+            try:
+                request.codings()
+            except UnsupportedEncoding as error:
+                unsupported = error
+                return lambda request: answer_error(request, unsupported)
         for value in headers.getRawHeaders(b"expect", ()):
             if value.lower() != b"100-continue":
                 return lambda request: answer_error(request, ExpectationFailed())

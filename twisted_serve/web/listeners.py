@@ -158,6 +158,7 @@ class Faces:
             self.metrics.answered,
             self.extra_headers,
             self.tokens.redact,
+            self.defer_to_thread,
             self.server_timing,
         )
 

@@ -8,21 +8,25 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from twisted_serve.errors import InternalError, RequestTooLarge
+from twisted_serve.archives.threads import abandonable
+from twisted_serve.errors import InternalError, RequestTooLarge, ServeError
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.web.answers import answer_error, client_request_id, fresh_id
+from twisted_serve.web.coded import MOST_AT_ONCE, codings_of, inflated
 
 if TYPE_CHECKING:
     from twisted_serve.web.channel import ServeChannel
     from twisted_serve.web.site import ServeSite
 
 # Headers which mean something to us and which most requests do not have, so that nobody need look for them each time.
-RARE = frozenset({b"connection", b"expect", b"transfer-encoding", b"x-request-id", b"x-request-timeout-ms"})
+RARE = frozenset(
+    {b"connection", b"content-encoding", b"expect", b"transfer-encoding", b"x-request-id", b"x-request-timeout-ms"}
+)
 
 # What somebody without a token may make us keep of a body; nothing at an open door reads one.
 PUBLIC_BODY = 8192
@@ -122,9 +126,54 @@ class ServeRequest(Request):
         self.timing = Timing(self.site.reactor.seconds())
         self.prepath, self.postpath = [], []
         try:
-            self.render(self.site.resource)
+            if not self.plain and self.content.getbuffer().nbytes and (codings := self.codings()):
+                self._inflate(codings)
+            else:
+                self.render(self.site.resource)
         except Exception:
             self.processingFailed(Failure())
+
+    def codings(self) -> tuple[bytes, ...]:
+        """
+        Return how the body is compressed.
+
+        :raise UnsupportedEncoding: as `codings_of`.
+        """
+        return codings_of(self.requestHeaders.getRawHeaders(b"content-encoding", ()))
+
+    def _inflate(self, codings: tuple[bytes, ...]) -> None:
+        """Inflate the body, and go on with it."""
+        body = self.content.getvalue()
+        if len(body) > MOST_AT_ONCE:
+            work = abandonable(self.site.defer_to_thread(inflated, body, codings, self.body_limit), lambda _body: None)
+            self.wait_for(work)
+        else:
+            work = maybeDeferred(inflated, body, codings, self.body_limit)
+        work.addCallbacks(self._go_on_with, self._refuse_body).addErrback(self.processingFailed)
+
+    def _go_on_with(self, body: bytes) -> None:
+        """Answer the request as if its body had come so: a handler sees no header that says otherwise."""
+        self._awaited = None
+        self.content = BytesIO(body)
+        self.requestHeaders.removeHeader(b"content-encoding")
+        length = b"%d" % len(body)
+        if self.requestHeaders.hasHeader(b"content-length"):
+            self.requestHeaders.setRawHeaders(b"content-length", [length])
+        self.spelled_headers = [
+            (name, length if name.lower() == b"content-length" else value)
+            for name, value in self.spelled_headers
+            if name.lower() != b"content-encoding"
+        ]
+        self.render(self.site.resource)
+
+    def _refuse_body(self, failure: Failure) -> None:
+        """Answer a request whose body cannot be inflated, unless its client has left."""
+        if failure.check(CancelledError) and self.gone:
+            return
+        failure.trap(ServeError)
+        error = self.too_large() if failure.check(RequestTooLarge) else failure.value
+        self.write(answer_error(self, error))
+        self.finish()
 
     def begin(self) -> None:
         """Set what every answer of the site has."""

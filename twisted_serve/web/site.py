@@ -16,6 +16,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.gate import Gate, OpenGate, Stop
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.logs import log_access
@@ -43,6 +44,7 @@ class ServeSite(Site):
     :ivar refuse: Answers a request which the gate stopped.
     :ivar extra_headers: On every answer, unless a handler sets them itself (CORS).
     :ivar server_timing: Whether answers say where the time went.
+    :ivar defer_to_thread: Does what takes long, such as inflating a large body.
     :ivar channels: The connections which are open.
     """
 
@@ -59,6 +61,7 @@ class ServeSite(Site):
         count_answer: Callable[[int], None],
         extra_headers: Mapping[bytes, bytes],
         redact: Redact,
+        defer_to_thread: DeferToThread,
         server_timing: bool = False,
     ) -> None:
         super().__init__(
@@ -76,6 +79,7 @@ class ServeSite(Site):
         self.extra_headers = extra_headers
         self.server_timing = server_timing
         self._redact = redact
+        self.defer_to_thread = defer_to_thread
         # A class's logger is made anew each time that it is asked for.
         self._access = self._log
         self.channels: set[ServeChannel] = set()
