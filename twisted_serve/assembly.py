@@ -209,6 +209,7 @@ class Parts:
             exempt_ping=options.token_exempt_ping,
             serve_metrics=options.enable_metrics_api,
             open_inference=options.ts_open_inference_protocol,
+            envelope=options.service_envelope,
             extra_headers=extra_headers,
             endpoints=tuple(by_segment(world.endpoints).values()),
             look=partial(overview, catalogue, shown_settings(options)),

@@ -61,6 +61,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
             "scaleIdleTimeInSec": 60,
             "isolateFailures": False,
             "retryOnWorkerDeath": True,
+            "openInference": True,
         }
         config, warnings = self.config(yaml.safe_dump(document))
         self.assertTrue(all("not there yet" in each for each in warnings), warnings)
@@ -98,6 +99,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
                 isolate_failures=False,
                 retry_on_worker_death=True,
                 share_weights=False,
+                open_inference=True,
             ),
         )
         self.assertEqual(config.workers, (1, 2))

@@ -97,6 +97,24 @@ class KServev2Tests(EnvelopeTestCase):
         self.assertEqual([each[0]["data"] for each in seen], [[[1, 2], [3, 4]], "QQ==", ["a", "b"], []])
         self.assertEqual(seen[0][1:], (["x", "image", "words", "none"], " "))
 
+    def test_open_shapes(self) -> None:
+        """A bare number is one dimension, and -1 is whatever the data has, where that is one reading."""
+        worker = self._serve("kservev2", ECHO)
+        for data, shape, seen in (
+            ([1, 2, 3], 3, [1, 2, 3]),
+            ([1, 2, 3], -1, [1, 2, 3]),
+            ([1, 2, 3], [-1], [1, 2, 3]),
+            ([[1], [2]], [-1], [1, 2]),
+            ([1, 2, 3, 4], [2, -1], [[1, 2], [3, 4]]),
+            ([[1, 2], [3, 4]], [-1, -1], [[1, 2], [3, 4]]),
+            ([], [-1], []),
+        ):
+            (found,) = self._answers(worker, {"inputs": [tensor(data, shape, "INT32")]})
+            self.assertEqual(eval(found["outputs"][0]["data"][0])["data"], seen, (data, shape))
+        for texts in ("text", ["text"]):
+            (found,) = self._answers(worker, {"inputs": [tensor(texts, -1, "BYTES")]})
+            self.assertEqual(eval(found["outputs"][0]["data"][0])["data"], "text")
+
     def test_types(self) -> None:
         """What the handler returns is named as the protocol names it."""
         handler = (
@@ -145,8 +163,13 @@ class KServev2Tests(EnvelopeTestCase):
             ({"inputs": []}, "the request must be a JSON object with a list of inputs"),
             ({"inputs": [3]}, "inputs[0] must be an object, not int"),
             ({"inputs": [tensor([1], [1], name=None)]}, "inputs[0].name must be a string, not None"),
-            ({"inputs": [tensor([1], 1)]}, "inputs[0].shape must be a list of whole numbers, not 1"),
-            ({"inputs": [tensor([1], [-1])]}, "inputs[0].shape must be a list of whole numbers, not [-1]"),
+            ({"inputs": [tensor([1], "1")]}, "inputs[0].shape must be a list of whole numbers, not '1'"),
+            ({"inputs": [tensor([1], True)]}, "inputs[0].shape must be a list of whole numbers, not True"),
+            ({"inputs": [tensor([1], [-2])]}, "inputs[0].shape must be a list of whole numbers, not [-2]"),
+            ({"inputs": [tensor([1, 2], 3)]}, "inputs[0].data has 2 values, and inputs[0].shape is [3]"),
+            ({"inputs": [tensor([1, 2, 3], [2, -1])]}, "inputs[0].data has 3 values, and inputs[0].shape is"),
+            ({"inputs": [tensor([1, 2], [-1, -1])]}, "inputs[0].data has 2 values, and inputs[0].shape is [-1, -1]"),
+            ({"inputs": [tensor([1], [-1, 0])]}, "inputs[0].data has 1 values, and inputs[0].shape is [-1, 0]"),
             ({"inputs": [tensor([1], [True])]}, "inputs[0].shape must be a list of whole numbers, not [True]"),
             ({"inputs": [tensor([1], [1] * 65)]}, "inputs[0].shape has 65 dimensions; at most 64 can be had"),
             ({"inputs": [tensor(1, [1])]}, "inputs[0].data must be a list, not int"),

@@ -190,28 +190,59 @@ class ShapeTests(SynchronousTestCase):
             tensor("INT8", [1]).values(data)
 
     def test_open_dimension(self) -> None:
-        """One dimension of JSON data may be left open, as the predecessor's clients do, even without a list."""
+        """A dimension may be left open, even without a list, as TorchServe's clients do, if one reading is left."""
         self.assertEqual(tensor("BYTES", -1).values("text"), ["text"])
         self.assertEqual(tensor("BYTES", [-1]).values(["a", "b"]), ["a", "b"])
         self.assertEqual(tensor("INT8", [-1, 2]).values([1, 2, 3, 4]), [1, 2, 3, 4])
         for shape, data in (([-1, 2], [1, 2, 3]), ([-1, 0], [1])):
             with self.assertRaises(BadRequest):
                 tensor("INT8", shape).values(data)
-        with self.assertRaises(BadRequest):
-            tensor("INT8", [-1]).read(memoryview(b"x"))
+        self.assertEqual(tensor("INT8", -1).values([1, 2, 3]), [1, 2, 3])
+        self.assertEqual(tensor("INT8", 3).values([1, 2, 3]), [1, 2, 3])
+        self.assertRaises(BadRequest, tensor("INT8", 3).values, [1, 2])
+
+    def test_open_in_binary(self) -> None:
+        """So may one of binary data, whose size says how many elements there are."""
+        self.assertEqual(read(tensor("INT8", [-1]), b"\1\2\3")[0], [1, 2, 3])
+        self.assertEqual(read(tensor("INT16", [2, -1]), b"\1\0\2\0")[0], [1, 2])
+        self.assertEqual(read(tensor("BYTES", -1), b"\1\0\0\0a\0\0\0\0")[0], ["a", ""])
+        self.assertEqual(read(tensor("BYTES", [-1]), b"")[0], [])
+        for name, shape, data in (
+            ("INT16", [-1], b"\1"),
+            ("INT8", [2, -1], b"\1\2\3"),
+            ("INT8", [-1, 0], b"\1"),
+            ("INT8", [-1, -1], b"\1"),
+            ("BYTES", [2, -1], b"\1\0\0\0a"),
+            ("BYTES", [-1], b"\1\0\0"),
+            ("BYTES", [-1], b"\2\0\0\0a"),
+        ):
+            self.assertRaises(BadRequest, tensor(name, shape).read, memoryview(data))
+
+    def test_several_open(self) -> None:
+        """Several dimensions are read from the data's nesting, and from nothing else."""
+        for shape in ([-1, -1], [-1, 2], [3, -1]):
+            self.assertEqual(tensor("INT8", shape).values([[1, 2], [3, 4], [5, 6]]), [1, 2, 3, 4, 5, 6])
+        for shape, data in (
+            ([-1, -1], [1, 2]),
+            ([-1, -1, 2], [[1, 2]]),
+            ([-1, -1, 3], [[[1, 2]]]),
+            ([-1, -1], [[[1]]]),
+        ):
+            error = self.assertRaises(BadRequest, tensor("INT8", shape).values, data)
+            self.assertIn("more than one dimension open", str(error))
 
     def test_impossible(self) -> None:
         """A shape that cannot be is refused, whatever data there is, with its value."""
         for shape, word in (
             ([-2], "-2"),
-            ([-1, -1], "more than one"),
             ([1.0], "1.0"),
             ([True], "True"),
             (["1"], "'1'"),
             ([None], "None"),
             (None, "None"),
             ("1", "'1'"),
-            (3, "3"),
+            (True, "True"),
+            (-2, "-2"),
             (-1.0, "-1.0"),
             ({}, "{}"),
             ([1 << 63], "9223372036854775808"),

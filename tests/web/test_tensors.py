@@ -55,7 +55,7 @@ class TensorTests(SynchronousTestCase):
     """Tests for ``/v2/models/{model}/infer``."""
 
     def setUp(self) -> None:
-        self.server = MemoryServer(respond=negate, models={"m": {}})
+        self.server = MemoryServer({"service_envelope": "kservev2"}, respond=negate, models={"m": {}})
         self.addCleanup(self.server.close)
         self.server.add_model("b", {})
         key = self.server.key(TokenKind.MANAGEMENT)
@@ -185,3 +185,106 @@ class TensorTests(SynchronousTestCase):
         self.assertEqual(answer.body, b"ok")
         # "127," for each, and copies on the way; lists of all the elements would be 8 bytes each more, and more again.
         self.assertLess(peak, 20 * size)
+
+
+class AskingTests(SynchronousTestCase):
+    """Tests for which models have their tensors read, and for what the others get."""
+
+    def setUp(self) -> None:
+        self.jobs: list[Job] = []
+
+    def respond(self, jobs: list[Job]) -> list[Item]:
+        self.jobs += jobs
+        return [Item(job.request_id, 200, "", {}, b"ok") for job in jobs]
+
+    def serve(self, envelope: str | None, config: str | None) -> MemoryServer:
+        manifest = {"model": {"modelName": "m", "modelVersion": "1.0", "handler": "handler.py"}}
+        files = {}
+        if config is not None:
+            manifest["model"]["configFile"] = "config.yaml"
+            files = {"config.yaml": config}
+        files["MAR-INF/MANIFEST.json"] = json.dumps(manifest)
+        server = MemoryServer({"service_envelope": envelope}, respond=self.respond, models={"m": files})
+        self.addCleanup(server.close)
+        return server
+
+    def infer(
+        self, server: MemoryServer, body: bytes, headers: dict[str, str], path: str = "/v2/models/m/infer"
+    ) -> int:
+        return server.request("POST", path, server.key(TokenKind.INFERENCE), headers, body).status
+
+    def test_who_asks(self) -> None:
+        """The envelope asks, by whatever name, and ``openInference`` of a model decides before it."""
+        wrong = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "INT8", "data": [300]}]}'
+        for envelope, config, asks in (
+            (None, None, False),
+            (None, "minWorkers: 1\nmaxWorkers: 1", False),
+            ("kserve", None, False),
+            ("json", None, False),
+            ("my_envelope:Mine", None, False),
+            ("kservev2", None, True),
+            ("ts.torch_handler.request_envelope.kservev2", None, True),
+            ("kservev2:KServev2Envelope", None, True),
+            (None, "openInference: true", True),
+            ("kservev2", "openInference: false", False),
+        ):
+            server = self.serve(envelope, config)
+            status = self.infer(server, wrong, {"Content-Type": "application/json"})
+            self.assertEqual(status, 400 if asks else 200, (envelope, config))
+
+    def test_as_it_is(self) -> None:
+        """The handler of any other model gets what it would get on ``/predictions``, whatever that is."""
+        server = self.serve(None, None)
+        for body, headers in (
+            (b'{"anything": 1}', {"Content-Type": "application/json"}),
+            (b"[1, 2]", {"Content-Type": "application/json; charset=utf-8"}),
+            (b'{"inputs": [{}]}\x01\x02', {"Content-Type": "application/octet-stream", LENGTH: "16"}),
+            (b'{"inputs": [{}]}\x01\x02', {LENGTH: "16"}),
+            (b"\xff", {"Content-Type": "image/png"}),
+            (b"a=1", {"Content-Type": "application/x-www-form-urlencoded"}),
+            (b"no json", {}),
+            (b"", {}),
+        ):
+            for path in ("/v2/models/m/infer", "/predictions/m"):
+                self.assertEqual(self.infer(server, body, headers, path), 200)
+            *_, one, other = self.jobs
+            self.assertEqual(one.parts, other.parts)
+
+    def test_json_without_a_type(self) -> None:
+        """An object without a content type is JSON, which is the protocol's default, for every model."""
+        body = b' {"inputs": [{"name": "x", "shape": [1], "datatype": "INT8", "data": [3]}]}'
+        for envelope in (None, "kservev2"):
+            self.assertEqual(self.infer(self.serve(envelope, None), body, {}), 200)
+            self.assertEqual(self.jobs[-1].parts, [Part("body", "application/json", body)])
+
+    def test_errors(self) -> None:
+        """Every error of ``/v2`` has ``error``, which its clients print, beside what others have; no other has."""
+        server = self.serve("kservev2", None)
+        key = server.key(TokenKind.INFERENCE)
+        json_type = {"Content-Type": "application/json"}
+        said = b'{"code": 503, "type": "InternalServerException", "message": "Prediction failed"}'
+        for method, path, token, body, headers, status in (
+            ("POST", "/v2/models/m/infer", key, b"{}", json_type, 400),
+            ("POST", "/v2/models/m/infer", key, b"{", json_type, 400),
+            ("POST", "/v2/models/m/infer", key, b"x", {"Content-Encoding": "gzip"}, 400),
+            ("POST", "/v2/models/m/infer", key, b"x", {"Content-Encoding": "br"}, 415),
+            ("POST", "/v2/models/m/infer", key, b"x" * 7_000_000, json_type, 413),
+            ("POST", "/v2/models/absent/infer", key, b"{}", json_type, 404),
+            ("GET", "/v2/models/m/versions/9/ready", key, b"", {}, 404),
+            ("GET", "/v2/models/m/infer", None, b"", {}, 400),
+            ("POST", "/v2/models/m/infer", None, b"{}", {}, 400),
+            ("POST", "/v2/models/m/ready", key, b"", {}, 405),
+            ("GET", "/v2/nowhere", key, b"", {}, 404),
+        ):
+            answer = server.request(method, path, token, headers, body)
+            self.assertEqual(answer.status, status, path)
+            self.assertEqual(answer.json["error"], answer.json["message"], path)
+        server.provider.respond = lambda jobs: [Item(job.request_id, 503, "", {}, said) for job in jobs]
+        for headers in (json_type, {"Content-Type": "image/png"}):
+            answer = server.request("POST", "/v2/models/m/infer", key, headers, b'{"inputs": []}')
+            self.assertEqual((answer.status, answer.json), (503, {**json.loads(said), "error": "Prediction failed"}))
+        for text in (b"no json", b"[]", b'{"mine": 1}', b'{"code": 1, "type": "t", "message": "m", "error": "e"}'):
+            server.provider.respond = lambda jobs, text=text: [Item(job.request_id, 503, "", {}, text) for job in jobs]  # type: ignore[misc]
+            self.assertEqual(server.request("POST", "/v2/models/m/infer", key, {}, b"x").body, text)
+        for path in ("/predictions/absent", "/v1/models/absent:predict", "/v2x", "/x/v2"):
+            self.assertNotIn("error", server.request("POST", path, key).json)

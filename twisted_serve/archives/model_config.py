@@ -46,6 +46,7 @@ class ModelConfig:
     :ivar batch_policy: When a batch that is not full is closed: ``eager``, ``window`` or ``adaptive``.
     :ivar scale_up_delay: Milliseconds that a request waits before there are more workers; ``scale_idle_time``: seconds
         that a worker has nothing to do before there are fewer.
+    :ivar open_inference: Whether the handler wants the tensors of the Open Inference Protocol checked and in JSON.
     :ivar isolate_failures: Whether a batch that failed is split; ``retry_on_worker_death``: whether what a worker
         died of is tried again.
     """
@@ -80,6 +81,7 @@ class ModelConfig:
     isolate_failures: bool | None = boolean("isolateFailures")
     retry_on_worker_death: bool | None = boolean("retryOnWorkerDeath")
     share_weights: bool | None = boolean("shareWeights")
+    open_inference: bool | None = boolean("openInference")
 
     @property
     def workers(self) -> tuple[int, int] | None:

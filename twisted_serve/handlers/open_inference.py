@@ -99,13 +99,19 @@ def _input(given: Any, where: str) -> dict[str, Any]:
     if not isinstance(given.get("name"), str):
         raise MalformedRequestError(f"{where}.name must be a string, not {given.get('name')!r:.80}")
     shape, data = given.get("shape"), given.get("data")
-    if not isinstance(shape, list) or not all(type(each) is int and each >= 0 for each in shape[:_MOST_DIMENSIONS]):
+    if type(shape) is int:
+        # A bare number, or -1, is what examples of TorchServe and KServe have for one dimension.
+        shape = [shape]
+    if not isinstance(shape, list) or not all(type(each) is int and each >= -1 for each in shape[:_MOST_DIMENSIONS]):
         raise MalformedRequestError(f"{where}.shape must be a list of whole numbers, not {shape!r:.80}")
     if len(shape) > _MOST_DIMENSIONS:
         raise MalformedRequestError(f"{where}.shape has {len(shape)} dimensions; at most {_MOST_DIMENSIONS} can be had")
+    kind = given.get("datatype")
+    if kind == "BYTES" and isinstance(data, str):
+        # As old clients have it: a text alone is the one element.
+        data = [data]
     if not isinstance(data, list):
         raise MalformedRequestError(f"{where}.data must be a list, not {type(data).__name__}")
-    kind = given.get("datatype")
     if kind == "BYTES":
         return {**given, "data": data[0] if len(data) == 1 else data}
     if not isinstance(kind, str) or kind not in _DTYPES:
@@ -119,6 +125,7 @@ def _shaped(data: list[Any], shape: list[int], kind: str, where: str) -> Any:
     values = _flat(data)
     if values is None:
         raise MalformedRequestError(f"{where}.data is of no shape: its lists are of different lengths")
+    shape = _closed(shape, data, len(values))
     if len(values) != math.prod(shape):
         raise MalformedRequestError(f"{where}.data has {len(values)} values, and {where}.shape is {shape!r:.80}")
     dtype = np.dtype(_DTYPES[kind])
@@ -135,6 +142,22 @@ def _shaped(data: list[Any], shape: list[int], kind: str, where: str) -> Any:
             if same.all():
                 return typed.reshape(shape).tolist()
     raise MalformedRequestError(f"{where}.data holds values that are no {kind}")
+
+
+def _closed(shape: list[int], data: list[Any], count: int) -> list[int]:
+    """Put what the data has in place of -1, where that is one reading; otherwise leave the shape as it is."""
+    if shape.count(-1) == 1:
+        known = abs(math.prod(shape))
+        return [count // known if each == -1 else each for each in shape] if known else shape
+    if -1 in shape:
+        lengths: list[int] = []
+        inner: Any = data
+        while isinstance(inner, (list, tuple)):
+            lengths.append(len(inner))
+            inner = inner[0] if inner else None
+        if len(lengths) == len(shape) and all(said in (-1, own) for said, own in zip(shape, lengths, strict=True)):
+            return lengths
+    return shape
 
 
 def _flat(values: Sequence[Any]) -> Sequence[Any] | None:

@@ -49,7 +49,7 @@ class Tensor:
     A tensor's members, but for its data.
 
     :ivar where: Its place in the request, for errors.
-    :ivar shape: With at most one dimension left open (-1), as old clients have it.
+    :ivar shape: With -1 for the dimensions that are left open, as old clients have them.
     """
 
     where: str
@@ -86,7 +86,7 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        """How many elements its shape has, the open dimension counted as one."""
+        """How many elements its shape has, open dimensions counted as one."""
         return abs(prod(self.shape))
 
     def values(self, data: object) -> list[Any]:
@@ -100,8 +100,11 @@ class Tensor:
             data = [data]
         if not isinstance(data, list):
             raise BadRequest(f"{self.where}.data must be a list, not {shown(data)}.")
-        values = self._flat(data)
-        self._check_count(len(values), "data has")
+        values, lengths = self._flat(data)
+        if self.shape.count(-1) > 1:
+            self._check_nesting(lengths)
+        else:
+            self._check_count(len(values), "data has")
         if not self.datatype.all_fit(values):
             at = self.datatype.first_misfit(values)
             raise BadRequest(f"{self.where}.data has {shown(values[at])} at {at}, which is no {self.datatype.name}.")
@@ -114,11 +117,13 @@ class Tensor:
         :return: The elements as JSON, some at a time, and whether they are written as base64.
         :raise BadRequest: if it is not data of this shape.
         """
-        if -1 in self.shape:
-            raise BadRequest(f"{self.where}.shape must leave no dimension open: its data is binary.")
+        if self.shape.count(-1) > 1:
+            raise BadRequest(f"{self.where}.shape leaves more than one dimension open: its data is binary.")
         if self.datatype.size == 0:
             return self._read_bytes(data)
-        if self.elements * self.datatype.size != len(data):
+        if -1 in self.shape and len(data) % self.datatype.size == 0:
+            self._check_count(len(data) // self.datatype.size, "binary data has")
+        elif -1 in self.shape or self.elements * self.datatype.size != len(data):
             raise BadRequest(
                 f"{self.where}.parameters.binary_data_size is {len(data)}, but {self.elements} elements "
                 f"of {self.datatype.name} have {self.elements * self.datatype.size} bytes."
@@ -144,7 +149,8 @@ class Tensor:
 
     def _read_bytes(self, data: memoryview) -> tuple[Iterator[str], bool]:
         # Before anything is read: an element has its length at least.
-        if self.elements * _LENGTH > len(data):
+        most = len(data) // _LENGTH if -1 in self.shape else self.elements
+        if -1 not in self.shape and self.elements * _LENGTH > len(data):
             raise BadRequest(
                 f"{self.where}.parameters.binary_data_size is {len(data)}, too few bytes for {self.elements} elements."
             )
@@ -153,8 +159,8 @@ class Tensor:
         while at < len(data):
             begin = at + _LENGTH
             at = begin + int.from_bytes(data[at:begin], "little")
-            if begin > len(data) or at > len(data) or len(pieces) == self.elements:
-                raise BadRequest(f"{self.where}: its binary data is not {self.elements} elements with their lengths.")
+            if begin > len(data) or at > len(data) or len(pieces) == most:
+                raise BadRequest(f"{self.where}: its binary data is not {most} elements with their lengths.")
             pieces.append(bytes(data[begin:at]))
         self._check_count(len(pieces), "binary data has")
         try:
@@ -163,14 +169,28 @@ class Tensor:
             # All of them: what is inside must not decide how each is to be read.
             return iter([_json_of([b64encode(piece).decode("ascii") for piece in pieces])]), True
 
-    def _flat(self, data: list[Any]) -> list[Any]:
+    def _flat(self, data: list[Any]) -> tuple[list[Any], list[int]]:
+        """Return the innermost values in a row, and the lengths of the lists at each depth."""
+        lengths = [len(data)]
         for _depth in range(MOST_DIMENSIONS):
             if list not in set(map(type, data)):
-                return data
+                return data, lengths
             if {list} != set(map(type, data)) or len(set(map(len, data))) > 1:
                 raise BadRequest(f"{self.where}.data is nested unevenly.")
+            lengths.append(len(data[0]))
             data = list(chain.from_iterable(data))
         raise BadRequest(f"{self.where}.data is nested more than {MOST_DIMENSIONS} times.")
+
+    def _check_nesting(self, lengths: list[int]) -> None:
+        """Hold a shape with several open dimensions against the data's nesting, which is its one reading."""
+        fits = len(lengths) == len(self.shape) and all(
+            said in (-1, length) for said, length in zip(self.shape, lengths, strict=True)
+        )
+        if not fits:
+            raise BadRequest(
+                f"{self.where}.shape leaves more than one dimension open: {shown(list(self.shape))}, "
+                f"and its data is nested as {shown(lengths)}."
+            )
 
     def _check_count(self, count: int, what: str) -> None:
         if -1 in self.shape:
@@ -196,15 +216,13 @@ def parameters_of(where: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _shape(where: str, said: object) -> tuple[int, ...]:
-    # A bare -1 is what the predecessor's examples have.
-    dimensions = [said] if said == -1 else said
+    # A bare number, and a bare -1, are what TorchServe's and KServe's examples have for one dimension.
+    dimensions = [said] if type(said) is int else said
     if not isinstance(dimensions, list) or len(dimensions) > MOST_DIMENSIONS:
         raise BadRequest(f"{where}.shape must be a list of at most {MOST_DIMENSIONS} integers, not {shown(said)}.")
     for dimension in dimensions:
         if type(dimension) is not int or not -1 <= dimension <= _MOST_ELEMENTS:
             raise BadRequest(f"{where}.shape must have integers of at least 0, not {shown(dimension)}.")
-    if dimensions.count(-1) > 1:
-        raise BadRequest(f"{where}.shape leaves more than one dimension open: {shown(said)}.")
     if abs(prod(dimensions)) > _MOST_ELEMENTS:
         raise BadRequest(f"{where}.shape has more elements than there can be: {shown(said)}.")
     return tuple(dimensions)

@@ -24,6 +24,7 @@ from werkzeug.routing import BaseConverter, Map, MapAdapter, PathConverter
 
 from twisted_serve.auth.gate import Stop, refusal_text
 from twisted_serve.auth.keyring import Reason
+from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import (
     BadRequest,
     InternalError,
@@ -136,7 +137,11 @@ def answer_error(request: IRequest, error: ServeError) -> bytes:
         request.responseHeaders.setRawHeaders(b"Accept-Encoding", [b"gzip, deflate"])
     if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
         request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
-    return answer_json(request, error.status, members_of(error))
+    members = members_of(error)
+    if parse_target(request.uri).first == "v2":
+        # Where the Open Inference Protocol's clients look.
+        members["error"] = error.message
+    return answer_json(request, error.status, members)
 
 
 def answer_flaw(request: IRequest, flaw: str) -> bytes:

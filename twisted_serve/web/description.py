@@ -44,7 +44,9 @@ _TENSOR = _object(
 )
 
 _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
-    "Error": _object(("code", "type", "message"), code=_INTEGER, type=_STRING, message=_STRING, reason=_STRING),
+    "Error": _object(
+        ("code", "type", "message"), code=_INTEGER, type=_STRING, message=_STRING, reason=_STRING, error=_STRING
+    ),
     "Status": _object(("status",), status=_STRING),
     "Members": {"type": "object"},
     "Description": {"type": "object", "description": "An OpenAPI document."},

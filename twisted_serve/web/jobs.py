@@ -53,12 +53,16 @@ class Predictor:
     Has requests answered by workers.
 
     :ivar defer_to_thread: Does what takes long and needs nobody.
+    :ivar envelope: The request envelope of every model, if there is one.
     :param tokens: Whether token authorization is on, so that handlers do not see ``Authorization``.
     """
 
-    def __init__(self, plane: InferencePlane, tokens: bool, defer_to_thread: DeferToThread) -> None:
+    def __init__(
+        self, plane: InferencePlane, tokens: bool, defer_to_thread: DeferToThread, envelope: str | None = None
+    ) -> None:
         self.plane = plane
         self.defer_to_thread = defer_to_thread
+        self.envelope = envelope
         self._tokens = tokens
         self._hidden = _RESERVED | _CREDENTIALS if tokens else _RESERVED
 

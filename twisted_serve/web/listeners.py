@@ -116,6 +116,7 @@ class Faces:
 
     :ivar serve_metrics: Whether there is a ``/metrics`` (``enable_metrics_api``).
     :ivar open_inference: Whether there are the extras of the Open Inference Protocol.
+    :ivar envelope: The request envelope of every model (``service_envelope``).
     :ivar extra_headers: On every answer, unless a handler sets them itself (CORS); where there are
         any, browsers' preflight requests are answered.
     :ivar server_timing: Whether answers say where the time went.
@@ -137,6 +138,7 @@ class Faces:
     exempt_ping: bool = False
     serve_metrics: bool = True
     open_inference: bool = False
+    envelope: str | None = None
     extra_headers: Mapping[bytes, bytes] = field(factory=dict)
     server_timing: bool = False
     metrics_token: MetricsToken | None = None
@@ -206,7 +208,7 @@ class Faces:
         return ways_to(self.endpoints, kind, self.look)
 
     def _add_inference(self, app: Klein, tokens: bool) -> dict[str, Way]:
-        predictor = Predictor(self.inference, tokens, self.defer_to_thread)
+        predictor = Predictor(self.inference, tokens, self.defer_to_thread, self.envelope)
         ways = {"ping": add_ping_route(app, self.inference), "predictions": add_prediction_routes(app, predictor)}
         add_invocation_routes(app, predictor)
         add_v1_routes(app, predictor)

@@ -166,14 +166,16 @@ class ServeRequest(Request):
         ]
         self.render(self.site.resource)
 
-    def _refuse_body(self, failure: Failure) -> None:
+    def _refuse_body(self, failure: Failure) -> Failure | None:
         """Answer a request whose body cannot be inflated, unless its client has left."""
-        if failure.check(CancelledError) and self.gone:
-            return
-        failure.trap(ServeError)
-        error = self.too_large() if failure.check(RequestTooLarge) else failure.value
-        self.write(answer_error(self, error))
+        error = failure.value
+        if isinstance(error, CancelledError) and self.gone:
+            return None
+        if not isinstance(error, ServeError):
+            return failure
+        self.write(answer_error(self, self.too_large() if isinstance(error, RequestTooLarge) else error))
         self.finish()
+        return None
 
     def begin(self) -> None:
         """Set what every answer of the site has."""

@@ -7,42 +7,75 @@ A handler, or the envelope before it, sees JSON, whatever the client has sent.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
+from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import BadRequest
 from twisted_serve.openinference.answers import InferAnswer, write_answer
 from twisted_serve.openinference.requests import LENGTH_HEADER, read_request
-from twisted_serve.web.answers import Answer
+from twisted_serve.web.answers import Answer, json_text
 from twisted_serve.web.bodies import body_of, media_type
 from twisted_serve.web.jobs import Predictor, Response, content_type_of
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.wire.messages import Item, Part
 
 _JSON = "application/json"
+_LENGTH = LENGTH_HEADER.encode("ascii")
 
 # A larger body is read in a thread: all others would wait as long as that takes.
 MOST_AT_ONCE = 1 << 17
+
+# So many blanks may stand before an object.
+_LONGEST_BLANK = 64
 
 
 def infer(
     predictor: Predictor, request: ServeRequest, model: str, version: str | None, told: Mapping[str, str]
 ) -> Deferred[Answer]:
     """
-    Answer a request for inference; as :meth:`Predictor.answer`, but with tensors.
+    Answer a request for inference; as :meth:`Predictor.answer`, but with tensors, for a handler that asks for them.
 
-    A body which is neither JSON nor has binary tensors is the handler's to understand.
+    The body of all other models is the handler's to understand, and so is one which is neither JSON nor has
+    binary tensors.
 
     :raise BadRequest: naming the field that is wrong.
     """
-    length = _json_length(request)
-    if request.method == b"OPTIONS" or (length is None and media_type(content_type_of(request)).lower() != _JSON):
+    if request.method == b"OPTIONS":
         return predictor.answer(request, model, version, told)
     # Before anything is made of the tensors.
-    predictor.plane.find(model, version)
-    return Deferred.fromCoroutine(_infer(predictor, request, model, version, told, length))
+    found = predictor.plane.find(model, version)
+    is_json = _is_json(request)
+    if asks_for_tensors(found.config, predictor.envelope):
+        length = _json_length(request)
+        if length is not None or is_json:
+            return Deferred.fromCoroutine(_infer(predictor, request, model, version, told, length))
+    parts = [Part("body", _JSON, body_of(request))] if is_json else None
+    response = Response(request)
+    asked = predictor.submit(request, model, version, told, parts, response)
+    return asked.addCallbacks(lambda item: response.finish(_with_error(item, response)), response.fail)
+
+
+def asks_for_tensors(config: ModelConfig, envelope: str | None) -> bool:
+    """
+    Return whether a handler wants tensors that are checked, and as JSON where they were binary.
+
+    ``openInference`` in its ``model-config.yaml`` says so, or else the envelope ``kservev2`` around it.
+    """
+    if config.open_inference is not None:
+        return config.open_inference
+    return envelope is not None and envelope.partition(":")[0].rpartition(".")[2] == "kservev2"
+
+
+def _is_json(request: ServeRequest) -> bool:
+    """Return whether a body is JSON alone: its content type says so, or there is none and an object begins."""
+    kind = media_type(content_type_of(request)).lower()
+    if kind or request.requestHeaders.hasHeader(_LENGTH):
+        return kind == _JSON
+    return body_of(request)[:_LONGEST_BLANK].lstrip().startswith(b"{")
 
 
 async def _infer(
@@ -68,7 +101,20 @@ async def _infer(
         else:
             answer = write_answer(item.body, read.wanted)
         item = _in_binary(item, answer)
-    return response.finish(item)
+    return response.finish(_with_error(item, response))
+
+
+def _with_error(item: Item, response: Response) -> Item:
+    """Give an error object that a worker has made the protocol's ``error``, as `answer_error` gives it to others."""
+    if item.status < 400 or response.streaming or len(item.body) > MOST_AT_ONCE:
+        return item
+    try:
+        members = json.loads(item.body)
+    except (ValueError, RecursionError):
+        return item
+    if not isinstance(members, dict) or not {"code", "type", "message"} <= members.keys() or "error" in members:
+        return item
+    return replace(item, body=json_text({**members, "error": members["message"]}))
 
 
 def _json_length(request: ServeRequest) -> str | None:
@@ -77,7 +123,7 @@ def _json_length(request: ServeRequest) -> str | None:
 
     :raise BadRequest: if it says so more than once.
     """
-    said = request.requestHeaders.getRawHeaders(LENGTH_HEADER.encode("ascii"))
+    said = request.requestHeaders.getRawHeaders(_LENGTH)
     if said is None:
         return None
     if len(said) > 1:

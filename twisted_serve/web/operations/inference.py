@@ -16,6 +16,7 @@ _PREDICTION = {
     **KNOWN,
     408: "There was no answer in the time which the model gives its clients.",
     413: "The body is too large.",
+    415: "The body is compressed in another way than gzip or deflate.",
     500: "The worker died.",
     503: "No worker can take the request, or the handler failed.",
     507: "The handler ran out of memory.",
