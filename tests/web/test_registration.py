@@ -10,6 +10,7 @@ from unittest.mock import patch
 from tests.web.management_case import ManagementTestCase
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
+from twisted_serve.testing.server import MemoryServer
 
 
 class RegisterTests(ManagementTestCase):
@@ -85,6 +86,25 @@ class RegisterTests(ManagementTestCase):
         self.assertEqual(answer.status, 200)
         described = self.request("GET", "/models/m").json[0]
         self.assertEqual((described["batchSize"], described["maxBatchDelay"]), (1, 100))
+
+    def test_no_workers(self) -> None:
+        """Less than one worker is none, whatever the default is; what is no number leaves it to the default."""
+        self.server.close()
+        self.server = MemoryServer({"default_workers_per_model": 2})
+        self.addCleanup(self.server.close)
+        self.server.add_model("m", {})
+        for number, workers in (("-1", 0), ("0", 0), ("-2147483648", 0), ("-2147483649", 2), ("junk", 2), ("", 2)):
+            for synchronous in ("true", "false"):
+                answer = self.request("POST", f"/models?url=m&initial_workers={number}&synchronous={synchronous}")
+                self.assertEqual(answer.status, 202 if workers and synchronous == "false" else 200)
+                self.assertEqual(len(self.workers()), workers, number)
+                self.request("DELETE", "/models/m")
+        self.assertStatus(
+            self.request("POST", "/models", {"url": "m", "initial_workers": -1}),
+            200,
+            'Model "m" Version: 1.0 registered with 0 initial workers. '
+            "Use scale workers API to add workers for the model.",
+        )
 
     def test_refusals(self) -> None:
         """What cannot be registered is refused with the predecessor's status and words."""

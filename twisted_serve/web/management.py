@@ -19,7 +19,7 @@ from twisted_serve.web.answers import Answer, answer_json, job_id, json_text
 from twisted_serve.web.changes import given_parameters, shielded, wanted_number
 from twisted_serve.web.description import describe_model_management
 from twisted_serve.web.jobs import set_handler_headers
-from twisted_serve.web.queries import as_boolean, as_integer, page_wanted, query_parameters
+from twisted_serve.web.queries import LEAST_INTEGER, as_boolean, as_integer, page_wanted, query_parameters
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.web.site import peer_of
 
@@ -115,7 +115,7 @@ def _registration_of(request: IRequest) -> Registration:
         settings=RequestedSettings(
             batch_size=wanted_number(given, "batch_size", 1),
             max_batch_delay=wanted_number(given, "max_batch_delay", 0),
-            initial_workers=wanted_number(given, "initial_workers", 0),
+            initial_workers=wanted_number(given, "initial_workers", LEAST_INTEGER),
             response_timeout=wanted_number(given, "response_timeout", 0),
             startup_timeout=wanted_number(given, "startup_timeout", 0),
         ),

@@ -23,7 +23,10 @@ MOST_PARAMETERS = 1024
 MOST_ON_A_PAGE = 100
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}", re.ASCII)
-_INT_RANGE = range(-(2**31), 2**31)
+
+#: The smallest number that a parameter can be.
+LEAST_INTEGER = -(2**31)
+_INT_RANGE = range(LEAST_INTEGER, 2**31)
 
 
 def as_integer(text: str | None, default: int) -> int:

@@ -136,7 +136,7 @@ MANAGEMENT = (
             Parameter(
                 "max_batch_delay", "integer", "Milliseconds that a batch may wait to fill.", limits={"minimum": 0}
             ),
-            Parameter("initial_workers", "integer", "Workers to start.", limits={"minimum": 0}),
+            Parameter("initial_workers", "integer", "Workers to start; below 1 for none."),
             Parameter("response_timeout", "integer", "Seconds that a worker has for an answer.", limits={"minimum": 0}),
             Parameter("startup_timeout", "integer", "Seconds that a worker has to load.", limits={"minimum": 0}),
             Parameter("synchronous", "boolean", "Whether the answer waits for the workers.", limits={"default": True}),
