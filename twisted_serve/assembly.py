@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -21,12 +20,13 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybe
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.bounded_agent import BoundedAgent
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
+from twisted_serve.archives.orphans import WorkDirectory, remove_orphans
 from twisted_serve.archives.places import Intake
-from twisted_serve.archives.removal import remove_tree
 from twisted_serve.archives.store import ModelStore
 from twisted_serve.archives.threads import DeferToThread, Threads, in_own_thread
 from twisted_serve.archives.tree import UnpackLimits
@@ -65,6 +65,8 @@ from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workflows.store import WorkflowStore
 
+_log = Logger()
+
 # Bytes of small chunks which are under way when a handler is told that its client does not read.
 UNSENT_CHUNKS = 1 << 21
 
@@ -94,7 +96,7 @@ class Parts:
     """Everything which a started server consists of."""
 
     reactor: IServeReactor
-    work_dir: Path
+    work: WorkDirectory
     provider: IWorkerProvider
     store: ModelStore
     threads: Threads
@@ -143,11 +145,11 @@ class Parts:
         memory = Memory(threads, reactor.seconds)
         extra_headers = cors_headers(options)
         metrics_token = None if options.metrics_token_file is None else MetricsToken(options.metrics_token_file)
-        work_dir = Path(tempfile.mkdtemp(prefix="twisted_serve-", dir=options.temp_directory))
+        work = WorkDirectory.make(options.temp_directory)
         key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
         try:
-            store, workflow_store = _stores(reactor, options, work_dir, threads)
-            installer = _installer(reactor, options, environment, work_dir, threads)
+            store, workflow_store = _stores(reactor, options, work.path, threads)
+            installer = _installer(reactor, options, environment, work.path, threads)
             snapshots = Snapshots(world.snapshots, catalogue, world.now, threads)
             restored = None if options.model_snapshot is None else restorable(options.model_snapshot, store)
             registrar = Registrar(
@@ -186,7 +188,7 @@ class Parts:
         except BaseException:
             if key_file is not None:
                 key_file.remove()
-            remove_tree(work_dir)
+            work.remove()
             raise
         faces = Faces(
             inference=inference,
@@ -220,7 +222,7 @@ class Parts:
         sites = [(listener, faces.site(listener.roles, reactor)) for listener in listeners]
         parts = cls(
             reactor,
-            work_dir,
+            work,
             provider,
             store,
             threads,
@@ -244,6 +246,25 @@ class Parts:
         atexit.register(parts.remove_at_exit)
         return parts
 
+    def tidy(self, options: ServerOptions) -> None:
+        """Begin to remove what servers have left that were killed; the start does not wait for it."""
+        stores = {options.model_store, options.workflow_store} - {None}
+        tidying = self.threads(
+            remove_orphans,
+            options.temp_directory,
+            [store for store in stores if store is not None],
+            lambda: self.catalogue.stopping,
+        )
+
+        def tell(removed: list[str]) -> None:
+            if removed:
+                _log.info("Removed what a killed server has left: {paths}", paths=removed)
+
+        tidying.addCallback(tell)
+        tidying.addErrback(
+            lambda failure: _log.warn("Cannot remove what a killed server has left: {why}", why=failure.value)
+        )
+
     def scan(self) -> Deferred[tuple[str, ...]]:
         """List all models of the model store."""
         return self.threads(self.store.scan_all)
@@ -258,7 +279,7 @@ class Parts:
         if self.key_file is not None:
             self.key_file.remove()
             self.reactor.removeSystemEventTrigger(self.trigger)
-        remove_tree(self.work_dir)
+        self.work.remove()
         atexit.unregister(self.remove_at_exit)
 
     def remove_at_exit(self) -> None:
@@ -266,7 +287,7 @@ class Parts:
         if os.getpid() == self.owner:
             if self.key_file is not None:
                 self.key_file.remove()
-            remove_tree(self.work_dir)
+            self.work.remove()
 
     def hurry(self) -> None:
         """Give up what is being answered, while winding down."""

@@ -29,7 +29,8 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
-from twisted_serve.archives.publishing import give_name, new_file
+from twisted_serve.archives.orphans import claimed_file
+from twisted_serve.archives.publishing import give_name, open_again
 from twisted_serve.archives.threads import DeferToThread, abandonable
 from twisted_serve.archives.tree import Saving, write_all
 from twisted_serve.archives.urls import AllowedUrls, local_text, unsound
@@ -118,18 +119,23 @@ class Fetcher:
         if not trusted and not self.allowed.permit(url):
             raise _FetchError("it is not allowed")
         source = local_text(url)
-        if source is not None:
-            copying = self.defer_to_thread(_copy_permitted, source, self.allowed, partial, self.limits.max_size)
-            await abandonable(copying, lambda _: partial.unlink(missing_ok=True))
-        else:
-            response = await self._get(url, trusted)
-            with Saving(target.name):
-                file = new_file(partial)
-            with file:
-                await _body_saved(response, file, target.name, self.limits, self.clock)
-        # The partial file goes away by itself; the published one only if nobody waits for it any more.
-        publishing = self.defer_to_thread(_publish, partial, target)
-        await abandonable(publishing, lambda _: target.unlink(missing_ok=True))
+        response = None if source is not None else await self._get(url, trusted)
+        with Saving(target.name):
+            claim = claimed_file(partial)
+        try:
+            if response is not None:
+                with Saving(target.name):
+                    file = open_again(partial)
+                with file:
+                    await _body_saved(response, file, target.name, self.limits, self.clock)
+            else:
+                copying = self.defer_to_thread(_copy_permitted, source, self.allowed, partial, self.limits.max_size)
+                await abandonable(copying, lambda _: None)
+            # The partial file goes away by itself; the published one only if nothing waits for it any more.
+            publishing = self.defer_to_thread(_publish, partial, target)
+            await abandonable(publishing, lambda _: target.unlink(missing_ok=True))
+        finally:
+            os.close(claim)
 
     async def _get(self, url: str, trusted: bool) -> IResponse:
         """Request ``url`` and what it redirects to, until there is an answer with an archive in it."""
@@ -274,7 +280,7 @@ def _copy(source: Path, partial: Path, max_size: int) -> None:
         if not stat.S_ISREG(os.fstat(original.fileno()).st_mode):
             raise _FetchError("not a regular file")
         with Saving(source.name):
-            copy = new_file(partial)
+            copy = open_again(partial)
         with copy:
             size = 0
             while chunk := original.read(_CHUNK):

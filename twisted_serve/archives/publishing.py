@@ -21,6 +21,15 @@ def new_file(path: Path) -> FileIO:
     return open(os.open(path, flags, 0o600), "wb", buffering=0)
 
 
+def open_again(path: Path) -> FileIO:
+    """
+    Open a file that `new_file` has made, for writing.
+
+    :raise OSError: if it is gone, or a link.
+    """
+    return open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb", buffering=0)
+
+
 def give_name(partial: Path, target: Path) -> None:
     """
     Give a complete file its name, never another file's; what it had been written as may stay or not.
