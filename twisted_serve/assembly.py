@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -56,6 +57,7 @@ from twisted_serve.planes.snapshots import Snapshots, restorable
 from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.provisioning import pool_making, settling
 from twisted_serve.surroundings import Surroundings, visible_environment
+from twisted_serve.web.admission import Admission, connection_limit
 from twisted_serve.web.binding import Listener, plan_listeners, tls_files
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.listeners import Faces, NoTokens, Tokens
@@ -89,6 +91,18 @@ def cors_headers(options: ServerOptions) -> dict[bytes, bytes]:
             except UnicodeEncodeError:
                 raise ValueError(f"cors_allowed_{name} is {value!r}, which cannot be sent in a header") from None
     return headers
+
+
+def max_connections(options: ServerOptions) -> int:
+    """Return how many connections there may be; too many for the system's limit are warned about."""
+    most = connection_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    if options.max_connections > most:
+        _log.warn(
+            "max_connections is {wanted}, and the system's limit of open files is enough for {most}",
+            wanted=options.max_connections,
+            most=most,
+        )
+    return options.max_connections or most
 
 
 @define(eq=False)
@@ -216,6 +230,7 @@ class Parts:
             endpoints=tuple(by_segment(world.endpoints).values()),
             look=partial(overview, catalogue, shown_settings(options)),
             server_timing=options.server_timing,
+            admission=Admission(max_connections(options), reactor, metrics.answered),
             metrics_token=metrics_token,
             tracer=measuring.tracer,
         )
@@ -325,6 +340,8 @@ class Parts:
             await self.key_threads.idle()
             await self.measuring.send_last_spans()
         finally:
+            if self.faces.admission is not None:
+                self.faces.admission.close()
             self.measuring.stop()
             self.remove_files()
 

@@ -196,6 +196,8 @@ class ModelServer(MultiService):
         for listener, site in parts.sites:
             port = open_port(self._reactor, listener.address, site, parts.certificate)
             parts.ports.append(port)
+            if parts.faces.admission is not None and listener.roles & Role.INFERENCE:
+                parts.faces.admission.pause(port)
             address = bound_address(listener.address, port)
             for role in Role:
                 if role & listener.roles:

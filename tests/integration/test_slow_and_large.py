@@ -205,3 +205,34 @@ def test_half_a_request(server: Server) -> None:
             client.sendall(part)
     server.until(lambda: len(front.net_connections("tcp")) <= before, "the connections' end", 10)
     assert server.predict("echo", b"well").body == b"well"
+
+
+def test_few_descriptors(make_server: MakeServer) -> None:
+    """Where descriptors are few, clients are refused before any is missing: the others, and management, are served."""
+    server = make_server({"echo": ECHO})
+    words = server.command("--foreground", "--models", "echo=echo")
+    server.start(command=["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *words])
+    workers = server.workers()
+    head = server.head("POST", "/predictions/echo", "Content-Length: 2") + b"hi"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(100)]
+        for client in clients:
+            client.sendall(head)
+        served = []
+        for client in clients:
+            answer = server.read_until(client, b"\r\n\r\n")
+            if b"HTTP/1.1 200 " in answer:
+                served.append(client)
+            else:
+                assert b"HTTP/1.1 503 " in answer
+                client.close()
+        assert len(served) >= 8
+        assert server.curl("management", "/models", key="management").status == 200
+        for client in served:
+            client.sendall(head)
+            assert b"HTTP/1.1 200 " in server.read_until(client, b"\r\n\r\n")
+    assert server.workers() == workers
+    assert server.log().count("Connections refused: ") == 1
+    server.until(lambda: server.predict("echo", b"again").status == 200, "the connections to be closed")
+    assert server.stop() == 0
+    server.assert_clean()

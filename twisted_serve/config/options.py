@@ -184,6 +184,12 @@ class ServerOptions:
     )
 
     # Limits of a connection.
+    max_connections: int = field(
+        default=0,
+        converter=whole,
+        validator=at_least(0),
+        metadata=_about("connections of all listeners together; 0 for the limit of open files less a reserve"),
+    )
     max_request_size: int = field(
         default=6553500, converter=whole, validator=at_least(0), metadata=_about("bytes of a request's body")
     )

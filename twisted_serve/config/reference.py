@@ -59,7 +59,7 @@ TorchServe knows these; here they change nothing, and the log says so. A configu
 # The first setting of each part.
 _PARTS = {
     "inference_address": "Listeners",
-    "max_request_size": "Limits of a connection",
+    "max_connections": "Limits of a connection",
     "disable_token_authorization": "Tokens",
     "model_store": "Models",
     "default_workers_per_model": "Workers",

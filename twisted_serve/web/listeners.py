@@ -30,6 +30,7 @@ from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.workflows import WorkflowPlane
+from twisted_serve.web.admission import Admission
 from twisted_serve.web.answers import Answer, answer_flaw, answer_refusal, new_app
 from twisted_serve.web.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.channel import Limits
@@ -120,6 +121,7 @@ class Faces:
     :ivar extra_headers: On every answer, unless a handler sets them itself (CORS); where there are
         any, browsers' preflight requests are answered.
     :ivar server_timing: Whether answers say where the time went.
+    :ivar admission: Says how many connections all listeners have together.
     :ivar tracer: Makes traces of predictions, if there are to be any.
     :ivar metrics_token: What ``/metrics`` wants where it is not behind the management token.
     :ivar endpoints: Of plug-ins; no two of them are called the same.
@@ -141,6 +143,7 @@ class Faces:
     envelope: str | None = None
     extra_headers: Mapping[bytes, bytes] = field(factory=dict)
     server_timing: bool = False
+    admission: Admission | None = None
     metrics_token: MetricsToken | None = None
     tracer: Tracer | None = None
     endpoints: Sequence[Endpoint] = ()
@@ -162,6 +165,8 @@ class Faces:
             self.tokens.redact,
             self.defer_to_thread,
             self.server_timing,
+            self.admission,
+            bool(roles & Role.INFERENCE),
         )
 
     def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:

@@ -20,6 +20,7 @@ from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.gate import Gate, OpenGate, Stop
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.logs import log_access
+from twisted_serve.web.admission import Admission
 from twisted_serve.web.answers import Answer
 from twisted_serve.web.channel import Limits, ServeChannel
 from twisted_serve.web.request import ServeRequest
@@ -45,6 +46,8 @@ class ServeSite(Site):
     :ivar extra_headers: On every answer, unless a handler sets them itself (CORS).
     :ivar server_timing: Whether answers say where the time went.
     :ivar defer_to_thread: Does what takes long, such as inflating a large body.
+    :ivar admission: Asked for each connection.
+    :ivar predictions: Whether this listener takes predictions.
     :ivar channels: The connections which are open.
     """
 
@@ -63,6 +66,8 @@ class ServeSite(Site):
         redact: Redact,
         defer_to_thread: DeferToThread,
         server_timing: bool = False,
+        admission: Admission | None = None,
+        predictions: bool = False,
     ) -> None:
         super().__init__(
             resource,
@@ -83,9 +88,19 @@ class ServeSite(Site):
         # A class's logger is made anew each time that it is asked for.
         self._access = self._log
         self.channels: set[ServeChannel] = set()
+        self.predictions = predictions
+        self.admission = admission
+        if admission is not None:
+            admission.watch(self.channels)
         self._waiting: list[Deferred[None]] = []
         self._second = -1
         self._date = b""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Take a connection, or refuse it; without a protocol it is closed."""
+        if self.admission is not None and not self.admission.admits(self.predictions):
+            return self.admission.refuse()
+        return super().buildProtocol(addr)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Speak HTTP/1.1 only: over TLS, Twisted would offer HTTP/2 wherever ``h2`` is installed."""
