@@ -57,6 +57,7 @@ from twisted_serve.planes.snapshots import Snapshots, restorable
 from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.provisioning import pool_making, settling
 from twisted_serve.surroundings import Surroundings, visible_environment
+from twisted_serve.turns import TurnWatch
 from twisted_serve.web.admission import Admission, connection_limit
 from twisted_serve.web.binding import Listener, plan_listeners, tls_files
 from twisted_serve.web.channel import Limits
@@ -129,6 +130,7 @@ class Parts:
     certificate: LiveCertificate | None
     trigger: Any
     measuring: Measuring
+    turns: TurnWatch | None = None
     delay: Deferred[None] = field(factory=lambda: succeed(None))
     owner: int = field(factory=os.getpid)
 
@@ -189,6 +191,10 @@ class Parts:
             tokens: Tokens | NoTokens = NoTokens()
             trigger = None
             attendants: list[Service] = [] if world.trim_heap is None else [trimming(reactor, world.trim_heap)]
+            turns = None
+            if options.debug_turn_limit_ms:
+                turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000)
+                attendants.append(turns)
             listeners = plan_listeners(options)
             certificate = None
             if any(listener.address.secure for listener in listeners):
@@ -256,6 +262,7 @@ class Parts:
             certificate,
             trigger,
             measuring,
+            turns,
         )
         # A program that ends without stopping its reactor or its services, by ``sys.exit`` or an exception, comes by.
         atexit.register(parts.remove_at_exit)

@@ -230,6 +230,8 @@ class ModelServer(MultiService):
         # A server that is to end because of a failure has no state worth keeping.
         if not (outcome.failures and self._options.startup_models_required):
             await parts.snapshots.begin()
+        if parts.turns is not None and not parts.catalogue.stopping:
+            parts.turns.arm()
         return outcome
 
     def _load_failed(self, failure: Failure) -> StartupOutcome:

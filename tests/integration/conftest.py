@@ -27,6 +27,7 @@ import pytest
 from tests.integration.answer import Answer, read_answer
 from tests.integration.key_search import KeyWatch
 from twisted_serve.backend.divisible import TEMPLATE_NAME
+from twisted_serve.turns import SLOW_TURN
 
 COMMAND = Path(sys.executable).with_name("twisted-serve")
 
@@ -39,6 +40,9 @@ _MEASURING = re.compile(
     r"^.*Traceback \(most recent call last\):\n(?:(?!.*Traceback).*\n)*?.*coverage\.exceptions\..*\n", re.MULTILINE
 )
 _BOUND = re.compile(r"(Inference|Management|Metrics) API bind to: http://127\.0\.0\.1:(\d+)$", re.MULTILINE)
+
+# What a turn of the reactor may take of the processor, in milliseconds; coverage takes most of it where it measures.
+TURN_LIMIT_MS = 500 if "COVERAGE_PROCESS_CONFIG" in os.environ else 50
 
 # A model that answers what it was asked, as bytes.
 ECHO = """
@@ -78,7 +82,7 @@ class Server:
     def configure(self, **properties: object) -> None:
         """Write ``config.properties``: free ports, one worker for each model, and ``properties``."""
         free = {f"{role}_address": "http://127.0.0.1:0" for role in ("inference", "management", "metrics")}
-        lines = {**free, "default_workers_per_model": 1, **properties}
+        lines = {**free, "default_workers_per_model": 1, "debug_turn_limit_ms": TURN_LIMIT_MS, **properties}
         (self.cwd / "config.properties").write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
 
     def add_model(self, name: str, source: str = ECHO, **config: object) -> None:
@@ -240,6 +244,11 @@ class Server:
         found = self.key_watch.found([self.cwd, self.temp, self.store, self.output])
         if found:
             pytest.fail(f"a key is in {', '.join(map(str, found))}", pytrace=False)
+
+    def slow_turns(self, since: int = 0) -> list[str]:
+        """Return what the log says, from a position on, of turns of the reactor that took too long."""
+        pieces = self.log()[since:].split(SLOW_TURN)[1:]
+        return [SLOW_TURN + piece[:2000] for piece in pieces]
 
     # Talking to it
 

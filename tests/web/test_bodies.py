@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 from hypothesis import assume, example, given
@@ -296,6 +297,19 @@ class RawTests(SynchronousTestCase):
         found = media_type(content_type)
         self.assertEqual(found, found.strip())
         self.assertNotIn(";", found)
+
+
+class EscapeTests(SynchronousTestCase):
+    """Tests for percent escapes."""
+
+    @given(
+        st.lists(st.sampled_from([b"%", b"%4", b"%41", b"%25", b"%2", b"F", b"f", b"%zz", b"\xff", b"%Ff", b"=", b"a"]))
+    )
+    def test_as_the_library(self, pieces: list[bytes]) -> None:
+        """They are decoded as Python's library does it, and what is none stays."""
+        value = b"".join(pieces)
+        [part] = parts_of(URLENCODED, b"a=" + value)
+        self.assertEqual(part.value, unquote_to_bytes(value))
 
 
 class SpeedTests(SynchronousTestCase):

@@ -65,6 +65,8 @@ def exchange(build: Callable[[IAddress], Protocol | None], advance: Callable[[fl
     raised = ""
     try:
         protocol.dataReceived(sent)
+        # What is long is read in several turns of the reactor.
+        advance(0)
     except Exception as e:
         # The reactor would log it and close the connection.
         raised = f", {type(e).__name__}"

@@ -467,6 +467,15 @@ class ServerOptions:
         validator=between(1, MAX_SECONDS),
         metadata=_about("seconds from one reading of the machine to the next", env=()),
     )
+    debug_turn_limit_ms: float = field(
+        default=0.0,
+        converter=real,
+        validator=at_least(0),
+        metadata=_about(
+            "log an error, with the stack, for each turn of the reactor that takes more than so many milliseconds of "
+            "processor time; 0: do not measure"
+        ),
+    )
     server_timing: bool = field(
         default=False, converter=truth, metadata=_about("say in a Server-Timing header where a prediction's time went")
     )

@@ -40,18 +40,28 @@ ReadPools = Callable[[], Iterable[PoolReading]]
 
 
 class PoolCollector(Collector):
-    """Shows readings to Prometheus."""
+    """
+    Shows readings to Prometheus: those that were taken last, since metrics may be written in a thread.
+
+    :param read: Reads pools, which only the reactor's thread may do.
+    """
 
     def __init__(self, read: ReadPools) -> None:
         self._read = read
+        self._readings: Iterable[PoolReading] = ()
+
+    def take(self) -> int:
+        """Take readings, and return of how many pools."""
+        self._readings = readings = tuple(self._read())
+        return len(readings)
 
     def describe(self) -> Iterable[Metric]:
         """Describe what there is, without asking anybody."""
         return self._families(())
 
     def collect(self) -> Iterable[Metric]:
-        """Read everything."""
-        return self._families(self._read())
+        """Show everything."""
+        return self._families(self._readings)
 
     def _families(self, readings: Iterable[PoolReading]) -> Iterator[Metric]:
         readings = tuple(readings)

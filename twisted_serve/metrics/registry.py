@@ -23,6 +23,9 @@ from twisted_serve.metrics.version import VersionFamilies, VersionMetrics
 
 __all__ = ["CONTENT_TYPE", "ServerMetrics"]
 
+# The bytes that the metrics of a model version have, about.
+_SIZE_OF_VERSION = 7000
+
 _NO_METRICS = MetricCatalogue({}, {})
 
 
@@ -53,6 +56,8 @@ class ServerMetrics:
     ) -> None:
         self.catalogue = catalogue
         self._hostname = hostname
+        self._pools: PoolCollector | None = None
+        self._size = 0
         self._registry = registry = CollectorRegistry()
         answers = Counts(registry, "ts_answers", "HTTP answers by class of status code.", ["code_class"])
         self._inference = Counts(
@@ -112,8 +117,22 @@ class ServerMetrics:
 
     def watch_pools(self, read: ReadPools) -> None:
         """Have queues and workers read at each scrape."""
-        self._registry.register(PoolCollector(read))
+        self._pools = PoolCollector(read)
+        self._registry.register(self._pools)
 
     def render(self, names: Collection[str] = ()) -> bytes:
         """Write the metrics in Prometheus' text format, only those named if any are."""
-        return render_text(self._registry.collect(), self.emitter.counters, names)
+        self.read()
+        return self.render_in_thread(names)
+
+    def read(self) -> int:
+        """Read what only the reactor's thread may read, and return about how many bytes all metrics have."""
+        versions = 0 if self._pools is None else self._pools.take()
+        return max(self._size, versions * _SIZE_OF_VERSION)
+
+    def render_in_thread(self, names: Collection[str] = ()) -> bytes:
+        """Write the metrics as `render` does, with what `read` has read; any thread may do this."""
+        text = render_text(self._registry.collect(), self.emitter.counters, names)
+        if not names:
+            self._size = len(text)
+        return text

@@ -49,7 +49,7 @@ class Tallies(Collector, Generic[_Tally, _Family]):
     def collect(self) -> Iterable[Metric]:
         """Read all tallies."""
         family = self._family()
-        for values, tally in self._tallies.items():
+        for values, tally in list(self._tallies.items()):
             self._show(family, values, tally)
         return [family]
 

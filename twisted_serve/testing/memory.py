@@ -83,6 +83,9 @@ class MemoryConnection:
         if self.open and self._transport.producerState == "producing":
             waiting, self._waiting = self._waiting, b""
             self._channel.dataReceived(waiting)
+            # Turns of the reactor, which take no time.
+            while self._channel.has_put_off:
+                self._channel.site.reactor.advance(0)
         return self.received
 
     def get(self, target: str, *headers: str) -> int:

@@ -99,10 +99,11 @@ def json_text(value: Any) -> bytes:
 
 def answer_json(request: IRequest, status: int, value: Any) -> bytes:
     """Answer with JSON."""
-    return _answer_text(request, status, json_text(value))
+    return answer_text(request, status, json_text(value))
 
 
-def _answer_text(request: IRequest, status: int, body: bytes) -> bytes:
+def answer_text(request: IRequest, status: int, body: bytes) -> bytes:
+    """Answer with JSON that is written already."""
     set_common_headers(request, status)
     request.setResponseCode(status)
     request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
@@ -112,7 +113,7 @@ def _answer_text(request: IRequest, status: int, body: bytes) -> bytes:
 
 def answer_status(request: IRequest, status: int, text: str) -> bytes:
     """Answer with the status object."""
-    return _answer_text(request, status, _status_text(text))
+    return answer_text(request, status, _status_text(text))
 
 
 @lru_cache(maxsize=16)

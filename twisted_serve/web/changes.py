@@ -22,6 +22,9 @@ from twisted_serve.web.queries import as_boolean, as_integer, query_parameters
 
 _log = Logger()
 
+# Parameters are a few short values; to read megabytes of JSON would hold up all others.
+_LONGEST_BODY = 1 << 16
+
 
 def answer(request: IRequest, outcome: Outcome) -> Answer:
     """Answer with the outcome of a change."""
@@ -70,6 +73,8 @@ def _json_parameters(body: bytes) -> dict[str, str]:
 
     :raise BadRequest: for anything but a JSON object of plain values.
     """
+    if len(body) > _LONGEST_BODY:
+        raise BadRequest(f"The JSON body has {len(body)} bytes; parameters have at most {_LONGEST_BODY}.")
     try:
         given = json.loads(body)
     except (ValueError, RecursionError) as e:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from attrs import frozen
-from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, HTTPChannel
@@ -46,6 +46,11 @@ if TYPE_CHECKING:
 # is, since cutting the connection would take the answer away from a client that is about to read it; not for longer.
 LINGER_BYTES = 1 << 23
 LINGER_SECONDS = 5.0
+
+# Of one read, these many requests and these many bytes in small chunks are handled before
+# other clients have their turn.
+MOST_REQUESTS_AT_ONCE = 16
+MOST_CHUNKED_AT_ONCE = 1 << 14
 
 # A longer body is not copied to be sent in one piece with its head.
 _JOINED = 1 << 16
@@ -107,6 +112,8 @@ class ServeChannel(HTTPChannel):
     _lingering = False
     _dropped = 0
     _finishing = False
+    _put_off: IDelayedCall | None = None
+    _at_once = 0
 
     def connectionMade(self) -> None:
         """Begin the connection under the site's limits."""
@@ -136,13 +143,55 @@ class ServeChannel(HTTPChannel):
             if self._dropped > LINGER_BYTES:
                 self.transport.pauseProducing()
             return
+        if self._put_off is not None:
+            self._networkProducer.pauseProducing()
+        elif not self._busyReceiving:
+            self._at_once = 0
         super().dataReceived(data)
         if not (self._handlingRequest or self._deadline.is_set) and (self.requests or self._buffer):
             self._set_deadline(self.limits.header_timeout)
 
+    @property
+    def has_put_off(self) -> bool:
+        """Whether it goes on reading in the next turn of the reactor."""
+        return self._put_off is not None
+
+    def _let_others(self) -> None:
+        """Stop reading until the next turn of the reactor."""
+        self.paused = True
+        if self._put_off is None:
+            self._put_off = self.site.reactor.callLater(0, self._go_on)
+        self._networkProducer.pauseProducing()
+
+    def _go_on(self) -> None:
+        self._put_off = None
+        if self.stalled:
+            # It goes on when the client has read its answers.
+            return
+        self.paused = False
+        if not self._handlingRequest:
+            self._networkProducer.resumeProducing()
+        self.dataReceived(b"")
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take a part of a body; of one in chunks, which may be tiny, not too much at once."""
+        # Without a length the body is in chunks; the decoder's is what is left of the present one.
+        chunked = self.length is None and not self._handlingRequest
+        if chunked and len(data) > max(MOST_CHUNKED_AT_ONCE, getattr(self._transferDecoder, "length", 0)):
+            super().rawDataReceived(data[:MOST_CHUNKED_AT_ONCE])
+            if not self._lingering:
+                # What follows the body may be there already.
+                self._buffer += data[MOST_CHUNKED_AT_ONCE:]
+                self._let_others()
+        else:
+            super().rawDataReceived(data)
+
     def lineReceived(self, line: bytes) -> None:
         """Take a line of a head: check the request line, and refuse a folded header, which Twisted would unfold."""
         if "_command" not in self.__dict__:
+            self._at_once += 1
+            if self._at_once > MOST_REQUESTS_AT_ONCE:
+                self._let_others()
             try:
                 line = checked_request_line(line)
             except ServeError as error:
@@ -305,6 +354,7 @@ class ServeChannel(HTTPChannel):
         """Read no more of what is sent but to drop it, the rest of the present read included."""
         self._lingering = True
         self.persistent = False
+        self._buffer = b""
         self.lineReceived = self.rawDataReceived = _drop  # type: ignore[assignment, method-assign]
         self._clear_deadline()
 
@@ -354,6 +404,8 @@ class ServeChannel(HTTPChannel):
             self.paused = True
             self._networkProducer.pauseProducing()
         super().requestDone(request)
+        if self._put_off is not None:
+            self._networkProducer.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Go on: the client has taken its answers."""
@@ -399,6 +451,9 @@ class ServeChannel(HTTPChannel):
         super().connectionLost(reason)
         self._deadline.cancel()
         self._silence.cancel()
+        if self._put_off is not None:
+            self._put_off.cancel()
+            self._put_off = None
 
     # Deadlines
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,7 +19,7 @@ from twisted.web.http_headers import Headers
 from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.web.answers import Answer, answer_json, job_id, lines_of, set_common_headers
-from twisted_serve.web.bodies import body_of, parts_of
+from twisted_serve.web.bodies import body_of, parts_of, takes_long
 from twisted_serve.web.deadlines import deadline_of
 from twisted_serve.web.description import describe_model
 from twisted_serve.web.request import ServeRequest
@@ -103,8 +103,40 @@ class Predictor:
         """
         headers = self.headers_of(request)
         headers.update(told)
-        job = Job(job_id(request), headers, inputs_of(request) if parts is None else list(parts))
+        if parts is None:
+            content_type, body = content_type_of(request), body_of(request)
+            if takes_long(content_type, body):
+                # Before anything is made of the form.
+                self.plane.find(model, version)
+                reading = self.defer_to_thread(parts_of, content_type, body)
+                return reading.addCallback(
+                    lambda parts: self._predict(request, model, version, headers, parts, response)
+                )
+            parts = parts_of(content_type, body)
+        return self._predict(request, model, version, headers, parts, response)
+
+    def _predict(
+        self,
+        request: ServeRequest,
+        model: str,
+        version: str | None,
+        headers: dict[str, str],
+        parts: Sequence[Part],
+        response: Response,
+    ) -> Deferred[Item]:
+        job = Job(job_id(request), headers, list(parts))
         return self.plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
+
+    def inputs_of(self, request: ServeRequest) -> Deferred[list[Part]]:
+        """
+        Read a request's body as a handler's inputs; a large form in a thread.
+
+        The Deferred fails with `BadRequest` for a form that cannot be read.
+        """
+        content_type, body = content_type_of(request), body_of(request)
+        if takes_long(content_type, body):
+            return self.defer_to_thread(parts_of, content_type, body)
+        return maybeDeferred(parts_of, content_type, body)
 
     def headers_of(self, request: ServeRequest) -> dict[str, str]:
         """Return what handlers see of a request's headers."""
@@ -132,15 +164,6 @@ def client_headers(request: ServeRequest, hidden: frozenset[bytes]) -> dict[str,
 def content_type_of(request: ServeRequest) -> str:
     """Return what a request says of its body, ``""`` if it says nothing."""
     return str(request.requestHeaders.getRawHeaders(b"content-type", (b"",))[0].decode("latin-1"))
-
-
-def inputs_of(request: ServeRequest) -> list[Part]:
-    """
-    Read a request's body as a handler's inputs.
-
-    :raise BadRequest: for a form that cannot be read.
-    """
-    return parts_of(content_type_of(request), body_of(request))
 
 
 def _choose(headers: Headers, chosen: Iterable[tuple[str, str]]) -> None:

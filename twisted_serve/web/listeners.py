@@ -181,7 +181,7 @@ class Faces:
         surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
         add_description_routes(public, describe_api(surface, self.version))
         if roles & Role.METRICS:
-            add_metrics_routes(public, self.metrics, self.metrics_token)
+            add_metrics_routes(public, self.metrics, self.metrics_token, self.defer_to_thread)
         if roles & Role.INFERENCE:
             if self.exempt_ping:
                 open_ways["ping"] = add_ping_route(public, self.inference)
@@ -194,7 +194,7 @@ class Faces:
             add_workflow_management_routes(management, self.workflows)
             add_v1_model_routes(management, self.inference)
             if guarded_metrics:
-                add_metrics_routes(management, self.metrics, None)
+                add_metrics_routes(management, self.metrics, None, self.defer_to_thread)
             if isinstance(self.tokens, Tokens):
                 add_token_route(api, self.tokens.rotation)
         add_root_route(inference)

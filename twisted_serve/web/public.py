@@ -12,7 +12,7 @@ from klein import Klein
 from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import MethodNotAllowed
-from twisted_serve.web.answers import Answer, answer_json, answer_status
+from twisted_serve.web.answers import Answer, answer_status, answer_text, json_text
 from twisted_serve.web.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.page import answer_page, page_of
 
@@ -32,11 +32,13 @@ def add_probe_routes(app: Klein, ready: Callable[[], bool]) -> None:
 def add_description_routes(app: Klein, description: dict[str, Any]) -> None:
     """Add ``OPTIONS /`` and ``/api-description``, and ``/docs``, which shows the same to people."""
     page = page_of(description)
+    # It takes milliseconds to write, and can be asked for without a token.
+    text = json_text(description)
 
     @app.route("/", methods=["OPTIONS"])
     @app.route("/api-description")
     def describe_api(request: IRequest) -> Answer:
-        return answer_json(request, 200, description)
+        return answer_text(request, 200, text)
 
     @app.route("/docs", methods=["GET"])
     def show_page(request: IRequest) -> Answer:

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from klein import Klein
-from twisted.internet.defer import Deferred
 
 from twisted_serve.errors import BadRequest, ResourceNotFound
 from twisted_serve.web.answers import Answer
-from twisted_serve.web.jobs import Predictor, inputs_of
+from twisted_serve.web.jobs import Predictor
 from twisted_serve.web.queries import query_pairs
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.wire.messages import Part
@@ -46,13 +45,13 @@ def add_invocation_routes(app: Klein, predictor: Predictor) -> None:
     """Add ``/invocations`` and ``/models/{model}/invoke``, which take any method and the default version."""
 
     @app.route("/invocations")
-    def invocations(request: ServeRequest) -> Deferred[Answer]:
-        parts = _inputs_with_query(request)
-        return predictor.answer(request, _model_wanted(predictor, request, parts), None, {}, parts)
+    async def invocations(request: ServeRequest) -> Answer:
+        parts = await _inputs_with_query(predictor, request)
+        return await predictor.answer(request, _model_wanted(predictor, request, parts), None, {}, parts)
 
     @app.route("/models/<model>/invoke")
-    def invoke(request: ServeRequest, model: str) -> Deferred[Answer]:
-        return predictor.answer(request, model, None, {}, _inputs_with_query(request))
+    async def invoke(request: ServeRequest, model: str) -> Answer:
+        return await _answer(predictor, request, model, None)
 
 
 def add_legacy_routes(app: Klein, predictor: Predictor) -> None:
@@ -60,20 +59,27 @@ def add_legacy_routes(app: Klein, predictor: Predictor) -> None:
 
     @app.route("/<model>/predict")
     @app.route("/<model>/<version>/predict")
-    def legacy_predict(request: ServeRequest, model: str, version: str | None = None) -> Deferred[Answer]:
+    async def legacy_predict(request: ServeRequest, model: str, version: str | None = None) -> Answer:
         if model in CLAIMED:
             raise ResourceNotFound()
-        return predictor.answer(request, model, version, {}, _inputs_with_query(request))
+        return await _answer(predictor, request, model, version)
 
 
-def _inputs_with_query(request: ServeRequest) -> list[Part]:
+async def _answer(predictor: Predictor, request: ServeRequest, model: str, version: str | None) -> Answer:
+    if request.method != b"OPTIONS":
+        # Before anything is made of a form.
+        predictor.plane.find(model, version)
+    return await predictor.answer(request, model, version, {}, await _inputs_with_query(predictor, request))
+
+
+async def _inputs_with_query(predictor: Predictor, request: ServeRequest) -> list[Part]:
     """
     Return the query's parameters as inputs, then the body's.
 
     :raise BadRequest: for a query or a form that cannot be read.
     """
     query = [Part(name, "", value.encode("utf-8"), decode=False) for name, value in query_pairs(request) if name]
-    return query + inputs_of(request)
+    return query + await predictor.inputs_of(request)
 
 
 def _model_wanted(predictor: Predictor, request: ServeRequest, parts: Sequence[Part]) -> str:

@@ -17,7 +17,7 @@ from twisted_serve.planes.workflows import WorkflowPlane, WorkflowRegistration
 from twisted_serve.web.answers import Answer, answer_json, job_id, set_common_headers
 from twisted_serve.web.changes import given_parameters, shielded, wanted_number
 from twisted_serve.web.deadlines import deadline_of
-from twisted_serve.web.jobs import Predictor, inputs_of
+from twisted_serve.web.jobs import Predictor
 from twisted_serve.web.queries import page_wanted
 from twisted_serve.web.request import ServeRequest
 
@@ -60,11 +60,12 @@ def add_workflow_prediction_routes(app: Klein, plane: WorkflowPlane, predictor: 
     @app.route("/<wfpredict:word>/<workflow>/<rest:rest>")
     @app.route("/wfpredict/<workflow>")
     @app.route("/wfpredict/<workflow>/<rest:rest>")
-    def predict_workflow(request: ServeRequest, workflow: str, word: str = "", rest: str = "") -> Deferred[Answer]:
-        answer = plane.predict(
-            workflow, job_id(request), predictor.headers_of(request), inputs_of(request), deadline_of(request)
+    async def predict_workflow(request: ServeRequest, workflow: str, word: str = "", rest: str = "") -> Answer:
+        inputs = await predictor.inputs_of(request)
+        answer = await plane.predict(
+            workflow, job_id(request), predictor.headers_of(request), inputs, deadline_of(request)
         )
-        return answer.addCallback(lambda answer: _answered(request, answer))
+        return _answered(request, answer)
 
 
 def _answered(request: ServeRequest, answer: bytes | Mapping[str, Any]) -> Answer:

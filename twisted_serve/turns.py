@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Measure the turns of a reactor, and log those that took too much processor time.
+
+While a turn runs, every other client waits.  Processor time is measured, not time: on a busy machine a short turn may
+take long.  A second thread looks at the stack of a turn that is already long, so that the log says what ran; code
+that does not let other threads run (one long call into C, say) is found at its end.
+
+This is for tests and for the search for a fault: it costs some microseconds a turn.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from types import FrameType
+
+from twisted.application.service import Service
+from twisted.internet.base import ReactorBase
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+#: How the line begins; tests look for it.
+SLOW_TURN = "A turn of the reactor took"
+
+# How often the stack is looked at, in seconds.
+_LOOK = 0.005
+
+# Of a stack these many innermost frames are logged.
+_FRAMES = 12
+
+
+class TurnWatch(Service):
+    """
+    A watch on the turns of a reactor, from the end of the start on.
+
+    :param limit: Seconds of processor time that a turn may take.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime, limit: float) -> None:
+        self._reactor = reactor
+        self._limit = limit
+        self._armed = False
+        self._began = 0.0
+        self._seen: list[traceback.FrameSummary] | None = None
+        self._ended = threading.Event()
+
+    def startService(self) -> None:
+        """Begin to measure; call it in the reactor's thread."""
+        super().startService()
+        if not isinstance(self._reactor, ReactorBase):
+            return
+        run = self._reactor.runUntilCurrent
+
+        def run_until_current() -> None:
+            # Twisted's loop calls this once in each turn; waiting for events takes no processor time.
+            self._turned()
+            run()
+
+        self._reactor.runUntilCurrent = run_until_current  # type: ignore[method-assign]
+        self._ended.clear()
+        thread = threading.get_ident()
+        threading.Thread(target=self._look, args=(thread,), name="turns", daemon=True).start()
+
+    def arm(self) -> None:
+        """Log long turns from now on; imports and the loading of models are over."""
+        self._began = time.thread_time()
+        self._armed = True
+
+    def stopService(self) -> None:
+        """Measure no more."""
+        super().stopService()
+        self._armed = False
+        self._ended.set()
+        # The method of the class is found again.
+        self._reactor.__dict__.pop("runUntilCurrent", None)
+
+    def _turned(self) -> None:
+        now = time.thread_time()
+        spent, seen, self._seen, self._began = now - self._began, self._seen, None, now
+        if self._armed and spent > self._limit:
+            self._log.error(
+                "{slow} {spent:.0f} ms of processor time, more than {limit:.0f} ms. What ran:\n{stack}",
+                slow=SLOW_TURN,
+                spent=spent * 1000,
+                limit=self._limit * 1000,
+                stack="".join(traceback.format_list(seen)) if seen else "(not seen)",
+            )
+            # Not for what it took to say so.
+            self._began = time.thread_time()
+
+    def _look(self, thread: int) -> None:
+        clock = time.pthread_getcpuclockid(thread)
+        while not self._ended.wait(_LOOK):
+            try:
+                spent = time.clock_gettime(clock) - self._began
+            except OSError:
+                # The thread has ended.
+                return
+            if self._armed and self._seen is None and spent > self._limit / 2:
+                self._seen = _stack_of(sys._current_frames().get(thread))
+
+
+def _stack_of(frame: FrameType | None) -> list[traceback.FrameSummary]:
+    """Return the innermost frames, without their source lines, which are read when they are logged."""
+    frames = traceback.walk_stack(frame) if frame is not None else iter(())
+    return traceback.StackSummary.extract(frames, limit=_FRAMES, lookup_lines=False)[::-1]
