@@ -11,12 +11,21 @@ PEERS := .bench
 TORCHSERVE := torchserve torch-model-archiver torch pyyaml numpy pillow packaging psutil
 LITSERVE := litserve torch numpy
 
-.PHONY: help demo test check docs bench soak bench-picture examples clean
+# Other versions of Python, and of libraries, are tried without torch, which has no CPU build for each of them, and
+# with few examples of Hypothesis: what a version breaks is broken in the first ones. test_machine.py searches for
+# defects of its own making, for half of the time that all take.
+LOWEST := .venv-lowest
+PYTHONS ?= 3.10 3.11 3.12 3.13
+MEMORY := -m 'not integration' --ignore=tests/testing/test_machine.py
+
+.PHONY: help demo test test-memory test-lowest test-pythons check docs bench soak bench-picture examples clean
 
 help:
 	@echo "make demo          serve a real model behind tokens, predict once, go on serving (ONCE=1: stop then)"
 	@echo "make examples      build and serve all examples, ask each of them once"
 	@echo "make test          all tests, with the coverage floor"
+	@echo "make test-lowest   the tests in memory, with the lowest versions of libraries that pyproject.toml allows"
+	@echo "make test-pythons  the tests in memory, on each other version of Python that is here (PYTHONS='3.10 3.12')"
 	@echo "make check         types, style, layers, news"
 	@echo "make docs          the documentation, in docs/_build/html"
 	@echo "make bench         this server, TorchServe and LitServe, measured side by side (QUICK=1: in five minutes)"
@@ -41,6 +50,18 @@ $(VENV)/.test: $(VENV)/.made $(SETUP)
 	$(INSTALL) -e '.[test]'
 	@touch $@
 
+$(VENV)/.memory: $(VENV)/.made $(SETUP)
+	$(INSTALL) -e '.[test-core]'
+	@touch $@
+
+$(LOWEST)/.memory: $(SETUP) .ci/lowest.py
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or later is needed; this is " + sys.version)'
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools
+	$(LOWEST)/bin/python .ci/lowest.py test-core > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt -e '.[test-core]'
+	@touch $@
+
 $(VENV)/.check: $(VENV)/.test $(SETUP)
 	$(INSTALL) -e '.[test,check]'
 	@touch $@
@@ -57,6 +78,16 @@ examples: $(VENV)/.examples
 
 test: $(VENV)/.test
 	$(BIN)/python -b -m pytest -n auto --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
+
+# Those tests which open no port and start no process, in the environment VENV.
+test-memory: $(VENV)/.memory
+	TWISTED_SERVE_HYPOTHESIS=brief $(BIN)/python -b -m pytest -n auto -q $(MEMORY) $(PYTEST_ARGS)
+
+test-lowest: $(LOWEST)/.memory
+	TWISTED_SERVE_HYPOTHESIS=brief $(LOWEST)/bin/python -b -m pytest -n auto -q $(MEMORY) $(PYTEST_ARGS)
+
+test-pythons:
+	@PYTHON='$(PYTHON)' .ci/pythons $(PYTHONS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -94,4 +125,4 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W -n -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info docs/_build .demo .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* $(PEERS) build dist *.egg-info docs/_build .demo .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,10 +12,14 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.flaky import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401 - pytest finds them here
+
 # ``fast`` is the same on each run, so that a failure has to do with the change at hand;
-# ``ci`` looks further, ``deep`` is for a night.  No deadline: machines are shared.
+# ``ci`` looks further, ``deep`` is for a night; ``brief`` is for other versions of Python and of libraries, whose
+# differences do not hide in rare examples.  No deadline: machines are shared.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("fast", derandomize=True, max_examples=50, **_COMMON)  # type: ignore[arg-type]
+settings.register_profile("brief", derandomize=True, max_examples=10, **_COMMON)  # type: ignore[arg-type]
 settings.register_profile("ci", max_examples=200, **_COMMON)  # type: ignore[arg-type]
 settings.register_profile("deep", max_examples=10_000, **_COMMON)  # type: ignore[arg-type]
 settings.load_profile(os.environ.get("TWISTED_SERVE_HYPOTHESIS", "fast"))

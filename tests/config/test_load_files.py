@@ -142,6 +142,25 @@ class DirectoryTests(LoadCase):
         loaded = self.load()
         self.assertEqual((loaded.options.plugins_path, loaded.warnings), (self.cwd / "other", ()))
 
+    def test_workflow_store(self) -> None:
+        """A store of workflows that only the file names may be missing: the models are served, and the log says so."""
+        self.write("workflow_store=/nowhere/flows")
+        loaded = self.load()
+        self.assertEqual(loaded.options.workflow_store, Path("/nowhere/flows"))
+        [warning] = loaded.warnings
+        self.assertIn("workflow_store in ", warning)
+        self.assertIn("/nowhere/flows is no directory", warning)
+
+    def test_half_of_a_certificate(self) -> None:
+        """A certificate without its key, which nothing uses, is told of; with TLS it is refused."""
+        path = self.cwd / "config.properties"
+        for key in ("certificate_file", "private_key_file"):
+            self.write(f"{key}=/nowhere/c.pem")
+            [warning] = self.load().warnings
+            self.assertIn(f"{key} in {path} has no effect", warning)
+            self.write(f"{key}=/nowhere/c.pem", "inference_address=https://127.0.0.1:8443")
+            self.assertRaises(ConfigError, self.load)
+
     def test_temp(self) -> None:
         """The temporary directory may be named by TEMP, and has to exist."""
         self.assertEqual(self.load(TEMP=str(self.cwd / "other")).options.temp_directory, self.cwd / "other")

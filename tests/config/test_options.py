@@ -124,8 +124,12 @@ class ServerOptionsTests(SynchronousTestCase):
 
     def test_certificate_without_key(self) -> None:
         """A certificate without its key, which the predecessor silently replaced by one of its own, is refused."""
-        self.assert_refused("certificate_file", "private_key_file", certificate_file="c.pem")
-        self.assert_refused("certificate_file", "private_key_file", private_key_file="k.pem")
+        for key in ("inference_address", "management_address", "metrics_address"):
+            https = {key: "https://127.0.0.1:8443"}
+            self.assert_refused("certificate_file", "private_key_file", certificate_file="c.pem", **https)
+            self.assert_refused("certificate_file", "private_key_file", private_key_file="k.pem", **https)
+        ServerOptions(certificate_file="c.pem")
+        ServerOptions(private_key_file="k.pem", metrics_address="https://127.0.0.1:8443", enable_metrics_api=False)
         ServerOptions(certificate_file="c.pem", private_key_file="k.pem")
         self.assert_refused("client_certificate", "client_ca_file", client_certificate="required")
         self.assert_refused("client_certificate", "client_ca_file", client_ca_file="ca.pem")

@@ -212,14 +212,15 @@ class InstallingTests(InstallerTestCase):
 
     def test_disk_full(self) -> None:
         """A disk that is full before pip begins is told of, and nothing stays."""
-        mkdir = os.mkdir
+        mkdir = Path.mkdir
 
-        def full(path: str, mode: int = 0o777) -> None:
-            if str(path).endswith("tmp"):
+        # Python 3.10's pathlib has os.mkdir from its import on: a patch of that goes unnoticed.
+        def full(path: Path, *args: Any, **options: Any) -> None:
+            if path.name == "tmp":
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            mkdir(path, mode)
+            mkdir(path, *args, **options)
 
-        with mock.patch("os.mkdir", full):
+        with mock.patch.object(Path, "mkdir", full):
             error = self.failureResultOf(self.installing(), InternalError).value
         self.assertEqual(error.reason, "No space left on device")
         self.assertEqual(list((self.root / "packages").iterdir()), [])

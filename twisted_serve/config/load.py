@@ -109,7 +109,7 @@ def load_options(
     known = {key: setting for key, setting in merged.items() if key in KEYS}
     options = ServerOptions(**{key: _read(key, setting) for key, setting in known.items()})
     options = with_absolute_paths(options, cwd)
-    missing += missing_directories(options, {key: setting.text for key, setting in known.items()})
+    missing += missing_directories(arguments, options, {key: setting.text for key, setting in known.items()})
     if missing and not only_look:
         raise LaunchError(missing[0])
     if options.model_store is None:
@@ -119,6 +119,7 @@ def load_options(
     warnings = (
         *remarks,
         *no_plugins,
+        *_idle_places(options, known),
         *_odd_settings(merged),
         *_odd_members(options),
         *_idle_flag(arguments),
@@ -264,6 +265,17 @@ def _without_missing_plugins(
         return options, ()
     line = f"plugins_path in {settings['plugins_path'].place} has no effect: {directory} is no directory"
     return evolve(options, plugins_path=None), (line,)
+
+
+def _idle_places(options: ServerOptions, settings: Mapping[str, Setting]) -> Iterator[str]:
+    """Say which files and directories are named and serve for nothing."""
+    workflows = options.workflow_store
+    if workflows is not None and not workflows.is_dir():
+        place = settings["workflow_store"].place
+        yield f"workflow_store in {place} has no effect: {workflows} is no directory, so there are no workflows"
+    if (options.certificate_file is None) != (options.private_key_file is None):
+        key = "private_key_file" if options.certificate_file is None else "certificate_file"
+        yield f"{key} in {settings[key].place} has no effect alone; no listener has TLS, or the server would not start"
 
 
 def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:

@@ -44,6 +44,7 @@ IN_MODEL_CONFIG = (
     "isolateFailures",
     "retryOnWorkerDeath",
     "shareWeights",
+    "openInference",
     "torchrun",
     "handler",
     "micro_batching",

@@ -534,17 +534,27 @@ class ServerOptions:
 
     def __attrs_post_init__(self) -> None:
         """Refuse settings which are right alone and wrong together."""
-        if (self.certificate_file is None) != (self.private_key_file is None):
+        if self.secure and (self.certificate_file is None) != (self.private_key_file is None):
             raise ConfigError("certificate_file and private_key_file need each other; only one is set")
         if (self.client_certificate == "none") != (self.client_ca_file is None):
             raise ConfigError("client_certificate and client_ca_file need each other; only one is set")
-        listeners = [("inference_address", self.inference_address), ("management_address", self.management_address)]
-        if self.enable_metrics_api:
-            listeners.append(("metrics_address", self.metrics_address))
+        listeners = self._listeners
         for at, (key, address) in enumerate(listeners):
             for other_key, other in listeners[:at]:
                 if same_listener(address, other) and address.scheme != other.scheme:
                     raise ConfigError(f"{other_key} {other} and {key} {address} share a port; only one is https")
+
+    @property
+    def secure(self) -> bool:
+        """Whether any listener speaks TLS."""
+        return any(address.secure for _key, address in self._listeners)
+
+    @property
+    def _listeners(self) -> list[tuple[str, Address]]:
+        listeners = [("inference_address", self.inference_address), ("management_address", self.management_address)]
+        if self.enable_metrics_api:
+            listeners.append(("metrics_address", self.metrics_address))
+        return listeners
 
 
 #: The variables which count without being switched on by the file (``spec/config_cli.md`` §1.6, §2.6).

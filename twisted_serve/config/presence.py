@@ -32,9 +32,11 @@ def missing_flags(arguments: CommandLine, cwd: Path) -> Iterator[str]:
             yield f"{flag} file not found: {(cwd / path).resolve()}"
 
 
-def missing_directories(options: ServerOptions, texts: Mapping[str, str]) -> Iterator[str]:
+def missing_directories(arguments: CommandLine, options: ServerOptions, texts: Mapping[str, str]) -> Iterator[str]:
     """
     List the directories without which a server does not start, in TorchServe's words.
+
+    A store of workflows has to be there only if the command line names it, as with TorchServe.
 
     :param texts: The settings as they were written.
     """
@@ -44,7 +46,8 @@ def missing_directories(options: ServerOptions, texts: Mapping[str, str]) -> Ite
         return
     if not os.path.isdir(options.model_store):
         yield f"--model-store directory not found: {texts['model_store']}"
-    if options.workflow_store is not None and not os.path.isdir(options.workflow_store):
+    flagged = arguments.workflow_store is not None
+    if flagged and options.workflow_store is not None and not os.path.isdir(options.workflow_store):
         yield f"--workflow-store directory not found: {texts['workflow_store']}"
 
 
