@@ -404,7 +404,7 @@ _SERVING = [
         "crlf",
         HEAD,
         500,
-        "Response header x must be one line of latin-1 text",
+        "Response header x must be one line of text",
         "Response header x must be one line",
         code="context.set_response_header(0, 'x', 'a\\r\\nSet-Cookie: b'); results = ['']",
     ),

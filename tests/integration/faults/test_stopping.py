@@ -42,7 +42,7 @@ def test_delay(make_server: MakeServer) -> None:
     assert server.curl("management", "/livez").status == 200
     assert ask(server, "'known'").body == b"known"
     with server.connect() as client:
-        client.sendall(prediction.replace(b"Host: h", b"Connection: close"))
+        client.sendall(prediction.replace(b"Host: h", b"Host: h\r\nConnection: close"))
         assert receive_all(client).endswith(b"\r\n\r\nserved")
     server.front.terminate()
     ended(server)
