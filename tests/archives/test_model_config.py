@@ -108,28 +108,75 @@ class ModelConfigTests(ModelDirectoryTestCase):
     def test_wrong_types(self) -> None:
         """A value of the wrong type is refused with its key, the value and what was expected."""
         for text, message in (
-            ("batchSize: '4'", "batchSize is '4', expected an integer of at least 1"),
-            ("batchSize: 0", "batchSize is 0, expected an integer of at least 1"),
+            ("batchSize: four", "batchSize is 'four', expected an integer of at least 1"),
+            ("batchSize: '4.0'", "batchSize is '4.0', expected an integer of at least 1"),
+            ("batchSize: .inf", "batchSize is inf, expected an integer of at least 1"),
+            ("batchSize: [4]", "batchSize is [4], expected an integer of at least 1"),
+            ("useVenv: 'on'", "useVenv is 'on', expected true or false"),
+            ("deviceIds: '0,one'", "deviceIds is (0, 'one'), expected a list of integers of at least 0"),
             ("batchSize: true", "batchSize is True, expected an integer of at least 1"),
-            ("maxBatchDelay: -1", "maxBatchDelay is -1, expected an integer of at least 0"),
             ("maxWorkers: 2147483648", "maxWorkers is 2147483648, expected an integer of at least 0"),
             ("minWorkers: 1.5", "minWorkers is 1.5, expected an integer of at least 0"),
             ("useVenv: 1", "useVenv is 1, expected true or false"),
             ("deviceType: 1", "deviceType is 1, expected a string"),
-            ("deviceIds: 0", "deviceIds is 0, expected a list of integers of at least 0"),
             ("deviceIds: [-1]", "deviceIds is (-1,), expected a list of integers of at least 0"),
             ("deviceIds: [true]", "deviceIds is (True,), expected a list of integers of at least 0"),
             ("torchrun: [1]", "torchrun is [1], expected a mapping"),
             ("torchrun: {1: 2}", "torchrun is {1: 2}, expected a mapping with strings as keys"),
             ("torchrun: {nnodes: two}", "torchrun.nnodes is 'two', expected an integer of at least 1"),
             ("torchrun: {rdzv-backend: 1}", "torchrun.rdzv-backend is 1, expected a string"),
+        ):
+            with self.subTest(text):
+                error = self.assertRaises(InvalidModel, self.config, text)
+                self.assertEqual(error.message, f"Invalid model config file c.yaml: {message}")
+
+    def test_spellings(self) -> None:
+        """What is plainly a number is one, quoted or with a fraction of zero; so is a boolean, in any case."""
+        config, warnings = self.config(
+            "minWorkers: '1'\nmaxWorkers: 2.0\nbatchSize: '+4'\nresponseTimeout: 60.0\nuseVenv: 'True'\n"
+            "sequenceBatching: \"false\"\ntorchrun: {nproc-per-node: '2'}"
+        )
+        self.assertEqual(config.workers, (1, 2))
+        self.assertEqual((config.batch_size, config.response_timeout), (4, 60))
+        self.assertEqual((config.use_venv, config.sequence_batching, config.parallel_level), (True, False, 2))
+        self.assertIsInstance(config.max_workers, int)
+        self.assertEqual(len(warnings), 1, warnings)
+        for text in ("deviceIds: '0, 1'", "deviceIds: ['0', 1.0]", "deviceIds: [0, 1]"):
+            self.assertEqual(self.config(text)[0].device_ids, (0, 1))
+        self.assertEqual(self.config("deviceIds: 1")[0].device_ids, (1,))
+
+    def test_too_small(self) -> None:
+        """A number that is too small is replaced as by TorchServe, with a warning."""
+        for text, attribute, value in (
+            ("jobQueueSize: -1", "job_queue_size", 0),
+            ("batchSize: 0", "batch_size", 1),
+            ("maxBatchDelay: -1", "max_batch_delay", None),
+            ("responseTimeout: 0", "response_timeout", None),
+            ("startupTimeout: '-1'", "startup_timeout", None),
+            ("maxRetryTimeoutInSec: -1", "max_retry_timeout", 0),
+            ("clientTimeoutInMills: -5", "client_timeout", 0),
+            ("maxNumSequence: 0", "max_num_sequence", 1),
+            ("maxSequenceJobQueueSize: 0", "max_sequence_job_queue_size", 1),
+            ("sequenceTimeoutMSec: -1", "sequence_timeout", 0),
+        ):
+            config, warnings = self.config(text)
+            self.assertEqual(getattr(config, attribute), value, text)
+            key, _, number = text.partition(": ")
+            self.assertIn(f"Invalid {key} {number.strip(chr(39))} in model config file c.yaml: it ", warnings[0])
+        self.assertEqual(self.config("minWorkers: -1\nmaxWorkers: 2")[0].workers, (1, 2))
+
+    def test_blocks_of_the_handler(self) -> None:
+        """What the handler reads is its own, whatever its shape; what looks wrong is a warning."""
+        for text, warning in (
             ("pt2: 1", "pt2 is 1, expected a mapping, or the name of a backend"),
             ("pt2: {compile: true}", "pt2.compile is True, expected a mapping"),
             ("pt2: {compile: {enable: 1}}", "pt2.compile.enable is 1, expected true or false"),
             ("pt2: {compile: {backend: []}}", "pt2.compile.backend is [], expected a string"),
             ("pt2: {export: {aot_compile: x}}", "pt2.export.aot_compile is 'x', expected true or false"),
+            ("handler: my_handler", "handler is 'my_handler', expected a mapping"),
             ("handler: [a]", "handler is ['a'], expected a mapping"),
             ("handler: {profile: x}", "handler.profile is 'x', expected true or false"),
+            ("handler: {1: 2}", "handler is {1: 2}, expected a mapping with strings as keys"),
             ("micro_batching: 4", "micro_batching is 4, expected a mapping"),
             (
                 "micro_batching: {micro_batch_size: 0}",
@@ -140,9 +187,9 @@ class ModelConfigTests(ModelDirectoryTestCase):
                 "micro_batching.parallelism.inference is 'x', expected an integer of at least 1",
             ),
         ):
-            with self.subTest(text):
-                error = self.assertRaises(InvalidModel, self.config, text)
-                self.assertEqual(error.message, f"Invalid model config file c.yaml: {message}")
+            config, warnings = self.config(text)
+            self.assertEqual(warnings, (f"{warning}, in model config file c.yaml: it is left to the handler",))
+            self.assertEqual(config.raw, yaml.safe_load(text))
 
     def test_null_is_absent(self) -> None:
         """A key without a value is absent."""
@@ -250,6 +297,9 @@ class ModelConfigTests(ModelDirectoryTestCase):
                 any(key in e.message for key in document) or "bits" in e.message or "surrogate" in e.message
             )
         else:
-            for key in ("batchSize", "minWorkers"):
-                said = {"batchSize": config.batch_size, "minWorkers": config.min_workers}[key]
-                self.assertEqual(said, document.get(key))
+            for key, said in (("batchSize", config.batch_size), ("minWorkers", config.min_workers)):
+                number = document.get(key)
+                self.assertEqual(
+                    said,
+                    None if number is None else max(1 if int(number) < 0 or key == "batchSize" else 0, int(number)),
+                )

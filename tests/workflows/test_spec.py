@@ -95,7 +95,7 @@ class SpecTests(SynchronousTestCase):
                 {"models": {"m": {"url": "m", "retry-attempts": 101}}, "dag": {"m": []}},
                 "models.m.retry-attempts is 101, expected an integer from 0 to 100",
             ),
-            ({"models": {"m": {"timeout-ms": "1"}}, "dag": {"m": []}}, "models.m.timeout-ms is '1', expected"),
+            ({"models": {"m": {"timeout-ms": "1s"}}, "dag": {"m": []}}, "models.m.timeout-ms is '1s', expected"),
             ({"dag": {f"n{at}": [f"n{at + 1}"] for at in range(MOST_NODES)}}, f"dag has {MOST_NODES + 1} nodes"),
         ):
             self.assertRefused(document, reason)

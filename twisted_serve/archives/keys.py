@@ -8,11 +8,17 @@ naming the key, the value and what was expected.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
 from attrs import field
+
+# An integer as text, and little enough of it.
+_DIGITS = re.compile(r"[-+]?[0-9]{1,10}", re.ASCII)
+
+_TRUTHS = {"true": True, "false": False}
 
 # What the predecessor's integers could hold.
 _MAX_INTEGER = (1 << 31) - 1
@@ -20,18 +26,37 @@ _MAX_INTEGER = (1 << 31) - 1
 _T = TypeVar("_T", bound=attrs.AttrsInstance)
 
 
-def key(name: str, expected: str, fits: Callable[[Any], bool], default: object = None) -> Any:
+def number_of(value: Any) -> Any:
+    """Return the integer that a value plainly is: ``"1"`` and ``1.0`` are; other values are returned as they are."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def truth_of(value: Any) -> Any:
+    """Return the boolean that a value plainly is: ``"true"`` is; other values are returned as they are."""
+    return _TRUTHS.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def key(
+    name: str,
+    expected: str,
+    fits: Callable[[Any], bool],
+    default: object = None,
+    convert: Callable[[Any], Any] | None = None,
+) -> Any:
     """
     Declare the attribute for a key; an absent one, and ``null``, is ``default``.
 
     :param name: The key; for one of a section, after the section's name and a dot.
+    :param convert: Makes a value of what may stand for it.
     """
 
     def check(_value: object, _attribute: object, value: Any) -> None:
         if value is not None and not fits(value):
             raise wrong(name, value, expected)
 
-    return field(default=default, validator=check, metadata={"key": name.rpartition(".")[2]})
+    return field(default=default, validator=check, converter=convert, metadata={"key": name.rpartition(".")[2]})
 
 
 def integer(name: str, least: int, default: int | None = None, most: int = _MAX_INTEGER) -> Any:
@@ -41,12 +66,12 @@ def integer(name: str, least: int, default: int | None = None, most: int = _MAX_
     def fits(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
-    return key(name, expected, fits, default)
+    return key(name, expected, fits, default, number_of)
 
 
 def boolean(name: str) -> Any:
     """Declare the attribute for a key whose value is true or false."""
-    return key(name, "true or false", lambda value: isinstance(value, bool))
+    return key(name, "true or false", lambda value: isinstance(value, bool), convert=truth_of)
 
 
 def word(name: str, default: str | None = None) -> Any:

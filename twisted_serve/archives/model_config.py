@@ -18,7 +18,7 @@ from attrs.validators import instance_of, optional
 
 from twisted_serve.archives.confinement import confined
 from twisted_serve.archives.documents import DocumentError, load_yaml
-from twisted_serve.archives.keys import attributes_of, boolean, integer, key, word
+from twisted_serve.archives.keys import attributes_of, boolean, integer, key, number_of, word
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.sections import CHECKS, Torchrun, unsupported
 from twisted_serve.errors import InvalidModel
@@ -108,6 +108,25 @@ _WORDS = {
 }
 
 
+# For numbers below the least: what TorchServe takes instead, None for its default.
+_TOO_SMALL: Mapping[str, tuple[int, int | None]] = {
+    "minWorkers": (0, 1),
+    "maxWorkers": (0, None),
+    "batchSize": (1, 1),
+    "maxBatchDelay": (0, None),
+    "responseTimeout": (1, None),
+    "startupTimeout": (1, None),
+    "parallelLevel": (0, None),
+    "maxRetryTimeoutInSec": (0, 0),
+    "clientTimeoutInMills": (0, 0),
+    "jobQueueSize": (0, 0),
+    "sequenceMaxIdleMSec": (0, 0),
+    "sequenceTimeoutMSec": (0, 0),
+    "maxNumSequence": (1, 1),
+    "maxSequenceJobQueueSize": (1, 1),
+}
+
+
 def read_model_config(model_dir: Path, manifest: Manifest) -> tuple[ModelConfig, tuple[str, ...]]:
     """
     Read the file which the manifest names as ``configFile``, if it names one.
@@ -151,12 +170,16 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
             values[_ATTRIBUTES[closed]] = said.lower() if said.lower() in words else None
             if said.lower() not in words:
                 warnings.append(f"Invalid {closed} {said.lower()!r:.200} in model config file {name}: it is ignored")
-    if isinstance(document.get("deviceIds"), list):
-        values["device_ids"] = tuple(document["deviceIds"])
-    try:
-        for section, check in CHECKS.items():
-            if document.get(section) is not None:
+    values["device_ids"] = _device_ids(document.get("deviceIds"))
+    warnings += _adjusted(values, name)
+    for section, check in CHECKS.items():
+        if document.get(section) is not None:
+            try:
                 check(document[section])
+            except ValueError as e:
+                # As in TorchServe: the handler's own, whatever its shape.
+                warnings.append(f"{e}, in model config file {name}: it is left to the handler")
+    try:
         if document.get("torchrun") is not None:
             torchrun = values["torchrun"] = Torchrun.read(document["torchrun"])
             # A worker is as many processes as torchrun starts, whatever else is said.
@@ -170,6 +193,27 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
         raise InvalidModel(f"Invalid model config file {name}: {e}") from e
     warnings += _doubts(config)
     return config, tuple(warnings[:_MOST_WARNINGS])
+
+
+def _adjusted(values: dict[str, Any], name: str) -> list[str]:
+    """Replace numbers that are too small as TorchServe does, and list warnings of it."""
+    warnings = []
+    for closed, (least, otherwise) in _TOO_SMALL.items():
+        said = number_of(values[_ATTRIBUTES[closed]])
+        if isinstance(said, int) and not isinstance(said, bool) and said < least:
+            values[_ATTRIBUTES[closed]] = otherwise
+            what = "it is ignored" if otherwise is None else f"it counts as {otherwise}"
+            warnings.append(f"Invalid {closed} {said} in model config file {name}: {what}")
+    return warnings
+
+
+def _device_ids(said: Any) -> Any:
+    """Read a list of devices: integers, as text too, in a list, with commas between, or one alone."""
+    if isinstance(said, str):
+        said = [part.strip() for part in said.split(",")]
+    elif isinstance(said, (int, float)) and not isinstance(said, bool):
+        said = [said]
+    return tuple(map(number_of, said)) if isinstance(said, list) else said
 
 
 def _doubts(config: ModelConfig) -> list[str]:
