@@ -38,6 +38,7 @@ from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.tokens import Token, TokenKind
+from twisted_serve.config.addresses import is_loopback
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import by_segment
 from twisted_serve.heap import trimming
@@ -104,6 +105,10 @@ def max_connections(options: ServerOptions) -> int:
             most=most,
         )
     return options.max_connections or most
+
+
+# What ``prediction_error_detail`` says; ``None`` leaves it to the listener.
+_CHOICES = {"auto": None, "true": True, "false": False}
 
 
 @define(eq=False)
@@ -237,10 +242,11 @@ class Parts:
             look=partial(overview, catalogue, shown_settings(options)),
             server_timing=options.server_timing,
             admission=Admission(max_connections(options), reactor, metrics.answered),
+            error_detail=_CHOICES[options.prediction_error_detail],
             metrics_token=metrics_token,
             tracer=measuring.tracer,
         )
-        sites = [(listener, faces.site(listener.roles, reactor)) for listener in listeners]
+        sites = [(each, faces.site(each.roles, reactor, is_loopback(each.address))) for each in listeners]
         parts = cls(
             reactor,
             work,

@@ -301,15 +301,18 @@ class WorkerFailed(InternalError):
 
     The status is the worker's (``spec/rest_api.md`` §5.2), the ``type`` always
     ``InternalServerException``.
+
+    :ivar detail: What went wrong in the handler, and where, in one line: not for every client.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.detail = detail
 
     def another(self) -> WorkerFailed:
         """Make the same error for another request: each is raised, and added to, for itself."""
-        return WorkerFailed(self.status, self.message)
+        return WorkerFailed(self.status, self.message, self.detail)
 
 
 class WorkerDied(WorkerFailed):

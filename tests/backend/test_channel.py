@@ -184,7 +184,7 @@ class ChannelTests(SynchronousTestCase):
             [
                 Predicted(7, []),
                 PredictFailed(
-                    8, 500, "The answers of this batch cannot be sent: a frame of 344 bytes; the limit is 200"
+                    8, 500, "The answers of this batch cannot be sent: a frame of 345 bytes; the limit is 200"
                 ),
             ],
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.modules import ABSENT, replace_modules
-from twisted_serve.backend.encoding import UnsupportedOutputError, body, row, value
+from twisted_serve.backend.encoding import FlawedInputError, UnsupportedOutputError, body, row, value
 from twisted_serve.testing.strategies.wire import json_objects, parts
 from twisted_serve.wire.messages import Part
 
@@ -36,11 +36,27 @@ class ValueTests(SynchronousTestCase):
             self.assertIs(type(found), bytearray)
             self.assertEqual(found, b"1")
 
-    def test_broken(self) -> None:
-        """What is not what its type says arrives as bytes; that is no error."""
-        hostile = [b"{", b"\xff", b"[" * 100_000, b"1" * 5000, b'\xef\xbb\xbf"bom"']
-        for raw in hostile:
-            self.assertEqual(value(Part("body", "application/json", raw), True), bytearray(raw))
+    def test_broken_json(self) -> None:
+        """Broken JSON is refused, with what is wrong and where, and nothing of what stands there."""
+        for raw, flaw in (
+            (b"{", "Expecting property name enclosed in double quotes (line 1, column 2)"),
+            (b'{"a": 1,\n "secret" 2}', "Expecting ':' delimiter (line 2, column 11)"),
+            (b"secret", "Expecting value (line 1, column 1)"),
+            (b'"a\xff"', "it is not UTF-8 (byte 2)"),
+            (b"[" * 100_000, "it is nested too deeply"),
+            (b"1" * 5000, "a number has too many digits"),
+        ):
+            error = self.assertRaises(FlawedInputError, value, Part("body", "application/json", raw), True)
+            self.assertEqual(f"The body is no JSON: {flaw}.", str(error))
+        error = self.assertRaises(FlawedInputError, value, Part("data\n", "application/json", b"{]"), True)
+        self.assertIn("The part 'data\\n' is no JSON: ", str(error))
+
+    def test_nothing(self) -> None:
+        """Where there is no body, what it would be does not matter."""
+        self.assertEqual(bytearray(), value(Part("body", "application/json", b""), True))
+
+    def test_broken_text(self) -> None:
+        """Text that is no UTF-8 arrives as bytes; that is no error."""
         self.assertEqual(value(Part("body", "text/plain", b"\xff"), True), bytearray(b"\xff"))
 
     def test_not_decoded(self) -> None:
@@ -56,8 +72,13 @@ class ValueTests(SynchronousTestCase):
 
     @given(st.lists(parts()), st.booleans())
     def test_any_parts(self, given_parts: list[Part], decoding: bool) -> None:
-        """Whatever clients send, the handler gets a value for each name."""
-        self.assertEqual(set(row(given_parts, decoding)), {part.name for part in given_parts})
+        """Whatever clients send, the handler gets a value for each name, or the client hears what is wrong."""
+        try:
+            found = row(given_parts, decoding)
+        except FlawedInputError:
+            self.assertTrue(decoding)
+            return
+        self.assertEqual(set(found), {part.name for part in given_parts})
 
 
 class Hostile:

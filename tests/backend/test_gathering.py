@@ -107,7 +107,7 @@ class GatheringTests(SynchronousTestCase):
         self.assertFalse(self.gathering.keep("AA", "", 1, text, "GAUGE", "h", 5, ""))
         for _ in range(MOST_VALUES):
             self.assertTrue(self.gathering.keep("A", "", 1e-300 / 3, text, "HISTOGRAM", "h" * 64, 2**40, ""))
-        failed = PredictFailed(2**63, 999, "\U0001f600" * MAX_MESSAGE, self.gathering.take())
+        failed = PredictFailed(2**63, 999, "\U0001f600" * MAX_MESSAGE, self.gathering.take(), "\U0001f600" * 1000)
         self.assertEqual(len(failed.metrics), MOST_VALUES)
         spec = WorkerSpec("m", "1", Path("m"), "h", 1, {}, {}, "python", {}, 1.0, max_response_size=0)
         self.assertLess(len(encode(failed)), longest_frame(spec))

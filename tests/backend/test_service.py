@@ -70,11 +70,51 @@ class ServiceTests(HandlerTestCase):
         self.assertEqual(self._failure("throw(PredictionException('\\ud800', 400))"), (400, "?"))
 
     def test_exception(self) -> None:
-        """Any other exception says nothing to the client, and everything to the model log."""
+        """Any other exception says nothing to the client, and everything to the model log, of which requests it is."""
         self.assertEqual(self._failure("throw(ValueError('secret'))", 3), (503, "Prediction failed"))
         logged = self.log.read_text()
-        self.assertTrue(logged.startswith("Invoking custom service failed.\nTraceback (most recent call last):\n"))
+        head = "Invoking custom service failed. model: model 1.0, requests: r0, r1, r2\n"
+        self.assertTrue(logged.startswith(f"{head}Traceback (most recent call last):\n"), logged)
         self.assertIn("ValueError: secret", logged)
+
+    def test_reasons(self) -> None:
+        """What went wrong, and where, goes to the server, which knows who may be told; not for a message of its own."""
+        for code, reason in (
+            ("throw(KeyError('name'))", "KeyError: 'name' (h.py, line 16)"),
+            ("throw(ValueError())", "ValueError (h.py, line 16)"),
+            ("throw(ValueError('x' * 10_000))", f"ValueError: {'x' * 287}… (h.py, line 16)"),
+            ("throw(OSError('no /srv/models/a/weights.pt here'))", "OSError: no weights.pt here (h.py, line 16)"),
+            ("throw(MemoryError())", "MemoryError (h.py, line 16)"),
+            ("3", "the handler must return a list, not int"),
+            ("[1, 2]", "number of batch response mismatched, expect: 1, got: 2."),
+            ("[object()]", "object cannot be sent"),
+            ("throw(PredictionException('no', 404))", ""),
+        ):
+            answer = self.worker.answer(job(code))
+            assert isinstance(answer, PredictFailed)
+            self.assertEqual(reason, answer.reason)
+
+    def test_many_requests(self) -> None:
+        """Of a large batch some requests are named, and how many others there are."""
+        self._failure("throw(ValueError())", 40)
+        first = self.log.read_text().splitlines()[0]
+        self.assertTrue(first.endswith("r30, r31 and 8 more"), first)
+
+    def test_broken_json(self) -> None:
+        """A request with broken JSON is not for the handler: it has an answer of its own, the others have theirs."""
+        good = [job("[str(len(data)), str(context.get_request_id(1))]", number) for number in (1, 3)]
+        bad = [Job(f"r{number}", {}, [Part("body", "application/json", b"[1,")]) for number in (0, 2)]
+        answer = self.worker.answer(bad[0], good[0], bad[1], good[1])
+        assert isinstance(answer, Predicted)
+        flaw = "The body is no JSON: Expecting value (line 1, column 4)."
+        self.assertEqual(
+            [("r0", 400, b"", flaw), ("r1", 200, b"2", ""), ("r2", 400, b"", flaw), ("r3", 200, b"r3", "")],
+            [(each.request_id, each.status, each.body, each.flaw) for each in answer.items],
+        )
+        # The handler would complain of an empty batch.
+        answer = self.worker.answer(*bad)
+        assert isinstance(answer, Predicted)
+        self.assertEqual([flaw, flaw], [each.flaw for each in answer.items])
 
     def test_no_exception(self) -> None:
         """What is raised without being an ``Exception`` fails the call only; what asks for the end is obeyed."""

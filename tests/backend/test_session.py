@@ -102,7 +102,18 @@ class SessionTests(SynchronousTestCase):
         code, said = self._converse(self._load(), predict(1, "b'a'"), predict(2, "1/0"), predict(3, "b'c'"))
         self.assertEqual(code, ExitCode.DONE)
         self.assertEqual(
-            said, [Loaded(), answered(1, b"a"), PredictFailed(2, 503, "Prediction failed"), answered(3, b"c")]
+            said,
+            [
+                Loaded(),
+                answered(1, b"a"),
+                PredictFailed(
+                    2,
+                    503,
+                    "Prediction failed",
+                    reason="ZeroDivisionError: division by zero (session_handler.py, line 8)",
+                ),
+                answered(3, b"c"),
+            ],
         )
 
     def test_nobody_waits(self) -> None:

@@ -151,6 +151,17 @@ class AccessTests(SynchronousTestCase):
         """A request's line is the predecessor's."""
         self.assertEqual(self.access(), '[INFO ] main ACCESS_LOG - /127.0.0.1:5000 "GET /ping?a=1 HTTP/1.1" 200 12\n')
 
+    def test_ids(self) -> None:
+        """The line ends with the id that the client gave, or that its answer has if that is an error."""
+        for more, end in (
+            ({"request_id": "i"}, " 200 12\n"),
+            ({"request_id": "i", "named": True}, " 200 12 i\n"),
+            ({"request_id": "i", "status": 399}, " 399 12\n"),
+            ({"request_id": "i", "status": 400}, " 400 12 i\n"),
+            ({"status": 503}, " 503 12\n"),
+        ):
+            self.assertTrue(self.access(**more).endswith(end), more)
+
     def test_unix(self) -> None:
         """A client on a UNIX socket has no address."""
         self.assertIn('ACCESS_LOG - 127.0.0.1 "GET', self.access(peer=None))

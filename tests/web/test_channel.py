@@ -137,9 +137,10 @@ class MalformedTests(ChannelTestCase):
         with capturedLogs() as events:
             self.connection.send(b"GET /ping HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n")
         [line] = [event["line"] for event in events if event.get("logger_name") == ACCESS_LOG]
-        self.assertTrue(line.endswith(' "- - -" 400 0'), line)
         head = self.connection.received.partition(b"\r\n\r\n")[0].lower()
-        UUID(re.findall(rb"x-request-id: (\S+)", head)[0].decode())
+        answer_id = re.findall(rb"x-request-id: (\S+)", head)[0].decode()
+        UUID(answer_id)
+        self.assertTrue(line.endswith(f' "- - -" 400 0 {answer_id}'), line)
         counted = self.server.request("GET", "/metrics").body
         self.assertIn(b'ts_answers_total{code_class="4xx",} 1.0', counted)
 

@@ -11,17 +11,20 @@ from threading import Lock
 from time import perf_counter
 from typing import Any, Protocol
 
-from twisted_serve.backend.encoding import UnsupportedOutputError, body, row
-from twisted_serve.backend.faults import complain, out_of_resources, text_of
+from twisted_serve.backend.encoding import FlawedInputError, UnsupportedOutputError, body, row
+from twisted_serve.backend.faults import complain, out_of_resources, public_reason, text_of
 from twisted_serve.backend.gathering import Gathering
 from twisted_serve.backend.items import STREAM_HEADER, checked_item, is_status, item
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.exceptions import PredictionException
 from twisted_serve.handlers.metrics import keeper
-from twisted_serve.wire.messages import FromWorker, Job, LoadModel, Predict, Predicted, PredictFailed, StreamChunk
+from twisted_serve.wire.messages import FromWorker, Item, Job, LoadModel, Predict, Predicted, PredictFailed, StreamChunk
 
 # A message for a client; it has to fit into a frame.
 MAX_MESSAGE = 64 * 1024
+
+# So many requests of a batch are named in the log.
+MOST_NAMED = 32
 
 
 class Outlet(Protocol):
@@ -56,17 +59,30 @@ class Call:
         # Held while a chunk is sent: none may follow the answer it belongs before.
         self._streaming = Lock()
         self._opened = perf_counter()
-        ids = [job.request_id for job in predict.jobs]
-        self._positions = {request_id: index for index, request_id in enumerate(ids)}
         self._began = self._opened
+        # What is wrong with the requests that the handler does not see, by their ids.
+        self._flaws: dict[str, str] = {}
         context.requests = self
-        context.begin_batch(ids, [_headers(job) for job in predict.jobs])
-        context.metrics.set_request_ids(dict(enumerate(ids)))
+        self._begin(predict.jobs)
         keeper.set(metrics.keep)
 
+    def _begin(self, jobs: list[Job]) -> None:
+        self._jobs = jobs
+        ids = [job.request_id for job in jobs]
+        self._positions = {request_id: index for index, request_id in enumerate(ids)}
+        self.context.begin_batch(ids, [_headers(job) for job in jobs])
+        self.context.metrics.set_request_ids(dict(enumerate(ids)))
+
     def rows(self) -> list[dict[str, Any]]:
-        """Make what the handler gets as ``data``."""
-        rows = [row(job.parts, self._load.decode_input_request) for job in self._predict.jobs]
+        """Make what the handler gets as ``data``, of the requests that can be read; nothing if none can."""
+        rows = []
+        for job in self._jobs:
+            try:
+                rows.append(row(job.parts, self._load.decode_input_request))
+            except FlawedInputError as e:  # noqa: PERF203 - each for itself
+                self._flaws[job.request_id] = str(e)
+        if self._flaws:
+            self._begin([job for job in self._jobs if job.request_id not in self._flaws])
         self._began = perf_counter()
         return rows
 
@@ -95,27 +111,39 @@ class Call:
 
     def answer(self, results: Any) -> Predicted | PredictFailed:
         """Make the answer of what the handler returned."""
-        jobs = self._predict.jobs
+        jobs = self._jobs
+        if not jobs:
+            return self._predicted([])
         self.context.metrics.add_time("PredictionTime", round((perf_counter() - self._began) * 1000, 2))
         if not isinstance(results, list):
-            complain(f"model: {self._load.model_name}, the handler must return a list, not {type(results)}")
-            return self._failed(503, "Invalid model predict output")
+            flaw = f"the handler must return a list, not {type(results).__name__:.80}"
+            complain(f"{flaw}; {self._about()}")
+            return self._failed(503, "Invalid model predict output", flaw)
         if len(results) != len(jobs):
-            complain(
-                f"model: {self._load.model_name}, number of batch response mismatched, "
-                f"expect: {len(jobs)}, got: {len(results)}."
-            )
-            return self._failed(503, "number of batch response mismatched")
+            flaw = f"number of batch response mismatched, expect: {len(jobs)}, got: {len(results)}."
+            complain(f"model: {self._load.model_name}, {flaw} {self._about()}")
+            return self._failed(503, "number of batch response mismatched", flaw)
         try:
             bodies = [body(each) for each in results]
         except UnsupportedOutputError as e:
-            complain("Unsupported model output data type.", e)
-            return self._failed(503, "Unsupported model output data type.")
+            complain(f"Unsupported model output data type. {self._about()}", e)
+            return self._failed(503, "Unsupported model output data type.", str(e))
         limit = self._load.max_response_size
         # Who is asked may set headers.
         more = [self._goes_on(*each) for each in enumerate(results)] if self._load.continuous else [False] * len(jobs)
         answers = zip(jobs, self.context.request_processor, bodies, more, strict=True)
-        items = [item(job.request_id, head, text, limit, on) for job, head, text, on in answers]
+        return self._predicted([item(job.request_id, head, text, limit, on) for job, head, text, on in answers])
+
+    def _predicted(self, items: list[Item]) -> Predicted:
+        """Make the answer of items, with those of the requests that the handler has not seen in their places."""
+        if self._flaws:
+            seen = iter(items)
+            items = [
+                Item(job.request_id, 400, "", {}, b"", False, flaw)
+                if (flaw := self._flaws.get(job.request_id))
+                else next(seen)
+                for job in self._predict.jobs
+            ]
         return Predicted(self._predict.batch_id, items, perf_counter() - self._opened, self._metrics.take())
 
     def failure(self, error: BaseException) -> PredictFailed:
@@ -123,10 +151,11 @@ class Call:
         if isinstance(error, PredictionException):
             code = error.error_code if is_status(error.error_code) else 500
             return self._failed(int(code), text_of(error.message)[:MAX_MESSAGE])
-        complain("Invoking custom service failed.", error)
+        complain(f"Invoking custom service failed. {self._about()}", error)
+        reason = public_reason(error, self._load.model_dir)
         if out_of_resources(error):
-            return self._failed(507, "Out of resources")
-        return self._failed(503, "Prediction failed")
+            return self._failed(507, "Out of resources", reason)
+        return self._failed(503, "Prediction failed", reason)
 
     def end(self) -> None:
         """Let no chunk pass any more, and leave no metric behind."""
@@ -135,13 +164,19 @@ class Call:
         keeper.set(None)
         self._metrics.end()
 
-    def _failed(self, code: int, message: str) -> PredictFailed:
-        return PredictFailed(self._predict.batch_id, code, message, self._metrics.take())
+    def _failed(self, code: int, message: str, reason: str = "") -> PredictFailed:
+        return PredictFailed(self._predict.batch_id, code, message, self._metrics.take(), reason)
+
+    def _about(self) -> str:
+        """Name the model, and the requests by what their answers have as ``X-Request-Id``, for the log."""
+        ids = [job.request_id for job in self._jobs[:MOST_NAMED]]
+        more = f" and {len(self._jobs) - MOST_NAMED} more" if len(self._jobs) > MOST_NAMED else ""
+        return f"model: {self._load.model_name} {self._load.model_version}, requests: {', '.join(ids)}{more}"
 
     def _goes_on(self, index: int, result: Any) -> bool:
         """Say whether the handler wants to be called again for a request, by its stopping criterion or a header."""
         # A description is whole; a criterion that is left from the call before was not made for it.
-        if "describe" in self._predict.jobs[index].headers:
+        if "describe" in self._jobs[index].headers:
             return False
         criteria = self.context.stopping_criteria
         if criteria:

@@ -19,6 +19,10 @@ from twisted_serve.wire.messages import Part
 _log = logging.getLogger(__name__)
 
 
+class FlawedInputError(Exception):
+    """A part is not what its type says; the text is for the client, and says where."""
+
+
 class UnsupportedOutputError(Exception):
     """A handler returned something that has no form as bytes."""
 
@@ -28,6 +32,7 @@ def row(parts: Sequence[Part], decoding: bool) -> dict[str, Any]:
     Make a request's dictionary; of parts with the same name the last one stays.
 
     :param decoding: Whether ``decode_input_request`` is on.
+    :raise FlawedInputError: as `value`.
     """
     return {part.name: value(part, decoding) for part in parts}
 
@@ -36,19 +41,34 @@ def value(part: Part, decoding: bool) -> Any:
     """
     Make the value of a part: JSON or ``str`` where its type says so, else a ``bytearray``.
 
-    ``bytearray``, not ``bytes``: handlers look for it.  What does not decode stays bytes.
+    ``bytearray``, not ``bytes``: handlers look for it.  Text that is no UTF-8 stays bytes, and so does nothing at all.
+
+    :raise FlawedInputError: for broken JSON.
     """
     raw = bytearray(part.value)
     if not (decoding and part.decode):
         return raw
-    try:
-        if part.content_type == "application/json":
+    if part.content_type == "application/json" and raw:
+        try:
             return json.loads(raw.decode("utf-8"))
-        if part.content_type.startswith("text"):
+        except (ValueError, RecursionError) as e:
+            where = "The body" if part.name == "body" else f"The part {part.name[:80]!r}"
+            raise FlawedInputError(f"{where} is no JSON: {_flaw_of(e)}.") from e
+    if part.content_type.startswith("text"):
+        try:
             return raw.decode("utf-8")
-    except (ValueError, RecursionError):
-        _log.warning("input %r is not what its content type %s says; it stays bytes", part.name, part.content_type)
+        except ValueError:
+            _log.warning("input %r is not what its content type %s says; it stays bytes", part.name, part.content_type)
     return raw
+
+
+def _flaw_of(error: ValueError | RecursionError) -> str:
+    """Say what is wrong with JSON, and where, as far as is known; nothing of what stands there."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} (line {error.lineno}, column {error.colno})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 (byte {error.start})"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
 
 
 def body(result: Any) -> bytes:

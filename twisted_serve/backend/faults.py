@@ -6,6 +6,7 @@ all of it comes to the model log.
 
 from __future__ import annotations
 
+import re
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,12 @@ STDERR = 2
 
 # Enough for any sentence; a message is not a place for a dump.
 MAX_TEXT = 2000
+
+# What a client is told of a handler's exception, in characters.
+MAX_PUBLIC = 300
+
+# An absolute path, of POSIX or of Windows; its last name is kept.
+_PATH = re.compile(r"(?<![\w:/.~-])(?:~|[A-Za-z]:)?(?:[/\\][^/\\\s'\":,;<>|()\[\]]*)*[/\\]([^/\\\s'\":,;<>|()\[\]]*)")
 
 
 def text_of(error: object) -> str:
@@ -42,6 +49,18 @@ def complain(text: str, error: BaseException | None = None) -> None:
 def out_of_resources(error: BaseException) -> bool:
     """Whether memory was exhausted: the host's, or a CUDA device's."""
     return isinstance(error, MemoryError) or "CUDA" in text_of(error)
+
+
+def public_reason(error: BaseException, model_dir: str) -> str:
+    """
+    Say in one line what happened and where, for clients: as `reason`, but short, and of paths the last name only.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [each for each in frames if _is_in(each.filename, model_dir)] or frames
+    place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+    text = _PATH.sub(r"\1", " ".join(text_of(error)[:MAX_TEXT].split()))
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return _one_line(said if len(said) <= MAX_PUBLIC else f"{said[: MAX_PUBLIC - 1]}…", place)
 
 
 def reason(error: BaseException, model_dir: str) -> str:

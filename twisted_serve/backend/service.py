@@ -51,7 +51,8 @@ class Service:
         """
         call = Call(self._load, self._context, predict, self._outlet, Gathering(self._patience))
         try:
-            results = self._entry(call.rows(), call.context)
+            rows = call.rows()
+            results = self._entry(rows, call.context) if rows else []
             return call.answer(self._awaited(results) if hasattr(results, "__await__") else results)
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -75,7 +76,8 @@ class Service:
         context.metrics = copy(context.metrics)
         call = Call(self._load, context, predict, self._outlet, Gathering(self._patience))
         try:
-            return call.answer(await pace(self._entry(call.rows(), context)))
+            rows = call.rows()
+            return call.answer(await pace(self._entry(rows, context)) if rows else [])
         except (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
             raise
         except BaseException as e:

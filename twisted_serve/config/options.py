@@ -82,6 +82,10 @@ def _mode(value: str) -> str:
     return value.replace(" ", "").lower()
 
 
+def _word(value: str | bool) -> str:
+    return str(value).strip().lower()
+
+
 def _naming_errors(_cls: type, attributes: list[Any]) -> list[Any]:
     """Have each field's converter and validator say which setting they refused."""
 
@@ -478,6 +482,15 @@ class ServerOptions:
     )
     server_timing: bool = field(
         default=False, converter=truth, metadata=_about("say in a Server-Timing header where a prediction's time went")
+    )
+    prediction_error_detail: str = field(
+        default="auto",
+        converter=_word,
+        validator=one_of(("auto", "true", "false")),
+        metadata=_about(
+            "say in the answer to a prediction that failed what the handler raised, and where; auto: to listeners that "
+            "only this machine can reach"
+        ),
     )
     tracing: bool = field(
         default=False,

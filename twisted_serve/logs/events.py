@@ -57,6 +57,7 @@ def log_access(
     status: int,
     elapsed: float,
     request_id: str | None = None,
+    named: bool = False,
 ) -> None:
     """
     Write the line of one request.
@@ -64,15 +65,18 @@ def log_access(
     :param peer: Host and port; ``None`` for a client on a UNIX socket.
     :param method: As the client sent it, as ``target`` and ``version``.
     :param elapsed: Seconds.
-    :param request_id: The client's own id of the request, if it has one: the line ends with it.
+    :param request_id: What the answer has as ``X-Request-Id``: a field of JSON, and the end of the line of an answer
+        of 400 and above.
+    :param named: Whether the client has given the id: the line ends with it in any case.
     """
     where = f"/{peer[0]}:{peer[1]}" if peer is not None else "127.0.0.1"
     said = b" ".join((method, target, version)).decode("ascii", "backslashreplace").replace('"', '\\"')
     line = f'{where} "{said}" {status} {int(elapsed * 1000)}'
     fields: dict[str, object] = {"status": status, "milliseconds": round(elapsed * 1000, 3)}
     if request_id is not None:
-        line = f"{line} {request_id}"
         fields["request_id"] = request_id
+        if named or status >= 400:
+            line = f"{line} {request_id}"
     _say(log, LogLevel.info, line, logger_name=ACCESS_LOG, fields=fields)
 
 

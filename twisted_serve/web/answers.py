@@ -34,6 +34,7 @@ from twisted_serve.errors import (
     ServeError,
     ServiceUnavailable,
     UnsupportedEncoding,
+    WorkerFailed,
 )
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ def error_of(failure: Failure) -> ServeError:
 def answer_failure(request: Any, failure: Failure) -> bytes:
     """Answer a request whose endpoint failed."""
     error = error_of(failure)
+    if isinstance(error, WorkerFailed) and error.detail and request.channel is not None:
+        error.because(request.channel.site.shown(error.detail))
     if request.startedWriting:
         # The head is out: only breaking off can still tell the client that this is not all.
         _log.warn("A stream was broken off: {error}", error=error)

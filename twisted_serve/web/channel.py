@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from attrs import frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
@@ -26,7 +25,7 @@ from twisted_serve.auth.gate import Stop
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import BadRequest, ExpectationFailed, RequestTimeout, ServeError, UnsupportedEncoding
 from twisted_serve.transports import write_now
-from twisted_serve.web.answers import Answer, answer_error, json_text, lines_of, members_of
+from twisted_serve.web.answers import Answer, answer_error, fresh_id, json_text, lines_of, members_of
 from twisted_serve.web.heads import (
     CONTROLS,
     check_coding,
@@ -367,13 +366,14 @@ class ServeChannel(HTTPChannel):
         if self._lingering:
             return
         self._linger()
-        self.site.log_unread(self.transport.getPeer(), error.status)
+        answer_id = fresh_id()
+        self.site.log_unread(self.transport.getPeer(), error.status, answer_id)
         body = json_text(members_of(error))
         # There is no request to answer: its head may be what cannot be read.
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n"
             b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
-            % (error.status, RESPONSES[error.status], str(uuid4()).encode(), len(body), body)
+            % (error.status, RESPONSES[error.status], answer_id.encode(), len(body), body)
         )
         self.loseConnection()
 

@@ -22,6 +22,7 @@ from twisted_serve.web.answers import Answer, answer_json, job_id, lines_of, set
 from twisted_serve.web.bodies import body_of, parts_of, takes_long
 from twisted_serve.web.deadlines import deadline_of
 from twisted_serve.web.description import describe_model
+from twisted_serve.web.hints import FormHints
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.wire.header_text import latin, sendable
 from twisted_serve.wire.messages import Item, Job, Part
@@ -38,6 +39,9 @@ _OURS = frozenset(
 
 # What would end a reason phrase, and the line with it.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+
+# How the name of a form's field begins that is not a name, but JSON.
+_JSON_BEGINS = ("{", "[")
 
 # So many heads of answers are remembered, and none whose headers have more characters.
 _REMEMBERED = 256
@@ -64,6 +68,7 @@ class Predictor:
         self.defer_to_thread = defer_to_thread
         self.envelope = envelope
         self._tokens = tokens
+        self._hints = FormHints()
         self._hidden = _RESERVED | _CREDENTIALS if tokens else _RESERVED
 
     def answer(
@@ -125,7 +130,11 @@ class Predictor:
         response: Response,
     ) -> Deferred[Item]:
         job = Job(job_id(request), headers, list(parts))
-        return self.plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
+        answer = self.plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
+        # After it is known that there is such a model.
+        if not job.parts or job.parts[-1].name[:1] in _JSON_BEGINS:
+            self._hints.look(request, content_type_of(request), model)
+        return answer
 
     def inputs_of(self, request: ServeRequest) -> Deferred[list[Part]]:
         """

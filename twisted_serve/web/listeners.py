@@ -122,6 +122,7 @@ class Faces:
         any, browsers' preflight requests are answered.
     :ivar server_timing: Whether answers say where the time went.
     :ivar admission: Says how many connections all listeners have together.
+    :ivar error_detail: Whether clients learn what went wrong in a handler; ``None``: those of the machine alone.
     :ivar tracer: Makes traces of predictions, if there are to be any.
     :ivar metrics_token: What ``/metrics`` wants where it is not behind the management token.
     :ivar endpoints: Of plug-ins; no two of them are called the same.
@@ -144,13 +145,18 @@ class Faces:
     extra_headers: Mapping[bytes, bytes] = field(factory=dict)
     server_timing: bool = False
     admission: Admission | None = None
+    error_detail: bool | None = None
     metrics_token: MetricsToken | None = None
     tracer: Tracer | None = None
     endpoints: Sequence[Endpoint] = ()
     look: Callable[[], Context] = lambda: Context((), {})
 
-    def site(self, roles: Role, reactor: IReactorTime) -> ServeSite:
-        """Make the site of a listener with these roles."""
+    def site(self, roles: Role, reactor: IReactorTime, local: bool = False) -> ServeSite:
+        """
+        Make the site of a listener with these roles.
+
+        :param local: Whether only this machine can reach it.
+        """
         doors = doors_of(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
         gate, refuse = self.tokens.gate(doors), self.tokens.refuse
         guard = Guard(self._unguarded_trees(roles, reactor), gate, refuse, answer_flaw)
@@ -167,6 +173,7 @@ class Faces:
             self.server_timing,
             self.admission,
             bool(roles & Role.INFERENCE),
+            local if self.error_detail is None else self.error_detail,
         )
 
     def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:

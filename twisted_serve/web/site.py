@@ -48,6 +48,7 @@ class ServeSite(Site):
     :ivar defer_to_thread: Does what takes long, such as inflating a large body.
     :ivar admission: Asked for each connection.
     :ivar predictions: Whether this listener takes predictions.
+    :ivar error_detail: Whether clients learn what went wrong in a handler.
     :ivar channels: The connections which are open.
     """
 
@@ -68,6 +69,7 @@ class ServeSite(Site):
         server_timing: bool = False,
         admission: Admission | None = None,
         predictions: bool = False,
+        error_detail: bool = False,
     ) -> None:
         super().__init__(
             resource,
@@ -83,6 +85,7 @@ class ServeSite(Site):
         self.count_answer = count_answer
         self.extra_headers = extra_headers
         self.server_timing = server_timing
+        self.error_detail = error_detail
         self._redact = redact
         self.defer_to_thread = defer_to_thread
         # A class's logger is made anew each time that it is asked for.
@@ -119,6 +122,12 @@ class ServeSite(Site):
             self._second, self._date = second, datetimeToString()
         return self._date
 
+    def shown(self, detail: str) -> str | None:
+        """Return what a client of this listener may know of a handler's error, without any key; ``None``: nothing."""
+        if not self.error_detail:
+            return None
+        return self._redact(detail.encode("utf-8", "replace")).decode("utf-8", "replace")
+
     def log(self, request: ServeRequest) -> None:  # type: ignore[override]
         """Write an answered request to the access log and count it."""
         self.count_answer(request.code)
@@ -130,10 +139,11 @@ class ServeSite(Site):
             version=request.clientproto,
             status=request.code,
             elapsed=self.reactor.seconds() - request.began,
-            request_id=request.client_id,
+            request_id=request.answer_id or None,
+            named=request.client_id is not None,
         )
 
-    def log_unread(self, address: IAddress, status: int) -> None:
+    def log_unread(self, address: IAddress, status: int, request_id: str) -> None:
         """Write what was no request to the access log and count it; who sent it is all that is known."""
         self.count_answer(status)
         log_access(
@@ -144,6 +154,7 @@ class ServeSite(Site):
             version=b"-",
             status=status,
             elapsed=0.0,
+            request_id=request_id,
         )
 
     def finish_up(self) -> None:

@@ -163,6 +163,7 @@ class Item(Struct, frozen=True, array_like=True):
     :ivar phrase: The handler's reason phrase; ``""`` when it set none.
     :ivar headers: The handler's response headers, its content type among them.
     :ivar more: Whether the request has to be in the next batch, too, for the next piece of its answer.
+    :ivar flaw: What is wrong with the request, which the handler has not seen; all else is empty then.
     """
 
     request_id: str
@@ -171,6 +172,7 @@ class Item(Struct, frozen=True, array_like=True):
     headers: dict[str, str]
     body: bytes
     more: bool = False
+    flaw: str = ""
 
 
 class Reading(Struct, frozen=True, array_like=True):
@@ -212,12 +214,14 @@ class PredictFailed(Struct, frozen=True, tag="predict-failed", omit_defaults=Tru
     The handler raised, or returned what cannot be answered: one error for the whole batch.
 
     :ivar metrics: As of `Predicted`.
+    :ivar reason: What went wrong and where, in one line, for who may know.
     """
 
     batch_id: int
     code: int
     message: str
     metrics: list[Reading] = []
+    reason: str = ""
 
 
 class StreamChunk(Struct, frozen=True, tag="chunk"):

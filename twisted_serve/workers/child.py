@@ -213,7 +213,7 @@ class LocalWorker:
             answered = (
                 message
                 if isinstance(message, Predicted)
-                else Failure(WorkerFailed(error_status(message.code), message.message))
+                else Failure(WorkerFailed(error_status(message.code), message.message, message.reason))
             )
             answer = self._batches.pop(message.batch_id).answer
             self._answering = True

@@ -356,7 +356,7 @@ class Desk:
             self._lose(error.how, error.killed, died=True)
         elif isinstance(error, WorkerFailed):
             self._end()
-            self._owner.batch_failed(self, given.tickets, WorkerFailed(error.status, error.message))
+            self._owner.batch_failed(self, given.tickets, error)
         else:
             self._log.failure("Worker {worker_id} failed", failure, worker_id=self.worker.worker_id)
             self._lose("it failed")

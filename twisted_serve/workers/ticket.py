@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_serve.errors import ServeError, WorkerFailed
+from twisted_serve.errors import BadRequest, ServeError, WorkerFailed
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.wire.messages import Item, Job
@@ -141,8 +141,10 @@ class Ticket:
         """See `IProducer`: the client has gone, which whoever cancels `answer` says as well."""
 
     def succeed(self, item: Item) -> None:
-        """Answer, unless the client has been answered or has gone."""
-        if not self._done:
+        """Answer, with an error if the request is at fault, unless the client has been answered or has gone."""
+        if item.flaw:
+            self.fail(BadRequest(item.flaw))
+        elif not self._done:
             self._done = True
             self.answer.callback(item)
 
