@@ -152,7 +152,7 @@ class DamagedTests(UnpackTestCase):
     def test_missing(self) -> None:
         """An archive that cannot be read is our trouble, and leaves nothing behind."""
         error = self.assertRaises(InternalError, unpack, self.root / "gone.mar", self.target, SMALL)
-        self.assertEqual(error.message, "Failed to save model: gone.mar")
+        self.assertEqual(error.message, "Failed to read gone.mar: No such file or directory")
         self.assertEqual(list(self.root.iterdir()), [])
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from attrs import frozen
 
 from twisted_serve.archives.confinement import climbs, inside, nameable
+from twisted_serve.archives.tree import not_read
 from twisted_serve.archives.urls import (
     AllowedUrls,
     basename,
@@ -134,9 +135,11 @@ class Locator:
         if entry is None and os.path.isabs(url):
             return self._permitted_path(url)
         found = None if entry is None else _archive_at(entry)
-        if found is None:
-            raise self.words.nothing_at(url)
-        return found
+        if found is not None:
+            return found
+        if entry is not None:
+            _check_readable(url, entry)
+        raise self.words.nothing_at(url)
 
     def _entry(self, name: str) -> Path | None:
         """Return the path of an entry of the store; the last component alone may be a link to elsewhere."""
@@ -184,7 +187,7 @@ class Locator:
             if (found := _archive_at(path)) is not None:
                 return found
             problems[_problem(path)] = None
-        raise self.words.nothing_at(url).because("; ".join([*problems, *self._near(url)]))
+        raise self.words.nothing_at(url).because("; ".join([*problems, *self._near(url)]) or None)
 
     def _near(self, url: str) -> Iterator[str]:
         """Say which entry of the store has a name that is almost the one which was looked for."""
@@ -245,6 +248,16 @@ def _archive_at(path: Path) -> StoreFile | StoreDirectory | None:
     if os.path.isfile(path):
         return StoreFile(path)
     return StoreDirectory(path) if os.path.isdir(path) else None
+
+
+def _check_readable(url: str, path: Path) -> None:
+    """Raise `InternalError` if something may be there, behind a directory that this process may not enter."""
+    try:
+        os.stat(path)
+    except PermissionError as e:
+        raise not_read(url, e) from e
+    except OSError:
+        pass
 
 
 def _problem(path: Path) -> str:

@@ -5,6 +5,7 @@ This module implements the model store: the archives of models, found and read.
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from twisted_serve.archives.locating import Remote, Source, StoreDirectory, Stor
 from twisted_serve.archives.manifest import Manifest, read_manifest
 from twisted_serve.archives.model_config import ModelConfig, read_model_config
 from twisted_serve.archives.places import Intake, Places, Taken
+from twisted_serve.archives.tree import Reading, not_read
 from twisted_serve.errors import ModelNotFound
 
 # What ``load_models=all`` takes a plain file of the store for.
@@ -67,12 +69,14 @@ class ModelStore:
         List what ``load_models=all`` loads, in order of name.
 
         :raise ModelNotFound: if there is no store.
+        :raise InternalError: if it cannot be read.
         """
         if self.path is None:
             raise ModelNotFound("Model store is not configured.")
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise ModelNotFound(f"Model store path is not found: {self.path}")
-        visible = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        with Reading(f"the model store {self.path}"):
+            visible = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
         return tuple(sorted(entry.name for entry in visible if _is_model(entry)))
 
     async def open(self, url: str, source: Source = Source.CLIENT) -> ModelArchive:
@@ -100,8 +104,10 @@ class ModelStore:
         if files.lease is None:
             try:
                 model_dir = _entered(model_dir, files.links)
+            except FileNotFoundError as e:
+                raise _WORDS.nothing_at(files.url) from e
             except OSError as e:
-                raise _WORDS.nothing_at(files.url).because(e.strerror) from e
+                raise not_read(files.url, e) from e
         manifest = read_manifest(model_dir, files.links)
         config, warnings = read_model_config(model_dir, manifest)
         return ModelArchive(files.url, model_dir, manifest, config, (*warnings, *_missing(model_dir, manifest)), files)
@@ -109,7 +115,8 @@ class ModelStore:
 
 def _is_model(entry: Path) -> bool:
     """Say whether an entry of the store is to be loaded with all others; workflows may be there, too."""
-    return not (entry / "WAR-INF").is_dir() if entry.is_dir() else entry.name.endswith(_SUFFIXES)
+    # Unlike Path.is_dir, os.path.isdir takes what cannot be looked into for no directory.
+    return not os.path.isdir(entry / "WAR-INF") if os.path.isdir(entry) else entry.name.endswith(_SUFFIXES)
 
 
 def _entered(path: Path, links: bool) -> Path:

@@ -189,6 +189,31 @@ def not_saved(title: str, error: OSError) -> InternalError:
     return InternalError(f"Failed to save model: {title}").because(error.strerror or str(error))
 
 
+@frozen
+class Reading:
+    """A context in which the operating system's refusals to read become the client's answer."""
+
+    title: str
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """
+        Translate an error of the operating system.
+
+        :raise InternalError: for it.
+        """
+        if isinstance(error, OSError):
+            raise not_read(self.title, error) from error
+
+
+def not_read(title: str, error: OSError) -> InternalError:
+    """Make the client's answer for what cannot be read, with the operating system's word for why."""
+    why = error.strerror or str(error)
+    return InternalError(f"Failed to read {title}: {why}").because(why)
+
+
 def write_all(file: FileIO, data: bytes) -> None:
     """Write to an unbuffered file, which may take less at a time than it is given, e.g. when the disk gets full."""
     rest = memoryview(data)

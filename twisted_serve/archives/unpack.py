@@ -24,7 +24,7 @@ from typing import IO
 from attrs import define, field
 
 from twisted_serve.archives.removal import remove_tree
-from twisted_serve.archives.tree import NewTree, Saving, UnpackLimits, components, not_saved
+from twisted_serve.archives.tree import NewTree, Saving, UnpackLimits, components, not_read
 from twisted_serve.errors import InvalidModel
 
 _CHUNK = 256 * 1024
@@ -63,7 +63,7 @@ def unpack(archive: Path, target: Path, limits: UnpackLimits) -> None:
         lose the first component of their names, unless its manifest shows that they have one too few for that.
     :param target: The directory, which this makes; after an error it does not exist.
     :raise InvalidModel: if the archive is damaged, too large, or has an entry that is not safe.
-    :raise InternalError: if the directory cannot be written, e.g. because the disk is full.
+    :raise InternalError: if the archive cannot be read, or the directory not be written, e.g. because the disk is full.
     """
     try:
         _unpack(archive, target, limits, strip=True)
@@ -98,7 +98,7 @@ def _unpack(archive: Path, target: Path, limits: UnpackLimits, strip: bool) -> N
             # A zip's index with nonsense in it makes the reader seek to before the file's beginning.
             if e.errno == errno.EINVAL:
                 raise _damaged(archive, e) from e
-            raise not_saved(archive.name, e) from e
+            raise not_read(archive.name, e) from e
     except BaseException:
         remove_tree(target)
         raise

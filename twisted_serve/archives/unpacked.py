@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from twisted_serve.archives.removal import remove_tree
 from twisted_serve.archives.threads import DeferToThread, abandonable
-from twisted_serve.archives.tree import Saving, UnpackLimits
+from twisted_serve.archives.tree import Reading, Saving, UnpackLimits
 from twisted_serve.archives.unpack import is_zip, unpack
 from twisted_serve.errors import InvalidModel
 
@@ -150,7 +150,7 @@ def content_of(archive: Path) -> Content:
     :raise InternalError: if it cannot be read.
     """
     digest = hashlib.sha256()
-    with Saving(archive.name), open(archive, "rb", buffering=0) as file:
+    with Reading(archive.name), open(archive, "rb", buffering=0) as file:
         identity = _identity(file.fileno())
         while chunk := file.read(_CHUNK):
             digest.update(chunk)

@@ -59,5 +59,6 @@ class StartupOutcome:
 
 def reason_of(error: ServeError) -> str:
     """Write an error with its reason, in one line."""
-    text = error.message if error.reason is None else f"{error.message} ({error.reason})"
+    told = error.reason is None or error.reason in error.message
+    text = error.message if told else f"{error.message} ({error.reason})"
     return " ".join(text.split())
