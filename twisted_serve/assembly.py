@@ -24,6 +24,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from twisted_serve import COMPATIBLE_WITH
+from twisted_serve.account import Account
 from twisted_serve.archives.bounded_agent import BoundedAgent
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.orphans import WorkDirectory, remove_orphans
@@ -152,13 +153,13 @@ class Parts:
         threads = Threads(world.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
         # Keys are rare and urgent: they do not wait behind archives.
         key_threads = Threads(world.defer_to_thread or in_own_thread(reactor))
-        environment = visible_environment(world.environ, options)
+        account, births, environment = _births(reactor, options, world)
         catalogue = Catalogue()
         measuring = Measuring(reactor, options, world, threads)
         metrics = measuring.metrics
         metrics.watch_pools(partial(pool_readings, catalogue))
         provider = world.provider or LocalProvider(
-            reactor,
+            births,
             on_metric_line=metrics.emitter.receive,
             on_metrics=metrics.emitter.take,
             template_environment=environment if options.worker_start == "fork" else None,
@@ -169,8 +170,8 @@ class Parts:
         work = WorkDirectory.make(options.temp_directory)
         key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
         try:
-            store, workflow_store = _stores(reactor, options, work.path, threads)
-            installer = _installer(reactor, options, environment, work.path, threads)
+            store, workflow_store = _stores(reactor, options, work.path, threads, account)
+            installer = _installer(births, options, environment, work.path, threads, account)
             snapshots = Snapshots(world.snapshots, catalogue, world.now, threads)
             restored = None if options.model_snapshot is None else restorable(options.model_snapshot, store)
             registrar = Registrar(
@@ -359,10 +360,27 @@ class Parts:
             self.remove_files()
 
 
+def _births(
+    reactor: IServeReactor, options: ServerOptions, world: Surroundings
+) -> tuple[Account | None, IServeReactor, dict[str, str]]:
+    """Return whose processes workers are, if not the server's user's; what starts them; their environment."""
+    environment = visible_environment(world.environ, options)
+    if options.worker_user is None:
+        return None, reactor, environment
+    account = Account.of(options.worker_user)
+    return account, account.reactor(reactor), environment | account.environment
+
+
 def _stores(
-    reactor: IServeReactor, options: ServerOptions, work_dir: Path, defer_to_thread: DeferToThread
+    reactor: IServeReactor,
+    options: ServerOptions,
+    work_dir: Path,
+    defer_to_thread: DeferToThread,
+    account: Account | None,
 ) -> tuple[ModelStore, WorkflowStore]:
     """Make the stores of models and of workflows, which may be one directory: one fetcher knows what both fetch."""
+    if account is not None:
+        os.chmod(work_dir, 0o711)  # noqa: S103 - what is in it is closed to others, or for the workers' user
     fetcher = Fetcher(
         BoundedAgent(reactor),
         reactor,
@@ -371,7 +389,7 @@ def _stores(
         defer_to_thread,
     )
     limits = UnpackLimits(max_size=options.max_archive_size, max_ratio=int(options.max_archive_ratio))
-    intake = Intake(work_dir, fetcher, limits, defer_to_thread)
+    intake = Intake(work_dir, fetcher, limits, defer_to_thread, _ignore if account is None else account.may_read)
     return (
         ModelStore(options.model_store, intake),
         WorkflowStore(options.workflow_store or options.model_store, intake),
@@ -384,8 +402,21 @@ def _installer(
     environment: Mapping[str, str],
     work_dir: Path,
     defer_to_thread: DeferToThread,
+    account: Account | None,
 ) -> Installer:
-    return Installer(reactor, work_dir, options.python, environment, options.install_py_dep_timeout, defer_to_thread)
+    return Installer(
+        reactor,
+        work_dir,
+        options.python,
+        environment,
+        options.install_py_dep_timeout,
+        defer_to_thread,
+        _ignore if account is None else account.may_write,
+    )
+
+
+def _ignore(_directory: Path) -> None:
+    """Do nothing to a directory that was made: workers are the server's own user."""
 
 
 def _tokens(

@@ -24,6 +24,7 @@ import psutil
 from twisted.logger import ILogObserver, globalLogBeginner
 
 import twisted_serve
+from twisted_serve.account import protect_memory
 from twisted_serve.config.arguments import CommandLine, parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.report import config_report
@@ -222,6 +223,7 @@ def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] 
 
 def serve(loaded: LoadedOptions, report: Report) -> int:
     """Be the server: choose the reactor (epoll where there is one), then build on it."""
+    protect_memory()
     from twisted.internet import reactor  # noqa: PLC0415 - importing it is choosing it
 
     from twisted_serve.tap import make_server  # noqa: PLC0415 - what it builds needs the reactor to be chosen

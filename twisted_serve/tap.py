@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from twisted_serve import signals
+from twisted_serve.account import protect_memory
 from twisted_serve.config.arguments import parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.values import ConfigError
@@ -93,13 +94,14 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
 
 
 class _Signals(Service):
-    """Handles the signals that ``twistd`` leaves as they are, from when it has become a daemon and before it starts."""
+    """Protect the process, and handle the signals that ``twistd`` leaves as they are, before the server starts."""
 
     def __init__(self, reactor: IServeReactor, server: ModelServer) -> None:
         self._reactor = reactor
         self._server = server
 
     def privilegedStartService(self) -> None:
+        protect_memory()
         # The reactor itself stops on SIGINT and SIGTERM.
         signals.handle(self._reactor, self._reactor.stop, self._server.reload, ending=[signal.SIGQUIT])
 

@@ -205,7 +205,8 @@ class Server:
         with suppress(OSError, ValueError, psutil.Error):
             front = psutil.Process(self.pid)
             # A number in a file is killed only if it is the process that we mean.
-            if self.front is not None or front.environ().get("TMPDIR") == str(self.temp):
+            # Its environment is protected; it runs where it writes its key file.
+            if self.front is not None or str(self.store) in front.cmdline():
                 for process in [front, *front.children(recursive=True)]:
                     process.kill()
         if self.front is not None:

@@ -229,7 +229,8 @@ def assert_no_process(server: Server) -> None:
     left = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("TMPDIR") == str(server.temp):
+            # The environment of a server is protected.
+            if str(server.store) in process.cmdline() or process.environ().get("TMPDIR") == str(server.temp):
                 left.append(process.cmdline())
     assert left == []
 

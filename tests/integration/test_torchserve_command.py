@@ -46,7 +46,10 @@ def named(server: Server) -> list[int]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if WORD in process.cmdline() and process.environ().get("TMPDIR") == str(server.temp):
+            words = process.cmdline()
+            # The environment of a server is protected.
+            ours = str(server.store) in words or process.environ().get("TMPDIR") == str(server.temp)
+            if WORD in words and ours:
                 found.append(process.pid)
     return found
 

@@ -47,12 +47,14 @@ class Intake:
     How archives come in: what fetches them, and where and within which limits they are unpacked.
 
     :ivar work_dir: A directory of our own, mode 0700, below which archives are unpacked.
+    :ivar made: Called in a thread with each directory that an archive has been unpacked to.
     """
 
     work_dir: Path
     fetcher: Fetcher
     limits: UnpackLimits
     defer_to_thread: DeferToThread
+    made: Callable[[Path], None] = lambda directory: None
 
 
 @define(eq=False)
@@ -73,7 +75,7 @@ class Places:
     @_archives.default
     def _below_work_dir(self) -> UnpackedArchives:
         intake = self.intake
-        return UnpackedArchives(intake.work_dir / self.unpacked, intake.limits, intake.defer_to_thread)
+        return UnpackedArchives(intake.work_dir / self.unpacked, intake.limits, intake.defer_to_thread, intake.made)
 
     def locate(self, url: str, source: Source = Source.CLIENT) -> StoreFile | StoreDirectory | Remote:
         """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -74,11 +75,13 @@ class UnpackedArchives:
     The archives that are unpacked at the moment.
 
     :ivar root: The directory, to be made when it is needed, below which they are.
+    :ivar made: Called in a thread with each directory that has been filled.
     """
 
     root: Path
     limits: UnpackLimits
     defer_to_thread: DeferToThread
+    made: Callable[[Path], None] = lambda directory: None
     _by_content: dict[str, _Unpacked] = field(factory=dict, init=False)
     _by_lease: dict[Lease, _Unpacked] = field(factory=dict, init=False)
     _log = Logger()
@@ -112,7 +115,7 @@ class UnpackedArchives:
 
     def _unpack(self, unpacked: _Unpacked, archive: Path, content: Content) -> None:
         """Fill the directory.  Who does not wait any more does not stop that: others may wait, too."""
-        work = self.defer_to_thread(_unpack_unchanged, archive, unpacked.directory, self.limits, content)
+        work = self.defer_to_thread(_unpack_unchanged, archive, unpacked.directory, self.limits, content, self.made)
         work.addCallbacks(lambda _: self._there(unpacked), lambda failure: self._failed(unpacked, failure))
         work.addErrback(lambda failure: self._log.failure("Cannot remove what nobody waited for", failure))
 
@@ -163,7 +166,9 @@ def _identity(file: int | Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _unpack_unchanged(archive: Path, directory: Path, limits: UnpackLimits, content: Content) -> None:
+def _unpack_unchanged(
+    archive: Path, directory: Path, limits: UnpackLimits, content: Content, made: Callable[[Path], None]
+) -> None:
     """
     Unpack an archive that was looked at before.
 
@@ -175,6 +180,8 @@ def _unpack_unchanged(archive: Path, directory: Path, limits: UnpackLimits, cont
         unpack(archive, directory, limits)
         if _identity_now(archive) != content.identity:
             raise InvalidModel(f"{archive.name} changed while it was read.")
+        with Saving(archive.name):
+            made(directory)
     except BaseException:
         remove_tree(directory)
         raise

@@ -384,6 +384,11 @@ class ServerOptions:
         default=None, converter=optional_whole, validator=at_least(0), metadata=_about("how many GPUs to use at most")
     )
     python: str = field(factory=lambda: sys.executable, metadata=_about("the interpreter which workers run in", env=()))
+    worker_user: str | None = field(
+        default=None,
+        converter=optional_text,
+        metadata=_about("the user, or user:group, that models' code runs as, for a server that root starts"),
+    )
     worker_start: str = field(
         default="fork",
         converter=_mode,

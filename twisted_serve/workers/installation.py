@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -137,6 +137,7 @@ class Installer:
     :param python: The interpreter that workers run in.
     :param environment: The environment of pip; what workers may see.
     :param timeout: Seconds that an installation may take.
+    :param made: Called in a thread with each directory that was made to install to.
     """
 
     _log = Logger()
@@ -149,8 +150,10 @@ class Installer:
         environment: Mapping[str, str],
         timeout: float,
         defer_to_thread: DeferToThread,
+        made: Callable[[Path], None] = lambda directory: None,
     ) -> None:
         self._reactor = reactor
+        self._made = made
         self._root = work_dir / "packages"
         self._python = python
         self._environment = environment
@@ -173,7 +176,7 @@ class Installer:
         if needs is None:
             return None
         place = self._root / uuid4().hex
-        making = self._defer_to_thread(_make, place)
+        making = self._defer_to_thread(_make, place, self._made)
         await abandonable(making, lambda _: self._defer_to_thread(remove_tree, place))
         if self._stopped:
             await self._defer_to_thread(remove_tree, place)
@@ -256,12 +259,13 @@ def _failed(model: ModelVersion, reason: str) -> NotInstalled:
     return NotInstalled(f"Custom pip package installation failed for model {model.name}").because(reason)
 
 
-def _make(place: Path) -> None:
+def _make(place: Path, made: Callable[[Path], None]) -> None:
     with Saving(place.name):
         place.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             for directory in (place, place / _EMPTY, place / _TEMPORARY):
                 directory.mkdir(mode=0o700)
+            made(place)
         except OSError:
             remove_tree(place)
             raise
