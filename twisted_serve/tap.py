@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import signal
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from twisted.application.service import Service
@@ -94,16 +96,43 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
 
 
 class _Signals(Service):
-    """Protect the process, and handle the signals that ``twistd`` leaves as they are, before the server starts."""
+    """
+    Protect the process, and handle the signals that ``twistd`` leaves as they are, before the server starts.
+
+    The reactor itself stops on SIGINT and SIGTERM; a second signal means that this takes too long.
+    """
 
     def __init__(self, reactor: IServeReactor, server: ModelServer) -> None:
         self._reactor = reactor
         self._server = server
+        self._asked = False
 
     def privilegedStartService(self) -> None:
         protect_memory()
-        # The reactor itself stops on SIGINT and SIGTERM.
-        signals.handle(self._reactor, self._reactor.stop, self._server.reload, ending=[signal.SIGQUIT])
+        signals.handle(self._reactor, self._end, self._server.reload, ending=[signal.SIGQUIT])
+        self._reactor.callWhenRunning(self._count_signals_of_reactor)
+
+    def _end(self) -> None:
+        if self._asked:
+            self._server.hurry()
+        else:
+            self._asked = True
+            self._reactor.stop()
+
+    def _count_signals_of_reactor(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            first = signal.getsignal(number)
+            if callable(first):
+                signal.signal(number, partial(self._signalled, first))
+
+    def _signalled(
+        self, first: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None
+    ) -> None:
+        if self._asked:
+            self._reactor.callFromThread(self._server.hurry)
+        else:
+            self._asked = True
+            first(number, frame)
 
 
 def makeService(options: Options) -> ModelServer:

@@ -135,6 +135,38 @@ def test_end(make_server: MakeServer, how: str, number: signal.Signals) -> None:
     server.assert_clean()
 
 
+@pytest.mark.parametrize(("how", "number"), [("foreground", SIGQUIT), ("twistd -n", SIGTERM), ("twistd -n", SIGQUIT)])
+def test_second_signal(make_server: MakeServer, how: str, number: signal.Signals) -> None:
+    """A second signal ends a server at once that waits for an answer; nothing is left, and nothing is amiss."""
+    server = make_server({"slow": SLOW}, shutdown_timeout=60)
+    start(server, how)
+    before = [*server.workers(), *server.templates()]
+    with server.ask("slow", str(server.temp)):
+        server.until((server.temp / "begun").exists, "the handler to begin")
+        os.kill(server.pid, number)
+        server.until(lambda: not server.key_file.exists(), "the server to begin to end")
+        began = time.monotonic()
+        server.stop(number)
+        assert time.monotonic() - began < 30
+    assert not any(map(server.alive, before))
+    assert "Traceback" not in server.log()
+    server.assert_clean()
+
+
+def test_launcher(make_server: MakeServer) -> None:
+    """What ends the command that starts a server ends the server that is not ready."""
+    server = make_server({"slow": "import time\ntime.sleep(60)\ndef handle(data, context): pass"})
+    with server.output.open("ab") as output:
+        words = server.command("--start", "--models", "slow=slow")
+        launcher = subprocess.Popen(words, cwd=server.cwd, env=server.environ, stdout=output, stderr=output)
+    server.until(lambda: server.key_file.exists() and bool(server.workers()), "a worker that loads")
+    front, workers = server.pid, server.workers()
+    launcher.send_signal(SIGHUP)
+    assert launcher.wait(40) == 130
+    assert not any(map(server.alive, [front, *workers]))
+    server.assert_clean()
+
+
 @pytest.mark.parametrize("how", ["foreground", "twistd -n"])
 def test_killed(make_server: MakeServer, how: str) -> None:
     """SIGKILL ends all processes with the server; the files stay for the next start to replace."""
