@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
@@ -14,6 +16,7 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.backend import installation
+from twisted_serve.wire.held_back import held_back
 
 
 class InstallTests(SynchronousTestCase):
@@ -69,3 +72,20 @@ def test_orphan(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "twisted_serve.backend.installation", *words]
     assert subprocess.run(command, timeout=60, check=False).returncode == 1
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.integration
+def test_signals(tmp_path: Path) -> None:
+    """What does not end the server does not end an installation, from its first moment on."""
+    words = ["--parent", str(os.getpid()), "--model-dir", str(tmp_path), "--venv", str(tmp_path / "venv")]
+    with held_back():
+        command = [sys.executable, "-m", "twisted_serve.backend.installation", *words]
+        installing = subprocess.Popen(command)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        installing.send_signal(number)
+    while not (tmp_path / "venv").exists() and installing.poll() is None:
+        time.sleep(0.01)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        installing.send_signal(number)
+    assert installing.wait(60) == 0
+    assert (tmp_path / "venv" / "bin" / "python").exists()

@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from twisted_serve.backend.process import end_with_parent
+from twisted_serve.wire.held_back import FOR_THE_SERVER
 
 _PIP = (
     "install",
@@ -48,6 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     said = parser.parse_args(arguments)
     if os.getpgrp() != os.getpid():
         os.setsid()
+    # Signals that do not end the server are none of pip's business, nor of what pip starts.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_SERVER)
     end_with_parent()
     if os.getppid() != said.parent:
         # It died before we asked.

@@ -31,6 +31,7 @@ from twisted_serve.errors import NotInstalled, ServiceUnavailable
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import log_model_output
 from twisted_serve.models.version import ModelVersion
+from twisted_serve.wire.held_back import held_back
 from twisted_serve.workers.launch import import_environment
 from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
@@ -232,14 +233,15 @@ class Installer:
         environment = import_environment(self._environment) | {"TMPDIR": str(place / _TEMPORARY)}
         nothing = os.open(os.devnull, os.O_RDONLY)
         try:
-            self._reactor.spawnProcess(
-                pip.process,
-                self._python,
-                words,
-                env=environment,
-                path=str(place / _EMPTY),
-                childFDs={0: nothing, 1: "r", 2: "r"},
-            )
+            with held_back():
+                self._reactor.spawnProcess(
+                    pip.process,
+                    self._python,
+                    words,
+                    env=environment,
+                    path=str(place / _EMPTY),
+                    childFDs={0: nothing, 1: "r", 2: "r"},
+                )
         except BaseException:
             if pip.process.connected:
                 pip.kill()
