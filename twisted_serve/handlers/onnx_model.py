@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from twisted_serve.handlers.packages import needed
+
 __all__ = ["is_session", "onnx_session", "run_session"]
 
 # What ONNX Runtime calls the types of inputs, and torch's names for them.
@@ -31,8 +33,7 @@ def onnx_session(path: str, map_location: str | None) -> Any:
 
     :raise ImportError: if onnxruntime is not installed.
     """
-    import onnxruntime  # noqa: PLC0415
-
+    onnxruntime = needed("onnxruntime", os.path.basename(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
     providers = ["CPUExecutionProvider"]

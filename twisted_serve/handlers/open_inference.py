@@ -6,12 +6,13 @@ This module implements the envelope ``kservev2``: the Open Inference Protocol, w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
 from twisted_serve.handlers.envelope import InstancesEnvelope, MalformedRequestError, Opened
 from twisted_serve.handlers.exceptions import PredictionException
+from twisted_serve.handlers.packages import needed
 from twisted_serve.handlers.rows import input_of, json_of, text_of_bytes
 
 __all__ = ["KServev2Envelope"]
@@ -48,7 +49,13 @@ class KServev2Envelope(InstancesEnvelope):
     ``{"inputs": [{"name", "shape", "datatype", "data"}]}`` is answered with ``outputs`` of the same form.
 
     The handler gets each input as one instance, with its data in its shape.
+
+    :raise ImportError: if numpy is not installed.
     """
+
+    def __init__(self, handle_fn: Callable[[Any, Any], Any]) -> None:
+        needed("numpy", "service_envelope kservev2")
+        super().__init__(handle_fn)
 
     def open(self, row: Any) -> Opened:
         """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from twisted_serve.handlers.base import BaseHandler
 from twisted_serve.handlers.captum import captum_attr
 from twisted_serve.handlers.exceptions import PredictionException
+from twisted_serve.handlers.packages import needed
 from twisted_serve.handlers.rows import decoded_base64, input_of
 from twisted_serve.handlers.timer import timed
 
@@ -46,7 +47,10 @@ class VisionHandler(BaseHandler):
         Load the model; let images of any size in if ``limit_max_image_pixels`` is off.
 
         :raise RuntimeError: if there is no model in the archive that can be loaded.
+        :raise ImportError: if Pillow, or what it needs besides, is not installed.
         """
+        for module in ("PIL.Image", "numpy"):
+            needed(module, type(self).__name__)
         super().initialize(context)
         if not context.system_properties.get("limit_max_image_pixels", True):
             from PIL import Image  # noqa: PLC0415

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted_serve.handlers.model_files import list_classes_from_module
+from twisted_serve.handlers.packages import needed
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +39,9 @@ def pick_device(gpu_id: int | str | None) -> tuple[str | None, torch.device]:
 
     :param gpu_id: The device that the server assigned, ``None`` for the CPU.
     :return: The ``map_location`` for loading, and the device.
+    :raise ImportError: if torch is not installed.
     """
-    import torch  # noqa: PLC0415
+    torch = needed("torch", "this handler")
 
     if gpu_id is not None and torch.cuda.is_available():
         # Tensor cores of this generation calculate faster where nobody sees the difference.
@@ -98,11 +100,10 @@ def load_tensors(path: str, map_location: Any, pickle_allowed: bool = False) -> 
     Load a file of ``torch.save`` or of safetensors.
 
     :raise RuntimeError: if it holds more than tensors and plain data, and that is not allowed.
+    :raise ImportError: if the package for such a file is not installed.
     """
     if path.endswith(".safetensors"):
-        from safetensors.torch import load_file  # noqa: PLC0415
-
-        return load_file(path, device=map_location or "cpu")
+        return needed("safetensors.torch", Path(path).name).load_file(path, device=map_location or "cpu")
     import torch  # noqa: PLC0415
 
     try:
