@@ -53,6 +53,16 @@ class LifeTests(ServiceTestCase):
         self.assertEqual(server.addresses, {})
         self.assertRaises(KeyError, server.site_of, Role.INFERENCE)
 
+    def test_more_connections_than_files(self) -> None:
+        """More connections than there can be files are warned about, and not promised."""
+        with capturedLogs() as logs:
+            most = twisted_serve.assembly.max_connections(ServerOptions(max_connections=1 << 40))
+            self.assertEqual(twisted_serve.assembly.max_connections(ServerOptions()), most)
+            self.assertEqual(twisted_serve.assembly.max_connections(ServerOptions(max_connections=1)), 1)
+        [said] = [formatEvent(each) for each in logs]
+        self.assertIn(f"max_connections is {1 << 40}, but", said)
+        self.assertIn(f"enough for {most}: that is taken", said)
+
     def test_free_memory(self) -> None:
         """While it runs it gives free memory back, again and again."""
         server = self.server()

@@ -97,15 +97,15 @@ def cors_headers(options: ServerOptions) -> dict[bytes, bytes]:
 
 
 def max_connections(options: ServerOptions) -> int:
-    """Return how many connections there may be; too many for the system's limit are warned about."""
+    """Return how many connections there may be: not more than the limit of open files allows, which is warned about."""
     most = connection_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     if options.max_connections > most:
         _log.warn(
-            "max_connections is {wanted}, and the system's limit of open files is enough for {most}",
+            "max_connections is {wanted}, but the limit of open files (ulimit -n) is enough for {most}: that is taken",
             wanted=options.max_connections,
             most=most,
         )
-    return options.max_connections or most
+    return min(options.max_connections or most, most)
 
 
 # What ``prediction_error_detail`` says; ``None`` leaves it to the listener.

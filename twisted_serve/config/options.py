@@ -192,7 +192,9 @@ class ServerOptions:
         default=0,
         converter=whole,
         validator=at_least(0),
-        metadata=_about("connections of all listeners together; 0 for the limit of open files less a reserve"),
+        metadata=_about(
+            "connections of all listeners together, at most the limit of open files less a reserve; 0 for that"
+        ),
     )
     max_request_size: int = field(
         default=6553500, converter=whole, validator=at_least(0), metadata=_about("bytes of a request's body")
