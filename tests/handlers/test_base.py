@@ -120,7 +120,7 @@ class BaseHandlerTests(SynchronousTestCase):
     def test_describe(self) -> None:
         """A describe call asks the handler about itself, and runs no model."""
         self._write("index_to_name.json", '{"0": "zero"}')
-        answer = self._ask(self._eager(), b"{", {"describe": "True"})
+        answer = self._ask(self._eager(), b"{}", {"describe": "True"})
         self.assertEqual(
             eval(answer.replace(b"false", b"False")), {"mapping": {"0": "zero"}, "device": "cpu", "compiled": False}
         )

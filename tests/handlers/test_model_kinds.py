@@ -288,3 +288,16 @@ class BackendTests(SynchronousTestCase):
         with self.assertLogs("twisted_serve.handlers.compiling", "WARNING") as logs:
             self.assertFalse(compiling.check_valid_pt2_backend("steam"))
         self.assertIn("steam", logs.output[0])
+
+    def test_line(self) -> None:
+        """That a model is compiled is said in TorchServe's words, with the options."""
+        for pt2, words in (
+            ("eager", "Compiled model with backend eager"),
+            (
+                {"compile": {"enable": True, "backend": "eager", "mode": None}},
+                "Compiled model with backend eager, mode None",
+            ),
+        ):
+            with self.assertLogs("twisted_serve.handlers.compiling", "INFO") as logs:
+                compiling.compiled(torch.nn.Identity(), pt2)
+            self.assertEqual([words], [record.getMessage() for record in logs.records])

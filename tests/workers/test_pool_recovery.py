@@ -76,7 +76,7 @@ class CircuitTests(PoolTestCase):
         bench.pool.start()
         bench.pool.submit(job("1"))
         error = self.failed(bench.pool.submit(job("2")), ServiceUnavailable)
-        self.assertIn("The request queue is full (1 waiting for a worker that is still loading). ", error.message)
+        self.assertIn("The request queue is full (1 waiting for a worker that is still loading).", error.message)
 
 
 class RecoveryTests(PoolTestCase):
@@ -113,7 +113,7 @@ class RecoveryTests(PoolTestCase):
         self.assertNoResult(waiting)
         bench.clock.advance(1.0)
         error = self.failed(waiting, ServiceUnavailable)
-        self.assertIn(" Its workers keep failing; the next attempt is in 2 seconds. ", error.message)
+        self.assertIn(" Its workers keep failing; the next attempt is in 2 seconds.", error.message)
         self.assertEqual(("broken", 2), (error.reason, error.retry_after))
         self.failed(bench.pool.submit(job("2")), ServiceUnavailable)
         bench.provider.load_error = None

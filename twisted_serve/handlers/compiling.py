@@ -75,7 +75,10 @@ def compiled(model: Any, pt2: object) -> Any:
     import torch  # noqa: PLC0415
 
     try:
-        return torch.compile(model, **options)
+        compiled_model = torch.compile(model, **options)
+        # As TorchServe's tests, and scripts, look for it.
+        _log.info("Compiled model with %s", ", ".join(f"{name} {value}" for name, value in options.items()))
+        return compiled_model
     except Exception:
         _log.warning("Compiling the model with %s failed; it is served uncompiled", options, exc_info=True)
         return model
@@ -91,4 +94,6 @@ def optimized_by_ipex(model: Any, device: Any) -> Any:
     import torch  # noqa: PLC0415
 
     ipex = importlib.import_module("intel_extension_for_pytorch")
-    return ipex.optimize(model.to(memory_format=torch.channels_last).to(device))
+    optimized = ipex.optimize(model.to(memory_format=torch.channels_last).to(device))
+    _log.info("Compiled model with ipex")
+    return optimized

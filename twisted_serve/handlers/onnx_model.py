@@ -5,11 +5,14 @@ This module implements models for ONNX Runtime: opening one, and calling it with
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted_serve.handlers.packages import needed
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["is_session", "onnx_session", "run_session"]
 
@@ -39,7 +42,9 @@ def onnx_session(path: str, map_location: str | None) -> Any:
     providers = ["CPUExecutionProvider"]
     if map_location == "cuda":
         providers.insert(0, "CUDAExecutionProvider")
-    return onnxruntime.InferenceSession(path, sess_options=options, providers=providers)
+    session = onnxruntime.InferenceSession(path, sess_options=options, providers=providers)
+    _log.info("Succesfully setup ort session")
+    return session
 
 
 def is_session(model: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import pickle
 import sys
@@ -20,6 +21,8 @@ from twisted_serve.handlers.packages import needed
 
 if TYPE_CHECKING:
     import torch
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["allows_pickle", "cuda_available", "eager_model", "load_tensors", "pick_device", "torchscript_model"]
 
@@ -47,6 +50,7 @@ def pick_device(gpu_id: int | str | None) -> tuple[str | None, torch.device]:
         # Tensor cores of this generation calculate faster where nobody sees the difference.
         if torch.cuda.get_device_capability(int(gpu_id)) >= (8, 0):
             torch.set_float32_matmul_precision("high")
+            _log.info("Enabled tensor cores")
         return "cuda", torch.device(f"cuda:{gpu_id}")
     if gpu_id is not None and os.environ.get("TS_IPEX_GPU_ENABLE") == "true" and torch.xpu.is_available():
         return "xpu", torch.device(f"xpu:{gpu_id}")

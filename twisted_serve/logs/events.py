@@ -36,6 +36,16 @@ WORKER_PID = "[PID]{pid}"
 WORKER_STARTED = "Torch worker started."
 STATE_CHANGE = "{worker} State change {old} -> {new}"
 NO_RESPONSE = "Backend worker did not respond in given time"
+UNANSWERED = "Number or consecutive unsuccessful inference {count}"
+WORKER_ERROR = "Backend worker error"
+# As TorchServe's tests look for it: a Java class's name and message, on a line of its own.
+WORKER_ERROR_CAUSE = f"org.pytorch.serve.wlm.WorkerInitializationException: {NO_RESPONSE}"
+RECOVERY_BEGAN = "Auto recovery start timestamp: {moment}"
+RECOVERY_FAILED = "Auto recovery failed again"
+RECOVERED = "Auto recovery succeeded, reset recoveryStartTS"
+DISCONNECTED = "{worker_id} Worker disconnected. {state}"
+RETRY = "Retry worker: {worker_id} in {delay:g} seconds. {reason}"
+CLIENT_GONE = "Connection to client got closed; Removing job: {request_id}"
 
 # Names of loggers.
 ACCESS_LOG = "ACCESS_LOG"

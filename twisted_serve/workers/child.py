@@ -36,6 +36,7 @@ from twisted_serve.wire.messages import (
     Resume,
     StreamChunk,
 )
+from twisted_serve.workers.chronicle import log_no_response
 from twisted_serve.workers.connection import WorkerConnection
 from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
@@ -266,6 +267,7 @@ class LocalWorker:
         self._see_if_gone()
 
     def _load_too_slow(self) -> None:
+        log_no_response(self._log)
         self._loading_failed(WorkerFailed(500, f"The worker did not load within {self._startup_timeout:g} seconds."))
         self.stop(0.0)
 

@@ -11,7 +11,19 @@ from typing import TypeAlias
 
 from twisted.logger import Logger
 
-from twisted_serve.logs import MODEL_LOG, STATE_CHANGE, WORKER_PID, WORKER_STARTED
+from twisted_serve.logs import (
+    DISCONNECTED,
+    MODEL_LOG,
+    RECOVERED,
+    RECOVERY_BEGAN,
+    RECOVERY_FAILED,
+    STATE_CHANGE,
+    UNANSWERED,
+    WORKER_ERROR,
+    WORKER_ERROR_CAUSE,
+    WORKER_PID,
+    WORKER_STARTED,
+)
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.workers.status import (
     BackingOff,
@@ -53,6 +65,36 @@ STATES: dict[_Kind, str] = {
 }
 
 
+_DOWN = (Failing, BackingOff, GivenUp)
+
+
+def log_no_response(log: Logger) -> None:
+    """Write that a worker did not answer in its time, or did not load in it."""
+    log.error(WORKER_ERROR)
+    log.error(WORKER_ERROR_CAUSE)
+
+
+class Unanswered:
+    """
+    The batches of a model, one after the other, that had no answer in time.
+
+    :ivar count: How many; 0 again after an answer.
+    """
+
+    __slots__ = ("count",)
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def another(self) -> None:
+        """Record one more."""
+        self.count += 1
+        self._log.error(UNANSWERED, count=self.count)
+        log_no_response(self._log)
+
+
 class Chronicle:
     """
     The record of the workers of one pool.
@@ -66,6 +108,8 @@ class Chronicle:
         self._model = model
         self._observer = observer
         self._before: dict[str, WorkerStatus] = {}
+        # Those that were lost, and have not loaded again since.
+        self._recovering: set[str] = set()
 
     def changed(self, worker: WorkerInfo) -> None:
         """Record that a worker has another status."""
@@ -78,12 +122,29 @@ class Chronicle:
             self._observer.worker_restarted()
         elif isinstance(now, (Failing, BackingOff, GivenUp)) and isinstance(before, (Ready, Starting)):
             self._observer.worker_died()
+        self._tell_recovery(worker.worker_id, before, now)
         old = "null" if before is None else _WORDS[type(before)]
         new = _WORDS[type(now)]
         if old != new:
             self._log.info(STATE_CHANGE, worker=name, old=old, new=new, thread_name=name)
         if isinstance(now, Stopped):
+            self._recovering.discard(worker.worker_id)
             del self._before[worker.worker_id]
+
+    def _tell_recovery(self, worker_id: str, before: WorkerStatus | None, now: WorkerStatus) -> None:
+        """Write that a worker is gone, and how its successors do."""
+        if isinstance(before, (Starting, Ready)) and isinstance(now, _DOWN):
+            self._log.info(DISCONNECTED, worker_id=worker_id, state=_WORDS[type(before)])
+            if worker_id in self._recovering:
+                self._log.warn(RECOVERY_FAILED)
+            else:
+                self._recovering.add(worker_id)
+                self._log.info(RECOVERY_BEGAN, moment=int(now.since.timestamp() * 1000))
+        elif isinstance(before, Draining) and isinstance(now, Stopped):
+            self._log.info(DISCONNECTED, worker_id=worker_id, state=_WORDS[Draining])
+        elif isinstance(now, Ready) and worker_id in self._recovering:
+            self._recovering.discard(worker_id)
+            self._log.info(RECOVERED)
 
     def _tell_ready(self, now: Ready, before: WorkerStatus | None, name: str) -> None:
         printed = {"logger_name": MODEL_LOG, "thread_name": f"{name}-stdout"}

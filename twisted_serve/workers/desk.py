@@ -19,10 +19,11 @@ from twisted_serve.alarm import Alarm
 from twisted_serve.batching.ahead import MOST_BYTES, Ahead
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
-from twisted_serve.logs import NO_RESPONSE
+from twisted_serve.logs import CLIENT_GONE
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Item, Predicted, StreamChunk
+from twisted_serve.workers.chronicle import Unanswered
 from twisted_serve.workers.ticket import Ticket, fail_all
 
 TOO_LATE = "The request was not answered within the time that its client gives it."
@@ -107,6 +108,7 @@ class Desk:
     :param ahead: Says how many batches may lie there ahead of time; ``None``: none may.
     :param served: Told of each answered batch how many requests it had, and how many seconds it took.
     :param observer: Told of each answered batch.
+    :param unanswered: Told of batches that were not answered in time: those of all desks of a model.
     """
 
     _log = Logger()
@@ -123,6 +125,7 @@ class Desk:
         cancels: bool = False,
         continuous: bool = False,
         ahead: Ahead | None = None,
+        unanswered: Unanswered | None = None,
     ) -> None:
         self.worker = worker
         self.going: list[Ticket] = []
@@ -134,6 +137,7 @@ class Desk:
         self._served = served
         self._cancels = cancels
         self._continuous = continuous
+        self._unanswered = unanswered or Unanswered()
         self._unsent: deque[tuple[Ticket, Item]] = deque()
         self._called_back = False
         self._observer = observer
@@ -297,6 +301,7 @@ class Desk:
             self._lose("its answers did not fit the requests")
             return
         answered, begun = self._clock.seconds(), self._begun
+        self._unanswered.count = 0
         self._end()
         if self._continuous:
             self._go_on(batch, items, answered)
@@ -323,6 +328,9 @@ class Desk:
         self.going = [ticket for ticket, item in answers if item.more and not ticket.done]
         for ticket in self.going:
             ticket.begun()
+        for ticket, item in answers:
+            if item.more and ticket.done:
+                self._log.info(CLIENT_GONE, request_id=ticket.job.request_id)
         self._owner.desk_heard(self, items)
         self._owner.desk_free(self)
         overhead = self._clock.seconds() - answered
@@ -419,7 +427,7 @@ class Desk:
             self._call_back(now)
             return
         if now >= self._reply_by:
-            self._log.error(NO_RESPONSE)
+            self._unanswered.another()
             self._lose(f"it did not answer within {self._response_timeout:g} seconds")
             return
         late = [ticket for given in self._given for ticket in given.tickets if ticket.expired(now) and not ticket.done]

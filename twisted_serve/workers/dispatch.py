@@ -23,6 +23,7 @@ from twisted_serve.errors import RequestTimeout, ServeError, WorkerDied, WorkerF
 from twisted_serve.interfaces import IWorker
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.wire.messages import Item
+from twisted_serve.workers.chronicle import Unanswered
 from twisted_serve.workers.desk import TOO_LATE, Desk
 from twisted_serve.workers.quarantine import Quarantine
 from twisted_serve.workers.queues import Queue
@@ -93,6 +94,7 @@ class Dispatcher:
         self._going: deque[Desk] = deque()
         self._leaving: set[Desk] = set()
         self._batch_ids = count(1)
+        self._unanswered = Unanswered()
         self._dispatching = False
 
     @property
@@ -172,6 +174,7 @@ class Dispatcher:
                 cancels=self._places > 1,
                 continuous=self._continuous,
                 ahead=None if self._ahead is None else Ahead(),
+                unanswered=self._unanswered,
             )
             for _ in range(self._places)
         ]

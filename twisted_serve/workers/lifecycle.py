@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import IWorker, Now, Placement
+from twisted_serve.logs import RETRY
 from twisted_serve.workers.backoff import retry_delay
 from twisted_serve.workers.status import (
     BackingOff,
@@ -179,7 +180,7 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
         delay = retry_delay(core.attempt)
         core.attempt += 1
         core.log.info(
-            "Retry worker: {worker_id} in {delay} seconds: {reason}",
+            RETRY,
             worker_id=core.placement.worker_id,
             delay=delay,
             reason=core.reason or reason,

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for the lines on workers that scripts and TorchServe's own tests wait for, word for word, and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from twisted.logger import capturedLogs, formatEvent
+
+from tests.workers.continuous_case import Scene
+from tests.workers.local_case import LocalTestCase
+from tests.workers.pool_bench import PoolTestCase, job
+from twisted_serve.errors import WorkerFailed
+
+STARTS = (
+    "Auto recovery",
+    "Retry worker",
+    "Number or consecutive",
+    "Backend worker error",
+    "org.pytorch",
+    "Connection to client",
+)
+
+
+@contextmanager
+def lines() -> Iterator[list[str]]:
+    """Collect the lines that are looked for."""
+    found: list[str] = []
+    with capturedLogs() as events:
+        yield found
+    said = map(formatEvent, events)
+    found += [line for line in said if line.startswith(STARTS) or " Worker disconnected. " in line]
+
+
+class RecoveryTests(PoolTestCase):
+    """A worker that is lost, and its successors."""
+
+    def test_recovered(self) -> None:
+        """It is said that the worker is gone, since when, when it is tried again, and that it is back."""
+        bench = self.running()
+        with lines() as found:
+            bench.worker.kill()
+            bench.clock.advance(1.0)
+        self.assertEqual(
+            [
+                "Retry worker: 9000 in 1 seconds. exited",
+                "9000 Worker disconnected. WORKER_MODEL_LOADED",
+                "Auto recovery start timestamp: 1767225600000",
+                "Auto recovery succeeded, reset recoveryStartTS",
+            ],
+            found,
+        )
+        self.assertEqual(["READY"], bench.words())
+
+    def test_failed_again(self) -> None:
+        """A successor that does not load is said to have failed again; one that does ends the recovery."""
+        bench = self.running()
+        bench.provider.load_error = WorkerFailed(500, "no such thing")
+        with lines() as found:
+            bench.worker.kill()
+            bench.clock.advance(1.0)
+        self.assertEqual(1, found.count("Auto recovery failed again"))
+        self.assertIn("9000 Worker disconnected. WORKER_STARTED", found)
+        bench.provider.load_error = None
+        with lines() as found:
+            bench.clock.advance(30.0)
+        self.assertEqual(["Auto recovery succeeded, reset recoveryStartTS"], found)
+
+    def test_scaled_down(self) -> None:
+        """A worker that is sent away is no case for recovery."""
+        bench = self.running()
+        with lines() as found:
+            self.successResultOf(bench.pool.scale(0, 0))
+        self.assertEqual(["9000 Worker disconnected. WORKER_SCALED_DOWN"], found)
+
+
+class UnansweredTests(PoolTestCase):
+    """Batches that have no answer in time."""
+
+    def test_numbers(self) -> None:
+        """They are counted, one after the other, until there is an answer; TorchServe's exception goes with each."""
+        bench = self.running(holding=True, response_timeout=5, retry_on_worker_death=False)
+        numbers: list[str] = []
+        for answered in (False, False, True, False):
+            asked = bench.pool.submit(job(body=b"%d" % len(numbers)))
+            with lines() as found:
+                if answered:
+                    bench.worker.answer()
+                    self.successResultOf(asked)
+                else:
+                    bench.clock.advance(5.0)
+                    self.failureResultOf(asked)
+            numbers += [line for line in found if line.startswith("Number")]
+            if not answered:
+                i = found.index("Backend worker error")
+                self.assertEqual(
+                    "org.pytorch.serve.wlm.WorkerInitializationException: Backend worker did not respond in given time",
+                    found[i + 1],
+                )
+            bench.clock.advance(60.0)
+        words = "Number or consecutive unsuccessful inference"
+        self.assertEqual([f"{words} 1", f"{words} 2", f"{words} 1"], numbers)
+
+
+class LoadingTests(LocalTestCase):
+    """A worker that does not load in time."""
+
+    def test_too_slow(self) -> None:
+        """The same exception is there."""
+        worker, child = self.start(startup_timeout=3.0)
+        with lines() as found:
+            self.reactor.advance(3.0)
+        self.failed(worker.loaded)
+        self.assertEqual(
+            [
+                "Backend worker error",
+                "org.pytorch.serve.wlm.WorkerInitializationException: Backend worker did not respond in given time",
+            ],
+            found,
+        )
+        child.die(signal=15)
+
+
+class ContinuousTests(PoolTestCase):
+    """A client that goes away while its answer is made."""
+
+    def test_client_gone(self) -> None:
+        """It is said whose request is not gone on with."""
+        scene = Scene(workers=1)
+        self.addCleanup(scene.pool.retire, 0.0)
+        client = scene.ask(5)
+        scene.step()
+        client.answer.cancel()
+        with lines() as found:
+            scene.step()
+        self.assertEqual(["Connection to client got closed; Removing job: r1"], found)
