@@ -209,6 +209,23 @@ class MissingTests(SynchronousTestCase):
         self.assertEqual(self.manage(server, "DELETE", "/models/greet"), 200)
         self.assertEqual(self.ready(server), 200)
 
+    def test_mended(self) -> None:
+        """Nor is it missing when its archive, mended, turns out to have another name."""
+        server = self.serve("good,late")
+        self.assertEqual(self.ready(server), 503)
+        server.add_model(
+            "late", {"MAR-INF/MANIFEST.json": '{"model": {"modelName": "other", "handler": "handler.py"}}'}
+        )
+        self.assertEqual(self.manage(server, "POST", "/models?url=late"), 200)
+        self.assertEqual(self.ready(server), 200)
+
+    def test_twice(self) -> None:
+        """A model that is listed twice is a failure that is told of, and it is there."""
+        server = self.serve("good,good")
+        problem = "1 of 2 start-up models failed: good: Model version 1.0 is already registered for model good"
+        self.assertEqual(self.successResultOf(server.server.ready).problem(), problem)
+        self.assertEqual(self.ready(server), 200)
+
     def test_not_by_a_registration_that_fails(self) -> None:
         """A registration whose workers fail does not count, also when its answer did not wait for them."""
         server = self.serve("good,greet=gret.mar")

@@ -70,7 +70,7 @@ class LinkTests(LocatingTestCase):
         self.assertEqual(self.opened("m.mar").manifest.model_name, "m")
         store = self.make_store(NOTHING, self.root / "mounted")
         self.assertEqual(store.locate("m.mar"), StoreFile(self.root / "mounted/m.mar"))
-        self.assertEqual(store.locate(str(self.path / "m.mar")), StoreFile(self.path / "m.mar"))
+        self.assertEqual(store.locate(str(self.path / "m.mar")), StoreFile(self.root / "mounted/m.mar"))
 
     def test_directory_of_links(self) -> None:
         """A directory whose files are links into a cache is served in place, manifest and settings included."""
@@ -205,7 +205,8 @@ class SnapshotTests(LocatingTestCase):
         """Whatever was opened is found by its location."""
         (self.path / "a.mar").write_bytes(MAR)
         (self.outside / "y.mar").write_bytes(MAR)
-        self.store = self.make_store(AllowedUrls((f"file://{self.outside}/.*",)))
+        (self.root / "mounted").symlink_to(self.outside)
+        self.store = self.make_store(AllowedUrls((f"file://{self.outside}/.*", f"{self.root}/mounted/.*")))
         client_directory = (self.outside / "model").as_uri()
         for url, source, location in (
             ("store/a.mar", Source.OPERATOR, "a.mar"),
@@ -215,6 +216,7 @@ class SnapshotTests(LocatingTestCase):
             ((self.outside / "y.mar").as_uri(), Source.CLIENT, "y.mar"),
             (client_directory, Source.CLIENT, client_directory),
             (str(self.outside / "model"), Source.CLIENT, client_directory),
+            (f"{self.root}/mounted/model", Source.CLIENT, f"file://{self.root}/mounted/model"),
         ):
             archive = self.open_as(url, source)
             assert archive.files is not None

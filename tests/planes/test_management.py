@@ -179,7 +179,7 @@ class StartUpTests(PlaneTestCase):
         assert failure is not None
         self.assertEqual((failure.name, failure.url, failure.registered), (None, "absent.mar", False))
         self.assertIn("Model not found at: absent.mar (there is no ", failure.reason)
-        self.assertEqual(self.catalogue.missing, {"absent"})
+        self.assertEqual(self.catalogue.missing, {"absent": "absent.mar"})
         [warning] = [event for event in events if event["log_level"] is LogLevel.warn]
         self.assertIn("Failed to load model: absent.mar", str(formatEvent(warning)))
 

@@ -49,6 +49,16 @@ class RegisterTests(WorkflowTestCase):
         described = self.manage("GET", "/models/other__after").json[0]
         self.assertEqual((described["responseTimeout"], described["startupTimeout"]), (7, 9))
 
+    def test_link(self) -> None:
+        """A workflow of the store may be a link, as a model may; below a link, clients find nothing."""
+        store, elsewhere = self.server.directory / "models", self.server.directory / "elsewhere"
+        elsewhere.mkdir()
+        (store / "w").rename(elsewhere / "w")
+        (store / "v").symlink_to("../elsewhere/w")
+        (store / "all").symlink_to("../elsewhere")
+        self.assertEqual(self.manage("POST", "/workflows?url=all/w").status, 404)
+        self.assertEqual(self.manage("POST", "/workflows?url=v").status, 200)
+
     def test_refused(self) -> None:
         """What cannot be registered is refused with the predecessor's status and words, and nothing is left."""
         for query, status, kind, message in (

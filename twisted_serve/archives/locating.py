@@ -144,8 +144,12 @@ class Locator:
     def _entry(self, name: str) -> Path | None:
         """Return the path of an entry of the store; the last component alone may be a link to elsewhere."""
         path = self.store / name
-        at_top = os.path.realpath(path.parent) == os.path.realpath(self.store)
-        return path if at_top or inside(self.store, path.parent) else None
+        real_store, real_parent = os.path.realpath(self.store), os.path.realpath(path.parent)
+        if real_parent != real_store and not inside(self.store, path.parent):
+            return None
+        # An absolute path may reach the store by another way than its own.
+        known = path.is_relative_to(self.store)
+        return path if known else self.store / os.path.relpath(real_parent, real_store) / path.name
 
     def _of_operator(self, url: str) -> StoreFile | StoreDirectory | Remote:
         if is_remote(url):

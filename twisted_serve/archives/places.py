@@ -16,7 +16,7 @@ from twisted_serve.archives.locating import Locator, Remote, Source, StoreDirect
 from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.unpacked import Lease, UnpackedArchives
-from twisted_serve.archives.urls import file_url
+from twisted_serve.archives.urls import file_url, is_remote
 
 _T = TypeVar("_T")
 
@@ -118,7 +118,7 @@ class Places:
         located = await self.intake.defer_to_thread(self.locate, url, source)
         if isinstance(located, Remote):
             return await self._fetch(url, located)
-        location = self._location(located, source)
+        location = self._location(url, located, source)
         if isinstance(located, StoreDirectory):
             return Taken(url, location, located.path, links=located.links)
         lease = await self._archives.take(located.path)
@@ -135,12 +135,14 @@ class Places:
         # The copy in the store is what a snapshot restores.
         return Taken(url, remote.basename, lease.directory, target, lease)
 
-    def _location(self, located: StoreFile | StoreDirectory, source: Source) -> str:
-        """Name an archive for a snapshot; what a client has named by its path stays subject to ``allowed_urls``."""
+    def _location(self, url: str, located: StoreFile | StoreDirectory, source: Source) -> str:
+        """Name an archive for a snapshot; what a client has named stays subject to ``allowed_urls``."""
         path, store = located.path, self._configured()
         if path.is_relative_to(store):
             return str(path.relative_to(store))
-        return file_url(str(path)) if source is Source.CLIENT else str(path)
+        if source is Source.OPERATOR:
+            return str(path)
+        return file_url(url) if source is Source.CLIENT and not is_remote(url) else url
 
     def _configured(self) -> Path:
         if self.path is None:

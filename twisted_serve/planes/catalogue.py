@@ -20,14 +20,15 @@ class Catalogue:
     :ivar registry: The registered versions; replaced as a whole by each change.
     :ivar starting: Whether start-up models are still being registered, so that a
         model which is not there may be about to come.
-    :ivar missing: Names of start-up models that could not be registered; a registration takes its name out.
+    :ivar missing: The start-up models that could not be registered, the location of each by its name; a registration
+        with one of both takes it out.
     :ivar stopping: Whether the server is on its way out.
     """
 
     def __init__(self) -> None:
         self.registry = Registry()
         self.starting = False
-        self.missing: set[str] = set()
+        self.missing: dict[str, str] = {}
         self.stopping = False
         self._pools: dict[tuple[str, str], Pool] = {}
 

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_serve.archives.threads import end_of
-from twisted_serve.errors import BadRequest, MethodNotAllowed, ServeError, WorkerFailed
+from twisted_serve.errors import BadRequest, Conflict, MethodNotAllowed, ServeError, WorkerFailed
 from twisted_serve.logs import MODEL_LOADED, MODEL_NOT_LOADED
 from twisted_serve.models.registry import fallback_name
 from twisted_serve.models.settings import MOST_WORKERS
@@ -128,6 +128,10 @@ class ManagementPlane:
         self._log.info("Loading initial models: {url}", url=url)
         try:
             model = await self._registrar.enter(wanted, url, at_startup=True)
+        except Conflict as e:
+            # Listed twice, e.g. as an archive and as a directory: it is not missing.
+            self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
+            return succeed(StartupFailure(wanted.model_name, url, reason_of(e)))
         except ServeError as e:
             self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
             return self.missing(wanted.model_name, url, reason_of(e))
@@ -169,7 +173,7 @@ class ManagementPlane:
         """Take note of a start-up model that could not be registered, if it was not the stop of the server."""
         if self._catalogue.stopping:
             return succeed(None)
-        self._catalogue.missing.add(name or fallback_name(url))
+        self._catalogue.missing[name or fallback_name(url)] = url
         return succeed(StartupFailure(name, url, reason))
 
     async def unregister(self, name: str, version: str | None) -> Outcome:

@@ -195,11 +195,12 @@ class Registrar:
 
     def arrived(self, model: ModelVersion) -> Deferred[None]:
         """
-        Take note of a version that is complete: a start-up model of its name is missing no longer.
+        Take note of a version that is complete: a start-up model of its name, or location, is missing no longer.
 
         :return: As `changed`.
         """
-        self._catalogue.missing.discard(model.name)
+        missing = self._catalogue.missing.items()
+        self._catalogue.missing = {name: url for name, url in missing if model.name != name and model.url != url}
         return self.changed()
 
     async def forget(self, model: ModelVersion) -> None:
