@@ -8,10 +8,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from twisted_serve.testing.server import MemoryServer, Role
 from twisted_serve.web.admission import LOG_INTERVAL, MOST_REFUSALS, REFUSAL_SECONDS, Admission, connection_limit
@@ -97,10 +99,32 @@ class AdmissionTests(SynchronousTestCase):
         self.assertIn(b'"type": "ServiceUnavailableException"', transport.value())
         self.assertTrue(transport.halved)
         refusal.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
-        self.clock.advance(REFUSAL_SECONDS)
-        self.assertTrue(transport.aborted)
+        self.clock.advance(REFUSAL_SECONDS / 2)
+        self.assertFalse(transport.disconnecting)
+        self.clock.advance(REFUSAL_SECONDS / 2)
+        self.assertTrue(transport.disconnecting)
+        self.assertFalse(transport.aborted)
         refusal.connectionLost()
         self.assertEqual((self.counted, self.admission.refusals), ([503], set()))
+
+    def test_told_over_tls(self) -> None:
+        """Over TLS the connection is closed when the answer has gone, and cut if there is no handshake in time."""
+        refusal = self.admission.refuse()
+        assert refusal is not None
+        transport = Transport()
+        directlyProvides(transport, ISSLTransport)
+        refusal.makeConnection(transport)
+        self.assertTrue(transport.disconnecting)
+        self.assertFalse(transport.halved)
+        self.clock.advance(REFUSAL_SECONDS)
+        self.assertTrue(transport.aborted)
+
+    def test_closed(self) -> None:
+        """A server that ends does not wait for those that it refuses."""
+        refused = self.refuse()
+        assert refused is not None
+        self.admission.close()
+        self.assertTrue(refused[1].aborted)
 
     def test_paused(self) -> None:
         """While many are being told, nothing is accepted; what has been accepted all the same is closed."""

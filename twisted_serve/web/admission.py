@@ -146,9 +146,9 @@ class Refusal(Protocol):
     def connectionMade(self) -> None:
         """Answer whatever is going to be asked, and wait a moment: bytes that nobody reads would undo the answer."""
         self._admission.begin(self)
-        self._limit = self._admission.reactor.callLater(REFUSAL_SECONDS, self.cut)
+        self._limit = self._admission.reactor.callLater(REFUSAL_SECONDS, self._leave)
         self.transport.write(_ANSWER)
-        if ISSLTransport.providedBy(self.transport):
+        if self._over_tls():
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
@@ -162,3 +162,13 @@ class Refusal(Protocol):
     def cut(self) -> None:
         """Close the connection, whatever has come of it."""
         self.transport.abortConnection()
+
+    def _leave(self) -> None:
+        # To cut the connection would take the answer away from a client that has not read it yet.
+        if self._over_tls():
+            self.cut()
+        else:
+            self.transport.loseConnection()
+
+    def _over_tls(self) -> bool:
+        return bool(ISSLTransport.providedBy(self.transport))
