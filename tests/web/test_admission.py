@@ -89,6 +89,16 @@ class AdmissionTests(SynchronousTestCase):
         self.management.update(range(10))
         self.assertFalse(self.admission.admits(predictions=False))
 
+    def test_one_for_management(self) -> None:
+        """However few there may be, one is kept for management, unless there is only one."""
+        for limit, left in ((2, 1), (1, 1)):
+            self.admission.limit = limit
+            self.assertTrue(self.admission.admits(predictions=True))
+            self.predictions.update(range(left))
+            self.assertFalse(self.admission.admits(predictions=True))
+            self.assertEqual(self.admission.admits(predictions=False), limit > left)
+            self.predictions.clear()
+
     def test_told(self) -> None:
         """A refused client gets 503 at once, in a form that it can read, and a moment to take it."""
         refused = self.refuse()
@@ -165,7 +175,7 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_served(self) -> None:
         """A server refuses what is over ``max_connections``, serves those it has, and takes others when these go."""
-        server = MemoryServer({"max_connections": 2}, models={"m": {}})
+        server = MemoryServer({"max_connections": 3}, models={"m": {}})
         self.addCleanup(server.close)
         site = server.server.site_of(Role.INFERENCE)
         first, _second = server.connect(), server.connect()

@@ -112,7 +112,7 @@ class Admission:
         :param predictions: Whether its listener takes predictions; the others, e.g. for management, are kept some of
             the connections, so that an operator can see to a server that has too many clients.
         """
-        kept = min(_KEPT, self.limit // 8) if predictions else 0
+        kept = min(_KEPT, max(1, self.limit // 8), self.limit - 1) if predictions else 0
         return sum(map(len, self._listeners)) < self.limit - kept
 
     def refuse(self) -> Refusal | None:
