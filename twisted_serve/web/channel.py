@@ -29,11 +29,12 @@ from twisted_serve.web.answers import Answer, answer_error, fresh_id, json_text,
 from twisted_serve.web.heads import (
     CONTROLS,
     check_coding,
-    check_hosts,
     check_trailers,
     checked_request_line,
     control_in,
+    flaw_of_hosts,
     folding,
+    is_host,
 )
 from twisted_serve.web.request import RARE, ServeRequest
 
@@ -58,7 +59,11 @@ _JOINED = 1 << 16
 _LONGEST_LENGTH = 18
 
 # What a line of a head begins with which continues the one before.
-_BLANKS = (b" ", b"\t")
+_BLANKS = frozenset(b" \t")
+
+# Looked up once: they are called for each line.
+_receive_line = HTTPChannel.lineReceived
+_receive_header = HTTPChannel.headerReceived
 
 # On every answer (``spec/rest_api.md`` §2.4); the single semicolon is the predecessor's.
 _NO_CACHE = (
@@ -108,6 +113,7 @@ class ServeChannel(HTTPChannel):
     _deadline: Alarm
     _silence: Alarm
     _head = b""
+    _in_head = False
     _lingering = False
     _dropped = 0
     _finishing = False
@@ -187,7 +193,7 @@ class ServeChannel(HTTPChannel):
 
     def lineReceived(self, line: bytes) -> None:
         """Take a line of a head: check the request line, and refuse a folded header, which Twisted would unfold."""
-        if "_command" not in self.__dict__:
+        if not self._in_head:
             self._at_once += 1
             if self._at_once > MOST_REQUESTS_AT_ONCE:
                 self._let_others()
@@ -196,10 +202,12 @@ class ServeChannel(HTTPChannel):
             except ServeError as error:
                 self._refuse_head(error)
                 return
-        elif line.startswith(_BLANKS):
+            # An empty line before the request line is none of the head.
+            self._in_head = line != b""
+        elif line and line[0] in _BLANKS:
             self._refuse_head(folding())
             return
-        HTTPChannel.lineReceived(self, line)
+        _receive_line(self, line)
 
     def headerReceived(self, line: bytes) -> bool:
         """Keep a header as it was spelled, and refuse a length which is none."""
@@ -207,7 +215,7 @@ class ServeChannel(HTTPChannel):
         value = value.strip(b" \t")
         lowered = name.lower()
         # Asked here, not in a function: this is done for each header.
-        if len(line.translate(None, CONTROLS)) != len(line):
+        if line.translate(None, CONTROLS) != line:
             self._refuse_head(control_in(line))
             return False
         if lowered == b"transfer-encoding":
@@ -219,7 +227,7 @@ class ServeChannel(HTTPChannel):
         if lowered == b"content-length" and len(value) > _LONGEST_LENGTH:
             self._respondToBadRequestAndDisconnect()
             return False
-        if not HTTPChannel.headerReceived(self, line):
+        if not _receive_header(self, line):
             return False
         request = self.requests[-1]
         request.spelled_headers.append((name, value))
@@ -229,12 +237,14 @@ class ServeChannel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """Decide about a body before it is read, and before the client is told to go on."""
+        self._in_head = False
         request = self.requests[-1]
-        try:
-            check_hosts(request.requestHeaders.getRawHeaders(b"host", ()), self._version)
-        except ServeError as error:
-            self._refuse_head(error)
-            return
+        hosts = request.requestHeaders.getRawHeaders(b"host", ())
+        if len(hosts) != 1 or not is_host(hosts[0]):
+            flaw = flaw_of_hosts(hosts, self._version)
+            if flaw is not None:
+                self._refuse_head(flaw)
+                return
         if self.length != 0 or (not request.plain and request.requestHeaders.hasHeader(b"expect")):
             self._set_deadline(self.limits.body_timeout)
             request.method, request.uri, request.clientproto = self._command, self._path, self._version

@@ -20,6 +20,9 @@ _REMEMBERED = 256
 #: What no field value has (RFC 9110 §5.5): all control characters but the horizontal tab.
 CONTROLS = bytes([*range(9), *range(10, 32), 127])
 
+# As nearly all request lines are; what is not so is looked at more closely.
+_USUAL = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.[01]").fullmatch
+
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
 
 # RFC 3986 §3.2.2 and RFC 9110 §7.2: a name, an IPv4 address, or an address in brackets, and a port.
@@ -50,6 +53,8 @@ def checked_request_line(line: bytes) -> bytes:
     :raise BadRequest: for a target with characters outside of ASCII, or without a host in its absolute form.
     :raise VersionNotSupported: for another major version.
     """
+    if _USUAL(line) is not None:
+        return line
     start, _, version = line.rpartition(b" ")
     if version != b"HTTP/1.1" and (said := _VERSION.fullmatch(version)):
         if said[1] != b"1":
@@ -78,19 +83,15 @@ def folding() -> BadRequest:
     return _malformed("obsolete line folding: a line of the head begins with whitespace")
 
 
-def check_hosts(hosts: Sequence[bytes], version: bytes) -> None:
-    """
-    Check the values of all ``Host`` headers of a request.
-
-    :raise BadRequest: if there is more than one, none in HTTP/1.1, or one which is no host.
-    """
-    if len(hosts) == 1:
-        if not is_host(hosts[0]):
-            raise _malformed(f"the header Host is {_shown(hosts[0])}, which is no host")
-    elif hosts:
-        raise _malformed(f"the header Host is there {len(hosts)} times")
-    elif version != b"HTTP/1.0":
-        raise _malformed("the header Host is missing")
+def flaw_of_hosts(hosts: Sequence[bytes], version: bytes) -> BadRequest | None:
+    """Return the error if a request has more than one ``Host``, none in HTTP/1.1, or one which is no host."""
+    if len(hosts) > 1:
+        return _malformed(f"the header Host is there {len(hosts)} times")
+    if hosts and not is_host(hosts[0]):
+        return _malformed(f"the header Host is {_shown(hosts[0])}, which is no host")
+    if not hosts and version != b"HTTP/1.0":
+        return _malformed("the header Host is missing")
+    return None
 
 
 @lru_cache(_REMEMBERED)
@@ -127,7 +128,7 @@ def check_trailers(lines: Iterable[bytes]) -> None:
         name, colon, _value = bytes(line).partition(b":")
         if not (colon and _FIELD_NAME.fullmatch(name)):
             raise _malformed(f"the trailer section has {_shown(bytes(line))}")
-        if len(line.translate(None, CONTROLS)) != len(line):
+        if bytes(line).translate(None, CONTROLS) != line:
             raise control_in(bytes(line))
 
 
