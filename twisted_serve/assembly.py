@@ -204,7 +204,9 @@ class Parts:
             listeners = plan_listeners(options)
             certificate = None
             if any(listener.address.secure for listener in listeners):
-                certificate = LiveCertificate(tls_files(options), world.now)
+                certificate = LiveCertificate(
+                    tls_files(options), world.now, reactor, world.defer_to_thread or in_own_thread(reactor)
+                )
                 attendants.append(CertificateWatch(certificate, reactor))
             if key_file is not None:
                 tokens = _tokens(reactor, options, world, key_file, metrics, key_threads)

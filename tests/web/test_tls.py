@@ -11,7 +11,7 @@ from typing import Any
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, PKey
 from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.web.tls import TlsFiles, context_factory
@@ -90,6 +91,79 @@ def names_of(client: Any) -> list[str]:
     """Return the names in the chain that a client was shown."""
     chain = client.get_peer_cert_chain(as_cryptography=True)
     return [each.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value for each in chain]
+
+
+class CipherTests(SynchronousTestCase):
+    """Tests for what is spoken under TLS 1.2."""
+
+    def agreed(self, key: Any, cipher: str) -> str | None:
+        """Return the cipher that a client with only this one gets, ``None`` if it is refused."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(NOW - timedelta(days=1))
+            .not_valid_after(NOW + timedelta(days=1))
+            .sign(key, hashes.SHA256())
+        )
+        (directory / "chain").write_bytes(certificate.public_bytes(Encoding.PEM))
+        (directory / "key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        (directory / "key").chmod(0o600)
+        server = SSL.Connection(
+            context_factory(TlsFiles(directory / "chain", directory / "key"), NOW).getContext(), None
+        )
+        server.set_accept_state()
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.set_cipher_list(f"{cipher}:@SECLEVEL=0".encode())
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        try:
+            for _ in range(10):
+                for end, other in ((client, server), (server, client)):
+                    with contextlib.suppress(SSL.WantReadError):
+                        end.do_handshake()
+                    with contextlib.suppress(SSL.WantReadError):
+                        other.bio_write(end.bio_read(1 << 16))
+        except SSL.Error:
+            return None
+        return client.get_cipher_name()
+
+    def test_forward_secrecy_and_aead(self) -> None:
+        """Ciphers of Mozilla's "intermediate" list are spoken; RSA key exchange, CBC and SHA-1 are not."""
+        keys = {"RSA": rsa.generate_private_key(65537, 2048), "ECDSA": ec.generate_private_key(ec.SECP256R1())}
+        for kind, key in keys.items():
+            for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305"):
+                self.assertEqual(self.agreed(key, f"ECDHE-{kind}-{cipher}"), f"ECDHE-{kind}-{cipher}")
+            for cipher in (f"ECDHE-{kind}-AES128-SHA", f"ECDHE-{kind}-AES256-SHA", f"ECDHE-{kind}-AES128-SHA256"):
+                self.assertIsNone(self.agreed(key, cipher), cipher)
+        for cipher in ("AES128-SHA", "AES256-SHA", "AES128-SHA256", "AES128-GCM-SHA256", "AES256-GCM-SHA384"):
+            self.assertIsNone(self.agreed(keys["RSA"], cipher), cipher)
+
+
+class ExposedTests(SynchronousTestCase):
+    """Tests for private keys that every user of the machine may read."""
+
+    def test_warned(self) -> None:
+        """Such a key is warned about, by its name, at each reading; one that its owner or group may read is not."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        shown, chain, key = identity("a"), directory / "chain", directory / "key"
+        chain.write_bytes(shown.certificate_pem)
+        key.write_bytes(shown.key_pem())
+        for mode, warned in ((0o644, 1), (0o602, 1), (0o640, 0), (0o600, 0)):
+            key.chmod(mode)
+            with capturedLogs() as events:
+                context_factory(TlsFiles(chain, key), NOW)
+            lines = [str(formatEvent(event)) for event in events]
+            self.assertEqual(
+                len([line for line in lines if f"private_key_file {key} is open to every" in line]), warned
+            )
 
 
 class TlsTests(SynchronousTestCase):

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from twisted_serve.auth.gate import bearer_token
 from twisted_serve.auth.keyring import Reason
+from twisted_serve.reading import read_small
 
 # A shorter one is a slip.
 SHORTEST = 8
@@ -55,8 +56,7 @@ class MetricsToken:
         return not isinstance(presented, Reason) and compare_digest(presented, expected)
 
     def _read(self) -> bytes:
-        with self._path.open("rb") as file:
-            token = file.read(LONGEST + 2).strip()
+        token = read_small(self._path, LONGEST + 2).content.strip()
         if not SHORTEST <= len(token) <= LONGEST or token.split() != [token]:
             raise ValueError(f"what is in it is not one word of {SHORTEST} to {LONGEST} bytes")
         return token

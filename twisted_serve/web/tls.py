@@ -20,8 +20,16 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_PEM, X509, Error, PKey, load_certificate, load_privatekey
 from twisted.internet.interfaces import IOpenSSLContextFactory
-from twisted.internet.ssl import Certificate, CertificateOptions, TLSVersion, trustRootFromCertificates
+from twisted.internet.ssl import (
+    AcceptableCiphers,
+    Certificate,
+    CertificateOptions,
+    TLSVersion,
+    trustRootFromCertificates,
+)
 from twisted.logger import Logger
+
+from twisted_serve.reading import read_small
 
 _log = Logger()
 
@@ -33,6 +41,16 @@ _JAVA_MAGIC = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")
 
 _PEM_END = b"-----END CERTIFICATE-----"
 
+# The bytes that a file may have; the certificates of all public authorities have half of it.
+LARGEST_FILE = 1 << 20
+
+# Forward secrecy and authenticated encryption only: the ciphers of TLS 1.2 in Mozilla's "intermediate" configuration.
+# Those of TLS 1.3, all of which are so, are chosen apart from these.
+_CIPHERS = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+)
 
 #: What a client is asked for: no certificate, one if it has one, or one without which it does not get in.
 CLIENT_CERTIFICATES = ("none", "optional", "required")
@@ -65,7 +83,7 @@ class TlsFiles:
 
 def context_factory(files: TlsFiles, now: datetime) -> IOpenSSLContextFactory:
     """
-    Make what a TLS listener needs: TLS 1.2 or later.
+    Make what a TLS listener needs: TLS 1.2 or later, with forward secrecy and authenticated encryption.
 
     With neither a key store nor PEM files a certificate is made which nobody
     trusts, as the predecessor does (``spec/config_cli.md`` §4.2).
@@ -95,6 +113,7 @@ def context_factory(files: TlsFiles, now: datetime) -> IOpenSSLContextFactory:
         extraCertChain=chain[1:],
         raiseMinimumTo=TLSVersion.TLSv1_2,
         trustRoot=authorities,
+        acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(_CIPHERS),
     )
     try:
         # What does not go together shall be told now, not to the first client.
@@ -115,7 +134,7 @@ def _client_authorities(path: Path) -> Any:
 
 
 def _certificates(path: Path) -> list[X509]:
-    pieces = path.read_bytes().split(_PEM_END)[:-1]
+    pieces = read_small(path, LARGEST_FILE).content.split(_PEM_END)[:-1]
     found = [load_certificate(FILETYPE_PEM, piece + _PEM_END) for piece in pieces]
     if not found:
         raise ValueError("it holds no certificate")
@@ -130,13 +149,23 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _secret(option: str, path: Path) -> bytes:
+    """Read a file that holds a private key, and warn if others may read or change it."""
+    file = read_small(path, LARGEST_FILE)
+    if file.exposed:
+        _log.warn(
+            "{option} {path} is open to every user of this machine: chmod 600 {path}", option=option, path=str(path)
+        )
+    return file.content
+
+
 def _from_pem(certificate_file: Path, private_key_file: Path) -> tuple[PKey, list[X509]]:
     try:
         chain = _certificates(certificate_file)
     except (OSError, ValueError, Error) as e:
         raise ValueError(f"certificate_file {certificate_file} cannot be used: {_reason(e)}") from e
     try:
-        key = load_privatekey(FILETYPE_PEM, private_key_file.read_bytes(), passphrase=b"")
+        key = load_privatekey(FILETYPE_PEM, _secret("private_key_file", private_key_file), passphrase=b"")
     except (OSError, ValueError, TypeError, Error) as e:
         raise ValueError(f"private_key_file {private_key_file} cannot be used: {_reason(e)}") from e
     return key, chain

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Read a small file of the operator's so that nothing which may be at its path blocks the server.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import EFBIG, EINVAL
+from pathlib import Path
+
+from attrs import frozen
+
+
+@frozen
+class SmallFile:
+    """
+    A file's content.
+
+    :ivar exposed: Whether users other than its owner and group may read or change the file.
+    """
+
+    content: bytes
+    exposed: bool
+
+
+def read_small(path: Path, most: int) -> SmallFile:
+    """
+    Read a regular file; symbolic links, as Kubernetes has them, are followed.
+
+    A pipe or a device is refused before it is read: it may have no end, or no beginning.
+
+    :param most: The bytes that it may have.
+    :raise OSError: if it cannot be read, is no regular file, or is larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(EINVAL, "Not a regular file", str(path))
+        content = b""
+        while len(content) <= most and (piece := os.read(descriptor, most + 1 - len(content))):
+            content += piece
+    finally:
+        os.close(descriptor)
+    if len(content) > most:
+        raise OSError(EFBIG, f"Larger than {most} bytes", str(path))
+    return SmallFile(content, bool(status.st_mode & (stat.S_IROTH | stat.S_IWOTH)))
