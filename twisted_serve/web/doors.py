@@ -22,6 +22,25 @@ PROBES = frozenset({("livez",), ("readyz",)})
 #: Open as well, and exactly so: what the listener can do, for programs and for people.
 DESCRIPTIONS = frozenset({("api-description",), ("docs",)})
 
+#: The whole list of what needs no token, as docs/tokens.md has it: what, and on which listeners.
+OPEN = (
+    ("`/livez`: the process answers", "every listener"),
+    (
+        "`/readyz`: every start-up model has its workers; 503 until then, when one is missing, and while the server stops",
+        "every listener",
+    ),
+    ("`/api-description`, `OPTIONS /`: which routes there are", "every listener"),
+    ("`/docs`: the same as a page for people", "every listener"),
+    (
+        "`GET /` of a browser, that is with `Accept: text/html` and without a key: a redirect to `/docs`",
+        "the inference and the management listener",
+    ),
+    ("a browser's preflight (`OPTIONS` for another origin), with one of `cors_allowed_*`", "every listener"),
+    ("`/metrics`, unless `metrics_token_file` is set", "the metrics listener, also where it shares its address"),
+    ("any other path, which is 404", "the metrics listener"),
+    ("`/ping`, with `token_exempt_ping=true`", "the inference listener"),
+)
+
 # How many decisions are remembered; none of them depends on anything but method and path.
 _REMEMBERED = 256
 
@@ -67,7 +86,7 @@ def doors_of(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | 
 
 
 def is_open(method: bytes, target: Target, roles: Role, exempt_ping: bool) -> bool:
-    """Say whether a request needs no token: the whole list of what is open."""
+    """Return whether a request needs no token; `OPEN` says it for people, with what is answered before the gate."""
     segments = target.segments
     return (
         segments in PROBES
