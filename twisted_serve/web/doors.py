@@ -26,7 +26,8 @@ DESCRIPTIONS = frozenset({("api-description",), ("docs",)})
 OPEN = (
     ("`/livez`: the process answers", "every listener"),
     (
-        "`/readyz`: every start-up model has its workers; 503 until then, when one is missing, and while the server stops",
+        "`/readyz`: every start-up model has its workers; 503 until then, when one is missing, "
+        "and while the server stops",
         "every listener",
     ),
     ("`/api-description`, `OPTIONS /`: which routes there are", "every listener"),
