@@ -37,10 +37,17 @@ class CommandTests(SynchronousTestCase):
                 status = int(e.code or 0)
         return status, out.getvalue(), err.getvalue()
 
-    def test_silent(self) -> None:
-        """What goes well says nothing; the archive is in the working directory."""
-        self.assertEqual(self.run_command(), (0, "", ""))
-        self.assertTrue(Path("m.mar").is_file())
+    def test_success(self) -> None:
+        """What goes well names the archive and its size; the archive is in the working directory."""
+        status, out, err = self.run_command()
+        archive = Path.cwd() / "m.mar"
+        self.assertEqual((status, out, err), (0, f"{archive} ({archive.stat().st_size} bytes)\n", ""))
+        for form in ("tgz", "no-archive"):
+            out = self.run_command("--archive-format", form, "--serialized-file", "w.pt")[1]
+            self.assertRegex(out, rf"^{Path.cwd()}/m(.tar.gz)? \([0-9]+ bytes\)\n$")
+        self.assertEqual(
+            sum(f.stat().st_size for f in Path("m").rglob("*") if f.is_file()), int(out.split("(")[1].split()[0])
+        )
 
     def test_refused(self) -> None:
         """What cannot be packed ends with status 1 and one reason on stderr, and no traceback."""

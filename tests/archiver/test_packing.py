@@ -7,6 +7,8 @@ import gzip
 import json
 import os
 import re
+import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -240,6 +242,85 @@ class ChecksTests(ArchiverTestCase):
             self.write("src/bad.py", content)
             self.assertRefused(f"^The handler {text}", handler="src/bad.py")
             self.assertRefused(f"^The model file {text}", model_file="src/bad.py")
+
+    def test_weights_as_model_file(self) -> None:
+        """A model file that is no Python file is packed as it is."""
+        self.write("pytorch_model.bin", b"\x80\x02weights(")
+        self.assertEqual(self.names(model_file="pytorch_model.bin"), ["handler.py", "pytorch_model.bin"])
+        self.assertEqual(self.warnings, [])
+
+    def test_other_pythons(self) -> None:
+        """What another version of Python may read is packed, with a warning; its functions are not looked for."""
+        for content in (b"print 'hello'\n", b"async = 1\n", b"def run(d, c): pass\nexec 'x' in {}\n"):
+            self.warnings.clear()
+            self.write("src/odd.py", content)
+            self.assertEqual(self.names(handler="src/odd.py:run"), ["odd.py"])
+            self.assertEqual(self.names(model_file="src/odd.py"), ["handler.py", "odd.py"])
+            self.assertEqual(len(self.warnings), 2, self.warnings)
+            self.assertRegex(
+                self.warnings[0], r"^The handler src/odd.py is not valid Python [0-9.]+: .* \(line [0-9]+\)"
+            )
+            self.assertRegex(self.warnings[1], "^The model file src/odd.py is not valid Python")
+
+    def test_one_name(self) -> None:
+        """Of two files of one name the one with a flag of its own is taken, if that is forced; else both are named."""
+        self.write("ap/w.pt", b"others")
+        self.write("more/w.pt", b"more")
+        for extra in ("w.pt", "."):
+            text = r"^ap/w.pt and w.pt would both be w.pt in the archive"
+            self.assertRefused(text, serialized_file="ap/w.pt", extra_files=extra)
+            path = self.pack(serialized_file="ap/w.pt", extra_files=[extra], force=True)
+            place = Path(tempfile.mkdtemp())
+            self.addCleanup(shutil.rmtree, place)
+            self.assertEqual(opened(path, place)[1]["w.pt"], b"others")
+            self.assertEqual(self.warnings[0], "w.pt is left out: ap/w.pt is w.pt in the archive.")
+            self.warnings.clear()
+        # Two of extra_files, or two with flags: nothing says which is meant.
+        self.assertRefused("would both be w.pt", extra_files="w.pt,more/w.pt", force=True)
+        self.assertRefused("would both be w.pt", serialized_file="w.pt", model_file="ap/w.pt", force=True)
+        self.assertRefused(
+            "File does not exist: gone/w.pt", serialized_file="w.pt", extra_files="gone/w.pt", force=True
+        )
+
+    def test_missing_modules(self) -> None:
+        """Local modules that are imported and not packed are named; those of others are not."""
+        self.write("src/utils.py", b"import helper\n")
+        self.write("src/helper.py")
+        self.write("src/pkg/__init__.py")
+        self.write("src/pkg/text.py", b"from . import vocab\n")
+        self.write("src/pkg/vocab.py")
+        self.write("beside.py")
+        self.write("src/json.py")
+        for source, extra, modules in (
+            ("import utils", (), ["utils"]),
+            ("from utils import x", (), ["utils"]),
+            ("def f():\n import utils as u, beside", (), ["utils", "beside"]),
+            ("import utils", ("src/utils.py",), ["helper"]),
+            ("import utils", ("src/utils.py", "src/helper.py"), []),
+            ("from pkg import text", (), ["pkg"]),
+            ("from pkg import text", ("src/pkg",), ["pkg"]),
+            ("from pkg.text import f", ("src",), []),
+            ("import src.utils", (), ["src.utils"]),
+            ("from . import helper", (), ["helper"]),
+            ("import os, json, torch, numpy.linalg, ts.torch_handler, nowhere", (), []),
+            ("from os import path; from nowhere import *", (), []),
+        ):
+            with self.subTest(source, extra=extra):
+                self.warnings.clear()
+                self.write("src/handler.py", source.encode())
+                self.names(extra_files=extra)
+                found = [warning.split(" imports ")[1].split(",")[0] for warning in self.warnings]
+                self.assertEqual(found, modules)
+        self.write("src/handler.py", b"import utils")
+        self.warnings.clear()
+        self.names()
+        self.assertEqual(
+            self.warnings,
+            [
+                "src/handler.py imports utils, which is a local module (src/utils.py) and not in the archive; "
+                "--extra-files packs it."
+            ],
+        )
 
     def test_entry_point(self) -> None:
         """A function that the handler's file does not have is refused; one that it may get from elsewhere is not."""

@@ -134,9 +134,10 @@ class CommandTests(WorkflowArchiverTestCase):
         return status, out.getvalue(), err.getvalue()
 
     def test_packed(self) -> None:
-        """What goes well says nothing."""
-        self.assertEqual(self.run_command("--handler", "src/functions", "--export-path", "src"), (0, "", ""))
-        self.assertTrue(Path("src/w.war").is_file())
+        """What goes well names the archive and its size."""
+        status, out, err = self.run_command("--handler", "src/functions", "--export-path", "src")
+        size = Path("src/w.war").stat().st_size
+        self.assertEqual((status, out, err), (0, f"src/w.war ({size} bytes)\n", ""))
 
     def test_dry_run(self) -> None:
         """``--dry-run`` lists what would go in, and writes nothing."""

@@ -8,14 +8,22 @@ Nothing is imported and nothing is run: packing a model needs none of what it ne
 from __future__ import annotations
 
 import ast
+import io
+import os
+import sys
+import tokenize
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from twisted_serve.archiver.config import ArchiverError, ModelArchiverConfig
 from twisted_serve.archiver.handlers import HandlerName
+from twisted_serve.archiver.imports import missing_modules
 from twisted_serve.archives.model_config import load_model_config
 from twisted_serve.errors import InvalidModel
+
+# Brackets in each other; CPython's own limit is 200.
+_MOST_NESTED = 200
 
 
 def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str], object]) -> None:
@@ -28,9 +36,9 @@ def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str
     if config.runtime == "LSP":
         warn("The runtime LSP is for C++ workers, which twisted_serve does not have.")
     elif handler.path is not None:
-        check_functions(handler.path, () if handler.function is None else (handler.function,))
-    if config.model_file is not None and config.runtime != "LSP":
-        _parsed(Path(config.model_file), "model file")
+        check_functions(handler.path, () if handler.function is None else (handler.function,), warn)
+    if config.model_file is not None and config.model_file.endswith(".py") and config.runtime != "LSP":
+        _parsed(Path(config.model_file), "model file", warn)
     if config.requirements_file is not None:
         _text(Path(config.requirements_file), "requirements file")
     if config.config_file is not None:
@@ -42,29 +50,69 @@ def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str
             warn(doubt)
 
 
-def check_functions(path: Path, functions: Iterable[str]) -> None:
+def warn_of_missing(files: Mapping[str, Path], warn: Callable[[str], object]) -> None:
+    """Warn of local modules that are imported and not packed."""
+    for missing in missing_modules(files, Path.cwd()):
+        warn(
+            f"{missing.importer} imports {missing.module}, which is a local module ({_shown(missing.path)}) "
+            "and not in the archive; --extra-files packs it."
+        )
+
+
+def check_functions(path: Path, functions: Iterable[str], warn: Callable[[str], object]) -> None:
     """
     See that a handler is Python, and that in it there is something that could be each of some functions.
 
+    :param warn: Gets what is doubtful.
     :raise ArchiverError: if not.
     """
-    names = set(_bound(_parsed(path, "handler")))
+    module = _parsed(path, "handler", warn)
+    if module is None:
+        return
+    names = set(_bound(module))
     for function in functions:
         if function not in names and "*" not in names:
             raise ArchiverError(f"The handler {path} has no {function!r:.200}.")
 
 
-def _parsed(path: Path, what: str) -> ast.Module:
+def _parsed(path: Path, what: str, warn: Callable[[str], object]) -> ast.Module | None:
+    """Return a file as it was parsed; None, with a warning, if only another version of Python may be able to."""
     try:
         # An invalid escape is a warning about somebody else's code, and not what was asked.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(path.read_bytes(), str(path))
     except SyntaxError as e:
-        raise ArchiverError(f"The {what} {path} is not valid Python: {e.msg} (line {e.lineno}).") from e
+        text = f"The {what} {path} is not valid Python"
+        if not _tokenizes(path):
+            raise ArchiverError(f"{text}: {e.msg} (line {e.lineno}).") from e
+        version = ".".join(map(str, sys.version_info[:2]))
+        warn(f"{text} {version}: {e.msg} (line {e.lineno}). Another version may read it.")
+        return None
     # NUL bytes in older versions; an unknown encoding; a nesting that nobody has written by hand.
     except (ValueError, RecursionError, MemoryError) as e:
         raise ArchiverError(f"The {what} {path} is not valid Python: {e}.") from e
+
+
+def _tokenizes(path: Path) -> bool:
+    """Return whether brackets, strings and indentation of a file are in order, without which no Python reads it."""
+    depth = 0
+    try:
+        content = path.read_bytes()
+        if b"\0" not in content:
+            for token in tokenize.tokenize(io.BytesIO(content).readline):
+                if token.type == tokenize.OP:
+                    depth += (token.string in "([{") - (token.string in ")]}")
+                    if not 0 <= depth <= _MOST_NESTED:
+                        return False
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return False
+    return depth == 0 and b"\0" not in content
+
+
+def _shown(path: Path) -> str:
+    """Return a path as short as it can be."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _text(path: Path, what: str) -> None:

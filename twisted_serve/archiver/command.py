@@ -41,7 +41,12 @@ def parser() -> argparse.ArgumentParser:
         default="default",
         help="default: a compressed .mar; zip-store: one without compression; tgz: .tar.gz; no-archive: a directory",
     )
-    made.add_argument("-f", "--force", action="store_true", help="replace an archive that is there")
+    made.add_argument(
+        "-f",
+        "--force",
+        action="store_true",
+        help="replace an archive that is there; of two files of one name, take the one with a flag of its own",
+    )
     made.add_argument("-r", "--requirements-file", help="Python packages for the model, for pip")
     made.add_argument("-c", "--config-file", help="the model's settings, YAML")
     made.add_argument("--dry-run", action="store_true", help="check everything, list what would go in, write nothing")
@@ -73,7 +78,8 @@ def carry_out(make_plan: Callable[[], Plan], dry_run: bool) -> int:
         if dry_run:
             print(listing(planned))
         else:
-            write(planned, warn)
+            written = write(planned, warn)
+            print(f"{written} ({_size(written)} bytes)")
     except ArchiverError as e:
         print(f"Error: {e}", file=sys.stderr)
         return 1
@@ -82,6 +88,12 @@ def carry_out(make_plan: Callable[[], Plan], dry_run: bool) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of an archive, which may be a directory."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(each.stat().st_size for each in files)
 
 
 def listing(planned: Plan) -> str:

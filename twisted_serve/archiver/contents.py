@@ -31,7 +31,11 @@ _MOST_FILES = UnpackLimits().max_entries
 
 
 def gather(
-    named: Iterable[str | Path | None], extra_files: Iterable[str], manifest: str, warn: Callable[[str], object]
+    named: Iterable[str | Path | None],
+    extra_files: Iterable[str],
+    manifest: str,
+    warn: Callable[[str], object],
+    force: bool = False,
 ) -> Mapping[str, Path]:
     """
     Find all files of an archive.
@@ -40,6 +44,7 @@ def gather(
     :param extra_files: Files, directories, of which the content goes in, and globs.
     :param manifest: The manifest's name; what is in its directory is nobody else's.
     :param warn: Gets what the user should know.
+    :param force: Whether a file with a meaning takes its name from one of ``extra_files``.
     :return: The file of each name in the archive, in order of name.
     :raise ArchiverError: for a file that is missing or none, or whose name is taken, or is one that no server unpacks.
     """
@@ -47,14 +52,23 @@ def gather(
     for path in named:
         if path is not None:
             contents.add(Path(path).name, Path(path))
+    meant = dict(contents.files) if force else {}
     for pattern in extra_files:
         found = sorted(glob.glob(pattern)) if _GLOB & set(pattern) and not os.path.lexists(pattern) else [pattern]
         if not found:
             warn(f"No file matches {pattern}.")
         for path in map(Path, found):
             for name, file in _files(path) if path.is_dir() else [(path.name, path)]:
-                contents.add(name, file)
+                if name in meant and file.is_file() and not same(meant[name], file):
+                    warn(f"{file} is left out: {meant[name]} is {name} in the archive.")
+                else:
+                    contents.add(name, file)
     return dict(sorted(contents.files.items()))
+
+
+def same(one: Path, other: Path) -> bool:
+    """Return whether two paths have one content."""
+    return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
 @define
@@ -78,8 +92,11 @@ class _Contents:
         if parts[0] == self.reserved:
             raise ArchiverError(f"{path} would be {name} in the archive, where its manifest is.")
         other = self.files.setdefault(name, path)
-        if other is not path and not (other.samefile(path) or filecmp.cmp(other, path, shallow=False)):
-            raise ArchiverError(f"{other} and {path} would both be {name} in the archive.")
+        if other is not path and not same(other, path):
+            raise ArchiverError(
+                f"{other} and {path} would both be {name} in the archive; "
+                "with --force the one that has a flag of its own counts more than one of --extra-files."
+            )
         above = {"/".join(parts[:end]) for end in range(1, len(parts))}
         self._directories |= above
         both = {name} & self._directories | above & self.files.keys()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted_serve import __version__
-from twisted_serve.archiver.checks import check
+from twisted_serve.archiver.checks import check, warn_of_missing
 from twisted_serve.archiver.config import ModelArchiverConfig
 from twisted_serve.archiver.contents import gather
 from twisted_serve.archiver.handlers import HandlerName
@@ -34,8 +34,10 @@ def plan(
     handler = HandlerName.parse(config.handler, config.runtime)
     stamp = stamp_of(environ)
     named = (config.model_file, config.serialized_file, handler.path, config.requirements_file, config.config_file)
-    files = gather(named, config.extra_files, MANIFEST_PATH, warn)
+    files = gather(named, config.extra_files, MANIFEST_PATH, warn, config.force)
     check(config, handler, warn)
+    if config.runtime != "LSP":
+        warn_of_missing(files, warn)
     destination = Destination(
         config.target, config.archive_format, config.model_name, config.force, "model", MANIFEST_PATH
     )

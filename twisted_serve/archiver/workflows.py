@@ -13,7 +13,7 @@ from pathlib import Path
 from attrs import field, fields, frozen
 
 from twisted_serve import __version__
-from twisted_serve.archiver.checks import check_functions
+from twisted_serve.archiver.checks import check_functions, warn_of_missing
 from twisted_serve.archiver.config import (
     NAME,
     NAME_EXPECTED,
@@ -88,8 +88,9 @@ def plan_workflow(
     :raise ArchiverError: for what is missing or wrong.
     """
     stamp = stamp_of(environ)
-    files = gather((config.spec_file, config.handler_file), config.extra_files, MANIFEST_PATH, warn)
+    files = gather((config.spec_file, config.handler_file), config.extra_files, MANIFEST_PATH, warn, config.force)
     _check(config, warn)
+    warn_of_missing(files, warn)
     destination = Destination(config.target, "default", config.workflow_name, config.force, "workflow", MANIFEST_PATH)
     return Plan.of(destination, manifest_of(config, stamp), files, stamp)
 
@@ -126,6 +127,6 @@ def _check(config: WorkflowArchiverConfig, warn: Callable[[str], object]) -> Non
     for name in spec.unused:
         warn(f"The model {name} is not in the dag of {config.spec_file}.")
     if config.handler_file is not None:
-        check_functions(config.handler_file, spec.functions)
+        check_functions(config.handler_file, spec.functions, warn)
     elif spec.functions:
         raise ArchiverError(f"There is no handler, and these nodes need one: {', '.join(spec.functions)}.")
