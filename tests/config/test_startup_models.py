@@ -13,7 +13,7 @@ from twisted_serve.config.startup_models import ALL_MODELS, StartupModel, parse_
 
 models = builds(
     StartupModel,
-    one_of(none(), from_regex(r"[A-Za-z0-9_.-]{1,9}", fullmatch=True)),
+    one_of(none(), from_regex(r"[A-Za-z0-9_.-]([A-Za-z0-9é_. -]{0,7}[A-Za-z0-9_.-])?", fullmatch=True)),
     from_regex(r"(https?://[a-z]{1,9}/)?[b-z]{1,9}\.mar", fullmatch=True),
 )
 
@@ -36,6 +36,10 @@ class ParseLoadModelsTests(SynchronousTestCase):
         self.assertEqual(
             parse_load_models(" a.mar , b = c.mar,, d= "), (StartupModel(None, "a.mar"), StartupModel("b", "c.mar"))
         )
+
+    def test_names(self) -> None:
+        """A name may have blanks, and letters of any script."""
+        self.assertEqual(parse_load_models("mon modèle=m.mar"), (StartupModel("mon modèle", "m.mar"),))
 
     def test_urls(self) -> None:
         """An "=" in a URL separates nothing."""

@@ -11,7 +11,7 @@ from attrs import field, frozen
 from attrs.validators import min_len
 
 # What stands before the first "=" of "http://host/x.mar?part=1" is no name.
-_NAME = re.compile(r"[^\s/\\:?#&%=]+")
+_NAME = re.compile(r"[^/\\:?#&%=]+")
 
 
 @frozen
