@@ -384,6 +384,8 @@ def _servers(make_place: Callable[[], Path]) -> Iterator[MakeServer]:
         server.kill()
     for server in servers:
         server.assert_no_key()
+        slow = server.slow_turns()
+        assert not slow, slow[0]
 
 
 @pytest.fixture

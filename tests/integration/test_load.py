@@ -26,7 +26,8 @@ ECHO = "def handle(data, context):\n    return data and [bytes(row['body']) for 
 @pytest.fixture(scope="module")
 def server(make_module_server: MakeServer) -> Server:
     """Start a server with two workers."""
-    server = make_module_server({"echo": ECHO}, default_workers_per_model=2)
+    # A turn in which a hundred clients are answered may take longer than one client's worst input.
+    server = make_module_server({"echo": ECHO}, default_workers_per_model=2, debug_turn_limit_ms=0)
     return server.start("--models", "echo=echo")
 
 
