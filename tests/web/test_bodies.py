@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.errors import BadRequest
+from twisted_serve.web import bodies
 from twisted_serve.web.bodies import MOST_PARTS, media_type, parts_of
 from twisted_serve.wire.messages import Part
 
@@ -308,8 +310,11 @@ class EscapeTests(SynchronousTestCase):
     def test_as_the_library(self, pieces: list[bytes]) -> None:
         """They are decoded as Python's library does it, and what is none stays."""
         value = b"".join(pieces)
-        [part] = parts_of(URLENCODED, b"a=" + value)
-        self.assertEqual(part.value, unquote_to_bytes(value))
+        # As it is, and cut into pieces at any place.
+        for piece in (1 << 14, 3, 4, 5, 7):
+            with patch.object(bodies, "_PIECE", piece):
+                [part] = parts_of(URLENCODED, b"a=" + value)
+            self.assertEqual(part.value, unquote_to_bytes(value))
 
 
 class SpeedTests(SynchronousTestCase):

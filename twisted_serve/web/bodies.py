@@ -27,6 +27,11 @@ _FORMS = frozenset({_URLENCODED, _MULTIPART})
 
 _PLUS_AS_BLANK = bytes.maketrans(b"+", b" ")
 
+# The bytes that are decoded in one call.
+_PIECE = 1 << 14
+
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+
 # As many as stand side by side.
 _ESCAPES = re.compile(rb"(?:%[0-9A-Fa-f]{2})+")
 
@@ -94,7 +99,17 @@ def _urlencoded(body: bytes) -> list[Part]:
 
 def _unescaped(text: bytes) -> bytes:
     """Decode percent escapes, and leave what is none; ``unquote_to_bytes`` takes seconds for megabytes of them."""
-    return _ESCAPES.sub(_bytes_of, text) if b"%" in text else text
+    if b"%" not in text:
+        return text
+    # Piece by piece: one call for megabytes would keep the reactor's thread from running, too.
+    pieces, begin = [], 0
+    while begin < len(text):
+        end = begin + _PIECE
+        # An escape is not cut in two.
+        end -= next((back for back in (1, 2) if _ESCAPE.match(text, end - back)), 0)
+        pieces.append(_ESCAPES.sub(_bytes_of, text[begin:end]))
+        begin = end
+    return b"".join(pieces)
 
 
 def _bytes_of(escapes: re.Match[bytes]) -> bytes:
