@@ -133,14 +133,16 @@ class ServiceTests(SynchronousTestCase):
         def handle(data: Any, context: Context) -> list[Any]:
             context.set_response_status(201, "Made", 1)
             context.set_response_content_type(1, "text/plain")
-            # HTTP allows no such reason phrase.
             context.set_response_status(201, "Made ✓", 2)
-            return ["ä", b"b", b"c"]
+            # HTTP allows no such reason phrase.
+            context.set_response_status(201, "Made\r\nX: y", 3)
+            return ["ä", b"b", b"c", b"d"]
 
-        _, _, replies = read_frame(self._service(handle).predict([request(b"", number) for number in range(3)]))
+        _, _, replies = read_frame(self._service(handle).predict([request(b"", number) for number in range(4)]))
         self.assertEqual(replies[0], Reply("r0", "", 200, "", {}, "ä".encode()))
         self.assertEqual(replies[1], Reply("r1", "text/plain", 201, "Made", {"content-type": "text/plain"}, b"b"))
-        self.assertEqual((replies[2].status, replies[2].content_type), (500, "application/json"))
+        self.assertEqual(replies[2], Reply("r2", "", 201, "Made ?", {}, b"c"))
+        self.assertEqual((replies[3].status, replies[3].content_type), (500, "application/json"))
 
     def test_failures(self) -> None:
         """What a handler raises, and what cannot be an answer, has the code and the text that clients get."""

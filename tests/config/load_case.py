@@ -35,6 +35,7 @@ OTHER_VALUES = {
     "number_of_gpu": "3",
     "plugins": "ready",
     "plugins_path": "other",
+    "prediction_error_detail": "true",
     "private_key_file": "",
     "temp_directory": "other",
     "model_store": "other",

@@ -79,7 +79,9 @@ class MicroBatchingTests(SynchronousTestCase):
         stages = [["preprocess", 2], ["inference", 1], ["postprocess", 1]]
         self.assertEqual(json.loads(described.items[0].body), {"stages": stages})
         self.assertEqual(explained.items[0].body, b"7")
-        self.assertEqual(failed, PredictFailed(failed.batch_id, 503, "Prediction failed"))
+        assert isinstance(failed, PredictFailed), failed
+        self.assertEqual((failed.code, failed.message), (503, "Prediction failed"))
+        self.assertTrue(failed.reason.startswith("ValueError: invalid literal"), failed.reason)
 
     @given(lists(integers()), integers(1, 5), integers(1, 3))
     def test_order(self, data: list[int], size: int, threads: int) -> None:
