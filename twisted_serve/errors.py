@@ -303,16 +303,18 @@ class WorkerFailed(InternalError):
     ``InternalServerException``.
 
     :ivar detail: What went wrong in the handler, and where, in one line: not for every client.
+    :ivar printed: Whether the model's log has the traceback.
     """
 
-    def __init__(self, status: int, message: str, detail: str = "") -> None:
+    def __init__(self, status: int, message: str, detail: str = "", printed: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.detail = detail
+        self.printed = printed
 
     def another(self) -> WorkerFailed:
         """Make the same error for another request: each is raised, and added to, for itself."""
-        return WorkerFailed(self.status, self.message, self.detail)
+        return WorkerFailed(self.status, self.message, self.detail, self.printed)
 
 
 class WorkerDied(WorkerFailed):

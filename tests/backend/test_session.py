@@ -143,14 +143,14 @@ class SessionTests(SynchronousTestCase):
         (self.dir / "on_import").write_text("x = 1\nraise KeyError('lamp')")
         code, said = self._converse(self._load(), predict(1, "b'a'"))
         self.assertEqual(code, ExitCode.NOT_LOADED)
-        self.assertEqual(said, [LoadFailed(500, "KeyError: 'lamp' (session_handler.py, line 4)")])
+        self.assertEqual(said, [LoadFailed(500, "KeyError: 'lamp' (session_handler.py, line 4)", printed=True)])
         self.assertIn("Traceback (most recent call last)", self.errors.read_text())
 
     def test_exit_at_import(self) -> None:
         """A handler that exits while it is imported has failed to load."""
         (self.dir / "on_import").write_text("sys.exit('no licence')")
         _code, said = self._converse(self._load())
-        self.assertEqual(said, [LoadFailed(500, "SystemExit: no licence (session_handler.py, line 4)")])
+        self.assertEqual(said, [LoadFailed(500, "SystemExit: no licence (session_handler.py, line 4)", printed=True)])
 
     def test_out_of_memory(self) -> None:
         """A model that is too large for host or device is told so."""
@@ -166,7 +166,9 @@ class SessionTests(SynchronousTestCase):
         """Only a RuntimeError's CUDA means memory when a model is loaded."""
         (self.dir / "on_import").write_text("raise ValueError('CUDA is not a colour')")
         _code, said = self._converse(self._load())
-        self.assertEqual(said, [LoadFailed(500, "ValueError: CUDA is not a colour (session_handler.py, line 4)")])
+        self.assertEqual(
+            said, [LoadFailed(500, "ValueError: CUDA is not a colour (session_handler.py, line 4)", printed=True)]
+        )
 
     def test_no_directory(self) -> None:
         """A model whose directory has gone does not load."""

@@ -175,7 +175,7 @@ class WorkerProcessTests(SynchronousTestCase):
         worker = WorkerProcess(self.dir)
         self.addCleanup(worker.clean_up)
         reason = "ModuleNotFoundError: No module named 'nonsense_of_ours' (h.py, line 1)"
-        self.assertEqual(worker.hear(), LoadFailed(500, reason))
+        self.assertEqual(worker.hear(), LoadFailed(500, reason, printed=True))
         self.assertIsNone(worker.hear())
         code, _output, errors = worker.end()
         self.assertEqual(code, 1)

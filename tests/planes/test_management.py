@@ -103,6 +103,22 @@ class WorkerTests(PlaneTestCase):
         self.catalogue.resolve("m", None)
         self.successResultOf(self.unregister())
 
+    def test_traceback_is_printed(self) -> None:
+        """What the model's log has as a traceback is not said again, unless a client waits; describe has the reason."""
+        self.archive()
+        self.provider.load_error = WorkerFailed(500, "AssertionError (h.py, line 3)", printed=True)
+        with capturedLogs() as events:
+            self.assertEqual(self.successResultOf(self.register(synchronous=False)).status, 202)
+        said = [formatEvent(event) for event in events]
+        self.assertIn("Workers of model m version 1.0 failed: why is in the model's log", said)
+        self.assertNotIn("AssertionError", " ".join(said))
+        [described] = self.successResultOf(Deferred.fromCoroutine(self.plane.describe("m", None)))
+        self.assertIn("AssertionError (h.py, line 3)", str(described))
+        self.successResultOf(self.unregister())
+        with capturedLogs() as events:
+            self.failureResultOf(self.register(), WorkerFailed)
+        self.assertIn("AssertionError (h.py, line 3)", " ".join(str(formatEvent(event)) for event in events))
+
     def test_defect_while_nobody_waits(self) -> None:
         """A defect in a change which nobody waits for is in the log as such."""
         self.archive()

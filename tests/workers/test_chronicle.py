@@ -67,6 +67,20 @@ class RecoveryTests(PoolTestCase):
             bench.clock.advance(30.0)
         self.assertEqual(["Auto recovery succeeded, reset recoveryStartTS"], found)
 
+    def test_reason_is_printed(self) -> None:
+        """What a handler's traceback says is not repeated when its worker is tried again; other reasons are given."""
+        for printed, said in ((True, ""), (False, "AssertionError")):
+            bench = self.running()
+            bench.provider.load_error = WorkerFailed(500, "AssertionError", printed=printed)
+            with lines() as found:
+                bench.worker.kill()
+                bench.clock.advance(1.0)
+                bench.provider.workers[-1].kill()
+            retries = [line for line in found if line.startswith("Retry")]
+            self.assertEqual(
+                ["Retry worker: 9000 in 1 seconds. exited", f"Retry worker: 9000 in 1 seconds. {said}"], retries
+            )
+
     def test_scaled_down(self) -> None:
         """A worker that is sent away is no case for recovery."""
         bench = self.running()

@@ -103,7 +103,7 @@ def _load(channel: Channel, load: LoadModel, enter: Callable[[str], None], outle
         complain("The handler could not be loaded.", e)
         said = reason(e, load.model_dir)
         if isinstance(e, (MemoryError, RuntimeError)) and out_of_resources(e):
-            channel.send(LoadFailed(507, f"System out of memory: {said}"))
+            channel.send(LoadFailed(507, f"System out of memory: {said}", printed=True))
         else:
-            channel.send(LoadFailed(500, said))
+            channel.send(LoadFailed(500, said, printed=True))
         return None

@@ -297,6 +297,6 @@ class ManagementPlane:
 
         def failed(failure: Any) -> None:
             failure.trap(ServeError)
-            log_failed(model, failure.value)
+            log_failed(model, failure.value, again=False)
 
         scaling.addCallbacks(loaded, failed).addErrback(lambda failure: self._log.failure("Scaling failed", failure))

@@ -150,10 +150,12 @@ class LoadFailed(Struct, frozen=True, tag="load-failed"):
 
     :ivar code: 507 when memory was exhausted, else 500.
     :ivar reason: One line for the caller, e.g. ``SyntaxError: invalid syntax (handler.py, line 3)``.
+    :ivar printed: Whether the worker has printed the traceback, which is in the model's log therefore.
     """
 
     code: int
     reason: str
+    printed: bool = False
 
 
 class Item(Struct, frozen=True, array_like=True):

@@ -233,7 +233,7 @@ class LocalWorker:
             self._cancel_timer("load")
             self.loaded.callback(None)
         elif isinstance(message, LoadFailed) and self._loading:
-            self._loading_failed(WorkerFailed(error_status(message.code), message.reason))
+            self._loading_failed(WorkerFailed(error_status(message.code), message.reason, printed=message.printed))
             self.stop(LEAVE_TIME)
         else:
             self.connection.abort(f"it said {type(message).__name__} when there was nothing to say it to")

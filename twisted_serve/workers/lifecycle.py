@@ -99,6 +99,8 @@ class Core:
     attempt: int = 0
     resting: IDelayedCall | None = None
     reason: str = ""
+    # Whether the model's log has the traceback of that reason.
+    printed: bool = False
     start_waiters: list[Deferred[None]] = field(factory=list)
     stop_waiters: list[Deferred[None]] = field(factory=list)
     log: ClassVar[Logger] = Logger()
@@ -152,7 +154,7 @@ class Core:
             if result is None:
                 waiter.callback(None)
             else:
-                waiter.errback(WorkerFailed(result.status, result.message))
+                waiter.errback(WorkerFailed(result.status, result.message, printed=result.printed))
 
     def end(self) -> None:
         """Be stopped."""
@@ -183,7 +185,7 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
             RETRY,
             worker_id=core.placement.worker_id,
             delay=delay,
-            reason=core.reason or reason,
+            reason="" if core.printed else core.reason or reason,
         )
         return core.clock.callLater(delay, inputs._retry)
 
@@ -246,7 +248,7 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
 
     @loading.upon(SlotInputs._loaded).to(ready)
     def load_done(inputs: SlotInputs, core: Core, worker: IWorker) -> None:
-        core.failing_since, core.attempt, core.reason = None, 0, ""
+        core.failing_since, core.attempt, core.reason, core.printed = None, 0, "", False
         core.become(Ready(core.now(), worker.pid))
         core.owner.slot_ready(core.slot, worker)
         core.started(None)
@@ -254,14 +256,14 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
     @loading.upon(SlotInputs._load_failed).to(failing)
     def load_failed(inputs: SlotInputs, core: Core, error: WorkerFailed) -> None:
         core.mark_failing()
-        core.reason = error.message
+        core.reason, core.printed = error.message, error.printed
         core.become(Failing(core.now(), error.message))
         core.started(error)
 
     @loading.upon(SlotInputs.discard).to(failing)
     def discard_loading(inputs: SlotInputs, core: Core, reason: str) -> None:
         core.mark_failing()
-        core.reason = reason
+        core.reason, core.printed = reason, False
         core.become(Failing(core.now(), reason))
         core.started(WorkerFailed(500, reason))
         core.end_worker(0.0)
@@ -270,7 +272,7 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
     def discard_ready(inputs: SlotInputs, core: Core, worker: IWorker, reason: str) -> None:
         core.owner.slot_unready(core.slot, worker)
         core.mark_failing()
-        core.reason = reason
+        core.reason, core.printed = reason, False
         core.become(Failing(core.now(), reason))
         core.end_worker(0.0)
 
