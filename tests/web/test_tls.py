@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,22 @@ class TlsTests(SynchronousTestCase):
         path = self.directory / "absent.p12"
         error = self.assertRaises(ValueError, context_factory, TlsFiles(keystore=path), NOW)
         self.assertIn(f"keystore {path} cannot be used", str(error))
+
+    def test_keystore_that_is_no_file(self) -> None:
+        """A key store that is a pipe is refused, and not waited for; one that every user can read is warned of."""
+        pipe = self.directory / "pipe.p12"
+        os.mkfifo(pipe)
+        error = self.assertRaises(ValueError, context_factory, TlsFiles(keystore=pipe), NOW)
+        self.assertRegex(str(error), f"keystore {pipe} cannot be used: .*Not a regular file")
+        self.keystore(self.stored())
+        path = self.directory / "keystore.p12"
+        path.chmod(0o644)
+        with capturedLogs() as events:
+            context_factory(TlsFiles(keystore=path), NOW)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [f"keystore {path} is open to every user of this machine: chmod 600 {path}"],
+        )
 
     def test_keystore_type(self) -> None:
         """What a key store is counts, not what it is said to be: PKCS12 is read, and Java's formats are converted."""

@@ -173,7 +173,7 @@ def _from_pem(certificate_file: Path, private_key_file: Path) -> tuple[PKey, lis
 
 def _from_keystore(keystore: Path, password: str) -> tuple[PKey, list[X509]]:
     try:
-        content = keystore.read_bytes()
+        content = _secret("keystore", keystore)
         # What a file is counts, and not what keystore_type says: Java reads either format for either type, too.
         if content.startswith(_JAVA_MAGIC):
             kind = "JKS" if content.startswith(_JAVA_MAGIC[0]) else "JCEKS"
