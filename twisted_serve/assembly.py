@@ -279,11 +279,11 @@ class Parts:
 
     def tidy(self, options: ServerOptions) -> None:
         """Begin to remove what servers have left that were killed; the start does not wait for it."""
-        stores = {options.model_store, options.workflow_store} - {None}
+        stores = {store for store in (options.model_store, options.workflow_store) if store is not None}
         tidying = self.threads(
             remove_orphans,
             options.temp_directory,
-            [store for store in stores if store is not None],
+            list(stores),
             lambda: self.catalogue.stopping,
         )
 

@@ -27,6 +27,7 @@ import twisted_serve
 from twisted_serve.account import protect_memory
 from twisted_serve.config.arguments import CommandLine, parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
+from twisted_serve.config.presence import unreadable
 from twisted_serve.config.report import config_report
 from twisted_serve.config.values import ConfigError
 from twisted_serve.launching import server_command
@@ -112,9 +113,9 @@ def print_config(loaded: LoadedOptions) -> int:
     except ValueError as e:
         raise ConfigError(str(e)) from e
     metrics_config, log_config = loaded.options.metrics_config, loaded.options.log_config
-    if metrics_config is not None and os.access(metrics_config, os.R_OK) and metrics_config.is_file():
+    if metrics_config is not None and unreadable(metrics_config) is None:
         read_catalogue(metrics_config)
-    if log_config is not None and os.access(log_config, os.R_OK) and log_config.is_file():
+    if log_config is not None and unreadable(log_config) is None:
         read_log_configuration(log_config)
     print(config_report(loaded), end="")
     return 0

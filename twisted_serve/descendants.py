@@ -56,7 +56,7 @@ def kill_group(leader: int) -> None:
 
 
 def _parent(process: str) -> int:
-    """Return the parent of a process; 0, which is nobody's, if it has gone."""
+    """Return the parent of a process; 0 if the process has gone."""
     try:
         with open(f"/proc/{process}/stat", "rb") as stat:
             # The name, in parentheses, may have any characters.

@@ -27,7 +27,7 @@ class UnreadableTests(StoreTestCase):
         return error.message  # type: ignore[no-any-return]
 
     def become_nobody(self) -> None:
-        """Be no user whom permissions do not bind, as tests may be."""
+        """Give up root's privileges, which permissions do not bind, if the tests have them."""
         self.root.chmod(0o755)
         if os.geteuid() == 0:
             os.seteuid(_NOBODY)

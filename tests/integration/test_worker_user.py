@@ -110,7 +110,7 @@ def test_wrong_user(make_server: MakeServer, user: str) -> None:
 
 
 def test_protected() -> None:
-    """The command makes its process one whose memory is nobody else's before it serves."""
+    """The command closes its memory to other processes before it serves."""
     code = """
 import ctypes
 from twisted_serve import cli

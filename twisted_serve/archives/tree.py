@@ -166,10 +166,18 @@ class NewTree:
 
 
 @frozen
-class Saving:
-    """A context in which the operating system's refusals, a full disk among them, become the client's answer."""
+class _Translating:
+    """
+    A context in which errors of the operating system become the client's answer.
+
+    :ivar title: What is read or written, for the answer's text.
+    """
 
     title: str
+
+    def answer(self, error: OSError) -> InternalError:
+        """Make the client's answer."""
+        raise NotImplementedError
 
     def __enter__(self) -> None:
         """Begin."""
@@ -181,31 +189,28 @@ class Saving:
         :raise InternalError: for it.
         """
         if isinstance(error, OSError):
-            raise not_saved(self.title, error) from error
+            raise self.answer(error) from error
+
+
+class Saving(_Translating):
+    """A context for writing a model; errors, a full disk among them, are translated."""
+
+    def answer(self, error: OSError) -> InternalError:
+        """Make the answer of `not_saved`."""
+        return not_saved(self.title, error)
+
+
+class Reading(_Translating):
+    """A context for reading what an operator has put somewhere; errors are translated."""
+
+    def answer(self, error: OSError) -> InternalError:
+        """Make the answer of `not_read`."""
+        return not_read(self.title, error)
 
 
 def not_saved(title: str, error: OSError) -> InternalError:
     """Make the client's answer for a model that cannot be written, with the operating system's word for why."""
     return InternalError(f"Failed to save model: {title}").because(error.strerror or str(error))
-
-
-@frozen
-class Reading:
-    """A context in which the operating system's refusals to read become the client's answer."""
-
-    title: str
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        """
-        Translate an error of the operating system.
-
-        :raise InternalError: for it.
-        """
-        if isinstance(error, OSError):
-            raise not_read(self.title, error) from error
 
 
 def not_read(title: str, error: OSError) -> InternalError:

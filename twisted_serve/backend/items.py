@@ -14,13 +14,11 @@ from typing import Any
 
 from twisted_serve.backend.faults import complain
 from twisted_serve.handlers.context import RequestProcessor
-from twisted_serve.wire.header_text import sendable
+from twisted_serve.wire.header_text import CONTROL, sendable
 from twisted_serve.wire.messages import Item
 
 # RFC 9110 §5.6.2
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
-# RFC 9110 §5.5: what may not stand in a field's value or a reason phrase.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 #: With which handlers, and the predecessor, say whether more follows; it is no client's business.
 STREAM_HEADER = "ts_stream_next"
@@ -99,6 +97,6 @@ def _plain(what: str, text: Any) -> str:
         raise RefusedAnswerError(f"{what} must be a string, not {type(text).__name__}")
     # Of a subclass of ``str`` only the characters: the wire knows none.
     plain = str.__str__(text)
-    if _CONTROL.search(plain):
+    if CONTROL.search(plain):
         raise RefusedAnswerError(f"{what} must be one line of text")
     return plain

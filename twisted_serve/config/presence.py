@@ -55,7 +55,7 @@ def missing_files(options: ServerOptions) -> Iterator[str]:
     """List what else a server would look for at its start, and the reason why it cannot be read here."""
     for key in _FILES:
         path: Path | None = getattr(options, key)
-        if path is not None and (reason := _unreadable(path)) is not None:
+        if path is not None and (reason := unreadable(path)) is not None:
             yield f"{key} {path}: {reason}"
     if not options.disable_token_authorization and not os.path.isdir(options.token_key_file.parent):
         yield f"token_key_file {options.token_key_file}: there is no directory {options.token_key_file.parent}"
@@ -63,7 +63,7 @@ def missing_files(options: ServerOptions) -> Iterator[str]:
         yield f"python {options.python}: there is no such program"
 
 
-def _unreadable(path: Path) -> str | None:
+def unreadable(path: Path) -> str | None:
     """Return why a file cannot be read; what is no file, a pipe for example, is not opened."""
     if not os.path.isfile(path):
         return "there is no such file"

@@ -97,7 +97,7 @@ class InferencePlane:
         return all(pool.healthy() for model, pool in self._catalogue if registry.resolve(model.name, None) is model)
 
     def ready(self) -> bool:
-        """Say whether every start-up model has its minimum of workers, loaded, and none is missing."""
+        """Return whether every start-up model has its minimum of workers, loaded, and none is missing."""
         if self._catalogue.starting or self._catalogue.stopping or self._catalogue.missing:
             return False
         return all(pool.ready() for model, pool in self._catalogue if model.loaded_at_startup)

@@ -144,7 +144,7 @@ class Refusal(Protocol):
         self._admission = admission
 
     def connectionMade(self) -> None:
-        """Answer whatever is going to be asked, and wait a moment: bytes that nobody reads would undo the answer."""
+        """Answer whatever is going to be asked, and wait a moment: bytes that stay unread would undo the answer."""
         self._admission.begin(self)
         self._limit = self._admission.reactor.callLater(REFUSAL_SECONDS, self._leave)
         self.transport.write(_ANSWER)

@@ -21,9 +21,10 @@ MOST_PARTS = 1000
 # A larger form is read in a thread: the worst one of this size takes some milliseconds.
 MOST_AT_ONCE = 1 << 16
 
-_URLENCODED = "application/x-www-form-urlencoded"
+#: The content type of a form without files.
+URLENCODED = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
-_FORMS = frozenset({_URLENCODED, _MULTIPART})
+_FORMS = frozenset({URLENCODED, _MULTIPART})
 
 _PLUS_AS_BLANK = bytes.maketrans(b"+", b" ")
 
@@ -72,7 +73,7 @@ def parts_of(content_type: str, body: bytes) -> list[Part]:
     :raise BadRequest: for a form that cannot be read.
     """
     kind = media_type(content_type)
-    if kind.lower() == _URLENCODED:
+    if kind.lower() == URLENCODED:
         return _urlencoded(body)
     if kind.lower() == _MULTIPART and "boundary=" in content_type.lower():
         return _multipart(content_type, body)

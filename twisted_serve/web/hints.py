@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Hints for whoever reads the log: what a client most likely did not mean.
+Write hints into the log about requests that a client most likely did not mean as they are.
 
 ``curl -d`` sends its data as a form unless it is told otherwise, and what is no form then comes to the handler as
 nothing, or as a field with a strange name, exactly as with TorchServe.
@@ -11,13 +11,11 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from twisted_serve.logs import MODEL_LOG
-from twisted_serve.web.bodies import body_of, media_type
+from twisted_serve.web.bodies import URLENCODED, body_of, media_type
 from twisted_serve.web.request import ServeRequest
 
 # Seconds from one hint about a model to the next.
 INTERVAL = 60.0
-
-_FORM = "application/x-www-form-urlencoded"
 
 
 class FormHints:
@@ -36,7 +34,7 @@ class FormHints:
         :param model: The name of a model that there is.
         """
         now = request.channel.site.reactor.seconds()
-        if media_type(content_type).lower() != _FORM or now < self._next.get(model, now):
+        if media_type(content_type).lower() != URLENCODED or now < self._next.get(model, now):
             return
         if not body_of(request)[:64].lstrip().startswith((b"{", b"[")):
             return

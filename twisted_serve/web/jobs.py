@@ -5,7 +5,6 @@ This module implements what all routes that predict have in common: from a reque
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -24,7 +23,7 @@ from twisted_serve.web.deadlines import deadline_of
 from twisted_serve.web.description import describe_model
 from twisted_serve.web.hints import FormHints
 from twisted_serve.web.request import ServeRequest
-from twisted_serve.wire.header_text import latin, sendable
+from twisted_serve.wire.header_text import CONTROL, latin, sendable
 from twisted_serve.wire.messages import Item, Job, Part
 
 # What the server says to a handler in headers of these names a client cannot say for it
@@ -36,9 +35,6 @@ _CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
 _OURS = frozenset(
     {"content-length", "transfer-encoding", "connection", "x-request-id", "date", "pragma", "cache-control", "expires"}
 )
-
-# What would end a reason phrase, and the line with it.
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 # How the name of a form's field begins that is not a name, but JSON.
 _JSON_BEGINS = ("{", "[")
@@ -185,7 +181,7 @@ def set_handler_headers(request: ServeRequest, item: Item) -> None:
     """Set the head that a handler has chosen, and ours."""
     _choose(request.responseHeaders, item.headers.items())
     set_common_headers(request, item.status)
-    request.setResponseCode(item.status, _CONTROL.sub(" ", latin(item.phrase)).encode("latin-1") or None)
+    request.setResponseCode(item.status, CONTROL.sub(" ", latin(item.phrase)).encode("latin-1") or None)
 
 
 @lru_cache(_REMEMBERED)

@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+#: What may not stand in a field's value or a reason phrase (RFC 9110 §5.5), and would end it.
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
 # RFC 8187 §3.2.1: what an extended value has unescaped (letters and digits besides).
 _UNESCAPED = "!#$&+-.^_`|~"
 

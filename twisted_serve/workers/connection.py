@@ -66,10 +66,7 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         """
         if not self.is_open:
             return
-        try:
-            frame = bytes(encode(message))
-        except MemoryError as e:
-            raise UnsendableError(f"there is no memory to send {type(message).__name__}") from e
+        frame = _frame_of(message)
         if self._waiting:
             self._waiting.append(frame)
             self._send_waiting()
@@ -87,10 +84,7 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         """
         if not self.is_open:
             return
-        try:
-            frame = bytes(encode(message))
-        except MemoryError as e:
-            raise UnsendableError(f"there is no memory to send {type(message).__name__}") from e
+        frame = _frame_of(message)
         self._waiting.append(frame)
         if len(frame) > _LARGE:
             self._send_waiting()
@@ -115,10 +109,22 @@ class WorkerConnection(FrameProtocol[FromWorker]):
                 self._unwritable(e)
 
     def _unwritable(self, error: Exception) -> None:
-        # After one half of a frame nothing can be told from the other half: the worker is of no use any more, and
-        # its batches are answered as those of any worker that is lost.
+        # Half a frame may have been written, and the worker cannot find the next one: it is replaced, and its batches
+        # are answered as those of any worker that is lost.
         self._log.failure("A message could not be written to a worker.")
         self.abort(f"it could not be written to: {type(error).__name__}")
+
+
+def _frame_of(message: ToWorker) -> bytes:
+    """
+    Write a message as a frame.
+
+    :raise UnsendableError: if it has no form in MessagePack, or there is no memory for it.
+    """
+    try:
+        return bytes(encode(message))
+    except MemoryError as e:
+        raise UnsendableError(f"there is no memory to send {type(message).__name__}") from e
 
 
 class Adopted(ServerFactory):

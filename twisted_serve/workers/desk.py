@@ -195,7 +195,7 @@ class Desk:
                 fail_all(going, lambda _: WorkerDied())
                 raise
             except UnsendableError:
-                # Nobody is left without an answer because a job cannot be sent.
+                # A job that cannot be sent has an answer all the same.
                 self._log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
                 self._take_back()
                 if not ahead:

@@ -10,10 +10,8 @@ nothing of it stays when anything goes wrong.
 from __future__ import annotations
 
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,6 +25,7 @@ from twisted_serve.archives.confinement import confined
 from twisted_serve.archives.removal import remove_tree
 from twisted_serve.archives.threads import DeferToThread, abandonable
 from twisted_serve.archives.tree import Saving
+from twisted_serve.descendants import kill_group
 from twisted_serve.errors import NotInstalled, ServiceUnavailable
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import log_model_output
@@ -111,8 +110,7 @@ class _Pip:
         pid = self.process.transport.pid
         if self._exit is None and pid is not None:
             # It leads a group of this number, or will in a moment, and has started nothing then.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+            kill_group(pid)
         self.process.kill()
 
     def _printed(self, stream: Stream, line: str) -> None:

@@ -149,7 +149,7 @@ class Pool:
             `RequestTimeout` when there was no answer in the client's time, `WorkerFailed` when the handler raised
             and its subclass `WorkerDied` when the worker was lost or too slow.  Cancel it when the client has gone.
         """
-        # Whoever asks for a description is no client of predictions.
+        # The time of clients is for predictions, not for descriptions.
         if self._client_timeout and "describe" not in job.headers:
             own = self._clock.seconds() + self._client_timeout
             deadline = own if deadline is None else min(own, deadline)
