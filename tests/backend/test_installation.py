@@ -30,7 +30,9 @@ class InstallTests(SynchronousTestCase):
         self.patch(sys, "argv", sys.argv)
 
     def run_pip(self, target: Path | None) -> list[str]:
-        with mock.patch("runpy.run_module") as run:
+        # Looking for pip in earnest has setuptools take its distutils back, for the rest of this process (before 3.12):
+        # torch's compiler, in another test, could not import setuptools then.
+        with mock.patch("runpy.run_module") as run, mock.patch.object(installation, "find_spec"):
             self.assertEqual(installation.install(Path("/r.txt"), self.place, target), 0)
         run.assert_called_once_with("pip", run_name="__main__", alter_sys=True)
         self.assertEqual(Path.cwd(), self.place.resolve())
