@@ -24,9 +24,17 @@ settings.register_profile("ci", max_examples=200, **_COMMON)  # type: ignore[arg
 settings.register_profile("deep", max_examples=10_000, **_COMMON)  # type: ignore[arg-type]
 settings.load_profile(os.environ.get("TWISTED_SERVE_HYPOTHESIS", "fast"))
 
-# A shell that runs the tests in the background has SIGINT ignored, and so would all that they start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that runs the tests in the background has SIGINT and SIGQUIT ignored, ``nohup`` has SIGHUP; so would all that
+# they start.
+_USUAL = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+for _number, _handler in _USUAL.items():
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
