@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import skipUnless
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -57,6 +59,7 @@ class MissingPackageTests(SynchronousTestCase):
         for handler in ("base_handler", "text_classifier", "image_classifier"):
             self.assertIn("pip install 'twisted-serve[torch]'", self.refused("torch", handler))
 
+    @skipUnless(find_spec("torch"), "torch is not installed")
     def test_files(self) -> None:
         """What reads a file of weights is needed where there is such a file."""
         (self.dir / "m.onnx").write_bytes(b"")

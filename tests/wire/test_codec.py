@@ -154,7 +154,7 @@ class EncodeTests(SynchronousTestCase):
         """A frame is four bytes of length, the highest first, and MessagePack."""
         data = encode(LoadFailed(507, "System out of memory"))
         self.assertEqual(int.from_bytes(data[:4], "big"), len(data) - 4)
-        fields = {"type": "load-failed", "code": 507, "reason": "System out of memory"}
+        fields = {"type": "load-failed", "code": 507, "reason": "System out of memory", "printed": False}
         self.assertEqual(msgspec.msgpack.decode(data[4:]), fields)
 
     @given(
