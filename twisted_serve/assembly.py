@@ -278,7 +278,7 @@ class Parts:
         return parts
 
     def tidy(self, options: ServerOptions) -> None:
-        """Begin to remove what servers have left that were killed; the start does not wait for it."""
+        """Begin to remove what killed servers have left; the start does not wait for it."""
         stores = {store for store in (options.model_store, options.workflow_store) if store is not None}
         tidying = self.threads(
             remove_orphans,

@@ -194,7 +194,7 @@ class Locator:
         raise self.words.nothing_at(url).because("; ".join([*problems, *self._near(url)]) or None)
 
     def _near(self, url: str) -> Iterator[str]:
-        """Say which entry of the store has a name that is almost the one which was looked for."""
+        """List the entry of the store whose name is closest to the one that was looked for, if one is close."""
         try:
             names = [name for name in os.listdir(self.store) if not name.startswith(".")]
         except OSError:
@@ -265,7 +265,7 @@ def _check_readable(url: str, path: Path) -> None:
 
 
 def _problem(path: Path) -> str:
-    """Say why a path leads to no archive."""
+    """Return why a path leads to no archive."""
     try:
         os.stat(path)
     except FileNotFoundError:

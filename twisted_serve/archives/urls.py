@@ -82,7 +82,7 @@ def file_url(path: str) -> str:
 
 def unsound(url: str) -> str | None:
     """
-    Say why a URL is never fetched: it leads nowhere, or reads otherwise to an expression than to what fetches it.
+    Return why a URL is never fetched: it leads nowhere, or reads otherwise to an expression than to what fetches it.
 
     :return: The problem; ``None`` for a sound URL.
     """
@@ -160,7 +160,7 @@ class AllowedUrls:
         return Path(real) if permitted else None
 
     def remedy(self, url: str) -> str:
-        """Say which setting would permit a sound URL, and all else in its directory."""
+        """Return a hint with the setting that would permit a sound URL, and all else in its directory."""
         parts = urlsplit(url)
         path = unquote(parts.path) if parts.scheme == "file" else parts.path
         # Nothing that a client makes up breaks a line.

@@ -63,7 +63,7 @@ def value(part: Part, decoding: bool) -> Any:
 
 
 def _flaw_of(error: ValueError | RecursionError) -> str:
-    """Say what is wrong with JSON, and where, as far as is known; nothing of what stands there."""
+    """Return what is wrong with JSON, and where, as far as is known; nothing of its content."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} (line {error.lineno}, column {error.colno})"
     if isinstance(error, UnicodeDecodeError):

@@ -53,7 +53,7 @@ def out_of_resources(error: BaseException) -> bool:
 
 def public_reason(error: BaseException, model_dir: str) -> str:
     """
-    Say in one line what happened and where, for clients: as `reason`, but short, and of paths the last name only.
+    Return one line on what happened and where, for clients: as `reason`, but short, and of paths the last name only.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [each for each in frames if _is_in(each.filename, model_dir)] or frames

@@ -130,7 +130,7 @@ def set_signals() -> None:
 
 def enter_session() -> None:
     """
-    Be the leader of a session and of a process group.
+    Become the leader of a session and of a process group.
 
     What a terminal or ``kill`` sends to the server's process group does not come here, and what the model's handler
     starts can be ended as a group.
@@ -160,7 +160,7 @@ def _end_children() -> None:
 
 
 def adopt() -> None:
-    """Be the parent of each descendant of this process whose own parent has died, if the system knows that."""
+    """Become the parent of descendants whose own parent has died (a subreaper), where the system has that."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

@@ -268,7 +268,7 @@ def _without_missing_plugins(
 
 
 def _idle_places(options: ServerOptions, settings: Mapping[str, Setting]) -> Iterator[str]:
-    """Say which files and directories are named and serve for nothing."""
+    """List warnings of files and directories that are named and have no effect."""
     workflows = options.workflow_store
     if workflows is not None and not workflows.is_dir():
         place = settings["workflow_store"].place
@@ -299,7 +299,7 @@ def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
 
 
 def _hint(key: str) -> str:
-    """Say what a key may be that is no setting: one of a model's, which belongs elsewhere, or a misspelt one."""
+    """Return a hint on a key that is no setting: it is one of a model's, which belongs elsewhere, or misspelt."""
     settings = (*KEYS, *FILE_ONLY, *ACCEPTED_WITHOUT_EFFECT)
     near = [each for each in settings if plain(each) == plain(key)] or get_close_matches(key, settings, n=1, cutoff=0.9)
     of_model = None if near else hint_for_setting(key)

@@ -30,7 +30,7 @@ _LOG4J_LEVELS = {"all": "debug", "trace": "debug", "fatal": "critical", **{level
 # What the predecessor's loggers are called here.
 _OURS = {"org.pytorch.serve": "twisted_serve"}
 
-# What only a properties file of log4j has; its other keys could be anybody's.
+# What only a properties file of log4j has; its other keys could be those of any program.
 _LOG4J_1 = re.compile(r"^\s*log4j\.(?:rootLogger|rootCategory|logger|category|appender)\b.*?[=:]", re.M)
 _LOG4J_2 = re.compile(r"^\s*(?:rootLogger(?:\.\w+)*|(?:appender|logger)\.\w+(?:\.\w+)*)\s*=", re.M)
 

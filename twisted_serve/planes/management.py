@@ -170,7 +170,7 @@ class ManagementPlane:
         return outcome
 
     def missing(self, name: str | None, url: str, reason: str) -> Deferred[StartupFailure | None]:
-        """Take note of a start-up model that could not be registered, if it was not the stop of the server."""
+        """Record a start-up model that could not be registered, unless the server is stopping."""
         if self._catalogue.stopping:
             return succeed(None)
         self._catalogue.missing[name or fallback_name(url)] = url

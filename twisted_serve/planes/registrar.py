@@ -195,7 +195,7 @@ class Registrar:
 
     def arrived(self, model: ModelVersion) -> Deferred[None]:
         """
-        Take note of a version that is complete: a start-up model of its name, or location, is missing no longer.
+        Record that a version is complete: a start-up model of its name, or location, is no longer missing.
 
         :return: As `changed`.
         """

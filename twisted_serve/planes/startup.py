@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Say what became of the models that a server was to load at its start.
+Describe what became of the models that a server was to load at its start.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class StartupOutcome:
     failures: tuple[StartupFailure, ...] = ()
 
     def problem(self) -> str | None:
-        """Say in one line which of how many models failed, and why; ``None`` if none did."""
+        """Return one line on which of how many models failed, and why; ``None`` if none did."""
         if not self.failures:
             return None
         parts = [str(failure) for failure in self.failures[:_SHOWN]]

@@ -79,7 +79,7 @@ class Admission:
         self._listeners.append(connections)
 
     def pause(self, port: Any) -> None:
-        """Have a port accept nothing while too many clients are being refused."""
+        """Stop a port from accepting while too many clients are being refused."""
         self._ports.append(port)
         # It begins with a hundred at once, which may be more than there are descriptors.
         self._slow_down()
@@ -130,7 +130,7 @@ class Admission:
         return Refusal(self) if len(self.refusals) < 2 * MOST_REFUSALS else None
 
     def close(self) -> None:
-        """Wait for none of those that are being refused."""
+        """Close the connections of all clients that are being refused."""
         for refusal in list(self.refusals):
             refusal.cut()
 

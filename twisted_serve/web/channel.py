@@ -158,7 +158,7 @@ class ServeChannel(HTTPChannel):
 
     @property
     def has_put_off(self) -> bool:
-        """Whether it goes on reading in the next turn of the reactor."""
+        """Whether reading goes on in the next turn of the reactor."""
         return self._put_off is not None
 
     def _let_others(self) -> None:

@@ -87,7 +87,7 @@ def doors_of(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | 
 
 
 def is_open(method: bytes, target: Target, roles: Role, exempt_ping: bool) -> bool:
-    """Return whether a request needs no token; `OPEN` says it for people, with what is answered before the gate."""
+    """Return whether a request needs no token; `OPEN` lists the same in words, and what is answered before the gate."""
     segments = target.segments
     return (
         segments in PROBES

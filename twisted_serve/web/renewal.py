@@ -138,7 +138,7 @@ def _read(files: TlsFiles, now: datetime, seen: list[tuple[Any, ...] | None] | N
 
 
 def _passing(waiting: Deferred[bool]) -> Callable[[bool], bool]:
-    """Tell one more that waits for the same result."""
+    """Return a callback that passes a result on to one more Deferred."""
 
     def tell(result: bool) -> bool:
         waiting.callback(result)

@@ -216,7 +216,7 @@ class PredictFailed(Struct, frozen=True, tag="predict-failed", omit_defaults=Tru
     The handler raised, or returned what cannot be answered: one error for the whole batch.
 
     :ivar metrics: As of `Predicted`.
-    :ivar reason: What went wrong and where, in one line, for who may know.
+    :ivar reason: What went wrong and where, in one line; not for every client.
     """
 
     batch_id: int

@@ -48,7 +48,7 @@ class DeskOwner(Protocol):
 
     def desk_broken(self, desk: Desk, reason: str, tickets: list[Ticket]) -> None:
         """
-        Something of ours was raised, and what the worker is at is not known: it is to be discarded.
+        Discard a worker in an unknown state, after an error on the server's side.
 
         :param tickets: What was at the desk, or on its way there or back: each one that has no answer needs one.
         """
@@ -228,7 +228,7 @@ class Desk:
 
     def break_off(self, error: Exception, tickets: Iterable[Ticket] = ()) -> None:
         """
-        Give the worker up, and have all that is at it answered: something was raised that nothing here expects.
+        Discard the worker and have its requests answered, after an error that nothing here expects.
 
         Whatever is raised on the way to a worker or back comes here, memory that has run out among it: what has been
         sent, and which answer belongs to what, is not known any more.

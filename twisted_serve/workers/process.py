@@ -116,7 +116,7 @@ class WorkerProcess(ProcessProtocol):
         self._on_end()
 
     def end_group_of(self, transport: IProcessTransport) -> None:
-        """End what a process has started when it ends; a process in memory is not known to the system."""
+        """End the process group of a process when the process ends; a process in memory has none."""
         if isinstance(transport, Process):
             self._group = transport.pid
 
