@@ -5,11 +5,10 @@ Run what belongs to models as another user than the server (``worker_user``), an
 
 from __future__ import annotations
 
-import ctypes
 import grp
 import os
 import pwd
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +16,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IProcessTransport
 
 from twisted_serve.interfaces import IServeReactor
-
-# prctl(2)
-_PR_SET_DUMPABLE = 4
+from twisted_serve.prctl import DUMPABLE, set_attribute
 
 
 @frozen
@@ -120,5 +117,5 @@ def protect_memory() -> None:
 
     There is no core dump then, and no debugger but root's.  Programs that are started are not protected.
     """
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    with suppress(OSError):
+        set_attribute(DUMPABLE, 0)

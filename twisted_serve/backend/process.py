@@ -6,7 +6,6 @@ This module implements what is set once in a worker process: its end with its pa
 from __future__ import annotations
 
 import atexit
-import ctypes
 import logging
 import os
 import select
@@ -19,12 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from twisted_serve.descendants import kill_descendants
+from twisted_serve.prctl import CHILD_SUBREAPER, NAME, PARENT_DEATH_SIGNAL, set_attribute
 from twisted_serve.wire.held_back import FOR_THE_SERVER
-
-# prctl(2)
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
-_PR_SET_CHILD_SUBREAPER = 36
 
 # Whether a fork is under way whose child goes on with our sockets.
 _dividing = False
@@ -67,10 +62,7 @@ def inherited_socket(descriptor: int) -> socket.socket:
 
 def end_with_parent(number: int = signal.SIGKILL) -> None:
     """Have the kernel send a signal to this process when its parent dies; where there is no ``prctl``, do nothing."""
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    set_attribute(PARENT_DEATH_SIGNAL, number)
 
 
 def divide() -> int:
@@ -106,8 +98,8 @@ def die_with_parent(connection: socket.socket) -> None:
 
 def set_name(name: str) -> None:
     """Be called so by ``ps -o comm`` and ``top``, which show 15 bytes."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode("utf-8", "replace"), 0, 0, 0)
+    with suppress(OSError):
+        set_attribute(NAME, name.encode("utf-8", "replace"))
 
 
 def _leave_to_the_server(_number: int, _frame: object) -> None:
@@ -161,8 +153,8 @@ def _end_children() -> None:
 
 def adopt() -> None:
     """Become the parent of descendants whose own parent has died (a subreaper), where the system has that."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with suppress(OSError):
+        set_attribute(CHILD_SUBREAPER, 1)
 
 
 def _hold_back() -> None:
