@@ -8,11 +8,9 @@ from __future__ import annotations
 import atexit
 import os
 import resource
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from attrs import define, field
@@ -25,14 +23,9 @@ from twisted.logger import Logger
 
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.account import Account
-from twisted_serve.archives.bounded_agent import BoundedAgent
-from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.orphans import WorkDirectory, remove_orphans
-from twisted_serve.archives.places import Intake
 from twisted_serve.archives.store import ModelStore
 from twisted_serve.archives.threads import DeferToThread, Threads, in_own_thread
-from twisted_serve.archives.tree import UnpackLimits
-from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.auth.expiry import ExpiryChecker
 from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.key_file import KeyFile
@@ -58,6 +51,7 @@ from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.snapshots import Snapshots, restorable
 from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.provisioning import pool_making, settling
+from twisted_serve.sources import installer_of, stores_of
 from twisted_serve.surroundings import Surroundings, visible_environment
 from twisted_serve.turns import TurnWatch
 from twisted_serve.web.admission import Admission, connection_limit
@@ -68,7 +62,6 @@ from twisted_serve.web.renewal import CertificateWatch, LiveCertificate
 from twisted_serve.web.site import ServeSite
 from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.local import LocalProvider
-from twisted_serve.workflows.store import WorkflowStore
 
 _log = Logger()
 
@@ -170,8 +163,8 @@ class Parts:
         work = WorkDirectory.make(options.temp_directory)
         key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
         try:
-            store, workflow_store = _stores(reactor, options, work.path, threads, account)
-            installer = _installer(births, options, environment, work.path, threads, account)
+            store, workflow_store = stores_of(reactor, options, work.path, threads, account)
+            installer = installer_of(births, options, environment, work.path, threads, account)
             snapshots = Snapshots(world.snapshots, catalogue, world.now, threads)
             restored = None if options.model_snapshot is None else restorable(options.model_snapshot, store)
             registrar = Registrar(
@@ -371,54 +364,6 @@ def _births(
         return None, reactor, environment
     account = Account.of(options.worker_user)
     return account, account.reactor(reactor), environment | account.environment
-
-
-def _stores(
-    reactor: IServeReactor,
-    options: ServerOptions,
-    work_dir: Path,
-    defer_to_thread: DeferToThread,
-    account: Account | None,
-) -> tuple[ModelStore, WorkflowStore]:
-    """Make the stores of models and of workflows, which may be one directory: one fetcher knows what both fetch."""
-    if account is not None:
-        os.chmod(work_dir, 0o711)  # noqa: S103 - what is in it is closed to others, or for the workers' user
-    fetcher = Fetcher(
-        BoundedAgent(reactor),
-        reactor,
-        AllowedUrls(options.allowed_urls),
-        FetchLimits(max_size=options.max_archive_size, timeout=options.download_timeout),
-        defer_to_thread,
-    )
-    limits = UnpackLimits(max_size=options.max_archive_size, max_ratio=int(options.max_archive_ratio))
-    intake = Intake(work_dir, fetcher, limits, defer_to_thread, _ignore if account is None else account.may_read)
-    return (
-        ModelStore(options.model_store, intake),
-        WorkflowStore(options.workflow_store or options.model_store, intake),
-    )
-
-
-def _installer(
-    reactor: IServeReactor,
-    options: ServerOptions,
-    environment: Mapping[str, str],
-    work_dir: Path,
-    defer_to_thread: DeferToThread,
-    account: Account | None,
-) -> Installer:
-    return Installer(
-        reactor,
-        work_dir,
-        options.python,
-        environment,
-        options.install_py_dep_timeout,
-        defer_to_thread,
-        _ignore if account is None else account.may_write,
-    )
-
-
-def _ignore(_directory: Path) -> None:
-    """Do nothing to a directory that was made: workers are the server's own user."""
 
 
 def _tokens(

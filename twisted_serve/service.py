@@ -120,7 +120,7 @@ class ModelServer(MultiService):
             raise
         super().startService()
         parts.measuring.start()
-        parts.tidy(self._options)
+        parts.tidy(options)
         if startup_models or (parts.restored is not None and parts.restored.versions):
             parts.provider.prepare()
         parts.catalogue.starting = True
