@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,7 +28,7 @@ settings.load_profile(os.environ.get("TWISTED_SERVE_HYPOTHESIS", "fast"))
 
 # A shell that runs the tests in the background has SIGINT and SIGQUIT ignored, ``nohup`` has SIGHUP; so would all that
 # they start.
-_USUAL = {
+_USUAL: dict[signal.Signals, Callable[[int, FrameType | None], Any] | signal.Handlers] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGQUIT: signal.SIG_DFL,
     signal.SIGHUP: signal.SIG_DFL,
