@@ -71,6 +71,9 @@ UNSENT_CHUNKS = 1 << 21
 # Seconds that clients have to take their last answers when the server stops.
 LAST_ANSWERS = 5.0
 
+# What ``prediction_error_detail`` says; ``None`` leaves it to the listener.
+_ERROR_DETAIL = {"auto": None, "true": True, "false": False}
+
 
 def cors_headers(options: ServerOptions) -> dict[bytes, bytes]:
     """
@@ -99,10 +102,6 @@ def max_connections(options: ServerOptions) -> int:
             most=most,
         )
     return min(options.max_connections or most, most)
-
-
-# What ``prediction_error_detail`` says; ``None`` leaves it to the listener.
-_CHOICES = {"auto": None, "true": True, "false": False}
 
 
 @define(eq=False)
@@ -238,7 +237,7 @@ class Parts:
             look=partial(overview, catalogue, shown_settings(options)),
             server_timing=options.server_timing,
             admission=Admission(max_connections(options), reactor, metrics.answered),
-            error_detail=_CHOICES[options.prediction_error_detail],
+            error_detail=_ERROR_DETAIL[options.prediction_error_detail],
             metrics_token=metrics_token,
             tracer=measuring.tracer,
         )
