@@ -89,7 +89,13 @@ def test_it_is_the_wheel(installed: Path, tmp_path: Path) -> None:
     ours, twisteds = run(installed, "-c", program, cwd=tmp_path).split()
     assert Path(ours).is_relative_to(installed.parents[1])
     assert not Path(twisteds).is_relative_to(installed.parents[1])
-    assert "twisted_serve Version is" in run(installed.with_name("twisted-serve"), "--version", cwd=tmp_path)
+
+
+def test_commands(installed: Path, tmp_path: Path) -> None:
+    """The server is a command, a module, and TorchServe's command where that was written."""
+    run(installed, "-m", "twisted_serve", "shims", "bin", cwd=tmp_path)
+    for command in ([installed.with_name("twisted-serve")], [installed, "-m", "twisted_serve"], ["bin/torchserve"]):
+        assert "twisted_serve Version is" in run(*command, "--version", cwd=tmp_path)
 
 
 def test_twistd(installed: Path, tmp_path: Path) -> None:
