@@ -7,10 +7,12 @@ The server logs each turn that takes too much processor time; each test ends wit
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -50,8 +52,9 @@ def handle(data, context):
 def server(make_module_server: MakeServer) -> Server:
     """Start a server with everything on that a client can reach."""
     server = make_module_server(
-        {"m": MODEL}, enable_model_api=True, ts_open_inference_protocol=True, cors_allowed_origin="*", load_models="m"
+        {"m": MODEL}, enable_model_api=True, ts_open_inference_protocol=True, cors_allowed_origin="*", load_models="m,t"
     )
+    server.add_model("t", MODEL, openInference=True)
     server.start()
     return server
 
@@ -133,6 +136,9 @@ MULTIPARTS = {
     "thousand headers of semicolons": b"".join(part('";' * 3000, b"1") for _ in range(1000)) + b"--b--\r\n",
     "no end": part("p", repeated(b"a", size=MOST - 200)),
     "long epilogue": part("p", b"1") + b"--b--\r\n" + b"\r\n--b" * 1_000_000,
+    "line feeds alone": b'--b\nContent-Disposition: form-data; name="p"\n\n' + b"\n" * (MOST - 200) + b"\n--b--\n",
+    "line feeds in a head": b"--b\n" + repeated(b"a\n", size=MOST - 200) + b"\n--b--\n",
+    "line feeds before all": b"\n" * (MOST - 200) + b"--b\n\n\n--b--\n",
     "one line feed delimiters": (b'--b\nContent-Disposition: form-data; name="p"\n\n1\n' * 900) + b"--b--\n",
 }
 
@@ -155,6 +161,19 @@ TENSORS = {
     "blanks": repeated(b" "),
     "at the limit": tensor(repeated(b"1,", b"[", b"1]", 130_000), f"[{(130_000 - 3) // 2 + 1}]"),
     "deep at the limit": repeated(b"[", size=131_000),
+}
+
+ENCODED = {
+    "zeros": ("gzip", gzip.compress(bytes(3_900_000))),
+    "zeros, deflate": ("deflate", zlib.compress(bytes(3_900_000))),
+    "too many zeros": ("gzip", gzip.compress(bytes(60_000_000))),
+    "members": ("gzip", gzip.compress(b"") * 1000),
+    "too many members": ("gzip", gzip.compress(b"") * 1001),
+    "members of zeros": ("gzip", gzip.compress(bytes(6500)) * 1000),
+    "thrice": ("gzip, gzip, gzip", gzip.compress(gzip.compress(gzip.compress(bytes(MOST))))),
+    "stored": ("deflate", zlib.compress(bytes(range(256)) * 25_000, 0)),
+    "empty lists": ("gzip", gzip.compress(TENSORS["empty lists"])),
+    "inputs": ("gzip", gzip.compress(TENSORS["inputs"])),
 }
 
 TARGETS = {
@@ -201,10 +220,18 @@ def test_multipart(server: Server, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TENSORS)
-@pytest.mark.parametrize("path", ["/v2/models/m/infer", "/v1/models/m:predict"])
+@pytest.mark.parametrize("path", ["/v2/models/m/infer", "/v2/models/t/infer", "/v1/models/m:predict"])
 def test_tensors(server: Server, name: str, path: str) -> None:
-    """JSON, whatever it is made of."""
+    """JSON, whatever it is made of, for a handler that takes it as it is and for one that asks for tensors."""
     send(server, "POST", path, TENSORS[name][:MOST], JSON)
+
+
+@pytest.mark.parametrize("name", ENCODED)
+@pytest.mark.parametrize("path", ["/predictions/m", "/v2/models/t/infer"])
+def test_encoded(server: Server, name: str, path: str) -> None:
+    """A compressed body, whatever it is made of."""
+    coding, body = ENCODED[name]
+    send(server, "POST", path, body, JSON, f"Content-Encoding: {coding}")
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from twisted_serve.errors import BadRequest, InternalError
+from twisted_serve.openinference.pieces import read_json
 from twisted_serve.openinference.requests import Wanted
 from twisted_serve.openinference.tensors import Tensor
 
@@ -38,7 +39,7 @@ def write_answer(body: bytes, wanted: Wanted) -> InferAnswer:
     if not wanted.any():
         return InferAnswer(body)
     try:
-        members = json.loads(body)
+        members = read_json(body)
     except (ValueError, RecursionError):
         return InferAnswer(body)
     outputs = members.get("outputs") if isinstance(members, dict) else None

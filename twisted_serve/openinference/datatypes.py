@@ -12,6 +12,8 @@ from typing import Any
 
 from attrs import frozen
 
+from twisted_serve.openinference.pieces import slices
+
 # So many elements are turned at a time: a whole tensor of Python objects is many times its bytes.
 CHUNK = 1 << 15
 
@@ -48,6 +50,9 @@ class Datatype:
 
     def all_fit(self, values: Sequence[Any]) -> bool:
         """Say whether all values are of this type."""
+        return all(map(self._all_fit, slices(values)))
+
+    def _all_fit(self, values: Sequence[Any]) -> bool:
         if not self.types.issuperset(map(type, values)):
             return False
         if str in self.types:

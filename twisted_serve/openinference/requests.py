@@ -16,6 +16,7 @@ from typing import Any
 from attrs import field, frozen
 
 from twisted_serve.errors import BadRequest
+from twisted_serve.openinference.pieces import read_json
 from twisted_serve.openinference.tensors import BASE64, Tensor, parameters_of, shown
 
 #: The header which tells how long the JSON is.
@@ -64,6 +65,15 @@ def read_request(body: bytes, length: str | None = None) -> InferRequest:
     :param length: What `LENGTH_HEADER` says, ``None`` if the body is JSON alone.
     :raise BadRequest: naming the field, and its value, that cannot be.
     """
+    try:
+        return _read(body, length)
+    except BadRequest as e:
+        why = e.message
+    # A new one: the frames of the other one hold all that was read, which would be freed in the reactor's thread.
+    raise BadRequest(why)
+
+
+def _read(body: bytes, length: str | None) -> InferRequest:
     size = len(body) if length is None else _length(length, len(body))
     members = _object_of(body[:size])
     wanted = _wanted(members)
@@ -108,7 +118,7 @@ def _length(said: str, most: int) -> int:
 
 def _object_of(text: bytes) -> dict[str, Any]:
     try:
-        members = json.loads(text)
+        members = read_json(text)
     except (ValueError, RecursionError) as e:
         raise BadRequest(f"The JSON of the request cannot be read: {e}.") from None
     if not isinstance(members, dict):
@@ -163,7 +173,8 @@ def _joined(members: Mapping[str, Any], inputs: list[_Written | Mapping[str, Any
     for i, each in enumerate(inputs):
         text += b", " if i else b""
         if not isinstance(each, _Written):
-            text += json.dumps(each).encode()
+            # In pieces, as it has been read.
+            text += "".join(json.JSONEncoder().iterencode(each)).encode()
             continue
         text += json.dumps(each.members)[:-1].encode() + b', "data": ['
         for at, piece in enumerate(each.data):

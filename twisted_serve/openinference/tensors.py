@@ -20,6 +20,7 @@ from attrs import frozen
 
 from twisted_serve.errors import BadRequest
 from twisted_serve.openinference.datatypes import DATATYPES, Datatype
+from twisted_serve.openinference.pieces import slices
 
 # More dimensions than any tensor has.
 MOST_DIMENSIONS = 64
@@ -173,12 +174,15 @@ class Tensor:
         """Return the innermost values in a row, and the lengths of the lists at each depth."""
         lengths = [len(data)]
         for _depth in range(MOST_DIMENSIONS):
-            if list not in set(map(type, data)):
+            types = {each for piece in slices(data) for each in set(map(type, piece))}
+            if list not in types:
                 return data, lengths
-            if {list} != set(map(type, data)) or len(set(map(len, data))) > 1:
+            if types != {list} or len({length for piece in slices(data) for length in set(map(len, piece))}) > 1:
                 raise BadRequest(f"{self.where}.data is nested unevenly.")
             lengths.append(len(data[0]))
-            data = list(chain.from_iterable(data))
+            outer, data = data, []
+            for piece in slices(outer):
+                data += chain.from_iterable(piece)
         raise BadRequest(f"{self.where}.data is nested more than {MOST_DIMENSIONS} times.")
 
     def _check_nesting(self, lengths: list[int]) -> None:

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tests for ``twisted_serve.openinference.pieces``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_serve.errors import BadRequest
+from twisted_serve.openinference.pieces import MOST_CONTAINERS, read_json
+from twisted_serve.openinference.requests import read_request
+
+# What makes a text a large one.
+BLANK = b" " * (1 << 17)
+
+# Bytes of the JSON of a large request.
+MOST = 6_500_000
+
+# The time that `json.loads` keeps other threads waiting for most of these texts is several times as long, in seconds.
+LONGEST_WAIT = 0.15
+
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+# Texts that are nearly JSON.
+PIECES = st.lists(
+    st.sampled_from(
+        [*'[]{},:" \n\t-+.0e1', "true", "null", "NaN", '"a"', '"a,"', '"\\"', "[1,2],", '"a":', "1,", "\x00"]
+    )
+)
+
+
+def outcome(read: Any, text: bytes) -> str:
+    """Return what a text is read as, or that it is not read; NaN is like NaN."""
+    try:
+        return repr(read(text))
+    except ValueError:
+        return "refused"
+
+
+class ReadTests(SynchronousTestCase):
+    """Tests for `read_json`."""
+
+    @given(DOCUMENTS, st.sampled_from([None, 1]), st.booleans())
+    def test_documents(self, document: Any, indent: int | None, is_ascii: bool) -> None:
+        """A large text is read as a small one."""
+        text = json.dumps(document, indent=indent, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
+        self.assertEqual(outcome(read_json, text + BLANK), outcome(json.loads, text))
+        self.assertEqual(outcome(read_json, BLANK + text), outcome(json.loads, text))
+
+    @given(PIECES)
+    @example(["[", "1,", "]"])
+    @example(["[", "1,", ",", "1", "]"])
+    @example(["[", '"a,"', ",", '"a,"', "]"])
+    def test_texts(self, pieces: list[str]) -> None:
+        """What is no JSON is none if it is large, either."""
+        for text in ("".join(pieces), f"[{''.join(pieces)}]"):
+            self.assertEqual(outcome(read_json, text.encode() + BLANK), outcome(json.loads, text.encode()))
+
+    @given(st.lists(st.integers() | st.text() | st.lists(st.floats(allow_nan=False)), max_size=20))
+    @example([1])
+    @example([[1.5, 2]])
+    def test_long(self, values: list[Any]) -> None:
+        """Long lists are read whole."""
+        values = values * (40_000 // (len(values) + 1))
+        self.assertEqual(read_json(json.dumps(values).encode() + BLANK), values)
+
+    def test_place(self) -> None:
+        """The error says where the flaw is, although what is before it was read in pieces."""
+        text = b"[" + b"1," * 100_000 + b"1,,1]"
+        with self.assertRaises(json.JSONDecodeError) as read:
+            read_json(text)
+        self.assertEqual((read.exception.msg, read.exception.pos), ("Expecting value", 200_003))
+
+    def test_containers(self) -> None:
+        """A large text has a limited number of lists and objects."""
+        most = b"[" + b"[]," * (MOST_CONTAINERS - 2) + b"{}]"
+        self.assertEqual(len(read_json(most)), MOST_CONTAINERS - 1)
+        with self.assertRaisesRegex(ValueError, f"more than {MOST_CONTAINERS} lists and objects"):
+            read_json(most[:-1] + b",[]]")
+
+    def test_deep(self) -> None:
+        """Depth is limited."""
+        with self.assertRaises(RecursionError):
+            read_json(b"[" * MOST)
+
+
+class WaitTests(SynchronousTestCase):
+    """Tests that other threads run while a large request is read."""
+
+    def test_waits(self) -> None:
+        """None waits for long, whatever the request is made of."""
+        for piece in (b"1", b"1.5", b"[]", b'"abcde"', b'{"a":1}', b"[1,2]"):
+            body = b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":['
+            body += (piece + b",") * (MOST // (len(piece) + 1)) + piece + b"]}]}"
+            with self.subTest(piece=piece):
+                self.assertLess(longest_wait(body), LONGEST_WAIT)
+
+    def test_nothing_kept(self) -> None:
+        """A refusal keeps nothing of what was read: it would be freed in the thread that it comes to."""
+        with self.assertRaises(BadRequest) as read:
+            read_request(b'{"inputs": {}}' + BLANK)
+        self.assertIsNone(read.exception.__context__)
+        traceback = read.exception.__traceback__
+        while traceback is not None:
+            self.assertNotIn("members", traceback.tb_frame.f_locals)
+            traceback = traceback.tb_next
+
+
+def longest_wait(body: bytes) -> float:
+    """Return the longest time of the processor, in seconds, for which this thread waited for one that reads."""
+
+    def read() -> None:
+        with contextlib.suppress(BadRequest):
+            read_request(body)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    longest, before = 0.0, time.process_time()
+    while thread.is_alive():
+        time.sleep(0.001)
+        now = time.process_time()
+        longest, before = max(longest, now - before), now
+    thread.join()
+    return longest

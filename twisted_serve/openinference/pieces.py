@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Read a large JSON text piece by piece, and look through long lists likewise.
+
+A call into C lets no other thread run until it returns.  `json.loads` takes hundreds of milliseconds for some
+megabytes, and the reactor would wait for it even in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from json import JSONDecodeError
+from typing import Any
+
+# A shorter text takes some milliseconds.
+_AT_ONCE = 1 << 17
+
+#: So many lists and objects there may be: the garbage collector looks at all of them in one call, and in another one
+#: they are freed.
+MOST_CONTAINERS = 1 << 16
+
+# So many values are looked at in one call.
+_SLICE = 1 << 14
+
+# Numbers, constants and short strings, each with the comma after it: what most of a large request is made of.
+_RUN = re.compile(
+    r'(?:[ \t\n\r]{0,16}(?:[-+.0-9eE]{1,40}|"[^"\\\x00-\x1f]{0,60}"|true|false|null)[ \t\n\r]{0,16},){1,2048}'
+)
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+
+_SCALAR = json.JSONDecoder()
+
+
+def read_json(text: bytes) -> Any:
+    """
+    Read a text as `json.loads` does.
+
+    :raise ValueError: if it is no JSON, or is large and has more than `MOST_CONTAINERS` lists and objects.
+    :raise RecursionError: if it is nested too deeply.
+    """
+    if len(text) <= _AT_ONCE:
+        return json.loads(text)
+    return _Reader(text.decode(json.detect_encoding(text), "surrogatepass")).read()
+
+
+def slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Return a long list in pieces, each of which can be looked at in one call."""
+    return (values[start : start + _SLICE] for start in range(0, len(values), _SLICE))
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._containers = 0
+
+    def read(self) -> Any:
+        value, at = self._value(self._behind_blank(0))
+        at = self._behind_blank(at)
+        if at != len(self._text):
+            raise self._wrong("Extra data", at)
+        return value
+
+    def _wrong(self, what: str, at: int) -> JSONDecodeError:
+        return JSONDecodeError(what, self._text, at)
+
+    def _behind_blank(self, at: int) -> int:
+        found = _BLANK.match(self._text, at)
+        return at if found is None else found.end()
+
+    def _value(self, at: int) -> tuple[Any, int]:
+        """Read the value that begins at a place, and return it and the place behind it."""
+        begin = self._text[at : at + 1]
+        if begin not in ("[", "{"):
+            return _SCALAR.raw_decode(self._text, at)
+        self._containers += 1
+        if self._containers > MOST_CONTAINERS:
+            raise self._wrong(f"There are more than {MOST_CONTAINERS} lists and objects", at)
+        at = self._behind_blank(at + 1)
+        return self._list(at) if begin == "[" else self._object(at)
+
+    def _list(self, at: int) -> tuple[list[Any], int]:
+        text, in_runs = self._text, True
+        values: list[Any] = []
+        if text.startswith("]", at):
+            return values, at + 1
+        while True:
+            if in_runs and (run := _RUN.match(text, at)) is not None:
+                try:
+                    values += json.loads(f"[{text[at : run.end() - 1]}]")
+                except ValueError:
+                    # One by one, it is found where the flaw is.
+                    in_runs = False
+                else:
+                    at = self._behind_blank(run.end())
+                    continue
+            value, at = self._value(at)
+            values.append(value)
+            at = self._behind_blank(at)
+            if text.startswith("]", at):
+                return values, at + 1
+            if not text.startswith(",", at):
+                raise self._wrong("Expecting ',' delimiter", at)
+            at = self._behind_blank(at + 1)
+
+    def _object(self, at: int) -> tuple[dict[str, Any], int]:
+        text = self._text
+        members: dict[str, Any] = {}
+        if text.startswith("}", at):
+            return members, at + 1
+        while True:
+            if not text.startswith('"', at):
+                raise self._wrong("Expecting property name enclosed in double quotes", at)
+            name, at = _SCALAR.raw_decode(text, at)
+            at = self._behind_blank(at)
+            if not text.startswith(":", at):
+                raise self._wrong("Expecting ':' delimiter", at)
+            members[name], at = self._value(self._behind_blank(at + 1))
+            at = self._behind_blank(at)
+            if text.startswith("}", at):
+                return members, at + 1
+            if not text.startswith(",", at):
+                raise self._wrong("Expecting ',' delimiter", at)
+            at = self._behind_blank(at + 1)
