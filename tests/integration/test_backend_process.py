@@ -19,6 +19,7 @@ import twisted_serve
 from tests.integration.process_socket import WorkerSocket
 from twisted_serve.wire.held_back import FOR_THE_SERVER, held_back
 from twisted_serve.wire.messages import Cancel, Item, Loaded, LoadFailed, Predicted, StreamChunk
+from twisted_serve.workers.launch import module_command
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +65,7 @@ class WorkerProcess(WorkerSocket):
         """Start it as the server does, and send it signals at once."""
         ours, worker = socket.socketpair()
         super().__init__(ours)
-        command = [sys.executable, "-m", "twisted_serve.backend", "--fd", str(worker.fileno())]
+        command = module_command(sys.executable, "twisted_serve.backend", "--fd", str(worker.fileno()))
         with worker, held_back():
             self.process = subprocess.Popen(
                 command,

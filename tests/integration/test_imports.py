@@ -71,3 +71,26 @@ def test_nothing_needless(make_server: MakeServer) -> None:
     imported = json.loads(said.partition(" ")[2])
     assert "twisted_serve.service" in imported
     assert [name for name in imported for needless in NEEDLESS if f"{name}.".startswith(f"{needless}.")] == []
+
+
+# Modules that Python's start or ours imports; one that is imported ends the process.
+SHADOWS = ("argparse", "asyncio", "enum", "msgspec", "runpy", "select", "socket", "types", "typing")
+
+LOOKS = """
+import os, sys
+def handle(data, context):
+    if data is not None:
+        return [str([each for each in sys.path if each == "" or os.path.realpath(each) == os.environ["SERVER_DIR"]])]
+"""
+
+
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_no_modules_where_it_runs(make_server: MakeServer, way: str) -> None:
+    """Modules in the directory in which the server runs are nothing to it, and nothing to its workers."""
+    server = make_server({"looks": LOOKS}, worker_start=way)
+    for name in SHADOWS:
+        (server.cwd / f"{name}.py").write_text("import os\nprint('SHADOWED', flush=True)\nos._exit(9)\n")
+    server.environ["SERVER_DIR"] = str(server.cwd)
+    server.start("--models", "looks=looks")
+    assert server.predict("looks").body == b"[]"
+    assert "SHADOWED" not in server.log()

@@ -14,6 +14,7 @@ from twisted_serve.wire.control import (
     Exited,
     Forked,
 )
+from twisted_serve.workers.launch import module_command
 
 
 class BaseTests(ForkingTestCase):
@@ -23,7 +24,9 @@ class BaseTests(ForkingTestCase):
         """It is started once, in our interpreter, with one thread and nothing of any model."""
         first, second = self.start(), self.start(9001, evolve(SPEC))
         [base] = self.reactor.bases
-        self.assertEqual(base.command, [sys.executable, "-m", "twisted_serve.backend.base_template", "--fd", "3"])
+        self.assertEqual(
+            base.command, module_command(sys.executable, "twisted_serve.backend.base_template", "--fd", "3")
+        )
         self.assertEqual((base.env["HOME"], base.env["OMP_NUM_THREADS"]), ("/h", "1"))
         self.assertNotIn("/models/m", base.env.get("PYTHONPATH", ""))
         self.assertIsNone(first.pid)

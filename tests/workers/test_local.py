@@ -24,7 +24,7 @@ from twisted_serve.wire.messages import (
     PredictFailed,
     Reading,
 )
-from twisted_serve.workers.launch import worker_environment
+from twisted_serve.workers.launch import module_command, worker_environment
 from twisted_serve.workers.process import Exit
 
 
@@ -39,7 +39,7 @@ class StartTests(LocalTestCase):
     def test_command(self) -> None:
         """A worker is the version's interpreter with our entry, a socket at 3, nothing at 0, no other descriptor."""
         worker, child = self.start()
-        self.assertEqual(["python9", "python9", "-m", "twisted_serve.backend", "--fd", "3"], child.command)
+        self.assertEqual(["python9", *module_command("python9", "twisted_serve.backend", "--fd", "3")], child.command)
         self.assertEqual({0, 1, 2, 3}, set(self.reactor.inherited[0]))
         self.assertEqual({"LANG", "PYTHONPATH"}, set(child.env))
         self.assertEqual(4711, worker.pid)

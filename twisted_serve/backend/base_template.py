@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     ts_names.install()
     # As for a worker: where the server runs is no place for modules.
     package_root = str(Path(__file__).resolve().parents[2])
-    sys.path[:] = search_path(sys.path, "", os.getcwd(), package_root)[1:]
+    sys.path[:] = search_path(sys.path, "", package_root)[1:]
     for module in (*_HANDLER_LIBRARY, *options.preload):
         # Whether that matters, and to whom, is for handlers to find.
         with suppress(ImportError):

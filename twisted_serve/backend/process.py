@@ -187,17 +187,13 @@ def set_logging() -> None:
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO, force=True)
 
 
-def search_path(path: Iterable[str], model_dir: str, start_dir: str, package_root: str) -> list[str]:
+def search_path(path: Iterable[str], model_dir: str, package_root: str) -> list[str]:
     """
     Make the import path of a worker: the model's files first, then what was there.
 
-    :param start_dir: Where the process was started; ``python -m`` put it into the path, where it has no
-        business: the server may run in any directory.
-    :param package_root: Where ``twisted_serve`` is; stays, even if it is ``start_dir``.
+    :param package_root: Where ``twisted_serve`` is.
     """
     others = [each for each in path if each != model_dir]
-    if others and others[0] in ("", start_dir):
-        del others[0]
     kept = [model_dir, *others]
     return kept if package_root in kept else [*kept, package_root]
 
@@ -208,7 +204,6 @@ def enter_model_dir(model_dir: str) -> None:
 
     :raise OSError: if it cannot be entered.
     """
-    start_dir = os.getcwd()
     os.chdir(model_dir)
     package_root = str(Path(__file__).resolve().parents[2])
-    sys.path[:] = search_path(sys.path, model_dir, start_dir, package_root)
+    sys.path[:] = search_path(sys.path, model_dir, package_root)

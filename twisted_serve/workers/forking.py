@@ -14,7 +14,7 @@ from twisted_serve.interfaces import IServeReactor, WorkerSpec
 from twisted_serve.workers.base import BaseTemplate
 from twisted_serve.workers.births import Births
 from twisted_serve.workers.family import Family
-from twisted_serve.workers.launch import Launch, Way, import_environment
+from twisted_serve.workers.launch import Launch, Way, import_environment, module_command
 from twisted_serve.workers.preloading import needs_torch
 from twisted_serve.workers.process import Stream
 
@@ -80,7 +80,7 @@ class Forker:
 
     def _base(self, torch: bool) -> BaseTemplate:
         if torch not in self._bases:
-            command = [sys.executable, "-m", "twisted_serve.backend.base_template"]
+            command = module_command(sys.executable, "twisted_serve.backend.base_template")
             if torch:
                 command += ["--preload", "torch"]
             # With one thread: what has more cannot be forked.  Workers get their own number.

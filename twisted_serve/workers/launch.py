@@ -23,8 +23,19 @@ from twisted_serve.workers.child import LocalWorker
 #: The descriptor of the socket in a process that is started, not forked; 0 to 2 are the handler's.
 SOCKET = 3
 
+# As ``-m``, which imports from the directory in which the process starts before all else: the server may run in any.
+# ``-P`` would do; Python 3.10 does not have it.
+_RUN = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "import runpy; runpy.run_module({module!r}, None, '__main__', True)"
+)
 
 _log = Logger()
+
+
+def module_command(python: str, module: str, *words: str) -> list[str]:
+    """Return the command that runs a module of ours, and imports nothing from the directory in which it starts."""
+    return [python, "-c", _RUN.format(module=module), *words]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import socket
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.wire.held_back import held_back
 from twisted_serve.workers.connection import Adopted
-from twisted_serve.workers.launch import SOCKET, Launch, no_socket, spawned_ends, worker_environment
+from twisted_serve.workers.launch import SOCKET, Launch, module_command, no_socket, spawned_ends, worker_environment
 
 
 class Spawner:
@@ -41,7 +41,7 @@ class Spawner:
                     transport = self._reactor.spawnProcess(
                         worker.process,
                         spec.python,
-                        [spec.python, "-m", "twisted_serve.backend", "--fd", str(SOCKET)],
+                        module_command(spec.python, "twisted_serve.backend", "--fd", str(SOCKET)),
                         env=worker_environment(spec.environment, spec.model_dir, spec.packages),
                         childFDs={0: nothing, 1: "r", 2: "r", SOCKET: theirs.fileno()},
                     )
