@@ -11,25 +11,38 @@ from __future__ import annotations
 import os
 import signal
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 # Processes may start others while they are killed.
 _ROUNDS = 3
 
+# So many processes are asked for their parents, some 25 microseconds each: a reactor may have to wait for that.
+_MOST_ASKED = 1000
 
-def descendants(root: int) -> list[int]:
+
+def descendants(root: int, proc: Path = Path("/proc")) -> list[int]:
     """Return the processes that ``root`` has started, directly or not; none where there is no ``/proc``."""
-    children = defaultdict(list)
+    names: list[str] = []
     with suppress(OSError):
-        for name in os.listdir("/proc"):
-            if name.isdecimal():
-                children[_parent(name)].append(int(name))
+        names = [name for name in os.listdir(proc) if name.isdecimal()]
+    children: Callable[[int], list[int]]
+    # Asking each process is certain; where there are many, the kernel is asked for the children of each.
+    if len(names) > _MOST_ASKED and (proc / f"{root}/task/{root}/children").exists():
+        children = partial(_children_of, proc)
+    else:
+        by_parent = defaultdict(list)
+        for name in names:
+            by_parent[_parent(proc, name)].append(int(name))
+        children = by_parent.__getitem__
     found: list[int] = []
     ahead = [root]
     while ahead:
-        ahead += children[ahead[0]]
-        found += children[ahead.pop(0)]
+        more = children(ahead.pop())
+        ahead += more
+        found += more
     return found
 
 
@@ -55,11 +68,21 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _parent(process: str) -> int:
-    """Return the parent of a process; 0 if the process has gone."""
+def _parent(proc: Path, process: str) -> int:
+    """Return the parent of a process; 0, which is nobody's, if it has gone."""
     try:
-        with open(f"/proc/{process}/stat", "rb") as stat:
+        with open(proc / process / "stat", "rb") as stat:
             # The name, in parentheses, may have any characters.
             return int(stat.read().rpartition(b")")[2].split()[1])
     except OSError:
         return 0
+
+
+def _children_of(proc: Path, process: int) -> list[int]:
+    """Return what each thread of a process has started, of a kernel that keeps lists of that."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in os.listdir(proc / str(process) / "task"):
+            with suppress(OSError):
+                found += map(int, (proc / str(process) / "task" / thread / "children").read_bytes().split())
+    return found
