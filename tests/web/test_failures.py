@@ -27,7 +27,7 @@ class DetailTests(InferenceTestCase):
         self.error = WorkerFailed(503, "Prediction failed", REASON)
 
     def test_listeners(self) -> None:
-        """Those of the machine learn it, others only if the setting says so; and nobody if that is what it says."""
+        """Clients of the machine learn it, others only if the setting says so; with ``false`` none does."""
         for address, setting, told in (
             ("http://127.0.0.1:8080", "auto", True),
             ("http://[::1]:8080", "auto", True),

@@ -24,7 +24,7 @@ Occasion: TypeAlias = Literal["startup", "snapshot", "shutdown"]
 #: The setting which holds the models.
 MODEL_SNAPSHOT = "model_snapshot"
 
-#: What no snapshot says, and none is believed in: secrets, who may come in or bring models along, and the interpreter.
+#: What no snapshot says, and what does not count in one: secrets, the switches of access, and the interpreter.
 NEVER_KEPT = SECRETS | {"disable_token_authorization", "enable_model_api", "python"}
 
 _NO_DECISION = "no snapshot decides on that"
