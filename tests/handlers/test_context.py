@@ -123,6 +123,19 @@ class ContextTests(SynchronousTestCase):
         self.assertNotEqual(context(), context(model_yaml_config={"a": 1}))
         self.assertNotEqual(context(), 1)
 
+    def test_private_names(self) -> None:
+        """What public handlers reach for in spite of its name is there, and is the same thing."""
+        made = context(limit_max_image_pixels=False)
+        made.begin_batch(["a"], [{"X-T": "v"}])
+        self.assertEqual(made._request_processor[0].get_request_property("X-T"), "v")
+        made._request_processor[0].add_response_property("X-A", "b")
+        self.assertEqual(made.get_response_headers(0), {"X-A": "b"})
+        made._request_processor = [RequestProcessor({"X-T": "w"})]
+        self.assertEqual(made.get_request_header(0, "X-T"), "w")
+        made._metrics = 3
+        self.assertEqual((made.metrics, made._metrics), (3, 3))
+        self.assertFalse(made._limit_max_image_pixels)
+
     def test_request_processor(self) -> None:
         """The older interface, of one request, works by itself."""
         processor = RequestProcessor({"a": "b"})

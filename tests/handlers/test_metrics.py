@@ -157,7 +157,13 @@ class MetricsTests(SynchronousTestCase):
         self.assertRaises(KeyError, self.metrics.get_metric, "Lamps", MetricTypes.GAUGE)
         self.metrics.initialize_cache()
         self.assertRaises(GeneralMetricsCacheError, self.metrics.get_metric, "Lamps")
-        self.assertEqual(self.metrics.cache_keys(), list(MetricTypes))
+        self.assertEqual(self.metrics.cache_keys(), [])
+
+    def test_keys(self) -> None:
+        """Metrics are listed with their types."""
+        self.metrics.add_metric_to_cache("Lamps", "count")
+        self.metrics.add_metric_to_cache("Heat", "ms", [], MetricTypes.HISTOGRAM)
+        self.assertEqual(self.metrics.cache_keys(), ["counter:Lamps", "histogram:Heat"])
 
     def test_wrong_types(self) -> None:
         """What is registered must be what it should."""

@@ -66,6 +66,20 @@ class DetailTests(InferenceTestCase):
         answer = self.server.request("GET", "/models/m?customized=true", self.server.key(TokenKind.MANAGEMENT))
         self.assertEqual((503, REASON), (answer.status, answer.json["reason"]))
 
+    def test_statuses_without_content(self) -> None:
+        """A handler's exception may have a status whose answer has no body; then none is announced either."""
+        self.serve()
+        head = "Authorization: Bearer " + self.server.key(TokenKind.INFERENCE)
+        connection = self.server.connect()
+        for status in (204, 304, 205):
+            self.error = WorkerFailed(status, "nothing to say")
+            self.assertEqual(status, connection.get("/predictions/m", head))
+        self.assertNotIn(b"nothing to say", connection.received)
+        self.assertNotIn(b"ontent-Type", connection.received)
+        self.assertEqual(1, connection.received.count(b"ontent-Length: "), connection.received)
+        self.assertIn(b"Content-Length: 0\r\n", connection.received)
+        self.assertTrue(connection.open)
+
     def test_no_reason(self) -> None:
         """Where there is none there is no member for it: a handler's own error says all that it wants."""
         self.serve()

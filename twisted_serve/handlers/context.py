@@ -138,6 +138,28 @@ class Context:
         """The worker's own properties: ``model_dir``, ``gpu_id``, ``batch_size`` …"""
         return self._system_properties
 
+    # Public handlers, and examples of TorchServe, reach for these in spite of their names.
+
+    @property
+    def _request_processor(self) -> list[RequestProcessor]:
+        return self.request_processor
+
+    @_request_processor.setter
+    def _request_processor(self, processors: list[RequestProcessor]) -> None:
+        self.request_processor = processors
+
+    @property
+    def _metrics(self) -> Any:
+        return self.metrics
+
+    @_metrics.setter
+    def _metrics(self, metrics: Any) -> None:
+        self.metrics = metrics
+
+    @property
+    def _limit_max_image_pixels(self) -> bool:
+        return bool(self._system_properties["limit_max_image_pixels"])
+
     def get_request_id(self, idx: int = 0) -> str | None:
         """Get the id of the request at ``idx``, ``None`` if there is none."""
         return None if self.request_ids is None else self.request_ids.get(idx)

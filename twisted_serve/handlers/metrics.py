@@ -235,9 +235,9 @@ class MetricsCacheYamlImpl:
         for each in self.definitions:
             self.add_metric_to_cache(each.name, each.unit, each.dimensions, MetricTypes(each.kind))
 
-    def cache_keys(self) -> list[MetricTypes]:
-        """List the types of metrics."""
-        return list(self.cache)
+    def cache_keys(self) -> list[str]:
+        """List the metrics, each as ``type:name``."""
+        return [f"{kind.value}:{name}" for kind, metrics in self.cache.items() for name in metrics]
 
     def add_counter(self, name: str, value: Value, idx: Index = None, dimensions: Sequence[Dimension] = ()) -> None:
         """Add ``value`` to a counter."""

@@ -16,6 +16,7 @@ from klein import Klein
 from klein.interfaces import IKleinRequest
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import NO_BODY_CODES, RESET_CONTENT
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
@@ -123,6 +124,10 @@ def _status_text(text: str) -> bytes:
     return json_text({"status": text})
 
 
+#: Statuses of which the answer has no body.
+_WITHOUT_CONTENT = frozenset([*NO_BODY_CODES, RESET_CONTENT])
+
+
 def members_of(error: ServeError) -> dict[str, Any]:
     """Return the members of the error object."""
     members: dict[str, Any] = {"code": error.status, "type": error.kind, "message": error.message}
@@ -139,6 +144,13 @@ def answer_error(request: IRequest, error: ServeError) -> bytes:
         request.responseHeaders.setRawHeaders(b"Accept-Encoding", [b"gzip, deflate"])
     if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
         request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
+    if error.status in _WITHOUT_CONTENT:
+        # A handler's PredictionException may have any status; RFC 9110 §15.3.5, §15.3.6, §15.4.5.
+        set_common_headers(request, error.status)
+        request.setResponseCode(error.status)
+        if error.status == RESET_CONTENT:
+            request.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
+        return b""
     members = members_of(error)
     if parse_target(request.uri).first == "v2":
         # Where the Open Inference Protocol's clients look.

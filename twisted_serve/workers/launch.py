@@ -127,7 +127,7 @@ def load_message(spec: WorkerSpec, placement: Placement) -> LoadModel:
         batch_size=spec.batch_size,
         manifest=dict(spec.manifest),
         model_config=dict(spec.model_config),
-        server_version=twisted_serve.__version__,
+        server_version=twisted_serve.COMPATIBLE_WITH,
         envelope=spec.envelope,
         gpu_id=placement.gpu_id,
         limit_max_image_pixels=spec.limit_max_image_pixels,
