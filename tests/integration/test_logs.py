@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,3 +86,34 @@ def test_prometheus_and_no_files(make_server: MakeServer) -> None:
     assert re.search(r'Requests2XX\{Level="Host",Hostname=".+",\} \d+\.\d+', text)
     assert server.stop() == 0
     assert not (server.cwd / "logs").exists()
+
+
+SLOW = """
+import time
+def handle(data, context):
+    if data is not None:
+        time.sleep(1)
+        return ["ok"]
+"""
+
+
+def test_abandoned(make_server: MakeServer) -> None:
+    """A client that leaves before it is answered leaves a line with its request id, once, and none after an answer."""
+    server = make_server({"m": SLOW})
+    server.start("--models", "m=m")
+    with server.connect() as client:
+        client.sendall(server.head("POST", "/predictions/m", "Content-Length: 1", "X-Request-Id: gone-1") + b"x")
+        time.sleep(0.3)
+    with server.connect() as client:
+        client.sendall(server.head("POST", "/predictions/m", "Content-Length: 1", "X-Request-Id: there-1") + b"x")
+        server.read_until(client, b"ok")
+    server.until(lambda: len(lines_of(server, "there-1")) > 0, "the line of the answer")
+    [line] = lines_of(server, "gone-1")
+    assert re.search(r"POST /predictions/m HTTP/1\.1\W+ 499 \d+ gone-1", line)
+    [line] = lines_of(server, "there-1")
+    assert re.search(r"POST /predictions/m HTTP/1\.1\W+ 200 \d+ there-1", line)
+
+
+def lines_of(server: Server, request_id: str) -> list[str]:
+    """Return the lines of the access log for a request."""
+    return [line for line in server.log().splitlines() if request_id in line and "POST" in line]

@@ -84,8 +84,10 @@ class ServeRequest(Request):
         self._awaited = answer
 
     def connectionLost(self, reason: Failure) -> None:
-        """Give up what nobody waits for any more."""
+        """Give up what nobody waits for any more, and leave a line about it."""
         super().connectionLost(reason)
+        if self.answer_id and not self.finished:
+            self.site.log_abandoned(self)
         if self._awaited is not None:
             self._awaited.cancel()
 

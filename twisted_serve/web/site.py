@@ -36,6 +36,10 @@ def _host_and_port(address: Any) -> tuple[str, int] | None:
     return (address.host, address.port) if hasattr(address, "port") else None
 
 
+#: What the access log has, as nginx has it, for a request whose client left before it was answered.
+CLIENT_CLOSED = 499
+
+
 class ServeSite(Site):
     """
     One listener's site.
@@ -131,13 +135,20 @@ class ServeSite(Site):
     def log(self, request: ServeRequest) -> None:  # type: ignore[override]
         """Write an answered request to the access log and count it."""
         self.count_answer(request.code)
+        self._log_request(request, request.code)
+
+    def log_abandoned(self, request: ServeRequest) -> None:
+        """Write a request to the access log whose connection ended before its answer; there is nothing to count."""
+        self._log_request(request, CLIENT_CLOSED)
+
+    def _log_request(self, request: ServeRequest, status: int) -> None:
         log_access(
             self._access,
             peer=_host_and_port(request.getClientAddress()),
             method=request.method,
             target=self._redact(request.uri),
             version=request.clientproto,
-            status=request.code,
+            status=status,
             elapsed=self.reactor.seconds() - request.began,
             request_id=request.answer_id or None,
             named=request.client_id is not None,
