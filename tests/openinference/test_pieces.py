@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
-import time
 from typing import Any
 
 from hypothesis import example, given
@@ -16,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.errors import BadRequest
-from twisted_serve.openinference.pieces import MOST_CONTAINERS, read_json
+from twisted_serve.openinference.pieces import MOST_CONTAINERS, MOST_OBJECTS, read_json
 from twisted_serve.openinference.requests import read_request
 
 # What makes a text a large one.
@@ -25,8 +23,8 @@ BLANK = b" " * (1 << 17)
 # Bytes of the JSON of a large request.
 MOST = 6_500_000
 
-# The time that `json.loads` keeps other threads waiting for most of these texts is several times as long, in seconds.
-LONGEST_WAIT = 0.15
+# More values than any call reads: so many take some milliseconds.
+MOST_VALUES = 2048 * 33
 
 DOCUMENTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -35,7 +33,11 @@ DOCUMENTS = st.recursive(
 # Texts that are nearly JSON.
 PIECES = st.lists(
     st.sampled_from(
-        [*'[]{},:" \n\t-+.0e1', "true", "null", "NaN", '"a"', '"a,"', '"\\"', "[1,2],", '"a":', "1,", "\x00"]
+        [
+            *'[]{},:" \n\t-+.0e1',
+            *("true", "null", "NaN", '"a"', '"a,"', '"\\"', '"a":', "1,", "\x00"),
+            *("[1,2],", "[1],", "[ 1 , 2 ] ,", "[1,],", '["]"],'),
+        ]
     )
 )
 
@@ -70,6 +72,8 @@ class ReadTests(SynchronousTestCase):
     @given(st.lists(st.integers() | st.text() | st.lists(st.floats(allow_nan=False)), max_size=20))
     @example([1])
     @example([[1.5, 2]])
+    @example([[1], [], 2, [[3]]])
+    @example([["a,", "]"], ["["]])
     def test_long(self, values: list[Any]) -> None:
         """Long lists are read whole."""
         values = values * (40_000 // (len(values) + 1))
@@ -88,6 +92,12 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(len(read_json(most)), MOST_CONTAINERS - 1)
         with self.assertRaisesRegex(ValueError, f"more than {MOST_CONTAINERS} lists and objects"):
             read_json(most[:-1] + b",[]]")
+        with self.assertRaisesRegex(ValueError, f"more than {MOST_CONTAINERS} lists and objects"):
+            read_json(b"[" + b"[1]," * MOST_CONTAINERS + b"1]")
+        objects = b"[" + b"{}," * (MOST_OBJECTS - 1) + b"{}]"
+        self.assertEqual(len(read_json(objects)), MOST_OBJECTS)
+        with self.assertRaisesRegex(ValueError, f"more than {MOST_OBJECTS} objects"):
+            read_json(objects[:-1] + b",{}]")
 
     def test_deep(self) -> None:
         """Depth is limited."""
@@ -98,13 +108,31 @@ class ReadTests(SynchronousTestCase):
 class WaitTests(SynchronousTestCase):
     """Tests that other threads run while a large request is read."""
 
-    def test_waits(self) -> None:
-        """None waits for long, whatever the request is made of."""
-        for piece in (b"1", b"1.5", b"[]", b'"abcde"', b'{"a":1}', b"[1,2]"):
+    def test_pieces(self) -> None:
+        """No call reads many values, whatever the request is made of."""
+        for piece in (b"1", b"1.5", b"[]", b'"abcde"', b'{"a":1}', b"[1,2]", b"[[1,2],[3]]", b"[" + b"1," * 99 + b"1]"):
             body = b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":['
-            body += (piece + b",") * (MOST // (len(piece) + 1)) + piece + b"]}]}"
+            body += (piece + b",") * (MOST // 10 // (len(piece) + 1)) + piece + b"]}]}"
             with self.subTest(piece=piece):
-                self.assertLess(longest_wait(body), LONGEST_WAIT)
+                sizes = self.sizes(body)
+                self.assertLessEqual(max(sizes), MOST_VALUES)
+                # Neither is there a call for each value where there are lists of them.
+                if not piece.startswith((b"{", b"[]", b"[[")):
+                    self.assertGreater(sum(sizes) / len(sizes), 40)
+
+    def sizes(self, body: bytes) -> list[int]:
+        """Return for each call that reads JSON how many values and containers it was given, at the most."""
+        sizes = []
+        read = json.loads
+
+        def counted(text: str) -> Any:
+            sizes.append(text.count(",") + text.count("["))
+            return read(text)
+
+        self.patch(json, "loads", counted)
+        with contextlib.suppress(BadRequest):
+            read_request(body)
+        return sizes or [0]
 
     def test_nothing_kept(self) -> None:
         """A refusal keeps nothing of what was read: it would be freed in the thread that it comes to."""
@@ -115,21 +143,3 @@ class WaitTests(SynchronousTestCase):
         while traceback is not None:
             self.assertNotIn("members", traceback.tb_frame.f_locals)
             traceback = traceback.tb_next
-
-
-def longest_wait(body: bytes) -> float:
-    """Return the longest time of the processor, in seconds, for which this thread waited for one that reads."""
-
-    def read() -> None:
-        with contextlib.suppress(BadRequest):
-            read_request(body)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    longest, before = 0.0, time.process_time()
-    while thread.is_alive():
-        time.sleep(0.001)
-        now = time.process_time()
-        longest, before = max(longest, now - before), now
-    thread.join()
-    return longest

@@ -17,17 +17,23 @@ from typing import Any
 # A shorter text takes some milliseconds.
 _AT_ONCE = 1 << 17
 
-#: So many lists and objects there may be: the garbage collector looks at all of them in one call, and in another one
-#: they are freed.
-MOST_CONTAINERS = 1 << 16
+#: So many lists and objects there may be: the garbage collector looks at all of them in one call (41 ms), and in
+#: another one they are freed (33 ms).
+MOST_CONTAINERS = 1 << 18
+
+#: So many objects there may be among them: in a request each is an input.
+MOST_OBJECTS = 1 << 16
 
 # So many values are looked at in one call.
 _SLICE = 1 << 14
 
-# Numbers, constants and short strings, each with the comma after it: what most of a large request is made of.
-_RUN = re.compile(
-    r'(?:[ \t\n\r]{0,16}(?:[-+.0-9eE]{1,40}|"[^"\\\x00-\x1f]{0,60}"|true|false|null)[ \t\n\r]{0,16},){1,2048}'
-)
+# Numbers, constants, short strings, and short lists of these, each with the comma after it: what most of a large
+# request is made of.  All repetitions are bounded, and what follows one cannot continue it: there is little to go back
+# over.
+_SPACE = r"[ \t\n\r]{0,16}"
+_VALUE = r'(?:[-+.0-9eE]{1,40}|"[^"\\\x00-\x1f]{0,60}"|true|false|null)'
+_ROW = rf"\[{_SPACE}{_VALUE}{_SPACE}(?:,{_SPACE}{_VALUE}{_SPACE}){{0,31}}\]"
+_RUN = re.compile(rf"(?:{_SPACE}(?:{_VALUE}|{_ROW}){_SPACE},){{1,2048}}")
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 
@@ -38,7 +44,8 @@ def read_json(text: bytes) -> Any:
     """
     Read a text as `json.loads` does.
 
-    :raise ValueError: if it is no JSON, or is large and has more than `MOST_CONTAINERS` lists and objects.
+    :raise ValueError: if it is no JSON, or is large and has more than `MOST_CONTAINERS` lists and objects, or
+        more than `MOST_OBJECTS` objects.
     :raise RecursionError: if it is nested too deeply.
     """
     if len(text) <= _AT_ONCE:
@@ -55,6 +62,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._containers = 0
+        self._objects = 0
 
     def read(self) -> Any:
         value, at = self._value(self._behind_blank(0))
@@ -66,6 +74,18 @@ class _Reader:
     def _wrong(self, what: str, at: int) -> JSONDecodeError:
         return JSONDecodeError(what, self._text, at)
 
+    def _count(self, containers: int, at: int) -> None:
+        """
+        Count lists and objects.
+
+        :raise JSONDecodeError: if there are too many.
+        """
+        self._containers += containers
+        if self._containers > MOST_CONTAINERS:
+            raise self._wrong(f"There are more than {MOST_CONTAINERS} lists and objects", at)
+        if self._objects > MOST_OBJECTS:
+            raise self._wrong(f"There are more than {MOST_OBJECTS} objects", at)
+
     def _behind_blank(self, at: int) -> int:
         found = _BLANK.match(self._text, at)
         return at if found is None else found.end()
@@ -75,9 +95,8 @@ class _Reader:
         begin = self._text[at : at + 1]
         if begin not in ("[", "{"):
             return _SCALAR.raw_decode(self._text, at)
-        self._containers += 1
-        if self._containers > MOST_CONTAINERS:
-            raise self._wrong(f"There are more than {MOST_CONTAINERS} lists and objects", at)
+        self._objects += begin == "{"
+        self._count(1, at)
         at = self._behind_blank(at + 1)
         return self._list(at) if begin == "[" else self._object(at)
 
@@ -89,11 +108,13 @@ class _Reader:
         while True:
             if in_runs and (run := _RUN.match(text, at)) is not None:
                 try:
-                    values += json.loads(f"[{text[at : run.end() - 1]}]")
+                    found = json.loads(f"[{text[at : run.end() - 1]}]")
                 except ValueError:
                     # One by one, it is found where the flaw is.
                     in_runs = False
                 else:
+                    self._count(sum(type(each) is list for each in found), at)
+                    values += found
                     at = self._behind_blank(run.end())
                     continue
             value, at = self._value(at)
