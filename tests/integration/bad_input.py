@@ -348,7 +348,7 @@ _SERVING = [
         NO_LIST,
         503,
         "Invalid model predict output",
-        "must return a list, not <class 'NoneType'>",
+        "must return a list, not NoneType",
         code="results = None",
     ),
     BadCall(
@@ -356,7 +356,7 @@ _SERVING = [
         NO_LIST,
         503,
         "Invalid model predict output",
-        "must return a list, not <class 'tuple'>",
+        "must return a list, not tuple",
         code="results = ('a',)",
     ),
     BadCall(
@@ -364,7 +364,7 @@ _SERVING = [
         NO_LIST,
         503,
         "Invalid model predict output",
-        "must return a list, not <class 'generator'>",
+        "must return a list, not generator",
         code="results = (i for i in 'a')",
     ),
     BadCall("too-few", NO_LIST, 503, "number of batch response mismatched", "expect: 1, got: 0", code="results = []"),
