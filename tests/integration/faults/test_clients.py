@@ -39,7 +39,9 @@ OTHERS = 500
 @pytest.fixture(scope="module")
 def server(make_module_server: MakeServer) -> Server:
     """Start a server with one worker and a long queue; connections may be idle for long."""
-    server = make_module_server({"m": HANDLER}, job_queue_size=1000, keepalive_timeout=900, header_timeout=900)
+    # A turn in which ten thousand clients leave may take longer than one client's worst input.
+    longer = {"keepalive_timeout": 900, "header_timeout": 900, "debug_turn_limit_ms": 0}
+    server = make_module_server({"m": HANDLER}, job_queue_size=1000, **longer)
     return server.start("--models", "m=m")
 
 
