@@ -69,7 +69,7 @@ def kill_group(leader: int) -> None:
 
 
 def _parent(proc: Path, process: str) -> int:
-    """Return the parent of a process; 0, which is nobody's, if it has gone."""
+    """Return the parent of a process; 0, the number of no process, if it has gone."""
     try:
         with open(proc / process / "stat", "rb") as stat:
             # The name, in parentheses, may have any characters.

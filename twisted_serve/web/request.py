@@ -84,7 +84,7 @@ class ServeRequest(Request):
         self._awaited = answer
 
     def connectionLost(self, reason: Failure) -> None:
-        """Give up what nobody waits for any more, and leave a line about it."""
+        """Cancel the work of a request whose client has gone, and log the request."""
         super().connectionLost(reason)
         if self.answer_id and not self.finished:
             self.site.log_abandoned(self)
