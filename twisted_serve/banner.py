@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what a server says of itself when it starts: the predecessor's list (``spec/config_cli.md`` §12).
+List a server's settings in its log at the start, as TorchServe does (``docs/torchserve/config_cli.md`` §12).
 """
 
 from __future__ import annotations

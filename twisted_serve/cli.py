@@ -2,7 +2,7 @@
 """
 This module implements the ``twisted-serve`` command: start a server, be one, stop one.
 
-Flags, lines and exit statuses are the predecessor's (``spec/config_cli.md`` §1), but
+Flags, lines and exit statuses are the predecessor's (``docs/torchserve/config_cli.md`` §1), but
 a server that could not start is told of, by a line on stderr and status 1, and one
 that was stopped ends with status 0.  Nothing that needs a reactor is imported
 before the reactor is there.

@@ -33,7 +33,7 @@ Everything that can go wrong and that a client may be told about.
             └── WorkerDied         500 or 507
 
 The ``type`` names are the predecessor's class names: clients switch on them
-(``spec/rest_api.md`` §15).  One place per transport turns these into answers;
+(``docs/torchserve/rest_api.md`` §15).  One place per transport turns these into answers;
 anything outside this tree becomes a logged 500 which tells the client nothing.
 """
 
@@ -299,7 +299,7 @@ class WorkerFailed(InternalError):
     """
     A worker answered with an error, or died over the request.
 
-    The status is the worker's (``spec/rest_api.md`` §5.2), the ``type`` always
+    The status is the worker's (``docs/torchserve/rest_api.md`` §5.2), the ``type`` always
     ``InternalServerException``.
 
     :ivar detail: What went wrong in the handler, and where, in one line: not for every client.

@@ -2,7 +2,7 @@
 """
 Name the running server in a file, so that ``--stop`` finds it and no second one starts.
 
-Path and content are TorchServe's: a bare pid (``spec/config_cli.md`` §1.3), which scripts read as a number.
+Path and content are TorchServe's: a bare pid (``docs/torchserve/config_cli.md`` §1.3), which scripts read as a number.
 The number alone proves nothing: the process may have ended and its pid belong to another.  So the server
 holds a record lock (``fcntl``) on the file for as long as it lives, and the kernel says which process that is
 (``F_GETLK``); how that process was started, and what it is called, does not matter.

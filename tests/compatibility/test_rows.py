@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The requests of ``spec/rest_api.md`` §21, against the whole server in memory.
+The requests of ``docs/torchserve/rest_api.md`` §21, against the whole server in memory.
 
 Tokens are off and the model API is on, as they were in the suites that the requests are from.
 ``docs/compatibility.md`` has a row for each request, and names the test here.

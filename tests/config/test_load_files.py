@@ -16,7 +16,7 @@ from twisted_serve.config.options import KEYS
 from twisted_serve.config.values import ConfigError
 from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
 
-# All that the predecessor reads (``spec/config_cli.md`` §3), and what it writes into its snapshots.
+# All that the predecessor reads (``docs/torchserve/config_cli.md`` §3), and what it writes into its snapshots.
 THEIRS = """
     inference_address management_address metrics_address grpc_inference_address grpc_management_address
     grpc_inference_port grpc_management_port grpc_inference_max_connection_age_ms grpc_management_max_connection_age_ms

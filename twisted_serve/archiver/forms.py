@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the physical forms of an archive (``spec/archives_workers_handlers.md`` §1.1).
+This module implements the physical forms of an archive (``docs/torchserve/archives_workers_handlers.md`` §1.1).
 
 Order, times, owners and permissions are decided here and not by the machine, so that
 the same files make the same bytes.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-#: The handlers which come with a server; of these nothing is packed (``spec/archives_workers_handlers.md`` §1.3).
+#: Built-in handlers, which are not packed (``docs/torchserve/archives_workers_handlers.md`` §1.3).
 BUILT_IN = frozenset(
     {
         "base_handler",

@@ -61,7 +61,7 @@ def pack(
 
 def manifest_of(config: ModelArchiverConfig, handler: HandlerName, stamp: int) -> dict[str, Any]:
     """
-    Make ``MAR-INF/MANIFEST.json`` (``spec/archives_workers_handlers.md`` §1.2); what is not there is not mentioned.
+    Return ``MAR-INF/MANIFEST.json`` (``docs/torchserve/archives_workers_handlers.md`` §1.2), without absent members.
     """
     base = {
         "modelName": config.model_name,

@@ -111,7 +111,7 @@ def pack_workflow(
 
 
 def manifest_of(config: WorkflowArchiverConfig, stamp: int) -> dict[str, object]:
-    """Make ``WAR-INF/MANIFEST.json`` (``spec/grpc_workflows_kserve.md`` §3.1)."""
+    """Make ``WAR-INF/MANIFEST.json`` (``docs/torchserve/grpc_workflows_kserve.md`` §3.1)."""
     workflow = {"workflowName": config.workflow_name, "specFile": Path(config.spec_file).name}
     if config.handler_file is not None:
         workflow["handler"] = config.handler_file.name

@@ -3,7 +3,7 @@
 This module implements fetching: an allowed URL becomes a file, whole and under a new name, or nothing.
 
 Redirects are followed by hand, because each of them is a URL that has to be allowed
-(the predecessor asked about the first alone: ``spec/config_cli.md`` §8.3).
+(the predecessor asked about the first alone: ``docs/torchserve/config_cli.md`` §8.3).
 """
 
 from __future__ import annotations

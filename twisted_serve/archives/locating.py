@@ -166,7 +166,7 @@ class Locator:
         List what a path of the operator's may mean, the strongest first.
 
         The order is TorchServe's, which takes the last component for a file of the store before it looks
-        at the path (``spec/config_cli.md`` §8.1); the path as it stands in the store comes before,
+        at the path (``docs/torchserve/config_cli.md`` §8.1); the path as it stands in the store comes before,
         and a file elsewhere comes last.
         """
         entry = self.store / text

@@ -2,7 +2,7 @@
 """
 This module implements the manifest of an archive, ``MAR-INF/MANIFEST.json``: what it says, and that it stays inside.
 
-``spec/archives_workers_handlers.md`` §1.2.  The manifest is optional; a directory
+``docs/torchserve/archives_workers_handlers.md`` §1.2.  The manifest is optional; a directory
 without one is a model of version 1.0 without a name or handler of its own.
 """
 

@@ -2,7 +2,7 @@
 """
 This module implements ``model-config.yaml``: the settings which an archive brings along.
 
-``spec/archives_workers_handlers.md`` §4.  A key that is absent is ``None`` here, so
+``docs/torchserve/archives_workers_handlers.md`` §4.  A key that is absent is ``None`` here, so
 that what the file does not mention can be settled elsewhere.
 """
 
@@ -86,7 +86,7 @@ class ModelConfig:
     @property
     def workers(self) -> tuple[int, int] | None:
         """
-        The least and most workers, if the file gives both and they agree (``spec/config_cli.md`` §5).
+        The least and most workers, if the file gives both and they agree (``docs/torchserve/config_cli.md`` §5).
 
         The least may be none, unlike the predecessor's: then the first request brings a worker.
         """

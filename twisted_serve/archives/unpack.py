@@ -2,7 +2,7 @@
 """
 This module implements unpacking: a zip (``.mar``, ``.war``) or a ``.tar.gz`` becomes a new directory, or nothing.
 
-It blocks: run it in a thread.  ``spec/archives_workers_handlers.md`` §1.1 has the
+It blocks: run it in a thread.  ``docs/torchserve/archives_workers_handlers.md`` §1.1 has the
 forms, `twisted_serve.archives.tree` the rules for what is written.
 """
 

@@ -4,7 +4,7 @@ This module implements the list of URLs which may be fetched, ``allowed_urls``.
 
 A URL is looked at twice: whether it is sound, that is, means the same to the regular
 expression of the operator and to whoever fetches it; and whether an expression matches
-the whole of it (``spec/config_cli.md`` §8.3).
+the whole of it (``docs/torchserve/config_cli.md`` §8.3).
 """
 
 from __future__ import annotations

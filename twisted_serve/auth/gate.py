@@ -21,7 +21,7 @@ from twisted_serve.interfaces import Now
 #: Which token a method on a target needs; ``None`` for an open door.
 Doors: TypeAlias = Callable[[bytes, Target], "TokenKind | None"]
 
-# Both texts are the predecessor's; one word differs (``spec/rest_api.md`` §15.2).
+# Both texts are the predecessor's; one word differs (``docs/torchserve/rest_api.md`` §15.2).
 AUTHORIZATION_FAILED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
 AUTHENTICATION_FAILED = "Token Authentication failed. Token either incorrect, expired, or not provided correctly"
 

@@ -2,7 +2,7 @@
 """
 This module implements ``key_file.json``, where the operator of a server finds its keys.
 
-The format is the predecessor's to the letter (``spec/rest_api.md`` §16.4).
+The format is the predecessor's to the letter (``docs/torchserve/rest_api.md`` §16.4).
 What differs is how it comes and goes: it is readable by its owner alone from
 the first byte, it changes from one whole state to the next, no symbolic link is
 followed, and it disappears with the server.

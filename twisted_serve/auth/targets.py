@@ -26,7 +26,7 @@ class Target:
     What a request asks for.
 
     :ivar segments: The decoded path segments; trailing empty ones are dropped, so
-        ``/models/`` is ``/models`` (``spec/rest_api.md`` §2.1).
+        ``/models/`` is ``/models`` (``docs/torchserve/rest_api.md`` §2.1).
     :ivar query: The raw query, without the question mark.
     :ivar flaw: What is wrong with the path, or ``None``.  A target with a flaw has no
         segments: it leads nowhere, whatever a proxy may have made of it.

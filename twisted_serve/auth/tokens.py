@@ -127,7 +127,7 @@ class KeySet:
 
 
 def fresh_keys(entropy: Entropy, now: datetime, lifetime: timedelta) -> KeySet:
-    """Make three new tokens; the API token never expires (``spec/rest_api.md`` §16.5)."""
+    """Make three new tokens; the API token never expires (``docs/torchserve/rest_api.md`` §16.5)."""
     return KeySet(
         management=fresh_token(TokenKind.MANAGEMENT, entropy, now, lifetime),
         inference=fresh_token(TokenKind.INFERENCE, entropy, now, lifetime),

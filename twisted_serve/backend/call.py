@@ -2,7 +2,7 @@
 """
 This module implements one call of the handler: its requests, their chunks, and what becomes of its result.
 
-Statuses and texts are the predecessor's (``spec/archives_workers_handlers.md`` §7.5).
+Statuses and texts are the predecessor's (``docs/torchserve/archives_workers_handlers.md`` §7.5).
 """
 
 from __future__ import annotations

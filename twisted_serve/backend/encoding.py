@@ -2,7 +2,7 @@
 """
 This module implements how a request's parts become values, and how what a handler returns becomes bytes.
 
-``spec/rest_api.md`` §3 and ``spec/archives_workers_handlers.md`` §7.4, §7.5.
+``docs/torchserve/rest_api.md`` §3 and ``docs/torchserve/archives_workers_handlers.md`` §7.4, §7.5.
 """
 
 from __future__ import annotations

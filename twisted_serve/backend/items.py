@@ -26,7 +26,7 @@ STREAM_HEADER = "ts_stream_next"
 # In bytes, names included.  No client or proxy that we know of takes more, and it has to fit into a frame.
 MAX_HEAD = 64 * 1024
 
-# 1xx are not answers; codes without a meaning pass, as they always did (``spec/rest_api.md`` §5.2).
+# 1xx are not answers; codes without a meaning pass, as they always did (``docs/torchserve/rest_api.md`` §5.2).
 _STATUSES = range(200, 1000)
 
 

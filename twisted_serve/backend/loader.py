@@ -2,7 +2,7 @@
 """
 This module implements how a handler's name becomes the callable that answers batches.
 
-The rules are ``spec/archives_workers_handlers.md`` §7.2, with two differences:
+The rules are ``docs/torchserve/archives_workers_handlers.md`` §7.2, with two differences:
 an error inside the user's module is reported as what it is, and several classes
 in it are no error while one of them is plainly the handler.
 """

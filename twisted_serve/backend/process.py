@@ -179,7 +179,7 @@ def set_logging() -> None:
     """
     Send what the handler logs and prints to the model log, line by line.
 
-    Nothing that it prints may raise (``spec/archives_workers_handlers.md`` §5.2).
+    Nothing that it prints may raise (``docs/torchserve/archives_workers_handlers.md`` §5.2).
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -3,7 +3,7 @@
 This module implements the frame in which TorchServe's worker answers: what ``create_predict_response`` makes.
 
 No worker of ours sends one; who calls :class:`twisted_serve.backend.ts_service.Service` gets it.  The format is
-``spec/archives_workers_handlers.md`` §5.3, lengths in bytes.
+``docs/torchserve/archives_workers_handlers.md`` §5.3, lengths in bytes.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class DefaultPorts:
     https: int
 
 
-# ``spec/config_cli.md`` §4.1
+# ``docs/torchserve/config_cli.md`` §4.1
 INFERENCE_PORTS = DefaultPorts(80, 443)
 MANAGEMENT_PORTS = DefaultPorts(8081, 8444)
 METRICS_PORTS = DefaultPorts(8082, 8445)
@@ -78,7 +78,7 @@ class Address:
 
 def parse_address(text: str, default_ports: DefaultPorts) -> Address:
     """
-    Read an address as ``spec/config_cli.md`` §4.1 has it, and IPv6 literals in brackets.
+    Read an address as ``docs/torchserve/config_cli.md`` §4.1 has it, and IPv6 literals in brackets.
 
     :raise ValueError: with the predecessor's text, for anything else.
     """

@@ -15,7 +15,7 @@ from attrs import frozen
 @frozen
 class CommandLine:
     """
-    What was asked for; ``None`` and ``False`` where nothing was (``spec/config_cli.md`` §1.1).
+    What was asked for; ``None`` and ``False`` where nothing was (``docs/torchserve/config_cli.md`` §1.1).
 
     :ivar ready_fd: The descriptor on which a server in the background reports to its launcher.
     :ivar named: A word for programs that recognise a server by its command line; it has no other effect.

@@ -39,7 +39,7 @@ from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
 
 DEFAULT_FILE = "config.properties"
 
-# What a file alone decides (``spec/config_cli.md`` §2.6).
+# What a file alone decides (``docs/torchserve/config_cli.md`` §2.6).
 ENVIRONMENT_SWITCH = "enable_envvars_config"
 URLS_SWITCH = "use_env_allowed_urls"
 FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
@@ -135,7 +135,7 @@ def load_options(
 
 
 def named_file(arguments: CommandLine, environ: Mapping[str, str]) -> str | Path | None:
-    """Say which configuration file was named, if any (``spec/config_cli.md`` §2.1)."""
+    """Say which configuration file was named, if any (``docs/torchserve/config_cli.md`` §2.1)."""
     return environ.get("TS_CONFIG_FILE") or arguments.ts_config
 
 

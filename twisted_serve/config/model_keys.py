@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-#: What ``models`` can say of a version (``spec/config_cli.md`` §6); the last three mean something in a snapshot.
+#: Keys of a version in ``models`` (``docs/torchserve/config_cli.md`` §6); the last three have a meaning in a snapshot.
 IN_MODELS = (
     "minWorkers",
     "maxWorkers",

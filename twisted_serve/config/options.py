@@ -3,7 +3,7 @@
 This module implements the settings of a server: every one once, with its meaning, default and limits.
 
 A field's name is the property's key.  Its metadata has ``doc``, what it does, and
-``env``, the environment variables which can set it (``spec/config_cli.md`` §2.6, §3).
+``env``, the environment variables which can set it (``docs/torchserve/config_cli.md`` §2.6, §3).
 """
 
 from __future__ import annotations
@@ -577,7 +577,7 @@ class ServerOptions:
         return listeners
 
 
-#: The variables which count without being switched on by the file (``spec/config_cli.md`` §1.6, §2.6).
+#: The variables which count without being switched on by the file (``docs/torchserve/config_cli.md`` §1.6, §2.6).
 ALWAYS_READ = frozenset(("LOG_LOCATION", "METRICS_LOCATION", "TEMP", "TS_OPEN_INFERENCE_PROTOCOL"))
 
 _FIELDS: Mapping[str, Any] = {a.name: a for a in fields(ServerOptions)}

@@ -21,7 +21,7 @@ def parse_properties(data: bytes) -> dict[str, str]:
     """
     Read a properties file; of a key that is there twice, the last is taken.
 
-    More is allowed than Java does (``spec/config_cli.md`` §2.2): text may be UTF-8
+    More is allowed than Java does (``docs/torchserve/config_cli.md`` §2.2): text may be UTF-8
     (what is not is taken for Latin-1), and blanks at the end of a value do not count.
 
     :raise ConfigError: for a broken ``\\u`` escape.
@@ -57,7 +57,7 @@ def render_properties(values: Mapping[str, str]) -> bytes:
 
 def expand(values: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Put environment variables where values say ``$$NAME$$`` (``spec/config_cli.md`` §2.3).
+    Put environment variables where values say ``$$NAME$$`` (``docs/torchserve/config_cli.md`` §2.3).
 
     What a variable contains is not looked at again.
 

@@ -36,7 +36,7 @@ def parse_load_models(text: str | None) -> tuple[StartupModel, ...]:
     Read ``all``, ``standalone`` (none), or ``[name=]location`` items with commas between them.
 
     Blanks around items, names and locations do not count, and items without a location
-    are passed over (``spec/rest_api.md`` §17.2).
+    are passed over (``docs/torchserve/rest_api.md`` §17.2).
 
     :return: ``(ALL_MODELS,)`` for ``all``.
     """

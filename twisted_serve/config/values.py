@@ -46,12 +46,12 @@ class ConfigError(ValueError):
 
 
 def truth(value: str | bool) -> bool:
-    """Read a switch: "true" in any case is true, all else is false (``spec/config_cli.md`` §2.5)."""
+    """Read a switch: "true" in any case is true, all else is false (``docs/torchserve/config_cli.md`` §2.5)."""
     return value if isinstance(value, bool) else value.lower() == "true"
 
 
 def truth_or_oip(value: str | bool) -> bool:
-    """Read a switch of the Open Inference Protocol, whose variable says ``oip`` for yes (``spec/rest_api.md`` §1.1)."""
+    """Parse a switch of the Open Inference Protocol: ``oip`` is true, too (``docs/torchserve/rest_api.md`` §1.1)."""
     return truth("true" if value == "oip" else value)
 
 
@@ -185,7 +185,7 @@ def levels_by_name(value: str | Mapping[str, str]) -> Mapping[str, str]:
 
 def per_version(value: str | Mapping[str, Any]) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     """
-    Read a JSON object of models, their versions, and the settings of each (``spec/config_cli.md`` §6).
+    Read a JSON object of models, their versions, and the settings of each (``docs/torchserve/config_cli.md`` §6).
 
     :raise ValueError: when it is not JSON or not of this shape.
     """

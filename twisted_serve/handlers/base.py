@@ -3,7 +3,7 @@
 This module implements ``BaseHandler``: load a model, then preprocess, infer and postprocess each batch.
 
 The steps, their order and the attributes are those that subclasses in archives
-rely on (``spec/archives_workers_handlers.md`` §7.9).  Subclasses often leave
+rely on (``docs/torchserve/archives_workers_handlers.md`` §7.9).  Subclasses often leave
 out ``super().__init__()``; what is read here has a value in the class.
 """
 

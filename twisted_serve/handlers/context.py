@@ -2,7 +2,7 @@
 """
 This module implements the context: what a handler may know of its requests and say about their answers.
 
-The names are the predecessor's (``spec/archives_workers_handlers.md`` §7.3).
+The names are the predecessor's (``docs/torchserve/archives_workers_handlers.md`` §7.3).
 One context lives as long as its worker; handlers keep things of their own on
 it.  What belongs to a batch is replaced by :meth:`Context.begin_batch`, so no
 answer can inherit a status or a header from an earlier one.

@@ -3,7 +3,7 @@
 This module implements envelopes: a form of request and answer that is put around a handler which does not know it.
 
 An envelope of an archive derives from :class:`BaseEnvelope`, as it did before
-(``spec/grpc_workflows_kserve.md`` §2.2).  The built-in ones derive from
+(``docs/torchserve/grpc_workflows_kserve.md`` §2.2).  The built-in ones derive from
 :class:`InstancesEnvelope`: a request brings any number of instances, the
 handler gets those of all requests as one batch, and a request that is
 malformed is answered alone.

@@ -2,7 +2,7 @@
 """
 This module implements ``context.metrics``: the metrics that a handler emits.
 
-Names, units and errors are the predecessor's (``spec/archives_workers_handlers.md``
+Names, units and errors are the predecessor's (``docs/torchserve/archives_workers_handlers.md``
 §7.14).  Each value leaves with the answer to the batch that it was emitted for, or
 as one line on stdout; nothing is summed up in the worker.
 """

@@ -3,7 +3,7 @@
 This module implements micro-batching: a batch is cut up, and its pieces go through a handler's stages like on a belt.
 
 While one piece is in the model the next is being prepared and the last one
-finished, each stage in its own threads (``spec/archives_workers_handlers.md`` §7.13).
+finished, each stage in its own threads (``docs/torchserve/archives_workers_handlers.md`` §7.13).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def load_label_mapping(mapping_file_path: str | Path) -> dict[str, str] | None:
     Read ``index_to_name.json``: class index to label.
 
     A list as a value stands for its last member (ImageNet's ``[id, name]``), and
-    ``{"object_type_names": [...]}`` numbers its members (``spec/archives_workers_handlers.md`` §7.6).
+    ``{"object_type_names": [...]}`` numbers its members (``docs/torchserve/archives_workers_handlers.md`` §7.6).
 
     :return: ``None`` when there is no such file.
     :raise ValueError: if the file is not JSON, or no mapping to strings.

@@ -2,7 +2,7 @@
 """
 This module implements what the built-in handlers take as a request's input.
 
-A row is what the server hands over (``spec/archives_workers_handlers.md`` §7.4), or, behind an envelope, an
+A row is what the server hands over (``docs/torchserve/archives_workers_handlers.md`` §7.4), or, behind an envelope, an
 instance as the client wrote it.
 """
 

@@ -3,7 +3,7 @@
 This module implements what text handlers share: cleaning, the vocabulary, and explanations.
 
 torchtext is not needed; a vocabulary may be a plain dictionary of token to number
-(``spec/archives_workers_handlers.md`` §7.11).
+(``docs/torchserve/archives_workers_handlers.md`` §7.11).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 This module implements what the built-in image handlers share: from requests to a tensor, and explanations.
 
 Pillow decodes; neither torchvision nor Captum is needed until something asks for it
-(``spec/archives_workers_handlers.md`` §7.10).
+(``docs/torchserve/archives_workers_handlers.md`` §7.10).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def cuda_available() -> bool:
 
 def pick_device(gpu_id: int | str | None) -> tuple[str | None, torch.device]:
     """
-    Choose where the model goes (``spec/archives_workers_handlers.md`` §7.9 step 2).
+    Choose where the model goes (``docs/torchserve/archives_workers_handlers.md`` §7.9 step 2).
 
     :param gpu_id: The device that the server assigned, ``None`` for the CPU.
     :return: The ``map_location`` for loading, and the device.

@@ -3,7 +3,7 @@
 This module implements what the log says: lines that scripts wait for, and the events of requests, workers and metrics.
 
 An event may say ``logger_name`` and ``thread_name``, which stand in its line
-(``spec/config_cli.md`` §9); ``fields`` is what JSON shows besides.
+(``docs/torchserve/config_cli.md`` §9); ``fields`` is what JSON shows besides.
 """
 
 from __future__ import annotations

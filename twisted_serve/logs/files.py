@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the predecessor's five files (``spec/config_cli.md`` §9), and their rotation.
+This module implements the predecessor's five files (``docs/torchserve/config_cli.md`` §9), and their rotation.
 
 A file is begun anew each day, and when it is too large; the old ones are called
 ``ts_log.log.1``, ``ts_log.log.2`` and so on, the latest first.

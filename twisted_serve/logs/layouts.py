@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what an entry looks like: the predecessor's two patterns (``spec/config_cli.md`` §9), and JSON.
+Render a log record: TorchServe's two patterns (``docs/torchserve/config_cli.md`` §9), and JSON.
 """
 
 from __future__ import annotations

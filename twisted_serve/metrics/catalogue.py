@@ -2,7 +2,7 @@
 """
 This module implements ``metrics.yaml``: which of the predecessor's metrics there are, and what they are called.
 
-Its grammar is the predecessor's (``spec/config_cli.md`` §10.1), and ``buckets``.
+Its grammar is the predecessor's (``docs/torchserve/config_cli.md`` §10.1), and ``buckets``.
 Where it ran without metrics when the file was broken, this is an error that names the place.
 """
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the predecessor's metrics in its three modes (``spec/config_cli.md`` §10.6).
+This module implements the predecessor's metrics in its three modes (``docs/torchserve/config_cli.md`` §10.6).
 
 ``log``         all are lines of the log
 ``prometheus``  all are shown on ``/metrics``

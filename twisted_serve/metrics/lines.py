@@ -2,7 +2,7 @@
 """
 This module implements metrics as text: how a worker's line is read, and the line that the log has.
 
-Both are the predecessor's (``spec/config_cli.md`` §10.5 and §10.6).
+Both are the predecessor's (``docs/torchserve/config_cli.md`` §10.5 and §10.6).
 """
 
 from __future__ import annotations

@@ -125,5 +125,5 @@ def check_names(definition: Definition) -> None:
 
 
 def series_of(labels: Sequence[tuple[str, str]], host: str) -> tuple[str, ...]:
-    """Return the values of a worker's labels; by position they are the metric's (``spec/config_cli.md`` §10.4)."""
+    """Return the values of a worker's labels, in the metric's order (``docs/torchserve/config_cli.md`` §10.4)."""
     return (*(value for _name, value in labels), host)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements Prometheus' text format as the predecessor wrote it (``spec/config_cli.md`` §10.7).
+This module implements Prometheus' text format as the predecessor wrote it (``docs/torchserve/config_cli.md`` §10.7).
 
 Its dashboards and tests look for the comma before the closing brace, for numbers
 that always have a decimal part, and for counters without ``_total``; every reader

@@ -47,7 +47,7 @@ def fallback_name(url: str) -> str:
     """
     Make the name of a start-up model which neither ``load_models`` nor its manifest names.
 
-    ``spec/config_cli.md`` §5: the last component of the path, without its extension.
+    ``docs/torchserve/config_cli.md`` §5: the last component of the path, without its extension.
     """
     base = url.rstrip("/").rpartition("/")[2]
     stem = base.rpartition(".")[0] if ".mar" in base or ".model" in base else base
@@ -126,7 +126,7 @@ class Registry:
         """
         model = self._model(name)
         if version not in model.versions:
-            # Without the colons of all other texts: clients compare it (``spec/rest_api.md`` §8.6).
+            # Without the colons of all other texts: clients compare it (``docs/torchserve/rest_api.md`` §8.6).
             raise ModelVersionNotFound(f"Model version {version} does not exist for model {name}")
         return self._with(name, evolve(model, default=version))
 
@@ -161,7 +161,7 @@ class Registry:
 
     def names(self, limit: int = _MAX_PAGE, next_page_token: int = 0) -> Page:
         """
-        List names in order, some at a time, those left out which have no URL (``spec/rest_api.md`` §8.1).
+        List names in order, some at a time, those left out which have no URL (``docs/torchserve/rest_api.md`` §8.1).
 
         :param limit: At most so many; what is not from 1 to 100 counts as 100.
         :param next_page_token: Where to go on, below 0 for the beginning.

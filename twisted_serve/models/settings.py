@@ -2,7 +2,7 @@
 """
 This module implements the weighing of a version's settings: the first source that mentions one decides.
 
-The order is the documented one, which the predecessor did not keep (``spec/config_cli.md``
+The order is the documented one, which the predecessor did not keep (``docs/torchserve/config_cli.md``
 §6): API parameter, ``model-config.yaml``, ``models`` in the configuration, server default.
 """
 
@@ -62,7 +62,7 @@ def folded(layers: Iterable[Layer]) -> Layer:
 @frozen
 class RequestedSettings:
     """
-    What a registration request asks for (``spec/rest_api.md`` §8.2).
+    What a registration request asks for (``docs/torchserve/rest_api.md`` §8.2).
 
     :ivar initial_workers: Workers to start; below 1 for none, ``None`` if the request does not say.
     """

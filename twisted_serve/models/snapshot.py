@@ -2,7 +2,7 @@
 """
 This module implements snapshots: which versions there are and with how many workers, as text that can be read back.
 
-The format is the predecessor's (``spec/config_cli.md`` §7), so that either server
+The format is the predecessor's (``docs/torchserve/config_cli.md`` §7), so that either server
 starts with the other's.  Two members are ours, and it passes them over:
 ``modelUrl`` and ``handler``, where a version is not what its archive says.
 """

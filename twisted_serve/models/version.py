@@ -19,7 +19,7 @@ from twisted_serve.batching.sequences import SequenceLimits
 @frozen
 class ModelSettings:
     """
-    How a version is run, after all sources have been weighed (``spec/config_cli.md`` §6).
+    How a version is run, after all sources have been weighed (``docs/torchserve/config_cli.md`` §6).
 
     :ivar min_workers: Workers which are kept running.
     :ivar max_workers: The most that may run; at least ``min_workers``.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a model version as describe shows it (``spec/rest_api.md`` §8.3), member by member in order.
+Describe a model version, member by member in TorchServe's order (``docs/torchserve/rest_api.md`` §8.3).
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class InferencePlane:
 
     def healthy(self) -> bool:
         """
-        Say whether every model has workers which run or may come back (``spec/rest_api.md`` §4.1).
+        Say whether every model has workers which run or may come back (``docs/torchserve/rest_api.md`` §4.1).
 
         Not before the start-up models are registered.
         """

@@ -266,7 +266,7 @@ class ManagementPlane:
         return self._catalogue.resolve(name, version)
 
     def list_models(self, limit: int, offset: int) -> dict[str, Any]:
-        """List the default versions by name, a page at a time (``spec/rest_api.md`` §8.1)."""
+        """List the default versions by name, a page at a time (``docs/torchserve/rest_api.md`` §8.1)."""
         registry = self._catalogue.registry
         page = registry.names(limit, offset)
         listing: dict[str, Any] = {}

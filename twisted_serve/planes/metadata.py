@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the describe call which a model's handler has a say in (``spec/rest_api.md`` §8.3).
+This module implements the describe call which a model's handler has a say in (``docs/torchserve/rest_api.md`` §8.3).
 """
 
 from __future__ import annotations

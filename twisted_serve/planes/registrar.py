@@ -49,7 +49,7 @@ class Registration:
     """
     What a client asks to be registered; ``None`` is for what it left open.
 
-    :ivar url: Where the archive is (``spec/rest_api.md`` §8.2).
+    :ivar url: Where the archive is (``docs/torchserve/rest_api.md`` §8.2).
     :ivar synchronous: Whether the answer waits for the workers.
     :ivar recorded: The version as a snapshot has it, when it is restored.
     :ivar workflow: The workflow of which it is to be a node.

@@ -188,7 +188,7 @@ class WorkflowPlane:
         ]
 
     def list_workflows(self, limit: int, offset: int) -> dict[str, Any]:
-        """List the workflows by name, a page at a time (``spec/rest_api.md`` §8.1)."""
+        """List the workflows by name, a page at a time (``docs/torchserve/rest_api.md`` §8.1)."""
         page = page_of(self._workflows, limit, offset)
         listing: dict[str, Any] = {}
         if page.next_page_token is not None:

@@ -40,7 +40,7 @@ class Listener:
 
 
 def plan_listeners(options: ServerOptions) -> list[Listener]:
-    """Decide which listeners there are: roles with the same address share one (``spec/rest_api.md`` §1.3)."""
+    """Return the listeners to open: roles with the same address share one (``docs/torchserve/rest_api.md`` §1.3)."""
     wanted = [(options.inference_address, Role.INFERENCE), (options.management_address, Role.MANAGEMENT)]
     if options.enable_metrics_api:
         wanted.append((options.metrics_address, Role.METRICS))

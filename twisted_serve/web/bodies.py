@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the way from a request's body to a handler's inputs (``spec/rest_api.md`` §3).
+This module implements the way from a request's body to a handler's inputs (``docs/torchserve/rest_api.md`` §3).
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ _BLANKS = frozenset(b" \t")
 _receive_line = HTTPChannel.lineReceived
 _receive_header = HTTPChannel.headerReceived
 
-# On every answer (``spec/rest_api.md`` §2.4); the single semicolon is the predecessor's.
+# On every answer (``docs/torchserve/rest_api.md`` §2.4); the single semicolon is the predecessor's.
 _NO_CACHE = (
     b"Pragma: no-cache\r\nCache-Control: no-cache; no-store, must-revalidate, private\r\n"
     b"Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the doors of a listener: which token each path needs (``spec/rest_api.md`` §16.2).
+This module implements the doors of a listener: which token each path needs (``docs/torchserve/rest_api.md`` §16.2).
 
 Only the first segments decide, compared whole; an unknown path needs a token
 like a known one, so that nothing can be learnt by trying.

@@ -27,11 +27,11 @@ from twisted_serve.wire.header_text import CONTROL, latin, sendable
 from twisted_serve.wire.messages import Item, Job, Part
 
 # What the server says to a handler in headers of these names a client cannot say for it
-# (``spec/rest_api.md`` §3.1); and a token is for the server, not for the model's code.
+# (``docs/torchserve/rest_api.md`` §3.1); and a token is for the server, not for the model's code.
 _RESERVED = frozenset({b"url_path", b"explain", b"describe"})
 _CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
 
-# These are ours to set on an answer, whatever a handler says (``spec/rest_api.md`` §2.4).
+# These are ours to set on an answer, whatever a handler says (``docs/torchserve/rest_api.md`` §2.4).
 _OURS = frozenset(
     {"content-length", "transfer-encoding", "connection", "x-request-id", "date", "pragma", "cache-control", "expires"}
 )

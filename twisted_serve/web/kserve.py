@@ -2,7 +2,7 @@
 """
 This module implements KServe's routes: version 1, and version 2, which is the Open Inference Protocol.
 
-``spec/rest_api.md`` §9.  Predictions and readiness are there always; the rest of version 2 is an extra
+``docs/torchserve/rest_api.md`` §9.  Predictions and readiness are there always; the rest of version 2 is an extra
 (``ts_open_inference_protocol``).
 """
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the management routes: ``/models`` and ``/token`` (``spec/rest_api.md`` §8 and §16.6).
+This module implements the management routes: ``/models`` and ``/token`` (``docs/torchserve/rest_api.md`` §8 and §16.6).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _answer_custom(request: ServeRequest, described: CustomDescription) -> Answe
 
 def _registration_of(request: IRequest) -> Registration:
     """
-    Read what is to be registered (``spec/rest_api.md`` §8.2).
+    Read what is to be registered (``docs/torchserve/rest_api.md`` §8.2).
 
     :raise BadRequest: as :func:`given_parameters`.
     """

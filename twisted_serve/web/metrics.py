@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``/metrics`` (``spec/rest_api.md`` §10).
+This module implements ``/metrics`` (``docs/torchserve/rest_api.md`` §10).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the reading of query parameters (``spec/rest_api.md`` §2.2).
+This module implements the reading of query parameters (``docs/torchserve/rest_api.md`` §2.2).
 
 The predecessor's leniency is what its clients rely on: a number that is none is
 the default, and any word but ``true`` is false.
@@ -68,7 +68,7 @@ def query_parameters(request: IRequest) -> Mapping[str, str]:
 
 def page_wanted(request: IRequest) -> tuple[int, int]:
     """
-    Read which page of a list is wanted: how many entries, and where it begins (``spec/rest_api.md`` §8.1).
+    Read which page of a list is wanted: how many entries, and where it begins (``docs/torchserve/rest_api.md`` §8.1).
 
     :raise BadRequest: as :func:`query_parameters`.
     """

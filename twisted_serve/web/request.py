@@ -37,7 +37,7 @@ class ServeRequest(Request):
     A request whose body is in memory, bounded, and which goes to the site's one resource.
 
     :ivar spelled_headers: The headers as the client spelled their names, which
-        handlers see (``spec/rest_api.md`` §3.1).
+        handlers see (``docs/torchserve/rest_api.md`` §3.1).
     :ivar client_id: What the client calls it, if anything; ``answer_id``: what its answer is called.
     :ivar timing: Its moments, from the one when the whole of it was there.
     :ivar plain: Whether it has none of the headers that few requests have and that are for us (`RARE`).

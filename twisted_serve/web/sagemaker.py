@@ -3,7 +3,7 @@
 This module implements the routes of SageMaker's two layouts and of old clients, which take query parameters as inputs.
 
 ``/invocations`` serves one model, ``/models/{model}/invoke`` several, ``/{model}/predict``
-those who have called it so for long (``spec/rest_api.md`` §4 and §14).
+those who have called it so for long (``docs/torchserve/rest_api.md`` §4 and §14).
 """
 
 from __future__ import annotations

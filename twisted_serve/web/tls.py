@@ -86,7 +86,7 @@ def context_factory(files: TlsFiles, now: datetime) -> IOpenSSLContextFactory:
     Make what a TLS listener needs: TLS 1.2 or later, with forward secrecy and authenticated encryption.
 
     With neither a key store nor PEM files a certificate is made which nobody
-    trusts, as the predecessor does (``spec/config_cli.md`` §4.2).
+    trusts, as the predecessor does (``docs/torchserve/config_cli.md`` §4.2).
 
     :raise ValueError: naming the file which cannot be used.
     """

@@ -3,7 +3,7 @@
 This module implements connections to a TLS listener, and the friendly refusal of those which do not speak TLS.
 
 A client that says ``http://`` where it should say ``https://`` is told so in the
-clear, as the predecessor does (``spec/rest_api.md`` §1.4), instead of being left
+clear, as the predecessor does (``docs/torchserve/rest_api.md`` §1.4), instead of being left
 with a reset connection.
 """
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the routes of workflows: ``/workflows`` and ``/wfpredict`` (``spec/rest_api.md`` §12).
+This module implements the routes of workflows: ``/workflows`` and ``/wfpredict`` (``docs/torchserve/rest_api.md`` §12).
 """
 
 from __future__ import annotations

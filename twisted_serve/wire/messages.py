@@ -43,7 +43,7 @@ class Part(Struct, frozen=True, array_like=True):
 
     :ivar content_type: The media type without parameters; ``""`` when none was given.
     :ivar decode: Whether ``decode_input_request`` applies to it (form fields without
-        a file name are always handed over as bytes; ``spec/rest_api.md`` §3).
+        a file name are always handed over as bytes; ``docs/torchserve/rest_api.md`` §3).
     """
 
     name: str

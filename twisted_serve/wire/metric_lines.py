@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a metric as a line of a worker's stdout (``spec/config_cli.md`` §10.5).
+This module implements a metric as a line of a worker's stdout (``docs/torchserve/config_cli.md`` §10.5).
 
 What is emitted while a batch is being answered need not become one: it may travel with the
 answer, as a `Reading`.

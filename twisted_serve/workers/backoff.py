@@ -5,7 +5,7 @@ This module implements how long a worker that failed is left alone before it is 
 
 from __future__ import annotations
 
-# spec/rest_api.md §4.1; about a dozen attempts fit into the recovery window of 300 s.
+# docs/torchserve/rest_api.md §4.1; about a dozen attempts fit into the recovery window of 300 s.
 _DELAYS = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
 
 

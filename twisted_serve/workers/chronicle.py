@@ -2,7 +2,7 @@
 """
 This module implements the record of workers: the lines of the log that scripts wait for, and what is counted.
 
-The words are the predecessor's (``spec/config_cli.md`` §9).
+The words are the predecessor's (``docs/torchserve/config_cli.md`` §9).
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ class Pool:
         Say what the predecessor's ``/ping`` says.
 
         A worker that has never loaded yet, or failed for the first time less than
-        the recovery window ago, counts as healthy (``spec/rest_api.md`` §4.1).
+        the recovery window ago, counts as healthy (``docs/torchserve/rest_api.md`` §4.1).
         """
         return sum(slot.healthy for slot in self._slots) >= self.min_workers
 

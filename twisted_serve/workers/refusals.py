@@ -39,7 +39,7 @@ class Shortage:
 
 
 class Refusals:
-    """The predecessor's words, odd quote included, for a request that nobody can take (``spec/rest_api.md`` §5.1)."""
+    """TorchServe's texts for a request that no worker can take (``docs/torchserve/rest_api.md`` §5.1)."""
 
     def __init__(self, model_name: str, model_version: str, observer: PoolObserver) -> None:
         self._observer = observer

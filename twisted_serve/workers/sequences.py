@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how a request says which sequence it belongs to (``spec/rest_api.md`` §7).
+This module implements how a request says which sequence it belongs to (``docs/torchserve/rest_api.md`` §7).
 """
 
 from __future__ import annotations

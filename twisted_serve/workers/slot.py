@@ -69,7 +69,7 @@ class Slot:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is wrong, or only for less than the recovery window (``spec/rest_api.md`` §4.1)."""
+        """Whether the worker is well, or fails within the recovery window (``docs/torchserve/rest_api.md`` §4.1)."""
         return self._core.in_window()
 
     @property
@@ -79,7 +79,7 @@ class Slot:
 
         Not while it backs off after having failed more than once, nor while one that was
         given up is tried: a client had better be told than kept waiting for minutes
-        (``spec/rest_api.md`` §19, H3).
+        (``docs/torchserve/rest_api.md`` §19, H3).
         """
         if isinstance(self.status, BackingOff):
             return self._core.attempt <= PROMISING_ATTEMPTS

@@ -4,7 +4,7 @@ This module implements what is said about workers: one frozen value for each sit
 
 ``word`` is what describe shows.  There are only three, the predecessor's: its
 clients wait for ``READY`` and were told ``UNLOADING`` for all else; a worker that
-is loading is called so here (``spec/rest_api.md`` §19, W10).
+is loading is called so here (``docs/torchserve/rest_api.md`` §19, W10).
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Ticket:
         What may share a batch with this job.
 
         Handlers look at the first job of a batch to see what is asked for, and of which class to explain
-        (``spec/rest_api.md`` §19, W27): a description is asked for alone, and so is an explanation.
+        (``docs/torchserve/rest_api.md`` §19, W27): a description is asked for alone, and so is an explanation.
         """
         headers = self.job.headers
         return self if "describe" in headers or headers.get("explain") == "True" else None

@@ -2,7 +2,7 @@
 """
 This module implements the manifest of a workflow's archive, ``WAR-INF/MANIFEST.json``.
 
-``spec/grpc_workflows_kserve.md`` §3.1; unlike a model's manifest, it has to be there.
+``docs/torchserve/grpc_workflows_kserve.md`` §3.1; unlike a model's manifest, it has to be there.
 """
 
 from __future__ import annotations

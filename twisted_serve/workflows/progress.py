@@ -2,7 +2,7 @@
 """
 This module implements one request on its way through a workflow: which nodes can run now, with what, and the answer.
 
-``spec/grpc_workflows_kserve.md`` §3.4.
+``docs/torchserve/grpc_workflows_kserve.md`` §3.4.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """
 This module implements the specification of a workflow: its nodes, each with its settings, and their graph.
 
-``spec/grpc_workflows_kserve.md`` §3.2 has the grammar.  Settings that stand above nodes
+``docs/torchserve/grpc_workflows_kserve.md`` §3.2 has the grammar.  Settings that stand above nodes
 hold for the nodes which come after them in the document, and only for these.
 """
 
