@@ -46,7 +46,7 @@ FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
 
 
 class LaunchError(ConfigError):
-    """What the launcher refuses before there is a server; the text is the predecessor's whole line (§1.2)."""
+    """A refusal before there is a server, in TorchServe's words (``docs/torchserve/config_cli.md`` §1.2)."""
 
 
 @frozen
@@ -197,7 +197,7 @@ def _without_ignored(
 
 
 def _snapshot_directory(in_file: Mapping[str, Setting], environ: Mapping[str, str], cwd: Path) -> Path:
-    """Say where snapshots are: beside the log files (§7)."""
+    """Return where snapshots are: beside the log files (``docs/torchserve/config_cli.md`` §7)."""
     in_properties = in_file["log_location"].text if "log_location" in in_file else None
     return cwd / (environ.get("LOG_LOCATION") or in_properties or "logs") / "config"
 
@@ -234,7 +234,7 @@ def _from_arguments(arguments: CommandLine) -> dict[str, Setting]:
 
 
 def _from_environment(in_file: Mapping[str, Setting], environ: Mapping[str, str]) -> dict[str, Setting]:
-    """Make the layer of the environment, which only the file can switch on (§2.6)."""
+    """Return the environment's layer, which only the file can switch on (``docs/torchserve/config_cli.md`` §2.6)."""
     layer = {}
     for key in KEYS:
         for name in environment_names(key):

@@ -218,7 +218,11 @@ def _workers(
     defaults: ServerDefaults,
     at_startup: bool,
 ) -> tuple[int, int]:
-    """Decide on the least and most workers: the one thing in which the archive beats the request (§8.2)."""
+    """
+    Return the least and most workers.
+
+    It is the only setting in which the archive beats the request (``docs/torchserve/rest_api.md`` §8.2).
+    """
     if config.workers is not None:
         return config.workers
     if request.initial_workers is not None:

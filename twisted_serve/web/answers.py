@@ -74,7 +74,7 @@ def job_id(request: ServeRequest) -> str:
 
 
 def set_common_headers(request: IRequest, status: int) -> None:
-    """Set what depends on the answer, and end the connection after an error as the predecessor does (§2.6)."""
+    """Set the headers of this response, and close after an error (``docs/torchserve/rest_api.md`` §2.6)."""
     served = cast("ServeRequest", request)
     headers = served.responseHeaders
     timing = served.server_timing()
@@ -94,7 +94,11 @@ def lines_of(headers: Headers) -> bytes:
 
 
 def json_text(value: Any) -> bytes:
-    """Write JSON as the predecessor does: two blanks, non-ASCII as it is, one newline at the end (§2.5)."""
+    """
+    Render JSON in TorchServe's layout (``docs/torchserve/rest_api.md`` §2.5).
+
+    Two blanks indent, non-ASCII characters stay as they are, and one newline is at the end.
+    """
     # Half of a surrogate pair, which JSON can bring in, goes out as the JSON escape that it was.
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 

@@ -306,7 +306,11 @@ class ServeChannel(HTTPChannel):
     # Writing
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Take the head of an answer, and add what all have (§2.4); it goes with the first of its body."""
+        """
+        Buffer the head of a response, with the headers of all responses, until the first bytes of the body.
+
+        The headers are those of ``docs/torchserve/rest_api.md`` §2.4.
+        """
         self._head = self._head_of(version, code, reason, lines_of(headers))
 
     def write_whole(self, lines: bytes, body: bytes) -> None:
