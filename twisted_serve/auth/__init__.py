@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Who may come in.
+Authorization: tokens, the files that hold them, and the check of each request.
 
-``tokens``     :class:`~twisted_serve.auth.tokens.Token`: a secret, what it opens, until when
-``keyring``    the live tokens: check one, rotate one
-``key_file``   ``key_file.json``, where an operator finds them
-``expiry``     the service which warns before a token expires
-``targets``    a request's target as path segments, read once for the gate and the routes
-``gate``       which token a request needs, and whether it has it
-``redaction``  keeps keys out of what is written down of a request
-``guard``      the gate as a resource around a tree of routes
-``journal``    refusals and rotations as log lines and counters
+``tokens``         :class:`~twisted_serve.auth.tokens.Token`: a secret, its kind and its expiry
+``keyring``        the live tokens: check one, rotate one
+``key_file``       ``key_file.json``, where an operator finds them
+``replacement``    a lock around the replacement of that file
+``expiry``         the service that warns before a token expires, and can rotate it
+``metrics_token``  the token of ``/metrics``, in a file of the operator
+``targets``        parse a request target into path segments, once for authorization and routing
+``gate``           decide from values whether a request is allowed
+``guard``          the same decision as a resource around the trees of routes
+``redaction``      keep keys out of logged requests
+``journal``        refusals and rotations as log lines and counters
 """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the service which watches tokens grow old: it warns, it says so, and it can replace them.
+Log a warning before a token expires and a line when it has expired; rotate it if configured.
 
-Nothing depends on it for safety: an expired token is refused at the instant of
-its expiry, whether this service has noticed or not.
+Security does not depend on this service: an expired token is refused from the
+instant of its expiry, whether the service has run in the meantime or not.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.interfaces import Now
 
-# Often enough that the lines come when they should, and cheap: two comparisons.
+# Seconds between checks: the lines are at most this late, and a check costs two comparisons.
 INTERVAL = 1.0
 
-# When replacing a token has failed (a full disk, say), the next attempt is that many seconds later.
+# Seconds until a failed rotation (because the disk is full, for example) is retried.
 TRY_AGAIN = 30.0
 
 
 class ExpiryChecker(Service):
     """
-    A look at the clock, once a second.
+    Check the expiry of the live tokens once a second.
 
-    :param warning: How long before its expiry a token is warned about.
-    :param rotate: Replaces the token of a kind, or ``None`` to leave expired ones
-        as they are (``token_auto_rotate``).
+    :param warning: How long before the expiry of a token the warning is logged.
+    :param rotate: Replaces the token of a kind (``token_auto_rotate``); ``None`` to leave
+        expired tokens in place.
     """
 
     _log = Logger()
@@ -62,12 +62,12 @@ class ExpiryChecker(Service):
         self._loop.clock = clock
 
     def startService(self) -> None:
-        """Begin to look."""
+        """Start the periodic check."""
         super().startService()
         self._loop.start(INTERVAL).addErrback(self._ended)
 
     def stopService(self) -> None:
-        """Stop looking."""
+        """Stop the periodic check."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
@@ -75,7 +75,7 @@ class ExpiryChecker(Service):
     def _look(self) -> None:
         now = self._now()
         keys = self._keyring.keys
-        # What is said of a key is said once, and forgotten with the key.
+        # Each line is logged once per key; the record of it is dropped with the key.
         live = {token.public_id for token in keys}
         self._warned &= live
         self._expired &= live
@@ -114,7 +114,7 @@ class ExpiryChecker(Service):
     def _not_rotated(self, failure: Failure, kind: TokenKind) -> None:
         self._rotating.discard(kind)
         self._try_at[kind] = self._clock.seconds() + TRY_AGAIN
-        # What rotates records that the file could not be written.
+        # The rotation itself logs that the file could not be written.
         if failure.check(OSError) is None:
             self._log.failure("The {kind} token could not be replaced", failure, kind=kind.value)
 

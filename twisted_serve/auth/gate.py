@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the gate: which token a request needs, and whether it has it.
+Decide whether a request presents the token it needs.
 
-It decides on values alone, so that the channel can ask as soon as the headers
-are in, the guard again before a route runs, and another transport in its own way.
+The decision uses plain values only, so that the channel can make it as soon as the
+headers have arrived, the guard can repeat it before a route runs, and other
+transports can use it too.
 """
 
 from __future__ import annotations
@@ -18,28 +19,30 @@ from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.interfaces import Now
 
-#: Which token a method on a target needs; ``None`` for an open door.
+#: Maps a method and a target to the kind of token needed; ``None`` for a public target.
 Doors: TypeAlias = Callable[[bytes, Target], "TokenKind | None"]
 
-# Both texts are the predecessor's; one word differs (``docs/torchserve/rest_api.md`` §15.2).
+# Both texts are TorchServe's; they differ in one word (``docs/torchserve/rest_api.md`` §15.2).
 AUTHORIZATION_FAILED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
 AUTHENTICATION_FAILED = "Token Authentication failed. Token either incorrect, expired, or not provided correctly"
 
-# Longer than any token; compared in full, so it is bounded.
+# In bytes; longer than any token. The presented token is compared in full, hence the bound.
 _LONGEST_TOKEN = 512
 
 
 def refusal_text(kind: TokenKind) -> str:
-    """Return what a refused client is told."""
+    """Return the error message for a client without a token of this kind."""
     return AUTHENTICATION_FAILED if kind is TokenKind.API else AUTHORIZATION_FAILED
 
 
 def bearer_token(headers: Sequence[bytes]) -> bytes | Reason:
     """
-    Read the token from all ``Authorization`` headers of a request.
+    Return the token of the only ``Authorization`` header of a request, or the reason why there is none.
 
-    The scheme is compared without regard to case (RFC 9110 §11.1), one or more
-    blanks follow it, then the token and nothing else.
+    The scheme is matched case-insensitively (RFC 9110 §11.1) and followed by one or more
+    spaces, the token, and nothing else.
+
+    :param headers: The values of all ``Authorization`` headers.
     """
     if not headers:
         return Reason.MISSING
@@ -55,9 +58,9 @@ def bearer_token(headers: Sequence[bytes]) -> bytes | Reason:
 @frozen
 class Pass:
     """
-    The request may go on, through one door.
+    The request is allowed.
 
-    :ivar door: The kind of token which opens it; ``None`` for an open one, where anybody may stand.
+    :ivar door: The kind of token that was needed; ``None`` for a public target.
     """
 
     door: TokenKind | None
@@ -65,7 +68,7 @@ class Pass:
 
 @frozen
 class Stop:
-    """The request needs a token of ``kind`` and has none."""
+    """The request needs a valid token of ``kind`` and does not present one."""
 
     kind: TokenKind
     reason: Reason
@@ -74,9 +77,9 @@ class Stop:
 
 class Gate:
     """
-    The gate of one listener.
+    Authorize the requests of one listener.
 
-    :param doors: Which token each request needs there.
+    :param doors: The kind of token that each request needs on this listener.
     """
 
     def __init__(self, doors: Doors, keyring: Keyring, now: Now) -> None:
@@ -86,7 +89,7 @@ class Gate:
 
     def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Pass | Stop:
         """
-        Decide about a request.
+        Return whether a request is allowed.
 
         :param authorization: The values of all its ``Authorization`` headers.
         """
@@ -103,13 +106,13 @@ class Gate:
 
 
 class OpenGate:
-    """The gate when token authorization is switched off: the doors are there, and need no token."""
+    """Allow every request: token authorization is switched off, and only the tree of routes is selected."""
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
 
     def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Pass | Stop:
-        """Let everybody pass."""
+        """Allow the request."""
         return _PASSES[self._doors(method, target)]
 
 

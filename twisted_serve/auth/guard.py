@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the guard: a resource which stands around a tree of routes and opens the gate, or not.
+Authorize requests before they reach a tree of routes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from twisted_serve.auth.tokens import TokenKind
 @implementer(IResource)
 class Guard:
     """
-    Everything behind this needs a token, but for what has been put in the open.
+    Require a token for every route that is not explicitly public.
 
-    There is a tree for each kind of token, and one for those who have none.  The
-    door at which a request stands decides which tree it sees; so a token cannot
-    reach a route of another kind, however the path is read further in, and no
-    route is open by having been forgotten.
+    There is one tree of routes for each kind of token, and one of public routes.  The
+    kind of token a request needs selects the tree that handles it.  So a token cannot
+    reach a route of another kind, however the routes parse the path, and no route is
+    public by omission.
 
-    :param unguarded_trees: By the token which opens them; ``None`` for what is public.
-    :param refuse: Answers a request which was stopped, and returns the body.
-    :param reject: The same for a request which may pass but whose path has a flaw.
+    :param unguarded_trees: The trees by the kind of token they need; ``None`` for the public tree.
+    :param refuse: Responds to a request that is not allowed, and returns the body.
+    :param reject: Responds to a request that is allowed but whose path is malformed, and returns the body.
     """
 
     isLeaf = True
@@ -46,7 +46,7 @@ class Guard:
         self._reject = reject
 
     def render(self, request: IRequest) -> bytes | int:
-        """Answer the request, by the tree it may see or by refusing it."""
+        """Render the request with the tree it is allowed to use, or refuse it."""
         target = parse_target(request.uri)
         authorization = request.requestHeaders.getRawHeaders(b"authorization", ())
         verdict = self._gate.ask(request.method, target, authorization)
@@ -54,18 +54,18 @@ class Guard:
             return self._refuse(request, verdict)
         if target.flaw is not None:
             return self._reject(request, target.flaw)
-        # The routes see the path as the gate has read it.
+        # The routes must see the path exactly as it was authorized.
         request.prepath = []
         request.postpath = [segment.encode("utf-8") for segment in target.segments or ("",)]
         return self._unguarded_trees[verdict.door].render(request)  # type: ignore[no-any-return]
 
     def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """Be the leaf of every path: the gate decides on the whole of it."""
+        """Return this resource: a request is authorized by its whole path."""
         return self
 
     def putChild(self, path: bytes, child: IResource) -> None:
         """
-        Refuse: there are no doors beside the gate.
+        Refuse children, which would be reachable without authorization.
 
         :raise TypeError: always.
         """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the record of who was refused and which keys were replaced: log lines and counters.
+Log and count refused requests and key rotations.
 
-No line holds a key; a key is called by its public id.  Refusals are counted one
-by one but written down at a bounded rate, so that somebody who guesses cannot
-fill the disk.  Nobody is locked out for guessing: a right key always opens.
+No line holds a key; lines name keys by their public id.  Every refusal is counted,
+but refusals are logged at a bounded rate, so that a guessing client cannot fill the
+disk.  Guessing locks no client out: a valid key is always accepted.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from twisted_serve.auth.gate import Stop
 from twisted_serve.auth.key_file import instant
 from twisted_serve.auth.tokens import Token, TokenKind
 
-# How many refusals of one peer are written down in each period; the rest are summed up.
+# How many refusals of one peer are logged in each period, in seconds; the rest are summed up in one line.
 LINES_PER_PERIOD = 10
 PERIOD = 60.0
 
-# How many peers are remembered; an attacker with more addresses pushes out the oldest.
+# How many peers are tracked; an attacker with more addresses evicts the oldest.
 PEERS = 1024
 
-#: Told of each refusal, e.g. a counter: the kind of token that was needed, and the reason.
+#: Counts a refusal, by the kind of token that was needed and the reason.
 CountRefusal = Callable[[str, str], None]
 
 
 class _Peer:
-    """What one peer has done in its current period."""
+    """The refusals of one peer in its current period."""
 
     __slots__ = ("began", "refused")
 
@@ -42,7 +42,7 @@ class _Peer:
 
 class Journal:
     """
-    The record of one server.
+    The audit log of one server.
 
     :param seconds: The clock's time, as ``IReactorTime.seconds``.
     """
@@ -78,7 +78,11 @@ class Journal:
         )
 
     def rotated(self, old: Token, new: Token, by: str) -> None:
-        """Record that a key was replaced; ``by`` says at whose request."""
+        """
+        Record that a key was replaced.
+
+        :param by: The origin of the request for it, as it is logged.
+        """
         self._count_rotation(new.kind.value)
         self._log.info(
             "AUDIT The {kind} token was replaced by {by}: key {old} by key {new}, which expires at {expires}",
@@ -98,11 +102,11 @@ class Journal:
         )
 
     def not_saved_again(self, error: Exception) -> None:
-        """Record that the live keys could not be written to their file again."""
+        """Record that rewriting the key file with the live keys has failed."""
         self._log.error("The key file was not written again: {error}", error=error)
 
     def _record_of(self, peer: str) -> tuple[_Peer, int]:
-        """Return a peer's record and how many lines were kept back in a period that has just ended."""
+        """Return a peer's record and how many lines were suppressed in a period that has just ended."""
         now = self._seconds()
         record = self._peers.pop(peer, None)
         suppressed = 0

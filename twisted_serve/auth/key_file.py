@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``key_file.json``, where the operator of a server finds its keys.
+Write ``key_file.json``, where the operator of a server finds its keys.
 
-The format is the predecessor's to the letter (``docs/torchserve/rest_api.md`` §16.4).
-What differs is how it comes and goes: it is readable by its owner alone from
-the first byte, it changes from one whole state to the next, no symbolic link is
-followed, and it disappears with the server.
+The format is exactly TorchServe's (``docs/torchserve/rest_api.md`` §16.4).  The
+handling differs: the file is readable only by its owner from the first byte, it is
+replaced atomically, no symbolic link is followed, and it is removed with the server.
 """
 
 from __future__ import annotations
@@ -26,42 +25,42 @@ from twisted_serve.auth.tokens import KeySet, Token
 
 _OWNER_ONLY = 0o600
 
-# A key file has about 400 bytes.  What is longer is none, and is not read.
+# In bytes.  A key file has about 400; no more than this is read of a file.
 _LONGEST = 16384
 
-# How often the lock is asked for before the file is removed without it: a stop must not wait for another server.
+# Attempts to lock before the file is removed without the lock: shutdown must not wait for another server.
 _REMOVAL_ATTEMPTS = 50
 
 
 def instant(moment: datetime) -> str:
-    """Write an aware date as the key file does: ISO 8601, UTC, microseconds, ``Z``."""
+    """Format an aware date as in the key file: ISO 8601, UTC, microseconds, ``Z``."""
     return moment.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def describe_token(token: Token) -> dict[str, str]:
-    """Return the members of a token in the key file, and in the answer to ``/token``."""
+    """Return the members of a token in the key file and in the response to ``/token``."""
     if token.expires is None:
         return {"key": token.secret}
     return {"key": token.secret, "expiration time": instant(token.expires)}
 
 
 def render_keys(keys: KeySet) -> bytes:
-    """Write the content of a key file."""
+    """Render the content of a key file."""
     return json.dumps({token.kind.value: describe_token(token) for token in keys}, indent=2).encode("ascii")
 
 
 class KeyFileInUse(OSError):
-    """The path belongs to another server which is running."""
+    """The path belongs to another running server."""
 
 
 class KeyFile:
     """
     The key file of one running server.
 
-    While the server runs it holds a lock on the file, so that a second server in
-    the same directory is told so instead of taking the file from the first, while
-    what a crashed server left behind is replaced.  Whether it is held and the
-    replacement are one step for all servers that use `replacing`.
+    A running server holds a lock on its file.  So a second server in the same
+    directory gets an error instead of overwriting the file of the first, while a file
+    left behind by a crashed server is replaced.  The check of the lock and the
+    replacement are atomic among all servers that use `replacing`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,15 +68,15 @@ class KeyFile:
         self._descriptor: int | None = None
         self._api_key = b""
         self._removed = False
-        # Between a save in a thread and the removal: held for a rename, not while bytes are written.
-        # A signal handler may remove the file while it is being removed.
+        # Excludes a save in a thread and the removal from each other; held for a rename, not while bytes are written.
+        # Reentrant, because a signal handler may remove the file while it is being removed.
         self._step = threading.RLock()
 
     def save(self, keys: KeySet) -> None:
         """
-        Make these the content of the file, completely or not at all.
+        Replace the file by one with these keys, atomically.
 
-        :raise KeyFileInUse: when the file is another running server's.
+        :raise KeyFileInUse: when the file belongs to another running server.
         :raise OSError: when it cannot be written, naming the file.
         """
         try:
@@ -85,7 +84,7 @@ class KeyFile:
         except KeyFileInUse:
             raise
         except OSError as e:
-            # The name of the temporary file would tell the operator nothing.
+            # Name the key file: the name of the temporary file would not help the operator.
             raise type(e)(e.errno, f"the key file cannot be written: {e.strerror}", str(self.path)) from e
 
     def _replace(self, keys: KeySet) -> None:
@@ -99,7 +98,7 @@ class KeyFile:
                 content.write(render_keys(keys))
                 content.flush()
                 os.fsync(descriptor)
-            # What takes time is done; another server may wait for the rest.
+            # The slow part is done: another server may be waiting for this lock.
             with replacing(self.path), self._step:
                 if self._removed:
                     raise OSError(ECANCELED, "the server stops", str(self.path))
@@ -117,9 +116,9 @@ class KeyFile:
 
     def remove(self) -> None:
         """
-        Delete the file if it is still ours, for good; harmless when it was never written, or twice.
+        Delete the file if it is still ours, and refuse later saves; idempotent.
 
-        A save that a thread is about in the meantime fails, and leaves nothing.
+        Harmless if the file was never written.  A save that runs in a thread meanwhile fails and leaves no file.
         """
         self._removed = True
         with self._step:
@@ -130,7 +129,7 @@ class KeyFile:
                 with replacing(self.path, _REMOVAL_ATTEMPTS):
                     self._unlink_if_ours()
             except OSError:
-                # A directory in which nothing can be created may still allow removal.
+                # The lock file may be impossible to create in a directory that still allows removal.
                 self._unlink_if_ours()
         with self._step:
             self._let_go()
@@ -141,7 +140,7 @@ class KeyFile:
                 os.unlink(self.path)
 
     def _is_ours(self, descriptor: int) -> bool:
-        """Say whether the path leads to what we wrote, or to an edited copy of it."""
+        """Return whether the path leads to the file we wrote, or to an edited copy of it."""
         with suppress(OSError):
             if os.path.samestat(os.lstat(self.path), os.fstat(descriptor)):
                 return True
@@ -155,12 +154,13 @@ class KeyFile:
         try:
             other = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
-            # Whether a file is locked that only its owner can read cannot be known; a link, say, is replaced.
+            # A regular file that only another user can read may be locked; that cannot be found out. Anything
+            # else that cannot be opened, such as a symbolic link, is replaced.
             if self._is_another_users():
                 raise KeyFileInUse(EACCES, "the key file belongs to another user", str(self.path)) from None
             return
         try:
-            # A shared lock, because NFS gives no exclusive one to those that only read.
+            # A shared lock, because NFS grants no exclusive lock on a file opened for reading.
             fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise KeyFileInUse(EEXIST, "the key file belongs to another running server", str(self.path)) from None
@@ -168,14 +168,14 @@ class KeyFile:
             os.close(other)
 
     def _is_another_users(self) -> bool:
-        """Return whether the path leads to a file that was made under another user."""
+        """Return whether the path leads to a regular file of another user."""
         with suppress(OSError):
             status = os.lstat(self.path)
             return stat.S_ISREG(status.st_mode) and status.st_uid != os.geteuid()
         return False
 
     def _sync_directory(self) -> None:
-        # The new name must survive a power cut too; where a directory cannot be synced, it need not be.
+        # The rename must survive a power failure, too; some file systems cannot sync a directory, which is tolerated.
         with suppress(OSError):
             directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the live keys of a server: checking one, replacing one.
+Check and rotate the live keys of a server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 
 from twisted_serve.auth.tokens import Entropy, KeySet, Token, TokenKind, fresh_keys, fresh_token
 
-# How many replaced keys are kept out of the log like live ones: the request that replaces one may hold it.
+# How many replaced keys are still redacted in logs: the request that replaces a key may hold it.
 _REMEMBERED = 16
 
 
@@ -33,7 +33,7 @@ class Reason(Enum):
 
 @frozen
 class Granted:
-    """The request may pass."""
+    """The presented token is valid."""
 
     key_id: str
 
@@ -41,9 +41,9 @@ class Granted:
 @frozen
 class Refused:
     """
-    The request may not pass.
+    The presented token is not valid for the request.
 
-    :ivar key_id: The public id of the token that was presented, if it is one of ours.
+    :ivar key_id: The public id of the presented token, if it is one of ours.
     """
 
     reason: Reason
@@ -52,7 +52,7 @@ class Refused:
 
 @frozen
 class Replacement:
-    """One token in the place of another."""
+    """A rotation: the old token and the new one."""
 
     old: Token
     new: Token
@@ -60,12 +60,13 @@ class Replacement:
 
 class _Live:
     """
-    A live token and when it ends: at its date or after its lifetime, whichever comes first.
+    A live token with its end: at its expiry date or after its lifetime, whichever comes first.
 
-    The date alone would not do, since clocks are set back; the lifetime alone would not,
-    since clients are told the date.
+    The date alone is not enough, since the wall clock can be set back; the lifetime alone is
+    not enough, since clients are given the date.
 
     :ivar deadline: In seconds of the steady clock; ``None`` for a token that never expires.
+    :ivar ended: Whether the token was seen to have ended, which is final.
     """
 
     __slots__ = ("deadline", "ended", "token")
@@ -76,7 +77,7 @@ class _Live:
         self.ended = False
 
     def seconds_left(self, now: datetime, seconds: float) -> float:
-        """Return the seconds until the token ends, 0 from then on; a clock that is set back gives none of them back."""
+        """Return the seconds until the token ends, or 0 once it has ended, even if the clock is set back later."""
         expires, deadline = self.token.expires, self.deadline
         if expires is None or deadline is None:
             return float("inf")
@@ -87,7 +88,7 @@ class _Live:
         return left
 
     def expired(self, now: datetime, seconds: Callable[[], float]) -> bool:
-        """Return whether the token has ended, now or at any moment at which it was looked at."""
+        """Return whether the token has ended now or had ended at any earlier check."""
         if self.deadline is None:
             return False
         if not self.ended:
@@ -95,19 +96,19 @@ class _Live:
         return self.ended
 
 
-#: Calls the function with the keys, in a thread say, and fires when it is done.
+#: Calls a function with the keys, in a thread for example; the Deferred fires when the call has returned.
 Defer: TypeAlias = Callable[[Callable[[KeySet], None], KeySet], Deferred[None]]
 
 
 class Keyring:
     """
-    The three live tokens.
+    The three live tokens of a server.
 
-    Enforcement needs no timer: every check compares with the ``now`` it is given, and with the steady clock.
+    Enforcement needs no timer: every check compares the expiry with ``now``, an argument, and with the steady clock.
 
-    :param save: Makes a set of keys durable, or raises and has changed nothing; it may block.
-    :param seconds: A clock that is never set, and goes on while the machine is suspended.
-    :param defer: Where replaced keys are saved; one set is saved at a time.
+    :param save: Saves a set of keys durably, or raises and changes nothing; it may block.
+    :param seconds: A clock that is never set and keeps running while the machine is suspended.
+    :param defer: Runs ``save`` for a rotation; one set of keys is saved at a time.
     """
 
     def __init__(
@@ -151,13 +152,13 @@ class Keyring:
 
     @property
     def keys(self) -> KeySet:
-        """The tokens which are live now."""
+        """The tokens that are live now."""
         return self._keys
 
     def check(self, kind: TokenKind, presented: bytes, now: datetime) -> Granted | Refused:
-        """Say whether ``presented`` opens doors of ``kind`` at ``now``."""
+        """Return whether ``presented`` is the token of ``kind`` and has not expired at ``now``."""
         live: _Live | None = None
-        # All three are compared every time, so that the time taken does not tell which one it is.
+        # All three are compared every time, so that the timing does not reveal which one matches.
         for each in self._live:
             if each.token.is_secret(presented):
                 live = each
@@ -177,10 +178,10 @@ class Keyring:
 
     def rotate(self, kind: TokenKind, now: datetime) -> Deferred[Replacement]:
         """
-        Replace the token of ``kind``; the old one stops opening when the Deferred fires.
+        Replace the token of ``kind``; the old one is refused as soon as the Deferred fires.
 
-        The new set is saved first and becomes live second: when saving fails (an `OSError`) the
-        old token stays, in memory and in the file.  Rotations are done one by one, in order.
+        The new set is saved first and becomes live second: when saving fails (with an `OSError`)
+        the old token stays valid, in memory and in the file.  Rotations run one at a time, in order.
 
         :raise ValueError: for the API token, which lives as long as the server.
         """
@@ -192,23 +193,23 @@ class Keyring:
         )
 
     def save_again(self) -> Deferred[None]:
-        """Save the live keys as they are, after the rotations that were asked for before; `OSError` if that fails."""
+        """Save the live keys unchanged, after the rotations requested before; fails with `OSError`."""
         return self._one_by_one.run(lambda: self._defer(self._save, self._keys))
 
     def secrets(self) -> Sequence[bytes]:
-        """Return what must not be written down: the live keys, those to come, and those which were replaced lately."""
+        """Return the keys that must not be logged: the live ones, those being saved, and those replaced recently."""
         return self._secrets
 
     async def _replace(self, token: Token, deadline: float) -> Replacement:
         old = self._keys.of(token.kind)
         keys = self._keys.replacing(token)
-        # From its saving on an operator can read it in the file, and send it.
+        # From the start of the save on, an operator can read the new key in the file and send it.
         self._coming = [token.encoded]
         self._use(self._keys, self._live)
         try:
             await self._defer(self._save, keys)
         except BaseException:
-            # It may have been in the file, and is dead.
+            # The new key may have been in the file for a moment: redact it, although it never became live.
             self._replaced.append(token.encoded)
             raise
         else:
@@ -224,7 +225,7 @@ class Keyring:
         return self._seconds() + self._lifetime.total_seconds()
 
     def _use(self, keys: KeySet, live: tuple[_Live, ...]) -> None:
-        """Have these be the live tokens; what each request asks for is made ready."""
+        """Set the live tokens, and precompute the secrets, which every logged request needs."""
         self._keys = keys
         self._live = live
         self._secrets = (*[token.encoded for token in keys], *self._coming, *self._replaced)

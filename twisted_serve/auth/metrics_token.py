@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the token of ``/metrics``: one that the operator has made, in a file, as Prometheus reads it.
+Authorize ``/metrics`` with a token that the operator keeps in a file, as Prometheus does.
 
-The file is read for each request: there are few, and whoever replaces it (a
-Kubernetes secret, say) need tell nobody.  What cannot be read lets nobody in.
+The file is read for each request: there are few such requests, and a replaced file (a
+Kubernetes secret, for example) is effective without a restart.  While the file cannot
+be read, every request is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from twisted_serve.auth.gate import bearer_token
 from twisted_serve.auth.keyring import Reason
 from twisted_serve.reading import read_small
 
-# A shorter one is a slip.
+# In bytes; a shorter token is taken for a mistake.
 SHORTEST = 8
 LONGEST = 512
 
@@ -27,8 +28,8 @@ class MetricsToken:
     """
     A token in a file.
 
-    :ivar secret: The token as it was when it was read last; for whoever keeps it out of the log.
-    :raise ValueError: for a file that has none.
+    :ivar secret: The token as last read; for the redaction of logs.
+    :raise ValueError: for a file without a token.
     """
 
     _log = Logger()
@@ -42,7 +43,7 @@ class MetricsToken:
             raise ValueError(f"metrics_token_file must be a file with a token, not {path}: {e}") from e
 
     def admits(self, authorization: Sequence[bytes]) -> bool:
-        """Say whether a request with these ``Authorization`` headers may see the metrics."""
+        """Return whether a request with these ``Authorization`` headers may read the metrics."""
         try:
             expected = self._read()
         except (OSError, ValueError) as e:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the taking of keys out of what is written down of a request.
+Redact keys from logged requests.
 
-A client may put its key where it does not belong, into the path or the query;
-the log must not have it then, in plain or percent-encoded, whoever reads the log.
+A client may put its key where it does not belong, into the path or the query; even
+then the log must not contain it, neither in plain nor percent-encoded.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from urllib.parse import unquote_to_bytes
 
 REDACTED = b"<redacted>"
 
-# How often a target may have been encoded over; nobody does it more than twice by accident.
+# How many layers of percent-encoding are undone; more than two do not happen by accident.
 _LAYERS = 4
 
 
 def redacted(target: bytes, secrets: Collection[bytes]) -> bytes:
-    """Return a request target without the secrets; if one is hidden by its encoding, nothing of the target."""
+    """Return a request target with its secrets redacted; all of it is redacted if a secret is percent-encoded."""
     for secret in secrets:
         target = target.replace(secret, REDACTED)
     text = target
@@ -31,15 +31,16 @@ def redacted(target: bytes, secrets: Collection[bytes]) -> bytes:
     return target
 
 
-#: Takes the keys out of a request target.
+#: Redacts the keys of a request target.
 Redact = Callable[[bytes], bytes]
 
 
 def redacting(secrets: Callable[[], Collection[bytes]], shortest: int) -> Redact:
     """
-    Make what takes the secrets of the moment out of targets.
+    Return a function that redacts the current secrets of request targets.
 
-    :param shortest: The length of the shortest secret: a shorter target can hold none.
+    :param secrets: Returns the current secrets.
+    :param shortest: The length of the shortest secret, in bytes: a shorter target cannot contain one.
     """
 
     def redact(target: bytes) -> bytes:

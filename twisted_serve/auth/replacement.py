@@ -2,9 +2,9 @@
 """
 Lock the replacement of a file against other servers.
 
-The lock is a file beside the one that is replaced, because that one may not exist yet, may be a link or a pipe, and
-gets another inode each time.  The directory itself would do on a local disk, but whatever may read a directory could
-then hold the lock, and a directory on NFS cannot be locked exclusively.
+The lock is a file beside the one that is replaced, because the latter may not exist yet, may be a link or a pipe, and
+gets a new inode each time.  Locking the directory would work on a local disk, but then any process that can read the
+directory could hold the lock, and a directory on NFS cannot be locked exclusively.
 
 The lock file exists only while a replacement runs, for as long as a rename takes.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 _OWNER_ONLY = 0o600
 
-# How often, and how many seconds apart, a lock is asked for that another server holds.
+# Attempts to take a lock that another server holds, and the seconds between them.
 _ATTEMPTS = 500
 _PAUSE = 0.01
 
@@ -29,9 +29,9 @@ _PAUSE = 0.01
 @contextmanager
 def replacing(path: Path, attempts: int = _ATTEMPTS) -> Iterator[None]:
     """
-    Hold the only right to replace ``path`` among the servers of this machine.
+    Hold the exclusive right to replace ``path`` among the servers of this machine.
 
-    :raise OSError: naming the lock file, when it cannot be had.
+    :raise OSError: naming the lock file, when the lock cannot be taken.
     """
     lock = path.with_name(f".{path.name}.lock")
     for attempt in range(attempts):
@@ -45,7 +45,7 @@ def replacing(path: Path, attempts: int = _ATTEMPTS) -> Iterator[None]:
     try:
         yield
     finally:
-        # Unlinked while it is held: the file that another server opened before is recognized as removed.
+        # Unlinked while locked, so that a server that has already opened the file recognizes it as removed.
         with suppress(OSError):
             os.unlink(lock)
         os.close(descriptor)
@@ -55,13 +55,13 @@ def _acquire(lock: Path) -> int | None:
     """
     Open and lock the lock file, or return ``None`` if another process holds it or has just removed it.
 
-    :raise OSError: when there cannot be such a file.
+    :raise OSError: when the lock file cannot be created.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         descriptor = os.open(lock, flags, _OWNER_ONLY)
     except PermissionError:
-        # A server of another user holds it; without the file it is the directory that cannot be written.
+        # If the file exists, a server of another user holds it; otherwise the directory is not writable.
         if os.path.lexists(lock):
             return None
         raise
@@ -72,7 +72,7 @@ def _acquire(lock: Path) -> int | None:
     except (BlockingIOError, FileNotFoundError):
         pass
     except BaseException:
-        # Where nothing can be locked no other server holds it.
+        # The file system supports no locks, so no other server holds this one.
         os.close(descriptor)
         with suppress(OSError):
             os.unlink(lock)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the reading of a request target (RFC 9112 §3.2) into path segments and a query.
+Parse a request target (RFC 9112 §3.2) into path segments and a query.
 
-It is read in this one place, and the gate and the routes both work on the
-result: two readers who understand a path differently are how gates are passed.
+Targets are parsed only here, and both authorization and routing use the result: two
+parsers that disagree about a path are how authorization gets bypassed.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 
-# How many targets are remembered as they were read: the gate, the routes and the next client ask for the same ones.
+# How many parsed targets are cached: authorization, routing and other clients ask for the same ones.
 _REMEMBERED = 256
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
-# Asked for with each request, by what remembers decisions about targets.
+# The hash is cached because targets are the keys of caches that every request uses.
 @frozen(cache_hash=True)
 class Target:
     """
-    What a request asks for.
+    The parsed target of a request.
 
     :ivar segments: The decoded path segments; trailing empty ones are dropped, so
         ``/models/`` is ``/models`` (``docs/torchserve/rest_api.md`` §2.1).
     :ivar query: The raw query, without the question mark.
-    :ivar flaw: What is wrong with the path, or ``None``.  A target with a flaw has no
-        segments: it leads nowhere, whatever a proxy may have made of it.
+    :ivar flaw: The reason why the path is malformed, or ``None``.  A malformed target has
+        no segments: it matches no route, however a proxy may have understood it.
     """
 
     segments: tuple[str, ...]
@@ -46,7 +46,7 @@ def _decode(segment: bytes) -> str:
     """
     Decode one segment.
 
-    :raise ValueError: saying why it must not be.
+    :raise ValueError: with the reason why the segment is not acceptable.
     """
     if b"%" in segment:
         for escape in segment.split(b"%")[1:]:
@@ -68,11 +68,11 @@ def _decode(segment: bytes) -> str:
 
 @lru_cache(_REMEMBERED)
 def parse_target(raw: bytes) -> Target:
-    """Read the target of a request as it stands in the request line; never raises."""
+    """Parse the target of a request as it stands in the request line; never raises."""
     path, _, _fragment = raw.partition(b"#")
     path, _, query = path.partition(b"?")
     if not path.startswith(b"/"):
-        # The absolute form, which proxies send: only its path counts here.
+        # The absolute form, which proxies send: only its path is used.
         scheme, separator, rest = path.partition(b"://")
         if not separator or scheme.lower() not in (b"http", b"https"):
             return Target((), query, "it does not start with a slash")
@@ -82,7 +82,7 @@ def parse_target(raw: bytes) -> Target:
     while pieces and not pieces[-1]:
         pieces.pop()
     if pieces and not pieces[0]:
-        # To some readers an authority follows, to others (Klein's among them) it is one slash.
+        # Some parsers read an authority after two slashes, others (Klein's among them) one slash.
         return Target((), query, "it begins with two slashes")
     try:
         return Target(tuple([_decode(piece) for piece in pieces]), query)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the tokens which authorize requests, and when they stop doing so.
+Define the tokens that authorize requests, with their kind and expiry.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from attrs import Attribute, evolve, field, frozen
 from attrs.validators import instance_of, matches_re
 
 # TorchServe's keys have 8 characters (48 bits); these have 32 (192 bits), so that
-# guessing is not a plan and nobody needs to be throttled.
+# guessing is infeasible and no client needs to be throttled.
 TOKEN_BYTES = 24
 
-# Shorter ones are not taken for secrets at all.
+# In characters; a shorter string is not accepted as a secret.
 SHORTEST_SECRET = 8
 
-#: Makes this many random bytes, e.g. ``secrets.token_bytes``.
+#: Returns this many random bytes, e.g. ``secrets.token_bytes``.
 Entropy: TypeAlias = Callable[[int], bytes]
 
 
 class TokenKind(Enum):
-    """What a token opens.  The kinds are not ranked: none opens another's door."""
+    """The kind of API that a token authorizes.  The kinds are not ranked: none includes another."""
 
     MANAGEMENT = "management"
     INFERENCE = "inference"
@@ -37,9 +37,9 @@ class TokenKind(Enum):
 
 def aware(instance: object, attribute: Attribute[datetime | None], value: datetime | None) -> None:
     """
-    Validate that a date says which time zone it means.
+    Validate that a date has a time zone.
 
-    :raise ValueError: naming the field when it does not.
+    :raise ValueError: naming the field of a date without one.
     """
     if value is not None and value.utcoffset() is None:
         raise ValueError(f"{attribute.name} is {value.isoformat()}, without a time zone")
@@ -48,11 +48,12 @@ def aware(instance: object, attribute: Attribute[datetime | None], value: dateti
 @frozen
 class Token:
     """
-    A secret that opens one kind of door until it expires.
+    A secret that authorizes requests of one kind until it expires.
 
-    :ivar secret: URL-safe characters; opaque to clients.  ``encoded``: as they stand in a request.
-    :ivar expires: The first moment at which it no longer opens; ``None`` for never.
-    :ivar public_id: What logs and audit lines call it: it does not lead back to the secret.
+    :ivar secret: URL-safe characters; opaque to clients.
+    :ivar expires: The first moment at which the token is refused; ``None`` for never.
+    :ivar encoded: The secret as bytes, as in a request.
+    :ivar public_id: The name of the token in logs and audit lines, which does not reveal the secret.
     """
 
     kind: TokenKind = field(validator=instance_of(TokenKind))
@@ -70,25 +71,25 @@ class Token:
         return public_id(self.encoded)
 
     def is_secret(self, presented: bytes) -> bool:
-        """Say whether ``presented`` is the secret, in a time that does not depend on how much of it is."""
+        """Return whether ``presented`` is the secret, in a time independent of how much of it matches."""
         return compare_digest(self.encoded, presented)
 
     def expired(self, now: datetime) -> bool:
-        """Say whether ``now`` is the moment of expiry or later."""
+        """Return whether ``now`` is the moment of expiry or later."""
         return self.expires is not None and now >= self.expires
 
     def opens(self, kind: TokenKind, presented: bytes, now: datetime) -> bool:
-        """Say whether ``presented`` is this token, for this door, in time."""
+        """Return whether ``presented`` is this token, of the kind needed, and not expired."""
         return self.is_secret(presented) and kind is self.kind and not self.expired(now)
 
 
 def public_id(secret: bytes) -> str:
-    """Name a secret without giving it away."""
+    """Return a short name for a secret that does not reveal it."""
     return sha256(secret).hexdigest()[:8]
 
 
 def fresh_token(kind: TokenKind, entropy: Entropy, now: datetime, lifetime: timedelta | None) -> Token:
-    """Make a token from ``entropy`` which opens ``kind`` for ``lifetime`` from ``now``, or for ever."""
+    """Create a token of ``kind`` from ``entropy``, valid for ``lifetime`` from ``now``, or forever."""
     secret = urlsafe_b64encode(entropy(TOKEN_BYTES)).rstrip(b"=").decode("ascii")
     return Token(kind, secret, None if lifetime is None else now + lifetime)
 
@@ -96,9 +97,9 @@ def fresh_token(kind: TokenKind, entropy: Entropy, now: datetime, lifetime: time
 @frozen
 class KeySet:
     """
-    The three tokens of a server, each of its kind and with a secret of its own.
+    The three tokens of a server: one of each kind, all with different secrets.
 
-    :raise ValueError: when they are not.
+    :raise ValueError: for tokens of other kinds, or with equal secrets.
     """
 
     management: Token
@@ -122,12 +123,12 @@ class KeySet:
         ]
 
     def replacing(self, token: Token) -> KeySet:
-        """Return these tokens with ``token`` in the place of its kind."""
+        """Return these tokens with ``token`` in place of the one of its kind."""
         return evolve(self, **{token.kind.value.lower(): token})
 
 
 def fresh_keys(entropy: Entropy, now: datetime, lifetime: timedelta) -> KeySet:
-    """Make three new tokens; the API token never expires (``docs/torchserve/rest_api.md`` §16.5)."""
+    """Create three new tokens; the API token never expires (``docs/torchserve/rest_api.md`` §16.5)."""
     return KeySet(
         management=fresh_token(TokenKind.MANAGEMENT, entropy, now, lifetime),
         inference=fresh_token(TokenKind.INFERENCE, entropy, now, lifetime),
