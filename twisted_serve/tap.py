@@ -79,7 +79,7 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
 
     :raise PluginError: for a plug-in that cannot be served.
     """
-    # Klein, below these, installs a reactor.
+    # Here, for a command line that is refused needs none of these.
     from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
     from twisted_serve.service import ModelServer, Surroundings  # noqa: PLC0415
     from twisted_serve.steady import use_steady_clock  # noqa: PLC0415

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from klein import Klein
-from klein.interfaces import IKleinRequest
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES, RESET_CONTENT
@@ -21,7 +19,6 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as RoutedElsewhere
-from werkzeug.routing import BaseConverter, Map, MapAdapter, PathConverter
 
 from twisted_serve.auth.gate import Stop, refusal_text
 from twisted_serve.auth.keyring import Reason
@@ -196,8 +193,19 @@ def error_of(failure: Failure) -> ServeError:
     return InternalError("Internal server error.")
 
 
-def answer_failure(request: Any, failure: Failure) -> bytes:
-    """Answer a request whose endpoint failed."""
+def no_methods(request: IRequest) -> frozenset[str]:
+    """Return no methods: those of the path are unknown."""
+    return frozenset()
+
+
+def answer_failure(
+    request: Any, failure: Failure, methods_of_path: Callable[[IRequest], frozenset[str]] = no_methods
+) -> bytes:
+    """
+    Answer a request whose endpoint failed.
+
+    :param methods_of_path: Finds the methods that the routes of a request's path have.
+    """
     error = error_of(failure)
     if isinstance(error, WorkerFailed) and error.detail and request.channel is not None:
         error.because(request.channel.site.shown(error.detail))
@@ -212,67 +220,5 @@ def answer_failure(request: Any, failure: Failure) -> bytes:
             request.channel.transport.abortConnection()
         return b""
     if isinstance(error, MethodNotAllowed) and error.allowed is None:
-        error = MethodNotAllowed(_methods_of_path(request) - {request.method.decode("latin-1")})
+        error = MethodNotAllowed(methods_of_path(request) - {request.method.decode("latin-1")})
     return answer_error(request, error)
-
-
-def _methods_of_path(request: IRequest) -> frozenset[str]:
-    """Return the methods that the routes of a request's path have, none if no route was looked for."""
-    mapper = getattr(IKleinRequest(request), "mapper", None)
-    return frozenset() if mapper is None else frozenset(mapper.allowed_methods())
-
-
-class RestConverter(PathConverter):
-    """Whatever follows in a path, empty segments at its beginning included."""
-
-    regex = ".+?"
-    part_isolating = False
-
-
-class ExactMap(Map):
-    """Routes that know ``GET`` from ``get``: methods are case-sensitive (RFC 9110 §9.1), and werkzeug forgets that."""
-
-    def bind(
-        self,
-        server_name: str,
-        script_name: str | None = None,
-        subdomain: str | None = None,
-        url_scheme: str = "http",
-        default_method: str = "GET",
-        path_info: str | None = None,
-        query_args: Mapping[str, Any] | str | None = None,
-    ) -> MapAdapter:
-        """Bind to a request; a method that is not in upper case matches no route that names its methods."""
-        method = default_method if default_method.isupper() else f"-{default_method}"
-        return super().bind(server_name, script_name, subdomain, url_scheme, method, path_info, query_args)
-
-
-class ExactApp(Klein):
-    """A Klein application with such routes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._url_map = ExactMap()
-
-
-class UnmarkedConverter(BaseConverter):
-    """A segment without a colon, after which KServe's version 1 has a verb."""
-
-    regex = "[^/:]+"
-
-
-def new_app() -> Klein:
-    """Make a Klein application on which every error becomes an answer."""
-    app = ExactApp()
-    # Paths are what the gate has read, and are not to be improved upon by redirects.
-    app.url_map.merge_slashes = False
-    app.url_map.strict_slashes = False
-    app.url_map.redirect_defaults = False
-    app.url_map.converters = {**app.url_map.converters, "rest": RestConverter, "unmarked": UnmarkedConverter}
-
-    app.handle_errors(answer_failure)
-    return app
-
-
-#: Adds routes to an application.
-AddRoutes: TypeAlias = Callable[[Klein], None]

@@ -5,7 +5,8 @@ This module implements ``/ping``, ``/predictions`` and ``/explanations`` (``docs
 
 from __future__ import annotations
 
-from klein import Klein
+from typing import TYPE_CHECKING
+
 from twisted.internet.defer import Deferred
 
 from twisted_serve.planes.inference import InferencePlane
@@ -13,6 +14,9 @@ from twisted_serve.web.answers import Answer, answer_status
 from twisted_serve.web.jobs import EXPLAIN, PREDICT, Predictor
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.web.shortcut import Way
+
+if TYPE_CHECKING:
+    from klein import Klein
 
 
 def add_ping_route(app: Klein, plane: InferencePlane) -> Way:

@@ -8,7 +8,8 @@ This module implements KServe's routes: version 1, and version 2, which is the O
 
 from __future__ import annotations
 
-from klein import Klein
+from typing import TYPE_CHECKING
+
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 
@@ -17,6 +18,9 @@ from twisted_serve.web.answers import Answer, answer_json
 from twisted_serve.web.jobs import EXPLAIN, PREDICT, Predictor
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.web.tensors import infer
+
+if TYPE_CHECKING:
+    from klein import Klein
 
 # What the predecessor says of itself, under its own spelling; and the protocol's member, with what there is besides.
 _EXTENSIONS = ["kserve", "kubeflow"]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
-from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
@@ -31,7 +30,7 @@ from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.web.admission import Admission
-from twisted_serve.web.answers import Answer, answer_flaw, answer_refusal, new_app
+from twisted_serve.web.answers import Answer, answer_flaw, answer_refusal
 from twisted_serve.web.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.channel import Limits
 from twisted_serve.web.description import describe_api
@@ -58,6 +57,8 @@ from twisted_serve.web.traced import Traced
 from twisted_serve.web.workflows import add_workflow_management_routes, add_workflow_prediction_routes
 
 if TYPE_CHECKING:
+    from klein import Klein
+
     from twisted_serve.metrics.tracing import Tracer
 
 
@@ -178,6 +179,8 @@ class Faces:
 
     def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:
         """Make what each kind of token can reach; ``None`` is for what is public (:func:`doors.is_open`)."""
+        from twisted_serve.web.routing.klein_app import new_app  # noqa: PLC0415 - Klein installs a reactor
+
         public, inference, management, api = new_app(), new_app(), new_app(), new_app()
         ways: dict[str, Way] = {}
         open_ways: dict[str, Way] = {}

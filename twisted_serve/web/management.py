@@ -5,7 +5,8 @@ This module implements the management routes: ``/models`` and ``/token`` (``docs
 
 from __future__ import annotations
 
-from klein import Klein
+from typing import TYPE_CHECKING
+
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 
@@ -22,6 +23,9 @@ from twisted_serve.web.jobs import set_handler_headers
 from twisted_serve.web.queries import LEAST_INTEGER, as_boolean, as_integer, page_wanted, query_parameters
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.web.site import peer_of
+
+if TYPE_CHECKING:
+    from klein import Klein
 
 
 def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata, tokens: bool) -> None:

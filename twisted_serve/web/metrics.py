@@ -5,9 +5,9 @@ This module implements ``/metrics`` (``docs/torchserve/rest_api.md`` §10).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from klein import Klein
 from twisted.web.iweb import IRequest
 
 from twisted_serve.archives.threads import DeferToThread
@@ -16,6 +16,9 @@ from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import Unauthorized
 from twisted_serve.metrics.registry import CONTENT_TYPE, ServerMetrics
 from twisted_serve.web.answers import Answer, set_common_headers
+
+if TYPE_CHECKING:
+    from klein import Klein
 
 # More bytes are written in a thread: a thousand models have seven million, which take a second.
 MOST_AT_ONCE = 1 << 16

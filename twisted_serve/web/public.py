@@ -6,15 +6,17 @@ This module implements the routes which need no token: the probes, the API descr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from klein import Klein
 from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import MethodNotAllowed
 from twisted_serve.web.answers import Answer, answer_status, answer_text, json_text
 from twisted_serve.web.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.page import answer_page, page_of
+
+if TYPE_CHECKING:
+    from klein import Klein
 
 
 def add_probe_routes(app: Klein, ready: Callable[[], bool]) -> None:

@@ -9,8 +9,7 @@ those who have called it so for long (``docs/torchserve/rest_api.md`` §4 and §
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from klein import Klein
+from typing import TYPE_CHECKING
 
 from twisted_serve.errors import BadRequest, ResourceNotFound
 from twisted_serve.web.answers import Answer
@@ -18,6 +17,9 @@ from twisted_serve.web.jobs import Predictor
 from twisted_serve.web.queries import query_pairs
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.wire.messages import Part
+
+if TYPE_CHECKING:
+    from klein import Klein
 
 #: First segments which have a meaning of their own on some listener: no model is called by them here.
 CLAIMED = frozenset(

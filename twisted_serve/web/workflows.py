@@ -6,9 +6,8 @@ This module implements the routes of workflows: ``/workflows`` and ``/wfpredict`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 from werkzeug.routing import BaseConverter
@@ -20,6 +19,9 @@ from twisted_serve.web.deadlines import deadline_of
 from twisted_serve.web.jobs import Predictor
 from twisted_serve.web.queries import page_wanted
 from twisted_serve.web.request import ServeRequest
+
+if TYPE_CHECKING:
+    from klein import Klein
 
 
 class WordConverter(BaseConverter):
