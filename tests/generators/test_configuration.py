@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
+from docs.generators.configuration import configuration_page
 from twisted_serve.config.options import KEYS
-from twisted_serve.config.reference import configuration_page
 from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "configuration.md"
 
 
 class ConfigurationPageTests(SynchronousTestCase):
     """Tests for `configuration_page`."""
 
     def test_committed_page(self) -> None:
-        """The page in docs is of this code; if not: python -m twisted_serve.config.reference > docs/configuration.md"""
+        """The page in docs is of this code; if not: python -m docs.generators.configuration > docs/configuration.md"""
         self.assertEqual(PAGE.read_text(encoding="utf-8"), configuration_page())
 
     def test_complete(self) -> None:
@@ -45,7 +46,6 @@ class ConfigurationPageTests(SynchronousTestCase):
 @pytest.mark.integration
 def test_program() -> None:
     """The command that the page names writes the page."""
-    made = subprocess.run(
-        [sys.executable, "-m", "twisted_serve.config.reference"], capture_output=True, check=True, timeout=60
-    )
+    command = [sys.executable, "-m", "docs.generators.configuration"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60)
     assert made.stdout.decode() == configuration_page()

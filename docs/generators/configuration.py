@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``docs/configuration.md``, the page of all settings.
+Render ``docs/configuration.md``, the page of all settings.
 
-After a change of a setting::
+After a change of a setting, in the root of the repository::
 
-    python -m twisted_serve.config.reference > docs/configuration.md
+    python -m docs.generators.configuration > docs/configuration.md
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
 _HEAD = f"""\
 # Configuration
 
-<!-- Made by `python -m twisted_serve.config.reference > docs/configuration.md`: change the settings' own lines. -->
+<!-- Made by `python -m docs.generators.configuration > docs/configuration.md`: change the settings' own lines. -->
 
 A server takes its settings from four places. What stands higher wins:
 
@@ -66,7 +66,7 @@ _PARTS = {
     "metrics_mode": "Metrics and logs",
 }
 
-# The defaults of which each machine has its own.
+# The words for defaults that a factory makes.
 _OWN_DEFAULTS = {
     "log_levels": "none",
     "models": "none",
@@ -76,7 +76,7 @@ _OWN_DEFAULTS = {
 
 
 def configuration_page() -> str:
-    """Write the page."""
+    """Return the page as Markdown."""
     return "\n".join([_HEAD, *_settings(), "", _ENVIRONMENT, *_variables(), "", _IDLE, *_without_effect(), ""])
 
 
