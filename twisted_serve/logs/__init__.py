@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the log says, and what it looks like: the predecessor's lines, so that what greps for them still finds them.
+Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep for them still find them.
 
-``events``         what is said of requests, workers and metrics
-``gathering``      many events of one line made into one of many lines
-``entries``        one event, ready to be written: no control character that somebody sent, and no live key
-``layouts``        the predecessor's two patterns, and JSON
-``levels``         what is not worth a line
-``router``         which lines go where
-``files``          the predecessor's five files, and their rotation
-``configuration``  the file of ``--log-config``
+``events``         the fixed log lines, and the events of requests, workers and metrics
+``gathering``      coalesce events of one line into events of many lines
+``entries``        an event ready to be rendered, without control characters and live keys
+``layouts``        render a record: TorchServe's two patterns, and JSON
+``levels``         drop events below the level of their logger
+``router``         dispatch events to console and files
+``files``          TorchServe's five files, and their rotation
+``configuration``  read the file of ``--log-config``
+``opening``        set up the log of a server
 """
 
 from twisted_serve.logs.entries import printable, redact, redacting

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the file of ``--log-config``: one of Python's, or the predecessor's log4j2 in XML.
+Read the file of ``--log-config``: a ``dictConfig`` of Python's logging, or TorchServe's log4j2 configuration.
 
-Of log4j2 only the levels count: there is no Java here to append anything.
-Python's (``logging.config.dictConfig``, as YAML or JSON) decides everything.
+Of a log4j2 file, in XML or properties, only the levels are used: its appenders are Java classes.
+A ``logging.config.dictConfig``, in YAML or JSON, configures everything.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from twisted_serve.logs.levels import LEVELS, Levels
 
 _LOG4J_LEVELS = {"all": "debug", "trace": "debug", "fatal": "critical", **{level: level for level in LEVELS}}
 
-# What the predecessor's loggers are called here.
+# The loggers of TorchServe under their names here.
 _OURS = {"org.pytorch.serve": "twisted_serve"}
 
-# What only a properties file of log4j has; its other keys could be those of any program.
+# Keys found only in a properties file of log4j; its other keys could belong to any program.
 _LOG4J_1 = re.compile(r"^\s*log4j\.(?:rootLogger|rootCategory|logger|category|appender)\b.*?[=:]", re.M)
 _LOG4J_2 = re.compile(r"^\s*(?:rootLogger(?:\.\w+)*|(?:appender|logger)\.\w+(?:\.\w+)*)\s*=", re.M)
 
@@ -46,11 +46,11 @@ _PYTHON_LEVELS = {
 @frozen
 class LogConfiguration:
     """
-    What a file says.
+    The content of a configuration file.
 
-    :ivar levels: Those of loggers; ``""`` is the root.
-    :ivar python: What ``dictConfig`` is to be given; ``None`` for a file of log4j2.
-    :ivar ignored: Why the whole file has no effect, if it has none.
+    :ivar levels: The levels by logger; ``""`` is the root logger.
+    :ivar python: The argument for ``dictConfig``; ``None`` for a file of log4j2.
+    :ivar ignored: The reason why the whole file is ignored, or ``None``.
     """
 
     levels: Mapping[str, str]
@@ -60,9 +60,9 @@ class LogConfiguration:
 
 def read_log_configuration(path: Path) -> LogConfiguration:
     """
-    Read a file.
+    Read and parse a configuration file.
 
-    :raise ConfigError: when it cannot be used.
+    :raise ConfigError: for a file that cannot be read or used.
     """
     try:
         text = path.read_text("utf-8")
@@ -103,7 +103,7 @@ def _log4j_properties(text: str) -> LogConfiguration:
 
 def _log4j(text: str) -> LogConfiguration:
     levels = {}
-    # The operator's own file, as the server's other settings.
+    # The file is trusted: it belongs to the operator, like the server's other settings.
     for element in ElementTree.fromstring(text).iter():  # noqa: S314
         kind = element.tag.rpartition("}")[2].lower()
         said = element.get("level", "").lower()
@@ -116,9 +116,10 @@ def _log4j(text: str) -> LogConfiguration:
 @implementer(ILogObserver)
 class PythonLogging:
     """
-    Hands events to Python's logging; where the line was logged from it does not find out, which would take long.
+    Pass events on to Python's logging, without the source location, which is slow to find.
 
-    :param secrets: Asked at each event for the keys of the moment, which it leaves out.
+    :param levels: The levels of the server; events below them are dropped.
+    :param secrets: Called for each event; returns the current keys, which are redacted.
     :raise ValueError: for a configuration that cannot be used.
     """
 
@@ -130,7 +131,7 @@ class PythonLogging:
         dictConfig(configuration)
 
     def __call__(self, event: LogEvent) -> None:
-        """Hand an event over."""
+        """Pass an event on."""
         name, level = logger_of(event), event.get("log_level", LogLevel.info)
         logger, number = logging.getLogger(name), _PYTHON_LEVELS[level]
         if not (self._levels.let_through(name, level) and logger.isEnabledFor(number)):
@@ -148,7 +149,7 @@ class PythonLogging:
             logger.handle(record)
 
     def flush(self) -> None:
-        """Do nothing: handlers write when they like."""
+        """Do nothing: Python's handlers flush themselves."""
 
     def close(self) -> None:
-        """Do nothing; what comes last is to be written, too."""
+        """Do nothing: later events are still logged."""

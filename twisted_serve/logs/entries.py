@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one event as it will be written, whatever it will look like.
+Turn an event into a record that any layout can render.
 
-No line of it holds a control character that somebody sent, and so nobody can
-forge a line; and none holds a live key.
+Control characters are escaped, so that no client can forge a line, and live keys are redacted.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from zope.interface import implementer
 from twisted_serve.logs.events import READY
 from twisted_serve.logs.gathering import one_by_one
 
-# Control characters but TAB, what Unicode ends lines with, what turns the direction of writing, lone surrogates.
+# Control characters except TAB, Unicode's line separators, directional formatting characters, lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Write as escapes all characters which could end a line, forge one, or command a terminal."""
-    # None of these is printable to Python either, which is quicker to say so.
+    """Escape all characters that could end a line, forge one, or control a terminal."""
+    # `str.isprintable` is faster than the search, and False for each of these characters.
     if text.isprintable():
         return text
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def redact(text: str, secrets: Collection[str]) -> str:
-    """Replace every secret in ``text``."""
+    """Return ``text`` with every secret redacted."""
     for secret in secrets:
         if secret and secret in text:
             text = text.replace(secret, "<redacted>")
@@ -42,12 +41,12 @@ def redact(text: str, secrets: Collection[str]) -> str:
 
 class Entry(NamedTuple):
     """
-    An event.
+    An event ready to be rendered.
 
-    :ivar moments: When each of its lines was said, in milliseconds since the epoch; one, if they all were at once.
-    :ivar lines: What it says; most events have one line.
+    :ivar moments: The time of each line, in milliseconds since the epoch; one for all if they share it.
+    :ivar lines: The lines of the message; most events have one.
     :ivar traceback: The lines of its traceback.
-    :ivar details: What each line says in JSON besides; one, if they all say the same.
+    :ivar details: The additional JSON fields of each line; one mapping for all if they share it.
     """
 
     moments: Sequence[int]
@@ -60,13 +59,13 @@ class Entry(NamedTuple):
 
 
 def logger_of(event: LogEvent) -> str:
-    """Return the name of the logger which an event is shown with."""
+    """Return the logger name that is logged for an event."""
     name: str = event.get("logger_name") or event.get("log_namespace", "-")
     return name
 
 
 def entry_of(event: LogEvent) -> Entry:
-    """Make the entry of an event."""
+    """Create the record of an event."""
     said = event.get("lines")
     if said is not None and event.get("log_format") == READY:
         lines, traceback = said if "".join(said).isprintable() else [printable(line) for line in said], []
@@ -101,14 +100,14 @@ def _texts(event: LogEvent) -> list[str]:
     return [message, *traceback.strip("\n").split("\n")]
 
 
-# What an event has of itself, and what those who log it may call themselves.
+# Fields that Twisted sets, and names that the caller may set.
 _OURS = ("log_time", "log_level", "log_namespace")
 _NAMES = ("thread_name", "logger_name")
 
 
 def without_keys(events: Sequence[LogEvent], secrets: Collection[str]) -> Sequence[LogEvent]:
-    """Return events without the secrets; what has none of them goes on as it is."""
-    # There is hardly ever one: a single look at all that is said is enough.
+    """Return events with the secrets redacted; an event without secrets is returned unchanged."""
+    # Events hardly ever contain a secret: usually one search in all the text is enough.
     if not _has_any(events, secrets):
         return events
     singles = chain.from_iterable(one_by_one(event) if "moments" in event else (event,) for event in events)
@@ -121,7 +120,7 @@ def _has_any(events: Sequence[LogEvent], secrets: Collection[str]) -> bool:
 
 
 def _said(event: LogEvent) -> Iterator[str]:
-    """List all that can be written of an event."""
+    """Yield every text of an event that can be logged."""
     yield from _texts(event)
     for name in _NAMES:
         yield str(event.get(name, ""))
@@ -130,7 +129,7 @@ def _said(event: LogEvent) -> Iterator[str]:
 
 
 def _redacted(event: LogEvent, secrets: Collection[str]) -> LogEvent:
-    # Only what is known to be harmless goes on: a key may be in any field, and in the failure.
+    # Only fields known to be harmless are kept: a key may be in any other field, and in the failure.
     clean: LogEvent = {name: event[name] for name in _OURS if name in event}
     for name in _NAMES:
         if name in event:
@@ -153,8 +152,8 @@ class _Redacting:
 
 def redacting(observer: ILogObserver, secrets: Callable[[], Collection[str]]) -> ILogObserver:
     """
-    Keep live keys from ``observer``; the last line of defence, for nothing of ours logs a key.
+    Redact live keys before events reach ``observer``: a second line of defence, for the server itself logs no key.
 
-    :param secrets: Asked at each event for the keys of the moment.
+    :param secrets: Called for each event; returns the current keys.
     """
     return _Redacting(observer, secrets)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what the log says: lines that scripts wait for, and the events of requests, workers and metrics.
+Define the log lines that scripts wait for, and log the events of requests, workers and metrics.
 
-An event may say ``logger_name`` and ``thread_name``, which stand in its line
-(``docs/torchserve/config_cli.md`` §9); ``fields`` is what JSON shows besides.
+An event may have a ``logger_name`` and a ``thread_name`` for its line
+(``docs/torchserve/config_cli.md`` §9), and ``fields``, which only the JSON layout shows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 from twisted.logger import Logger, LogLevel
 
-# Lines which people and launchers look for.
+# Lines that operators and launchers look for.
 SERVER_STARTED = "Model server started."
 INFERENCE_BOUND = "Inference API bind to: {address}"
 MANAGEMENT_BOUND = "Management API bind to: {address}"
@@ -53,7 +53,7 @@ MODEL_LOG = "MODEL_LOG"
 TS_METRICS = "TS_METRICS"
 MODEL_METRICS = "MODEL_METRICS"
 
-# The format of an event whose text is ready: on the way of every request, formatting is worth saving.
+# The format of an event whose text is already rendered: formatting would slow down every request.
 READY = "{line}"
 
 
@@ -70,14 +70,14 @@ def log_access(
     named: bool = False,
 ) -> None:
     """
-    Write the line of one request.
+    Log one request in the access log.
 
     :param peer: Host and port; ``None`` for a client on a UNIX socket.
-    :param method: As the client sent it, as ``target`` and ``version``.
+    :param method: As the client sent it, like ``target`` and ``version``.
     :param elapsed: Seconds.
-    :param request_id: What the answer has as ``X-Request-Id``: a field of JSON, and the end of the line of an answer
-        of 400 and above.
-    :param named: Whether the client has given the id: the line ends with it in any case.
+    :param request_id: The ``X-Request-Id`` of the response: a field in JSON, and appended to the line of a response
+        with a status of 400 or above.
+    :param named: Whether the client has chosen the id: then it is appended to the line in any case.
     """
     where = f"/{peer[0]}:{peer[1]}" if peer is not None else "127.0.0.1"
     said = b" ".join((method, target, version)).decode("ascii", "backslashreplace").replace('"', '\\"')
@@ -92,21 +92,21 @@ def log_access(
 
 def log_model_output(log: Logger, worker: str, stream: Literal["stdout", "stderr"], line: str) -> None:
     """
-    Write one line which a worker printed.
+    Log one line of a worker's output.
 
-    :param worker: As ``W-9000-resnet_1.0``.
+    :param worker: The name of the worker, such as ``W-9000-resnet_1.0``.
     """
     level = LogLevel.info if stream == "stdout" else LogLevel.warn
     _say(log, level, line, logger_name=MODEL_LOG, thread_name=f"{worker}-{stream}")
 
 
 def log_lines(log: Logger, logger_name: str, lines: Sequence[str]) -> None:
-    """Write several lines of one logger at once; none of them contains the end of a line."""
+    """Log several lines of one logger as one event; none of them contains a line end."""
     log.info(READY, line="\n".join(lines), lines=lines, logger_name=logger_name)
 
 
 def _say(log: Logger, level: LogLevel, line: str, **more: object) -> None:
-    """Do as `Logger.emit`, but without looking for the level among all levels, which takes longer than all the rest."""
+    """Emit an event as `Logger.emit` does, without its validation of the level, which takes longer than the rest."""
     log.observer(
         {
             **more,

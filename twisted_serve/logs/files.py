@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the predecessor's five files (``docs/torchserve/config_cli.md`` §9), and their rotation.
+Write and rotate TorchServe's five log files (``docs/torchserve/config_cli.md`` §9).
 
-A file is begun anew each day, and when it is too large; the old ones are called
+A file is rotated each day, and when it is too large; the old files are named
 ``ts_log.log.1``, ``ts_log.log.2`` and so on, the latest first.
 """
 
@@ -20,16 +20,18 @@ from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, MODEL_METRICS, TS_M
 from twisted_serve.logs.layouts import Layout
 from twisted_serve.logs.router import Destination
 
-# What is in them is for the server's user and group.
+# Readable by the server's user and group only.
 _FILE_MODE = 0o640
 _DIRECTORY_MODE = 0o750
 
 
 class RotatingFile(LogFile):
     """
-    A file that is begun anew when it is too large, and each day.
+    A file that is rotated when it is too large, and each day.
 
-    :param today: The date.
+    :param size: The maximal size in bytes.
+    :param keep: How many old files are kept.
+    :param today: Returns the current date.
     """
 
     def __init__(self, path: Path, size: int, keep: int, today: Callable[[], date]) -> None:
@@ -52,13 +54,14 @@ class RotatingFile(LogFile):
 @frozen
 class FileSettings:
     """
-    What is to be known of the files.
+    The settings of the log files.
 
-    :ivar logs: The directory of three of them; ``None``: there are none.
-    :ivar metrics: That of the two with metrics.
-    :ivar size: Bytes at which a file is begun anew.
-    :ivar keep: How many old ones are kept.
-    :ivar long: What lines look like where there are everybody's, or a model's; ``short``: elsewhere.
+    :ivar logs: The directory of the three log files; ``None`` for no log files.
+    :ivar metrics: The directory of the two metrics files; ``None`` for no metrics files.
+    :ivar size: The size in bytes at which a file is rotated.
+    :ivar keep: How many old files are kept.
+    :ivar long: The layout of ``ts_log.log`` and ``model_log.log``.
+    :ivar short: The layout of the other files.
     """
 
     logs: Path | None
@@ -71,9 +74,9 @@ class FileSettings:
 
 def open_files(settings: FileSettings, today: Callable[[], date]) -> tuple[list[Destination], list[str]]:
     """
-    Open the files, each of them at once, although nothing may be written to it for long.
+    Open all files immediately, although some may remain empty for long.
 
-    :return: Where to write; and, in a line for each directory, why it cannot be written to.
+    :return: The destinations; and, for each directory that cannot be written to, a line with the reason.
     """
     long, short = settings.long, settings.short
     wanted: list[tuple[Path | None, dict[str, tuple[Layout, frozenset[str] | None]]]] = [
@@ -109,7 +112,7 @@ def open_files(settings: FileSettings, today: Callable[[], date]) -> tuple[list[
 
 def _to_file(file: RotatingFile) -> Callable[[str], None]:
     def write(lines: str) -> None:
-        # A disk that is full is no reason to stop serving.
+        # A full disk must not stop the server.
         with suppress(OSError):
             file.write(lines.encode("utf-8"))
 

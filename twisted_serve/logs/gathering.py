@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the gathering of events of one line, as each request brings them, into events of many lines.
+Coalesce events of one line, as each request logs them, into events of many lines.
 
-What is to be done for an event, from the search for keys to the name of its
-level, is done for all of its lines at once then.  Besides ``lines`` such an event has
-``moments`` and ``details``: of each line when it was said, and its ``fields``.
+The cost of an event, from the search for keys to the name of its level, is then paid
+once for all its lines.  Besides ``lines`` such an event has ``moments`` and ``details``:
+the time and the ``fields`` of each line.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _NO_FIELDS: Mapping[str, object] = {}
 
 class Gathering:
     """
-    Takes events, and gives few that say the same, in the same order.
+    A buffer that turns many events into few events with the same lines, in the same order.
 
-    :ivar size: How many characters were taken, ends of lines included.
+    :ivar size: The number of buffered characters, line ends included.
     """
 
     def __init__(self) -> None:
@@ -32,16 +32,16 @@ class Gathering:
         self.size = 0
 
     def add(self, logger: str, event: LogEvent) -> None:
-        """Take an event of this logger, of information, whose one line is ready."""
+        """Buffer an event of this logger, of level ``info``, whose only line is already rendered."""
         line = event["line"]
-        # One step, whichever thread it is done in.
+        # `list.append` is atomic: other threads log, too.
         self._taken.append(
             (logger, event.get("thread_name", "main"), event["log_time"], line, event.get("fields", _NO_FIELDS))
         )
         self.size += len(line) + 1
 
     def take(self) -> list[LogEvent]:
-        """Give what was taken."""
+        """Return the coalesced events, and empty the buffer."""
         taken, self._taken, self.size = self._taken, [], 0
         events = []
         for (logger, thread), said in groupby(taken, itemgetter(0, 1)):
@@ -62,7 +62,7 @@ class Gathering:
 
 
 def one_by_one(event: LogEvent) -> Iterator[LogEvent]:
-    """Undo the gathering: give an event for each line."""
+    """Split a coalesced event into one event for each line."""
     for moment, line, fields in zip(event["moments"], event["lines"], event["details"], strict=True):
         yield {
             "log_level": event["log_level"],

@@ -15,7 +15,7 @@ from twisted.logger import LogLevel
 
 from twisted_serve.logs.entries import Entry
 
-#: Makes whole lines of an entry.
+#: Renders a record as complete lines.
 Layout: TypeAlias = Callable[[Entry], str]
 
 _T = TypeVar("_T")
@@ -28,15 +28,15 @@ _LEVELS = {
     LogLevel.critical: "ERROR",
 }
 
-# `json.dumps` would make it anew for each line.
+# `json.dumps` would create an encoder for each line.
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class _Clock:
     """
-    Writes moments; those of one second are written once.
+    Format times; the text of the current second is cached.
 
-    :param zone: What times are shown in; the machine's own when not given.
+    :param zone: The time zone of the output; by default, the machine's.
     """
 
     def __init__(self, zone: tzinfo | None) -> None:
@@ -45,7 +45,7 @@ class _Clock:
         self._shown = ""
 
     def show(self, moment: int, mark: str = ",") -> str:
-        """Write a moment, in milliseconds since the epoch, with a mark before the milliseconds."""
+        """Format a time, given in milliseconds since the epoch, with a mark before the milliseconds."""
         second, milliseconds = divmod(moment, 1000)
         if second != self._second:
             shown = datetime.fromtimestamp(second, timezone.utc).astimezone(self._zone)
@@ -54,13 +54,13 @@ class _Clock:
 
 
 def long_layout(zone: tzinfo | None = None) -> Layout:
-    """Make the pattern of the console, ``ts_log.log`` and ``model_log.log``; a traceback follows, indented."""
+    """Return the layout of the console, ``ts_log.log`` and ``model_log.log``; a traceback follows, indented."""
     clock = _Clock(zone)
     return lambda entry: _laid_out(clock, f" [{_LEVELS[entry.level]}] {entry.thread} {entry.logger} - ", entry)
 
 
 def short_layout(zone: tzinfo | None = None) -> Layout:
-    """Make the pattern of the access log and of the metrics' files."""
+    """Return the layout of the access log and the metrics files."""
     clock = _Clock(zone)
     return lambda entry: _laid_out(clock, " - ", entry)
 
@@ -78,12 +78,12 @@ def _laid_out(clock: _Clock, middle: str, entry: Entry) -> str:
 _utc = _Clock(timezone.utc)
 
 
-# What every object has of its own.
+# The members of every JSON object.
 _OURS = frozenset({"time", "level", "logger", "thread", "message"})
 
 
 def json_layout(entry: Entry) -> str:
-    """Write an object for each line, with the time in UTC; what all of them have in common is made JSON once."""
+    """Render a JSON object for each line, with the time in UTC; the members that lines share are encoded once."""
     common = {"level": _LEVELS[entry.level].strip(), "logger": entry.logger, "thread": entry.thread}
     middle = _encode(common)[1:-1]
     traceback = {"traceback": "\n".join(entry.traceback)} if entry.traceback else {}
@@ -99,5 +99,5 @@ def json_layout(entry: Entry) -> str:
 
 
 def _each(said: Sequence[_T]) -> Iterable[_T]:
-    """Give what is said of each line, or the one thing that is said of all of them, again and again."""
+    """Return the values of each line, or repeat the one value that all lines share."""
     return said if len(said) > 1 else repeat(said[0])

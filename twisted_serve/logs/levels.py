@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements levels: which events are worth a line, by the name of their logger.
+Drop events below the level of their logger.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from attrs import field, frozen
 from twisted.logger import LogLevel
 
-# Twisted's own notes say nothing to somebody who runs a model server.
+# The informational lines of Twisted itself do not help the operator of a model server.
 _QUIET = {"twisted": "warn", "log_legacy": "warn"}
 
 _RANKS = {level: rank for rank, level in enumerate(LogLevel.iterconstants())}
 
-#: What a level is called, and how bad an event has to be to reach it.
+#: Names of levels, with the least rank of an event that is logged.
 LEVELS: Mapping[str, int] = {**{level.name: rank for level, rank in _RANKS.items()}, "off": len(_RANKS)}
 
 
@@ -24,8 +24,8 @@ class Levels:
     """
     The levels of all loggers.
 
-    :ivar usual: That of loggers which are not named.
-    :ivar by_logger: Those of others, and of what is below them: ``a`` says it for ``a.b``, too.
+    :ivar usual: The level of loggers that are not named.
+    :ivar by_logger: The levels of named loggers, which apply to their descendants: ``a`` includes ``a.b``.
     """
 
     usual: str = "info"
@@ -33,11 +33,11 @@ class Levels:
     _known: dict[str, int] = field(factory=dict, init=False, eq=False, repr=False)
 
     def let_through(self, logger: str, level: LogLevel) -> bool:
-        """Say whether an event is to be written."""
+        """Return whether an event is to be logged."""
         least = self._known.get(logger)
         if least is None:
             least = LEVELS[self.level_of(logger)]
-            # Loggers are ours and Twisted's, a few dozen.
+            # A few dozen loggers are expected, ours and Twisted's; the bound keeps the cache small with any others.
             if len(self._known) < 1000:
                 self._known[logger] = least
         return _RANKS[level] >= least

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the opening of a server's log: console and files, or what ``--log-config`` says instead.
+Set up the log of a server: console and files, or the configuration of ``--log-config``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from twisted_serve.logs.router import CallLater, Destination, Router, to_stream
 @frozen
 class OpenLog:
     """
-    A log that is being written.
+    The log of a running server.
 
-    :ivar observer: What takes the events; it leaves keys out.
-    :ivar warnings: What the operator ought to know of it.
+    :ivar observer: Logs events, with keys redacted.
+    :ivar warnings: Lines for the operator about settings without effect and unwritable directories.
     """
 
     observer: Router | PythonLogging
@@ -48,7 +48,9 @@ def open_log(
     Open the log of a server.
 
     :param out: The console.
-    :param secrets: Asked for the keys of the moment, which are not to be written.
+    :param secrets: Returns the current keys, which are redacted.
+    :param call_later: Schedules a flush of the buffered lines.
+    :param today: Returns the current date.
     :raise ConfigError: for a ``log_config`` that cannot be used.
     """
     said = LogConfiguration({}, None) if options.log_config is None else read_log_configuration(options.log_config)

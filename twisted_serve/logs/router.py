@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the ways of the log: what is worth writing, where it goes, and when.
+Dispatch log events to their destinations, and buffer the frequent ones.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from twisted_serve.logs.gathering import Gathering
 from twisted_serve.logs.layouts import Layout, long_layout
 from twisted_serve.logs.levels import Levels
 
-# Seconds that a line waits for others: one write for all of them.
+# Seconds for which lines are buffered, so that one write serves all of them.
 GATHERING = 0.05
-# Whose lines wait: those that come with each request.  What happens now and then, an audit line say, waits for nothing,
-# nor do lines of metrics, which have waited for each other before they came here.
+# The loggers with buffered lines: those that every request writes to.  Rare lines, such as audit lines, are written
+# immediately, and so are lines of metrics, which were coalesced before.
 _FREQUENT = frozenset({ACCESS_LOG, MODEL_LOG})
-# So many characters wait at most.
+# The buffer is flushed when it reaches this number of characters.
 MOST_CHARACTERS = 1 << 16
 
-#: Calls a function after so many seconds, once the reactor runs.
+#: Calls a function after this many seconds, once the reactor runs.
 CallLater = Callable[[float, Callable[[], None]], object]
 
 
 @frozen
 class Destination:
     """
-    Where lines go.
+    A destination of log lines.
 
-    :ivar write: Takes whole lines.
-    :ivar loggers: Whose lines; ``None`` for everybody's.
+    :ivar write: Writes complete lines.
+    :ivar layout: Renders the records of this destination.
+    :ivar loggers: The loggers with lines for this destination; ``None`` for all loggers.
     """
 
     write: Callable[[str], object]
@@ -49,13 +50,13 @@ class Destination:
 @implementer(ILogObserver)
 class Router:
     """
-    Writes events to all destinations that want them, in the order in which they come; keys it leaves out.
+    Write each event to its destinations, in the order of arrival, with keys redacted.
 
-    What is to be done for each line is done for many at once, and so are the writes.
+    Frequent lines are buffered, so that the work per event and the writes are shared by many lines.
 
-    :param levels: What is not worth writing.
-    :param secrets: Asked for the keys of the moment, whenever something is to be written.
-    :param call_later: ``None`` to write each event at once.
+    :param levels: The levels of the loggers; events below them are dropped.
+    :param secrets: Called before each write; returns the current keys.
+    :param call_later: Schedules a flush of the buffer; ``None`` to write each event immediately.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Router:
         self._waiting = Gathering()
 
     def __call__(self, event: LogEvent) -> None:
-        """Write ``event``, soon if it is one of many, else now."""
+        """Write ``event`` immediately, or buffer it if it is a frequent one."""
         logger, level = logger_of(event), event.get("log_level", LogLevel.info)
         if not self._levels.let_through(logger, level):
             return
@@ -88,12 +89,12 @@ class Router:
             self.flush()
 
     def close(self) -> None:
-        """Write everything that waits, and each event at once from now on."""
+        """Flush the buffer, and write each later event immediately."""
         self._call_later = None
         self.flush()
 
     def flush(self) -> None:
-        """Write everything that waits."""
+        """Write all buffered events."""
         waiting = self._waiting.take()
         if waiting:
             self._write(waiting)
@@ -117,10 +118,10 @@ class Router:
 @implementer(ILogObserver)
 class LineObserver:
     """
-    Writes each event, of any level, in the predecessor's pattern.
+    Write each event, of any level, in TorchServe's long pattern.
 
-    :param write: Takes one or more whole lines.
-    :param zone: What times are shown in; the machine's own when not given.
+    :param write: Writes one or more complete lines.
+    :param zone: The time zone of the output; by default, the machine's.
     """
 
     def __init__(self, write: Callable[[str], object], zone: tzinfo | None = None) -> None:
@@ -133,10 +134,10 @@ class LineObserver:
 
 
 def to_stream(stream: TextIO) -> Callable[[str], None]:
-    """Make what writes lines to ``stream``."""
+    """Return a function that writes lines to ``stream``."""
 
     def write(lines: str) -> None:
-        # Nobody reading any more is no reason to stop serving.
+        # A stream that its reader has closed must not stop the server.
         with suppress(OSError):
             stream.write(lines)
             stream.flush()
@@ -145,5 +146,5 @@ def to_stream(stream: TextIO) -> Callable[[str], None]:
 
 
 def console(stream: TextIO, secrets: Callable[[], Collection[str]], zone: tzinfo | None = None) -> ILogObserver:
-    """Make the observer which writes the server's log, information and worse, to ``stream``."""
+    """Return an observer that writes the server's log, from level ``info`` up, to ``stream``."""
     return Router([Destination(to_stream(stream), long_layout(zone))], Levels(), secrets)
