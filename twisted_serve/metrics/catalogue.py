@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``metrics.yaml``: which of the predecessor's metrics there are, and what they are called.
+Parse ``metrics.yaml``, the definitions of TorchServe's metrics.
 
-Its grammar is the predecessor's (``docs/torchserve/config_cli.md`` §10.1), and ``buckets``.
-Where it ran without metrics when the file was broken, this is an error that names the place.
+The grammar is TorchServe's (``docs/torchserve/config_cli.md`` §10.1), extended by ``buckets``.
+TorchServe runs without metrics if the file is broken; here this is an error that names the place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from attrs import frozen
 
 from twisted_serve.config.values import ConfigError
 
-# The labels of a metric of the server are filled in by position: so many of them there must be.
+# The server fills in the labels of its metrics by position, hence the required number of labels.
 _LABELS_OF_SERVER_METRICS: Mapping[str, int] = {
     **dict.fromkeys(("ts_inference_requests_total", "ts_inference_latency_microseconds"), 3),
     **dict.fromkeys(("ts_queue_latency_microseconds", "WorkerLoadTime"), 3),
@@ -35,7 +35,7 @@ _FIELDS = frozenset(("name", "unit", "dimensions", "buckets"))
 
 
 class Kind(Enum):
-    """What a metric's values mean."""
+    """The type of a metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -45,10 +45,10 @@ class Kind(Enum):
 @frozen
 class Definition:
     """
-    One metric.
+    The definition of one metric.
 
     :ivar dimensions: The names of its labels, in order; the last one is the host's.
-    :ivar buckets: The upper bounds of a histogram; empty for the usual ones.
+    :ivar buckets: The upper bounds of a histogram's buckets; empty for the default ones.
     """
 
     name: str
@@ -63,8 +63,8 @@ class MetricCatalogue:
     """
     All metrics of a file, by name.
 
-    :ivar server: What the server emits itself (``ts_metrics``).
-    :ivar models: What handlers emit (``model_metrics``).
+    :ivar server: The metrics of the server (``ts_metrics``).
+    :ivar models: The metrics of handlers (``model_metrics``).
     """
 
     server: Mapping[str, Definition]
@@ -72,15 +72,15 @@ class MetricCatalogue:
 
 
 def default_catalogue() -> MetricCatalogue:
-    """Read the catalogue that comes with the server."""
+    """Return the catalogue that is shipped with the server."""
     return parse_catalogue(files("twisted_serve.metrics").joinpath("metrics.yaml").read_text("utf-8"))
 
 
 def read_catalogue(path: Path | None) -> MetricCatalogue:
     """
-    Read the file of an operator, or the default one for ``None``.
+    Read an operator's file, or the default catalogue for ``None``.
 
-    :raise ConfigError: naming the file, and the place in it, that is wrong.
+    :raise ConfigError: naming the file and the place of the error.
     """
     if path is None:
         return default_catalogue()
@@ -94,9 +94,9 @@ def read_catalogue(path: Path | None) -> MetricCatalogue:
 
 def parse_catalogue(text: str) -> MetricCatalogue:
     """
-    Read a catalogue.
+    Parse a catalogue.
 
-    :raise ValueError: saying where in the text what is wrong.
+    :raise ValueError: naming the error and its place in the text.
     """
     try:
         document = yaml.safe_load(text)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the predecessor's metrics in its three modes (``docs/torchserve/config_cli.md`` §10.6).
+Emit TorchServe's metrics in its three modes (``docs/torchserve/config_cli.md`` §10.6).
 
-``log``         all are lines of the log
-``prometheus``  all are shown on ``/metrics``
-``legacy``      three are shown, all others are lines of the log
+``log``         all metrics are log lines
+``prometheus``  all metrics are exported on ``/metrics``
+``legacy``      three metrics are exported, all others are log lines
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ from twisted_serve.metrics.recorders import LogRecorder, NoRecorder, PrometheusR
 from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 
-#: What ``legacy`` shows on ``/metrics``.
+#: The metrics that ``legacy`` exports on ``/metrics``.
 LEGACY = frozenset(
     {"ts_inference_requests_total", "ts_inference_latency_microseconds", "ts_queue_latency_microseconds"}
 )
 
-#: Shown in every mode, by the server's own registry.
+#: Exported in every mode, by the server's own registry.
 ALWAYS_SHOWN = "ts_inference_requests_total"
 
-# Handlers choose names and labels; somebody whose labels are user ids must not fill the memory.
+# Handlers choose names and labels; a handler that uses user ids as labels must not exhaust the memory.
 MOST_SERIES = 10_000
-# So many different troubles with workers' lines are told of.
+# The maximal number of different problems with workers' metrics that are logged.
 MOST_WARNINGS = 100
-# So many values are taken with one answer; a worker sends fewer.
+# The maximal number of values accepted with one response; a worker of ours sends fewer.
 MOST_AT_ONCE = 1000
-# So many characters are one of them at most, as if it were a line.
+# The maximal length of one such value in characters, as for a line.
 LONGEST_TEXT = 16 * 1024
 
 
-#: Takes a line for the log.
+#: Writes a line to the log.
 WriteLine: TypeAlias = Callable[[str], object]
 
 
 @frozen
 class Sinks:
     """
-    Where values can go.
+    The destinations of metrics.
 
-    :ivar server_log: Takes lines of ``TS_METRICS``.
-    :ivar model_log: Takes lines of ``MODEL_METRICS``.
-    :ivar epoch: The seconds since the epoch.
+    :ivar registry: Prometheus' registry, for exported metrics.
+    :ivar server_log: Writes lines of ``TS_METRICS``.
+    :ivar model_log: Writes lines of ``MODEL_METRICS``.
+    :ivar epoch: Returns the seconds since the epoch.
     """
 
     registry: CollectorRegistry
@@ -67,7 +68,7 @@ class _Model:
     """
     A metric of handlers.
 
-    :ivar recorder: Prometheus' one; ``None``: its values are logged.
+    :ivar recorder: The recorder of an exported metric; ``None`` for a logged one.
     """
 
     definition: Definition
@@ -76,11 +77,11 @@ class _Model:
 
 class Emitter:
     """
-    The predecessor's metrics of one server.
+    TorchServe's metrics of one server.
 
-    :ivar counters: What counters are called on ``/metrics``, by the name of their family.
-    :param auto_detect: Whether metrics of handlers that are not in the catalogue count, too.
-    :raise ConfigError: for a metric that Prometheus cannot show, when it is to.
+    :ivar counters: The names of counters on ``/metrics``, by the name of their family.
+    :param auto_detect: Whether to accept metrics of handlers that are not in the catalogue.
+    :raise ConfigError: for an exported metric with a name that Prometheus does not support.
     """
 
     _log = Logger()
@@ -91,7 +92,8 @@ class Emitter:
         self._sinks = sinks
         self._auto_detect = auto_detect
         self._warned: set[str] = set()
-        # By what a worker says, so that a value costs one look: recorded by Prometheus, or the two parts of a line.
+        # By the text a worker sends, so that a value costs one lookup. A series is recorded by Prometheus, or is
+        # the two parts of a log line.
         self._series: dict[tuple[str, ...], Record | tuple[str, str]] = {}
         try:
             self._server = {name: self._server_recorder(each) for name, each in catalogue.server.items()}
@@ -100,18 +102,18 @@ class Emitter:
             raise ConfigError(str(e), "metrics_config") from e
 
     def bind(self, name: str, *values: str) -> Record:
-        """Return what records values of one of the server's metrics; nothing does if it is not in the catalogue."""
+        """Return a function that records values of a server metric, or does nothing if the catalogue lacks it."""
         return self._server.get(name, NoRecorder()).bind(*values)
 
     def receive(self, line: str) -> None:
-        """Take a metric from the output of a worker; one that cannot be used is told of, once."""
+        """Record a metric from a line of worker output; an invalid line is logged once."""
         try:
             self._record(parse_line(line))
         except ValueError as e:
             self._warn("Parse metrics failed: {line}: {error}", line[:200], line=line[:200], error=e)
 
     def take(self, readings: Sequence[Reading]) -> None:
-        """Take the metrics that came with a worker's answer, each as if it were the line that it could have been."""
+        """Record the metrics of a worker's response, with the same effect as if they had been lines of output."""
         for each in readings[:MOST_AT_ONCE]:
             if not self._add_known(each):
                 self.receive(f"{METRIC_MARK}{metric_line(*astuple(each))}"[:LONGEST_TEXT])
@@ -121,7 +123,7 @@ class Emitter:
             )
 
     def _add_known(self, reading: Reading) -> bool:
-        """Add a value to a series of which others were well; say whether that could be done."""
+        """Add a value to a known series; return whether that succeeded."""
         series = self._series.get(_key(reading))
         ids = reading.request_ids
         if series is None or not ids.isprintable() or len(ids) > LONGEST_TEXT or reading.time < 0:
@@ -203,5 +205,5 @@ class Emitter:
 
 
 def _key(reading: Reading) -> tuple[str, ...]:
-    """Make what all values of a series have in common, as far as a worker says it."""
+    """Return the parts of a reading that identify its series."""
     return reading.name, reading.unit, reading.labels, reading.kind, reading.host

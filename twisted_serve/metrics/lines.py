@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements metrics as text: how a worker's line is read, and the line that the log has.
+Parse the metric lines of workers, and render those of the log.
 
-Both are the predecessor's (``docs/torchserve/config_cli.md`` §10.5 and §10.6).
+Both formats are TorchServe's (``docs/torchserve/config_cli.md`` §10.5 and §10.6).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?
 
 def parse_line(line: str) -> Reading:
     """
-    Read a worker's line.
+    Parse a metric line of a worker.
 
-    :raise ValueError: when it is none.
+    :raise ValueError: for a line that is not a metric.
     """
     match = _LINE.fullmatch(line)
     if match is None:
@@ -41,7 +41,7 @@ def split_labels(text: str) -> tuple[tuple[str, str], ...]:
     """
     Split labels into names and values.
 
-    A value may contain a colon, and a comma, as long as what follows that is not a label of its own.
+    A value may contain colons; it may contain a comma if the text after the comma does not look like a label.
     """
     pairs: list[tuple[str, str]] = []
     for piece in text.split(","):
@@ -55,7 +55,7 @@ def split_labels(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def decimal(value: float) -> str:
-    """Write a number as Java does: always with a decimal part, ``1.0E7`` from there on."""
+    """Format a number as Java does: always with a decimal part, in exponent notation from ``1.0E7`` on."""
     if 1e-3 <= abs(value) < 1e7 or value == 0:
         return repr(float(value))
     if not math.isfinite(value):
@@ -66,6 +66,6 @@ def decimal(value: float) -> str:
 
 
 def log_line_parts(name: str, unit: str, labels: Sequence[tuple[str, str]], host: str) -> tuple[str, str]:
-    """Make what stands before and after the value in a line of the log; ids and time follow."""
+    """Return the parts of a log line before and after the value; ids and time follow them."""
     shown = ",".join(f"{label}:{value}" for label, value in labels)
     return f"{name}.{unit}:", f"|#{shown}|#hostname:{host},"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the way of metrics into the log, many lines at a time.
+Log metric lines in batches.
 
-A request makes half a dozen of them: one event for each would cost more than the
-request.  Each line says itself, to the second, which moment it is about.
+A request produces half a dozen lines: one event for each would cost more than the
+request itself.  Each line has its own timestamp, in seconds.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from twisted.logger import Logger
 
 from twisted_serve.logs import log_lines
 
-# Seconds that a line waits for others.
+# Seconds for which lines are buffered.
 GATHERING = 0.1
-# So many lines wait at most.
+# The buffer is flushed when it has this many lines.
 MOST_LINES = 1000
 
 
 class MetricLog:
     """
-    Gathers the lines of one logger.
+    Buffer the lines of one logger.
 
-    :param name: The logger's name, ``TS_METRICS`` say.
+    :param name: The name of the logger, for example ``TS_METRICS``.
     """
 
     def __init__(self, log: Logger, name: str, clock: IReactorTime) -> None:
@@ -35,7 +35,7 @@ class MetricLog:
         self._closed = False
 
     def write(self, line: str) -> None:
-        """Have a line written soon."""
+        """Buffer a line; it is logged within `GATHERING` seconds."""
         self._lines.append(line)
         if self._closed or len(self._lines) >= MOST_LINES:
             self._flush()
@@ -43,7 +43,7 @@ class MetricLog:
             self._due = self._clock.callLater(GATHERING, self._come)
 
     def close(self) -> None:
-        """Write what waits, and from now on each line at once."""
+        """Flush the buffer, and log each later line immediately."""
         self._closed = True
         if self._due is not None:
             self._due.cancel()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what there is to be told of a pool of workers; whoever wants to know overrides it.
+Define the observer interface for events of a worker pool.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ from twisted_serve.metrics.timing import Timing
 
 
 class PoolObserver:
-    """Is told what happens in the pool of one model version; this one lets it pass."""
+    """Observe the pool of one model version; this base class ignores all events."""
 
     def batch_sent(self, batch: Sequence[Timing], overhead: float, going: int = 0) -> None:
         """
         A batch was sent to a worker.
 
-        :param overhead: The seconds that this took.
-        :param going: How many requests were sent besides which had been in the batch before.
+        :param overhead: The seconds it took to send the batch.
+        :param going: The number of requests carried over from the previous batch (continuous batching).
         """
 
     def batch_answered(self, batch: Sequence[Timing], overhead: float) -> None:
-        """A worker answered a batch; ``overhead``: the seconds until it was free for the next."""
+        """
+        A worker has answered a batch.
+
+        :param overhead: The seconds until the worker was free for the next batch.
+        """
 
     def failed(self, status: int) -> None:
         """A request was answered with an error."""
@@ -31,13 +35,18 @@ class PoolObserver:
         """A request was refused: ``no_worker``, ``queue_full``, ``too_late``, ``quarantined`` or ``timeout``."""
 
     def worker_loaded(self, name: str, seconds: float) -> None:
-        """A worker, as ``W-9000-resnet_1.0``, has loaded its model."""
+        """
+        A worker has loaded its model.
+
+        :param name: The name of the worker, such as ``W-9000-resnet_1.0``.
+        :param seconds: The time from its start.
+        """
 
     def worker_died(self) -> None:
-        """A worker was lost that nobody has sent away."""
+        """A worker ended without having been stopped."""
 
     def worker_restarted(self) -> None:
-        """A worker was started in the place of one that was lost."""
+        """A worker was started to replace one that was lost."""
 
     def retired(self) -> None:
-        """The pool is being ended."""
+        """The pool is shutting down."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what is shown of queues and workers: read when somebody asks, so that no request pays for it.
+Export the state of queues and workers, read at each scrape so that requests do not pay for it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class PoolReading:
     """
     The queue and the workers of a model version at one moment.
 
-    :ivar waiting: Requests that wait for a worker.
-    :ivar room: How many more may.
-    :ivar running: Requests that are at workers.
-    :ivar workers: How many workers there are in each state; all states are there.
-    :ivar busy: How many workers have a batch.
+    :ivar waiting: The number of queued requests.
+    :ivar room: The number of requests that can be queued in addition.
+    :ivar running: The number of requests in flight at workers.
+    :ivar workers: The number of workers by state, with all states present.
+    :ivar busy: The number of workers that have a batch.
     """
 
     name: str
@@ -41,9 +41,11 @@ ReadPools = Callable[[], Iterable[PoolReading]]
 
 class PoolCollector(Collector):
     """
-    Shows readings to Prometheus: those that were taken last, since metrics may be written in a thread.
+    Export the latest readings to Prometheus.
 
-    :param read: Reads pools, which only the reactor's thread may do.
+    They are taken beforehand because metrics may be rendered in another thread.
+
+    :param read: Reads the pools; must be called in the reactor's thread.
     """
 
     def __init__(self, read: ReadPools) -> None:
@@ -51,16 +53,16 @@ class PoolCollector(Collector):
         self._readings: Iterable[PoolReading] = ()
 
     def take(self) -> int:
-        """Take readings, and return of how many pools."""
+        """Read all pools, and return their number."""
         self._readings = readings = tuple(self._read())
         return len(readings)
 
     def describe(self) -> Iterable[Metric]:
-        """Describe what there is, without asking anybody."""
+        """Describe the metrics without reading the pools."""
         return self._families(())
 
     def collect(self) -> Iterable[Metric]:
-        """Show everything."""
+        """Return the metrics of the latest readings."""
         return self._families(self._readings)
 
     def _families(self, readings: Iterable[PoolReading]) -> Iterator[Metric]:

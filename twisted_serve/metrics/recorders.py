@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements where the values of one metric go: into the log, or to Prometheus.
+Record the values of one metric, in the log or in Prometheus' registry.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from twisted_serve.metrics.catalogue import Definition, Kind
 from twisted_serve.metrics.lines import decimal, log_line_parts
 
-#: Takes a value of one metric with certain labels.
+#: Records a value of one metric with fixed labels.
 Record: TypeAlias = Callable[[float], None]
 
-# The predecessor's, whatever the unit.
+# TorchServe's, regardless of the unit.
 DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
-# What prometheus-client takes besides, not every reader does.
+# Stricter than prometheus-client, which accepts names that some scrapers reject.
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
-# What histograms have of their own.
+# Labels that histograms and summaries use themselves.
 _RESERVED_LABELS = frozenset({"le", "quantile"})
 
 
 class Recorder(Protocol):
-    """Where one metric goes."""
+    """Record the values of one metric."""
 
     def bind(self, *values: str) -> Record:
-        """Return what records values with these labels; keep it, to make it costs more than to call it."""
+        """Return a function that records values with these labels; keep it, because creating it is the costly part."""
 
 
 def ignore(value: float) -> None:
@@ -40,7 +40,7 @@ def ignore(value: float) -> None:
 
 
 class NoRecorder:
-    """For a metric that is not in the catalogue."""
+    """Discard the values of a metric that is not in the catalogue."""
 
     def bind(self, *values: str) -> Record:
         """See `Recorder`."""
@@ -49,10 +49,10 @@ class NoRecorder:
 
 class LogRecorder:
     """
-    Writes a line for each value.
+    Write a log line for each value.
 
-    :param epoch: The seconds since the epoch.
-    :param write: Takes the line.
+    :param epoch: Returns the seconds since the epoch.
+    :param write: Writes the line.
     """
 
     def __init__(self, definition: Definition, epoch: Callable[[], int], write: Callable[[str], object]) -> None:
@@ -71,8 +71,8 @@ class LogRecorder:
         def record(value: float) -> None:
             nonlocal last, second, line
             now = epoch()
-            # Counts and whole milliseconds are small integers, of which there is one object each: in one second
-            # many lines are the same.
+            # Counts and whole milliseconds are small integers, which CPython caches, so that identity is enough:
+            # within one second many lines are equal.
             if value is not last or now != second:
                 last, second = value, now
                 line = f"{before}{decimal(value)}{after}timestamp:{now}"
@@ -83,9 +83,9 @@ class LogRecorder:
 
 class PrometheusRecorder:
     """
-    Keeps a series for each set of labels.
+    Record values in Prometheus' registry, one series for each set of labels.
 
-    :raise ValueError: for a name that cannot be, or is there already.
+    :raise ValueError: for a name that Prometheus does not support, or that is already registered.
     """
 
     def __init__(self, definition: Definition, registry: CollectorRegistry) -> None:
@@ -113,9 +113,9 @@ class PrometheusRecorder:
 
 def check_names(definition: Definition) -> None:
     """
-    See whether a metric can be shown to Prometheus.
+    Check that Prometheus supports the names of a metric and its labels.
 
-    :raise ValueError: naming what cannot.
+    :raise ValueError: with the name that Prometheus does not support.
     """
     if not _METRIC_NAME.fullmatch(definition.name):
         raise ValueError(f"{definition.name!r} is no name of a metric in Prometheus: letters, digits, _ and : only")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the metrics of one server, on a Prometheus registry which belongs to it.
+Hold the metrics of one server, in a Prometheus registry of that server.
 
-Its own are shown in every mode; the predecessor's go where the mode says (`Emitter`).
+Our own metrics are exported in every mode; TorchServe's are exported or logged, depending on the mode (`Emitter`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted_serve.metrics.version import VersionFamilies, VersionMetrics
 
 __all__ = ["CONTENT_TYPE", "ServerMetrics"]
 
-# The bytes that the metrics of a model version have, about.
+# The approximate size in bytes of the metrics of a model version.
 _SIZE_OF_VERSION = 7000
 
 _NO_METRICS = MetricCatalogue({}, {})
@@ -33,14 +33,15 @@ class ServerMetrics:
     """
     The metrics of one server.
 
-    :ivar emitter: The predecessor's.
-    :ivar catalogue: Which of them there are.
+    :ivar emitter: Emits TorchServe's metrics.
+    :ivar catalogue: The definitions of TorchServe's metrics.
     :param hostname: The value of the ``hostname`` label.
-    :param mode: Where the predecessor's metrics go: ``log``, ``prometheus`` or ``legacy``.
-    :param server_log: Takes lines of ``TS_METRICS``.
-    :param model_log: Takes lines of ``MODEL_METRICS``.
-    :param epoch: The seconds since the epoch, for these lines.
-    :raise ConfigError: for a catalogue that cannot be shown to Prometheus.
+    :param mode: The mode of TorchServe's metrics: ``log``, ``prometheus`` or ``legacy``.
+    :param auto_detect: Whether to accept metrics of handlers that are not in the catalogue.
+    :param server_log: Writes lines of ``TS_METRICS``.
+    :param model_log: Writes lines of ``MODEL_METRICS``.
+    :param epoch: Returns the seconds since the epoch, for these lines.
+    :raise ConfigError: for an exported metric with a name that Prometheus does not support.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class ServerMetrics:
         self._families = VersionFamilies(registry)
         self.emitter = Emitter(catalogue, mode, Sinks(registry, server_log, model_log, epoch), auto_detect)
         self._answer_classes = {n: answers.labels(f"{n}xx").inc for n in range(1, 6)}
-        # The predecessor counted everything else as 5XX; a redirect is no error.
+        # TorchServe counts every other class as 5XX; but a redirect is not an error.
         self._answer_counters = {n: self.emitter.bind(f"Requests{n}XX", "Host", hostname) for n in (2, 4, 5)}
         self._requested: dict[tuple[str, str], tuple[Callable[[], None], Record]] = {}
 
     def answered(self, status: int) -> None:
-        """Count an HTTP answer."""
+        """Count an HTTP response."""
         first = min(max(status // 100, 1), 5)
         self._answer_classes[first]()
         self._answer_counters.get(first, ignore)(1)
@@ -99,39 +100,39 @@ class ServerMetrics:
         record(1)
 
     def version(self, name: str, version: str) -> VersionMetrics:
-        """Make the metrics of a model version; they are shown until it is retired."""
+        """Create the metrics of a model version, which are exported until the version is retired."""
         return VersionMetrics(self._families, self.emitter, self._hostname, name, version)
 
     def token_refused(self, kind: str, reason: str) -> None:
-        """Count a request which was refused."""
+        """Count a request that was refused for its token."""
         self._refused.labels(kind, reason).inc()
 
     def token_rotated(self, kind: str) -> None:
-        """Count a token which was replaced."""
+        """Count a rotation of a token."""
         self._rotations.labels(kind).inc()
 
     def watch_tokens(self, seconds_left: Mapping[str, Callable[[], float]]) -> None:
-        """Have the seconds left of each kind of token read at each scrape."""
+        """Register functions that return the seconds left of each kind of token, called at each scrape."""
         for kind, read in seconds_left.items():
             self._seconds_left.labels(kind).set_function(read)
 
     def watch_pools(self, read: ReadPools) -> None:
-        """Have queues and workers read at each scrape."""
+        """Register a function that reads queues and workers, called at each scrape."""
         self._pools = PoolCollector(read)
         self._registry.register(self._pools)
 
     def render(self, names: Collection[str] = ()) -> bytes:
-        """Write the metrics in Prometheus' text format, only those named if any are."""
+        """Render the metrics in Prometheus' text format: all, or only those named."""
         self.read()
         return self.render_in_thread(names)
 
     def read(self) -> int:
-        """Read what only the reactor's thread may read, and return about how many bytes all metrics have."""
+        """Read the state that only the reactor's thread may read; return the approximate number of bytes to render."""
         versions = 0 if self._pools is None else self._pools.take()
         return max(self._size, versions * _SIZE_OF_VERSION)
 
     def render_in_thread(self, names: Collection[str] = ()) -> bytes:
-        """Write the metrics as `render` does, with what `read` has read; any thread may do this."""
+        """Render the metrics like `render`, from the state last read by `read`; safe in any thread."""
         text = render_text(self._registry.collect(), self.emitter.counters, names)
         if not names:
             self._size = len(text)

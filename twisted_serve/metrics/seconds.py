@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the seconds since the epoch, for lines which each request brings several of.
+Cache the current second, for metric lines, of which each request writes several.
 
-To ask for the date costs more than the rest of such a line, and is done once a second.
+Reading the wall clock costs more than the rest of such a line, and is done once a second.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from twisted_serve.interfaces import Now
 
 class Seconds:
     """
-    Tells the seconds since the epoch.
+    Return the seconds since the epoch when called.
 
-    Who sets the machine's clock is noticed within a second.
+    A change of the machine's clock takes effect within a second.
     """
 
     def __init__(self, now: Now, clock: IReactorTime) -> None:
         self._now = now
         self._clock = clock
         self._told = 0
-        # By the reactor's clock: since when, and for how long, that is right.
+        # The interval in which the cached value is valid, by the reactor's clock.
         self._since = self._until = 0.0
 
     def __call__(self) -> int:
-        """Return them."""
+        """Return the seconds since the epoch."""
         passed = self._clock.seconds()
         if not self._since <= passed < self._until:
             moment = self._now().timestamp()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what a trace tells of a prediction that is over: its stages, and what became of it.
+Describe a finished prediction for a trace: its spans and attributes.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ from attrs import frozen
 
 from twisted_serve.metrics.timing import Timing
 
-# Other methods are a client's own words.
+# Any other method is arbitrary client input and is not exported.
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 
 
 @frozen
 class Prediction:
     """
-    A prediction that is over, in seconds of the clock.
+    A finished prediction, with times in seconds of the clock.
 
-    :ivar began: When the first of the request was there.
-    :ivar route: The path, with names for what differs from one request to the next.
-    :ivar parent: The client's ``traceparent``, ``""`` for none.
-    :ivar status: Of the answer; ``None`` if the client has gone without any.
-    :ivar whole: Whether the client was there until the answer's end.
+    :ivar began: When the first bytes of the request arrived.
+    :ivar ended: When the response ended, or the client disconnected.
+    :ivar route: The path template, with names in place of the variable segments.
+    :ivar parent: The client's ``traceparent``; ``""`` for none.
+    :ivar status: The status of the response; ``None`` if the client disconnected before it.
+    :ivar whole: Whether the client stayed connected until the end of the response.
     """
 
     began: float
@@ -38,18 +39,18 @@ class Prediction:
 
     @property
     def problem(self) -> str | None:
-        """Return what went wrong on our side, or with the connection; a client's own errors do not count."""
+        """The error on the server's side or of the connection, or ``None``; client errors do not count."""
         if not self.whole:
             return "client_gone"
         if self.status is not None and self.status >= 500:
             return str(self.status)
-        # The head of a stream has said that all is well.
+        # The status of a stream is sent before the stream can fail.
         said_well = self.status is not None and self.status < 400
         broken = said_well and self.timing.sent is not None and self.timing.answered is None
         return "stream_broken" if broken else None
 
     def stages(self) -> Iterator[tuple[str, float, float]]:
-        """List the stages it came to, with beginning and end; the last one ends with it."""
+        """Yield name, start and end of each stage the prediction reached; the last stage ends with the prediction."""
         timing = self.timing
         yield "receive", self.began, timing.received
         if timing.queued is not None:
@@ -60,7 +61,7 @@ class Prediction:
             yield "respond", timing.answered, self.ended
 
     def attributes(self) -> dict[str, str | int]:
-        """Return what is told of it: nothing that a client could have put a key into."""
+        """Return the attributes of the span, none of which can contain a key that a client sent."""
         method = self.method if self.method in _METHODS else "_OTHER"
         known: dict[str, str | int | None] = {
             "http.request.method": method,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the machine's figures: processors, memory, disk, and GPUs where NVIDIA's library can be imported.
+Read the machine's CPU, memory and disk usage, and that of GPUs if NVIDIA's library can be imported.
 
-Nothing here starts a process, unlike the predecessor's collector; but it may block.
+Unlike TorchServe's collector, this starts no process; but it may block.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _GIB = 1 << 30
 
 class Figure(NamedTuple):
     """
-    One figure.
+    One measured value.
 
-    :ivar labels: Of its metric, before the host's.
+    :ivar labels: The labels of its metric, without the host's.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Figure(NamedTuple):
 
 
 def read_machine(disk: str = "/") -> list[Figure]:
-    """Read processors (in use since the last call), memory and a disk."""
+    """Read the use of CPUs (since the last call), of memory, and of a disk."""
     memory, usage = psutil.virtual_memory(), psutil.disk_usage(disk)
     figures = {
         "CPUUtilization": psutil.cpu_percent(),
@@ -59,7 +59,7 @@ def read_gpus(library: ModuleType) -> Iterator[Figure]:
     """
     Read every GPU.
 
-    :raise Exception: the library's own, for a device that has gone, say.
+    :raise Exception: the library's own, for example for a device that has disappeared.
     """
     for number in range(library.nvmlDeviceGetCount()):
         device = library.nvmlDeviceGetHandleByIndex(number)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what each request counts: plain numbers, of which a scrape makes Prometheus' samples.
+Count per-request metrics in plain numbers, which a scrape turns into Prometheus' samples.
 
-All of them are counted in the reactor's thread; prometheus-client's own take a lock
-for each number, several times a request.
+All numbers are updated in the reactor's thread; prometheus-client's own metrics take a
+lock for each update, several times per request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Family = TypeVar("_Family", bound=Metric)
 
 
 class Tallies(Collector, Generic[_Tally, _Family]):
-    """A metric: a tally for each set of labels."""
+    """A metric family: one series for each set of labels."""
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str, labels: Sequence[str]) -> None:
         self._name, self._text, self._labels = name, text, labels
@@ -32,22 +32,22 @@ class Tallies(Collector, Generic[_Tally, _Family]):
         registry.register(self)
 
     def labels(self, *values: str) -> _Tally:
-        """Return the tally with these labels; what each request counts is kept, not asked for each time."""
+        """Return the series with these labels; callers on the path of a request should keep it."""
         found = self._tallies.get(values)
         if found is None:
             found = self._tallies[values] = self._new()
         return found
 
     def remove(self, *values: str) -> None:
-        """Show a tally no more."""
+        """Remove the series with these labels from the export."""
         self._tallies.pop(values, None)
 
     def describe(self) -> Iterable[Metric]:
-        """Describe the metric."""
+        """Describe the metric family."""
         return [self._family()]
 
     def collect(self) -> Iterable[Metric]:
-        """Read all tallies."""
+        """Return the samples of all series."""
         family = self._family()
         for values, tally in list(self._tallies.items()):
             self._show(family, values, tally)
@@ -64,7 +64,7 @@ class Tallies(Collector, Generic[_Tally, _Family]):
 
 
 class Count:
-    """A number of things that happened."""
+    """The value of one counter."""
 
     __slots__ = ("number",)
 
@@ -72,12 +72,12 @@ class Count:
         self.number = 0
 
     def inc(self) -> None:
-        """Count one more."""
+        """Add 1."""
         self.number += 1
 
 
 class Counts(Tallies[Count, CounterMetricFamily]):
-    """A counter of Prometheus."""
+    """A family of Prometheus counters."""
 
     def _new(self) -> Count:
         return Count()
@@ -91,9 +91,11 @@ class Counts(Tallies[Count, CounterMetricFamily]):
 
 class Spread:
     """
-    How values are spread over ranges.
+    The buckets of one histogram.
 
-    :ivar numbers: How many values each range has, of which the last has no end.
+    :ivar numbers: The number of values in each bucket, not cumulative; the last bucket has no upper bound.
+    :ivar total: The sum of all values.
+    :param ends: The upper bounds of the buckets except the last one.
     """
 
     __slots__ = ("_ends", "numbers", "total")
@@ -104,16 +106,16 @@ class Spread:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value."""
+        """Add a value to its bucket and to the sum."""
         self.numbers[bisect_left(self._ends, value)] += 1
         self.total += value
 
 
 class Spreads(Tallies[Spread, HistogramMetricFamily]):
     """
-    A histogram of Prometheus.
+    A family of Prometheus histograms.
 
-    :param ends: Of its buckets, but for the last one.
+    :param ends: The upper bounds of the buckets except the last one.
     """
 
     def __init__(

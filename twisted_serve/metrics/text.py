@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements Prometheus' text format as the predecessor wrote it (``docs/torchserve/config_cli.md`` §10.7).
+Render Prometheus' text format as TorchServe does (``docs/torchserve/config_cli.md`` §10.7).
 
-Its dashboards and tests look for the comma before the closing brace, for numbers
-that always have a decimal part, and for counters without ``_total``; every reader
-of the format takes the first two.
+TorchServe's dashboards and tests expect a comma before the closing brace, numbers that
+always have a decimal part, and counters without ``_total``; every parser of the format
+accepts the first two.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _VALUE_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 def render_text(families: Iterable[Metric], counters: Mapping[str, str], chosen: Collection[str] = ()) -> bytes:
     """
-    Write metrics.
+    Render metrics.
 
-    :param counters: What counters are called that are not simply ``_total``, by their family's name.
-    :param chosen: The names of samples, or of whole families, to write; all if there are none.
+    :param counters: The names of counters that are not the family's name with ``_total``, by family name.
+    :param chosen: The names of the samples, or whole families, to render; empty for all.
     """
     return "".join(_lines(families, counters, frozenset(chosen))).encode("utf-8")
 
@@ -38,7 +38,7 @@ def _lines(families: Iterable[Metric], counters: Mapping[str, str], chosen: froz
         samples = []
         for sample in family.samples:
             suffix = sample.name[len(family.name) :]
-            # When a series began is OpenMetrics' to know.
+            # The creation time of a series belongs to OpenMetrics, not to this format.
             if suffix == "_created":
                 continue
             name = shown if family.type == "counter" else shown + suffix

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the moments of one prediction: what metrics, ``Server-Timing`` and traces are made of.
+Hold the timestamps of one prediction, the source of metrics, ``Server-Timing`` and traces.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from attrs import define
 @define(eq=False)
 class Timing:
     """
-    The moments of one prediction, in seconds of the clock; ``None`` while they have not come.
+    The timestamps of one prediction, in seconds of the clock; ``None`` for those not reached yet.
 
-    :ivar received: The whole request is there.
-    :ivar versioned: Whether its client named the version of the model.
-    :ivar queued: It waits for a worker.
-    :ivar sent: It was sent to one; the last one, if it was sent to several.
-    :ivar answered: The worker's (last) answer is there.
-    :ivar model: The name of the model which was found for it; ``version``: that model's version.
+    :ivar received: When the whole request had been received.
+    :ivar versioned: Whether the client named the version of the model.
+    :ivar queued: When the request was queued.
+    :ivar sent: When the request was sent to a worker; the latest time if it was sent more than once.
+    :ivar answered: When the (last part of the) worker's response arrived.
+    :ivar model: The name of the model the request was resolved to.
+    :ivar version: The version of that model.
     """
 
     received: float
@@ -31,15 +32,15 @@ class Timing:
 
     @property
     def waited(self) -> float | None:
-        """Return the seconds that it waited for a worker."""
+        """The seconds the request was queued, or ``None``."""
         return None if self.queued is None or self.sent is None else self.sent - self.queued
 
     @property
     def worked(self) -> float | None:
-        """Return the seconds that the worker took."""
+        """The seconds the worker took, or ``None``."""
         return None if self.sent is None or self.answered is None else self.answered - self.sent
 
     def server_timing(self, now: float) -> str:
-        """Write what is known by ``now`` as the value of a ``Server-Timing`` header, in milliseconds."""
+        """Return the value of a ``Server-Timing`` header with all durations known at ``now``, in milliseconds."""
         known = {"queue": self.waited, "handler": self.worked, "total": now - self.received}
         return ", ".join(f"{name};dur={value * 1000:.3f}" for name, value in known.items() if value is not None)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements traces for OpenTelemetry: a span for each prediction, and one in it for each of its stages.
+Export traces to OpenTelemetry: a span for each prediction, with a child span for each of its stages.
 
-They are made when the prediction is over, from the moments which it has by then.  Only
-a server with ``tracing`` imports this module: what it needs is an extra.  Where spans
-go, and which are taken, is said in OpenTelemetry's own variables.
+Spans are created after the prediction has ended, from its timestamps.  Only a server with
+``tracing`` imports this module, whose dependencies are an extra.  OpenTelemetry's own
+environment variables configure the exporter and the sampling.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ from twisted_serve import __version__
 from twisted_serve.interfaces import Now
 from twisted_serve.metrics.stages import Prediction
 
-# Seconds that the last spans have to be sent when the server stops.
+# Seconds allowed for sending the last spans when the server stops.
 LAST_SPANS = 5.0
 
-# A longer header is none; OpenTelemetry would log each of them.
+# In characters; a longer header is ignored, because OpenTelemetry would log each one.
 _LONGEST_PARENT = 512
 
 
 class Tracer:
     """
-    Makes traces, and has a thread that sends them.
+    Create spans, and send them from a thread.
 
-    :param now: The date and time of the clock's moment.
-    :param exporter: Where spans go; ``None`` for what OpenTelemetry's variables say.
-    :raise ValueError: for one of these variables that cannot be used.
+    :param now: Returns the current date and time.
+    :param exporter: Sends the spans; ``None`` for the exporter that OpenTelemetry's variables configure.
+    :raise ValueError: for an invalid value of such a variable.
     """
 
     def __init__(self, now: Now, exporter: SpanExporter | None = None) -> None:
         self._now = now
         self._exporter = exporter or OTLPSpanExporter()
         ours = Resource.create({SERVICE_NAME: "twisted_serve", SERVICE_VERSION: __version__})
-        # What the variables say counts more.
+        # OpenTelemetry's variables take precedence.
         resource = ours.merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._tracer = self._provider.get_tracer("twisted_serve", __version__)
         self._parents = TraceContextTextMapPropagator()
 
     def start(self) -> None:
-        """Begin to send, from a thread which keeps no process alive."""
+        """Start the thread that sends spans; it is a daemon, so that it keeps no process alive."""
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
 
     def stop(self, limit: float = LAST_SPANS) -> None:
-        """Send what has not been sent, for ``limit`` seconds at most, and end; this blocks."""
-        # OpenTelemetry has no such limit: what takes longer is left to a thread that ends with the process.
+        """Send the remaining spans for at most ``limit`` seconds, and shut down; blocks."""
+        # OpenTelemetry has no such limit: a daemon thread goes on after it, and ends with the process.
         ending = Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         ending.start()
         ending.join(limit)
 
     def trace(self, prediction: Prediction) -> None:
-        """Make the spans of a prediction that has ended just now."""
+        """Create the spans of a prediction that has just ended."""
         epoch = self._now().timestamp() - prediction.ended
 
         def nanoseconds(moment: float) -> int:
@@ -85,6 +85,6 @@ class Tracer:
         whole.end(nanoseconds(prediction.ended))
 
     def _parent(self, header: str) -> Context:
-        """Read a ``traceparent``; one that is malformed is as none."""
+        """Parse a ``traceparent``; a malformed one is ignored."""
         carrier = {"traceparent": header} if 0 < len(header) <= _LONGEST_PARENT else {}
         return self._parents.extract(carrier, Context())

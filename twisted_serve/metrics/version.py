@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the metrics of one model version, bound to its labels once, for they are touched by each request.
+Record the metrics of one model version; its labels are bound once, since each request updates them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.tallies import Counts, Spreads
 from twisted_serve.metrics.timing import Timing
 
-# Seconds: from what a small model on a CPU takes to what a large one does.
+# Bucket bounds in seconds, from the latency of a small model on a CPU to that of a large one.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -23,9 +23,9 @@ _LABELS = ("model_name", "model_version")
 
 class VersionFamilies:
     """
-    The families of which each model version has its series.
+    The metric families that have series for each model version.
 
-    :ivar of_versions: Those with one for each version, from the start.
+    :ivar of_versions: The families with exactly one series for each version, created with it.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -57,7 +57,7 @@ class VersionMetrics(PoolObserver):
     """
     The metrics of one model version.
 
-    :param emitter: The predecessor's metrics.
+    :param emitter: Emits TorchServe's metrics.
     """
 
     def __init__(self, families: VersionFamilies, emitter: Emitter, hostname: str, name: str, version: str) -> None:
