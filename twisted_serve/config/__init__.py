@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a server is told by its operator.
+Configuration: the settings of a server, and the files, arguments and variables they are read from.
 
-``options``         every setting once, with its meaning, default and limits
-``load``            where settings come from: environment over command line over file over default
-``arguments``       the command line
-``properties``      the grammar of the file
-``values``          what the text of a setting means, and the error for text that means nothing
-``addresses``       where to listen
-``snapshots``       the files of snapshots: their names, the newest one, what it may say
-``startup_models``  what to load at start
-``without_effect``  the predecessor's settings which change nothing here
-``report``          all settings of a server and where they came from, for --print-config
-``reference``       the page of all settings in docs
+``options``         every setting once, with its description, default and limits
+``load``            merge the sources: environment over command line over file over default
+``arguments``       parse the command line
+``properties``      parse and render ``config.properties``
+``values``          convert and validate values; the error for invalid ones
+``lenient_json``    parse JSON as leniently as TorchServe does
+``addresses``       parse the addresses of listeners
+``presence``        check that named files and directories exist
+``snapshots``       find the newest snapshot, and its settings that are ignored
+``startup_models``  parse the list of models to load at start
+``model_keys``      hints for a model's keys among a server's settings
+``without_effect``  TorchServe's settings that have no effect here
+``report``          all settings with their sources, for ``--print-config``
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the addresses of listeners: ``http://host:port``, ``https://host:port``, ``unix:/path``.
+Parse the addresses of listeners: ``http://host:port``, ``https://host:port``, ``unix:/path``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from attrs.validators import in_
 
 Scheme: TypeAlias = Literal["http", "https", "unix"]
 
-# What sockaddr_un holds on Linux, without the byte that ends it.
+# The capacity of Linux's sockaddr_un in bytes, without the terminating NUL.
 MAX_UNIX_PATH = 107
 
 _TCP = re.compile(
@@ -40,11 +40,11 @@ METRICS_PORTS = DefaultPorts(8082, 8445)
 @frozen
 class Address:
     """
-    Where to listen.
+    The address of a listener.
 
     :ivar host: A name, an IPv4 address, or an IPv6 address without its brackets; empty for ``unix``.
-    :ivar port: The TCP port, 0 for any that is free; 0 for ``unix``.
-    :ivar path: The absolute path of the socket; empty for the others.
+    :ivar port: The TCP port, 0 for any free one; 0 for ``unix``.
+    :ivar path: The absolute path of the socket; empty for the other schemes.
     """
 
     scheme: Scheme = field(validator=in_(("http", "https", "unix")))
@@ -53,7 +53,7 @@ class Address:
     path: str = ""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what could not be listened on."""
+        """Refuse an address that no listener can use."""
         if not 0 <= self.port <= 65535:
             raise ValueError(f"Invalid port number: {self}")
         if self.scheme == "unix":
@@ -72,15 +72,15 @@ class Address:
 
     @property
     def secure(self) -> bool:
-        """Whether the listener speaks TLS."""
+        """Whether the listener uses TLS."""
         return self.scheme == "https"
 
 
 def parse_address(text: str, default_ports: DefaultPorts) -> Address:
     """
-    Read an address as ``docs/torchserve/config_cli.md`` §4.1 has it, and IPv6 literals in brackets.
+    Parse an address according to ``docs/torchserve/config_cli.md`` §4.1, or with an IPv6 literal in brackets.
 
-    :raise ValueError: with the predecessor's text, for anything else.
+    :raise ValueError: with TorchServe's message, for anything else.
     """
     unix = _UNIX.fullmatch(text)
     if unix is not None:
@@ -105,10 +105,10 @@ def parse_address(text: str, default_ports: DefaultPorts) -> Address:
 
 def same_listener(a: Address, b: Address) -> bool:
     """
-    Say whether two addresses are one socket.
+    Return whether two addresses are the same socket.
 
-    ``localhost`` is ``127.0.0.1`` here, unlike in the predecessor, where the second
-    bind failed.  Two listeners on port 0 get a port each.
+    ``localhost`` is taken for ``127.0.0.1``, unlike in TorchServe, where the second
+    bind fails.  Two listeners on port 0 get a port each.
     """
     if "unix" in (a.scheme, b.scheme):
         return a == b
@@ -116,7 +116,7 @@ def same_listener(a: Address, b: Address) -> bool:
 
 
 def is_loopback(address: Address) -> bool:
-    """Say whether only this machine can reach ``address``."""
+    """Return whether only this machine can reach ``address``."""
     if address.scheme == "unix":
         return True
     try:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the command line, which ``twisted-serve`` and ``twistd twisted-serve`` share.
+Parse the command line that ``twisted-serve`` and ``twistd twisted-serve`` share.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from attrs import frozen
 @frozen
 class CommandLine:
     """
-    What was asked for; ``None`` and ``False`` where nothing was (``docs/torchserve/config_cli.md`` §1.1).
+    The arguments of a command line; ``None`` or ``False`` for those not given (``docs/torchserve/config_cli.md`` §1.1).
 
     :ivar ready_fd: The descriptor on which a server in the background reports to its launcher.
     :ivar named: A word for programs that recognise a server by its command line; it has no other effect.
@@ -41,7 +41,7 @@ class CommandLine:
 
 
 def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-serve") -> ArgumentParser:
-    """Make the parser; ``kind`` decides what happens to a wrong command line."""
+    """Create the parser; ``kind`` handles an invalid command line."""
     made = kind(
         prog=prog,
         description="Serve PyTorch models.",
@@ -76,9 +76,9 @@ def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-ser
 
 def parse_command_line(arguments: Sequence[str], made: ArgumentParser) -> CommandLine:
     """
-    Read a command line.
+    Parse a command line.
 
-    :param made: The :func:`parser`; it exits, or raises, when the command line is wrong.
+    :param made: The :func:`parser`; it exits, or raises, for an invalid command line.
     """
     values = vars(made.parse_args(arguments))
     return CommandLine(**{**values, "models": tuple(values["models"] or ())})

@@ -2,9 +2,9 @@
 """
 Read JSON as leniently as TorchServe does in ``models`` and ``model_snapshot`` (Gson's lenient mode).
 
-Beyond JSON these are read: names and texts in single quotes or none, comments (``//``, ``/* */``, ``#``), ``=`` or
-``=>`` in the place of ``:``, and ``;`` in the place of ``,``.  A comma before a closing bracket is accepted, too;
-there Gson is stricter in objects, and reads one more, empty element in arrays.
+Beyond JSON, this accepts names and strings in single quotes or without quotes, comments (``//``, ``/* */``, ``#``),
+``=`` or ``=>`` instead of ``:``, and ``;`` instead of ``,``.  A comma before a closing bracket is accepted, too; there
+Gson is stricter for objects, and reads an additional empty element in arrays.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _SKIPPED = re.compile(r"(?:[\s\ufeff]|//[^\n\r]*|#[^\n\r]*|/\*.*?\*/)*", re.S)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"' r"|'(?:[^'\\]|\\.)*'", re.S)
 _BARE = re.compile(r"[^\s/\\;#={}\[\]:,'\"]+")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
-# Several code units in a row are one match: two of them may be one character.
+# Adjacent code units are one match, because a surrogate pair is one character.
 _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\(.)", re.S)
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", **{each: each for each in "\"'\\/\n"}}
 _WORDS = {"true": True, "false": False, "null": None}
 
-# Deeper than any setting, and far from the limit of Python's stack.
+# Deeper than any setting, and far below Python's recursion limit.
 _MOST_DEPTH = 100
 
 
 def read_lenient_json(text: str) -> Any:
     """
-    Read a JSON document, or what Gson takes for one; of a name that is there twice, the last counts.
+    Parse a JSON document, strict or lenient; the last value of a repeated name is used.
 
     :raise ValueError: for anything else, with the line and column.
     """
@@ -38,19 +38,19 @@ def read_lenient_json(text: str) -> Any:
         try:
             return _Reader(text).document()
         except _LenientError as e:
-            # Where the strict reader stopped is what to look at, unless the lenient one got further.
+            # Report the error of the strict parser, unless the lenient parser got further.
             if isinstance(strict, json.JSONDecodeError) and strict.pos >= e.pos:
                 raise strict from None
             raise
 
 
 class _LenientError(json.JSONDecodeError):
-    """What not even Gson reads."""
+    """A document that not even Gson accepts."""
 
 
 class _Reader:
     """
-    Reads one document.
+    A parser of one document.
 
     :ivar at: The position of the next character.
     """
@@ -107,7 +107,7 @@ class _Reader:
         return json.loads(text) if _NUMBER.fullmatch(text) else text
 
     def _text_at(self) -> str:
-        """Read a name or a text, with quotes or without."""
+        """Parse a name or a string, quoted or not."""
         if self._next() in ("'", '"'):
             match = _QUOTED.match(self._text, self.at)
             if match is None:
@@ -129,7 +129,7 @@ class _Reader:
         raise self._error("Invalid \\escape")
 
     def _next(self) -> str:
-        """Pass over blanks and comments, and return the next character; empty at the end."""
+        """Skip blanks and comments, and return the next character; empty at the end."""
         match = _SKIPPED.match(self._text, self.at)
         if match is not None:
             self.at = match.end()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements where settings come from: environment over command line over file over default.
+Load the settings of a server: the environment overrides the command line, which overrides the file.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from twisted_serve.config.without_effect import ACCEPTED_WITHOUT_EFFECT
 
 DEFAULT_FILE = "config.properties"
 
-# What a file alone decides (``docs/torchserve/config_cli.md`` §2.6).
+# Switches that only a file can set (``docs/torchserve/config_cli.md`` §2.6).
 ENVIRONMENT_SWITCH = "enable_envvars_config"
 URLS_SWITCH = "use_env_allowed_urls"
 FILE_ONLY = frozenset((ENVIRONMENT_SWITCH, URLS_SWITCH))
 
 
 class LaunchError(ConfigError):
-    """A refusal before there is a server, in TorchServe's words (``docs/torchserve/config_cli.md`` §1.2)."""
+    """A refusal to start a server, in TorchServe's words (``docs/torchserve/config_cli.md`` §1.2)."""
 
 
 @frozen
@@ -54,8 +54,8 @@ class Setting:
     """
     The text of one setting.
 
-    :ivar place: Where it was said, to be read by people.
-    :ivar written: The text as it stands in the file, before variables are put in.
+    :ivar place: The source of the setting, for messages.
+    :ivar written: The text as in the file, before variables are expanded.
     """
 
     text: str
@@ -66,13 +66,13 @@ class Setting:
 @frozen
 class LoadedOptions:
     """
-    The settings of a server, and how they came about.
+    The settings of a server, and their sources.
 
-    :ivar sources: Where each setting was said that is not at its default.
-    :ivar permissions: What the file says of the environment (`FILE_ONLY`).
-    :ivar warnings: Lines for the log: what was said and is not what it seems.
-    :ivar snapshots: Where snapshots go; ``None`` for none (``--ncs``).
-    :ivar unchecked: What is not on this machine, of settings that were only to be looked at.
+    :ivar sources: The source of each setting that is not at its default.
+    :ivar permissions: The file's switches for the environment (`FILE_ONLY`).
+    :ivar warnings: Lines for the log about settings without effect, or with another effect than it seems.
+    :ivar snapshots: Where snapshots are written; ``None`` for no snapshots (``--ncs``).
+    :ivar unchecked: With ``only_look``, the files and directories that this machine does not have.
     """
 
     options: ServerOptions
@@ -84,7 +84,7 @@ class LoadedOptions:
 
 
 def merge(layers: Iterable[Mapping[str, Setting]]) -> dict[str, Setting]:
-    """Put layers of settings on each other, the lowest first: what a higher one says, counts."""
+    """Merge layers of settings, the lowest first: a higher layer overrides a lower one."""
     return reduce(lambda below, layer: {**below, **layer}, layers, dict[str, Setting]())
 
 
@@ -92,13 +92,13 @@ def load_options(
     arguments: CommandLine, environ: Mapping[str, str], cwd: Path, *, only_look: bool = False
 ) -> LoadedOptions:
     """
-    Find out all settings of a server.
+    Load all settings of a server.
 
-    :param cwd: What paths are relative to.
-    :param only_look: Whether no server is started: then it may be meant for another machine, and what is not on this
-        one is listed (`LoadedOptions.unchecked`) instead of refused.
+    :param cwd: The directory that paths are relative to.
+    :param only_look: Whether no server is started: then the configuration may be for another machine, and missing
+        files are listed (`LoadedOptions.unchecked`) instead of refused.
     :raise LaunchError: when a file or directory that was named does not exist.
-    :raise ConfigError: for a setting that is not allowed, saying where it was said.
+    :raise ConfigError: for an invalid setting, naming its source.
     """
     missing = list(missing_flags(arguments, cwd))
     if missing and not only_look:
@@ -135,7 +135,7 @@ def load_options(
 
 
 def named_file(arguments: CommandLine, environ: Mapping[str, str]) -> str | Path | None:
-    """Say which configuration file was named, if any (``docs/torchserve/config_cli.md`` §2.1)."""
+    """Return the configuration file that was named, if any (``docs/torchserve/config_cli.md`` §2.1)."""
     return environ.get("TS_CONFIG_FILE") or arguments.ts_config
 
 
@@ -143,7 +143,7 @@ def find_file(arguments: CommandLine, environ: Mapping[str, str], cwd: Path) -> 
     """
     Find the configuration file.
 
-    :raise LaunchError: when one was named that does not exist.
+    :raise LaunchError: when the named file does not exist.
     """
     named = named_file(arguments, environ)
     if named is None:
@@ -159,12 +159,12 @@ def _read_files(
     arguments: CommandLine, environ: Mapping[str, str], cwd: Path, only_look: bool
 ) -> tuple[dict[str, Setting], tuple[str, ...], tuple[str, ...]]:
     """
-    Read the configuration file, and below it the newest snapshot unless a file was named.
+    Read the configuration file, and the newest snapshot as a layer below it unless a file was named.
 
-    The predecessor does not look at a file that was not named when there is a
-    snapshot; but what an operator writes into it is meant to count.
+    If there is a snapshot, TorchServe ignores a file that was not named; here the settings
+    that an operator writes into it are effective.
 
-    :return: The settings, lines for the log, and what could not be read though only looked at.
+    :return: The settings, lines for the log, and, with ``only_look``, the errors of unreadable snapshots.
     """
     path = find_file(arguments, environ, cwd)
     in_file = {} if path is None else _read_file(path, environ)
@@ -190,20 +190,20 @@ def _read_files(
 def _without_ignored(
     path: Path, settings: Mapping[str, Setting], by_name: bool = False
 ) -> tuple[dict[str, Setting], list[str]]:
-    """Take out of a snapshot's settings what does not count in one, and say so."""
+    """Return a snapshot's settings without those that are ignored in a snapshot, and a line for each of the latter."""
     reasons = ignored(settings, by_name)
     counting = {key: setting for key, setting in settings.items() if key not in reasons}
     return counting, [f"{key} in {path} is ignored: {reason}" for key, reason in reasons.items()]
 
 
 def _snapshot_directory(in_file: Mapping[str, Setting], environ: Mapping[str, str], cwd: Path) -> Path:
-    """Return where snapshots are: beside the log files (``docs/torchserve/config_cli.md`` §7)."""
+    """Return the directory of snapshots, beside the log files (``docs/torchserve/config_cli.md`` §7)."""
     in_properties = in_file["log_location"].text if "log_location" in in_file else None
     return cwd / (environ.get("LOG_LOCATION") or in_properties or "logs") / "config"
 
 
 def _kept(in_file: Mapping[str, Setting]) -> dict[str, str]:
-    """List what the next snapshot says besides the models: what the file says, as it says it."""
+    """Return the settings to keep in the next snapshot besides the models: those of the file, unexpanded."""
     said = {key: setting.written for key, setting in in_file.items() if key in KEYS or key in FILE_ONLY}
     return {key: text for key, text in said.items() if text is not None and key not in NEVER_KEPT | {MODEL_SNAPSHOT}}
 
@@ -220,7 +220,7 @@ def _read_file(path: Path, environ: Mapping[str, str]) -> dict[str, Setting]:
 
 
 def _from_arguments(arguments: CommandLine) -> dict[str, Setting]:
-    """Make the layer of the command line, whose switches can only disable tokens and enable the model API."""
+    """Return the layer of the command line; its switches can only disable tokens and enable the model API."""
     said = {
         "model_store": ("--model-store", arguments.model_store and str(arguments.model_store)),
         "plugins_path": ("--plugins-path", arguments.plugins_path),
@@ -234,7 +234,7 @@ def _from_arguments(arguments: CommandLine) -> dict[str, Setting]:
 
 
 def _from_environment(in_file: Mapping[str, Setting], environ: Mapping[str, str]) -> dict[str, Setting]:
-    """Return the environment's layer, which only the file can switch on (``docs/torchserve/config_cli.md`` §2.6)."""
+    """Return the layer of the environment, which only the file can enable (``docs/torchserve/config_cli.md`` §2.6)."""
     layer = {}
     for key in KEYS:
         for name in environment_names(key):
@@ -259,7 +259,7 @@ def _read(key: str, setting: Setting) -> Any:
 def _without_missing_plugins(
     options: ServerOptions, settings: Mapping[str, Setting]
 ) -> tuple[ServerOptions, tuple[str, ...]]:
-    """Leave out a directory of plug-ins that is not there, as Java does; return a line for the log."""
+    """Drop a missing directory of plug-ins, as Java does, and return a line for the log."""
     directory = options.plugins_path
     if directory is None or directory.is_dir():
         return options, ()
@@ -268,7 +268,7 @@ def _without_missing_plugins(
 
 
 def _idle_places(options: ServerOptions, settings: Mapping[str, Setting]) -> Iterator[str]:
-    """List warnings of files and directories that are named and have no effect."""
+    """Yield warnings about files and directories that are named and have no effect."""
     workflows = options.workflow_store
     if workflows is not None and not workflows.is_dir():
         place = settings["workflow_store"].place
@@ -279,7 +279,7 @@ def _idle_places(options: ServerOptions, settings: Mapping[str, Setting]) -> Ite
 
 
 def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
-    """Say which settings do nothing, or not what they seem to."""
+    """Yield warnings about settings without effect, or with another effect than it seems."""
     restored, listed = settings.get(MODEL_SNAPSHOT), settings.get("load_models")
     if restored is not None and restored.text and listed is not None and listed.text:
         yield (
@@ -288,7 +288,7 @@ def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
         )
     for key, setting in sorted(settings.items()):
         is_word = setting.text.lower() in {"true", "false"}
-        # Some switches know other words.
+        # Some switches accept other words, too.
         is_on = key in SWITCHES and read_setting(key, setting.text)
         if (key in SWITCHES or key in FILE_ONLY) and not is_word and not is_on:
             yield f'{key} is {setting.text!r} in {setting.place}: only "true" switches it on, so it is off'
@@ -299,7 +299,7 @@ def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
 
 
 def _hint(key: str) -> str:
-    """Return a hint on a key that is no setting: it is one of a model's, which belongs elsewhere, or misspelt."""
+    """Return a hint for an unknown key: it is a model's setting, which belongs elsewhere, or it is misspelt."""
     settings = (*KEYS, *FILE_ONLY, *ACCEPTED_WITHOUT_EFFECT)
     near = [each for each in settings if plain(each) == plain(key)] or get_close_matches(key, settings, n=1, cutoff=0.9)
     of_model = None if near else hint_for_setting(key)
@@ -310,7 +310,7 @@ def _hint(key: str) -> str:
 
 
 def _odd_members(options: ServerOptions) -> Iterator[str]:
-    """Say which members of ``models`` are none of those that the predecessor knows."""
+    """Yield warnings about members of ``models`` that TorchServe does not know."""
     unknown = {
         member: f"{name} {version}"
         for name, versions in options.models.items()
@@ -324,13 +324,13 @@ def _odd_members(options: ServerOptions) -> Iterator[str]:
 
 
 def _idle_flag(arguments: CommandLine) -> Iterator[str]:
-    """Say that the one flag which does nothing does nothing."""
+    """Yield a warning about the only flag that has no effect."""
     if arguments.cpp_log_config is not None:
         yield f"--cpp-log-config has no effect: {ACCEPTED_WITHOUT_EFFECT['cpp_log_config']}"
 
 
 def _idle_variables(in_file: Mapping[str, Setting], environ: Mapping[str, str]) -> Iterator[str]:
-    """Say which variables would count if the file let them."""
+    """Yield warnings about variables that have no effect, or only if the file enables them."""
     for key in sorted(KEYS):
         for name in environment_names(key):
             if name in environ and not _counts(name, in_file):

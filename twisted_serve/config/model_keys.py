@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Recognise keys of a model among the settings of a server, where they would have no effect.
+Recognise a model's keys among the settings of a server, where they have no effect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IN_MODELS = (
     "parallelLevel",
 )
 
-#: What only a ``model-config.yaml`` can say.
+#: Keys that only a ``model-config.yaml`` can have.
 IN_MODEL_CONFIG = (
     "deviceType",
     "deviceIds",
@@ -51,12 +51,12 @@ IN_MODEL_CONFIG = (
     "pt2",
 )
 
-# What a request for registration calls otherwise.
+# Names that differ in a registration request.
 _PARAMETERS = {"initialworkers": "minWorkers"}
 
 
 def hint_for_setting(key: str) -> str | None:
-    """Return where a key belongs that is no setting of the server, if it is one of a model's, however it is spelt."""
+    """Return where an unknown key belongs if it is a model's setting, in any spelling."""
     bare = plain(key)
     known = {**{plain(each): each for each in (*IN_MODEL_CONFIG, *IN_MODELS)}, **_PARAMETERS}
     meant = known.get(bare)
@@ -70,7 +70,7 @@ def hint_for_setting(key: str) -> str | None:
 
 
 def hint_for_member(member: str) -> str | None:
-    """Return what was meant by a member of ``models`` that has no effect there, if that can be told."""
+    """Return a hint on the intended key for a member of ``models`` that has no effect there, if one is similar."""
     bare = plain(member)
     for known in IN_MODEL_CONFIG:
         if bare == plain(known):

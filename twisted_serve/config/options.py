@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the settings of a server: every one once, with its meaning, default and limits.
+Define every setting of a server once, with its description, default and limits.
 
-A field's name is the property's key.  Its metadata has ``doc``, what it does, and
-``env``, the environment variables which can set it (``docs/torchserve/config_cli.md`` §2.6, §3).
+A field's name is the property's key.  Its metadata has ``doc``, its description, and
+``env``, the environment variables that can set it (``docs/torchserve/config_cli.md`` §2.6, §3).
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from twisted_serve.config.values import (
     words,
 )
 
-# A key's last instant must be a date: these minutes are 7600 years.
+# The expiry of a key must be a valid date: these minutes are 7600 years.
 MAX_TOKEN_MINUTES = 4e9
 
-# A shorter time is none: dates have microseconds.
+# Dates have a resolution of a microsecond.
 MIN_SECONDS = 1e-6
 MIN_TOKEN_MINUTES = MIN_SECONDS / 60
 
-# No limit that somebody waits for is longer than a year.
+# No timeout is longer than a year.
 MAX_SECONDS = 366 * 24 * 3600.0
 
 
 def _about(doc: str, env: tuple[str, ...] | None = None) -> Mapping[str, object]:
-    """Make a field's metadata; without ``env``, its variable is ``TS_`` and its name in capitals."""
+    """Return a field's metadata; without ``env``, the variable is ``TS_`` and the field's name in capitals."""
     return {"doc": doc, "env": env}
 
 
@@ -87,7 +87,7 @@ def _word(value: str | bool) -> str:
 
 
 def _naming_errors(_cls: type, attributes: list[Any]) -> list[Any]:
-    """Have each field's converter and validator say which setting they refused."""
+    """Make the errors of each field's converter and validator name the setting."""
 
     def naming(name: str, check: Callable[..., Any] | None) -> Callable[..., Any] | None:
         if check is None:
@@ -113,11 +113,11 @@ class ServerOptions:
     """
     All settings of one server.
 
-    Whoever writes Python gives values or the texts that a file would have::
+    In Python, each setting is given as a value or as the text that a file would have::
 
         ServerOptions(model_store="models", inference_address="http://127.0.0.1:0")
 
-    :raise ConfigError: for a value that is not allowed, naming it and its setting.
+    :raise ConfigError: for an invalid value, naming it and its setting.
     """
 
     # Listeners.
@@ -553,7 +553,7 @@ class ServerOptions:
     )
 
     def __attrs_post_init__(self) -> None:
-        """Refuse settings which are right alone and wrong together."""
+        """Refuse combinations of settings that are valid only separately."""
         if self.secure and (self.certificate_file is None) != (self.private_key_file is None):
             raise ConfigError("certificate_file and private_key_file need each other; only one is set")
         if (self.client_certificate == "none") != (self.client_ca_file is None):
@@ -566,7 +566,7 @@ class ServerOptions:
 
     @property
     def secure(self) -> bool:
-        """Whether any listener speaks TLS."""
+        """Whether any listener uses TLS."""
         return any(address.secure for _key, address in self._listeners)
 
     @property
@@ -577,7 +577,7 @@ class ServerOptions:
         return listeners
 
 
-#: The variables which count without being switched on by the file (``docs/torchserve/config_cli.md`` §1.6, §2.6).
+#: Variables that are effective without being enabled by the file (``docs/torchserve/config_cli.md`` §1.6, §2.6).
 ALWAYS_READ = frozenset(("LOG_LOCATION", "METRICS_LOCATION", "TEMP", "TS_OPEN_INFERENCE_PROTOCOL"))
 
 _FIELDS: Mapping[str, Any] = {a.name: a for a in fields(ServerOptions)}
@@ -585,7 +585,7 @@ _FIELDS: Mapping[str, Any] = {a.name: a for a in fields(ServerOptions)}
 #: The keys of all settings.
 KEYS = frozenset(_FIELDS)
 
-#: The keys of what nobody is to be shown.
+#: The keys of secret settings, which are never shown.
 SECRETS = frozenset(a.name for a in fields(ServerOptions) if not a.repr)
 
 #: The keys of all switches.
@@ -593,16 +593,16 @@ SWITCHES = frozenset(a.name for a in fields(ServerOptions) if a.type in (bool, "
 
 
 def environment_names(key: str) -> tuple[str, ...]:
-    """List the variables which can set ``key``; the first that is set counts."""
+    """Return the environment variables that can set ``key``; the first one that is set is used."""
     names: tuple[str, ...] | None = _FIELDS[key].metadata["env"]
     return (f"TS_{key.upper()}",) if names is None else names
 
 
 def read_setting(key: str, text: str) -> Any:
     """
-    Read the value of one setting from text.
+    Parse the value of one setting.
 
-    :raise ConfigError: naming ``key`` and ``text`` when it is not allowed.
+    :raise ConfigError: for an invalid value, naming ``key`` and ``text``.
     """
     attribute = _FIELDS[key]
     value = text if attribute.converter is None else attribute.converter(text)
@@ -612,7 +612,7 @@ def read_setting(key: str, text: str) -> Any:
 
 
 def with_absolute_paths(options: ServerOptions, directory: Path) -> ServerOptions:
-    """Return settings of which all paths are absolute; those that are relative are relative to ``directory``."""
+    """Return settings with absolute paths; relative paths are resolved against ``directory``."""
     values = {key: getattr(options, key) for key in KEYS}
     absolute: dict[str, Any] = {key: directory / value for key, value in values.items() if isinstance(value, Path)}
     return evolve(options, **absolute)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Look for the directories and files that settings name on this machine.
+Check that the directories and files named by settings exist on this machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from twisted_serve.config.arguments import CommandLine
 from twisted_serve.config.options import ServerOptions
 
-# Files that a server reads at start, in its own way.
+# Settings that name files which a server reads at start.
 _FILES = (
     "log_config",
     "metrics_config",
@@ -26,7 +26,7 @@ _FILES = (
 
 
 def missing_flags(arguments: CommandLine, cwd: Path) -> Iterator[str]:
-    """List the files that only the command line names and that are not there, in TorchServe's words."""
+    """Yield an error for each missing file that only the command line can name, in TorchServe's words."""
     for flag, path in (("--log-config", arguments.log_config), ("--cpp-log-config", arguments.cpp_log_config)):
         if path is not None and not os.path.isfile(cwd / path):
             yield f"{flag} file not found: {(cwd / path).resolve()}"
@@ -34,9 +34,9 @@ def missing_flags(arguments: CommandLine, cwd: Path) -> Iterator[str]:
 
 def missing_directories(arguments: CommandLine, options: ServerOptions, texts: Mapping[str, str]) -> Iterator[str]:
     """
-    List the directories without which a server does not start, in TorchServe's words.
+    Yield an error for each missing directory that a server cannot start without, in TorchServe's words.
 
-    A store of workflows has to be there only if the command line names it, as with TorchServe.
+    As with TorchServe, a workflow store has to exist only if the command line names it.
 
     :param texts: The settings as they were written.
     """
@@ -52,7 +52,7 @@ def missing_directories(arguments: CommandLine, options: ServerOptions, texts: M
 
 
 def missing_files(options: ServerOptions) -> Iterator[str]:
-    """List what else a server would look for at its start, and the reason why it cannot be read here."""
+    """Yield an error for each other file or program that a server would need at its start and that is unusable here."""
     for key in _FILES:
         path: Path | None = getattr(options, key)
         if path is not None and (reason := unreadable(path)) is not None:
@@ -64,7 +64,7 @@ def missing_files(options: ServerOptions) -> Iterator[str]:
 
 
 def unreadable(path: Path) -> str | None:
-    """Return why a file cannot be read; what is no file, a pipe for example, is not opened."""
+    """Return why a file cannot be read, or ``None``; a path that is not a regular file (a pipe, say) is not opened."""
     if not os.path.isfile(path):
         return "there is no such file"
     return None if os.access(path, os.R_OK) else "not allowed to read it"

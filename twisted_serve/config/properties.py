@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``config.properties``: Java's grammar, and ``$$NAME$$`` for environment variables.
+Parse and render ``config.properties``: Java's grammar, and ``$$NAME$$`` for environment variables.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 def parse_properties(data: bytes) -> dict[str, str]:
     """
-    Read a properties file; of a key that is there twice, the last is taken.
+    Parse a properties file; the last value of a repeated key is used.
 
-    More is allowed than Java does (``docs/torchserve/config_cli.md`` §2.2): text may be UTF-8
-    (what is not is taken for Latin-1), and blanks at the end of a value do not count.
+    This accepts more than Java does (``docs/torchserve/config_cli.md`` §2.2): the text may be UTF-8
+    (otherwise it is taken for Latin-1), and blanks at the end of a value are ignored.
 
     :raise ConfigError: for a broken ``\\u`` escape.
     """
@@ -40,12 +40,12 @@ def _without_blanks_at_the_end(text: str) -> Iterator[str]:
     for line in _LINE_END.split(text):
         kept = line.rstrip(_BLANKS)
         backslashes = len(kept) - len(kept.rstrip("\\"))
-        # An escaped blank was meant; and taking it would join this line to the next.
+        # An escaped blank is intended; and removing it would join this line to the next.
         yield line[: len(kept) + 1] if backslashes % 2 else kept
 
 
 def render_properties(values: Mapping[str, str]) -> bytes:
-    """Write a properties file which every reader, the predecessor included, reads as ``values``."""
+    """Render a properties file that every parser, TorchServe's included, reads as ``values``."""
     lines = []
     for key, value in values.items():
         line = javaproperties.join_key_value(key, value)
@@ -57,9 +57,9 @@ def render_properties(values: Mapping[str, str]) -> bytes:
 
 def expand(values: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Put environment variables where values say ``$$NAME$$`` (``docs/torchserve/config_cli.md`` §2.3).
+    Expand ``$$NAME$$`` in values to environment variables (``docs/torchserve/config_cli.md`` §2.3).
 
-    What a variable contains is not looked at again.
+    The content of a variable is not expanded again.
 
     :raise ConfigError: for a variable that is not set.
     """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``--print-config``: every setting, what it is, and where that was said.
+Render the output of ``--print-config``: every setting with its value and source.
 
-It is a properties file, one line for each setting below a comment with its place,
-and says as a ``--ts-config`` what the server was told.  Only what is not set, and
-what nobody is to be shown, are comments.
+The output is a properties file with one line for each setting, below a comment that names
+the source; used as ``--ts-config``, it results in the same settings.  Settings that are not
+set, and secrets, are comments.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from twisted_serve.config.values import text_of, truth
 DEFAULT = "default"
 REDACTED = "<redacted>"
 
-# What Java escapes in values although no reader needs it there.
+# Java escapes these in values although no parser needs it there.
 _NEEDLESS = re.compile(r"\\([:=#!])")
 
 
 def config_report(loaded: LoadedOptions) -> str:
-    """Write the settings of a server, those that somebody has said first, and what the log would warn of."""
+    """Render the settings of a server, with defaults last, and the warnings that the log would have."""
     lines = []
     places = {**dict.fromkeys((*KEYS, *FILE_ONLY), DEFAULT), **loaded.sources}
     places |= {key: setting.place for key, setting in loaded.permissions.items()}
@@ -55,5 +55,5 @@ def _remarks(loaded: LoadedOptions) -> Iterator[str]:
 
 
 def _in_one_line(text: str) -> str:
-    """Have nothing in a comment end it: what follows would be a setting."""
+    """Return text without line ends, after which a comment would continue as a setting."""
     return " ".join(text.split())

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements where snapshots are kept: the names of their files, the newest one, and what it may say.
+Find the newest snapshot of a server, and the settings of it that are ignored.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from attrs import frozen
 from twisted_serve.config.options import SECRETS
 from twisted_serve.config.values import ConfigError
 
-#: Why a snapshot was taken.
+#: The reason why a snapshot was taken.
 Occasion: TypeAlias = Literal["startup", "snapshot", "shutdown"]
 
-#: The setting which holds the models.
+#: The setting that holds the models.
 MODEL_SNAPSHOT = "model_snapshot"
 
-#: What no snapshot says, and what does not count in one: secrets, the switches of access, and the interpreter.
+#: Settings that no snapshot contains, and that are ignored in one: secrets, access control, and the interpreter.
 NEVER_KEPT = SECRETS | {"disable_token_authorization", "enable_model_api", "python"}
 
 _NO_DECISION = "no snapshot decides on that"
 
-# What TorchServe writes into every snapshot as it found it, whether the operator had said it or not.
+# Settings that TorchServe detects and writes into every snapshot, whether the operator had set them or not.
 _FOUND_BY_TORCHSERVE = {
     "number_of_gpu": "TorchServe has counted them on the machine that it ran on",
 }
@@ -37,16 +37,16 @@ _PYTHON = "it is the interpreter of the server that wrote the snapshot; only a s
 
 _NAME = re.compile(r"([0-9]{14})([0-9]{3})-(?:startup|snapshot|shutdown)\.cfg", re.ASCII)
 
-# So many names of files that are no snapshots are enough to see what they are.
+# At most this many names of files that are not snapshots are logged.
 _SHOWN = 3
 
 
 @frozen
 class SnapshotPlan:
     """
-    Where a server keeps its snapshots.
+    The directory and the content of a server's snapshots.
 
-    :ivar settings: What each of them says besides the models, as text.
+    :ivar settings: The settings in each snapshot besides the models, as text.
     """
 
     directory: Path
@@ -56,17 +56,17 @@ class SnapshotPlan:
 @frozen
 class Found:
     """
-    What there is in the directory of snapshots.
+    The content of the directory of snapshots.
 
-    :ivar newest: ``None`` if there are none.
-    :ivar strays: Other files, by name, and what looks like a snapshot and may be somebody else's.
+    :ivar newest: The newest snapshot, or ``None``.
+    :ivar strays: The names of other files, and of snapshots that another user may have written.
     """
 
     newest: Path | None
     strays: tuple[str, ...] = ()
 
     def remark(self) -> str | None:
-        """Say which files are no snapshots."""
+        """Return a line for the log that names the ignored files, or ``None``."""
         if not self.strays:
             return None
         shown = ", ".join(map(repr, self.strays[:_SHOWN])) + (", …" if len(self.strays) > _SHOWN else "")
@@ -74,12 +74,12 @@ class Found:
 
 
 def snapshot_name(moment: datetime, occasion: Occasion) -> str:
-    """Name the file of a snapshot; names are in order of time."""
+    """Return the file name of a snapshot; names sort by time."""
     return f"{moment:%Y%m%d%H%M%S}{moment.microsecond // 1000:03}-{occasion}.cfg"
 
 
 def snapshot_moment(name: str) -> datetime | None:
-    """Read in the name of a file when its snapshot was taken, in local time; ``None`` if it is the name of none."""
+    """Return the local time at which a snapshot was taken, from its file name; ``None`` for any other file name."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -92,7 +92,7 @@ def snapshot_moment(name: str) -> datetime | None:
 
 def find_snapshots(directory: Path) -> Found:
     """
-    Look for the newest snapshot, by name.
+    Find the newest snapshot, by name.
 
     :raise ConfigError: when the directory cannot be read.
     """
@@ -109,15 +109,15 @@ def find_snapshots(directory: Path) -> Found:
 
 def ignored(settings: Collection[str], by_name: bool = False) -> dict[str, str]:
     """
-    List the settings of a snapshot that do not count, with the reasons.
+    Return the settings of a snapshot that are ignored, with the reasons.
 
-    :param settings: The names of those that it has.
-    :param by_name: Whether the operator has named the snapshot as the configuration file: then it decides who may
-        come in, but what belongs to another installation is no more useful here.
+    :param settings: The names of its settings.
+    :param by_name: Whether the operator has named the snapshot as the configuration file: then its access control is
+        effective, but the settings of another installation are ignored all the same.
     """
     reasons = {} if by_name else dict.fromkeys(NEVER_KEPT, _NO_DECISION)
     reasons["python"] = _PYTHON
-    # TorchServe notes its version; this server does not.
+    # Only TorchServe writes its version into a snapshot.
     if "version" in settings:
         reasons |= _FOUND_BY_TORCHSERVE
     return {key: reason for key, reason in sorted(reasons.items()) if key in settings}
@@ -125,10 +125,10 @@ def ignored(settings: Collection[str], by_name: bool = False) -> dict[str, str]:
 
 def _can_be_one(entry: os.DirEntry[str]) -> bool:
     """
-    Say whether a file is called like a snapshot, and is one that nobody else can have made.
+    Return whether a file is named like a snapshot, and cannot have been written by another user.
 
-    What a snapshot names is run.  So a link is none, nor is a file of another user,
-    or one that everybody can write to.
+    The server runs the code of the models that a snapshot names.  So symbolic links, files of
+    other users, and world-writable files are not accepted.
     """
     if snapshot_moment(entry.name) is None:
         return False

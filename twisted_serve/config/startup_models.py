@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the list of models to load at start: ``load_models`` and ``--models``.
+Parse the list of models to load at start: ``load_models`` and ``--models``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from attrs import field, frozen
 from attrs.validators import min_len
 
-# What stands before the first "=" of "http://host/x.mar?part=1" is no name.
+# The text before the first "=" of "http://host/x.mar?part=1" is not a name.
 _NAME = re.compile(r"[^/\\:?#&%=]+")
 
 
@@ -19,7 +19,7 @@ class StartupModel:
     """
     One model to load at start.
 
-    :ivar name: The name to register it as; ``None`` for its archive's own.
+    :ivar name: The name to register the model as; ``None`` for the name in its archive.
     :ivar url: The archive's name in the model store, a directory, or a URL.
     """
 
@@ -27,16 +27,16 @@ class StartupModel:
     url: str = field(validator=min_len(1))
 
 
-#: Stands for every archive and directory of the model store.
+#: All archives and directories of the model store.
 ALL_MODELS = StartupModel(None, "all")
 
 
 def parse_load_models(text: str | None) -> tuple[StartupModel, ...]:
     """
-    Read ``all``, ``standalone`` (none), or ``[name=]location`` items with commas between them.
+    Parse ``all``, ``standalone`` (no models), or comma-separated items ``[name=]location``.
 
-    Blanks around items, names and locations do not count, and items without a location
-    are passed over (``docs/torchserve/rest_api.md`` §17.2).
+    Blanks around items, names and locations are ignored, and items without a location
+    are skipped (``docs/torchserve/rest_api.md`` §17.2).
 
     :return: ``(ALL_MODELS,)`` for ``all``.
     """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what the text of one setting means, and the error for text that means nothing.
+Convert and validate the values of settings.
 
-Each converter takes the text of a file, an option or an environment variable, or
-the value itself from somebody who writes Python.  Converters and validators raise
-:class:`ValueError` with what is allowed; :class:`ConfigError` adds where it was said.
+Each converter accepts the text of a file, an option or an environment variable, or
+the value itself, for use from Python.  Converters and validators raise a
+:class:`ValueError` that names the allowed values; :class:`ConfigError` adds the source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from twisted_serve.config.lenient_json import read_lenient_json
 
-# As Java reads them: no blanks, no underscores, ASCII only; nobody means more than 19 digits.
+# As in Java: no blanks, no underscores, ASCII only. No setting needs more than 19 digits.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
@@ -27,11 +27,11 @@ _REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 
 class ConfigError(ValueError):
     """
-    A setting which cannot be used; the server does not start with it.
+    An invalid setting; the server does not start with it.
 
-    :ivar problem: What is wrong, with the value and what is allowed; "must be …" is read after the key.
-    :ivar key: The property, or ``None`` when no single one is at fault.
-    :ivar place: The file, option or environment variable it came from, if any.
+    :ivar problem: The error, with the value and the allowed values; a text "must be …" continues the key.
+    :ivar key: The property, or ``None`` if no single one is at fault.
+    :ivar place: The file, option or environment variable that is the source, if any.
     """
 
     def __init__(self, problem: str, key: str | None = None, place: str | None = None) -> None:
@@ -41,12 +41,12 @@ class ConfigError(ValueError):
         self.problem, self.key, self.place = problem, key, place
 
     def at(self, place: str) -> ConfigError:
-        """Make the same error, saying where the value came from."""
+        """Return the same error with the source of the value."""
         return ConfigError(self.problem, self.key, place)
 
 
 def truth(value: str | bool) -> bool:
-    """Read a switch: "true" in any case is true, all else is false (``docs/torchserve/config_cli.md`` §2.5)."""
+    """Parse a switch: "true" in any case is true, all else is false (``docs/torchserve/config_cli.md`` §2.5)."""
     return value if isinstance(value, bool) else value.lower() == "true"
 
 
@@ -57,9 +57,9 @@ def truth_or_oip(value: str | bool) -> bool:
 
 def whole(value: str | int) -> int:
     """
-    Read a whole number.
+    Parse an integer.
 
-    :raise ValueError: for anything else, ``1.0``, ``1_000`` and surrounding blanks included.
+    :raise ValueError: for anything else, including ``1.0``, ``1_000`` and surrounding blanks.
     """
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         return int(value)
@@ -69,15 +69,15 @@ def whole(value: str | int) -> int:
 
 
 def optional_whole(value: str | int | None) -> int | None:
-    """Read a whole number, or none."""
+    """Parse an integer, or return ``None``."""
     return None if value is None else whole(value)
 
 
 def real(value: str | float) -> float:
     """
-    Read a decimal number.
+    Parse a decimal number.
 
-    :raise ValueError: for anything else, infinity and ``NaN`` included.
+    :raise ValueError: for anything else, including infinity and ``NaN``.
     """
     if isinstance(value, str):
         number = float(value) if _REAL.fullmatch(value) else math.nan
@@ -89,15 +89,15 @@ def real(value: str | float) -> float:
 
 
 def optional_text(value: str | None) -> str | None:
-    """Read text; empty is the same as not given."""
+    """Return the text, or ``None`` if it is empty."""
     return value or None
 
 
 def a_path(value: str | os.PathLike[str]) -> Path:
     """
-    Read the path of a file or directory.
+    Parse the path of a file or directory.
 
-    :raise ValueError: for an empty one, which would otherwise mean the working directory.
+    :raise ValueError: for an empty path, which would otherwise mean the working directory.
     """
     if not os.fspath(value) or "\0" in os.fspath(value):
         raise ValueError(f"must be a path, not {value!r}")
@@ -105,25 +105,25 @@ def a_path(value: str | os.PathLike[str]) -> Path:
 
 
 def optional_path(value: str | os.PathLike[str] | None) -> Path | None:
-    """Read the path of a file or directory; empty is the same as not given."""
+    """Parse the path of a file or directory; return ``None`` if it is empty."""
     return None if value is None or not os.fspath(value) else a_path(value)
 
 
 def plugin_directory(value: str | os.PathLike[str] | None) -> Path | None:
-    """Read the path of a directory of plug-ins, as a class path, too, whose last component is ``*``."""
+    """Parse the path of a directory of plug-ins, or a Java class path that ends in ``/*``."""
     path = optional_path(value)
     return path.parent if path is not None and path.name == "*" else path
 
 
 def words(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Read words with commas between them, each once."""
+    """Parse comma-separated words, and drop repeated ones."""
     each = value.split(",") if isinstance(value, str) else value
     return tuple(dict.fromkeys(word for one in each if (word := one.strip())))
 
 
 def optional_pattern(value: str | None) -> str | None:
     """
-    Read a regular expression; empty is the same as not given.
+    Parse a regular expression; return ``None`` if it is empty.
 
     :raise ValueError: when it does not compile.
     """
@@ -135,7 +135,7 @@ def optional_pattern(value: str | None) -> str | None:
 
 def patterns(value: str | Iterable[str]) -> tuple[str, ...]:
     """
-    Read regular expressions, as text with commas between them.
+    Parse comma-separated regular expressions.
 
     :raise ValueError: when one does not compile.
     """
@@ -145,9 +145,9 @@ def patterns(value: str | Iterable[str]) -> tuple[str, ...]:
 
 def optional_object(value: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """
-    Read a JSON object; empty is the same as not given.
+    Parse a JSON object; return ``None`` if the text is empty.
 
-    :raise ValueError: when it is not JSON or no object.
+    :raise ValueError: when the text is not JSON, or not an object.
     """
     if value is None or value == "":
         return None
@@ -160,15 +160,15 @@ def optional_object(value: str | Mapping[str, Any] | None) -> Mapping[str, Any] 
     return read
 
 
-#: How bad an event of the log can be, and ``off`` for worse than that.
+#: The levels of log events, and ``off``, which is above all of them.
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical", "off")
 
 
 def levels_by_name(value: str | Mapping[str, str]) -> Mapping[str, str]:
     """
-    Read levels of loggers, as text ``name=level`` with commas between them, or as a JSON object.
+    Parse the levels of loggers, given as comma-separated ``name=level``, or as a JSON object.
 
-    :raise ValueError: when it is neither, or a level is none.
+    :raise ValueError: when the text is neither, or has an unknown level.
     """
     pairs: Mapping[str, Any]
     if isinstance(value, str) and not value.lstrip().startswith("{"):
@@ -185,9 +185,9 @@ def levels_by_name(value: str | Mapping[str, str]) -> Mapping[str, str]:
 
 def per_version(value: str | Mapping[str, Any]) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     """
-    Read a JSON object of models, their versions, and the settings of each (``docs/torchserve/config_cli.md`` §6).
+    Parse a JSON object of models, their versions, and the settings of each (``docs/torchserve/config_cli.md`` §6).
 
-    :raise ValueError: when it is not JSON or not of this shape.
+    :raise ValueError: when the text is not JSON, or not of this shape.
     """
     shape = "a JSON object {model: {version: {setting: value}}}"
     try:
@@ -206,7 +206,7 @@ _Validator = Callable[[object, object, Any], None]
 
 
 def at_least(low: float) -> _Validator:
-    """Make the validator for numbers from ``low``."""
+    """Return a validator for numbers from ``low``."""
 
     def check(_instance: object, _attribute: object, value: float | None) -> None:
         if value is not None and value < low:
@@ -216,7 +216,7 @@ def at_least(low: float) -> _Validator:
 
 
 def between(low: float, high: float) -> _Validator:
-    """Make the validator for numbers from ``low`` to ``high``."""
+    """Return a validator for numbers from ``low`` to ``high``."""
 
     def check(_instance: object, _attribute: object, value: float) -> None:
         if not low <= value <= high:
@@ -226,7 +226,7 @@ def between(low: float, high: float) -> _Validator:
 
 
 def positive(least: float, most: float) -> _Validator:
-    """Make the validator for numbers over 0, of which ``least`` is the smallest that makes sense."""
+    """Return a validator for numbers above 0; ``least`` is the smallest accepted, ``most`` the largest."""
 
     def check(_instance: object, _attribute: object, value: float) -> None:
         if not least <= value <= most:
@@ -236,13 +236,13 @@ def positive(least: float, most: float) -> _Validator:
 
 
 def header_name(_instance: object, _attribute: object, value: str) -> None:
-    """Refuse what cannot be the name of a header (RFC 9110 §5.1)."""
+    """Refuse text that is not a valid header name (RFC 9110 §5.1)."""
     if not _TOKEN.fullmatch(value):
         raise ValueError(f"must be the name of a header, not {value!r}")
 
 
 def one_of(allowed: Collection[object]) -> _Validator:
-    """Make the validator for one of a few words or numbers."""
+    """Return a validator for one of a few words or numbers."""
 
     def check(_instance: object, _attribute: object, value: object) -> None:
         if value not in allowed:
@@ -252,7 +252,7 @@ def one_of(allowed: Collection[object]) -> _Validator:
 
 
 def text_of(value: object) -> str | None:
-    """Write a setting's value as the text that would be read as it; ``None`` for one that is not set."""
+    """Render a setting's value as text that parses to the same value; ``None`` for a setting that is not set."""
     if value is None or value == ():
         return None
     if isinstance(value, bool):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the list of the predecessor's settings which change nothing here.
+List TorchServe's settings that have no effect here.
 
-They are accepted, so that a configuration which has worked goes on to work; each
-has a line in the log with the reason.
+They are accepted, so that a working configuration keeps working; for each, the log
+has a line with the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def _because(reason: str, keys: Iterable[str]) -> dict[str, str]:
     return dict.fromkeys(keys, reason)
 
 
-#: Keys which a working configuration of the predecessor may have, and why they change nothing here.
+#: Keys that a working configuration of TorchServe may have, and the reasons why they have no effect here.
 ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
     **_because(
         "there is no Java here",
