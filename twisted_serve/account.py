@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run what belongs to models as another user than the server (``worker_user``), and protect the server's memory.
+Run models' code as another user than the server (``worker_user``), and protect the server's memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twisted_serve.prctl import DUMPABLE, set_attribute
 @frozen
 class Account:
     """
-    A user and a group of this system, which models' code runs as.
+    The user and group of this system that models' code runs as.
 
     :ivar name: The user's name.
     """
@@ -35,9 +35,9 @@ class Account:
     @classmethod
     def of(cls, said: str) -> Account:
         """
-        Find a user, and a group if another than the user's own is named: ``user`` or ``user:group``.
+        Look up a user, or a user and a group other than the user's own: ``user`` or ``user:group``.
 
-        :raise ValueError: if there is no such user or group, it is root, or this process is not root's.
+        :raise ValueError: if there is no such user or group, if it is root, or if this process does not run as root.
         """
         user, colon, group = said.partition(":")
         try:
@@ -58,20 +58,20 @@ class Account:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an environment says of its user."""
+        """The environment variables that name the user."""
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name}
 
     def reactor(self, reactor: IServeReactor) -> IServeReactor:
-        """Return a reactor whose processes are this user's."""
+        """Return a reactor that spawns processes as this user."""
         return cast(IServeReactor, _Reactor(reactor, self))
 
     def may_read(self, tree: Path) -> None:
         """
-        Let this user read a directory that the server has made, and nothing beside it.
+        Allow this user to read a directory that the server has created, and nothing beside it.
 
-        What stays root's cannot be exchanged for something else while root works with it.
+        Root keeps the ownership, so that the user cannot replace a file while root works with it.
 
-        :raise OSError: if that is not possible.
+        :raise OSError: if the permissions cannot be changed.
         """
         os.chmod(tree.parent, 0o711)  # noqa: S103 - for the workers' user alone
         for place, _, files in os.walk(tree):
@@ -84,9 +84,9 @@ class Account:
 
     def may_write(self, tree: Path) -> None:
         """
-        Give this user a directory that the server has made.
+        Make this user the owner of a directory that the server has created.
 
-        :raise OSError: if that is not possible.
+        :raise OSError: if the owner cannot be changed.
         """
         os.chmod(tree.parent, 0o711)  # noqa: S103 - for the workers' user alone
         for place, _, files in os.walk(tree, topdown=False):
@@ -95,7 +95,7 @@ class Account:
 
 
 class _Reactor:
-    """A reactor that starts processes as another user."""
+    """A reactor that spawns processes as another user."""
 
     def __init__(self, reactor: IServeReactor, account: Account) -> None:
         self._reactor = reactor
@@ -113,9 +113,9 @@ class _Reactor:
 
 def protect_memory() -> None:
     """
-    Keep other processes of the same user from this one's memory, environment and descriptors.
+    Deny other processes of the same user access to this one's memory, environment and descriptors.
 
-    There is no core dump then, and no debugger but root's.  Programs that are started are not protected.
+    This also disables core dumps, and debuggers except root's.  Programs that this process executes are not protected.
     """
     with suppress(OSError):
         set_attribute(DUMPABLE, 0)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a timer that is set and cleared for every request, and hardly ever goes off.
+Provide a timeout that is cheap to set and cancel for every request.
 
-Setting it to a later moment, or clearing it, leaves the clock's delayed call
-where it is; that call looks, when it comes, whether it is needed.  So a busy
-worker or connection costs the reactor one delayed call for a whole timeout
-instead of one for each batch or request.
+Setting the timeout to a later time, or clearing it, leaves the clock's delayed call
+scheduled; when that call runs, it checks whether the timeout is due.  So a busy worker
+or connection costs the reactor one delayed call per timeout period, instead of one for
+each batch or request.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 class Alarm:
     """
-    Calls ``ring`` at the moment it was last set to.
+    A timeout that calls ``ring`` at the time it was last set to.
 
-    :param ring: Called without arguments; the alarm is clear by then and may be set again.
+    :param ring: Called without arguments, after the timeout was cleared, so that it may set it again.
     """
 
     def __init__(self, clock: IReactorTime, ring: Callable[[], object]) -> None:
@@ -30,17 +30,17 @@ class Alarm:
 
     @property
     def is_set(self) -> bool:
-        """Whether it is going to ring."""
+        """Whether the timeout is set."""
         return self._moment is not None
 
     def set(self, moment: float | None) -> None:
-        """Ring at ``moment``, in seconds of the clock, instead of any other; ``None``: do not ring."""
+        """Set the timeout to ``moment``, in seconds of the clock, instead of any other; ``None`` clears it."""
         self._moment = moment
         if moment is not None and (self._call is None or moment < self._call.getTime()):
             self._arm(moment)
 
     def cancel(self) -> None:
-        """Do not ring, and leave nothing with the clock."""
+        """Clear the timeout, and cancel its delayed call."""
         self._moment = None
         if self._call is not None:
             self._call.cancel()

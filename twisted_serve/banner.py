@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-List a server's settings in its log at the start, as TorchServe does (``docs/torchserve/config_cli.md`` §12).
+List a server's settings for its log at the start, as TorchServe does (``docs/torchserve/config_cli.md`` §12).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted_serve.surroundings import count_gpus
 
 
 def banner(loaded: LoadedOptions, cwd: Path) -> list[str]:
-    """Write the lines, in the predecessor's order; ``N/A`` where there is nothing to say."""
+    """Return the lines in TorchServe's order, with ``N/A`` for a setting without a value."""
     return [f"{label}: {'N/A' if value in (None, '', ()) else value}" for label, value in _lines(loaded, cwd)]
 
 

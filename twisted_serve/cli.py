@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the ``twisted-serve`` command: start a server, be one, stop one.
+Run the ``twisted-serve`` command: start a server in the background or the foreground, or stop one.
 
-Flags, lines and exit statuses are the predecessor's (``docs/torchserve/config_cli.md`` §1), but
-a server that could not start is told of, by a line on stderr and status 1, and one
-that was stopped ends with status 0.  Nothing that needs a reactor is imported
-before the reactor is there.
+Flags, lines and exit statuses are TorchServe's (``docs/torchserve/config_cli.md`` §1), except
+that a failed start is reported, by a line on stderr and status 1, and that a stopped server
+exits with status 0.  No module that needs a reactor is imported before the reactor is
+installed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 VERSIONS = (
     f"TorchServe Version is {twisted_serve.COMPATIBLE_WITH}\ntwisted_serve Version is {twisted_serve.__version__}"
 )
-# The word that stands first to ask for something else than a server.
+# The subcommand, as the first word.
 SHIMS = "shims"
 
 ALREADY_RUNNING = "TorchServe is already running, please use torchserve --stop to stop TorchServe."
@@ -51,21 +51,21 @@ STOPPED_BEFORE = "TorchServe already stopped."
 STOPPING_TOO_LONG = "Stopping TorchServe took too long."
 ORPHAN = "Removing orphan pid file."
 
-# How long ``--stop`` waits, and how often it looks, in seconds.
+# How long ``--stop`` waits, and the interval of its checks, in seconds.
 STOP_TIMEOUT = 60.0
 _STOP_INTERVAL = 0.05
 
-# What ends a launcher besides Ctrl-C: its service manager, its terminal.
+# Signals that end a launcher besides Ctrl-C: those of its service manager and its terminal.
 _ENDING_THE_LAUNCHER = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def main(argv: Sequence[str] | None = None, *, as_torchserve: bool = False) -> int:
     """
-    Do what the command line says.
+    Run the command line.
 
-    :param as_torchserve: Whether a server that is started is to be taken for TorchServe's.
+    :param as_torchserve: Whether programs that look for TorchServe's process must recognise a started server.
     :return: The exit status.
-    :raise SystemExit: for a wrong command line, and for ``--help``.
+    :raise SystemExit: for an invalid command line, and for ``--help``.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == [SHIMS]:
@@ -98,10 +98,10 @@ def print_config(loaded: LoadedOptions) -> int:
     """
     Print all settings, if a server would start with them.
 
-    :raise ConfigError: for what is wrong inside of ``models`` or ``model_snapshot``, or of a ``metrics_config`` or
-        ``log_config`` that is on this machine, which are all read at start.
+    :raise ConfigError: for an error inside ``models`` or ``model_snapshot``, or in a ``metrics_config`` or
+        ``log_config`` that exists on this machine, which are all read at start.
     """
-    # Whoever starts a server does not wait for these to be imported.
+    # Imported here, so that the start of a server does not wait for these modules.
     from twisted_serve.logs.configuration import read_log_configuration  # noqa: PLC0415
     from twisted_serve.metrics.catalogue import read_catalogue  # noqa: PLC0415
     from twisted_serve.models.settings import check_all_configured  # noqa: PLC0415
@@ -123,9 +123,9 @@ def print_config(loaded: LoadedOptions) -> int:
 
 def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], object] = time.sleep) -> int:
     """
-    End the server which the pid file names, and wait until it is gone.
+    Stop the server that the pid file names, and wait until it has exited.
 
-    :raise OSError: when it cannot be ended, e.g. because it is another user's.
+    :raise OSError: when it cannot be stopped, e.g. because it belongs to another user.
     """
     process = pid_file.server()
     if process is None:
@@ -149,7 +149,7 @@ def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], objec
     else:
         print(STOPPING_TOO_LONG)
         return 1
-    # A server that ended well has removed it, and another may have started since.
+    # A server that exited normally has removed the file, and another server may have started since.
     pid_file.remove_orphan()
     if not command.foreground:
         print(STOPPED)
@@ -157,7 +157,7 @@ def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], objec
 
 
 def _gone(process: psutil.Process) -> bool:
-    """Say whether a process has ended, also when its parent has not taken notice."""
+    """Return whether a process has exited, even if its parent has not reaped it yet."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -166,10 +166,10 @@ def _gone(process: psutil.Process) -> bool:
 
 def start(pid_file: PidFile, command: CommandLine, words: Sequence[str], *, as_torchserve: bool = False) -> int:
     """
-    Start a server in the background and wait until it is ready, or with ``--foreground`` be it.
+    Start a server in the background and wait until it is ready, or run it with ``--foreground``.
 
-    :raise ConfigError: when the configuration cannot be used.
-    :raise AlreadyRunningError: when there is one.
+    :raise ConfigError: when the configuration is invalid.
+    :raise AlreadyRunningError: when a server is running already.
     """
     if pid_file.server() is not None:
         raise AlreadyRunningError
@@ -185,13 +185,13 @@ def start(pid_file: PidFile, command: CommandLine, words: Sequence[str], *, as_t
 
 def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen) -> int:
     """
-    Start a server as a child with our own output, and wait for its word.
+    Start a server as a child process that shares our output, and wait for its report.
 
-    It has a session of its own: what happens to the terminal, and what is typed there, is no concern of the server's.
+    The server gets a new session, so that the terminal and its input do not affect the server.
 
-    :param server: Its command line, but for where to report to.
+    :param server: The command line of the server, without the descriptor to report to.
     :param spawn: Starts a process as :class:`subprocess.Popen` does.
-    :return: 0 when it is ready, 1 when it failed, with the reason on stderr.
+    :return: 0 when the server is ready, 1 when it failed, with the reason on stderr, and 130 when interrupted.
     """
     reading, writing = os.pipe()
     with open(reading, encoding="utf-8", errors="replace") as status:
@@ -199,7 +199,7 @@ def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] 
             child = spawn([*server, "--ready-fd", str(writing)], pass_fds=(writing,), start_new_session=True)
         finally:
             os.close(writing)
-        # Who ends the launcher means the server, which is not ready and known to nobody.
+        # A signal that ends the launcher is meant for the server, which is not ready and has not been announced.
         before = {number: signal.getsignal(number) for number in _ENDING_THE_LAUNCHER}
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
@@ -214,7 +214,7 @@ def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] 
             for number, handler in before.items():
                 signal.signal(number, handler)
     if line == "ready":
-        # It goes on without us: this keeps Popen from complaining that nobody waits for it.
+        # The server keeps running without us: this prevents Popen's warning about a child that was not waited for.
         child.returncode = 0
         return 0
     code = child.wait()
@@ -223,7 +223,7 @@ def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] 
 
 
 def serve(loaded: LoadedOptions, report: Report) -> int:
-    """Be the server: choose the reactor (epoll where there is one), then build on it."""
+    """Run the server: install the reactor (epoll where available), then build the server on it."""
     protect_memory()
     from twisted.internet import reactor  # noqa: PLC0415 - importing it is choosing it
 

@@ -2,8 +2,8 @@
 """
 Find and kill the processes that a worker has started.
 
-Linux knows of a process only whose child it is, and to which group and session it belongs.  A process is found by its
-parents while these live, and by the group that it was born in; one that has left both is found by neither.
+Linux records only the parent, the group and the session of a process.  A process is found through its ancestors while
+they live, and through the group it was started in; a process that has left both is not found.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-# Processes may start others while they are killed.
+# Repeated, because processes may start others while they are being killed.
 _ROUNDS = 3
 
-# So many processes are asked for their parents, some 25 microseconds each: a reactor may have to wait for that.
+# Up to this many processes, the parent of each is read, at about 25 microseconds each, which may block a reactor.
 _MOST_ASKED = 1000
 
 
 def descendants(root: int, proc: Path = Path("/proc")) -> list[int]:
-    """Return the processes that ``root`` has started, directly or not; none where there is no ``/proc``."""
+    """Return the pids of all descendants of ``root``; none where there is no ``/proc``."""
     names: list[str] = []
     with suppress(OSError):
         names = [name for name in os.listdir(proc) if name.isdecimal()]
     children: Callable[[int], list[int]]
-    # Asking each process is certain; where there are many, the kernel is asked for the children of each.
+    # Reading the parent of every process is reliable; if there are many, the kernel's lists of children are read.
     if len(names) > _MOST_ASKED and (proc / f"{root}/task/{root}/children").exists():
         children = partial(_children_of, proc)
     else:
@@ -47,7 +47,7 @@ def descendants(root: int, proc: Path = Path("/proc")) -> list[int]:
 
 
 def kill_descendants(root: int) -> None:
-    """Kill what ``root`` has started, directly or not."""
+    """Kill all descendants of ``root``."""
     for _ in range(_ROUNDS):
         found = descendants(root)
         if not found:
@@ -56,30 +56,30 @@ def kill_descendants(root: int) -> None:
 
 
 def kill(processes: Iterable[int]) -> None:
-    """Kill processes; those that are gone, or another user's, are left alone."""
+    """Kill processes; ignore those that have exited or belong to another user."""
     for process in processes:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(process, signal.SIGKILL)
 
 
 def kill_group(leader: int) -> None:
-    """Kill what is left of a process group; the number is free for others only when nothing is left of it."""
+    """Kill the remaining processes of a group; its number is not reused while a member is left."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def _parent(proc: Path, process: str) -> int:
-    """Return the parent of a process; 0, the number of no process, if it has gone."""
+    """Return the parent of a process; 0, which is no pid, if the process has exited."""
     try:
         with open(proc / process / "stat", "rb") as stat:
-            # The name, in parentheses, may have any characters.
+            # The name, in parentheses, may contain any characters.
             return int(stat.read().rpartition(b")")[2].split()[1])
     except OSError:
         return 0
 
 
 def _children_of(proc: Path, process: int) -> list[int]:
-    """Return what each thread of a process has started, of a kernel that keeps lists of that."""
+    """Return the children of all threads of a process, from the kernel's lists of children."""
     found: list[int] = []
     with suppress(OSError):
         for thread in os.listdir(proc / str(process) / "task"):

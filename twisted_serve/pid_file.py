@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Name the running server in a file, so that ``--stop`` finds it and no second one starts.
+Record the running server in a file, so that ``--stop`` finds it and no second one starts.
 
 Path and content are TorchServe's: a bare pid (``docs/torchserve/config_cli.md`` §1.3), which scripts read as a number.
-The number alone proves nothing: the process may have ended and its pid belong to another.  So the server
-holds a record lock (``fcntl``) on the file for as long as it lives, and the kernel says which process that is
-(``F_GETLK``); how that process was started, and what it is called, does not matter.
+The number alone proves nothing: the process may have exited and its pid may have been reused.  So the server
+holds a record lock (``fcntl``) on the file for as long as it lives, and the kernel reports the process that holds it
+(``F_GETLK``); the name and the command line of that process do not matter.
 
-The directory is world-writable: no link is followed, a file of another user is not read, and a process is
-believed only if it belongs to the owner of the file.
+The directory is world-writable: no symbolic link is followed, a file of another user is not read, and a process is
+accepted only if it belongs to the owner of the file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FLOCK = "hhqqi4x"
 
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-# More attempts than there can be commands that remove a stale file at the same time.
+# More attempts than there can be commands that remove a stale file simultaneously.
 _ATTEMPTS = 100
 _PAUSE = 0.01
 
@@ -44,14 +44,14 @@ Holder = Callable[[int], int | None]
 
 
 class AlreadyRunningError(Exception):
-    """Another server is alive."""
+    """Another server is running."""
 
 
 class FindProcess(Protocol):
-    """Finds a process as :class:`psutil.Process` does."""
+    """Find a process, as :class:`psutil.Process` does."""
 
     def __call__(self, pid: int) -> psutil.Process:
-        """:raise psutil.Error: when there is none, or it is not to be seen."""
+        """:raise psutil.Error: when there is no such process, or it is not visible."""
 
 
 class PidFile:
@@ -59,24 +59,24 @@ class PidFile:
     The file that names the server of this temporary directory.
 
     :ivar path: The path of the file.
-    :param holder: Finds out which other process has locked an open file, as :func:`lock_holder` does.
+    :param holder: Returns the pid of the other process that has locked an open file, as :func:`lock_holder` does.
     """
 
     def __init__(self, directory: Path, find: FindProcess = psutil.Process, holder: Holder | None = None) -> None:
         self.path = directory / NAME
         self._find = find
         self._holder = lock_holder if holder is None else holder
-        # Open while this process is the server. Closing any other descriptor of the file would drop the lock, too.
+        # Open while this process is the server. Closing any other descriptor of the file would also drop the lock.
         self._held: int | None = None
 
     def server(self) -> psutil.Process | None:
-        """Return the living server that the file names: the process that has locked the file."""
+        """Return the running server that the file names: the process that has locked the file."""
         descriptor = self._open_ours(os.O_RDONLY)
         if descriptor is None:
             return None
         try:
             pid = _read_pid(descriptor)
-            # First the process, then the lock: a pid that changes hands in between is noticed.
+            # First the process, then the lock: psutil notices if the pid is reused in between.
             process = None if pid is None else self._find(pid)
             if process is None or self._holder(descriptor) != pid:
                 return None
@@ -87,7 +87,7 @@ class PidFile:
             os.close(descriptor)
 
     def torchserve(self) -> int | None:
-        """Return the pid of a living TorchServe, the one in Java, that the file names; it takes no lock."""
+        """Return the pid of a running TorchServe, the one in Java, that the file names; TorchServe takes no lock."""
         descriptor = self._open_ours(os.O_RDONLY)
         if descriptor is None:
             return None
@@ -102,7 +102,7 @@ class PidFile:
             os.close(descriptor)
 
     def remove_orphan(self) -> bool:
-        """Remove the file if it names a process that is gone; return whether it did."""
+        """Remove the file if it names a process that has exited; return whether the file was removed."""
         descriptor = self._open_ours(os.O_RDWR)
         if descriptor is None:
             return False
@@ -117,10 +117,10 @@ class PidFile:
 
     def claim(self, sleep: Callable[[float], object] = time.sleep) -> None:
         """
-        Name this process, until it ends or releases the file.
+        Name this process in the file, until the process exits or releases the file.
 
-        :raise AlreadyRunningError: when the file names another living server.
-        :raise OSError: when the file cannot be written, or names a living TorchServe.
+        :raise AlreadyRunningError: when the file names another running server.
+        :raise OSError: when the file cannot be written, or names a running TorchServe.
         """
         if self._held is not None:
             return
@@ -139,7 +139,7 @@ class PidFile:
             finally:
                 if self._held is None:
                     os.close(descriptor)
-            # Another command removes the file or is about to name itself.
+            # Another command is removing the file, or is about to claim it.
             sleep(_PAUSE)
         raise OSError(errno.EAGAIN, "is locked by a process that cannot be seen from here; set TMPDIR", str(self.path))
 
@@ -154,9 +154,9 @@ class PidFile:
 
     def _open_for_claim(self) -> int | None:
         """
-        Open the file, or make it; ``None`` to try again, after what stood in its place has been removed.
+        Open or create the file; return ``None`` to retry, after a foreign object in its place was removed.
 
-        :raise OSError: when it is another user's, or cannot be opened.
+        :raise OSError: when the file belongs to another user, or cannot be opened.
         """
         try:
             descriptor = os.open(self.path, os.O_RDWR | _FLAGS)
@@ -168,7 +168,7 @@ class PidFile:
             self._evict()
             return None
         status = os.fstat(descriptor)
-        # Behind a second hard link may be any file of ours.
+        # With a second hard link, this could be any of our other files.
         if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_uid == os.geteuid():
             return descriptor
         try:
@@ -182,15 +182,15 @@ class PidFile:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o644)
         except FileExistsError:
             return None
-        # Whatever the umask: other users may know which process it is.
+        # Regardless of the umask: other users may read the pid.
         os.fchmod(descriptor, 0o644)
         return descriptor
 
     def _evict(self) -> None:
         """
-        Remove what stands in the place of the file and is no pid file of this user.
+        Remove an object at our path that is not a pid file of this user.
 
-        :raise PermissionError: when it is another user's and we may not, or names a server of that user.
+        :raise PermissionError: when we may not remove another user's file, or it names a server of that user.
         """
         if self._is_locked():
             raise _foreign(self.path)
@@ -210,9 +210,9 @@ class PidFile:
 
     def _open_ours(self, mode: int) -> int | None:
         """
-        Open the file for reading; ``None`` for what is none of ours.
+        Open the file; return ``None`` if it is missing or does not belong to this user.
 
-        Root looks at the files of all users, to stop their servers, too.
+        Root opens the files of all users, to stop their servers, too.
         """
         try:
             descriptor = os.open(self.path, mode | _FLAGS)
@@ -225,7 +225,7 @@ class PidFile:
         return None
 
     def _lock(self, descriptor: int) -> bool:
-        """Lock the file, without waiting; return whether it is locked, and still the one at our path."""
+        """Lock the file without waiting; return whether it is locked and still the one at our path."""
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
@@ -244,7 +244,7 @@ class PidFile:
         """
         Write our pid.
 
-        :raise OSError: when that is not possible, or the file names a living TorchServe.
+        :raise OSError: when the file cannot be written, or names a running TorchServe.
         """
         before = _read_pid(descriptor)
         with suppress(psutil.Error):
@@ -255,7 +255,7 @@ class PidFile:
                     str(self.path),
                 )
         ours = str(os.getpid()).encode()
-        # In this order nothing ever reads an empty file where a pid has been.
+        # In this order, no reader ever sees an empty file in place of a pid.
         os.pwrite(descriptor, ours, 0)
         os.ftruncate(descriptor, len(ours))
 
@@ -267,7 +267,7 @@ def _foreign(path: Path) -> OSError:
 def _read_pid(descriptor: int) -> int | None:
     """Return the pid in an open file; ``None`` for any other content."""
     content = os.pread(descriptor, 32, 0).strip()
-    # Linux has no pid of more than seven digits, and 0 and below are whole groups of processes.
+    # Pids of Linux have at most seven digits; 0 and negative numbers denote process groups.
     return int(content) if content.isdigit() and len(content) < 9 and int(content) > 0 else None
 
 
@@ -277,7 +277,7 @@ def lock_holder(descriptor: int) -> int | None:
 
     The pid is 0 for a process of another container.
     """
-    # A lock for reading is asked about: another user, who can only read the file, could hold no lock in its way.
+    # The query is for a read lock: another user, with read access only, could not hold a lock that conflicts with it.
     asked = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
     kind, _whence, _start, _length, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else pid

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the search for plug-ins: entry points of distributions, in a directory and in the environment.
+Discover plug-ins: entry points of distributions, in a directory and in the environment.
 
-What is installed beside the server is served only if it is named; what stands
-in ``plugins_path`` was put there to be served.
+A plug-in installed in the server's environment is served only if a setting names it; all
+plug-ins in ``plugins_path`` are served.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = Logger()
 
 
 class PluginError(ValueError):
-    """A plug-in that is to be served and cannot be."""
+    """A configured plug-in cannot be served."""
 
 
 @frozen
@@ -36,11 +36,12 @@ class _Candidate:
 
 def find_endpoints(directory: Path | None, named: Iterable[str]) -> tuple[Endpoint, ...]:
     """
-    Import the endpoints which are to be served.
+    Import the endpoints to serve.
 
-    :param directory: All of its plug-ins are (``plugins_path``); its modules can be imported from then on.
-    :param named: The names of others, of distributions which are installed (``plugins``).
-    :raise PluginError: for one that is not there, cannot be imported, is no endpoint, or takes another's place.
+    :param directory: A directory with plug-ins that are all served (``plugins_path``); its modules become importable.
+    :param named: The names of further plug-ins, from installed distributions (``plugins``).
+    :raise PluginError: for a plug-in that is missing, cannot be imported, is not an endpoint, or conflicts with
+        another.
     """
     chosen = [] if directory is None else _all_in(directory)
     for name in named:
@@ -61,7 +62,7 @@ def find_endpoints(directory: Path | None, named: Iterable[str]) -> tuple[Endpoi
 
 
 def _all_in(directory: Path) -> list[_Candidate]:
-    # Behind everything else: what stands there takes the place of no module of ours.
+    # At the end of the path, so that the directory cannot shadow our modules.
     if str(directory) not in sys.path:
         sys.path.append(str(directory))
     found = list(_candidates(distributions(path=[str(directory)])))
@@ -77,7 +78,7 @@ def _all_in(directory: Path) -> list[_Candidate]:
 
 def _installed(name: str) -> _Candidate:
     found = [candidate for candidate in _candidates(distributions()) if candidate.entry_point.name == name]
-    # One distribution may be found by two ways, e.g. in a checkout and as it is installed.
+    # A distribution may be found twice, e.g. in a checkout and as installed.
     different = {str(candidate): candidate for candidate in found}
     if not different:
         raise PluginError(f"plugins names {name!r}, and no installed distribution has such an entry point in {GROUP}")

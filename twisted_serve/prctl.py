@@ -10,17 +10,17 @@ import sys
 
 #: The signal that the process gets when its parent dies.
 PARENT_DEATH_SIGNAL = 1
-#: Whether it can be traced by its own user, and leaves a core dump; 0 for neither.
+#: Whether the process can be traced by its own user and can dump core; 0 for neither.
 DUMPABLE = 4
-#: Its name in ``ps -o comm`` and ``top``: bytes, of which 15 count.
+#: The name of the process in ``ps -o comm`` and ``top``, in bytes, truncated to 15.
 NAME = 15
-#: Whether descendants whose parent has died become its children.
+#: Whether orphaned descendants become children of the process.
 CHILD_SUBREAPER = 36
 
 
 def set_attribute(attribute: int, value: int | bytes) -> None:
     """
-    Set an attribute of this process; do nothing where the system is not Linux.
+    Set an attribute of this process; do nothing on systems other than Linux.
 
     :raise OSError: if the kernel refuses.
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Read a small file of the operator's so that nothing which may be at its path blocks the server.
+Read a small file of the operator without blocking the server, whatever is at its path.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from attrs import frozen
 @frozen
 class SmallFile:
     """
-    A file's content.
+    The content of a file.
 
-    :ivar exposed: Whether users other than its owner and group may read or change the file.
+    :ivar exposed: Whether users other than the owner and the group may read or change the file.
     """
 
     content: bytes
@@ -27,12 +27,12 @@ class SmallFile:
 
 def read_small(path: Path, most: int) -> SmallFile:
     """
-    Read a regular file; symbolic links, as Kubernetes has them, are followed.
+    Read a regular file; symbolic links, which Kubernetes uses, are followed.
 
-    A pipe or a device is refused before it is read: it may have no end, or no beginning.
+    A pipe or a device is refused before reading, which could block or never end.
 
-    :param most: The bytes that it may have.
-    :raise OSError: if it cannot be read, is no regular file, or is larger.
+    :param most: The maximal size in bytes.
+    :raise OSError: if the file cannot be read, is not a regular file, or is larger.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:

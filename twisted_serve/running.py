@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the life of a server in a process of its own: from its start to the exit status.
+Run one server in this process, from its start to the exit status.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from twisted_serve.interfaces import IServeReactor
     from twisted_serve.planes.startup import StartupOutcome
 
-# Seconds over ``shutdown_delay`` and ``shutdown_timeout`` after which a server ends that cannot stop; by default it is
-# gone before ``--stop`` is.
+# Seconds added to ``shutdown_delay`` and ``shutdown_timeout``, after which a server that cannot stop is ended; with
+# the defaults this is before ``--stop`` gives up.
 STOP_MARGIN = 20.0
 
-# As many descriptors as a server may need; more do harm to programs that go through all they could have.
+# Enough descriptors for a server; a higher limit slows down programs that iterate over all possible descriptors.
 MOST_DESCRIPTORS = 1 << 16
 
 _log = Logger()
 
-#: Says how a start ended: ``None`` when the server is ready, else the reason why it is not.
+#: Reports the outcome of a start: ``None`` when the server is ready, else the reason of the failure.
 Report = Callable[[str | None], None]
 
 
@@ -48,13 +48,13 @@ class StartupModelsError(Exception):
     """A start-up model failed, and all of them are required (``startup_models_required``)."""
 
 
-# What can be wrong around a server; all else is wrong in it, and worth a traceback.
+# Errors of the server's environment; any other error is a bug of the server and is logged with its traceback.
 _EXPECTED = (OSError, ValueError, ServeError, CannotListenError, StartupModelsError)
 
 
 class Server(Protocol):
     """
-    What is run: :class:`twisted_serve.service.ModelServer`.
+    The interface of the server to run, :class:`twisted_serve.service.ModelServer`.
 
     :ivar ready: Fires with a :class:`~twisted_serve.planes.startup.StartupOutcome`, or with ``None``.
     """
@@ -62,27 +62,31 @@ class Server(Protocol):
     ready: Deferred[Any]
 
     def startService(self) -> object:
-        """Listen; raise, with nothing left behind, when that is not possible."""
+        """Start listening; raise if that fails, with all resources released."""
 
     def stopService(self) -> Deferred[None]:
-        """End everything."""
+        """Stop the server, after the requests in flight."""
 
     def hurry(self) -> None:
-        """End everything now, while it is being ended: give up what is being answered."""
+        """Speed up a running stop: cancel the requests in flight."""
 
     def reload(self) -> None:
-        """Read again what may have changed on disk while running."""
+        """Reload the files that may change on disk while the server runs."""
 
     @property
     def secrets(self) -> Collection[str]:
-        """What must not be in the log."""
+        """The secrets to redact in the log."""
 
 
 MakeServer = Callable[["IServeReactor", LoadedOptions], Server]
 
 
 def report_to(descriptor: int | None) -> Report:
-    """Make the function which tells a launcher, once, how the start ended; without one, it says failures on stderr."""
+    """
+    Return a function that reports the outcome of the start to a launcher, once.
+
+    :param descriptor: The descriptor to report to; ``None`` to write failures to stderr.
+    """
     told = False
     if descriptor is not None:
         os.set_inheritable(descriptor, False)
@@ -97,7 +101,7 @@ def report_to(descriptor: int | None) -> Report:
                 sys.stderr.write(f"{reason}\n")
             return
         line = "ready" if reason is None else "failed: " + " ".join(reason.split())
-        # The launcher may be gone; the server is none the worse.
+        # The launcher may have exited, which does not affect the server.
         with suppress(OSError), open(descriptor, "w", encoding="utf-8", errors="replace") as status:
             status.write(line + "\n")
 
@@ -114,9 +118,9 @@ def run_server(
     out: TextIO | None = None,
 ) -> int:
     """
-    Run a server until it is told to end.
+    Run a server until it is asked to stop.
 
-    :param out: Where the log goes, and the line that launchers wait for; stdout when not given.
+    :param out: The stream for the log and for the line that launchers wait for; stdout by default.
     :raise ConfigError: for a ``log_config`` that cannot be used.
     :return: 0 after an orderly stop, 1 when the server could not start.
     """
@@ -140,7 +144,7 @@ class _Run:
     """
     One run of a server.
 
-    :ivar log: The log, which is open.
+    :ivar log: The open log.
     :ivar status: The exit status.
     """
 
@@ -164,7 +168,7 @@ class _Run:
         self._asked = False
 
     def secrets(self) -> Collection[str]:
-        """List what must not be in the log."""
+        """Return the secrets to redact in the log."""
         return () if self._server is None else self._server.secrets
 
     def begin(self) -> None:
@@ -174,7 +178,7 @@ class _Run:
             _log.warn("{warning}", warning=warning)
         try:
             self._server = server = self._make_server(self._reactor, self._loaded)
-            # First: a signal that comes while it starts must not leave its files behind.
+            # First, so that a signal during the start cannot leave the server's files behind.
             signals.handle(self._reactor, lambda: self._asked_to_end(server), server.reload)
             server.startService()
         except Exception as e:  # whatever it is, the one who started us wants to know
@@ -185,7 +189,7 @@ class _Run:
         server.ready.addErrback(self._not_ready)
 
     def _announce(self, outcome: StartupOutcome | None) -> None:
-        # Being stopped ends the loading of models, too.
+        # A stop also ends the loading of models, and so fires this callback.
         if self._ending:
             return
         problem = None if outcome is None else outcome.problem()
@@ -193,7 +197,7 @@ class _Run:
             self._fail(StartupModelsError(problem))
             return
         self.log.observer.flush()
-        # Nobody reading any more is no reason to stop serving.
+        # A stream that its reader has closed must not stop the server.
         with suppress(OSError):
             self.out.write(f"{SERVER_STARTED}\n")
             self.out.flush()
@@ -201,7 +205,7 @@ class _Run:
             # After the line that scripts wait for, so that it is the last one of the start.
             _log.error("{problem}", problem=problem)
             self.log.observer.flush()
-        # Last, so that whoever started us finds the line in the log.
+        # Last, so that the launcher finds the line in the log.
         self._report(None)
 
     def _not_ready(self, failure: Failure) -> None:
@@ -213,13 +217,13 @@ class _Run:
         self.status = 1
         if not isinstance(error, _EXPECTED):
             _log.failure("The server could not start", Failure(error))
-        # Whoever reads the log finds the reason at its end.
+        # Flushed first, so that the log is complete when the reason is reported.
         self.log.observer.flush()
         self._report(describe_failure(error))
         self._reactor.stop()
 
     def _asked_to_end(self, server: Server) -> None:
-        """Stop at the first signal; a second one means that it takes too long."""
+        """Stop the server at the first signal, and speed the stop up at the second."""
         if self._asked or self._ending:
             server.hurry()
         else:
@@ -241,19 +245,19 @@ class _Run:
 
 def raise_descriptor_limit() -> None:
     """
-    Let this process have as many connections and files as the system allows it, up to `MOST_DESCRIPTORS`.
+    Raise this process's limit of open files and connections to the system's maximum, up to `MOST_DESCRIPTORS`.
 
-    What a login shell allows is often 1024, clients included; Java, which the predecessor runs in, does the same.
+    The limit of a login shell is often 1024, clients included; TorchServe's Java raises it in the same way.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
-        # Some systems have limits which they do not tell.
+        # Some systems have limits that they do not report.
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def describe_failure(error: BaseException) -> str:
-    """Say in one line why a server did not start."""
+    """Return the reason why a server did not start, in one line."""
     text = str(error) or type(error).__name__
     return f"Invalid configuration: {text}" if isinstance(error, ValueError) else text

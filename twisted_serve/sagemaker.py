@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the endpoints of SageMaker's batch transform, as plug-ins that are served if they are named.
+Serve the endpoints of SageMaker's batch transform, as plug-ins that a setting enables.
 
 ``plugins=sagemaker-execution-parameters,sagemaker-ping`` in the configuration serves both.
 """
@@ -17,7 +17,7 @@ _MEGABYTE = 1 << 20
 
 
 def _answer_execution_parameters(request: EndpointRequest, context: Context) -> EndpointAnswer:
-    """Say how much a batch transform may send: as many requests at once as there are workers."""
+    """Return the limits of a batch transform: as many concurrent requests as there are workers."""
     _only_get(request)
     workers = sum(len(model.workers) for model in context.models if model.default)
     return _json(
@@ -31,7 +31,7 @@ def _answer_execution_parameters(request: EndpointRequest, context: Context) -> 
 
 
 def _answer_ping(request: EndpointRequest, context: Context) -> EndpointAnswer:
-    """Say whether a worker of a default version has loaded: containers are sent requests from then on."""
+    """Respond 200 as soon as a worker of a default version has loaded: from then on, SageMaker sends requests."""
     _only_get(request)
     loaded = any(worker.ready for model in context.models if model.default for worker in model.workers)
     if loaded:

@@ -2,7 +2,7 @@
 """
 Write ``torchserve``, ``torch-model-archiver`` and ``torch-workflow-archiver`` as commands of this installation.
 
-Each is a shell script that runs this interpreter with all of its arguments, from wherever it is called.
+Each is a shell script that runs this interpreter with its arguments, in any working directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from twisted_serve.launching import server_command
 
-# The line by which a file of ours is known.
+# The line that identifies our files.
 _MARK = "# Written by twisted-serve shims; it may be overwritten."
 
 #: The module whose ``main`` each command runs.
@@ -30,16 +30,16 @@ COMMANDS = {
     "torch-workflow-archiver": "twisted_serve.archiver.workflow_command",
 }
 
-# No longer file is read to see whether it is ours.
+# Files above this size in bytes are not searched for the mark.
 _MOST_BYTES = 65536
 
 
 class ShimError(Exception):
-    """A command that cannot be written; the text is for the user."""
+    """A command cannot be written; the message is for the user."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the parser of ``twisted-serve shims``."""
+    """Create the parser of ``twisted-serve shims``."""
     made = argparse.ArgumentParser(
         prog="twisted-serve shims",
         description="Write torchserve, torch-model-archiver and torch-workflow-archiver, which run this installation.",
@@ -51,10 +51,10 @@ def parser() -> argparse.ArgumentParser:
 
 def shims(arguments: Sequence[str]) -> int:
     """
-    Do what ``twisted-serve shims`` says.
+    Run ``twisted-serve shims``.
 
-    :return: The exit status: 1 when nothing, or not everything, could be written, with the reason on stderr.
-    :raise SystemExit: for a wrong command line, and for ``--help``.
+    :return: The exit status: 1 when a command could not be written, with the reason on stderr.
+    :raise SystemExit: for an invalid command line, and for ``--help``.
     """
     asked = parser().parse_args(arguments)
     directory = Path(os.path.abspath(asked.directory))
@@ -73,12 +73,12 @@ def shims(arguments: Sequence[str]) -> int:
 
 def write_shims(directory: Path, interpreter: Path, *, force: bool = False) -> list[tuple[str, str]]:
     """
-    Write the commands; all, or none if one of them may not be written.
+    Write all commands, or none if a file that is not ours is in the way.
 
-    :param interpreter: The absolute path of the Python that they run.
+    :param interpreter: The absolute path of the Python interpreter that the commands run.
     :param force: Whether files that are not ours are replaced.
-    :return: For each command, its name and what became of it.
-    :raise ShimError: when there is a file that is not ours.
+    :return: For each command, its name and the outcome.
+    :raise ShimError: when a file that is not ours is in the way.
     :raise OSError: when a file cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -93,12 +93,13 @@ def write_shims(directory: Path, interpreter: Path, *, force: bool = False) -> l
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Be ``torchserve``: ``twisted-serve``, whose server is recognised by those that look for TorchServe's.
+    Run ``torchserve``: ``twisted-serve`` with a server that is recognised as TorchServe.
 
-    The word by which they do is in the command line of the server's process alone: they expect a single one.
+    Other programs recognise TorchServe by a word in its command line.  Only the server's process has that word,
+    because they expect a single such process.
 
     :return: The exit status.
-    :raise SystemExit: for a wrong command line, and for ``--help``.
+    :raise SystemExit: for an invalid command line, and for ``--help``.
     """
     from twisted_serve.config.arguments import parse_command_line, parser  # noqa: PLC0415
 
@@ -114,13 +115,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _shim(interpreter: Path, module: str) -> str:
-    # -c and not -m, so that nothing is imported from the directory in which it is called.
+    # -c instead of -m, so that no module is imported from the working directory.
     code = f"import sys; sys.path[:] = filter(None, sys.path); from {module} import main; sys.exit(main())"
     return f'#!/bin/sh\n{_MARK}\nexec {shlex.quote(str(interpreter))} -c {shlex.quote(code)} "$@"\n'
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether a file was written here; a link was not, whatever it leads to."""
+    """Return whether this module has written a file; a symbolic link is never ours, whatever its target."""
     with suppress(OSError):
         status = path.lstat()
         if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES:
@@ -129,7 +130,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _write(path: Path, text: str, interpreter: Path) -> str:
-    """Write a command as a whole, in the place of any that is there; return what became of it."""
+    """Write a command atomically, replacing an existing file; return the outcome."""
     new = not os.path.lexists(path)
     if not new and _is_ours(path) and path.read_text() == text and os.access(path, os.X_OK):
         return f"unchanged, runs {interpreter}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Decide what a server makes of signals, in a process of its own.
+Handle signals in a process that runs one server.
 
-SIGHUP has two meanings: an operator asks for files to be read again, or the terminal at which the server was started
-has gone.  The second is recognised by the terminal: there was one, and it cannot be opened any more.
+SIGHUP has two meanings: the operator asks for files to be reloaded, or the terminal in which the server was started
+was closed.  The second is recognised by the terminal: there was one, and now it cannot be opened.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Callable, Iterable
 
 from twisted_serve.interfaces import IServeReactor
 
-#: What asks a server to end.
+#: Signals that ask a server to stop.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
-# What other servers reopen their logs by; without a handler the process would end, and leave its files behind.
+# Other servers reopen their logs on these; without a handler, the process would be killed and leave its files behind.
 _MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)
 
-#: Whatever has a handler here.
+#: All signals handled here.
 ALL = (*ENDING, signal.SIGHUP, *_MEANINGLESS)
 
 
 def has_terminal() -> bool:
-    """Return whether this process has a controlling terminal that is still there."""
+    """Return whether this process has a controlling terminal that is still open."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError:
@@ -37,11 +37,11 @@ def handle(
     reactor: IServeReactor, end: Callable[[], object], reload: Callable[[], object], ending: Iterable[int] = ENDING
 ) -> None:
     """
-    Handle all signals that a server knows; one that is ignored, e.g. after ``nohup``, stays so.
+    Install handlers for all signals of a server; an ignored signal, e.g. after ``nohup``, stays ignored.
 
-    :param end: Called in the reactor to end the server.
-    :param reload: Called in the reactor to read files again.
-    :param ending: The signals that end it.
+    :param end: Called in the reactor's thread to stop the server.
+    :param reload: Called in the reactor's thread to reload files.
+    :param ending: The signals that stop the server.
     """
     had_terminal = has_terminal()
 

@@ -2,8 +2,8 @@
 """
 Measure time with a clock that is never set.
 
-The date may go back: NTP corrects it, operators set it, virtual machines wake up with another.  What must happen after
-so many seconds is measured by the time since the machine was started, which also counts while it is suspended.
+The wall clock may go back: NTP corrects it, operators set it, virtual machines resume with another time.  Timeouts are
+measured with the time since the machine was started, which includes the time for which the machine was suspended.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import time
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorTime
 
-# Linux stops the monotonic clock during suspension, and counts on in this one; macOS has it the other way round.
+# On Linux the monotonic clock stops during suspension, and this one continues; on macOS it is the other way round.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def steady_seconds() -> float:
-    """Return the seconds since the machine was started."""
+    """Return the seconds since the machine was started, suspension included."""
     return time.clock_gettime(_CLOCK)
 
 
 def use_steady_clock(reactor: IReactorTime) -> bool:
     """
-    Let a reactor of our own measure its delays with `steady_seconds`.
+    Make our reactor measure its delays with `steady_seconds`.
 
-    Twisted's reactors measure them with the date: when it is set back by an hour, every time limit lasts an hour more.
+    Twisted's reactors use the wall clock: when it is set back by an hour, every timeout takes an hour longer.
 
-    :return: Whether the reactor does so now; not if it is no reactor of Twisted's, or calls are scheduled already.
+    :return: Whether the reactor uses it now; not if the reactor is not Twisted's, or has scheduled calls already.
     """
     if not isinstance(reactor, ReactorBase) or type(reactor).seconds is not ReactorBase.seconds:
         return False

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``twistd twisted-serve``: the same command line, for a server that ``twistd`` runs.
+Run a server under ``twistd twisted-serve``, with the same command line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = Logger()
 
 
 class _Parser(ArgumentParser):
-    """Leaves it to ``twistd`` to say what is wrong, and to exit."""
+    """A parser that leaves error messages and exiting to ``twistd``."""
 
     def error(self, message: str) -> NoReturn:
         raise usage.UsageError(message)
@@ -45,17 +45,17 @@ class Options(usage.Options):
     """
     The command line after ``twistd twisted-serve``.
 
-    :ivar loaded: The settings it leads to; paths are relative to the directory which ``twistd`` is to run in.
+    :ivar loaded: The resulting settings; paths are relative to the directory in which ``twistd`` will run.
     """
 
     loaded: LoadedOptions
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
-        Read the command line, and all that it refers to.
+        Parse the command line, and load all settings.
 
-        :raise usage.UsageError: when it is wrong, leads to a setting that is not allowed, or asks for
-            what is the ``twisted-serve`` command's to do.
+        :raise usage.UsageError: when the command line is invalid, results in an invalid setting, or has an
+            option that only the ``twisted-serve`` command supports.
         """
         command = parse_command_line(list(options or ()), parser(_Parser, "twistd twisted-serve"))
         if command.stop:
@@ -79,7 +79,7 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
 
     :raise PluginError: for a plug-in that cannot be served.
     """
-    # Here, for a command line that is refused needs none of these.
+    # Imported here, because an invalid command line needs none of these.
     from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
     from twisted_serve.service import ModelServer, Surroundings  # noqa: PLC0415
     from twisted_serve.steady import use_steady_clock  # noqa: PLC0415
@@ -97,9 +97,9 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
 
 class _Signals(Service):
     """
-    Protect the process, and handle the signals that ``twistd`` leaves as they are, before the server starts.
+    Protect the process, and handle the signals that ``twistd`` does not handle, before the server starts.
 
-    The reactor itself stops on SIGINT and SIGTERM; a second signal means that this takes too long.
+    The reactor itself stops on SIGINT and SIGTERM; a second signal speeds the stop up.
     """
 
     def __init__(self, reactor: IServeReactor, server: ModelServer) -> None:
@@ -136,7 +136,7 @@ class _Signals(Service):
 
 
 def makeService(options: Options) -> ModelServer:
-    """Build the service for ``twistd``, on the reactor that it has chosen."""
+    """Build the service for ``twistd``, on the reactor that ``twistd`` has installed."""
     from twisted.internet import reactor as chosen  # noqa: PLC0415 - importing it is choosing it
 
     reactor = cast("IServeReactor", chosen)
@@ -145,7 +145,7 @@ def makeService(options: Options) -> ModelServer:
     server = make_server(reactor, options.loaded)
 
     def ready(outcome: StartupOutcome) -> StartupOutcome:
-        # Being stopped makes an end of waiting, too.
+        # A stop also ends the wait for the models.
         if not server.running:
             return outcome
         problem = outcome.problem()

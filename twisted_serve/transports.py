@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements writing at once.
+Write to a transport immediately.
 
-Twisted's transports leave what is written to the next turn of the reactor.  On the
-way of every request, where a socket nearly always takes everything, that turn costs
-more than the writing, and the other side does nothing meanwhile.
+Twisted's transports send written data in the next iteration of the reactor.  On the path
+of every request, where the socket nearly always accepts all data, that iteration costs
+more than the write itself, and the peer is idle meanwhile.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from twisted.internet.tcp import Connection
 
 def write_now(transport: ITransport, data: bytes) -> None:
     """
-    Write, and have the socket take now what it can.
+    Write data, and send immediately as much as the socket accepts.
 
-    What it does not take goes the usual way, as everything does under TLS, towards
-    a client that is slow, or on a connection that is about to be closed.  An error is seen by
-    the reactor when it tries again.
+    The rest is buffered as usual, and so is all data under TLS, to a slow client, or on
+    a connection that is being closed.  The reactor sees an error when it retries the write.
     """
     if not isinstance(transport, Connection) or (
         transport.TLS or transport.producerPaused or transport.disconnecting or not transport.connected
     ):
         transport.write(data)
     elif _is_idle(transport) and len(data) <= transport.SEND_LIMIT:
-        # Asking the reactor for a turn, and that it be not, are two system calls.
+        # This avoids two system calls: those that add the socket to the reactor's writers and remove it again.
         sent = transport.writeSomeData(data)
         if isinstance(sent, Exception):
             transport.write(data)
@@ -38,7 +37,7 @@ def write_now(transport: ITransport, data: bytes) -> None:
 
 
 def _is_idle(transport: Connection) -> bool:
-    """Say whether nothing waits to be written, and nobody is to be asked for more afterwards."""
+    """Return whether the write buffer is empty and no pull producer is registered."""
     return not (transport.dataBuffer or transport._tempDataBuffer) and (
         transport.producer is None or transport.streamingProducer
     )

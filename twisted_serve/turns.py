@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Measure the turns of a reactor, and log those that took too much processor time.
+Measure the iterations (turns) of a reactor, and log those that took too much CPU time.
 
-While a turn runs, every other client waits.  Processor time is measured, not time: on a busy machine a short turn may
-take long.  A second thread looks at the stack of a turn that is already long, so that the log says what ran; code
-that does not let other threads run (one long call into C, say) is found at its end.
+While a turn runs, every other client waits.  CPU time is measured, not wall time: on a busy machine a short turn may
+take long.  A second thread samples the stack of a turn that is already long, so that the log shows the running code;
+code that does not release the GIL (one long call into C, for example) is sampled at its end.
 
-This is for tests and for the search for a fault: it costs some microseconds a turn.
+This is for tests and debugging: it costs some microseconds per turn.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-#: How the line begins; tests look for it.
+#: The start of the log line; tests look for it.
 SLOW_TURN = "A turn of the reactor took"
 
-# How often the stack is looked at, in seconds.
+# The sampling interval in seconds.
 _LOOK = 0.005
 
-# Of a stack these many innermost frames are logged.
+# The number of innermost frames that are logged.
 _FRAMES = 12
 
 
 class TurnWatch(Service):
     """
-    A watch on the turns of a reactor, from the end of the start on.
+    Watch the turns of a reactor, from the end of the start on.
 
-    :param limit: Seconds of processor time that a turn may take.
+    :param limit: The CPU time in seconds that a turn may take.
     """
 
     _log = Logger()
@@ -50,14 +50,14 @@ class TurnWatch(Service):
         self._ended = threading.Event()
 
     def startService(self) -> None:
-        """Begin to measure; call it in the reactor's thread."""
+        """Start measuring; must be called in the reactor's thread."""
         super().startService()
         if not isinstance(self._reactor, ReactorBase):
             return
         run = self._reactor.runUntilCurrent
 
         def run_until_current() -> None:
-            # Twisted's loop calls this once in each turn; waiting for events takes no processor time.
+            # Twisted's loop calls this once in each turn; waiting for events takes no CPU time.
             self._turned()
             run()
 
@@ -67,16 +67,16 @@ class TurnWatch(Service):
         threading.Thread(target=self._look, args=(thread,), name="turns", daemon=True).start()
 
     def arm(self) -> None:
-        """Log long turns from now on; imports and the loading of models are over."""
+        """Log long turns from now on, after imports and the loading of models."""
         self._began = time.thread_time()
         self._armed = True
 
     def stopService(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         super().stopService()
         self._armed = False
         self._ended.set()
-        # The method of the class is found again.
+        # Restores the method of the class.
         self._reactor.__dict__.pop("runUntilCurrent", None)
 
     def _turned(self) -> None:
@@ -90,7 +90,7 @@ class TurnWatch(Service):
                 limit=self._limit * 1000,
                 stack="".join(traceback.format_list(seen)) if seen else "(not seen)",
             )
-            # Not for what it took to say so.
+            # Exclude the time of the logging itself.
             self._began = time.thread_time()
 
     def _look(self, thread: int) -> None:
@@ -106,6 +106,6 @@ class TurnWatch(Service):
 
 
 def _stack_of(frame: FrameType | None) -> list[traceback.FrameSummary]:
-    """Return the innermost frames, without their source lines, which are read when they are logged."""
+    """Return the innermost frames; their source lines are read later, when the frames are logged."""
     frames = traceback.walk_stack(frame) if frame is not None else iter(())
     return traceback.StackSummary.extract(frames, limit=_FRAMES, lookup_lines=False)[::-1]
