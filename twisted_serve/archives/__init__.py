@@ -1,19 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Model archives: where they come from and what is in them.
+Model and workflow archives: locate, fetch, unpack, read and remove them.
 
-- `confinement`: which file a name from outside may mean
-- `documents`: small JSON and YAML documents, read within bounds
+Locating and fetching
+
+- `locating`: decide what a location means: an entry of the store, a local path or a URL
+- `urls`: ``allowed_urls``, the URLs that may be fetched
+- `fetch`, `bounded_agent`: download a URL to a file, within limits of size and time
+- `places`: locate, fetch and unpack an archive of a store, and remove its files later
+- `store`: the model store
+
+Unpacking untrusted archives
+
+- `unpack`: extract a ``.mar`` or ``.tar.gz``
+- `tree`: write a directory tree from untrusted archive entries
+- `confinement`: check that a path stays inside its directory
+- `names`: check the names of models, workflows and versions
+- `unpacked`: share one unpacked directory between models with the same content
+
+Reading
+
+- `documents`: parse small JSON and YAML documents within limits
 - `manifest`: ``MAR-INF/MANIFEST.json``
-- `keys`: a document's keys as attributes of a frozen value
-- `model_config`: ``model-config.yaml``
-- `sections`: its blocks of keys, ``torchrun``, ``pt2`` and others
-- `publishing`: a complete file gets its name
-- `tree`: a directory tree, written from entries that nobody vouches for
-- `unpack`: ``.mar`` and ``.tar.gz`` to such a tree
-- `unpacked`: what is unpacked at the moment, shared by all models that are made of the same bytes
-- `urls`: which URLs may be fetched
-- `fetch`: such a URL to a file
-- `places`: a store; what a client's ``url`` means, and how the archive it names becomes a directory
-- `store`: the store of models, each read
+- `model_config`, `sections`: ``model-config.yaml`` and its nested sections
+- `keys`: map a document's keys to the attributes of a frozen class
+
+Files
+
+- `publishing`: give a file its final name once it is complete
+- `removal`: remove a directory tree of any depth
+- `orphans`: remove the files of servers that were killed
+- `threads`: run blocking work in threads, with waits that can be cancelled
 """

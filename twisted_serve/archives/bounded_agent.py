@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Make HTTP requests of servers that are not trusted: bound what the head of a response may take.
+Request URLs from untrusted servers, with a limit on the size of the response's headers.
 
-Twisted bounds each line of a head, the chunks of a body and its trailers, but neither the number of header
-lines nor that of interim (1xx) responses.  What arrives before the head of the final response is complete
-is counted here, and the connection is aborted when it is too much.
+Twisted limits each header line, the chunks of a body and its trailers, but neither the number of header lines nor that
+of interim (1xx) responses.  Bytes that arrive before the headers of the final response are complete are counted here,
+and the connection is aborted when they exceed the limit.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from zope.interface import implementer
 
 
 class HeadTooLargeError(Exception):
-    """The head of a response has more bytes than it may have."""
+    """The headers of a response exceed the limit."""
 
 
 @define(eq=False)
 class _Head:
     """
-    The head of one response, as it arrives.
+    The headers of one response as they arrive.
 
-    :ivar limit: Bytes that may arrive before it is complete.
-    :ivar complete: Whether the head is complete; what comes now is the body, which has a limit of its own.
+    :ivar limit: Bytes that may arrive before the headers are complete.
+    :ivar complete: Whether the headers are complete; the body that follows has a separate limit.
     """
 
     limit: int
@@ -43,13 +43,14 @@ class _Head:
 
 
 class _Connection(ProtocolWrapper):
-    """A connection on which the head of a response is counted."""
+    """A connection that counts the bytes of a response's headers."""
 
     factory: _Connections
 
     def dataReceived(self, data: bytes) -> None:
         head = self.factory.head
-        # Before these bytes are counted: the end of a head, and much of a body, may come in one piece.
+        # Checked before these bytes are counted, since the end of the headers and much of the body may arrive in one
+        # chunk.
         if not head.complete and head.received > head.limit:
             head.exceeded = True
             self.abortConnection()
@@ -59,7 +60,7 @@ class _Connection(ProtocolWrapper):
 
 
 class _Connections(WrappingFactory):
-    """Makes the connection for one request."""
+    """Creates the connection for one request."""
 
     protocol = _Connection
     noisy = False
@@ -77,7 +78,7 @@ class _CountingEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         connected: Deferred[Any] = self.endpoint.connect(_Connections(factory, self.head))
-        # Agents talk to the protocol that their own factory has made.
+        # Agents use the protocol that their own factory created.
         return connected.addCallback(lambda connection: connection.wrappedProtocol)
 
 
@@ -100,11 +101,11 @@ class _Endpoints:
 @define(eq=False)
 class BoundedAgent:
     """
-    Requests URLs, each on a connection of its own, and follows no redirects.
+    Requests URLs, each on a new connection, without following redirects.
 
-    :ivar reactor: What connects, e.g. `IReactorTCP`.
-    :ivar max_head: Bytes of the head of a response, interim responses included; one read more may arrive.
-    :ivar connect_timeout: Seconds for a connection to come about.
+    :ivar reactor: Provides the connections, e.g. `IReactorTCP`.
+    :ivar max_head: Maximum bytes of a response's headers, interim responses included; one further read may arrive.
+    :ivar connect_timeout: Seconds to establish a connection.
     """
 
     reactor: Any
@@ -117,8 +118,8 @@ class BoundedAgent:
         """
         Request ``uri``.
 
-        :return: Fires when the head of the response is complete; fails with `HeadTooLargeError` if it is too large, and
-            else as `Agent.request`.
+        :return: Fires when the headers of the response are complete; fails with `HeadTooLargeError` if they are too
+            large, and otherwise as `Agent.request`.
         """
         head = _Head(self.max_head)
         agent = Agent.usingEndpointFactory(self.reactor, _Endpoints(self.reactor, self.connect_timeout, head))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements confinement: which file a name that came from outside may mean.
+Check that untrusted paths stay inside their directory.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from urllib.parse import unquote
 
 from twisted_serve.errors import InvalidModel
 
-# Everything that may stand beside a path component, in a path or anywhere in a URL.
+# All characters that can delimit a path component, in a path or anywhere in a URL.
 _SEPARATORS = re.compile(r"[/\\?#&=;]")
 
 _UNNAMEABLE = re.compile("[\0\ud800-\udfff]")
 
-# A name that is still not plain after so many rounds of percent decoding was made to deceive.
+# Maximum number of percent-decoding rounds; a name that needs more is considered an attack.
 _MOST_DECODINGS = 4
 
 
 def nameable(text: str) -> bool:
-    """Say whether a file can have this name at all: no NUL, and no half of a surrogate pair, which JSON can bring."""
+    """Return whether ``text`` is possible as a file name: no NUL, and no lone surrogate, which JSON allows."""
     return _UNNAMEABLE.search(text) is None
 
 
 def climbs(text: str) -> bool:
     """
-    Say whether a path or URL has a ``..`` component, however it is spelled.
+    Return whether a path or URL has a ``..`` component in any spelling.
 
-    Backslashes separate, and percent escapes count in every depth: what reads the
-    text after us may be less careful.  ``a..b.mar`` does not climb.
+    Backslashes count as separators, and percent escapes are decoded repeatedly, because code that reads the text later
+    may be more lenient.  ``a..b.mar`` has no such component.
     """
     for _ in range(_MOST_DECODINGS):
         if ".." in _SEPARATORS.split(text):
@@ -44,25 +44,25 @@ def climbs(text: str) -> bool:
 
 
 def inside(root: Path, path: Path) -> bool:
-    """Say whether ``path``, all links followed, is below ``root`` (and is not ``root``)."""
+    """Return whether ``path`` is strictly below ``root`` after following all links."""
     real_root, real = Path(os.path.realpath(root)), Path(os.path.realpath(path))
     return real != real_root and real.is_relative_to(real_root)
 
 
 def _named_inside(root: Path, path: Path) -> bool:
-    """Return whether ``path``, no link followed, is below ``root``."""
+    """Return whether ``path`` is strictly below ``root`` without following links."""
     return path != root and path.is_relative_to(root)
 
 
 def confined(model_dir: Path, entry: str, value: str, links: bool = False, source: str = "Manifest entry") -> Path:
     """
-    Find the file of a model directory which its manifest names.
+    Return the path of a file in the model directory that the manifest names.
 
-    :param entry: The manifest's word for it, for the error's text.
-    :param links: Whether a symbolic link may lead out of the directory: the operator has put it there.
-    :param source: What has that word, if it is not the manifest.
-    :raise InvalidModel: when the file would be outside of the directory, or the operating system cannot look for it:
-        a name that is too long, a loop of links, a directory that may not be read.
+    :param entry: The manifest's key, for the error message.
+    :param links: Whether a symbolic link may lead out of the directory: only the operator creates these.
+    :param source: The source of the key in the error message, if not the manifest.
+    :raise InvalidModel: if the file would be outside the directory, or the operating system cannot look it up: a name
+        that is too long, a loop of links, or an unreadable directory.
     """
     path = model_dir / value
     if not nameable(value) or climbs(value) or not (_named_inside if links else inside)(model_dir, path):
@@ -70,7 +70,7 @@ def confined(model_dir: Path, entry: str, value: str, links: bool = False, sourc
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        # Whether the file has to be there is for the caller to know.
+        # The caller decides whether the file must exist.
         pass
     except OSError as e:
         raise InvalidModel(
@@ -81,10 +81,10 @@ def confined(model_dir: Path, entry: str, value: str, links: bool = False, sourc
 
 def confined_handler(model_dir: Path, handler: str, links: bool = False, source: str = "Manifest entry") -> None:
     """
-    Check that the file of a handler can be in the model directory; a built-in handler's name can.
+    Check that a handler's file is inside the model directory; the name of a built-in handler passes.
 
     :param handler: ``file.py`` or ``file``, with or without ``:function``.
-    :param links: As `confined`, like ``source``.
+    :param links: As in `confined`, like ``source``.
     :raise InvalidModel: as `confined`.
     """
     place = handler.partition(":")[0]

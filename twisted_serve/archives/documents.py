@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the reading of an archive's small documents, JSON and YAML, within bounds.
+Parse small JSON and YAML documents from archives within limits.
 
-Their authors are not trusted: size, depth, number of values and the growth by YAML
-aliases are bounded before memory is spent, and only what travels to a worker is let in.
+The authors of archives are not trusted: size, depth, number of values and expansion through YAML aliases are limited
+before memory is spent, and only values that can be sent to a worker are accepted.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import Any
 
 import yaml
 
-# Model configurations in the wild have a few hundred bytes, with chat templates a few thousand.
+# Real model configurations have a few hundred bytes; with chat templates, a few thousand.
 MAX_DOCUMENT_SIZE = 256 * 1024
 
-# Values in a document, those repeated by an alias counted each time.
+# Number of values in a document; a value repeated through an alias counts each time.
 MAX_VALUES = 10_000
 
 MAX_DEPTH = 32
 
-# Characters of a reason: it quotes the document, and ends in an answer.
+# Maximum length of an error's detail in characters: it quotes the document and is sent to the client.
 _MOST_DETAIL = 300
 
 
 class DocumentError(ValueError):
-    """The document cannot be read, or is larger than anything honest."""
+    """A document cannot be parsed, or exceeds the limits."""
 
 
 def load_json(path: Path) -> Any:
     """
-    Read a JSON document.
+    Parse a JSON document.
 
-    :raise DocumentError: if it is none, or exceeds the bounds.
-    :raise OSError: if there is no such file.
+    :raise DocumentError: if the file is not valid JSON or exceeds the limits.
+    :raise OSError: if the file cannot be opened.
     """
     try:
         value = json.loads(_text(path))
@@ -51,24 +51,24 @@ def load_json(path: Path) -> Any:
 
 def load_yaml(path: Path) -> Any:
     """
-    Read a YAML document, of plain values only; an empty one is ``None``.
+    Parse a YAML document with plain values only; an empty document is ``None``.
 
-    :raise DocumentError: if it is none, or exceeds the bounds.
-    :raise OSError: if there is no such file.
+    :raise DocumentError: if the file is not valid YAML or exceeds the limits.
+    :raise OSError: if the file cannot be opened.
     """
     text = _text(path)
     try:
         _bounded(yaml.parse(text, Loader=yaml.SafeLoader))
         value = yaml.safe_load(text)
-    # A date such as 2001-13-01 is a ValueError, a mapping as a key a TypeError in some versions.
+    # A date such as 2001-13-01 raises ValueError; a mapping used as a key raises TypeError in some PyYAML versions.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as e:
         raise DocumentError(" ".join(str(e).split())[:_MOST_DETAIL]) from e
     return _portable(value)
 
 
 def _text(path: Path) -> str:
-    """Read a regular file of at most `MAX_DOCUMENT_SIZE` bytes, which are UTF-8."""
-    # Not blocking: opening a FIFO that somebody put there would wait for ever.
+    """Read a regular UTF-8 file of at most `MAX_DOCUMENT_SIZE` bytes."""
+    # Non-blocking, because opening a FIFO in the archive would otherwise wait for a writer indefinitely.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as document:
         if not stat.S_ISREG(os.fstat(document.fileno()).st_mode):
             raise DocumentError("not a regular file")
@@ -83,10 +83,10 @@ def _text(path: Path) -> str:
 
 def _bounded(events: Iterator[yaml.Event]) -> None:
     """
-    Read through the events of a document, before any value is made of them.
+    Check the events of a YAML document against the limits before any value is constructed.
 
-    An alias counts as much as what it repeats, so ten lines of aliases to aliases
-    ("billion laughs") are refused for the values which they stand for.
+    An alias counts as many values as the node it repeats, so a few lines of aliases to aliases ("billion laughs") are
+    refused by the number of values they expand to.
     """
     sizes: dict[str, int] = {}
     open_collections: list[tuple[str | None, int]] = []
@@ -114,7 +114,7 @@ def _bounded(events: Iterator[yaml.Event]) -> None:
 
 
 def _portable(document: Any) -> Any:
-    """Return ``document`` if each of its values can be sent to a worker, shown in JSON and written to a log."""
+    """Return ``document`` if all its values can be sent to a worker, rendered as JSON and logged."""
     pending: list[tuple[Any, int]] = [(document, 0)]
     seen = 0
     while pending:

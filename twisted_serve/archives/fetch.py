@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements fetching: an allowed URL becomes a file, whole and under a new name, or nothing.
+Download an allowed URL to a new file, completely or not at all.
 
-Redirects are followed by hand, because each of them is a URL that has to be allowed
-(the predecessor asked about the first alone: ``docs/torchserve/config_cli.md`` §8.3).
+Redirects are followed here rather than by the agent, because each target must be allowed, too (TorchServe checks only
+the first URL: ``docs/torchserve/config_cli.md`` §8.3).
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _CHUNK = 1 << 20
 @frozen
 class FetchLimits:
     """
-    How much of others' time and of our disk a download may take.
+    Limits on the size and duration of a download.
 
     :ivar max_size: Bytes.
     :ivar timeout: Seconds, from the first request to the last byte, redirects included.
-    :ivar head_timeout: Seconds, from a request until the head of its answer is complete.
-    :ivar stall_timeout: Seconds in which no byte of a body comes.
-    :ivar max_redirects: How often the answer may be "elsewhere".
+    :ivar head_timeout: Seconds, from a request until the response's headers are complete.
+    :ivar stall_timeout: Seconds without a byte of the body.
+    :ivar max_redirects: Maximum number of redirects.
     """
 
     max_size: int = field(default=64 << 30, validator=[instance_of(int), ge(1)])
@@ -61,7 +61,7 @@ class FetchLimits:
 
 
 def _too_slow(what: str) -> Callable[[Any, float], Any]:
-    """Make what is called with the outcome of work that took too long, to say so in place of what came of ending it."""
+    """Return an ``onTimeoutCancel`` callback that replaces the failure of timed-out work with a description."""
 
     def problem(outcome: Any, seconds: float) -> Any:
         return Failure(_FetchError(f"{what} within {seconds:g} seconds")) if isinstance(outcome, Failure) else outcome
@@ -70,7 +70,7 @@ def _too_slow(what: str) -> Callable[[Any, float], Any]:
 
 
 class _FetchError(Exception):
-    """Why a download failed; for the log, the client learns only that it did."""
+    """The reason that a download failed, for the log only; the client learns only that it failed."""
 
 
 @define(eq=False)
@@ -78,7 +78,7 @@ class Fetcher:
     """
     Fetches archives to files.
 
-    :ivar agent: Makes the HTTP requests; it must not follow redirects by itself.
+    :ivar agent: The HTTP client; it must not follow redirects itself.
     """
 
     agent: IAgent
@@ -91,11 +91,11 @@ class Fetcher:
 
     async def fetch(self, url: str, target: Path, trusted: bool = False) -> None:
         """
-        Fetch ``url`` to the new file ``target``.
+        Download ``url`` to the new file ``target``.
 
-        :param trusted: Whether ``url`` is the operator's own; another one must be allowed.
-        :raise InternalError: if ``target`` exists, is just being fetched, or cannot be written.
-        :raise DownloadFailed: if the archive cannot be had: refused, missing, too large, too slow.
+        :param trusted: Whether ``url`` comes from the operator; any other URL must be allowed.
+        :raise InternalError: if ``target`` exists, is already being fetched, or cannot be written.
+        :raise DownloadFailed: if the download fails: not allowed, missing, too large, or too slow.
         """
         if target in self._under_way or os.path.lexists(target):
             raise _exists(target)
@@ -106,9 +106,9 @@ class Fetcher:
             await work.addTimeout(self.limits.timeout, self.clock, _too_slow("the archive did not come"))
         except (ServeError, CancelledError):
             raise
-        # The agent, its endpoints and TLS fail in ways that have no common name.
+        # The agent, its endpoints and TLS have no common base class for their errors.
         except Exception as e:
-            # Without its query: that of a pre-signed URL is a password.
+            # Without the query, which is the password of a pre-signed URL.
             self._log.warn("Cannot fetch {url}: {reason}", url=urlsplit(url)._replace(query="").geturl(), reason=str(e))
             raise DownloadFailed(f"Failed to download archive from: {url}") from e
         finally:
@@ -131,14 +131,14 @@ class Fetcher:
             else:
                 copying = self.defer_to_thread(_copy_permitted, source, self.allowed, partial, self.limits.max_size)
                 await abandonable(copying, lambda _: None)
-            # The partial file goes away by itself; the published one only if nothing waits for it any more.
+            # The partial file is removed in any case; the published file only if the wait was cancelled.
             publishing = self.defer_to_thread(_publish, partial, target)
             await abandonable(publishing, lambda _: target.unlink(missing_ok=True))
         finally:
             os.close(claim)
 
     async def _get(self, url: str, trusted: bool) -> IResponse:
-        """Request ``url`` and what it redirects to, until there is an answer with an archive in it."""
+        """Request ``url`` and follow redirects until a response contains an archive."""
         for _ in range(self.limits.max_redirects + 1):
             request = self.agent.request(b"GET", url.encode("ascii"), Headers({b"User-Agent": [b"twisted-serve"]}))
             slow = _too_slow("the head of the answer did not come")
@@ -155,10 +155,10 @@ class Fetcher:
         if len(locations) != 1:
             raise _FetchError("a redirect to nowhere")
         there = urljoin(url, locations[0].decode("latin-1"))
-        # The server of an allowed URL may still not point us at our own files.
+        # The server of an allowed URL must still not redirect to local files.
         if unsound(there) is not None or local_text(there) is not None:
             raise _FetchError(f"a redirect to {there!r}, which is not allowed")
-        # Naming a URL is to trust its server, and no other.
+        # A URL named by the operator implies trust in its own server only.
         if not (trusted and _origin(there) == _origin(url)) and not self.allowed.permit(there):
             raise _FetchError(f"a redirect to {there!r}, which is not allowed")
         return there
@@ -170,7 +170,7 @@ def _origin(url: str) -> tuple[str, str]:
 
 
 class _Unwanted(Protocol):
-    """A body that nobody reads: the connection is closed on it."""
+    """Aborts the connection of a response whose body is not needed."""
 
     def connectionMade(self) -> None:
         _abort(self)
@@ -179,10 +179,10 @@ class _Unwanted(Protocol):
 @define(eq=False)
 class _BodySaving(Protocol):
     """
-    Writes a body to a file as it comes.
+    Writes a body to a file as it arrives.
 
-    It writes from the reactor's thread: what the page cache takes at once is not
-    worth a round trip to another thread for each piece.  Flushing is not done here.
+    Writes happen in the reactor's thread: a write into the page cache is cheaper than a round trip to another thread
+    for each chunk.  Nothing is flushed to disk here.
     """
 
     file: FileIO
@@ -224,7 +224,7 @@ class _BodySaving(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:
             return
-        # A body that ends with its connection may have lost its end; an archive's checksums tell.
+        # A body that ends with its connection may be truncated; the archive's checksums detect that.
         if reason.check(ResponseDone, PotentialDataLoss):
             self.done.callback(None)
         else:
@@ -233,7 +233,7 @@ class _BodySaving(Protocol):
 
 def _abort(protocol: Protocol) -> None:
     transport: Any = protocol.transport
-    # What the agent shows of a connection can abort it in newer versions of Twisted only.
+    # Only newer versions of Twisted let the agent's transport proxy abort its connection.
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
@@ -257,9 +257,9 @@ def _copy_permitted(text: str, allowed: AllowedUrls, partial: Path, max_size: in
 
 def _open_without_links(path: Path) -> int:
     """
-    Open a file whose path has been freed of links, to read it.
+    Open a file for reading through a path without links.
 
-    :raise OSError: if a part of the path is a link by now.
+    :raise OSError: if a component of the path has meanwhile become a link.
     """
     links_not = os.O_NOFOLLOW | os.O_CLOEXEC
     above = os.open(path.anchor, os.O_RDONLY | links_not)
@@ -268,14 +268,14 @@ def _open_without_links(path: Path) -> int:
             below = os.open(part, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | links_not, dir_fd=above)
             os.close(above)
             above = below
-        # Not blocking: a FIFO or a device must not hold the thread.
+        # Non-blocking, so that a FIFO or device cannot block the thread.
         return os.open(path.name, os.O_RDONLY | os.O_NONBLOCK | links_not, dir_fd=above)
     finally:
         os.close(above)
 
 
 def _copy(source: Path, partial: Path, max_size: int) -> None:
-    """Copy a regular file of this machine."""
+    """Copy a local regular file."""
     with open(_open_without_links(source), "rb") as original:
         if not stat.S_ISREG(os.fstat(original.fileno()).st_mode):
             raise _FetchError("not a regular file")
@@ -292,7 +292,7 @@ def _copy(source: Path, partial: Path, max_size: int) -> None:
 
 
 def _publish(partial: Path, target: Path) -> None:
-    """Give a complete file its name, never another file's."""
+    """Give a complete file its final name, without replacing a file."""
     with Saving(target.name):
         try:
             give_name(partial, target)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the declaration of a document's keys as the attributes of a frozen value.
+Map a document's keys to the attributes of a frozen class.
 
-Each says in its metadata which key it is of; each refuses a value of another type,
-naming the key, the value and what was expected.
+The metadata of each attribute names its key; each validator rejects values of another type with the key, the value and
+the expected type.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any, TypeVar
 import attrs
 from attrs import field
 
-# An integer as text, and little enough of it.
+# An integer as text, limited in length.
 _DIGITS = re.compile(r"[-+]?[0-9]{1,10}", re.ASCII)
 
 _TRUTHS = {"true": True, "false": False}
 
-# What the predecessor's integers could hold.
+# The maximum of TorchServe's integers.
 _MAX_INTEGER = (1 << 31) - 1
 
 _T = TypeVar("_T", bound=attrs.AttrsInstance)
 
 
 def number_of(value: Any) -> Any:
-    """Return the integer that a value plainly is: ``"1"`` and ``1.0`` are; other values are returned as they are."""
+    """Convert ``"1"`` and ``1.0`` to an integer; return other values unchanged."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def truth_of(value: Any) -> Any:
-    """Return the boolean that a value plainly is: ``"true"`` is; other values are returned as they are."""
+    """Convert ``"true"`` and ``"false"`` to a boolean; return other values unchanged."""
     return _TRUTHS.get(value.lower(), value) if isinstance(value, str) else value
 
 
@@ -46,10 +46,10 @@ def key(
     convert: Callable[[Any], Any] | None = None,
 ) -> Any:
     """
-    Declare the attribute for a key; an absent one, and ``null``, is ``default``.
+    Declare the attribute for a key; an absent key and ``null`` give ``default``.
 
-    :param name: The key; for one of a section, after the section's name and a dot.
-    :param convert: Makes a value of what may stand for it.
+    :param name: The key; in a section, prefixed with the section's name and a dot.
+    :param convert: Converts alternative spellings to a value.
     """
 
     def check(_value: object, _attribute: object, value: Any) -> None:
@@ -60,7 +60,7 @@ def key(
 
 
 def integer(name: str, least: int, default: int | None = None, most: int = _MAX_INTEGER) -> Any:
-    """Declare the attribute for a key whose value is an integer."""
+    """Declare the attribute for a key with an integer value."""
     expected = f"an integer of at least {least}" if most == _MAX_INTEGER else f"an integer from {least} to {most}"
 
     def fits(value: Any) -> bool:
@@ -70,30 +70,30 @@ def integer(name: str, least: int, default: int | None = None, most: int = _MAX_
 
 
 def boolean(name: str) -> Any:
-    """Declare the attribute for a key whose value is true or false."""
+    """Declare the attribute for a key with a boolean value."""
     return key(name, "true or false", lambda value: isinstance(value, bool), convert=truth_of)
 
 
 def word(name: str, default: str | None = None) -> Any:
-    """Declare the attribute for a key whose value is a string."""
+    """Declare the attribute for a key with a string value."""
     return key(name, "a string", lambda value: isinstance(value, str), default)
 
 
 def wrong(name: str, value: object, expected: str) -> ValueError:
-    """Make the error for a value that a key cannot have."""
+    """Return the error for a value that a key does not accept."""
     return ValueError(f"{name} is {value!r:.200}, expected {expected}")
 
 
 def attributes_of(declared: type[attrs.AttrsInstance]) -> Mapping[str, str]:
-    """List the keys that a class declares, each with its attribute."""
+    """Return the keys that a class declares, with the attribute of each."""
     return {a.metadata["key"]: a.name for a in attrs.fields(declared) if "key" in a.metadata}
 
 
 def section(declared: type[_T], name: str, value: object) -> _T:
     """
-    Read a section of a document; keys which ``declared`` does not know are left out.
+    Parse a section of a document; keys that ``declared`` does not have are ignored.
 
-    :raise ValueError: if it is no mapping, or a key has a value of the wrong type.
+    :raise ValueError: if the section is not a mapping, or a key has a value of the wrong type.
     """
     found = mapping(name, value)
     known = attributes_of(declared)
@@ -102,9 +102,9 @@ def section(declared: type[_T], name: str, value: object) -> _T:
 
 def mapping(name: str, value: object) -> Mapping[str, Any]:
     """
-    Return ``value``, the value of the key ``name``.
+    Return ``value``, the value of the key ``name``, checked to be a mapping.
 
-    :raise ValueError: if it is no mapping with strings as keys.
+    :raise ValueError: if it is not a mapping with strings as keys.
     """
     if not isinstance(value, dict):
         raise wrong(name, value, "a mapping")

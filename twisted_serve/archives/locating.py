@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Decide what a location of an archive means: an entry of the store, a path of this machine, or a URL.
+Decide what an archive's location refers to: an entry of the store, a local path, or a URL.
 
-The rule, which docs/archives.md has for users: what the operator says is trusted; what a client
-says means an entry of the store, or what ``allowed_urls`` permits.  An entry of the store may be a
-symbolic link to anywhere, because the operator alone puts links there.
+The rule, which docs/archives.md explains to users: the operator is trusted; a client may name an entry of the store, or
+a path or URL that ``allowed_urls`` permits.  An entry of the store may be a symbolic link to anywhere, because only the
+operator can create links there.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from twisted_serve.archives.urls import (
 )
 from twisted_serve.errors import DownloadFailed, ServeError
 
-# The longest path that Linux takes.
+# The maximum length of a path on Linux.
 _MAX_PATH = 4096
 
 
 class Source(Enum):
-    """Where a location was written, which decides what it may mean."""
+    """The origin of a location, which decides what it may refer to."""
 
-    #: A request to register.
+    #: A request to register a model or workflow.
     CLIENT = "client"
     #: ``--models``, ``load_models``.
     OPERATOR = "operator"
-    #: A snapshot; it has what `Taken.location` was, and so names one thing exactly.
+    #: A snapshot; it contains `Taken.location`, which is exact.
     SNAPSHOT = "snapshot"
 
 
 @frozen
 class StoreFile:
-    """An archive that is to be unpacked."""
+    """An archive file to unpack."""
 
     path: Path
 
@@ -56,7 +56,7 @@ class StoreFile:
 @frozen
 class StoreDirectory:
     """
-    An archive that is a directory already, and is served where it is.
+    An unpacked archive, served in place.
 
     :ivar links: Whether symbolic links in the directory may lead out of it.
     """
@@ -68,9 +68,9 @@ class StoreDirectory:
 @frozen
 class Remote:
     """
-    An archive that is to be fetched into the store under ``basename``.
+    An archive to fetch into the store as ``basename``.
 
-    :ivar trusted: Whether the operator named the URL, which then needs no permission.
+    :ivar trusted: Whether the URL comes from the operator and so needs no permission.
     """
 
     url: str
@@ -81,11 +81,11 @@ class Remote:
 @frozen
 class Words:
     """
-    How a store says that it has not what it is asked for.
+    The errors of a store that does not have a requested archive.
 
-    :ivar absent: The error.
-    :ivar not_found: Its text, to which the URL is added.
-    :ivar unconfigured: Its text for a store that there is not.
+    :ivar absent: The class of the error.
+    :ivar not_found: The error message, to which the URL is appended.
+    :ivar unconfigured: The error message if no store is configured.
     """
 
     absent: type[ServeError]
@@ -93,14 +93,14 @@ class Words:
     unconfigured: str
 
     def nothing_at(self, url: str) -> ServeError:
-        """Return the error for a location that means nothing."""
+        """Return the error for a location at which there is no archive."""
         return self.absent(f"{self.not_found}: {url}")
 
 
 @frozen
 class Locator:
     """
-    Looks locations up.  All methods look at the file system, and so may block.
+    Resolves locations.  All methods access the file system and so may block.
 
     :ivar store: The directory of archives.
     """
@@ -111,10 +111,11 @@ class Locator:
 
     def locate(self, url: str, source: Source) -> StoreFile | StoreDirectory | Remote:
         """
-        Decide what ``url`` means.
+        Return what ``url`` refers to.
 
-        :raise ServeError: of the class that `words` has, if ``url`` means nothing, or nothing that ``source`` may name.
-        :raise DownloadFailed: if ``url`` is no sound URL, or its path ends in no usable file name.
+        :raise ServeError: of the class `Words.absent`, if ``url`` refers to nothing, or to nothing that ``source`` may
+            name.
+        :raise DownloadFailed: if ``url`` is an unsound URL, or its path does not end in a usable file name.
         """
         if not url:
             raise self.words.absent("empty url")
@@ -126,7 +127,7 @@ class Locator:
             return self._first(url, [Path(url)])
         if climbs(url):
             raise self.words.absent(f"Relative path is not allowed in url: {url}")
-        # A relative name is the store's, whatever the expressions of allowed_urls match.
+        # A relative name belongs to the store, whatever the expressions of allowed_urls match.
         if is_remote(url):
             return self._permitted_url(url)
         if has_scheme(url) or not nameable(url):
@@ -142,12 +143,12 @@ class Locator:
         raise self.words.nothing_at(url)
 
     def _entry(self, name: str) -> Path | None:
-        """Return the path of an entry of the store; the last component alone may be a link to elsewhere."""
+        """Return the path of an entry of the store; only its last component may be a link to elsewhere."""
         path = self.store / name
         real_store, real_parent = os.path.realpath(self.store), os.path.realpath(path.parent)
         if real_parent != real_store and not inside(self.store, path.parent):
             return None
-        # An absolute path may reach the store by another way than its own.
+        # An absolute path may spell the path of the store differently, e.g. through a link.
         known = path.is_relative_to(self.store)
         return path if known else self.store / os.path.relpath(real_parent, real_store) / path.name
 
@@ -163,11 +164,11 @@ class Locator:
 
     def _candidates(self, text: str) -> Iterator[Path]:
         """
-        List what a path of the operator's may mean, the strongest first.
+        Yield what an operator's path may refer to, in order of precedence.
 
-        The order is TorchServe's, which takes the last component for a file of the store before it looks
-        at the path (``docs/torchserve/config_cli.md`` §8.1); the path as it stands in the store comes before,
-        and a file elsewhere comes last.
+        The order is TorchServe's, which looks for the last component in the store before it looks at the path
+        (``docs/torchserve/config_cli.md`` §8.1); before that comes the whole path relative to the store, and last a
+        file elsewhere.
         """
         entry = self.store / text
         if not climbs(text) and entry.is_relative_to(self.store) and entry != self.store:
@@ -182,9 +183,9 @@ class Locator:
 
     def _first(self, url: str, candidates: Iterator[Path] | list[Path]) -> StoreFile | StoreDirectory:
         """
-        Take the first candidate that is a file or a directory.
+        Return the first candidate that is a file or a directory.
 
-        :raise ServeError: saying what was looked at, if there is none.
+        :raise ServeError: with the paths that were tried, if none exists.
         """
         problems: dict[str, None] = {}
         for path in candidates:
@@ -194,7 +195,7 @@ class Locator:
         raise self.words.nothing_at(url).because("; ".join([*problems, *self._near(url)]) or None)
 
     def _near(self, url: str) -> Iterator[str]:
-        """List the entry of the store whose name is closest to the one that was looked for, if one is close."""
+        """Yield a suggestion of the store's entry with the most similar name, if one is similar."""
         try:
             names = [name for name in os.listdir(self.store) if not name.startswith(".")]
         except OSError:
@@ -214,7 +215,7 @@ class Locator:
         return self._remote(url) if text is None else self._real(url, text)
 
     def _permitted_path(self, path: str) -> StoreDirectory | Remote:
-        """Take an absolute path for the ``file:`` URL of the same file."""
+        """Resolve an absolute path as the ``file:`` URL of the same file."""
         url = file_url(path)
         if unsound(url) is not None or not self.allowed.permit(url):
             raise self.words.nothing_at(path).because(
@@ -224,9 +225,9 @@ class Locator:
 
     def _real(self, url: str, text: str) -> StoreDirectory | Remote:
         """
-        Follow the links of a permitted path, which must not lead to what is not permitted.
+        Follow the links of a permitted path, which must lead to a permitted path.
 
-        :return: What is free of links: nothing that is linked later leads elsewhere.
+        :return: A path without links, so that a link created later cannot redirect it.
         """
         real = self.allowed.resolve(text)
         if real is None:
@@ -235,7 +236,7 @@ class Locator:
             )
         if os.path.isdir(real):
             return StoreDirectory(real, links=False)
-        # As it was named: the links are followed again when it is opened, and must lead there still.
+        # The URL as named: its links are followed again when the file is opened, and must still be permitted then.
         return self._remote(url if is_remote(url) else file_url(url))
 
     def _remote(self, url: str, trusted: bool = False) -> Remote:
@@ -248,14 +249,14 @@ class Locator:
 
 
 def _archive_at(path: Path) -> StoreFile | StoreDirectory | None:
-    # Unlike Path.is_file, these take a name that is too long for one of nothing.
+    # Unlike Path.is_file, these return false for a name that is too long.
     if os.path.isfile(path):
         return StoreFile(path)
     return StoreDirectory(path) if os.path.isdir(path) else None
 
 
 def _check_readable(url: str, path: Path) -> None:
-    """Raise `InternalError` if something may be there, behind a directory that this process may not enter."""
+    """Raise `InternalError` if the path is behind a directory that this process may not enter."""
     try:
         os.stat(path)
     except PermissionError as e:
@@ -265,7 +266,7 @@ def _check_readable(url: str, path: Path) -> None:
 
 
 def _problem(path: Path) -> str:
-    """Return why a path leads to no archive."""
+    """Return why a path is not an archive."""
     try:
         os.stat(path)
     except FileNotFoundError:

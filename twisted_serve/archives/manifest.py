@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the manifest of an archive, ``MAR-INF/MANIFEST.json``: what it says, and that it stays inside.
+Read and validate an archive's manifest, ``MAR-INF/MANIFEST.json``.
 
-``docs/torchserve/archives_workers_handlers.md`` §1.2.  The manifest is optional; a directory
-without one is a model of version 1.0 without a name or handler of its own.
+See ``docs/torchserve/archives_workers_handlers.md`` §1.2.  The manifest is optional: without one, a directory is a
+model of version 1.0 that names neither itself nor a handler.  All files that a manifest names must be inside the model
+directory.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ MANIFEST_PATH = "MAR-INF/MANIFEST.json"
 
 RUNTIMES = ("python", "python3", "LSP")
 
-# Entries whose value names a file of the model directory.  ``sourceVocab`` is of old archives.
+# Keys whose values are file names in the model directory.  ``sourceVocab`` occurs in old archives.
 _FILE_ENTRIES = ("serializedFile", "modelFile", "requirementsFile", "configFile", "sourceVocab")
 
 
 @frozen
 class Manifest:
     """
-    What an archive says of itself.
+    The contents of a manifest.
 
     :ivar handler: ``file.py``, ``file:function`` or the name of a built-in handler.
-    :ivar serialized_file: The weights; like all files here, a path relative to the model directory.
-    :ivar raw: The document as it is on disk, for the handler; empty for none.
+    :ivar serialized_file: The weights; a path relative to the model directory, like all files here.
+    :ivar raw: The document as it is on disk, for the handler; empty without a manifest.
     """
 
     model_name: str | None = None
@@ -54,8 +55,8 @@ def read_manifest(model_dir: Path, links: bool = False) -> Manifest:
     Read the manifest of an unpacked archive.
 
     :param links: Whether symbolic links in ``model_dir`` may lead out of it.
-    :raise InvalidModel: if there is one and it is malformed, lacks its ``model`` entry,
-        or names a file outside of ``model_dir`` (by an absolute path, by ``..`` or by a link).
+    :raise InvalidModel: if the manifest is malformed, lacks its ``model`` entry, or names a file outside ``model_dir``
+        (by an absolute path, by ``..`` or by a link).
     """
     try:
         document = load_json(confined(model_dir, MANIFEST_PATH, MANIFEST_PATH, links))
@@ -95,10 +96,10 @@ def read_manifest(model_dir: Path, links: bool = False) -> Manifest:
 
 
 def _text(model: Mapping[str, Any], entry: str) -> str | None:
-    """Take an entry of the manifest; an empty one counts as absent."""
+    """Return an entry of the manifest as text; an empty one counts as absent."""
     value = model.get(entry)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        # The predecessor reads ``"modelVersion": 2`` as text, and such archives exist.
+        # TorchServe reads ``"modelVersion": 2`` as text, and such archives exist.
         value = str(value)
     if value is not None and not isinstance(value, str):
         raise InvalidModel(f"Manifest entry {entry} is {value!r:.200}, expected a string.")
@@ -106,5 +107,5 @@ def _text(model: Mapping[str, Any], entry: str) -> str | None:
 
 
 def _unparsable(detail: str | None) -> InvalidModel:
-    # The file's name in this text is the predecessor's, from the days of its own predecessor.
+    # TorchServe's text, which still names the file of its own precursor.
     return InvalidModel(f"Failed to parse signature.json. ({detail})")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``model-config.yaml``: the settings which an archive brings along.
+Read ``model-config.yaml``, the settings that an archive contains.
 
-``docs/torchserve/archives_workers_handlers.md`` §4.  A key that is absent is ``None`` here, so
-that what the file does not mention can be settled elsewhere.
+See ``docs/torchserve/archives_workers_handlers.md`` §4.  An absent key is ``None``, so that its value can be resolved
+from other sources.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.sections import CHECKS, Torchrun, unsupported
 from twisted_serve.errors import InvalidModel
 
-# Warnings end in the log and in answers; a hostile file has no right to fill either.
+# Warnings are logged and sent to the client; a hostile file must not be able to flood either.
 _MOST_WARNINGS = 10
 
-# How alike an unknown key and a known one must be to be taken for a slip.
+# Minimum similarity ratio at which an unknown key is reported as a misspelling of a known key.
 _ALIKE = 0.9
 
 
@@ -37,18 +37,20 @@ def _ids(value: Any) -> bool:
 @frozen
 class ModelConfig:
     """
-    The settings of an archive; ``None`` for what it does not mention.
+    The settings of an archive; ``None`` for each setting that the file does not contain.
 
-    :ivar max_batch_delay: Milliseconds, like ``client_timeout`` and the two limits of a sequence.
+    :ivar max_batch_delay: Milliseconds, like ``client_timeout``, ``sequence_max_idle`` and ``sequence_timeout``.
     :ivar response_timeout: Seconds, like ``startup_timeout`` and ``max_retry_timeout``.
-    :ivar device_type: ``cpu`` or ``gpu``; ``parallel_type``: ``pp``, ``tp``, ``pptp`` or ``custom``.
-    :ivar raw: The whole file, for the handler.
-    :ivar batch_policy: When a batch that is not full is closed: ``eager``, ``window`` or ``adaptive``.
-    :ivar scale_up_delay: Milliseconds that a request waits before there are more workers; ``scale_idle_time``: seconds
-        that a worker has nothing to do before there are fewer.
-    :ivar open_inference: Whether the handler wants the tensors of the Open Inference Protocol checked and in JSON.
-    :ivar isolate_failures: Whether a batch that failed is split; ``retry_on_worker_death``: whether what a worker
-        died of is tried again.
+    :ivar device_type: ``cpu`` or ``gpu``.
+    :ivar parallel_type: ``pp``, ``tp``, ``pptp`` or ``custom``.
+    :ivar raw: The whole document, for the handler.
+    :ivar batch_policy: When to dispatch a batch that is not full: ``eager``, ``window`` or ``adaptive``.
+    :ivar scale_up_delay: Milliseconds that a request waits in the queue before a worker is added.
+    :ivar scale_idle_time: Seconds that a worker is idle before it is removed.
+    :ivar open_inference: Whether tensors of the Open Inference Protocol are validated and passed to the handler as
+        JSON.
+    :ivar isolate_failures: Whether a failed batch is split and retried.
+    :ivar retry_on_worker_death: Whether the requests in flight when a worker died are retried.
     """
 
     min_workers: int | None = integer("minWorkers", 0)
@@ -86,9 +88,10 @@ class ModelConfig:
     @property
     def workers(self) -> tuple[int, int] | None:
         """
-        The least and most workers, if the file gives both and they agree (``docs/torchserve/config_cli.md`` §5).
+        The minimum and maximum number of workers, if the file contains both and they are consistent.
 
-        The least may be none, unlike the predecessor's: then the first request brings a worker.
+        See ``docs/torchserve/config_cli.md`` §5.  Unlike in TorchServe, the minimum may be 0: then the first request
+        starts a worker.
         """
         if self.min_workers is not None and self.max_workers and self.max_workers >= self.min_workers:
             return self.min_workers, self.max_workers
@@ -97,10 +100,10 @@ class ModelConfig:
 
 _ATTRIBUTES = attributes_of(ModelConfig)
 
-#: All keys of the file which mean something to the server, or whose values it knows the shape of.
+#: All keys that the server uses or whose shape it checks.
 CONFIG_KEYS = (*_ATTRIBUTES, "torchrun", *CHECKS)
 
-# The closed words: another one is ignored with a warning, as it has always been.
+# Keys with a fixed set of values; any other value is ignored with a warning, as in TorchServe.
 _WORDS = {
     "batchPolicy": ("eager", "window", "adaptive"),
     "deviceType": ("cpu", "gpu"),
@@ -108,7 +111,7 @@ _WORDS = {
 }
 
 
-# For numbers below the least: what TorchServe takes instead, None for its default.
+# Numbers below the minimum: (minimum, the value that TorchServe uses instead, None for its default).
 _TOO_SMALL: Mapping[str, tuple[int, int | None]] = {
     "minWorkers": (0, 1),
     "maxWorkers": (0, None),
@@ -129,10 +132,10 @@ _TOO_SMALL: Mapping[str, tuple[int, int | None]] = {
 
 def read_model_config(model_dir: Path, manifest: Manifest) -> tuple[ModelConfig, tuple[str, ...]]:
     """
-    Read the file which the manifest names as ``configFile``, if it names one.
+    Read the file that the manifest names as ``configFile``, if it names one.
 
-    :return: The settings, and warnings for whoever registers the model.
-    :raise InvalidModel: if the file is missing, is no YAML mapping, or a key has a value of the wrong type.
+    :return: The settings, and warnings for the client that registers the model.
+    :raise InvalidModel: if the file is missing, is not a YAML mapping, or a key has a value of the wrong type.
     """
     name = manifest.config_file
     if name is None:
@@ -142,9 +145,9 @@ def read_model_config(model_dir: Path, manifest: Manifest) -> tuple[ModelConfig,
 
 def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ...]]:
     """
-    Read such a file, wherever it is.
+    Read a model configuration from any path.
 
-    :param name: What the texts call it.
+    :param name: The file's name in warnings and errors.
     :return: As `read_model_config`.
     :raise InvalidModel: as `read_model_config`.
     """
@@ -177,12 +180,12 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
             try:
                 check(document[section])
             except ValueError as e:
-                # As in TorchServe: the handler's own, whatever its shape.
+                # As in TorchServe, the section is the handler's to interpret, whatever its shape.
                 warnings.append(f"{e}, in model config file {name}: it is left to the handler")
     try:
         if document.get("torchrun") is not None:
             torchrun = values["torchrun"] = Torchrun.read(document["torchrun"])
-            # A worker is as many processes as torchrun starts, whatever else is said.
+            # With torchrun, a worker has as many processes as torchrun starts, whatever parallelLevel is.
             values["parallel_level"] = torchrun.nproc_per_node
             warnings += [
                 f"Unsupported parameter {each!r:.200} of torchrun in model config file {name}: it is ignored"
@@ -196,7 +199,7 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
 
 
 def _adjusted(values: dict[str, Any], name: str) -> list[str]:
-    """Replace numbers that are too small as TorchServe does, and list warnings of it."""
+    """Replace numbers below the minimum as TorchServe does, and return a warning for each."""
     warnings = []
     for closed, (least, otherwise) in _TOO_SMALL.items():
         said = number_of(values[_ATTRIBUTES[closed]])
@@ -208,7 +211,7 @@ def _adjusted(values: dict[str, Any], name: str) -> list[str]:
 
 
 def _device_ids(said: Any) -> Any:
-    """Read a list of devices: integers, as text too, in a list, with commas between, or one alone."""
+    """Parse device ids: a list of integers or numeric strings, a comma-separated string, or one number."""
     if isinstance(said, str):
         said = [part.strip() for part in said.split(",")]
     elif isinstance(said, (int, float)) and not isinstance(said, bool):
@@ -217,7 +220,7 @@ def _device_ids(said: Any) -> Any:
 
 
 def _doubts(config: ModelConfig) -> list[str]:
-    """List what will not be as the file has it."""
+    """List warnings for settings that have no effect or cannot be honoured."""
     doubts = []
     if config.workers is None and config.min_workers != config.max_workers:
         doubts.append(f"Invalid model config in mar, minWorkers:{config.min_workers}, maxWorkers:{config.max_workers}")
@@ -231,7 +234,7 @@ def _doubts(config: ModelConfig) -> list[str]:
 
 
 def _meant(key: str) -> str | None:
-    """Guess which known key a slip such as ``BatchSize`` or ``max_workers`` was meant to be."""
+    """Return the known key that a misspelling such as ``BatchSize`` or ``max_workers`` resembles, or None."""
     if key in CONFIG_KEYS or len(key) > 2 * max(map(len, CONFIG_KEYS)):
         return None
     plain = {known.lower().replace("_", ""): known for known in CONFIG_KEYS}

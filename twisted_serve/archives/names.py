@@ -1,36 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Decide what a model, a workflow or a version may be called.
+Validate the names of models, workflows and versions.
 
-A name becomes a segment of a path, a label of metrics and a part of log lines. TorchServe takes any text; here it is
-any text with one reading in all of these places, so that what is registered can be asked for, and removed.
+A name becomes a path segment, a metric label and part of log lines. TorchServe accepts any text; this server accepts
+text that reads the same in all of these places, so that a registered model can be requested and removed.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-#: Characters of a name or version: enough for all that is in use, and little enough for a log line.
+#: Maximum number of characters of a name or version: ample for real names, short enough for a log line.
 MAX_LENGTH = 255
 
-# What separates the parts of a URL, or has been a separator for some reader of it: a percent sign begins an escape that
-# a proxy may decode once more.
+# Characters that separate the parts of a URL, or that some parsers treat as a separator; a proxy may decode a percent
+# escape once more.
 _SEPARATORS = frozenset("/\\?#%")
 
-# ``/v1/models/m:predict``, and the labels in the lines of metrics.
+# A colon separates in ``/v1/models/m:predict`` and between the labels in metric lines.
 _NAME_SEPARATORS = _SEPARATORS | {":"}
 
-# Segments that mean something else than a version where a path has one: ``/models/m/all`` and so on.
+# Path segments with a fixed meaning in the place of a version, as in ``/models/m/all``.
 _ROUTES = frozenset({"all", "invoke", "predict", "set-default"})
 
 
 def name_flaw(name: str) -> str | None:
-    """Return why a model or workflow cannot be called ``name``, or None if it can."""
+    """Return why ``name`` is not a valid model or workflow name, or None if it is valid."""
     return _flaw(name, _NAME_SEPARATORS)
 
 
 def version_flaw(version: str) -> str | None:
-    """Return why a version cannot be called ``version``, or None if it can."""
+    """Return why ``version`` is not a valid version, or None if it is valid."""
     if version in _ROUTES:
         return f"{version!r} is a part of the management API's paths"
     return _flaw(version, _SEPARATORS)
@@ -42,7 +42,7 @@ def _flaw(text: str, separators: frozenset[str]) -> str | None:
     if text in (".", ".."):
         return "clients take it for a direction in a path"
     for character in text:
-        # Control, format and private characters, halves of surrogate pairs, and all blanks but the plain one.
+        # Control, format and private-use characters, lone surrogates, and all blanks except the plain space.
         if not character.isprintable():
             return f"it contains U+{ord(character):04X}, which is not printable"
         if character in separators:

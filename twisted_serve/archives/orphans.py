@@ -2,8 +2,9 @@
 """
 Remove the files of servers that were killed, and no others.
 
-A server locks what it works in (``flock``) for as long as it lives; the kernel ends the lock with the process, however
-that ends. A pid would say less: it can be another process's by now, and that of another container means nothing here.
+A running server holds a lock (``flock``) on its work directory and unfinished downloads; the kernel releases the lock
+when the process ends, however it ends. A pid would be less reliable: it may have been reused, and the pid of another
+container is meaningless here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ LOCK = ".lock"
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")
 
-# How often a name is tried that another server removes before it is locked: that takes microseconds, and a start of it.
+# Maximum attempts when another server removes a directory before it is locked: that window is microseconds wide, and
+# only a server that is starting removes anything.
 _ATTEMPTS = 100
 
 _NOFOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -36,7 +38,7 @@ _NOFOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
 @define(eq=False)
 class WorkDirectory:
     """
-    A directory of a running server, below the temporary directory.
+    A locked directory of a running server, below the temporary directory.
 
     :ivar path: The directory, mode 0700.
     """
@@ -47,9 +49,9 @@ class WorkDirectory:
     @classmethod
     def make(cls, parent: Path) -> WorkDirectory:
         """
-        Make a directory, and lock it.
+        Create and lock a directory.
 
-        :raise OSError: if it cannot be written.
+        :raise OSError: if the parent directory is not writable.
         """
         for _ in range(_ATTEMPTS):
             path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
@@ -63,7 +65,7 @@ class WorkDirectory:
         raise OSError(f"Other servers remove each directory that is made in {parent}.")
 
     def remove(self) -> None:
-        """Remove the directory with all that is in it; it may be gone already."""
+        """Remove the directory and its contents; it may already be gone."""
         remove_tree(self.path)
         lock, self._lock = self._lock, -1
         if lock >= 0:
@@ -72,9 +74,9 @@ class WorkDirectory:
 
 def claimed(descriptor: int, path: Path) -> bool:
     """
-    Lock a file that was just made, and return whether it is still there: `remove_orphans` may have been faster.
+    Lock a newly created file and return whether it still exists: another server's `remove_orphans` may have removed it.
 
-    A file system without locks is no hindrance: nothing is removed from it, either.
+    On a file system without locks the file counts as locked: nothing is removed from there, either.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,9 +93,9 @@ def claimed(descriptor: int, path: Path) -> bool:
 
 def claimed_file(path: Path) -> int:
     """
-    Make a file that no other server removes while the descriptor is open.
+    Create a file that no other server removes while the returned descriptor is open.
 
-    :raise OSError: if it cannot be written.
+    :raise OSError: if the file cannot be created.
     """
     for _ in range(_ATTEMPTS):
         with new_file(path) as file:
@@ -106,14 +108,14 @@ def claimed_file(path: Path) -> int:
 
 def remove_orphans(temporary: Path, stores: list[Path], stopping: Callable[[], bool]) -> list[str]:
     """
-    Remove the work directories and the unfinished downloads of servers that are gone.
+    Remove the work directories and unfinished downloads of servers that have ended.
 
-    Only what belongs to this user and has, or is, a file that can be locked is removed; no link is followed. A
-    directory without a lock is of a version that made none, and stays.
+    Only directories and files of this user that have, or are, a lockable file are removed; links are not followed. A
+    directory without a lock file comes from an older version and is kept.
 
-    :param stores: Where downloads are.
-    :param stopping: Ends the work, between one directory and the next.
-    :return: What was removed.
+    :param stores: The directories that contain downloads.
+    :param stopping: Checked between directories; stop early when it returns true.
+    :return: The paths removed.
     """
     removed = []
     for entry in _entries(temporary):
@@ -136,7 +138,7 @@ def _entries(directory: Path) -> list[str]:
 
 
 def _remove_directory(path: Path) -> bool:
-    """Remove a directory if its owner is gone; return whether it was."""
+    """Remove a directory if its server has ended; return whether it was removed."""
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _NOFOLLOW)
     except OSError:
@@ -155,7 +157,7 @@ def _remove_directory(path: Path) -> bool:
 
 
 def _dead(partial: Path) -> bool:
-    """Remove an unfinished download if its owner is gone; return whether it was."""
+    """Remove an unfinished download if its server has ended; return whether it was removed."""
     lock = _locked(str(partial), None)
     if lock is None:
         return False
@@ -166,7 +168,7 @@ def _dead(partial: Path) -> bool:
 
 
 def _locked(name: str, directory: int | None) -> int | None:
-    """Lock a regular file of this user, and return its descriptor; None if another process has locked it."""
+    """Lock a regular file of this user and return its descriptor, or None if another process holds the lock."""
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_NONBLOCK | _NOFOLLOW, dir_fd=directory)
     except OSError:

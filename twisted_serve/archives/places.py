@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Turn the location of an archive into a directory: look it up, fetch it, unpack it, and remove what was made for it.
+Locate, fetch and unpack an archive of a store, and remove its files later.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _T = TypeVar("_T")
 @frozen
 class Taken:
     """
-    An archive's files, for as long as somebody needs them.
+    The files of an archive in use.
 
-    :ivar url: As it was given.
-    :ivar location: What names the same archive when it is looked up as `Source.SNAPSHOT`.
-    :ivar downloaded: The file in the store that was fetched for it, if one was.
-    :ivar lease: A share of the directory that was made for it; ``None`` for one that is served in place.
+    :ivar url: The location as it was requested.
+    :ivar location: The location that finds the same archive again with `Source.SNAPSHOT`.
+    :ivar downloaded: The file in the store that was fetched for it, if any.
+    :ivar lease: A lease of the unpacked directory; ``None`` for a directory that is served in place.
     :ivar links: Whether symbolic links in the directory may lead out of it.
     """
 
@@ -44,9 +44,9 @@ class Taken:
 @frozen
 class Intake:
     """
-    How archives come in: what fetches them, and where and within which limits they are unpacked.
+    How archives are fetched and unpacked.
 
-    :ivar work_dir: A directory of our own, mode 0700, below which archives are unpacked.
+    :ivar work_dir: A directory of this server, mode 0700, below which archives are unpacked.
     :ivar made: Called in a thread with each directory that an archive has been unpacked to.
     """
 
@@ -60,10 +60,10 @@ class Intake:
 @define(eq=False)
 class Places:
     """
-    The directory in which archives are found by name, and into which they are fetched.
+    The directory in which archives are found by name and into which they are fetched.
 
-    :ivar path: The directory, or ``None`` while none is configured.
-    :ivar unpacked: The name of the directory, to be made when it is needed, in which archives are unpacked.
+    :ivar path: The directory, or ``None`` if none is configured.
+    :ivar unpacked: The name of the subdirectory for unpacked archives, created on first use.
     """
 
     path: Path | None
@@ -79,19 +79,19 @@ class Places:
 
     def locate(self, url: str, source: Source = Source.CLIENT) -> StoreFile | StoreDirectory | Remote:
         """
-        Decide what ``url`` means: `Locator.locate`.  It looks at the file system, and so may block.
+        Return what ``url`` refers to, as `Locator.locate`.  Blocking, because it accesses the file system.
 
-        :raise ServeError: as `Locator.locate`, or if there is no store.
+        :raise ServeError: as `Locator.locate`, or if no store is configured.
         """
         return Locator(self._configured(), self.words, self.intake.fetcher.allowed).locate(url, source)
 
     async def open(self, url: str, read: Callable[[Taken], _T], source: Source = Source.CLIENT) -> _T:
         """
-        Find, fetch and unpack an archive, and read what it says of itself.
+        Locate, fetch and unpack an archive, and read its contents.
 
-        Whatever goes wrong, cancelling included, nothing stays behind.
+        After any error, cancellation included, no files are left behind.
 
-        :param read: Called in a thread.
+        :param read: Reads the contents; called in a thread.
         :raise ServeError: as `locate`, `Fetcher.fetch`, `unpack` and ``read`` do.
         """
         taken = await self._take(url, source)
@@ -103,9 +103,9 @@ class Places:
 
     async def give_back(self, taken: Taken, keep_download: bool = False) -> None:
         """
-        Delete the files that `take` made, unless others have them too; what is served in place is left as it is.
+        Delete the files that `open` created, unless they are shared; a directory that is served in place is kept.
 
-        :param keep_download: Leave the fetched file: another version may be made of it.
+        :param keep_download: Keep the fetched file, because another version may be created from it.
         """
         try:
             if taken.lease is not None:
@@ -132,11 +132,11 @@ class Places:
         except BaseException:
             target.unlink(missing_ok=True)
             raise
-        # The copy in the store is what a snapshot restores.
+        # A snapshot restores from the copy in the store.
         return Taken(url, remote.basename, lease.directory, target, lease)
 
     def _location(self, url: str, located: StoreFile | StoreDirectory, source: Source) -> str:
-        """Name an archive for a snapshot; what a client has named stays subject to ``allowed_urls``."""
+        """Return the location to store in a snapshot; a client's location remains subject to ``allowed_urls``."""
         path, store = located.path, self._configured()
         if path.is_relative_to(store):
             return str(path.relative_to(store))

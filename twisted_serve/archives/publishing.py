@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements publishing: what was written under a name of its own gets its real name when it is whole.
+Give a file its final name once it is complete.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from pathlib import Path
 
 def new_file(path: Path) -> FileIO:
     """
-    Make a file, private to its owner.
+    Create a file that only its owner can access.
 
-    :raise FileExistsError: if there is one, or a link of that name.
+    :raise FileExistsError: if a file or link of that name exists.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    # Unbuffered: a full disk is an error of the write and not of a later close.
+    # Unbuffered, so that a full disk raises on write and not on a later close.
     return open(os.open(path, flags, 0o600), "wb", buffering=0)
 
 
 def open_again(path: Path) -> FileIO:
     """
-    Open a file that `new_file` has made, for writing.
+    Reopen a file that `new_file` created, for writing.
 
-    :raise OSError: if it is gone, or a link.
+    :raise OSError: if the file is gone or is a link.
     """
     return open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb", buffering=0)
 
 
 def give_name(partial: Path, target: Path) -> None:
     """
-    Give a complete file its name, never another file's; what it had been written as may stay or not.
+    Give a complete file its final name, without ever replacing a file; the temporary name may remain.
 
     :raise FileExistsError: if the name is taken.
     """
@@ -42,7 +42,7 @@ def give_name(partial: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # No hard links here, as on some network mounts: take the name first, then fill it.
+        # No hard links on this file system (e.g. a network mount): reserve the name first, then replace it.
         new_file(target).close()
         try:
             os.replace(partial, target)
@@ -52,7 +52,7 @@ def give_name(partial: Path, target: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold what was written to a file."""
+    """Flush a file's contents to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -2,9 +2,9 @@
 """
 Remove a directory tree of any depth.
 
-A handler may make directories in its model's directory, as deep as it likes: deeper than Python's stack, than the
-longest path and than the number of descriptors that a process may have, on which `shutil.rmtree` fails. Here each
-directory is moved to the top of the tree before it is removed, so that neither depth nor length is of importance.
+A handler may create directories in its model's directory nested more deeply than Python's stack, the longest path or
+the process's limit of descriptors allows; `shutil.rmtree` fails on such a tree. Here each directory is moved to the top
+of the tree before it is removed, so that neither depth nor path length matters.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def remove_tree(path: Path) -> None:
     """
-    Remove a directory and all that is in it; symbolic links are removed and not followed.
+    Remove a directory and its contents; symbolic links are removed, not followed.
 
-    Never raises: what cannot be removed, because it is a mount point or another user's, stays.
+    Never raises: an entry that cannot be removed, e.g. a mount point or another user's file, is left in place.
     """
     try:
         top = _opened(str(path), None)
@@ -40,7 +40,7 @@ def remove_tree(path: Path) -> None:
 
 
 def _removed(name: str, top: int) -> bool:
-    """Remove an entry of a directory, and move directories in that entry up beside it; return whether that worked."""
+    """Remove an entry of a directory, moving its subdirectories up to the top; return whether it was removed."""
     if _unlinked(name, top):
         return True
     try:
@@ -63,7 +63,7 @@ def _removed(name: str, top: int) -> bool:
 
 
 def _unlinked(name: str, directory: int) -> bool:
-    """Remove a file, and return whether it is gone; a directory is not."""
+    """Remove a file and return whether it is gone; a directory is not removed."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def _unlinked(name: str, directory: int) -> bool:
 
 def _move_up(name: str, directory: int, top: int) -> None:
     """
-    Move a directory to the top, where it has a name of its own.
+    Move a directory to the top of the tree under a unique name.
 
     :raise OSError: if it cannot be moved.
     """
@@ -83,16 +83,16 @@ def _move_up(name: str, directory: int, top: int) -> None:
     try:
         os.rename(name, there, src_dir_fd=directory, dst_dir_fd=top)
     except PermissionError:
-        # A directory that may not be written to may not be moved, either.
+        # A directory without write permission cannot be moved, either.
         os.close(_opened(name, directory))
         os.rename(name, there, src_dir_fd=directory, dst_dir_fd=top)
 
 
 def _opened(name: str, directory: int | None) -> int:
     """
-    Open a directory whose entries can be removed.
+    Open a directory with the permissions needed to remove its entries.
 
-    :raise OSError: if it is none, or another user's.
+    :raise OSError: if it is not a directory, or is another user's.
     """
     try:
         descriptor = os.open(name, _DIRECTORY, dir_fd=directory)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the sections of ``model-config.yaml``: blocks of keys which belong together.
+Validate the nested sections of ``model-config.yaml``.
 
-Most are read by the handler and not by the server; what is known of their shape is
-checked all the same, so that a slip is told of when the model is registered.
+The handler reads most of these sections, not the server.  Their known keys are checked anyway, so that mistakes are
+reported when the model is registered.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from twisted_serve.archives.keys import attributes_of, boolean, integer, mapping
 @frozen
 class Torchrun:
     """
-    How ``torchrun`` is to start a worker of several processes.
+    The options with which ``torchrun`` starts a worker of several processes.
 
-    :ivar nproc_per_node: Processes, and so GPUs, of a worker.
-    :ivar omp_threads: ``OMP_NUM_THREADS`` of each.
-    :ivar rdzv_endpoint: Where the processes meet, ``None`` for a place of torchrun's choice.
+    :ivar nproc_per_node: Number of processes, and so of GPUs, per worker.
+    :ivar omp_threads: ``OMP_NUM_THREADS`` of each process.
+    :ivar rdzv_endpoint: The rendezvous endpoint; ``None`` lets torchrun choose one.
     """
 
     nnodes: int = integer("torchrun.nnodes", 1, 1)
@@ -38,7 +38,7 @@ class Torchrun:
     @classmethod
     def read(cls, value: object) -> Torchrun:
         """
-        Read the section.
+        Parse the section.
 
         :raise ValueError: as `section`.
         """
@@ -75,9 +75,9 @@ class _Parallelism:
 
 def check_pt2(value: object) -> None:
     """
-    Check the section ``pt2``, for ``torch.compile`` and ``torch.export``; a backend's name alone is an old form of it.
+    Check the section ``pt2``, for ``torch.compile`` and ``torch.export``; the older form is a backend's name alone.
 
-    :raise ValueError: if it, or a part of it, has a value of the wrong type.
+    :raise ValueError: if the section or one of its keys has a value of the wrong type.
     """
     if isinstance(value, str):
         return
@@ -90,9 +90,9 @@ def check_pt2(value: object) -> None:
 
 def check_handler(value: object) -> None:
     """
-    Check the section ``handler``, of which all but one key are the handler's own affair.
+    Check the section ``handler``; all keys but ``profile`` are left to the handler.
 
-    :raise ValueError: if it, or ``profile``, has a value of the wrong type.
+    :raise ValueError: if the section is not a mapping, or ``profile`` has a value of the wrong type.
     """
     section(_Handler, "handler", value)
 
@@ -101,7 +101,7 @@ def check_micro_batching(value: object) -> None:
     """
     Check the section ``micro_batching``.
 
-    :raise ValueError: if it, or a part of it, has a value of the wrong type.
+    :raise ValueError: if the section or one of its keys has a value of the wrong type.
     """
     section(_MicroBatching, "micro_batching", value)
     parallelism = mapping("micro_batching", value).get("parallelism")
@@ -109,10 +109,10 @@ def check_micro_batching(value: object) -> None:
         section(_Parallelism, "micro_batching.parallelism", parallelism)
 
 
-#: Checks of the sections that are the handler's to read.
+#: Validators of the sections that the handler reads.
 CHECKS = {"pt2": check_pt2, "handler": check_handler, "micro_batching": check_micro_batching}
 
 
 def unsupported(torchrun: Mapping[str, Any]) -> list[str]:
-    """List the keys of a ``torchrun`` section which mean nothing to us."""
+    """List the keys of a ``torchrun`` section that the server does not support."""
     return sorted(torchrun.keys() - attributes_of(Torchrun).keys())

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the model store: the archives of models, found and read.
+Find, read and discard the model archives of the model store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted_serve.archives.places import Intake, Places, Taken
 from twisted_serve.archives.tree import Reading, not_read
 from twisted_serve.errors import ModelNotFound
 
-# What ``load_models=all`` takes a plain file of the store for.
+# Suffixes of the files that ``load_models=all`` loads.
 _SUFFIXES = (".mar", ".model", ".tar.gz", ".tgz")
 
 _WORDS = Words(ModelNotFound, "Model not found at", "Model store has not been configured.")
@@ -30,10 +30,10 @@ class ModelArchive:
     """
     A model's files, ready to be registered.
 
-    :ivar url: As the client gave it.
+    :ivar url: The location as the client sent it.
     :ivar model_dir: The model's directory.
-    :ivar warnings: What whoever registers the model should know of its configuration.
-    :ivar files: What goes when it is discarded; ``None`` if the directory is somebody else's to keep.
+    :ivar warnings: Configuration warnings for the client that registers the model.
+    :ivar files: The files to delete on discard; ``None`` if the directory must be kept.
     """
 
     url: str
@@ -47,9 +47,9 @@ class ModelArchive:
 @define(eq=False)
 class ModelStore:
     """
-    The directory in which models are found by name, and into which they are fetched.
+    The directory in which models are found by name and into which they are fetched.
 
-    :ivar path: The directory, or ``None`` while none is configured.
+    :ivar path: The directory, or ``None`` if none is configured.
     """
 
     path: Path | None
@@ -61,15 +61,15 @@ class ModelStore:
         return Places(self.path, "models", _WORDS, self.intake)
 
     def locate(self, url: str, source: Source = Source.CLIENT) -> StoreFile | StoreDirectory | Remote:
-        """See `Places.locate`."""
+        """Return what ``url`` refers to, as `Places.locate`."""
         return self._places.locate(url, source)
 
     def scan_all(self) -> tuple[str, ...]:
         """
-        List what ``load_models=all`` loads, in order of name.
+        List the entries that ``load_models=all`` loads, sorted by name.
 
         :raise ModelNotFound: if there is no store.
-        :raise InternalError: if it cannot be read.
+        :raise InternalError: if the store cannot be read.
         """
         if self.path is None:
             raise ModelNotFound("Model store is not configured.")
@@ -81,20 +81,20 @@ class ModelStore:
 
     async def open(self, url: str, source: Source = Source.CLIENT) -> ModelArchive:
         """
-        Find, fetch and unpack a model, and read what it says of itself.
+        Locate, fetch and unpack a model, and read its manifest and configuration.
 
-        Whatever goes wrong, cancelling included, nothing stays behind.
+        After any error, cancellation included, no files are left behind.
 
-        :param source: Where ``url`` was written, which decides what it may mean.
+        :param source: Where ``url`` was specified, which decides what it may refer to.
         :raise ServeError: as `Places.open`, `read_manifest` and `read_model_config` do.
         """
         return await self._places.open(url, self._read, source)
 
     async def discard(self, archive: ModelArchive, keep_download: bool = False) -> None:
         """
-        Delete the files that `open` made for a model; a model that was served in place is left as it is.
+        Delete the files that `open` created for a model; a model that is served in place is kept.
 
-        :param keep_download: Leave the fetched file: another version may be made of it.
+        :param keep_download: Keep the fetched file, because another version may be created from it.
         """
         if archive.files is not None:
             await self._places.give_back(archive.files, keep_download)
@@ -114,13 +114,13 @@ class ModelStore:
 
 
 def _is_model(entry: Path) -> bool:
-    """Say whether an entry of the store is to be loaded with all others; workflows may be there, too."""
-    # Unlike Path.is_dir, os.path.isdir takes what cannot be looked into for no directory.
+    """Return whether ``load_models=all`` loads an entry of the store, which may also contain workflows."""
+    # Unlike Path.is_dir, os.path.isdir returns false for an inaccessible path instead of raising.
     return not os.path.isdir(entry / "WAR-INF") if os.path.isdir(entry) else entry.name.endswith(_SUFFIXES)
 
 
 def _entered(path: Path, links: bool) -> Path:
-    """Go into the only sub-directory of a directory with nothing else in it, as SageMaker lays models out."""
+    """Return the only subdirectory of a directory that contains nothing else, SageMaker's layout of a model."""
     entries = list(path.iterdir())
     if len(entries) != 1 or entries[0].name == "MAR-INF" or not entries[0].is_dir():
         return path
@@ -128,7 +128,7 @@ def _entered(path: Path, links: bool) -> Path:
 
 
 def _missing(model_dir: Path, manifest: Manifest) -> Iterator[str]:
-    """Say which files of the manifest are not there: not all handlers want them, so it is no error yet."""
+    """Yield a warning for each missing file of the manifest; not an error, because not all handlers need them."""
     for entry, name in (("serializedFile", manifest.serialized_file), ("modelFile", manifest.model_file)):
         if name is not None and not (model_dir / name).exists():
             yield f"Manifest entry {entry} is {name!r:.200}, and there is no such file"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements blocking work in a thread for which one may stop to wait.
+Run blocking work in threads, with waits that can be cancelled.
 
-A thread cannot be cancelled.  So cancelling ends the wait at once, and what the
-thread still brings about is undone when it is done.
+A thread cannot be cancelled.  Cancelling therefore ends only the wait, and when the thread finishes, its result is
+undone.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class DeferToThread(Protocol):
     """`twisted.internet.threads.deferToThread`, or in tests a direct call."""
 
     def __call__(self, work: Callable[..., _T], /, *args: object) -> Deferred[_T]:
-        """Call ``work(*args)`` elsewhere and fire with what it returns or raises."""
+        """Call ``work(*args)`` in a thread and return a Deferred that fires with its result or failure."""
 
 
 def abandonable(work: Deferred[_T], undo: Callable[[_T], object]) -> Deferred[_T]:
     """
-    Wait for ``work`` so that cancelling ends the wait alone.
+    Return a Deferred for the result of ``work``; cancelling it does not cancel ``work``.
 
-    :param undo: Called with what ``work`` fires with if nobody waits for it any more.
+    :param undo: Called with the result of ``work`` if the wait has been cancelled.
     """
     abandoned = False
 
@@ -61,9 +61,9 @@ def abandonable(work: Deferred[_T], undo: Callable[[_T], object]) -> Deferred[_T
 
 def in_own_thread(reactor: IReactorFromThreads) -> DeferToThread:
     """
-    Run work in a thread that is made for it.
+    Return a `DeferToThread` that starts a new thread for each call.
 
-    For what is rare and must not wait behind other work: the reactor's threads may all be unpacking archives.
+    For rare work that must not queue behind other work: the reactor's threads may all be unpacking archives.
     """
 
     def defer(work: Callable[..., _T], /, *args: object) -> Deferred[_T]:
@@ -85,9 +85,9 @@ def in_own_thread(reactor: IReactorFromThreads) -> DeferToThread:
 
 class Threads:
     """
-    Runs what blocks in threads, and knows when the last has come back: none can be called off.
+    Run blocking work in threads, and track the work in progress until it ends, because threads cannot be cancelled.
 
-    What writes is waited for by way of `abandonable`, so that to cancel it ends that wait and not this one.
+    Callers that wait for writing work wrap it in `abandonable`: cancelling ends their wait but not this tracking.
     """
 
     def __init__(self, defer_to_thread: DeferToThread) -> None:
@@ -95,8 +95,8 @@ class Threads:
         self._under_way: set[Deferred[None]] = set()
 
     def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
-        """Call ``work(*args)`` in a thread; see `DeferToThread`."""
-        # With no memory or no processes left, a thread pool raises.
+        """Call ``work(*args)`` in a thread, as `DeferToThread` does."""
+        # A thread pool raises when there is no memory or process slot left for a thread.
         result: Deferred[Any] = maybeDeferred(self._defer_to_thread, work, *args)
         ended = end_of(result)
         self._under_way.add(ended)
@@ -104,13 +104,13 @@ class Threads:
         return result
 
     async def idle(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until no work is in progress."""
         while self._under_way:
             await DeferredList(list(self._under_way))
 
 
 def end_of(work: Deferred[Any]) -> Deferred[None]:
-    """Fire when ``work``, which is somebody else's to wait for, is done in one way or another."""
+    """Return a Deferred that fires when ``work`` succeeds or fails, without consuming its result."""
     ended: Deferred[None] = Deferred()
 
     def tell(result: Any) -> Any:

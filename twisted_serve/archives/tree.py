@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the writing of a directory tree from entries that nobody vouches for.
+Write a directory tree from untrusted archive entries.
 
-Names are compared by components, never as strings.  Every file and directory is new,
-private to the owner, and made by exactly one entry; what is written is counted while
-it is written, because what an archive declares of itself is only a claim.
+Names are compared by path component, never as strings.  Every file and directory is new, private to the owner, and
+created by exactly one entry.  Sizes are counted while writing, because the sizes that an archive declares cannot be
+trusted.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from twisted_serve.errors import InternalError, InvalidModel
 
 _MEBIBYTE = 1 << 20
 
-# Of one component and of a whole name, in bytes; what Linux file systems hold.
+# In bytes, for one path component and for a whole name; the limits of Linux file systems.
 _MAX_COMPONENT = 255
 _MAX_NAME = 2048
 
-#: Names in the path of an entry, its own included: more than any model has, and less than what tools stumble over.
+#: Maximum number of path components of an entry: more than any real model has, fewer than break common tools.
 MAX_DEPTH = 64
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -36,12 +36,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 @frozen
 class UnpackLimits:
     """
-    How much an archive may become.
+    Limits on the contents of an archive.
 
     :ivar max_size: Bytes of all files together.
-    :ivar max_entries: Files and directories, those counted that are only implied by a name.
-    :ivar max_ratio: Bytes written for each byte of the archive.
-    :ivar free_size: Bytes up to which the ratio is not looked at: small and very regular files are honest.
+    :ivar max_entries: Files and directories, including directories that are only implied by a name.
+    :ivar max_ratio: Bytes written per byte of the archive.
+    :ivar free_size: Bytes up to which the ratio is not checked: small, highly regular files are legitimate.
     """
 
     max_size: int = field(default=64 * 1024 * _MEBIBYTE, validator=[instance_of(int), ge(1)])
@@ -50,15 +50,15 @@ class UnpackLimits:
     free_size: int = field(default=64 * _MEBIBYTE, validator=[instance_of(int), ge(0)])
 
     def allowance(self, archive_size: int) -> int:
-        """Say how many bytes an archive of ``archive_size`` bytes may become."""
+        """Return the number of bytes that an archive of ``archive_size`` bytes may unpack to."""
         return min(self.max_size, max(self.free_size, self.max_ratio * archive_size))
 
 
 def components(name: str) -> tuple[str, ...]:
     """
-    Split the name of an entry; ``.`` and empty components mean nothing and are kept for the caller to drop.
+    Split the name of an entry into components, including ``.`` and empty ones, which the caller drops.
 
-    :raise InvalidModel: if the name could mean a file outside of the directory that is being written, on any system.
+    :raise InvalidModel: if the name could refer to a path outside the target directory on any operating system.
     """
     parts = tuple(name.split("/"))
     if (
@@ -84,11 +84,11 @@ def components(name: str) -> tuple[str, ...]:
 @define(eq=False)
 class NewTree:
     """
-    A directory that is being filled.
+    A directory that an archive is being extracted to.
 
     :ivar root: The directory; it exists and is empty.
-    :ivar title: The archive's name, for the texts of errors.
-    :ivar allowance: Bytes that may be written.
+    :ivar title: The archive's name, for error messages.
+    :ivar allowance: Maximum number of bytes to write.
     """
 
     root: Path
@@ -101,9 +101,9 @@ class NewTree:
 
     def add_directory(self, parts: tuple[str, ...]) -> None:
         """
-        Make a directory, and those above it.
+        Create a directory and its parents.
 
-        :raise InvalidModel: if the archive names it twice, or has a file of this name.
+        :raise InvalidModel: if the archive names the directory twice, or has a file of this name.
         """
         parts = _plain(parts)
         if parts:
@@ -112,7 +112,7 @@ class NewTree:
 
     def add_file(self, parts: tuple[str, ...], content: Iterable[bytes], executable: bool = False) -> None:
         """
-        Write a file, and the directories above it.
+        Write a file, and create its parent directories.
 
         :raise InvalidModel: if the archive has the name twice, or the tree becomes too large.
         :raise InternalError: if the file cannot be saved.
@@ -155,7 +155,7 @@ class NewTree:
             if known is None:
                 self._count(above, is_file=False)
                 with self._saving():
-                    # Not makedirs: its mode is for the last directory alone.
+                    # Not makedirs, which applies its mode to the last directory only.
                     os.mkdir(self.root.joinpath(*above), 0o700)
 
     def _collision(self, parts: tuple[str, ...]) -> InvalidModel:
@@ -168,59 +168,59 @@ class NewTree:
 @frozen
 class _Translating:
     """
-    A context in which errors of the operating system become the client's answer.
+    A context manager that translates `OSError` to an error for the client.
 
-    :ivar title: What is read or written, for the answer's text.
+    :ivar title: The file being read or written, for the error message.
     """
 
     title: str
 
     def answer(self, error: OSError) -> InternalError:
-        """Make the client's answer."""
+        """Return the error for the client."""
         raise NotImplementedError
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Enter the context."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """
-        Translate an error of the operating system.
+        Translate an `OSError`.
 
-        :raise InternalError: for it.
+        :raise InternalError: in place of the `OSError`.
         """
         if isinstance(error, OSError):
             raise self.answer(error) from error
 
 
 class Saving(_Translating):
-    """A context for writing a model; errors, a full disk among them, are translated."""
+    """A context manager for writing a model; errors such as a full disk are translated."""
 
     def answer(self, error: OSError) -> InternalError:
-        """Make the answer of `not_saved`."""
+        """Return the error of `not_saved`."""
         return not_saved(self.title, error)
 
 
 class Reading(_Translating):
-    """A context for reading what an operator has put somewhere; errors are translated."""
+    """A context manager for reading a file that the operator provides; errors are translated."""
 
     def answer(self, error: OSError) -> InternalError:
-        """Make the answer of `not_read`."""
+        """Return the error of `not_read`."""
         return not_read(self.title, error)
 
 
 def not_saved(title: str, error: OSError) -> InternalError:
-    """Make the client's answer for a model that cannot be written, with the operating system's word for why."""
+    """Return the client's error for a model that cannot be written, with the operating system's reason."""
     return InternalError(f"Failed to save model: {title}").because(error.strerror or str(error))
 
 
 def not_read(title: str, error: OSError) -> InternalError:
-    """Make the client's answer for what cannot be read, with the operating system's word for why."""
+    """Return the client's error for a file that cannot be read, with the operating system's reason."""
     why = error.strerror or str(error)
     return InternalError(f"Failed to read {title}: {why}").because(why)
 
 
 def write_all(file: FileIO, data: bytes) -> None:
-    """Write to an unbuffered file, which may take less at a time than it is given, e.g. when the disk gets full."""
+    """Write all of ``data`` to an unbuffered file, whose ``write`` may be partial, e.g. when the disk fills up."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]

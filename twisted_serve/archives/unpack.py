@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements unpacking: a zip (``.mar``, ``.war``) or a ``.tar.gz`` becomes a new directory, or nothing.
+Unpack a zip (``.mar``, ``.war``) or ``.tar.gz`` archive into a new directory, completely or not at all.
 
-It blocks: run it in a thread.  ``docs/torchserve/archives_workers_handlers.md`` §1.1 has the
-forms, `twisted_serve.archives.tree` the rules for what is written.
+Blocking: call in a thread.  The formats are described in ``docs/torchserve/archives_workers_handlers.md`` §1.1;
+`twisted_serve.archives.tree` enforces the rules for the files written.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from twisted_serve.errors import InvalidModel
 
 _CHUNK = 256 * 1024
 
-# Of models and of workflows; beside their manifests there is nothing else in these.
+# Of models and workflows; these directories contain only the manifest.
 _MANIFEST_DIRECTORIES = frozenset({"MAR-INF", "WAR-INF"})
 
 _ZIPS = (".mar", ".war")
 
-# The zip and tar readers of the standard library take an index, or an extended header, in one
-# piece: the size they ask for comes from the archive.  An entry of a zip's index needs 46 bytes
-# and its name; a name of more than this is refused later anyway.
+# The standard library's zip and tar readers read an index, or an extended header, in one piece whose size the archive
+# declares.  An entry of a zip's index takes 46 bytes and its name; longer names than this allows are refused later
+# anyway.
 _INDEX_BYTES_PER_ENTRY = 512
 
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 
-# What the readers of the standard library raise over archives which are damaged, or made to look so.
+# Exceptions of the standard library's readers for damaged or forged archives.
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -57,13 +57,15 @@ _DAMAGE = (
 
 def unpack(archive: Path, target: Path, limits: UnpackLimits) -> None:
     """
-    Unpack an archive to a directory.
+    Unpack an archive into a directory.
 
-    :param archive: A zip if its name ends in ``.mar`` or ``.war``, else a gzip-compressed tar whose members
-        lose the first component of their names, unless its manifest shows that they have one too few for that.
-    :param target: The directory, which this makes; after an error it does not exist.
-    :raise InvalidModel: if the archive is damaged, too large, or has an entry that is not safe.
-    :raise InternalError: if the archive cannot be read, or the directory not be written, e.g. because the disk is full.
+    :param archive: A zip if its name ends in ``.mar`` or ``.war``; otherwise a gzip-compressed tar. The first path
+        component of a tar's members is removed, unless the manifest's position shows that the archive has no enclosing
+        directory.
+    :param target: The directory to create; after an error it does not exist.
+    :raise InvalidModel: if the archive is damaged, too large, or has an unsafe entry.
+    :raise InternalError: if the archive cannot be read or the directory cannot be written, e.g. because the disk is
+        full.
     """
     try:
         _unpack(archive, target, limits, strip=True)
@@ -72,12 +74,12 @@ def unpack(archive: Path, target: Path, limits: UnpackLimits) -> None:
 
 
 def is_zip(archive: Path) -> bool:
-    """Say whether an archive is to be read as a zip, and not as a tar: its name decides."""
+    """Return whether an archive is a zip rather than a tar, by its name."""
     return archive.name.lower().endswith(_ZIPS)
 
 
 class _FlatError(Exception):
-    """A tar has its manifest at the top: nothing is to be taken from the names of its members."""
+    """A tar has its manifest at the top level, so no component must be removed from its members' names."""
 
 
 def _unpack(archive: Path, target: Path, limits: UnpackLimits, strip: bool) -> None:
@@ -95,7 +97,7 @@ def _unpack(archive: Path, target: Path, limits: UnpackLimits, strip: bool) -> N
         except _DAMAGE as e:
             raise _damaged(archive, e) from e
         except OSError as e:
-            # A zip's index with nonsense in it makes the reader seek to before the file's beginning.
+            # A corrupt zip index makes the reader seek to before the beginning of the file.
             if e.errno == errno.EINVAL:
                 raise _damaged(archive, e) from e
             raise not_read(archive.name, e) from e
@@ -110,7 +112,7 @@ def _damaged(archive: Path, error: Exception) -> InvalidModel:
 
 
 class _BoundedReader(io.BufferedReader):
-    """A file of which nobody reads more than ``max_read`` bytes in one piece."""
+    """A file that refuses to read more than ``max_read`` bytes at a time."""
 
     def __init__(self, raw: io.FileIO, max_read: int) -> None:
         super().__init__(raw)
@@ -118,9 +120,9 @@ class _BoundedReader(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """
-        Read as any file.
+        Read at most ``size`` bytes.
 
-        :raise InvalidModel: if ``size`` is too large to be honest.
+        :raise InvalidModel: if ``size`` exceeds ``max_read``.
         """
         if size is not None and size > self.max_read:
             raise InvalidModel("The archive has an index that is too large.")
@@ -134,7 +136,7 @@ def _unzip(file: io.FileIO, tree: NewTree) -> None:
         if sum(entry.file_size for entry in entries) > tree.allowance:
             raise InvalidModel(f"The archive unpacks to more than {tree.allowance} bytes.")
         for entry in entries:
-            # ``filename`` ends at the first NUL; what the archive says is ``orig_filename``.
+            # ``filename`` ends at the first NUL; ``orig_filename`` is the complete name from the archive.
             parts = components(entry.orig_filename)
             mode = entry.external_attr >> 16
             if entry.flag_bits & _ENCRYPTED:
@@ -158,9 +160,9 @@ def _chunks(content: IO[bytes]) -> Iterator[bytes]:
 @define(eq=False)
 class _Inflated:
     """
-    The contents of a gzip file, forward only and counted: what `tarfile` reads from.
+    The decompressed contents of a gzip file as a forward-only stream with a size limit, for `tarfile`.
 
-    :ivar allowance: Bytes that may be read, or skipped, in all.
+    :ivar allowance: Maximum number of bytes to read or skip in total.
     """
 
     source: gzip.GzipFile
@@ -189,24 +191,24 @@ class _Inflated:
 
 
 def _untar(file: io.FileIO, tree: NewTree, strip: bool) -> None:
-    # Two blocks of 512 bytes come with an entry: its header, and the filling after its end.
+    # Each entry adds at most two blocks of 512 bytes: its header, and padding after its content.
     overhead = 1024 * (tree.max_entries + 20)
     with gzip.GzipFile(fileobj=file) as source:
         data = _Inflated(source, tree.allowance + overhead)
-        # It needs tell, seek and read, of all the things that a typed file has.
+        # tarfile needs only tell, seek and read, but its annotation asks for a complete file object.
         with tarfile.open(fileobj=data, mode="r:") as opened:  # type: ignore[call-overload]
             for count, member in enumerate(opened):
                 if count >= tree.max_entries:
                     raise InvalidModel(f"The archive has more than {tree.max_entries} entries.")
                 _take(member, data, tree, strip)
-        # The checksum of a gzip file stands at its end.
+        # The checksum is at the end of a gzip file, so read all of it.
         while data.read(_CHUNK):
             pass
 
 
 def _take(member: tarfile.TarInfo, data: _Inflated, tree: NewTree, strip: bool) -> None:
     parts = components(member.name)
-    # Only now is it known that the archive was made without a directory around it: what was written is to be undone.
+    # Only now is the archive known to have no enclosing directory; the files written so far must be removed.
     if strip and parts[0] in _MANIFEST_DIRECTORIES:
         raise _FlatError
     below = parts[1:] if strip else parts

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the sharing of what was unpacked: one directory for all models that are made of the same bytes.
+Share one unpacked directory among all models with the same archive content.
 
-A directory belongs to those who hold a lease of it, and goes with the last of them.
-It is named by chance and known by content: what is being deleted is never what
-somebody else has just been given.
+A directory exists while leases of it are held, and is removed with the last one.  Directories have random names and are
+looked up by content hash, so a removal cannot race with a new lease.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ _CHUNK = 1 << 20
 @frozen(eq=False)
 class Lease:
     """
-    Somebody's share of an unpacked archive.
+    A share of an unpacked archive.
 
-    :ivar directory: Where it is; nobody is to write to it.
+    :ivar directory: The unpacked archive, which must not be written to.
     """
 
     directory: Path
@@ -43,10 +42,10 @@ class Lease:
 @frozen
 class Content:
     """
-    What an archive is.
+    The identity of an archive's content.
 
-    :ivar key: The same for the same bytes in the same form.
-    :ivar identity: Which file it is in, and when that was changed.
+    :ivar key: Equal for the same bytes in the same format.
+    :ivar identity: The device, inode, size and modification time of the file.
     """
 
     key: str
@@ -56,10 +55,10 @@ class Content:
 @define(eq=False)
 class _Unpacked:
     """
-    A directory, or one that is being made.
+    An unpacked directory, or one that is being unpacked.
 
-    :ivar leases: How many there are.
-    :ivar waiting: Who gets one when the directory is there.
+    :ivar leases: Number of leases held.
+    :ivar waiting: Deferreds to fire with a lease when the directory is ready.
     """
 
     key: str
@@ -72,10 +71,10 @@ class _Unpacked:
 @define(eq=False)
 class UnpackedArchives:
     """
-    The archives that are unpacked at the moment.
+    The archives that are currently unpacked.
 
-    :ivar root: The directory, to be made when it is needed, below which they are.
-    :ivar made: Called in a thread with each directory that has been filled.
+    :ivar root: The parent of all unpacked directories, created on first use.
+    :ivar made: Called in a thread with each directory that has been unpacked.
     """
 
     root: Path
@@ -88,7 +87,7 @@ class UnpackedArchives:
 
     async def take(self, archive: Path) -> Lease:
         """
-        Unpack an archive, unless the same bytes are unpacked already.
+        Return a lease, unpacking the archive unless the same content is already unpacked.
 
         :raise ServeError: as `unpack`.
         """
@@ -106,7 +105,7 @@ class UnpackedArchives:
         return await lease
 
     async def give_back(self, lease: Lease) -> None:
-        """End a lease; the last one takes the directory with it.  Doing it twice is harmless."""
+        """End a lease, and remove the directory with the last one.  Ending a lease twice is harmless."""
         unpacked = self._by_lease.pop(lease, None)
         if unpacked is not None:
             unpacked.leases -= 1
@@ -114,14 +113,15 @@ class UnpackedArchives:
                 await self._forget(unpacked)
 
     def _unpack(self, unpacked: _Unpacked, archive: Path, content: Content) -> None:
-        """Fill the directory.  Who does not wait any more does not stop that: others may wait, too."""
+        """Fill the directory.  A cancelled wait does not stop this, since others may be waiting, too."""
         work = self.defer_to_thread(_unpack_unchanged, archive, unpacked.directory, self.limits, content, self.made)
         work.addCallbacks(lambda _: self._there(unpacked), lambda failure: self._failed(unpacked, failure))
         work.addErrback(lambda failure: self._log.failure("Cannot remove what nobody waited for", failure))
 
     def _there(self, unpacked: _Unpacked) -> Deferred[None] | None:
         unpacked.ready = True
-        # All leases before the first is used: it may be given back at once, and is not to be the last one then.
+        # Create all leases before firing: a callback may return its lease immediately, and must not be the last holder
+        # then.
         waiting = [(each, self._lease(unpacked)) for each in unpacked.waiting if not each.called]
         unpacked.waiting.clear()
         for each, lease in waiting:
@@ -131,7 +131,7 @@ class UnpackedArchives:
     def _failed(self, unpacked: _Unpacked, failure: Failure) -> None:
         del self._by_content[unpacked.key]
         for each in unpacked.waiting:
-            # Those that were cancelled have had their answer.
+            # Deferreds that were cancelled have already fired.
             if not each.called:
                 each.errback(Failure(failure.value))
 
@@ -148,16 +148,16 @@ class UnpackedArchives:
 
 def content_of(archive: Path) -> Content:
     """
-    Read a whole archive for what it is.
+    Hash the content of an archive.
 
-    :raise InternalError: if it cannot be read.
+    :raise InternalError: if the archive cannot be read.
     """
     digest = hashlib.sha256()
     with Reading(archive.name), open(archive, "rb", buffering=0) as file:
         identity = _identity(file.fileno())
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    # The same bytes under another name can be another thing.
+    # The format is part of the key, because the file's name decides how the same bytes are read.
     return Content(f"{'zip' if is_zip(archive) else 'tar'}:{digest.hexdigest()}", identity)
 
 
@@ -170,9 +170,9 @@ def _unpack_unchanged(
     archive: Path, directory: Path, limits: UnpackLimits, content: Content, made: Callable[[Path], None]
 ) -> None:
     """
-    Unpack an archive that was looked at before.
+    Unpack an archive whose content has been hashed.
 
-    :raise InvalidModel: if it has changed since: the directory would be taken for something else.
+    :raise InvalidModel: if the file has changed since: the directory would be filed under the wrong hash.
     """
     with Saving(archive.name):
         directory.parent.mkdir(mode=0o700, exist_ok=True)

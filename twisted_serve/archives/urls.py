@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the list of URLs which may be fetched, ``allowed_urls``.
+Decide which URLs may be fetched, by ``allowed_urls``.
 
-A URL is looked at twice: whether it is sound, that is, means the same to the regular
-expression of the operator and to whoever fetches it; and whether an expression matches
-the whole of it (``docs/torchserve/config_cli.md`` §8.3).
+Two checks apply to a URL: whether it is sound, i.e. means the same to the operator's regular expression and to the HTTP
+client; and whether an expression matches all of it (``docs/torchserve/config_cli.md`` §8.3).
 """
 
 from __future__ import annotations
@@ -20,26 +19,27 @@ from attrs.validators import deep_iterable, instance_of
 
 from twisted_serve.archives.confinement import climbs
 
-# The longest URL that is looked at; the request line of our own listeners is shorter.
+# Maximum length of a URL in characters; the request lines of this server's listeners are shorter.
 _MAX_LENGTH = 8192
 
 _REMOTE = re.compile(r"(file|https?):", re.IGNORECASE)
 _ANY_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
-# No blanks, no control characters, nothing but ASCII; and no backslash, which some readers
-# take for a slash: ``http://good.example\@evil.example/``.
+# Printable ASCII without blanks and without backslashes, which some parsers treat as slashes:
+# ``http://good.example\@evil.example/``.
 _PRINTABLE = re.compile(r"[!-\[\]-~]+")
 
-# What stands in the path of a URL as it is (RFC 3986, pchar and slash).
+# Characters that are not escaped in the path of a URL (RFC 3986, pchar and slash).
 _PATH_CHARACTERS = "/!$&'()*+,;=:@-._~"
 
-# What an expression cannot have for itself.
+# Characters with a special meaning in a regular expression, and the comma that separates expressions.
 _SPECIAL = re.compile(r"[.^$*+?{}\[\]\\|(),]")
 
-# An expression, or an alternative of one, for paths.
+# Matches an expression for paths, or an expression with an alternative for paths.
 _OF_PATHS = re.compile(r"(?:^|\|)[(?:^]*/")
 
-# The path at the beginning of an expression, as far as nothing in it is variable; a dot most often means a dot.
+# The literal path at the beginning of an expression, up to its first variable part; an unescaped dot is most often
+# meant literally.
 _LITERAL_PATH = re.compile(
     r"[(?:^]*(?:file:(?://(?:localhost)?)?)?(/(?:[\w/%~=@!,;'&#:-]|\\\W|\[[^\]^\\]\]|\.(?![*+?{]))*)", re.IGNORECASE
 )
@@ -47,30 +47,30 @@ _ESCAPED = re.compile(r"(?:\\|\[)(\W)\]?")
 
 
 def is_remote(url: str) -> bool:
-    """Say whether ``url`` is one that is fetched: ``file:``, ``http:`` or ``https:``."""
+    """Return whether ``url`` is to be fetched: ``file:``, ``http:`` or ``https:``."""
     return _REMOTE.match(url) is not None
 
 
 def has_scheme(url: str) -> bool:
-    """Say whether ``url`` is any URL at all, e.g. ``s3://…``, and so no name in the model store."""
+    """Return whether ``url`` has any scheme, e.g. ``s3://…``, and so cannot be a name in the model store."""
     return is_remote(url) or _ANY_SCHEME.match(url) is not None
 
 
 def basename(url: str) -> str | None:
-    """Take the last component of the URL's path, if a file can safely be named so."""
+    """Return the last component of the URL's path, or None if it is not a safe file name."""
     name = urlsplit(url).path.rpartition("/")[2]
-    # A hidden file is no model, and could be something that a shell or a scan of the store treats specially.
+    # A hidden file is not a model, and a shell or a scan of the store could treat it specially.
     return name if name and not name.startswith(".") and len(name) <= 255 else None
 
 
 def local_text(url: str) -> str | None:
-    """Return the path that a sound ``file:`` URL has, percent escapes resolved; ``None`` for other URLs."""
+    """Return the path of a sound ``file:`` URL with percent escapes decoded; ``None`` for other URLs."""
     parts = urlsplit(url)
     return unquote(parts.path) if parts.scheme == "file" else None
 
 
 def local_path(url: str) -> Path | None:
-    """Find what a sound ``file:`` URL names on this machine; ``None`` for other URLs."""
+    """Return the local path that a sound ``file:`` URL names; ``None`` for other URLs."""
     text = local_text(url)
     return None if text is None else Path(text)
 
@@ -82,7 +82,7 @@ def file_url(path: str) -> str:
 
 def unsound(url: str) -> str | None:
     """
-    Return why a URL is never fetched: it leads nowhere, or reads otherwise to an expression than to what fetches it.
+    Return why a URL is never fetched: it is malformed, or an expression and the HTTP client would read it differently.
 
     :return: The problem; ``None`` for a sound URL.
     """
@@ -102,7 +102,7 @@ def unsound(url: str) -> str | None:
         return None if local else "a file: URL names a path of this machine: file:///path"
     if parts.scheme not in ("http", "https"):
         return "the scheme of the URL is not file, http or https"
-    # User information serves no one here, and ``http://good.example@evil.example/`` reads like the former.
+    # User information is not needed, and ``http://good.example@evil.example/`` looks like good.example.
     if "@" in parts.netloc or "%" in parts.netloc:
         return "the URL has a user, a password or an escape before its path"
     if not parts.hostname:
@@ -115,10 +115,10 @@ class AllowedUrls:
     """
     The regular expressions of ``allowed_urls``.
 
-    A ``file:`` URL is looked at by its path, escapes resolved, in all spellings that an
-    expression may have: as ``file:///path``, and as ``/path`` for expressions that begin with a slash.
+    A ``file:`` URL is matched by its decoded path in every spelling that an expression may use: as ``file:///path``,
+    and as ``/path`` for expressions that begin with a slash.
 
-    :ivar patterns: As the operator wrote them; upper and lower case are the same.
+    :ivar patterns: As the operator wrote them; matching ignores case.
     """
 
     patterns: tuple[str, ...] = field(validator=deep_iterable(instance_of(str), instance_of(tuple)))
@@ -129,11 +129,11 @@ class AllowedUrls:
         return tuple(_compile(pattern) for pattern in self.patterns)
 
     def match(self, url: str) -> bool:
-        """Return whether an expression matches ``url`` as it stands, which says nothing about it being sound."""
+        """Return whether an expression matches ``url`` as written, regardless of whether ``url`` is sound."""
         return any(pattern.fullmatch(url) for pattern in self._compiled)
 
     def permit(self, url: str) -> bool:
-        """Say whether ``url`` may be fetched."""
+        """Return whether ``url`` may be fetched."""
         if unsound(url) is not None:
             return False
         path = local_text(url)
@@ -141,12 +141,12 @@ class AllowedUrls:
 
     def resolve(self, path: str) -> Path | None:
         """
-        Follow the links in a permitted path; it looks at the file system.
+        Follow the links in a permitted path, which requires file system access.
 
-        Directories which the expressions name literally may themselves lie behind links:
-        these are the operator's.
+        Directories that the expressions name literally may themselves be behind links, since the operator created
+        those.
 
-        :return: The path without links; ``None`` if that is not permitted.
+        :return: The path without links; ``None`` if that path is not permitted.
         """
         real = os.path.realpath(path)
         spellings = [real] if real != os.path.normpath(path) else []
@@ -154,16 +154,16 @@ class AllowedUrls:
             real_root = os.path.realpath(root)
             if real == real_root or real.startswith(real_root.rstrip("/") + "/"):
                 spellings.append(os.path.join(root, os.path.relpath(real, real_root)))
-        # A directory may be named with a slash at its end, and an expression ask for that.
+        # A directory's path may end in a slash, which an expression may require.
         end = "/" if path.endswith("/") else ""
         permitted = not spellings or any(self._permit_path(os.path.normpath(each) + end) for each in spellings)
         return Path(real) if permitted else None
 
     def remedy(self, url: str) -> str:
-        """Return a hint with the setting that would permit a sound URL, and all else in its directory."""
+        """Return a hint with the setting that would permit a sound URL and all others in its directory."""
         parts = urlsplit(url)
         path = unquote(parts.path) if parts.scheme == "file" else parts.path
-        # Nothing that a client makes up breaks a line.
+        # A path with a line break from a client must not break the log line.
         directory = (path if path.isprintable() else parts.path).rpartition("/")[0]
         below = "/.*" if path else "(/.*)?"
         value = _literal(f"{parts.scheme}://{parts.netloc}{directory}") + below
@@ -176,7 +176,7 @@ class AllowedUrls:
         )
 
     def _roots(self) -> Iterator[str]:
-        """List the directories that the expressions name before anything in them is variable."""
+        """Yield the literal directory prefixes of the expressions."""
         for pattern in self.patterns:
             for alternative in pattern.split("|"):
                 if (literal := _LITERAL_PATH.match(alternative)) is not None:
@@ -194,9 +194,9 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 def _literal(text: str) -> str:
     """
-    Write an expression that matches ``text`` alone.
+    Return a regular expression that matches ``text`` exactly.
 
-    It has classes for escapes, since a properties file takes backslashes away,
-    and no comma, which separates expressions.
+    It escapes with character classes, because a properties file drops backslashes, and contains no comma, which
+    separates expressions.
     """
     return _SPECIAL.sub(lambda special: "." if special[0] in r",^\[]" else f"[{special[0]}]", text)
