@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the archiver's checks: what would fail when the archive is served is told when it is made.
+Check the files of a model for mistakes that would otherwise fail when the archive is served.
 
-Nothing is imported and nothing is run: packing a model needs none of what it needs.
+Nothing is imported or run: packing a model requires none of its dependencies.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from twisted_serve.archiver.imports import missing_modules
 from twisted_serve.archives.model_config import load_model_config
 from twisted_serve.errors import InvalidModel
 
-# Brackets in each other; CPython's own limit is 200.
+# Maximum nesting of brackets; CPython's own limit is 200.
 _MOST_NESTED = 200
 
 
 def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str], object]) -> None:
     """
-    Look into the files of a model; that they are there is known already.
+    Check the contents of a model's files, which exist.
 
-    :param warn: Gets what is doubtful.
-    :raise ArchiverError: for what is wrong.
+    :param warn: Called with each doubtful finding.
+    :raise ArchiverError: for an error.
     """
     if config.runtime == "LSP":
         warn("The runtime LSP is for C++ workers, which twisted_serve does not have.")
@@ -51,7 +51,7 @@ def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str
 
 
 def warn_of_missing(files: Mapping[str, Path], warn: Callable[[str], object]) -> None:
-    """Warn of local modules that are imported and not packed."""
+    """Warn of local modules that are imported but not packed."""
     for missing in missing_modules(files, Path.cwd()):
         warn(
             f"{missing.importer} imports {missing.module}, which is a local module ({_shown(missing.path)}) "
@@ -61,9 +61,9 @@ def warn_of_missing(files: Mapping[str, Path], warn: Callable[[str], object]) ->
 
 def check_functions(path: Path, functions: Iterable[str], warn: Callable[[str], object]) -> None:
     """
-    See that a handler is Python, and that in it there is something that could be each of some functions.
+    Check that a handler is valid Python and may define the given functions.
 
-    :param warn: Gets what is doubtful.
+    :param warn: Called with each doubtful finding.
     :raise ArchiverError: if not.
     """
     module = _parsed(path, "handler", warn)
@@ -76,9 +76,9 @@ def check_functions(path: Path, functions: Iterable[str], warn: Callable[[str], 
 
 
 def _parsed(path: Path, what: str, warn: Callable[[str], object]) -> ast.Module | None:
-    """Return a file as it was parsed; None, with a warning, if only another version of Python may be able to."""
+    """Return a file's syntax tree; None, with a warning, if only another version of Python may be able to parse it."""
     try:
-        # An invalid escape is a warning about somebody else's code, and not what was asked.
+        # Warnings, e.g. of an invalid escape, concern the model's code and not its packing.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(path.read_bytes(), str(path))
@@ -89,13 +89,15 @@ def _parsed(path: Path, what: str, warn: Callable[[str], object]) -> ast.Module 
         version = ".".join(map(str, sys.version_info[:2]))
         warn(f"{text} {version}: {e.msg} (line {e.lineno}). Another version may read it.")
         return None
-    # NUL bytes in older versions; an unknown encoding; a nesting that nobody has written by hand.
+    # NUL bytes in older versions of Python, an unknown encoding, or extreme nesting.
     except (ValueError, RecursionError, MemoryError) as e:
         raise ArchiverError(f"The {what} {path} is not valid Python: {e}.") from e
 
 
 def _tokenizes(path: Path) -> bool:
-    """Return whether brackets, strings and indentation of a file are in order, without which no Python reads it."""
+    """
+    Return whether a file's brackets, strings and indentation are well-formed, as every version of Python requires.
+    """
     depth = 0
     try:
         content = path.read_bytes()
@@ -111,7 +113,7 @@ def _tokenizes(path: Path) -> bool:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as short as it can be."""
+    """Return the shortest form of a path."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
@@ -123,7 +125,7 @@ def _text(path: Path, what: str) -> None:
 
 
 def _bound(module: ast.Module) -> Iterator[str]:
-    """List the names that a module may define, wherever in it; ``*`` if it takes somebody else's."""
+    """Yield the names that a module may define at any level; ``*`` for a star import."""
     for node in ast.walk(module):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the ``twisted-serve-archiver`` command; its flags are those of ``torch-model-archiver``.
+Run the ``twisted-serve-archiver`` command, with the flags of ``torch-model-archiver``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted_serve.archives.manifest import RUNTIMES
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the reader of the command line."""
+    """Return the command line parser."""
     made = argparse.ArgumentParser(
         prog="twisted-serve-archiver",
         description="Pack a model for twisted-serve or TorchServe: the same files make the same bytes.",
@@ -55,9 +55,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Do what the command line says.
+    Run the command.
 
-    :return: The exit status: 1 when there can be no such archive, with the reason on stderr.
+    :return: The exit status: 1 if the archive cannot be made, with the reason on stderr.
     :raise SystemExit: for a wrong command line, and for ``--help``.
     """
     args = parser().parse_args(argv)
@@ -66,12 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def carry_out(make_plan: Callable[[], Plan], dry_run: bool) -> int:
     """
-    Make an archive, or show what would be in it.
+    Write an archive, or list its contents.
 
     :param make_plan: May raise `ArchiverError`.
     :return: The exit status.
     """
-    # So that what was begun is removed, too, when somebody ends us.
+    # On SIGTERM, exit through the cleanup code that removes the partial archive.
     before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         planned = make_plan()
@@ -91,13 +91,13 @@ def carry_out(make_plan: Callable[[], Plan], dry_run: bool) -> int:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of an archive, which may be a directory."""
+    """Return the size of an archive, possibly a directory, in bytes."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     return sum(each.stat().st_size for each in files)
 
 
 def listing(planned: Plan) -> str:
-    """Show what would go into an archive: its name, then bytes, name and origin of each file."""
+    """Render the contents of a planned archive: its path, then size in bytes, name and origin of each file."""
     lines = [str(planned.destination.path)]
     for entry in planned.entries:
         origin = entry.source if isinstance(entry.source, Path) else "(made)"
@@ -106,7 +106,7 @@ def listing(planned: Plan) -> str:
 
 
 def warn(text: str) -> None:
-    """Tell the user something that is no error."""
+    """Print a warning."""
     print(f"Warning: {text}", file=sys.stderr)
 
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the contents of an archive: which files go in, and under which names.
+Collect the files of an archive under their names in it.
 
-Everything lies at the archive's root, as the predecessor has it: a file under its base
-name, of a directory its children.  Where two files would get one name they must have
-one content; that one of them silently takes the other's place helps nobody.
+As in TorchServe, everything is placed at the archive's root: a file under its base name, a directory's children under
+theirs.  Files that would get the same name must have the same content, so that none silently replaces another.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from twisted_serve.archiver.config import ArchiverError
 from twisted_serve.archives.tree import MAX_DEPTH, UnpackLimits, components
 from twisted_serve.errors import InvalidModel
 
-# Directories that are somebody's tools' and no part of a model; so is each whose name begins with a dot.
+# Directories of tools that are not part of a model; directories with a leading dot are left out, too.
 _LEFT_OUT = frozenset({"__MACOSX", "__pycache__"})
 
 _GLOB = frozenset("*?[]")
@@ -67,7 +66,7 @@ def gather(
 
 
 def same(one: Path, other: Path) -> bool:
-    """Return whether two paths have one content."""
+    """Return whether two files have the same content."""
     return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
@@ -78,7 +77,7 @@ class _Contents:
     _directories: set[str] = field(factory=set)
 
     def add(self, name: str, path: Path) -> None:
-        """Take a file in under a name."""
+        """Add a file under a name."""
         try:
             found = stat.S_ISREG(path.stat().st_mode)
         except OSError as e:
@@ -107,7 +106,7 @@ class _Contents:
 
 
 def _files(directory: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
-    """List the files below a directory, links followed, with their names in the archive."""
+    """Yield the files below a directory, following links, with their names in the archive."""
     real = directory.resolve()
     if real in above:
         raise ArchiverError(f"The link {directory} leads to a directory above itself.")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the physical forms of an archive (``docs/torchserve/archives_workers_handlers.md`` §1.1).
+Write the archive formats (``docs/torchserve/archives_workers_handlers.md`` §1.1).
 
-Order, times, owners and permissions are decided here and not by the machine, so that
-the same files make the same bytes.
+Order, times, owners and permissions are fixed here rather than taken from the machine, so that the same files produce
+the same bytes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from attrs import frozen
 
 from twisted_serve.archives.publishing import flush
 
-#: The time of everything, unless somebody says another: the first that a zip can have.
+#: The default time of all entries: the earliest that a zip can store.
 EPOCH = calendar.timegm((1980, 1, 1, 0, 0, 0))
 
-#: The last that a gzip file can have, and a little less than the last of a zip.
+#: The latest time that a gzip file can store, slightly before the latest of a zip.
 LAST_TIME = (1 << 32) - 1
 
 _COMPRESSION = {"default": zipfile.ZIP_DEFLATED, "zip-store": zipfile.ZIP_STORED}
@@ -38,7 +38,7 @@ class Entry:
     """
     A file of the archive.
 
-    :ivar source: The file, or the content.
+    :ivar source: The path of the file, or its content.
     """
 
     name: str
@@ -46,17 +46,17 @@ class Entry:
 
     @property
     def mode(self) -> int:
-        """The permissions: those of a file which the umask of the day has no say in."""
+        """The permissions, independent of the umask."""
         executable = isinstance(self.source, Path) and self.source.stat().st_mode & stat.S_IXUSR
         return 0o755 if executable else 0o644
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return self.source.stat().st_size if isinstance(self.source, Path) else len(self.source)
 
     def open(self) -> IO[bytes]:
-        """Begin to read it."""
+        """Open the content for reading."""
         return open(self.source, "rb") if isinstance(self.source, Path) else io.BytesIO(self.source)
 
 
@@ -65,9 +65,9 @@ def write_form(form: str, path: Path, top: str, entries: list[Entry], stamp: int
     Write an archive.
 
     :param form: One of `twisted_serve.archiver.config.FORMATS`.
-    :param path: A file, or for ``no-archive`` a directory, that this makes.
-    :param top: The directory in which everything lies in a tar.
-    :param stamp: The time of everything, in seconds since 1970.
+    :param path: The file to create, or for ``no-archive`` the directory.
+    :param top: The top-level directory in a tar.
+    :param stamp: The time of all entries, in seconds since 1970.
     """
     if form == "no-archive":
         _write_directory(path, entries, stamp)
@@ -84,7 +84,7 @@ def _write_zip(file: IO[bytes], entries: list[Entry], stamp: int, compression: i
         for entry in entries:
             info = zipfile.ZipInfo(entry.name, time.gmtime(stamp)[:6])
             info.compress_type = compression
-            # So that it does not depend on the system on which it is made.
+            # Fixed (Unix), because the default depends on the system that makes the archive.
             info.create_system = 3
             info.external_attr = (stat.S_IFREG | entry.mode) << 16
             info.file_size = entry.size

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the archiver's reading of a handler's name: which file it means, and what the manifest calls it.
+Resolve a handler's name to the file to pack and the name for the manifest.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class HandlerName:
     """
     A handler.
 
-    :ivar name: What the manifest says: the name without its directory.
-    :ivar path: The file that is packed; ``None`` for a built-in handler.
+    :ivar name: The name for the manifest: without a directory.
+    :ivar path: The file to pack; ``None`` for a built-in handler.
     :ivar function: The entry point within the file; ``None`` for a class, or for ``handle``.
     """
 
@@ -46,9 +46,9 @@ class HandlerName:
     @classmethod
     def parse(cls, text: str, runtime: str) -> HandlerName:
         """
-        Read what the user wrote; ``runtime`` says whether handlers are Python modules, or libraries (``LSP``).
+        Parse a handler's name; ``runtime`` decides whether handlers are Python modules or libraries (``LSP``).
 
-        A file that has just this name, a colon and all, is that file.
+        A file with exactly this name, colon included, takes precedence.
         """
         if runtime == "LSP":
             place, _, function = text.partition(":")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Find the local modules that the Python files of an archive import and the archive lacks.
+Find local modules that an archive's Python files import but the archive lacks.
 
-Nothing is imported: import statements are read, and looked for beside the files and in the working directory, where
-they were found when the model was tried out.
+Nothing is imported: import statements are parsed and resolved beside the importing files and in the working directory,
+where they would have been found when the model was tested.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-# Files of an archive that are looked at, and bytes of each.
+# Maximum number of files inspected, and bytes read of each.
 _MOST_FILES = 1000
 _MOST_BYTES = 1 << 20
 
@@ -27,7 +27,7 @@ class Missing:
     A module that an archive lacks.
 
     :ivar module: Its dotted name.
-    :ivar path: Where it is.
+    :ivar path: Its file.
     :ivar importer: The file that imports it.
     """
 
@@ -38,15 +38,15 @@ class Missing:
 
 def missing_modules(files: Mapping[str, Path], here: Path) -> list[Missing]:
     """
-    List the local modules that are imported and not packed, each once.
+    List the local modules that are imported but not packed, each once.
 
-    :param files: The file of each name in the archive.
+    :param files: The file for each name in the archive.
     :param here: The working directory.
     """
     found: dict[str, Missing] = {}
     sources = [(name, path) for name, path in files.items() if name.endswith(".py")]
     for name, path in sources[:_MOST_FILES]:
-        # The directory in which the importing file's package lies.
+        # The directory that contains the importing file's top-level package.
         top = path.absolute().parents[name.count("/")]
         for module, level in _imports(path):
             if level:
@@ -61,7 +61,7 @@ def missing_modules(files: Mapping[str, Path], here: Path) -> list[Missing]:
 
 
 def _imports(path: Path) -> Iterator[tuple[str, int]]:
-    """List the modules that a file may import: the dotted name, and how many dots there are before it."""
+    """Yield the modules that a file may import: the dotted name, and the number of leading dots."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -74,18 +74,18 @@ def _imports(path: Path) -> Iterator[tuple[str, int]]:
             yield from ((alias.name, 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             before = f"{node.module}." if node.module else ""
-            # Each name may be a module as well.
+            # Each imported name may itself be a module.
             yield from ((before + alias.name.replace("*", ""), node.level) for alias in node.names)
 
 
 def _packed_below(name: str, level: int) -> str:
-    """Return where in the archive a relative import of a file begins to look."""
+    """Return the directory in the archive from which a file's relative import is resolved."""
     parts = name.split("/")[:-level] if level else []
     return "".join(f"{part}/" for part in parts)
 
 
 def _lacking(module: str, roots: list[Path], packed: str, files: Mapping[str, Path]) -> tuple[str, Path] | None:
-    """Return the first part of a dotted name that is a local file and is not packed, with that file."""
+    """Return the shortest prefix of a dotted name that is a local file and not packed, with that file."""
     parts = [part for part in module.split(".") if part]
     if parts and not packed and parts[0] in sys.stdlib_module_names:
         return None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the names of the predecessor's package ``model_archiver``, for scripts that build archives.
+Provide the names of TorchServe's package ``model_archiver``, for scripts that build archives.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ __all__ = ["ModelArchiver", "ModelArchiverConfig", "ModelArchiverError", "genera
 
 
 class ModelArchiver:
-    """Makes archives."""
+    """Makes model archives."""
 
     @staticmethod
     def generate_model_archive(config: ModelArchiverConfig) -> None:
         """
         Make an archive.
 
-        :raise ModelArchiverError: when there cannot be one.
+        :raise ModelArchiverError: if it cannot be made.
         """
         pack(config, warn=logging.getLogger(__name__).warning)
 
 
 def generate_model_archive(config: ModelArchiverConfig | None = None) -> None:
     """
-    Make an archive; without a ``config``, do what the command line says, and exit.
+    Make an archive; without a ``config``, run the command line tool and exit.
 
-    :raise ModelArchiverError: when there cannot be one.
+    :raise ModelArchiverError: if it cannot be made.
     """
     if config is None:
         sys.exit(main())

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements packing: the files of a model become an archive.
+Pack the files of a model into an archive.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def plan(
     warn: Callable[[str], object] = nobody,
 ) -> Plan:
     """
-    Find and check what an archive is made of.
+    Collect and check the contents of a model's archive.
 
-    :param environ: Where ``SOURCE_DATE_EPOCH`` may say which time the archive is of.
-    :param warn: Gets what the user should know.
-    :raise ArchiverError: for what is missing or wrong.
+    :param environ: ``SOURCE_DATE_EPOCH`` sets the time of the archive's entries.
+    :param warn: Called with each warning for the user.
+    :raise ArchiverError: for a missing file or an error.
     """
     handler = HandlerName.parse(config.handler, config.runtime)
     stamp = stamp_of(environ)
@@ -52,9 +52,9 @@ def pack(
     """
     Make an archive.
 
-    :param environ: See `plan`, as for ``warn``.
+    :param environ: As in `plan`, like ``warn``.
     :return: The archive.
-    :raise ArchiverError: when there cannot be one; nothing is left then.
+    :raise ArchiverError: if it cannot be made; no file is left behind.
     """
     return write(plan(config, environ, warn), warn)
 

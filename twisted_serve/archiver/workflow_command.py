@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the ``twisted-serve-workflow-archiver`` command, with the flags of ``torch-workflow-archiver``.
+Run the ``twisted-serve-workflow-archiver`` command, with the flags of ``torch-workflow-archiver``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted_serve.archiver.workflows import WorkflowArchiverConfig, plan_workfl
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the reader of the command line."""
+    """Return the command line parser."""
     made = argparse.ArgumentParser(
         prog="twisted-serve-workflow-archiver",
         description="Pack a workflow for twisted-serve or TorchServe: the same files make the same bytes.",
@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Do what the command line says.
+    Run the command.
 
-    :return: The exit status: 1 when there can be no such archive, with the reason on stderr.
+    :return: The exit status: 1 if the archive cannot be made, with the reason on stderr.
     :raise SystemExit: for a wrong command line, and for ``--help``.
     """
     args = parser().parse_args(argv)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the packing of workflows: specification, functions and what they need become a ``.war``.
+Pack a workflow's specification, functions and other files into a ``.war`` archive.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from twisted_serve.workflows.spec import load_spec
 @frozen
 class WorkflowArchiverConfig:
     """
-    What to pack; names and meaning of the fields are those of the predecessor's flags.
+    The configuration of a workflow archive; names and meaning of the fields are those of TorchServe's flags.
 
     :ivar spec_file: The specification, YAML.
     :ivar handler: The Python file with the workflow's functions, with or without ``.py``; ``None`` if it has none.
-    :ivar extra_files: As `ModelArchiverConfig`, like all that follows.
-    :raise ArchiverError: for a name that cannot be.
+    :ivar extra_files: As in `ModelArchiverConfig`, like all fields that follow.
+    :raise ArchiverError: for an invalid name.
     """
 
     workflow_name: str
@@ -49,17 +49,17 @@ class WorkflowArchiverConfig:
     force: bool = False
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what no server would take."""
+        """Check the values that every server must accept."""
         check_text("workflow name", self.workflow_name, NAME, NAME_EXPECTED)
 
     @property
     def target(self) -> Path:
-        """The archive that is to be made."""
+        """The path of the archive."""
         return self.export_path / f"{self.workflow_name}.war"
 
     @property
     def handler_file(self) -> Path | None:
-        """The handler, with its extension."""
+        """The handler's file, with its extension."""
         if self.handler is None:
             return None
         return Path(self.handler if self.handler.endswith(".py") else f"{self.handler}.py")
@@ -67,9 +67,9 @@ class WorkflowArchiverConfig:
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> WorkflowArchiverConfig:
         """
-        Take what a command line said.
+        Create a configuration from parsed command line arguments.
 
-        :raise ArchiverError: for a value that cannot be.
+        :raise ArchiverError: for an invalid value.
         """
         said = {a.name: getattr(args, a.name) for a in fields(cls)}
         return cls(**{name: value for name, value in said.items() if value is not None})
@@ -81,11 +81,11 @@ def plan_workflow(
     warn: Callable[[str], object] = nobody,
 ) -> Plan:
     """
-    Find and check what a workflow's archive is made of.
+    Collect and check the contents of a workflow's archive.
 
-    :param environ: Where ``SOURCE_DATE_EPOCH`` may say which time the archive is of.
-    :param warn: Gets what the user should know.
-    :raise ArchiverError: for what is missing or wrong.
+    :param environ: ``SOURCE_DATE_EPOCH`` sets the time of the archive's entries.
+    :param warn: Called with each warning for the user.
+    :raise ArchiverError: for a missing file or an error.
     """
     stamp = stamp_of(environ)
     files = gather((config.spec_file, config.handler_file), config.extra_files, MANIFEST_PATH, warn, config.force)
@@ -103,15 +103,15 @@ def pack_workflow(
     """
     Make a workflow's archive.
 
-    :param environ: See `plan_workflow`, as for ``warn``.
+    :param environ: As in `plan_workflow`, like ``warn``.
     :return: The archive.
-    :raise ArchiverError: when there cannot be one; nothing is left then.
+    :raise ArchiverError: if it cannot be made; no file is left behind.
     """
     return write(plan_workflow(config, environ, warn), warn)
 
 
 def manifest_of(config: WorkflowArchiverConfig, stamp: int) -> dict[str, object]:
-    """Make ``WAR-INF/MANIFEST.json`` (``docs/torchserve/grpc_workflows_kserve.md`` §3.1)."""
+    """Return ``WAR-INF/MANIFEST.json`` (``docs/torchserve/grpc_workflows_kserve.md`` §3.1)."""
     workflow = {"workflowName": config.workflow_name, "specFile": Path(config.spec_file).name}
     if config.handler_file is not None:
         workflow["handler"] = config.handler_file.name
@@ -119,7 +119,7 @@ def manifest_of(config: WorkflowArchiverConfig, stamp: int) -> dict[str, object]
 
 
 def _check(config: WorkflowArchiverConfig, warn: Callable[[str], object]) -> None:
-    """Look into specification and handler; that they are there is known already."""
+    """Check the specification and the handler, whose files exist."""
     try:
         spec = load_spec(Path(config.spec_file))
     except (InvalidWorkflow, InvalidDag) as e:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the writing of an archive that is planned: it is there as a whole, or not at all.
+Write a planned archive completely or not at all.
 
-Everything is written to a new name beside the archive's own; two packers of one archive
-do not meet, and nobody else's directory is touched.
+Everything is written under a unique name beside the target, so that two packers of one archive do not collide and no
+other directory is touched.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from twisted_serve.archives.removal import remove_tree
 
 
 def nobody(_warning: str) -> None:
-    """Tell nobody."""
+    """Discard a warning."""
 
 
 @frozen
 class Destination:
     """
-    Where an archive goes.
+    The target of an archive.
 
     :ivar path: The archive.
     :ivar form: One of `twisted_serve.archiver.config.FORMATS`.
-    :ivar top: The directory in which everything lies in a tar.
-    :ivar force: Whether an archive that is there may be replaced.
-    :ivar kind: What it is an archive of.
-    :ivar manifest: The name of its manifest, by which a directory is known to be one.
+    :ivar top: The top-level directory in a tar.
+    :ivar force: Whether an existing archive may be replaced.
+    :ivar kind: ``model`` or ``workflow``.
+    :ivar manifest: The path of the manifest in the archive, which identifies a directory as an archive.
     """
 
     path: Path
@@ -51,9 +51,9 @@ class Destination:
 
     def check(self) -> None:
         """
-        See that there is nothing in the way that may not be replaced.
+        Check that nothing exists at the path that may not be replaced.
 
-        :raise ArchiverError: if there is.
+        :raise ArchiverError: if it does.
         """
         if not os.path.lexists(self.path):
             return
@@ -62,7 +62,7 @@ class Destination:
                 f"{self.path} already exists.\nPlease specify --force/-f option to overwrite the {self.kind} archive."
             )
         if self.form == "no-archive":
-            # A directory of this name that is something else is not ours to delete.
+            # A directory of this name without a manifest is not an archive and must not be deleted.
             if self.path.is_symlink() or not (self.path / self.manifest).is_file():
                 raise ArchiverError(
                     f"{self.path} exists and is not the directory of a {self.kind}; it is not overwritten."
@@ -74,10 +74,10 @@ class Destination:
 @frozen
 class Plan:
     """
-    An archive that could be written: everything has been looked at, and nothing has been made.
+    An archive that can be written: all files are checked, none is written yet.
 
-    :ivar entries: What goes in, in this order.
-    :ivar stamp: The time of all of it, in seconds since 1970.
+    :ivar entries: The files of the archive, in order.
+    :ivar stamp: The time of all entries, in seconds since 1970.
     """
 
     destination: Destination
@@ -87,9 +87,9 @@ class Plan:
     @classmethod
     def of(cls, destination: Destination, manifest: Mapping[str, Any], files: Mapping[str, Path], stamp: int) -> Plan:
         """
-        Plan an archive of these files, by their names in it, with its manifest before them.
+        Plan an archive of the given files, by their names in it, preceded by the manifest.
 
-        :raise ArchiverError: if it may not be written where it is to go.
+        :raise ArchiverError: if the destination is not writable.
         """
         text = json.dumps(manifest, indent=2, ensure_ascii=False).encode()
         destination.check()
@@ -98,10 +98,10 @@ class Plan:
 
 def write(planned: Plan, warn: Callable[[str], object] = nobody) -> Path:
     """
-    Make the archive that was planned.
+    Write a planned archive.
 
     :return: The archive.
-    :raise ArchiverError: when a file cannot be read or written; nothing is left then.
+    :raise ArchiverError: if a file cannot be read or written; no file is left behind.
     """
     destination, target = planned.destination, planned.destination.path
     partial_archive = target.with_name(f".{target.name[:100]}-{uuid4().hex}.part")
@@ -123,9 +123,9 @@ def write(planned: Plan, warn: Callable[[str], object] = nobody) -> Path:
 
 def stamp_of(environ: Mapping[str, str]) -> int:
     """
-    Take the time that the reproducible-builds convention has for us, within what a zip can say.
+    Return the time of ``SOURCE_DATE_EPOCH`` (a convention for reproducible builds), clamped to the range of a zip.
 
-    :raise ArchiverError: if it is none.
+    :raise ArchiverError: if it is not a number.
     """
     text = environ.get("SOURCE_DATE_EPOCH")
     if not text:
@@ -137,7 +137,7 @@ def stamp_of(environ: Mapping[str, str]) -> int:
 
 
 def created_on(stamp: int) -> str:
-    """Write a time as manifests have it."""
+    """Format a time for a manifest."""
     return time.strftime("%d/%m/%Y %H:%M:%S", time.gmtime(stamp))
 
 
@@ -152,12 +152,12 @@ def _publish(written: Path, destination: Destination) -> None:
         else:
             give_name(written, target)
     except FileExistsError:
-        # Somebody was faster.
+        # Another process published an archive of this name first.
         raise ArchiverError(f"{target} already exists.") from None
 
 
 def _publish_directory(written: Path, target: Path) -> None:
-    """Put a directory into the place of another: no single step does that, so what fails is taken back."""
+    """Replace a directory.  No single system call does that, so on failure the old directory is restored."""
     if not os.path.lexists(target):
         os.rename(written, target)
         return
