@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the frames in which messages travel: four bytes of length, then MessagePack.
+Encode and decode messages as frames: a four-byte length, then MessagePack.
 
-It knows no socket.  The parent feeds it from a transport, the child from a
-blocking read (``docs/designs/worker-wire.md`` has the format and the figures
-for which MessagePack library was chosen).
+Sans-IO: the parent feeds data from a transport, the child from a blocking read.  ``docs/designs/worker-wire.md``
+describes the format and has the measurements by which the MessagePack library was chosen.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ _M = TypeVar("_M")
 
 _LENGTH = Layout(">I")
 
-# The length field allows 4 GiB; nobody should make us believe in it.
+# The length field allows 4 GiB; a peer must not be able to claim that much.
 MAX_FRAME = 1 << 31
 
 _encoder = msgspec.msgpack.Encoder()
 
 
 class WireError(Exception):
-    """The other side broke the protocol; the connection is of no use any more."""
+    """The peer violated the protocol; the connection must be closed."""
 
 
 class UnsendableError(WireError):
-    """This message cannot be sent, but another one can: nothing of it has left."""
+    """A message cannot be sent; none of it has been written, and the connection remains usable."""
 
 
 def encode(message: msgspec.Struct) -> bytearray:
     """
-    Make the frame of ``message``.
+    Return the frame of ``message``.
 
-    :raise UnsendableError: if a value in it has no form in MessagePack, such as an integer beyond 64 bits in a
-        manifest, or if no reader would believe its length.
+    :raise UnsendableError: if a value cannot be represented in MessagePack, such as an integer beyond 64 bits in a
+        manifest, or if the frame exceeds `MAX_FRAME`.
     """
     frame = bytearray(_LENGTH.size)
     try:
@@ -56,9 +55,9 @@ def encode(message: msgspec.Struct) -> bytearray:
 
 class FrameReader(Generic[_M]):
     """
-    Bytes in, messages out.
+    Decodes a stream of bytes into messages.
 
-    :ivar max_frame: The longest payload that is believed, in bytes.
+    :ivar max_frame: Maximum length of a payload in bytes.
     """
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[_M], max_frame: int = MAX_FRAME) -> None:
@@ -67,14 +66,14 @@ class FrameReader(Generic[_M]):
         self.max_frame = max_frame
 
     def receive(self, data: bytes | bytearray | memoryview) -> None:
-        """Take bytes as they came from the transport, however they were cut."""
+        """Buffer data from the transport, in chunks of any size."""
         self._buffer += data
 
     def messages(self) -> Iterator[_M]:
         """
-        Yield the messages which are complete by now.
+        Yield the messages that are complete.
 
-        :raise WireError: for a frame that is too long or is no message of ours.
+        :raise WireError: for a frame that is too long or not a valid message.
         """
         buffer, start = self._buffer, 0
         try:
@@ -98,10 +97,10 @@ class FrameReader(Generic[_M]):
 
 
 def server_reader(max_frame: int = MAX_FRAME) -> FrameReader[FromWorker]:
-    """Make the reader for the server's end."""
+    """Return a reader for the server's end."""
     return FrameReader(msgspec.msgpack.Decoder(FromWorker), max_frame)
 
 
 def worker_reader() -> FrameReader[ToWorker]:
-    """Make the reader for the worker's end."""
+    """Return a reader for the worker's end."""
     return FrameReader(msgspec.msgpack.Decoder(ToWorker))

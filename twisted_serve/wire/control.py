@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the messages which pass between the server and a template, the process that forks workers.
+Define the messages between the server and a template, the process that forks workers.
 
-``docs/designs/worker-template.md`` says what becomes of them.  Descriptors travel
-beside a :class:`Fork`, in the order of their names in :data:`ENDS`.
+``docs/designs/worker-template.md`` describes the protocol.  File descriptors are sent alongside a :class:`Fork`, in the
+order of their names in :data:`ENDS`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ __all__ = [
     "template_control_reader",
 ]
 
-#: What comes with a ``Fork``: the worker's socket, its output, and for one that may become a template its own control.
+#: Descriptors sent with a ``Fork``: the worker's socket and output and, if the worker may become a template, its
+#: control socket.
 ENDS = ("frames", "stdout", "stderr", "control")
 
-#: The longest control message that the server believes; a handler's code may have written it.
+#: Maximum length of a control message to the server, because a handler's code may have written it.
 MAX_CONTROL_FRAME = 1 << 16
 
 
@@ -42,10 +43,10 @@ class Fork(Struct, frozen=True, tag="fork"):
     """
     Fork a worker.
 
-    :ivar number: What the two call it from now on; no number is used twice.
-    :ivar name: What ``ps`` is to call it.
-    :ivar environment: Its whole environment; ``None`` to keep the template's.
-    :ivar may_divide: Whether it shall become a template itself once it has loaded, if that is safe.
+    :ivar number: Identifies the worker in later messages; never reused.
+    :ivar name: The name of the process in ``ps``.
+    :ivar environment: The complete environment; ``None`` keeps the template's.
+    :ivar may_divide: Whether the worker is to become a template itself once it has loaded, if that is safe.
     """
 
     number: int
@@ -55,25 +56,25 @@ class Fork(Struct, frozen=True, tag="fork"):
 
 
 class Signal(Struct, frozen=True, tag="signal"):
-    """Send a signal to a process that was forked here; none if it has been reaped."""
+    """Send a signal to a process that was forked here, unless it has been reaped."""
 
     number: int
     signal: int
 
 
 class TemplateReady(Struct, frozen=True, tag="ready"):
-    """Everything is imported."""
+    """All modules are imported."""
 
 
 class Forked(Struct, frozen=True, tag="forked"):
-    """There is a process."""
+    """The process has been forked."""
 
     number: int
     pid: int
 
 
 class ForkFailed(Struct, frozen=True, tag="fork-failed"):
-    """There is none, and will not be."""
+    """The process could not be forked."""
 
     number: int
     reason: str
@@ -83,7 +84,7 @@ class Exited(Struct, frozen=True, tag="exited"):
     """
     A process has been reaped.
 
-    :ivar status: As ``waitpid`` gave it.
+    :ivar status: The status from ``waitpid``.
     """
 
     number: int
@@ -91,7 +92,7 @@ class Exited(Struct, frozen=True, tag="exited"):
 
 
 class Alone(Struct, frozen=True, tag="alone"):
-    """What has loaded is no template but a worker like any other: it would not be safe to fork it."""
+    """The process that loaded is an ordinary worker and not a template: forking it would not be safe."""
 
     reason: str
 
@@ -101,10 +102,10 @@ FromTemplate = Union[TemplateReady, Forked, ForkFailed, Exited, Alone]
 
 
 def server_control_reader() -> FrameReader[FromTemplate]:
-    """Make the reader for the server's end."""
+    """Return a reader for the server's end."""
     return FrameReader(msgspec.msgpack.Decoder(FromTemplate), MAX_CONTROL_FRAME)
 
 
 def template_control_reader() -> FrameReader[ToTemplate]:
-    """Make the reader for the template's end."""
+    """Return a reader for the template's end."""
     return FrameReader(msgspec.msgpack.Decoder(ToTemplate))

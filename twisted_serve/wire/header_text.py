@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Write header values in latin-1, which is all that a head of HTTP can carry.
+Convert header values to latin-1, the only encoding of HTTP headers.
 
-A file name keeps its letters by RFC 8187; every other character that latin-1 has
-not becomes a question mark, as TorchServe sends it.
+A file name is preserved by RFC 8187; every other character outside latin-1 becomes a question mark, as in TorchServe.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-#: What may not stand in a field's value or a reason phrase (RFC 9110 §5.5), and would end it.
+#: Characters that are not allowed in a field value or reason phrase (RFC 9110 §5.5) and would terminate it.
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-# RFC 8187 §3.2.1: what an extended value has unescaped (letters and digits besides).
+# RFC 8187 §3.2.1: characters that an extended value does not escape, besides letters and digits.
 _UNESCAPED = "!#$&+-.^_`|~"
 
 _FILENAME = re.compile(r'(?i)\bfilename[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)')
@@ -26,7 +25,7 @@ def sendable(name: str, value: str) -> str:
     """
     Return the value of a header with all its characters in latin-1.
 
-    :param name: In ``Content-Disposition`` a file name is written twice, the second time as RFC 6266 §5 has it.
+    :param name: The header; in ``Content-Disposition`` a file name is repeated in its extended form (RFC 6266 §5).
     """
     if is_latin(value):
         return value
@@ -39,12 +38,12 @@ def sendable(name: str, value: str) -> str:
 
 
 def is_latin(text: str) -> bool:
-    """Return whether latin-1 has all characters of a text."""
+    """Return whether all characters of a text are in latin-1."""
     return text.isascii() or all(character <= "\xff" for character in text)
 
 
 def latin(text: str) -> str:
-    """Return a text with question marks for what latin-1 has not."""
+    """Replace characters outside latin-1 with question marks."""
     return text.encode("latin-1", "replace").decode("latin-1")
 
 
@@ -53,7 +52,7 @@ def _extend(found: re.Match[str]) -> str:
 
 
 def _extended(text: str) -> str:
-    """Write a parameter's value, in quotes or not, as an extended value."""
+    """Encode a parameter's value, quoted or not, as an extended value."""
     text = text.strip(" \t")
     if text.startswith('"'):
         text = re.sub(r"\\(.)", r"\1", text[1:-1])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Hold back the signals that are the server's to react to, until a new process has handlers for them.
+Block the signals that the server handles until a new process has installed its handlers.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: What a terminal, ``systemd`` or ``kill`` sends to all processes of a server at once.
+#: Signals that a terminal, ``systemd`` or ``kill`` sends to all processes of a server simultaneously.
 FOR_THE_SERVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Start processes in which these signals wait until `twisted_serve.backend.process.set_signals` takes them."""
+    """
+    Block these signals while starting processes; `twisted_serve.backend.process.set_signals` unblocks them in the
+    child.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_SERVER)
     try:
         yield

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the messages which pass between the server and a worker process.
+Define the messages between the server and a worker process.
 
-The server sends :class:`LoadModel` once, then :class:`Predict` frames, of which a worker that is not asynchronous
-answers one after the other; :class:`Cancel`, :class:`Pause` and :class:`Resume` may come at any time.
-The worker sends :class:`Loaded` or :class:`LoadFailed` once, then for every
-``Predict`` any number of :class:`StreamChunk` and exactly one :class:`Predicted`
-or :class:`PredictFailed`.  An :class:`Item` of ``Predicted`` may say that its job
-is to be in the next ``Predict`` again.  The transport is ``docs/designs/worker-wire.md``.
+The server sends :class:`LoadModel` once, then :class:`Predict` messages, which a worker that is not asynchronous
+answers one after the other; :class:`Cancel`, :class:`Pause` and :class:`Resume` may be sent at any time.
+
+The worker sends :class:`Loaded` or :class:`LoadFailed` once, then for every ``Predict`` any number of
+:class:`StreamChunk` and exactly one :class:`Predicted` or :class:`PredictFailed`.  An :class:`Item` of ``Predicted``
+may request that its job is included in the next ``Predict``.  The transport is described in
+``docs/designs/worker-wire.md``.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ class Part(Struct, frozen=True, array_like=True):
     """
     One named input of a request: the raw body (``name="body"``) or a form field.
 
-    :ivar content_type: The media type without parameters; ``""`` when none was given.
-    :ivar decode: Whether ``decode_input_request`` applies to it (form fields without
-        a file name are always handed over as bytes; ``docs/torchserve/rest_api.md`` §3).
+    :ivar content_type: The media type without parameters; ``""`` if none was sent.
+    :ivar decode: Whether ``decode_input_request`` applies (form fields without a file name are always passed as bytes;
+        ``docs/torchserve/rest_api.md`` §3).
     """
 
     name: str
@@ -56,8 +57,8 @@ class Job(Struct, frozen=True, array_like=True):
     """
     One client's request.
 
-    :ivar headers: As the client spelled them, repeated names: the last one; plus
-        ``url_path``, ``explain`` and ``describe`` set by the server.
+    :ivar headers: In the client's spelling, with the last value of a repeated name; plus ``url_path``, ``explain`` and
+        ``describe``, set by the server.
     """
 
     request_id: str
@@ -70,7 +71,7 @@ class MetricDefinition(Struct, frozen=True, array_like=True):
     A metric that ``metrics_config`` defines for handlers.
 
     :ivar kind: ``counter``, ``gauge`` or ``histogram``.
-    :ivar dimensions: The names of its labels, in order, without the host's.
+    :ivar dimensions: The names of its labels, in order, without the host label.
     """
 
     name: str
@@ -81,19 +82,19 @@ class MetricDefinition(Struct, frozen=True, array_like=True):
 
 class LoadModel(Struct, frozen=True, tag="load"):
     """
-    Become a worker of this model version.
+    Load a model version and serve it.
 
     :ivar handler: ``file.py``, ``module:function`` or a built-in handler's name.
-    :ivar manifest: The parsed ``MANIFEST.json`` as it is on disk; empty for none.
-    :ivar model_config: The parsed ``model-config.yaml``; empty for none.
-    :ivar envelope: A built-in envelope's name, or a module that has one; ``None`` for none.
+    :ivar manifest: The parsed ``MANIFEST.json`` as it is on disk; empty if there is none.
+    :ivar model_config: The parsed ``model-config.yaml``; empty if there is none.
+    :ivar envelope: A built-in envelope's name, or a module that defines one; ``None`` for none.
     :ivar gpu_id: The device, ``None`` for the CPU.
-    :ivar max_response_size: Bytes that one answer may have; a larger one is an error of that request alone.
-    :ivar asynchronous: Whether several batches may be asked for before the first is answered; the handler is a
-        coroutine function then.
-    :ivar continuous: Whether the handler may say that an answer is not the last of its request (`Item.more`).
-    :ivar allow_pickled_weights: Whether weights may hold more than tensors, which runs code.
-    :ivar metrics: The metrics that the handler's ``context.metrics`` begins with.
+    :ivar max_response_size: Maximum bytes per response; a larger one is an error of that request alone.
+    :ivar asynchronous: Whether the server may send further batches before the first is answered; the handler is then a
+        coroutine function.
+    :ivar continuous: Whether the handler may return partial responses (`Item.more`).
+    :ivar allow_pickled_weights: Whether weights may contain more than tensors; loading these runs code.
+    :ivar metrics: The initial metrics of the handler's ``context.metrics``.
     """
 
     model_name: str
@@ -116,26 +117,26 @@ class LoadModel(Struct, frozen=True, tag="load"):
 
 
 class Predict(Struct, frozen=True, tag="predict"):
-    """Answer these jobs, as one batch."""
+    """Answer these jobs as one batch."""
 
     batch_id: int
     jobs: list[Job]
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
-    """The clients of these requests have gone; a streaming handler may stop for them."""
+    """Cancel these requests, whose clients have disconnected; a streaming handler may stop."""
 
     request_ids: list[str]
 
 
 class Pause(Struct, frozen=True, tag="pause"):
-    """The clients of these requests read slower than they are sent to: no more chunks for them until further notice."""
+    """Send no more chunks for these requests until `Resume`: their clients read too slowly (back-pressure)."""
 
     request_ids: list[str]
 
 
 class Resume(Struct, frozen=True, tag="resume"):
-    """These clients have taken what was sent; go on."""
+    """Continue these requests: their clients have read the pending chunks."""
 
     request_ids: list[str]
 
@@ -146,11 +147,11 @@ class Loaded(Struct, frozen=True, tag="loaded"):
 
 class LoadFailed(Struct, frozen=True, tag="load-failed"):
     """
-    The handler could not be loaded; the worker exits after this.
+    The handler could not be loaded; the worker exits after this message.
 
-    :ivar code: 507 when memory was exhausted, else 500.
-    :ivar reason: One line for the caller, e.g. ``SyntaxError: invalid syntax (handler.py, line 3)``.
-    :ivar printed: Whether the worker has printed the traceback, which is in the model's log therefore.
+    :ivar code: 507 when memory was exhausted, otherwise 500.
+    :ivar reason: One line for the client, e.g. ``SyntaxError: invalid syntax (handler.py, line 3)``.
+    :ivar printed: Whether the worker has printed the traceback, so that it is in the model log.
     """
 
     code: int
@@ -160,12 +161,12 @@ class LoadFailed(Struct, frozen=True, tag="load-failed"):
 
 class Item(Struct, frozen=True, array_like=True):
     """
-    The answer to one job of a batch.
+    The response to one job of a batch.
 
-    :ivar phrase: The handler's reason phrase; ``""`` when it set none.
-    :ivar headers: The handler's response headers, its content type among them.
-    :ivar more: Whether the request has to be in the next batch, too, for the next piece of its answer.
-    :ivar flaw: What is wrong with the request, which the handler has not seen; all else is empty then.
+    :ivar phrase: The handler's reason phrase; ``""`` if it set none.
+    :ivar headers: The handler's response headers, including the content type.
+    :ivar more: Whether the job must be in the next batch, too, to continue its response.
+    :ivar flaw: The error in a request that was not passed to the handler; the other fields are then empty.
     """
 
     request_id: str
@@ -179,12 +180,12 @@ class Item(Struct, frozen=True, array_like=True):
 
 class Reading(Struct, frozen=True, array_like=True):
     """
-    One value of a metric, as a worker has said it.
+    One value of a metric from a worker.
 
-    :ivar labels: Their text, ``Name:value`` with commas between them.
+    :ivar labels: Comma-separated ``Name:value`` pairs.
     :ivar kind: ``COUNTER``, ``GAUGE`` or ``HISTOGRAM``.
     :ivar time: Seconds since the epoch.
-    :ivar request_ids: Whose requests it belongs to, with commas between them; may be empty.
+    :ivar request_ids: The comma-separated ids of the requests it belongs to; may be empty.
     """
 
     name: str
@@ -199,10 +200,10 @@ class Reading(Struct, frozen=True, array_like=True):
 
 class Predicted(Struct, frozen=True, tag="predicted", omit_defaults=True):
     """
-    The handler returned: one item for each job, in the jobs' order.
+    The handler's responses: one item for each job, in the order of the jobs.
 
-    :ivar seconds: How long the worker took for all of it; ``0`` if it did not measure that.
-    :ivar metrics: What was emitted meanwhile and has not been printed.
+    :ivar seconds: The worker's time for the whole batch; ``0`` if it was not measured.
+    :ivar metrics: Metrics emitted during the batch that have not been printed.
     """
 
     batch_id: int
@@ -213,10 +214,10 @@ class Predicted(Struct, frozen=True, tag="predicted", omit_defaults=True):
 
 class PredictFailed(Struct, frozen=True, tag="predict-failed", omit_defaults=True):
     """
-    The handler raised, or returned what cannot be answered: one error for the whole batch.
+    The handler raised, or returned an invalid value: one error for the whole batch.
 
-    :ivar metrics: As of `Predicted`.
-    :ivar reason: What went wrong and where, in one line; not for every client.
+    :ivar metrics: As in `Predicted`.
+    :ivar reason: The error and its location in one line; not shown to every client.
     """
 
     batch_id: int
@@ -227,7 +228,7 @@ class PredictFailed(Struct, frozen=True, tag="predict-failed", omit_defaults=Tru
 
 
 class StreamChunk(Struct, frozen=True, tag="chunk"):
-    """An intermediate answer; more will follow."""
+    """An intermediate response; more will follow."""
 
     batch_id: int
     item: Item
