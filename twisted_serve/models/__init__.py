@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The models that are registered: values and decisions, without a socket, a timer or a file.
+Registered models as values and decisions, without sockets, timers or files.
 
-- `version`: one version of a model, and how it is run
-- `settings`: how a version is to be run, weighed from all who have a say
-- `snapshot`: which versions there are, as text that can be read back
-- `registry`: which versions there are, and which of them is a model's default
+- `version`: one version of a model and its settings
+- `settings`: resolve a version's settings from all their sources
+- `registry`: the registered versions, and the default version of each model
+- `snapshot`: save the registered versions as text and restore them
 """

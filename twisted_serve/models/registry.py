@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the registry: which versions of which models there are, and which version is a model's default.
+Track the registered versions of models and the default version of each.
 
-A registry is a value; registering makes another one.  Who holds the current one
-replaces it in one step, so there is no moment at which it is half changed, and two
-registrations cannot lose each other's.
+A registry is an immutable value; registering returns a new one.  Its owner replaces the current one in a single step,
+so a half-changed registry is never visible, and concurrent registrations cannot overwrite each other.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ _MAX_PAGE = 100
 
 def valid_model_name(name: str) -> str:
     """
-    Return a model name that came from a request or a manifest.
+    Return a model name from a request or manifest if it is valid.
 
-    :raise BadRequest: if it is none.
+    :raise BadRequest: if not.
     """
     if (flaw := name_flaw(name)) is not None:
         raise BadRequest(f"Model name {name!r:.300} is not valid: {flaw}.")
@@ -34,9 +33,9 @@ def valid_model_name(name: str) -> str:
 
 def valid_model_version(version: str) -> str:
     """
-    Return a version that came from a manifest.
+    Return a version from a manifest if it is valid.
 
-    :raise BadRequest: if it is none.
+    :raise BadRequest: if not.
     """
     if (flaw := version_flaw(version)) is not None:
         raise BadRequest(f"Model version {version!r:.300} is not valid: {flaw}.")
@@ -45,7 +44,7 @@ def valid_model_version(version: str) -> str:
 
 def fallback_name(url: str) -> str:
     """
-    Make the name of a start-up model which neither ``load_models`` nor its manifest names.
+    Return a name for a start-up model that neither ``load_models`` nor its manifest names.
 
     ``docs/torchserve/config_cli.md`` §5: the last component of the path, without its extension.
     """
@@ -65,9 +64,9 @@ class _Model:
 @frozen
 class Page:
     """
-    Some of the models' names.
+    A page of a list of names.
 
-    :ivar next_page_token: What to ask for next; ``None`` on the last page.
+    :ivar next_page_token: The token of the next page; ``None`` on the last page.
     """
 
     names: tuple[str, ...]
@@ -75,7 +74,7 @@ class Page:
 
 
 def page_of(names: Iterable[str], limit: int, next_page_token: int) -> Page:
-    """Make a page of names, as :meth:`Registry.names` has it."""
+    """Return a page of names, as :meth:`Registry.names`."""
     ordered = sorted(names)
     start = max(0, next_page_token)
     end = start + (limit if 0 < limit <= _MAX_PAGE else _MAX_PAGE)
@@ -90,9 +89,9 @@ class Registry:
 
     def register(self, version: ModelVersion) -> Registry:
         """
-        Add a version; the first one of a model is its default.
+        Return a registry with a version added; the first version of a model becomes its default.
 
-        :raise Conflict: if it is registered already.
+        :raise Conflict: if the version is already registered.
         """
         model = self._models.get(version.name) or _Model(version.version, {})
         if version.version in model.versions:
@@ -101,12 +100,12 @@ class Registry:
 
     def unregister(self, name: str, version: str | None = None) -> tuple[Registry, ModelVersion]:
         """
-        Take a version away, the default one for ``None``.
+        Remove a version; ``None`` stands for the default version.
 
-        :return: The registry without it, and what was taken away.
+        :return: The registry without the version, and the version removed.
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
-        :raise InvalidModelVersion: if it is the default and others would be left without one.
+        :raise InvalidModelVersion: if it is the default version and the model has others.
         """
         gone = self.resolve(name, version)
         model = self._models[name]
@@ -119,20 +118,20 @@ class Registry:
 
     def set_default(self, name: str, version: str) -> Registry:
         """
-        Make a version the one that answers for its model.
+        Return a registry in which a version is its model's default.
 
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
         """
         model = self._model(name)
         if version not in model.versions:
-            # Without the colons of all other texts: clients compare it (``docs/torchserve/rest_api.md`` §8.6).
+            # Unlike other messages, without a colon: clients compare this text (``docs/torchserve/rest_api.md`` §8.6).
             raise ModelVersionNotFound(f"Model version {version} does not exist for model {name}")
         return self._with(name, evolve(model, default=version))
 
     def resolve(self, name: str, version: str | None = None) -> ModelVersion:
         """
-        Find a version, the default one for ``None``.
+        Return a version; ``None`` stands for the default version.
 
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
@@ -145,7 +144,7 @@ class Registry:
 
     def versions(self, name: str) -> tuple[ModelVersion, ...]:
         """
-        List a model's versions in the order of their registration.
+        Return a model's versions in the order of their registration.
 
         :raise ModelNotFound: if there is no such model.
         """
@@ -153,7 +152,7 @@ class Registry:
 
     def default_version(self, name: str) -> str:
         """
-        Tell which version is the default.
+        Return the default version of a model.
 
         :raise ModelNotFound: if there is no such model.
         """
@@ -161,15 +160,15 @@ class Registry:
 
     def names(self, limit: int = _MAX_PAGE, next_page_token: int = 0) -> Page:
         """
-        List names in order, some at a time, those left out which have no URL (``docs/torchserve/rest_api.md`` §8.1).
+        Return a page of sorted names of the models that have a URL (``docs/torchserve/rest_api.md`` §8.1).
 
-        :param limit: At most so many; what is not from 1 to 100 counts as 100.
-        :param next_page_token: Where to go on, below 0 for the beginning.
+        :param limit: Maximum number of names; a value outside 1 to 100 counts as 100.
+        :param next_page_token: The start of the page; a negative value is the beginning.
         """
         return page_of((name for name in self._models if self.resolve(name).url), limit, next_page_token)
 
     def __iter__(self) -> Iterator[ModelVersion]:
-        """Go through all versions of all models."""
+        """Iterate over all versions of all models."""
         for model in self._models.values():
             yield from model.versions.values()
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the weighing of a version's settings: the first source that mentions one decides.
+Resolve a version's settings; the first source that has a value wins.
 
-The order is the documented one, which the predecessor did not keep (``docs/torchserve/config_cli.md``
-§6): API parameter, ``model-config.yaml``, ``models`` in the configuration, server default.
+The order is the documented one, which TorchServe does not follow (``docs/torchserve/config_cli.md`` §6): API parameter,
+``model-config.yaml``, ``models`` in the configuration, server default.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.batching.sequences import SequenceLimits
 from twisted_serve.models.version import ModelSettings
 
-#: More workers of a version than this are a slip of the keyboard, and would be the end of the machine.
+#: Maximum number of workers per version: a larger number is a typing error and would exhaust the machine.
 MOST_WORKERS = 1024
 
-# Seconds without a request after which a sequence is over if the archive has no limit (``sequenceMaxIdleMSec: 0``).
+# Seconds without a request after which a sequence expires if the archive sets no limit (``sequenceMaxIdleMSec: 0``).
 SEQUENCE_IDLE = 300.0
 
 
 def _at_least(least: int) -> Any:
-    """Declare an optional number; a smaller one says "not given", like the predecessor's -1."""
+    """Declare an optional number; a smaller one counts as not set, like TorchServe's -1."""
     return field(default=None, converter=lambda value: None if value is None or value < least else value)
 
 
 @frozen
 class Layer:
     """
-    What one source says of the settings that all sources may have a word on; ``None`` for nothing.
+    The values from one source of the settings that every source may set; ``None`` if not set.
 
     :ivar max_batch_delay: Milliseconds.
     :ivar response_timeout: Seconds, like ``startup_timeout``.
@@ -49,22 +49,22 @@ class Layer:
     startup_timeout: int | None = _at_least(1)
 
     def over(self, lower: Layer) -> Layer:
-        """Fill what is not said here from ``lower``."""
+        """Return this layer with missing values filled from ``lower``."""
         said = attrs.asdict(self, filter=lambda _, value: value is not None)
         return attrs.evolve(lower, **said)
 
 
 def folded(layers: Iterable[Layer]) -> Layer:
-    """Lay sources over each other, the strongest first."""
+    """Merge layers, in descending order of precedence."""
     return reduce(Layer.over, layers, Layer())
 
 
 @frozen
 class RequestedSettings:
     """
-    What a registration request asks for (``docs/torchserve/rest_api.md`` §8.2).
+    The settings in a registration request (``docs/torchserve/rest_api.md`` §8.2).
 
-    :ivar initial_workers: Workers to start; below 1 for none, ``None`` if the request does not say.
+    :ivar initial_workers: Number of workers to start; none if below 1, ``None`` if not set.
     """
 
     batch_size: int | None = None
@@ -77,13 +77,15 @@ class RequestedSettings:
 @frozen
 class ServerDefaults:
     """
-    What holds for all models unless somebody says otherwise, and what the machine has.
+    The defaults for all models, and the machine's devices.
 
-    :ivar workers: ``default_workers_per_model``; 0 for "as many as fit" at start-up.
+    :ivar workers: ``default_workers_per_model``; 0 chooses a number for the machine at start-up.
     :ivar response_timeout: Seconds, like ``startup_timeout``.
-    :ivar batch_policy: ``default_batch_policy``; ``retry_on_worker_death``: as the option.
+    :ivar batch_policy: ``default_batch_policy``.
+    :ivar retry_on_worker_death: The option of that name.
     :ivar scale_up_delay: Seconds, like ``scale_idle_time`` and ``circuit_retry``.
-    :ivar gpus: The GPUs that may be used; ``cpus``: the processors.
+    :ivar gpus: Number of usable GPUs.
+    :ivar cpus: Number of processors.
     """
 
     workers: int = field(default=0, validator=[instance_of(int), ge(0)])
@@ -99,15 +101,15 @@ class ServerDefaults:
     cpus: int = field(default=1, validator=[instance_of(int), ge(1)])
 
 
-# Below everything: what a batch is when nobody says anything.
+# Defaults of the lowest precedence.
 _BATCH_DEFAULTS = Layer(batch_size=1, max_batch_delay=100)
 
 
 def configured_number(configured: Mapping[str, Any], key: str, least: int = 1) -> int | None:
     """
-    Take a number of a version's entry in ``models``; what is below ``least`` counts as not given.
+    Return a number from a version's entry in ``models``; a value below ``least`` counts as not set.
 
-    :raise ValueError: if it is none; text that reads as a number is one.
+    :raise ValueError: if it is neither an integer nor text that parses as one.
     """
     value = configured.get(key)
     if value is None:
@@ -123,9 +125,9 @@ def configured_number(configured: Mapping[str, Any], key: str, least: int = 1) -
 
 def configured_layer(configured: Mapping[str, Any]) -> Layer:
     """
-    Read a version's entry in ``models``.
+    Parse a version's entry in ``models``.
 
-    :raise ValueError: if it holds something other than a number.
+    :raise ValueError: if a value is not a number.
     """
     return Layer(
         batch_size=configured_number(configured, "batchSize"),
@@ -137,9 +139,9 @@ def configured_layer(configured: Mapping[str, Any]) -> Layer:
 
 def check_configured(name: str, version: str, configured: Mapping[str, Any]) -> None:
     """
-    Look at a version's entry in ``models`` before there is such a version.
+    Check a version's entry in ``models`` before the version exists.
 
-    :raise ValueError: naming the version if the entry holds something other than a number.
+    :raise ValueError: naming the version, if a value is not a number.
     """
     try:
         configured_layer(configured)
@@ -151,7 +153,7 @@ def check_configured(name: str, version: str, configured: Mapping[str, Any]) -> 
 
 def check_all_configured(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     """
-    Look at all of ``models``.
+    Check all entries of ``models``.
 
     :raise ValueError: as `check_configured`.
     """
@@ -168,12 +170,12 @@ def effective_settings(
     at_startup: bool,
 ) -> ModelSettings:
     """
-    Weigh all sources.
+    Resolve the settings from all sources.
 
-    :param config: The archive's own ``model-config.yaml``.
-    :param configured: The entry for this name and version in ``models``; empty for none.
-    :param at_startup: Whether this is one of ``load_models``, and not a registration by request.
-    :raise ValueError: if ``configured`` holds something other than a number.
+    :param config: The archive's ``model-config.yaml``.
+    :param configured: The entry for this name and version in ``models``; empty if there is none.
+    :param at_startup: Whether the model is loaded through ``load_models`` rather than registered by a request.
+    :raise ValueError: if ``configured`` contains a value that is not a number.
     """
     layer = folded(
         (
@@ -184,7 +186,7 @@ def effective_settings(
         )
     )
     said = attrs.asdict(layer, filter=lambda _, value: value is not None)
-    # A server default of 0 is one, unlike a 0 from anywhere else.
+    # A server default of 0 is valid, unlike a 0 from any other source.
     timeouts = {"response_timeout": defaults.response_timeout, "startup_timeout": defaults.startup_timeout}
     min_workers, max_workers = _workers(request, config, configured, defaults, at_startup)
     gpu = defaults.gpus > 0 and config.device_type != "cpu"
@@ -219,9 +221,9 @@ def _workers(
     at_startup: bool,
 ) -> tuple[int, int]:
     """
-    Return the least and most workers.
+    Return the minimum and maximum number of workers.
 
-    It is the only setting in which the archive beats the request (``docs/torchserve/rest_api.md`` §8.2).
+    The only setting in which the archive takes precedence over the request (``docs/torchserve/rest_api.md`` §8.2).
     """
     if config.workers is not None:
         return config.workers
@@ -230,7 +232,7 @@ def _workers(
         return wanted, wanted
     default = defaults.workers
     if at_startup and default == 0:
-        # The predecessor's number: each worker holds the model, and GPUs are what it is held on.
+        # TorchServe's choice: each worker holds a copy of the model, on a GPU if there are any.
         default = defaults.gpus or defaults.cpus
     least = configured_number(configured, "minWorkers")
     most = configured_number(configured, "maxWorkers")
@@ -240,13 +242,16 @@ def _workers(
 
 
 def _sequences(config: ModelConfig) -> SequenceLimits:
-    """Take the archive's limits; a 0 is none, but a sequence that nobody goes on with must end some day."""
+    """
+    Return the archive's sequence limits; 0 means no limit, but a sequence without further requests must expire
+    eventually.
+    """
     life = config.sequence_timeout / 1000 if config.sequence_timeout else inf
     idle = config.sequence_max_idle / 1000 if config.sequence_max_idle else min(SEQUENCE_IDLE, life)
     return SequenceLimits(config.max_num_sequence or 1, config.max_sequence_job_queue_size or 1, idle, life)
 
 
 def _devices(config: ModelConfig, defaults: ServerDefaults) -> tuple[int, ...]:
-    """Take the archive's choice of GPUs, unless it names one that is not there: then none of it counts."""
+    """Return the GPUs chosen by the archive; if any of them does not exist, the choice is ignored."""
     ids = config.device_ids or ()
     return ids if all(i < defaults.gpus for i in ids) else ()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements snapshots: which versions there are and with how many workers, as text that can be read back.
+Save the registered versions and their numbers of workers as text, and restore them.
 
-The format is the predecessor's (``docs/torchserve/config_cli.md`` §7), so that either server
-starts with the other's.  Two members are ours, and it passes them over:
-``modelUrl`` and ``handler``, where a version is not what its archive says.
+The format is TorchServe's (``docs/torchserve/config_cli.md`` §7), so that either server can start from the other's
+snapshots.  Two members are additions that TorchServe ignores: ``modelUrl`` and ``handler``, where a version differs
+from its archive.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twisted_serve.models.registry import Registry, valid_model_name, valid_mode
 from twisted_serve.models.settings import MOST_WORKERS, configured_number
 from twisted_serve.models.version import ModelSettings, ModelVersion
 
-# The numbers of a version, under the names that the files have for them, and the least that each can be.
+# The numeric settings of a version: (member in the file, minimum).
 _NUMBERS = {
     "min_workers": ("minWorkers", 0),
     "max_workers": ("maxWorkers", 0),
@@ -34,18 +34,18 @@ _NUMBERS = {
 
 
 class InvalidSnapshot(ValueError):
-    """What a snapshot says cannot be restored."""
+    """A snapshot cannot be restored."""
 
 
 @frozen
 class RecordedVersion:
     """
-    One version of a model, as a snapshot has it.
+    One version of a model in a snapshot.
 
     :ivar mar_name: Its archive in the model store, or the path or URL that it is served from if that is elsewhere.
-    :ivar numbers: What of its :class:`ModelSettings` the snapshot says; the archive and the server say the rest.
-    :ivar url: What clients are shown as its origin; ``None`` for ``mar_name``.
-    :ivar handler: The handler that the registration asked for instead of the archive's own.
+    :ivar numbers: The :class:`ModelSettings` that the snapshot contains; others come from the archive and the server.
+    :ivar url: The origin shown to clients; ``None`` for ``mar_name``.
+    :ivar handler: The handler of the registration request, if it replaced the archive's.
     """
 
     name: str
@@ -59,27 +59,27 @@ class RecordedVersion:
     parallel_level: int = 0
 
     def applied_to(self, settings: ModelSettings) -> ModelSettings:
-        """Return settings with the recorded numbers in them."""
+        """Return settings with the recorded numbers applied."""
         numbers: Mapping[str, Any] = self.numbers
         return evolve(settings, **numbers)
 
 
 @frozen
 class Snapshot:
-    """The registered versions, in the order of their registration; those of one model stand together."""
+    """The registered versions, in the order of their registration, grouped by model."""
 
     versions: tuple[RecordedVersion, ...] = ()
 
     def defaults(self) -> dict[str, str]:
-        """Say which version of each model is the default one."""
+        """Return the default version of each model."""
         return {recorded.name: recorded.version for recorded in self.versions if recorded.default}
 
 
 def take(registry: Registry, workers: Mapping[tuple[str, str], tuple[int, int]]) -> Snapshot:
     """
-    Record a registry, the nodes of workflows left out, as workflows are.
+    Record a registry; workflows and their nodes are omitted.
 
-    :param workers: The least and the most workers which each version has now.
+    :param workers: The current minimum and maximum number of workers of each version.
     """
     return Snapshot(
         tuple(
@@ -114,13 +114,13 @@ def _record(model: ModelVersion, default: bool, min_workers: int, max_workers: i
 
 
 def _without_secrets(url: str) -> str:
-    """Leave out of a URL where people put passwords and signatures: the user, the query and the fragment."""
+    """Remove the user, query and fragment, which may contain passwords and signatures, from a URL."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def render(snapshot: Snapshot, name: str, created: datetime) -> str:
-    """Write a snapshot as the value of ``model_snapshot``."""
+    """Render a snapshot as the value of ``model_snapshot``."""
     models: dict[str, dict[str, Any]] = {}
     for recorded in snapshot.versions:
         models.setdefault(recorded.name, {})[recorded.version] = dict(_members(recorded))
@@ -150,9 +150,9 @@ def _members(recorded: RecordedVersion) -> Iterator[tuple[str, Any]]:
 
 def read(value: Mapping[str, Any]) -> Snapshot:
     """
-    Read the JSON object of ``model_snapshot``.
+    Parse the JSON object of ``model_snapshot``.
 
-    :raise InvalidSnapshot: naming the version and the member which is wrong.
+    :raise InvalidSnapshot: naming the version and the wrong member.
     """
     models = value.get("models", {})
     count = value.get("modelCount", 1)
@@ -169,7 +169,7 @@ def read(value: Mapping[str, Any]) -> Snapshot:
 
 
 def _with_one_default(versions: list[RecordedVersion]) -> list[RecordedVersion]:
-    """Have exactly one version be the default: the last that says so, or the first."""
+    """Make exactly one version the default: the last that is marked as such, or the first."""
     default = next((recorded for recorded in reversed(versions) if recorded.default), versions[0])
     return [evolve(recorded, default=recorded is default) for recorded in versions]
 
@@ -201,7 +201,7 @@ def _numbers(members: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         if (number := configured_number(members, member, least)) is not None
     }
     least = said.get("min_workers", 1)
-    # Files from before there were two numbers have but one of them.
+    # Older files have only one of the two numbers.
     said.setdefault("min_workers", least)
     said["max_workers"] = max(least, said.get("max_workers", least))
     if said["max_workers"] > MOST_WORKERS:

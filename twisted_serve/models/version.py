@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what is known of a registered model version: identity, origin and settings.
+Define a registered model version: identity, origin and settings.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from twisted_serve.batching.sequences import SequenceLimits
 @frozen
 class ModelSettings:
     """
-    How a version is run, after all sources have been weighed (``docs/torchserve/config_cli.md`` §6).
+    The effective settings of a version (``docs/torchserve/config_cli.md`` §6).
 
-    :ivar min_workers: Workers which are kept running.
-    :ivar max_workers: The most that may run; at least ``min_workers``.
-    :ivar batch_size: The most jobs in one call of the handler.
+    :ivar min_workers: Minimum number of running workers.
+    :ivar max_workers: Maximum number of running workers; at least ``min_workers``.
+    :ivar batch_size: Maximum number of jobs in one call of the handler.
     :ivar max_batch_delay: Milliseconds that a batch may wait to fill.
-    :ivar response_timeout: Seconds that a worker has for each answer.
+    :ivar response_timeout: Seconds that a worker has for each response.
     :ivar startup_timeout: Seconds that a worker has to load.
-    :ivar job_queue_size: Requests that may wait.
-    :ivar max_retry_timeout: Seconds after a first failure in which a worker is restarted.
+    :ivar job_queue_size: Maximum number of queued requests.
+    :ivar max_retry_timeout: Seconds after a first failure during which a worker is restarted.
     :ivar client_timeout: Milliseconds that a client waits, 0 for no limit.
-    :ivar device_type: ``cpu`` or ``gpu``; ``device_ids``: the GPUs to use, empty for all.
-    :ivar asynchronous: Whether a worker gets batches while it has others.
-    :ivar continuous: Whether requests stay in the batch, and others join it, until the handler has finished them.
-    :ivar sequences: The limits of a stateful model's sequences; ``None`` for a model that is not stateful.
-    :ivar batch_policy: When a batch that is not full is closed.
-    :ivar scale_up_delay: Seconds that a request waits before another worker is started, if there may be more.
-    :ivar scale_idle_time: Seconds that a worker has nothing to do before it is ended, if there may be fewer.
-    :ivar circuit_retry: Seconds between attempts to start a worker that was given up, 0 for none.
-    :ivar isolate_failures: Whether a batch whose handler raised is split and tried again.
-    :ivar retry_on_worker_death: Whether requests of a worker that died are given to another.
+    :ivar device_type: ``cpu`` or ``gpu``.
+    :ivar device_ids: The GPUs to use, empty for all.
+    :ivar asynchronous: Whether a worker receives further batches while others are in flight.
+    :ivar continuous: Whether requests stay in the batch, and others join it, until the handler completes them.
+    :ivar sequences: The limits of a stateful model's sequences; ``None`` for a stateless model.
+    :ivar batch_policy: When to dispatch a batch that is not full.
+    :ivar scale_up_delay: Seconds that a request waits in the queue before a worker is added, up to ``max_workers``.
+    :ivar scale_idle_time: Seconds that a worker is idle before it is removed, down to ``min_workers``.
+    :ivar circuit_retry: Seconds between attempts to start a worker whose restarts were exhausted, 0 for no attempts.
+    :ivar isolate_failures: Whether a batch is split and retried after its handler raised.
+    :ivar retry_on_worker_death: Whether the requests of a worker that died are retried on another worker.
     """
 
     min_workers: int = field(default=1, validator=[instance_of(int), ge(0)])
@@ -72,15 +73,15 @@ class ModelSettings:
 @frozen
 class ModelVersion:
     """
-    One version of a model, as it was registered.
+    One registered version of a model.
 
-    :ivar url: Where the client said the archive is; ``""`` for a function of a workflow, which has none.
-    :ivar location: What a snapshot finds the archive by; ``None`` for ``url``.
-    :ivar model_dir: The unpacked archive, or the model's own directory.
-    :ivar python: The interpreter of an environment of its own; ``None`` for the server's.
-    :ivar packages: A directory of packages of its own; ``None`` for none.
-    :ivar loaded_at_startup: Whether it was named in the start-up list.
-    :ivar workflow: The workflow of which it is a node; ``None`` for a model in its own right.
+    :ivar url: The location of the archive in the client's request; ``""`` for a function of a workflow, which has none.
+    :ivar location: The location stored in a snapshot; ``None`` for ``url``.
+    :ivar model_dir: The unpacked archive, or the model's original directory.
+    :ivar python: The interpreter of the model's virtual environment; ``None`` for the server's interpreter.
+    :ivar packages: The directory of the model's packages; ``None`` for none.
+    :ivar loaded_at_startup: Whether the version was in the start-up list.
+    :ivar workflow: The workflow that contains this node; ``None`` for a standalone model.
     """
 
     name: str = field(validator=min_len(1))
