@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Workflows: models and functions that answer a request together, each with what others have made of it.
+Workflows: graphs of models and functions that answer a request together.
 
-- `dag`: what comes after what
+- `dag`: the graph of nodes
 - `spec`: the specification, YAML
 - `manifest`: ``WAR-INF/MANIFEST.json``
-- `archive`: a directory with both in it, read
-- `store`: the workflow store; what a client's ``url`` means, and the archive it names
-- `progress`: one request on its way: which nodes can run now, and with what
-- `execution`: the same, with time and with nodes that fail
+- `archive`: read an unpacked workflow
+- `store`: the workflow store
+- `progress`: sans-IO state of one request: which nodes are ready, and their inputs
+- `execution`: run a request's nodes with timeouts and retries
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the reading of a workflow: a directory with manifest, specification and handler.
+Read an unpacked workflow: manifest, specification and handler.
 
-It blocks: run it in a thread.
+Blocking: call in a thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted_serve.workflows.spec import WorkflowSpec, load_spec
 
 @frozen
 class Workflow:
-    """What is in a workflow's archive."""
+    """The contents of a workflow's archive."""
 
     directory: Path
     manifest: WorkflowManifest
@@ -30,7 +30,7 @@ def read_workflow(directory: Path, links: bool = False) -> Workflow:
     Read an unpacked archive.
 
     :param links: Whether symbolic links in ``directory`` may lead out of it.
-    :raise InvalidWorkflow: if it is none that can be run, naming what is wrong.
+    :raise InvalidWorkflow: if it is not a workflow that can be run, naming the error.
     :raise InvalidDag: as `load_spec`.
     """
     manifest = read_manifest(directory, links)

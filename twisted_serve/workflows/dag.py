@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the graph of a workflow: what comes after what, from one node in which everything begins.
+Define and validate a workflow's graph of nodes.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ def _lists(edges: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
 @frozen
 class Dag:
     """
-    A directed graph without cycles and with one start node, so that all of it can be reached from there.
+    A directed acyclic graph with one start node, from which all other nodes can be reached.
 
-    :ivar edges: The nodes after a node, as they were written; a node with none need not be mentioned.
-    :raise InvalidDag: for edges that make no such graph, naming the nodes.
+    :ivar edges: The successors of each node in document order; a node without successors may be omitted.
+    :raise InvalidDag: for edges that do not form such a graph, naming the nodes.
     """
 
     edges: Mapping[str, Sequence[str]] = field(converter=_lists)
 
     def __attrs_post_init__(self) -> None:
-        """Check the graph; the order of the checks is the predecessor's."""
+        """Check the graph, in the order of TorchServe's checks."""
         for node, after in self.edges.items():
             if node in after:
                 raise InvalidDag("Self loop exception").because(f"{node} comes after itself")
             twice = next((other for at, other in enumerate(after) if other in after[:at]), None)
             if twice is not None:
-                # It is what the predecessor says of an edge that is there twice.
+                # TorchServe's message for a duplicate edge.
                 raise InvalidDag("loop exception").because(f"{twice} comes after {node} twice")
         cycle = self._cycle()
         starts = [node for node, before in self.before.items() if not before]
@@ -49,12 +49,12 @@ class Dag:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """All nodes, in the order in which they are mentioned."""
+        """All nodes, in order of first occurrence."""
         return tuple(dict.fromkeys(self._mentioned()))
 
     @property
     def before(self) -> dict[str, tuple[str, ...]]:
-        """The nodes before each node."""
+        """The predecessors of each node."""
         before: dict[str, list[str]] = {node: [] for node in self.nodes}
         for node, after in self.edges.items():
             for other in after:
@@ -63,11 +63,11 @@ class Dag:
 
     @property
     def leaves(self) -> tuple[str, ...]:
-        """The nodes after which nothing comes: their answers are the workflow's."""
+        """The nodes without successors, whose responses form the workflow's response."""
         return tuple(node for node in self.nodes if not self.edges.get(node))
 
     def __str__(self) -> str:
-        """Write the edges as Java writes a map, which is what clients know."""
+        """Render the edges as Java renders a map, the format that clients know."""
         return "{" + ", ".join(f"{node}=[{', '.join(after)}]" for node, after in self.edges.items()) + "}"
 
     def _mentioned(self) -> Iterator[str]:
@@ -76,10 +76,10 @@ class Dag:
             yield from after
 
     def _cycle(self) -> list[str]:
-        """Find nodes that come after each other in a circle, the first one again at the end."""
+        """Return the nodes of a cycle, the first one repeated at the end, or an empty list."""
         try:
             TopologicalSorter(self.before).prepare()
         except CycleError as e:
-            # It lists them so that each comes before the next.
+            # CycleError lists each node before its successor.
             return list(e.args[1])
         return []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the execution of a workflow for one request: nodes run side by side, in their time, and again.
+Run a workflow for one request: nodes in parallel, with timeouts and retries.
 
-The first node that fails for good fails the request, and what still runs for it is given up; so is everything
-when nobody waits for the answer any more.
+The first node that fails finally fails the request and cancels the nodes that are still running; so does cancelling the
+request.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from twisted_serve.workflows.spec import Node, WorkflowSpec
 @frozen
 class Attempt:
     """
-    A call of a node.
+    One call of a node.
 
-    :ivar number: 1 for the first one.
+    :ivar number: 1 for the first attempt.
     """
 
     node: str
@@ -36,7 +36,7 @@ class Attempt:
     parts: list[Part]
 
 
-#: Has a node answer.  Cancelling what it returns gives the call up.
+#: Calls a node.  Cancelling the Deferred cancels the call.
 Predict: TypeAlias = Callable[[Attempt], Deferred[Item]]
 
 
@@ -44,15 +44,15 @@ async def execute(
     spec: WorkflowSpec, inputs: Sequence[Part], predict: Predict, clock: IReactorTime
 ) -> bytes | Mapping[str, Any]:
     """
-    Answer a request.
+    Process a request.
 
-    :param predict: May also raise what its Deferred fails with.
+    :param predict: May also raise the errors with which its Deferred can fail.
     :return: See `Progress.answer`.
-    :raise InternalError: naming the node that failed, or did not answer in its time.
+    :raise InternalError: naming the node that failed or timed out.
     """
     progress = Progress(spec.dag, inputs)
     running: list[Deferred[None]] = []
-    # A queue and not a call from each end to the next beginning: the stack is as deep as the longest path otherwise.
+    # A queue rather than nested callbacks, which would make the stack as deep as the longest path.
     ended: DeferredQueue[tuple[str, bytes | Failure]] = DeferredQueue()
 
     over = False
@@ -79,7 +79,7 @@ async def execute(
 
 
 async def _ask(node: Node, parts: list[Part], predict: Predict, clock: IReactorTime) -> bytes:
-    """Have a node answer, in one of its attempts."""
+    """Call a node, with retries."""
     attempts = 1 + node.settings.retry_attempts
     failed: list[str] = []
     while len(failed) < attempts:
@@ -92,7 +92,7 @@ async def _ask(node: Node, parts: list[Part], predict: Predict, clock: IReactorT
 
 
 async def _attempt(node: Node, attempt: Attempt, predict: Predict, clock: IReactorTime) -> bytes | str:
-    """Have a node answer, or say why it did not."""
+    """Call a node once; return its response body, or the reason for its failure."""
     try:
         item = await predict(attempt).addTimeout(node.settings.timeout / 1000, clock)
     except TookTooLong:

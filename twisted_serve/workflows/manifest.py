@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the manifest of a workflow's archive, ``WAR-INF/MANIFEST.json``.
+Read and validate a workflow's manifest, ``WAR-INF/MANIFEST.json``.
 
-``docs/torchserve/grpc_workflows_kserve.md`` §3.1; unlike a model's manifest, it has to be there.
+See ``docs/torchserve/grpc_workflows_kserve.md`` §3.1; unlike a model's manifest, it is required.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MANIFEST_PATH = "WAR-INF/MANIFEST.json"
 @frozen
 class WorkflowManifest:
     """
-    What a workflow's archive says of itself.
+    The contents of a workflow's manifest.
 
     :ivar spec_file: The specification, in the archive.
-    :ivar handler: The Python file with its functions, in the archive; ``None`` for none.
+    :ivar handler: The Python file with the workflow's functions, in the archive; ``None`` for none.
     """
 
     workflow_name: str
@@ -39,7 +39,7 @@ def read_manifest(directory: Path, links: bool = False) -> WorkflowManifest:
     Read the manifest of an unpacked archive.
 
     :param links: Whether symbolic links in ``directory`` may lead out of it.
-    :raise InvalidWorkflow: if there is none, or it is malformed, or names a file outside of ``directory``.
+    :raise InvalidWorkflow: if the manifest is missing, malformed, or names a file outside ``directory``.
     """
     try:
         document = load_json(confined(directory, MANIFEST_PATH, MANIFEST_PATH, links))
@@ -75,7 +75,7 @@ def _required(entries: Mapping[str, Any], entry: str, otherwise: str) -> str:
 
 
 def _text(entries: Mapping[str, Any], entry: str) -> str | None:
-    """Take an entry; an empty one counts as absent."""
+    """Return an entry of the manifest; an empty one counts as absent."""
     value = entries.get(entry)
     if value is not None and not isinstance(value, str):
         raise InvalidWorkflow(f"Manifest entry {entry} is {value!r:.200}, expected a string.")

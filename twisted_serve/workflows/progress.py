@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one request on its way through a workflow: which nodes can run now, with what, and the answer.
+Track one request through a workflow: which nodes are ready, their inputs, and the response.
 
-``docs/torchserve/grpc_workflows_kserve.md`` §3.4.
+See ``docs/torchserve/grpc_workflows_kserve.md`` §3.4.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from twisted_serve.workflows.dag import Dag
 
 class Progress:
     """
-    What the nodes of a workflow have answered so far.
+    The state of one request in a workflow.
 
-    :param inputs: What the client sent.
+    :param inputs: The parts of the client's request.
     """
 
     def __init__(self, dag: Dag, inputs: Sequence[Part]) -> None:
@@ -34,37 +34,37 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """Whether every node has answered."""
+        """Whether every node has responded."""
         return not self._order.is_active()
 
     def ready(self) -> tuple[str, ...]:
-        """List the nodes that can run and that have not been listed before."""
+        """Return the nodes that have become ready since the last call."""
         return self._order.get_ready()
 
     def inputs_of(self, node: str) -> list[Part]:
         """
-        Return what a node that can run is given.
+        Return the inputs of a node that is ready.
 
-        That is what the client sent, for the start node; ``body``, after one other; after several, one part for
-        each of them, by its name.
+        The start node gets the client's parts; a node with one predecessor, that node's response as ``body``; a node
+        with several, one part per predecessor, by its name.
         """
         before = self._before[node]
         if not before:
             return list(self._inputs)
-        # Without a content type: a handler sees bytes, whatever they are.
+        # Without a content type, so that handlers receive bytes whatever they contain.
         names = ["body"] if len(before) == 1 else before
         return [Part(name, "", self._answers[other], decode=False) for name, other in zip(names, before, strict=True)]
 
     def done(self, node: str, answer: bytes) -> None:
-        """Take a node's answer."""
+        """Record a node's response."""
         self._answers[node] = answer
         self._order.done(node)
 
     def answer(self) -> bytes | Mapping[str, Any]:
         """
-        Return the whole answer: of one leaf the bytes; of several, the object that each answered, by its name.
+        Return the response: the bytes of a single leaf, or the JSON objects of several leaves by name.
 
-        :raise InternalError: if one of several did not answer with a JSON object.
+        :raise InternalError: if one of several leaves did not return a JSON object.
         """
         leaves = self._dag.leaves
         if len(leaves) == 1:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the specification of a workflow: its nodes, each with its settings, and their graph.
+Parse the specification of a workflow: its nodes with their settings, and their graph.
 
-``docs/torchserve/grpc_workflows_kserve.md`` §3.2 has the grammar.  Settings that stand above nodes
-hold for the nodes which come after them in the document, and only for these.
+``docs/torchserve/grpc_workflows_kserve.md`` §3.2 has the grammar.  Settings at the top level of ``models`` apply to the
+nodes that follow them in the document, and only to these.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from twisted_serve.archives.names import name_flaw
 from twisted_serve.errors import InvalidWorkflow
 from twisted_serve.workflows.dag import Dag
 
-# Each node has a worker of its own at least.
+# Each node has at least one worker of its own.
 MOST_NODES = 256
 
-# More than that for one request is no patience but a mistake; and nobody waits between attempts.
+# A larger number is a mistake, because there is no delay between attempts.
 MOST_RETRIES = 100
 
-# Characters of a node's name, which becomes a part of a model's.
+# Maximum length of a node's name in characters; it becomes part of a model's name.
 _MOST_CHARACTERS = 200
 
 
 @frozen
 class NodeSettings:
     """
-    How a node is run.
+    The settings of a node.
 
-    :ivar min_workers: Shown and nothing more: a node has ``max_workers``.
+    :ivar min_workers: Displayed only: a node always has ``max_workers``.
     :ivar max_batch_delay: Milliseconds.
-    :ivar retry_attempts: How often a node that fails is asked again.
-    :ivar timeout: Milliseconds that each attempt may take.
+    :ivar retry_attempts: Number of retries after a node failed.
+    :ivar timeout: Milliseconds per attempt.
     """
 
     min_workers: int = integer("min-workers", 0, 1)
@@ -50,7 +50,7 @@ class NodeSettings:
 
     def but(self, said: Mapping[str, Any]) -> NodeSettings:
         """
-        Return these settings with what is said of some; other keys count for nothing.
+        Return these settings with some replaced; unknown keys are ignored.
 
         :raise ValueError: for a value of the wrong type, naming the key.
         """
@@ -61,9 +61,9 @@ class NodeSettings:
 @frozen
 class Node:
     """
-    A model, or a function of the workflow's own handler.
+    A model, or a function of the workflow's handler.
 
-    :ivar url: Where the model's archive is; ``None`` for a function.
+    :ivar url: The location of the model's archive; ``None`` for a function.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Node:
 @frozen
 class WorkflowSpec:
     """
-    What a workflow consists of.
+    The nodes and settings of a workflow.
 
-    :ivar settings: What was said for all nodes.
-    :ivar nodes: Those of the graph, by name.
+    :ivar settings: The settings for all nodes.
+    :ivar nodes: The nodes of the graph, by name.
     :ivar unused: The names of models that are not in the graph.
     """
 
@@ -94,9 +94,9 @@ class WorkflowSpec:
 
 def load_spec(path: Path) -> WorkflowSpec:
     """
-    Read a specification.
+    Read a specification from a file.
 
-    :raise InvalidWorkflow: if it is none, naming what is wrong.
+    :raise InvalidWorkflow: if it is invalid, naming the error.
     :raise InvalidDag: as `Dag`.
     """
     try:
@@ -109,9 +109,9 @@ def load_spec(path: Path) -> WorkflowSpec:
 
 def read_spec(document: object) -> WorkflowSpec:
     """
-    Read a specification that is parsed already.
+    Convert a parsed YAML document to a specification.
 
-    :raise InvalidWorkflow: if it is none, naming what is wrong.
+    :raise InvalidWorkflow: if it is invalid, naming the error.
     :raise InvalidDag: as `Dag`.
     """
     try:
@@ -127,7 +127,7 @@ def read_spec(document: object) -> WorkflowSpec:
 
 
 def _models(said: Mapping[str, Any]) -> tuple[NodeSettings, dict[str, Node]]:
-    """Read ``models`` in the order of the document."""
+    """Parse ``models`` in document order."""
     settings = NodeSettings()
     models = {}
     for key, value in said.items():
@@ -147,7 +147,7 @@ def _models(said: Mapping[str, Any]) -> tuple[NodeSettings, dict[str, Node]]:
 
 
 def _function(name: str, settings: NodeSettings) -> Node:
-    """Make the node for a name which the graph alone mentions."""
+    """Return the node for a name that occurs only in the graph."""
     if not name.isidentifier():
         raise ValueError(f"dag has {name!r:.200}, which is neither in models nor the name of a function")
     return Node(name, None, evolve(settings, min_workers=1, max_workers=1, batch_size=1, max_batch_delay=0))

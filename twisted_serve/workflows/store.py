@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the workflow store: the archives of workflows, found and read.
+Find, read and discard the workflow archives of the workflow store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class WorkflowArchive:
     """
     A workflow's files, ready to be registered.
 
-    :ivar url: As the client gave it.
+    :ivar url: The location as the client sent it.
     """
 
     url: str
@@ -33,9 +33,9 @@ class WorkflowArchive:
 @define(eq=False)
 class WorkflowStore:
     """
-    The directory in which workflows are found by name, and into which they are fetched.
+    The directory in which workflows are found by name and into which they are fetched.
 
-    :ivar path: The directory, or ``None`` while none is configured.
+    :ivar path: The directory, or ``None`` if none is configured.
     """
 
     path: Path | None
@@ -48,20 +48,20 @@ class WorkflowStore:
 
     async def open(self, url: str) -> WorkflowArchive:
         """
-        Find, fetch and unpack a workflow, and read what it says of itself.
+        Locate, fetch and unpack a workflow, and read its manifest and specification.
 
-        Whatever goes wrong, cancelling included, nothing stays behind.
+        After any error, cancellation included, no files are left behind.
 
         :raise ServeError: as `Places.open` and `read_workflow` do.
         """
         try:
             return await self._places.open(url, _read)
         except InvalidModel as e:
-            # What is wrong with any archive; this one is of no model.
+            # The archive code raises InvalidModel for any archive, but this one is a workflow.
             raise InvalidWorkflow(e.message) from e
 
     async def discard(self, archive: WorkflowArchive) -> None:
-        """Delete the files that `open` made; a workflow that is served in place is left as it is."""
+        """Delete the files that `open` created; a workflow that is served in place is kept."""
         await self._places.give_back(archive.files)
 
 
