@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The Open Inference Protocol's bodies, without a transport: values in, values out, and errors which name the field.
+The Open Inference Protocol's bodies, independent of the transport: JSON and binary tensors in and out.
 
-``datatypes``   the types of a tensor's elements: their ranges, and their bytes
-``tensors``     a tensor in JSON and in binary: its shape against its data
-``requests``    a request's body as JSON for a handler, and which outputs are wanted in binary
-``answers``     a handler's JSON as the body of an answer
+- `datatypes`: the types of tensor elements: their ranges and binary encodings
+- `tensors`: one tensor in JSON and binary, its data checked against its shape
+- `requests`: convert a request body to JSON for a handler, and read which outputs are wanted as binary
+- `answers`: convert a handler's JSON to a response body
+- `pieces`: parse and scan large JSON in short steps, so that other threads can run
 """

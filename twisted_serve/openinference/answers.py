@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements an answer to a request for inference: the handler's JSON, with outputs in binary where wanted.
+Render the response to an inference request: the handler's JSON, with binary outputs where requested.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from twisted_serve.openinference.tensors import Tensor
 @frozen
 class InferAnswer:
     """
-    An answer's body.
+    A response body.
 
-    :ivar json_size: How many bytes of it are JSON, if others follow; ``None`` if all are the handler's.
+    :ivar json_size: Length of the JSON part in bytes if binary data follows; ``None`` if the body is the handler's.
     """
 
     body: bytes
@@ -30,11 +30,11 @@ class InferAnswer:
 
 def write_answer(body: bytes, wanted: Wanted) -> InferAnswer:
     """
-    Write a handler's answer as its client wants it.
+    Render a handler's response in the form that the client requested.
 
-    What is no answer of the protocol goes out as it is.
+    A response that does not follow the protocol is passed through unchanged.
 
-    :raise InternalError: if an output that is wanted in binary is not what it says it is.
+    :raise InternalError: if an output that was requested as binary is invalid.
     """
     if not wanted.any():
         return InferAnswer(body)
@@ -54,7 +54,7 @@ def write_answer(body: bytes, wanted: Wanted) -> InferAnswer:
 
 
 def _output(i: int, output: Any, wanted: Wanted, pieces: list[bytes]) -> Any:
-    """Return an output's members, and put its data with the pieces if it is wanted there."""
+    """Return an output's members; if binary is requested, append its data to ``pieces``."""
     if not isinstance(output, dict) or not wanted(output.get("name")):
         return output
     try:

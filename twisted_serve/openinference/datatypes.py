@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the types of tensors' elements: which values belong to one, and how they are written as bytes.
+Define the types of tensor elements: their valid values and binary encodings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from attrs import frozen
 
 from twisted_serve.openinference.pieces import slices
 
-# So many elements are turned at a time: a whole tensor of Python objects is many times its bytes.
+# Number of elements converted at a time: a tensor as Python objects takes many times the memory of its bytes.
 CHUNK = 1 << 15
 
 
@@ -23,10 +23,11 @@ class Datatype:
     """
     The type of a tensor's elements.
 
-    :ivar size: Bytes of an element; 0 for ``BYTES``, whose elements have each their own.
-    :ivar code: The element as `struct` has it.
-    :ivar types: The Python types of its values, as JSON gives them.
-    :ivar least: The least value; ``most``: the greatest.
+    :ivar size: Bytes per element; 0 for ``BYTES``, whose elements vary in length.
+    :ivar code: The element's format character in `struct`.
+    :ivar types: The Python types of its values as parsed from JSON.
+    :ivar least: The minimum value.
+    :ivar most: The maximum value.
     """
 
     name: str
@@ -37,8 +38,8 @@ class Datatype:
     most: float = 0
 
     def first_misfit(self, values: Sequence[Any]) -> int:
-        """Find the first value which is not of this type; there is one."""
-        # Halving what is looked at: to look at each on its own takes many times as long.
+        """Return the index of the first invalid value, which must exist."""
+        # A binary search, because checking each value separately takes many times as long.
         start, end = 0, len(values)
         while end - start > 1:
             middle = (start + end) // 2
@@ -49,7 +50,7 @@ class Datatype:
         return start
 
     def all_fit(self, values: Sequence[Any]) -> bool:
-        """Say whether all values are of this type."""
+        """Return whether all values are valid for this type."""
         return all(map(self._all_fit, slices(values)))
 
     def _all_fit(self, values: Sequence[Any]) -> bool:
@@ -58,21 +59,21 @@ class Datatype:
         if str in self.types:
             return True
         try:
-            # Infinity and NaN are in the range of no integer, and in that of every float.
+            # Infinity and NaN are valid for every float type and for no integer type.
             finite = [*filter(isfinite, values)]
         except OverflowError:
             return False
         return not finite or (self.least <= min(finite) and max(finite) <= self.most)
 
     def unpack(self, data: memoryview) -> Iterator[Sequence[Any]]:
-        """Read elements of a fixed size, some at a time."""
+        """Yield elements of a fixed size, some at a time."""
         for start in range(0, len(data), CHUNK * self.size):
             piece = data[start : start + CHUNK * self.size]
             values = struct.unpack(f"<{len(piece) // self.size}{self.code}", piece)
             yield _of_bfloats(values) if self.name == "BF16" else values
 
     def pack(self, values: Sequence[Any]) -> bytes:
-        """Write elements of a fixed size, all of which fit."""
+        """Encode valid elements of a fixed size."""
         written = bytearray()
         for start in range(0, len(values), CHUNK):
             piece = values[start : start + CHUNK]
@@ -99,7 +100,7 @@ _BF16_MOST = struct.unpack("<f", b"\x00\x00\x7f\x7f")[0]
 DATATYPES: Mapping[str, Datatype] = {
     datatype.name: datatype
     for datatype in (
-        # Some clients write truth values as numbers.
+        # Some clients send booleans as numbers.
         Datatype("BOOL", 1, "?", frozenset({bool, int}), 0, 1),
         _integer("INT8", 1, "b"),
         _integer("INT16", 2, "h"),
@@ -119,12 +120,12 @@ DATATYPES: Mapping[str, Datatype] = {
 
 
 def _of_bfloats(values: Sequence[int]) -> Sequence[float]:
-    """Read brain floats: each is the upper half of a 32-bit float."""
+    """Decode bfloat16 values: each is the upper half of a 32-bit float."""
     return struct.unpack(f"<{len(values)}f", struct.pack(f"<{len(values)}I", *(value << 16 for value in values)))
 
 
 def _bfloat(value: float) -> int:
-    """Round a number to the nearest brain float, the even one of two, and return its bits."""
+    """Round a number to the nearest bfloat16, ties to even, and return its bits."""
     if isnan(value):
         return 0x7FC0
     [bits] = struct.unpack("<I", struct.pack("<f", value))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Read a large JSON text piece by piece, and look through long lists likewise.
+Parse large JSON texts piece by piece, and scan long lists likewise.
 
-A call into C lets no other thread run until it returns.  `json.loads` takes hundreds of milliseconds for some
-megabytes, and the reactor would wait for it even in a thread of its own.
+A call into C code blocks all other threads until it returns.  `json.loads` takes hundreds of milliseconds for a few
+megabytes, and would block the reactor for that long even from another thread.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from collections.abc import Iterator, Sequence
 from json import JSONDecodeError
 from typing import Any
 
-# A shorter text takes some milliseconds.
+# Parsing a shorter text takes a few milliseconds.
 _AT_ONCE = 1 << 17
 
-#: So many lists and objects there may be: the garbage collector looks at all of them in one call (41 ms), and in
-#: another one they are freed (33 ms).
+#: Maximum number of lists and objects: the garbage collector traverses all of them in one call (41 ms), and another
+#: frees them (33 ms).
 MOST_CONTAINERS = 1 << 18
 
-#: So many objects there may be among them: in a request each is an input.
+#: Maximum number of objects among them: in a request each is an input.
 MOST_OBJECTS = 1 << 16
 
-# So many values are looked at in one call.
+# Number of values scanned per call.
 _SLICE = 1 << 14
 
-# Numbers, constants, short strings, and short lists of these, each with the comma after it: what most of a large
-# request is made of.  All repetitions are bounded, and what follows one cannot continue it: there is little to go back
-# over.
+# Numbers, constants, short strings, and short lists of these, each with its comma: the bulk of a large request.  All
+# repetitions are bounded, and no alternative can continue another, so backtracking is limited.
 _SPACE = r"[ \t\n\r]{0,16}"
 _VALUE = r'(?:[-+.0-9eE]{1,40}|"[^"\\\x00-\x1f]{0,60}"|true|false|null)'
 _ROW = rf"\[{_SPACE}{_VALUE}{_SPACE}(?:,{_SPACE}{_VALUE}{_SPACE}){{0,31}}\]"
@@ -42,9 +41,9 @@ _SCALAR = json.JSONDecoder()
 
 def read_json(text: bytes) -> Any:
     """
-    Read a text as `json.loads` does.
+    Parse a text like `json.loads`.
 
-    :raise ValueError: if it is no JSON, or is large and has more than `MOST_CONTAINERS` lists and objects, or
+    :raise ValueError: if it is not valid JSON, or is large and has more than `MOST_CONTAINERS` lists and objects, or
         more than `MOST_OBJECTS` objects.
     :raise RecursionError: if it is nested too deeply.
     """
@@ -54,7 +53,7 @@ def read_json(text: bytes) -> Any:
 
 
 def slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Return a long list in pieces, each of which can be looked at in one call."""
+    """Split a long list into slices, each small enough to process in one call."""
     return (values[start : start + _SLICE] for start in range(0, len(values), _SLICE))
 
 
@@ -91,7 +90,7 @@ class _Reader:
         return at if found is None else found.end()
 
     def _value(self, at: int) -> tuple[Any, int]:
-        """Read the value that begins at a place, and return it and the place behind it."""
+        """Parse the value at an index; return it and the index after it."""
         begin = self._text[at : at + 1]
         if begin not in ("[", "{"):
             return _SCALAR.raw_decode(self._text, at)
@@ -110,7 +109,7 @@ class _Reader:
                 try:
                     found = json.loads(f"[{text[at : run.end() - 1]}]")
                 except ValueError:
-                    # One by one, it is found where the flaw is.
+                    # Parse value by value from here, to report the position of the error.
                     in_runs = False
                 else:
                     self._count(sum(type(each) is list for each in found), at)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a request for inference: its body, JSON or with binary tensors, as the JSON which a handler gets.
+Convert an inference request, JSON or with binary tensors, to JSON for a handler.
 
-In a body with binary tensors (the protocol's binary tensor data extension) the JSON
-comes first, its length is told beside the body, and the bytes of the tensors follow
-in the order of the inputs.
+In a body with binary tensors (the protocol's binary tensor data extension) the JSON comes first, a header contains its
+length, and the tensors' bytes follow in the order of the inputs.
 """
 
 from __future__ import annotations
@@ -19,39 +18,39 @@ from twisted_serve.errors import BadRequest
 from twisted_serve.openinference.pieces import read_json
 from twisted_serve.openinference.tensors import BASE64, Tensor, parameters_of, shown
 
-#: The header which tells how long the JSON is.
+#: The header that contains the length of the JSON in bytes.
 LENGTH_HEADER = "Inference-Header-Content-Length"
 
-# A longer number is no length.
+# Maximum number of digits in a length.
 _LONGEST_NUMBER = 18
 
 
 @frozen
 class Wanted:
     """
-    Which outputs a client wants in binary.
+    The outputs that a client requests as binary.
 
-    :ivar all: Whether those do which it does not name.
+    :ivar all: Whether outputs that the client does not name are binary.
     """
 
     all: bool = False
     named: Mapping[str, bool] = field(factory=dict)
 
     def __call__(self, name: object) -> bool:
-        """Say whether it wants this one so."""
+        """Return whether an output is requested as binary."""
         return self.named.get(name, self.all) if isinstance(name, str) else self.all
 
     def any(self) -> bool:
-        """Say whether there may be one."""
+        """Return whether any output may be requested as binary."""
         return self.all or any(self.named.values())
 
 
 @frozen
 class InferRequest:
     """
-    A request that has been read.
+    A parsed request.
 
-    :ivar body: It in JSON, whole.
+    :ivar body: The complete request as JSON.
     """
 
     body: bytes
@@ -60,16 +59,17 @@ class InferRequest:
 
 def read_request(body: bytes, length: str | None = None) -> InferRequest:
     """
-    Read a request.
+    Parse a request.
 
-    :param length: What `LENGTH_HEADER` says, ``None`` if the body is JSON alone.
-    :raise BadRequest: naming the field, and its value, that cannot be.
+    :param length: The value of `LENGTH_HEADER`; ``None`` if the body is only JSON.
+    :raise BadRequest: naming the invalid field and its value.
     """
     try:
         return _read(body, length)
     except BadRequest as e:
         why = e.message
-    # A new one: the frames of the other one hold all that was read, which would be freed in the reactor's thread.
+    # A new exception: the frames of the original reference everything parsed, which would be freed in the reactor's
+    # thread.
     raise BadRequest(why)
 
 
@@ -151,7 +151,7 @@ def _truth(where: str, said: object) -> bool | None:
 
 @frozen
 class _Written:
-    """An input whose data is written as JSON already: too much of it to be Python's objects all at once."""
+    """An input whose data is JSON text already, because as Python objects it would take too much memory."""
 
     members: Mapping[str, Any]
     data: Iterator[str]
@@ -167,13 +167,13 @@ def _in_json(given: Mapping[str, Any], tensor: Tensor, data: memoryview) -> _Wri
 
 
 def _joined(members: Mapping[str, Any], inputs: list[_Written | Mapping[str, Any]]) -> bytes:
-    """Write the request with the data in its place."""
+    """Render the request with the tensors' data in place."""
     text = bytearray(json.dumps({name: value for name, value in members.items() if name != "inputs"})[:-1].encode())
     text += b'"inputs": [' if len(text) == 1 else b', "inputs": ['
     for i, each in enumerate(inputs):
         text += b", " if i else b""
         if not isinstance(each, _Written):
-            # In pieces, as it has been read.
+            # Rendered in pieces, as it was parsed.
             text += "".join(json.JSONEncoder().iterencode(each)).encode()
             continue
         text += json.dumps(each.members)[:-1].encode() + b', "data": ['

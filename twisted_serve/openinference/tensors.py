@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one tensor: its members checked against each other, and its data from binary to JSON and back.
+Parse one tensor: check its members against each other, and convert its data between binary and JSON.
 
-Nothing is made of a shape before it has been held against the data that is there.
+Nothing is allocated from a shape before the shape has been checked against the data present.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from twisted_serve.errors import BadRequest
 from twisted_serve.openinference.datatypes import DATATYPES, Datatype
 from twisted_serve.openinference.pieces import slices
 
-# More dimensions than any tensor has.
+# Maximum number of dimensions, more than any real tensor has.
 MOST_DIMENSIONS = 64
 
-# No dimension is larger than the protocol's integers.
+# Maximum number of elements: the protocol's integers have 64 bits.
 _MOST_ELEMENTS = (1 << 63) - 1
 
-# Values from outside are shown, but not at their full length: they may be as large as a request.
+# Client values are quoted in errors, but abbreviated: they may be as large as the request.
 _BRIEF = Repr()
 _BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxstring, _BRIEF.maxlong = 3, 8, 4, 60, 40
 
-# The bytes before an element of ``BYTES`` which say how long it is.
+# Length in bytes of the prefix with the length of a ``BYTES`` element.
 _LENGTH = 4
 
-#: In a tensor's ``parameters``, that elements of ``BYTES`` stand in JSON as base64, for they are no text.
+#: An entry in a tensor's ``parameters``: elements of ``BYTES`` are base64 in JSON, because they are not text.
 BASE64 = {"content_type": "base64"}
 
 
 def shown(value: object) -> str:
-    """Write a value for an error's text."""
+    """Return an abbreviated representation of a value for an error message."""
     return _BRIEF.repr(value)
 
 
 @frozen
 class Tensor:
     """
-    A tensor's members, but for its data.
+    A tensor's members except its data.
 
-    :ivar where: Its place in the request, for errors.
-    :ivar shape: With -1 for the dimensions that are left open, as old clients have them.
+    :ivar where: Its path in the request, for errors.
+    :ivar shape: Dimensions; -1 for unspecified dimensions, which older clients send.
     """
 
     where: str
@@ -62,9 +62,9 @@ class Tensor:
     @classmethod
     def of(cls, where: str, members: object) -> Tensor:
         """
-        Read a tensor's members.
+        Parse a tensor's members.
 
-        :raise BadRequest: naming the one that is missing or wrong.
+        :raise BadRequest: naming the missing or invalid member.
         """
         if not isinstance(members, dict):
             raise BadRequest(f"{where} must be an object, not {shown(members)}.")
@@ -82,22 +82,22 @@ class Tensor:
 
     @property
     def base64(self) -> bool:
-        """Whether its elements, of ``BYTES``, stand in JSON as base64."""
+        """Whether its ``BYTES`` elements are base64 in JSON."""
         return self.parameters.get("content_type") == "base64"
 
     @property
     def elements(self) -> int:
-        """How many elements its shape has, open dimensions counted as one."""
+        """The number of elements of its shape, counting unspecified dimensions as 1."""
         return abs(prod(self.shape))
 
     def values(self, data: object) -> list[Any]:
         """
-        Read its data from JSON, nested as its shape or flat.
+        Return the tensor's values from JSON, nested like its shape or flat.
 
-        :raise BadRequest: if it is not data of this type and shape.
+        :raise BadRequest: if the data does not match this type and shape.
         """
         if self.datatype.size == 0 and isinstance(data, str):
-            # As old clients have it: a text alone is the one element.
+            # Older clients send a bare string for a single element.
             data = [data]
         if not isinstance(data, list):
             raise BadRequest(f"{self.where}.data must be a list, not {shown(data)}.")
@@ -113,10 +113,10 @@ class Tensor:
 
     def read(self, data: memoryview) -> tuple[Iterator[str], bool]:
         """
-        Read its data from bytes.
+        Convert the tensor's data from binary.
 
-        :return: The elements as JSON, some at a time, and whether they are written as base64.
-        :raise BadRequest: if it is not data of this shape.
+        :return: The elements as JSON text, some at a time, and whether they are base64.
+        :raise BadRequest: if the data does not match this shape.
         """
         if self.shape.count(-1) > 1:
             raise BadRequest(f"{self.where}.shape leaves more than one dimension open: its data is binary.")
@@ -133,9 +133,9 @@ class Tensor:
 
     def write(self, values: Sequence[Any]) -> bytes:
         """
-        Write elements, which `values` has checked, as bytes.
+        Encode values that `values` has checked as binary.
 
-        :raise BadRequest: if an element is to be base64 and is not.
+        :raise BadRequest: if a base64 element is invalid.
         """
         if self.datatype.size:
             return self.datatype.pack(values)
@@ -149,7 +149,7 @@ class Tensor:
         return bytes(written)
 
     def _read_bytes(self, data: memoryview) -> tuple[Iterator[str], bool]:
-        # Before anything is read: an element has its length at least.
+        # Checked before reading: each element takes at least its length prefix.
         most = len(data) // _LENGTH if -1 in self.shape else self.elements
         if -1 not in self.shape and self.elements * _LENGTH > len(data):
             raise BadRequest(
@@ -167,11 +167,11 @@ class Tensor:
         try:
             return iter([_json_of([piece.decode("utf-8") for piece in pieces])]), False
         except UnicodeDecodeError:
-            # All of them: what is inside must not decide how each is to be read.
+            # All elements, because the contents must not decide how each one is decoded.
             return iter([_json_of([b64encode(piece).decode("ascii") for piece in pieces])]), True
 
     def _flat(self, data: list[Any]) -> tuple[list[Any], list[int]]:
-        """Return the innermost values in a row, and the lengths of the lists at each depth."""
+        """Return the innermost values as a flat list, and the length of the lists at each depth."""
         lengths = [len(data)]
         for _depth in range(MOST_DIMENSIONS):
             types = {each for piece in slices(data) for each in set(map(type, piece))}
@@ -186,7 +186,9 @@ class Tensor:
         raise BadRequest(f"{self.where}.data is nested more than {MOST_DIMENSIONS} times.")
 
     def _check_nesting(self, lengths: list[int]) -> None:
-        """Hold a shape with several open dimensions against the data's nesting, which is its one reading."""
+        """
+        Check a shape with several unspecified dimensions against the data's nesting, the only unambiguous reading.
+        """
         fits = len(lengths) == len(self.shape) and all(
             said in (-1, length) for said, length in zip(self.shape, lengths, strict=True)
         )
@@ -207,9 +209,9 @@ class Tensor:
 
 def parameters_of(where: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
     """
-    Return the ``parameters`` of a request or a tensor, which may be absent.
+    Return the ``parameters`` of a request or tensor, empty if absent.
 
-    :raise BadRequest: if they are no object.
+    :raise BadRequest: if they are not an object.
     """
     parameters = members.get("parameters")
     if parameters is None:
@@ -220,7 +222,7 @@ def parameters_of(where: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _shape(where: str, said: object) -> tuple[int, ...]:
-    # A bare number, and a bare -1, are what TorchServe's and KServe's examples have for one dimension.
+    # TorchServe's and KServe's examples have a bare number, or a bare -1, for one dimension.
     dimensions = [said] if type(said) is int else said
     if not isinstance(dimensions, list) or len(dimensions) > MOST_DIMENSIONS:
         raise BadRequest(f"{where}.shape must be a list of at most {MOST_DIMENSIONS} integers, not {shown(said)}.")
@@ -233,8 +235,8 @@ def _shape(where: str, said: object) -> tuple[int, ...]:
 
 
 def _json_of(values: Sequence[Any]) -> str:
-    """Write elements as JSON, without the brackets around them."""
+    """Render elements as JSON without the enclosing brackets."""
     plain = not values or not isinstance(values[0], float) or all(map(isfinite, values))
-    # The faster writer has no words for infinity and NaN; the handler's reader knows Python's.
+    # msgspec, which is faster, cannot encode infinity and NaN; the handler's parser accepts Python's spelling.
     text = msgspec.json.encode(values).decode("utf-8") if plain else json.dumps(values)
     return text[1:-1]
