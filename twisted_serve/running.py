@@ -181,7 +181,7 @@ class _Run:
             # First, so that a signal during the start cannot leave the server's files behind.
             signals.handle(self._reactor, lambda: self._asked_to_end(server), server.reload)
             server.startService()
-        except Exception as e:  # whatever it is, the one who started us wants to know
+        except Exception as e:  # any error must be reported to the launcher
             self._fail(e)
             return
         self._reactor.addSystemEventTrigger("before", "shutdown", self._end, server)

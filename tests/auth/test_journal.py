@@ -87,7 +87,7 @@ class RefusalTests(SynchronousTestCase):
         self.recorded.clock.advance(PERIOD)
         lines = self.recorded.refuse()
         self.assertEqual(len(lines), 2)
-        self.assertIn("5 more requests of 10.0.0.1", lines[0])
+        self.assertIn("5 more requests from 10.0.0.1", lines[0])
         self.recorded.clock.advance(PERIOD)
         self.assertEqual(len(self.recorded.refuse()), 1)
 

@@ -63,11 +63,12 @@ class Journal:
         record, suppressed = self._record_of(peer)
         record.refused += 1
         if suppressed:
-            self._log.warn("{count} more requests of {peer} were refused", count=suppressed, peer=peer)
+            self._log.warn("{count} more requests from {peer} were refused", count=suppressed, peer=peer)
         if record.refused > LINES_PER_PERIOD:
             return
         self._log.warn(
-            "{audit}Refused {method} {path} of {peer}: {reason} token where the {kind} token is needed (key {key_id})",
+            "{audit}Refused {method} {path} from {peer}: "
+            "{reason} token where the {kind} token is needed (key {key_id})",
             audit="AUDIT " if stop.kind is not TokenKind.INFERENCE else "",
             method=method,
             path=path,

@@ -49,7 +49,7 @@ class MetricsToken:
         except (OSError, ValueError) as e:
             if not self._complained:
                 self._complained = True
-                self._log.error("Nobody can read the metrics: {path}: {error}", path=str(self._path), error=e)
+                self._log.error("Every request for metrics is refused: {path}: {error}", path=str(self._path), error=e)
             return False
         self._complained = False
         self.secret = expected.decode("utf-8", "replace")
