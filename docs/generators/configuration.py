@@ -25,35 +25,35 @@ _HEAD = f"""\
 
 <!-- Made by `python -m docs.generators.configuration > docs/configuration.md`: change the settings' own lines. -->
 
-A server takes its settings from four places. What stands higher wins:
+A server takes its settings from four sources; an earlier one overrides a later one:
 
 1. environment variables, if the file has `{ENVIRONMENT_SWITCH}=true`;
 2. the command line: `--model-store`, `--models`, `--plugins-path`, `--disable-token-auth`, `--enable-model-api`;
 3. a file: the one that `TS_CONFIG_FILE` or `--ts-config` names, or `config.properties` in the directory in which the
-   server starts; if none is named, also the newest [snapshot](snapshots.md), which stands below the file;
+   server starts; if none is named, also the newest [snapshot](snapshots.md), which the file overrides;
 4. the defaults.
 
 The file is a Java properties file: `key=value` lines, `#` for comments, `\\` to continue a line. `$$NAME$$` in a value
 stands for the environment variable `NAME`. Paths are relative to the directory in which the server starts. Switches are
 on for `true` in any case, and off for everything else.
 
-A value which is not allowed keeps the server from starting, with a line that says which and where it was said. A
-setting that does not exist is warned about. `twisted-serve --print-config`, with the other flags that a server would be
-started with, starts nothing and writes every setting, below a comment that says where it comes from. Directories and
-files that are not on this machine do not matter to it: it lists them as not checked."""
+An invalid value keeps the server from starting, with a line that names the value and its source. A setting that does
+not exist causes a warning. `twisted-serve --print-config`, with the other flags that a server would be started with,
+starts nothing and prints every setting, below a comment that names its source. It does not need the directories and
+files that are missing on this machine: it lists them as not checked."""
 
 _ENVIRONMENT = f"""\
 ## Environment
 
 Where a file has `{ENVIRONMENT_SWITCH}=true`, each setting can also come from a variable: `TS_` and its name in
 capitals, for example `TS_INFERENCE_ADDRESS`. `TS_ALLOWED_URLS` needs `{URLS_SWITCH}=true` in the file, too. These
-are called otherwise:
+have other names:
 """
 
 _IDLE = """\
 ## Accepted, without effect
 
-TorchServe knows these; here they change nothing, and the log says so. A configuration that has them goes on to work.
+TorchServe knows these; here they have no effect, and the log says so. A configuration that has them keeps working.
 """
 
 # The first setting of each part.

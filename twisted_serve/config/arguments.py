@@ -54,9 +54,7 @@ def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-ser
     action.add_argument(
         "--print-config", action="store_true", help="print every setting and where it comes from, and exit"
     )
-    made.add_argument(
-        "--foreground", action="store_true", help="be the server, instead of starting one in the background"
-    )
+    made.add_argument("--foreground", action="store_true", help="run the server in this process, not in the background")
     made.add_argument("--ts-config", type=Path, metavar="FILE", help="the configuration file")
     made.add_argument("--model-store", type=Path, metavar="DIR", help="the directory of archives and models")
     made.add_argument("--workflow-store", type=Path, metavar="DIR", help="the directory of workflow archives")
@@ -67,7 +65,7 @@ def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-ser
     made.add_argument("--cpp-log-config", type=Path, metavar="FILE", help="accepted, without effect")
     made.add_argument("--no-config-snapshots", "--ncs", action="store_true", help="neither read nor write snapshots")
     made.add_argument("--plugins-path", "--ppath", metavar="DIR", help="a directory of plug-ins")
-    made.add_argument("--disable-token-auth", "--dt", action="store_true", help="let everybody in, without a key")
+    made.add_argument("--disable-token-auth", "--dt", action="store_true", help="accept every request, without a key")
     made.add_argument("--enable-model-api", action="store_true", help="let clients register and unregister models")
     made.add_argument("--ready-fd", type=int, help=SUPPRESS)
     made.add_argument("--named", help=SUPPRESS)

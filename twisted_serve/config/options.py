@@ -140,7 +140,7 @@ class ServerOptions:
     )
     keystore_pass: str = field(default="changeit", repr=False, metadata=_about("the password of keystore"))
     keystore_type: str = field(
-        default="PKCS12", metadata=_about("what keystore is said to be; a PKCS12 file is read whatever stands here")
+        default="PKCS12", metadata=_about("the type of keystore; a PKCS12 file is read regardless of this setting")
     )
     certificate_file: Path | None = field(
         default=None, converter=optional_path, metadata=_about("the certificate chain for https, PEM")
@@ -229,7 +229,7 @@ class ServerOptions:
 
     # Tokens.
     disable_token_authorization: bool = field(
-        default=False, converter=truth, metadata=_about("let everybody in, without a key")
+        default=False, converter=truth, metadata=_about("accept every request, without a key")
     )
     token_expiration_min: float = field(
         default=60.0,
@@ -247,7 +247,7 @@ class ServerOptions:
         default=400,
         converter=whole,
         validator=one_of((400, 401)),
-        metadata=_about("the status of a refusal: 400 as the predecessor, 401 as RFC 6750"),
+        metadata=_about("the status of a refusal: 400 as in TorchServe, 401 as in RFC 6750"),
     )
     token_exempt_ping: bool = field(default=False, converter=truth, metadata=_about("let /ping answer without a key"))
     token_auto_rotate: bool = field(
@@ -396,7 +396,7 @@ class ServerOptions:
         converter=_mode,
         validator=one_of(("fork", "spawn")),
         metadata=_about(
-            "how workers begin: fork, from a template, which is quick and shares weights; or spawn, from nothing"
+            "how workers start: fork, from a template, which is quick and shares weights; or spawn, a new interpreter"
         ),
     )
     default_service_handler: str | None = field(
@@ -454,20 +454,22 @@ class ServerOptions:
         default="log",
         converter=_mode,
         validator=one_of(("log", "prometheus", "legacy")),
-        metadata=_about("where the predecessor's metrics go: log, prometheus or legacy, as observability.md says"),
+        metadata=_about("where TorchServe's metrics go: log, prometheus or legacy; see observability.md"),
     )
     metrics_config: Path | None = field(
         default=None,
         converter=optional_path,
-        metadata=_about("a metrics.yaml: which of the predecessor's metrics there are"),
+        metadata=_about("a metrics.yaml, which defines TorchServe's metrics"),
     )
     model_metrics_auto_detect: bool = field(
-        default=False, converter=truth, metadata=_about("let in metrics of handlers which metrics_config has not")
+        default=False,
+        converter=truth,
+        metadata=_about("accept metrics of handlers that metrics_config does not define"),
     )
     metrics_token_file: Path | None = field(
         default=None,
         converter=optional_path,
-        metadata=_about("a file with the bearer token that /metrics wants; it is read again for each request"),
+        metadata=_about("a file with the bearer token that /metrics requires; it is read for each request"),
     )
     disable_system_metrics: bool = field(
         default=False, converter=truth, metadata=_about("do not read the machine's processors, memory, disk and GPUs")
@@ -522,24 +524,24 @@ class ServerOptions:
         default="text",
         converter=_mode,
         validator=one_of(("text", "json")),
-        metadata=_about("what lines of the log look like: the predecessor's, or JSON"),
+        metadata=_about("the format of log lines: text, as TorchServe's, or json"),
     )
     log_level: str = field(
         default="info",
         converter=_mode,
         validator=one_of(LOG_LEVELS),
-        metadata=_about("what is worth a line: debug, info, warn, error, critical, or off"),
+        metadata=_about("the least level that is logged: debug, info, warn, error, critical, or off"),
     )
     log_levels: Mapping[str, str] = field(
         factory=dict,
         converter=levels_by_name,
-        metadata=_about("other levels for some loggers, as ACCESS_LOG=off,TS_METRICS=off"),
+        metadata=_about("other levels for some loggers, such as ACCESS_LOG=off,TS_METRICS=off"),
     )
     log_rotate_size: int = field(
         default=100 << 20,
         converter=whole,
         validator=at_least(1),
-        metadata=_about("bytes at which a log file is begun anew; so it is each day"),
+        metadata=_about("bytes at which a log file is rotated; each file is also rotated daily"),
     )
     log_rotate_keep: int = field(
         default=5, converter=whole, validator=at_least(1), metadata=_about("how many old log files of each are kept")
