@@ -1,32 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how many batches may lie at a worker before it has answered the one it is at.
+Decide how many batches to prefetch to a worker.
 
-What lies there is begun the moment the worker is free, and many answers are read
-at once; but it can go to no other worker any more, whatever happens to the one
-before it.  So only quick handlers are given anything ahead of time.
+A worker starts a prefetched batch the moment it is free, and the server reads several responses in one go; but a
+prefetched batch can no longer go to another worker, whatever happens to the batch before it.  Therefore only workers
+with fast handlers prefetch.
 """
 
 from __future__ import annotations
 
 from math import inf
 
-# Seconds that batches may lie at a worker, going by what the last ones took.
+# Maximum seconds that prefetched batches wait at a worker, estimated from recent batches.
 LONGEST_STAY = 0.002
-# So many lie there at most, and no more once they have as many bytes: large ones take so long to be copied that
-# nothing is gained, and would be in memory here and there.
+# Maximum number of prefetched batches, and the number of bytes after which no more are sent: large batches take so long
+# to copy that prefetching gains nothing, and would occupy memory in both processes.
 MOST = 16
 MOST_BYTES = 1 << 18
 
-# How much of the difference to a batch that took less time is believed.
+# Weight of a new, shorter batch time in the moving average.
 _SHARE = 1 / 8
 
 
 class Ahead:
     """
-    The allowance of one worker.
+    The number of batches that may be prefetched to one worker.
 
-    :ivar batches: How many may lie there, besides the one it is at.
+    :ivar batches: Batches allowed besides the one in progress.
     """
 
     __slots__ = ("_typical", "batches")
@@ -37,7 +37,7 @@ class Ahead:
 
     def took(self, seconds: float) -> None:
         """
-        Learn how long the worker took for a batch: a longer time counts at once, a shorter one by and by.
+        Record a batch's time: a longer one takes effect immediately, a shorter one gradually.
 
         :param seconds: As the worker measured it; ``0`` if it did not.
         """

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what is learned from the last batches and arrivals, and what follows for those that wait.
+Estimate batch times and arrivals from recent ones, and derive how long to wait for a fuller batch.
 
-A batch of ``n`` jobs is taken to cost ``a·n + b`` seconds; ``b`` is what company saves.
+A batch of ``n`` jobs is modelled to take ``a·n + b`` seconds; batching saves ``b`` for each job that joins.
 """
 
 from __future__ import annotations
 
 from math import inf
 
-# What each batch, or arrival, leaves of the weight of those before it: about the last twenty, or five, count.
+# Decay of older observations per batch and per arrival: about the last twenty batches and five arrivals count.
 _BATCH_MEMORY = 0.95
 _ARRIVAL_MEMORY = 0.8
 
-# Sizes that differ by less, relatively, say nothing of how the cost depends on the size.
+# Minimum relative variance of batch sizes from which the dependence of the cost on the size can be estimated.
 _SPREAD = 1e-9
 
 
 class BatchCost:
     """
-    The line through the times of recent batches, by least squares.
+    A least-squares line through the times of recent batches.
 
-    Each new batch makes the older ones count less, so that five sums are all that is kept.
+    Each new batch reduces the weight of older ones, so that only five sums are stored.
     """
 
     __slots__ = ("_line", "_n", "_nn", "_nt", "_t", "_weight")
@@ -32,11 +32,11 @@ class BatchCost:
 
     @property
     def known(self) -> bool:
-        """Whether there has been a batch at all."""
+        """Whether any batch has been observed."""
         return self._weight > 0
 
     def observe(self, size: int, seconds: float) -> None:
-        """Learn that a batch of ``size`` jobs took ``seconds``."""
+        """Record that a batch of ``size`` jobs took ``seconds``."""
         keep = _BATCH_MEMORY
         self._weight = keep * self._weight + 1
         self._n = keep * self._n + size
@@ -47,16 +47,16 @@ class BatchCost:
 
     @property
     def per_job(self) -> float:
-        """``a``: what one more job adds, in seconds; never negative."""
+        """``a``: the cost of each further job in seconds; never negative."""
         return self._fitted()[0]
 
     @property
     def per_batch(self) -> float:
-        """``b``: what every batch costs besides, in seconds; never negative."""
+        """``b``: the fixed cost of a batch in seconds; never negative."""
         return self._fitted()[1]
 
     def of(self, size: int) -> float:
-        """Say how many seconds a batch of ``size`` jobs will probably take; 0 while nothing is known."""
+        """Return the expected seconds for a batch of ``size`` jobs; 0 before any observation."""
         per_job, per_batch = self._fitted()
         return per_job * size + per_batch
 
@@ -70,8 +70,8 @@ class BatchCost:
             return 0.0, 0.0
         mean_n, mean_t = self._n / self._weight, self._t / self._weight
         spread = self._nn / self._weight - mean_n * mean_n
-        # The best line that falls nowhere and starts nowhere below nothing.  If all batches were of one size,
-        # the whole cost is laid to the jobs: nobody waits for company of which nothing is known.
+        # The best line with non-negative slope and intercept.  If all batches had the same size, the cost is attributed
+        # to the jobs, so that requests do not wait for a saving that has not been observed.
         through_origin = self._nt / self._nn
         if spread <= _SPREAD * mean_n * mean_n:
             return through_origin, 0.0
@@ -84,9 +84,9 @@ class BatchCost:
 
 class Forecast:
     """
-    What to expect of a queue's next arrival and of its batches.
+    Estimates of a queue's next arrival and of its batches.
 
-    :param max_delay: The longest that anybody waits for company, in seconds.
+    :param max_delay: Maximum seconds that a batch waits for further jobs.
     """
 
     __slots__ = ("_gap", "_last", "_max_delay", "cost")
@@ -99,37 +99,35 @@ class Forecast:
 
     @property
     def gap(self) -> float:
-        """The seconds from one arrival to the next, averaged, recent ones first; infinite while nothing is known."""
+        """The moving average of seconds between arrivals; infinite before two arrivals."""
         return self._gap
 
     def arrived(self, now: float) -> None:
-        """Learn that a job came."""
+        """Record the arrival of a job."""
         if self._last is not None:
-            # A night without clients says no more than a pause in which nobody would have been waited for.
+            # Clamped, because a longer pause says no more than one of max_delay, for which no batch waits.
             gap = min(max(0.0, now - self._last), self._max_delay)
             self._gap = gap if self._gap == inf else _ARRIVAL_MEMORY * self._gap + (1 - _ARRIVAL_MEMORY) * gap
         self._last = now
 
     def patience(self, size: int) -> float:
         """
-        Say how long ``size`` jobs, for which the last free worker is there, wait for one more.
+        Return how long ``size`` jobs, for which the last free worker is available, should wait for one more.
 
-        If they go at once, the next job waits until they are done and then pays ``b``
-        alone.  If they wait ``gap`` for it, each of them is answered by ``gap + a``
-        later, and ``b`` is paid once.  The sum of all delays is smaller if they wait
-        as long as ``(size + 1)·gap < b - size·a``.
+        If they are dispatched immediately, the next job waits until they are done and then pays ``b`` alone.  If they
+        wait ``gap`` for it, each of them is answered later by ``gap + a``, and ``b`` is paid once.  The sum of all
+        delays is smaller if they wait as long as ``(size + 1)·gap < b - size·a``.
 
-        :return: Seconds from the last arrival, 0 if waiting does not pay; when they are
-            over, what was hoped for has not come.
+        :return: Seconds from the last arrival, after which the expected job has not come; 0 if waiting does not pay.
         """
         worth = (self.cost.per_batch - size * self.cost.per_job) / (size + 1)
         return worth if self._gap < worth else 0.0
 
     def answered_in(self, ahead: int, batch_size: int, workers: int) -> float:
         """
-        Say in how many seconds, at best, a job is answered before which ``ahead`` others wait.
+        Return the minimum expected seconds until a job with ``ahead`` jobs before it is answered.
 
-        :param workers: How many there are; they may all be free in a moment, for all that is known.
+        :param workers: Number of workers, all assumed to become free immediately.
         """
         rounds = ahead // batch_size // max(1, workers)
         return rounds * self.cost.of(batch_size) + self.cost.of(1)

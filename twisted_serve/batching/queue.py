@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the queue in which requests wait for a worker, and the rule by which they leave it as a batch.
+Queue requests and group them into batches.
 
-It knows no clock: who calls it says what time it is, in seconds, and
-``next_deadline`` says when to ask again.
+Sans-IO: callers pass the current time in seconds, and ``next_deadline`` returns when to call again.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ J = TypeVar("J", bound=Hashable)
 
 
 class ClosePolicy(Enum):
-    """When a batch that is not full is closed."""
+    """When to dispatch a batch that is not full."""
 
     #: As soon as a worker is free.
     EAGER = "eager"
-    #: When its oldest job has waited for the longest delay (the predecessor's rule, but counted from arrival).
+    #: When its oldest job has waited for the maximum delay (TorchServe's rule, but counted from arrival).
     WINDOW = "window"
-    #: As soon as waiting for another job would cost more than it saves, going by the last batches and arrivals.
+    #: As soon as waiting for another job would cost more than it saves, estimated from recent batches and arrivals.
     ADAPTIVE = "adaptive"
 
 
 class QueueFull(Exception):
     """
-    The queue holds as many jobs as it may.
+    The queue is at its capacity.
 
-    :ivar count: Of what there is too much.
-    :cvar sentence: What that is, for whoever is refused.
+    :ivar count: The current count that is at its limit.
+    :cvar sentence: The message for the client.
     """
 
     sentence: ClassVar[str] = "The request queue is full ({waiting})."
@@ -50,9 +49,9 @@ class QueueFull(Exception):
 
 class Hopeless(Exception):
     """
-    The job would be answered after its deadline, however well it goes.
+    The job is expected to be answered after its deadline even in the best case.
 
-    :ivar seconds: How long it would take.
+    :ivar seconds: The expected time.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -61,7 +60,7 @@ class Hopeless(Exception):
 
 
 class _Apart:
-    """The kind of jobs which are a batch of their own, due at once."""
+    """The kind of jobs that form a batch of their own, due immediately."""
 
     __slots__ = ()
 
@@ -71,7 +70,7 @@ class Waiting(Struct, Generic[J], frozen=True, eq=False):
     A job in the queue.
 
     :ivar arrival: When it was put.
-    :ivar deadline: The first moment at which it is too late to begin it; ``None`` for never.
+    :ivar deadline: The time from which it must not be started; ``None`` for no deadline.
     :ivar kind: Only jobs of equal kind may be in one batch.
     """
 
@@ -81,7 +80,7 @@ class Waiting(Struct, Generic[J], frozen=True, eq=False):
     kind: Hashable
 
     def too_late(self, now: float) -> bool:
-        """Say whether the deadline has passed."""
+        """Return whether the deadline has passed."""
         return self.deadline is not None and self.deadline <= now
 
 
@@ -89,16 +88,15 @@ class BatchQueue(Generic[J]):
     """
     Jobs in order of arrival.
 
-    A job is in the queue from ``put`` until exactly one of ``take``, ``discard``,
-    ``expire`` and ``drain`` has given it back.
+    A job is in the queue from ``put`` until exactly one of ``take``, ``discard``, ``expire`` and ``drain`` returns it.
 
-    ``free`` is everywhere the number of workers that could take a batch now.
+    ``free`` is everywhere the number of workers that could accept a batch now.
 
-    :param capacity: The most jobs that ``put`` lets in.
-    :param batch_size: The most jobs in a batch.
-    :param max_delay: Seconds that the oldest job waits for company, under `ClosePolicy.WINDOW`; at most, under
+    :param capacity: Maximum number of jobs that ``put`` accepts.
+    :param batch_size: Maximum number of jobs in a batch.
+    :param max_delay: Seconds that the oldest job waits for further jobs under `ClosePolicy.WINDOW`; the maximum under
         `ClosePolicy.ADAPTIVE`.
-    :raise ValueError: for a number that makes no queue.
+    :raise ValueError: for an invalid number.
     """
 
     def __init__(
@@ -115,7 +113,8 @@ class BatchQueue(Generic[J]):
         self.max_delay = 0.0 if policy is ClosePolicy.EAGER else max_delay
         self._forecast = Forecast(max_delay) if policy is ClosePolicy.ADAPTIVE else None
         self._waiting: OrderedDict[J, Waiting[J]] = OrderedDict()
-        # Deadlines, earliest first.  Those of jobs which have left stay until they come up or outnumber the others.
+        # A heap of deadlines, earliest first.  Entries of jobs that have left stay until they reach the top or
+        # outnumber the others.
         self._deadlines: list[tuple[float, int, Waiting[J]]] = []
         self._tie = count()
 
@@ -124,24 +123,24 @@ class BatchQueue(Generic[J]):
 
     @property
     def remaining(self) -> int:
-        """How many more jobs fit in."""
+        """How many more jobs fit."""
         return max(0, self.capacity - len(self._waiting))
 
     @property
     def learns(self) -> bool:
-        """Whether `served` is of use."""
+        """Whether the queue uses the observations of `served`."""
         return self._forecast is not None
 
     def oldest_wait(self, now: float) -> float:
-        """Say for how many seconds the first job has been waiting; 0 if there is none."""
+        """Return the seconds that the first job has been waiting; 0 if the queue is empty."""
         return max(0.0, now - next(iter(self._waiting.values())).arrival) if self._waiting else 0.0
 
     def put(self, job: J, now: float, deadline: float | None = None, kind: Hashable = None) -> None:
         """
-        Let ``job`` wait.
+        Queue ``job``.
 
-        :raise QueueFull: when there is no room; nothing has changed then.
-        :raise ValueError: when it waits already.
+        :raise QueueFull: if there is no room; the queue is unchanged.
+        :raise ValueError: if the job is already queued.
         """
         if len(self._waiting) >= self.capacity:
             raise QueueFull(len(self._waiting))
@@ -153,12 +152,12 @@ class BatchQueue(Generic[J]):
 
     def check_in_time(self, now: float, deadline: float, workers: int, free: int) -> None:
         """
-        See that a job that comes now can be answered by ``deadline``.
+        Check that a job that arrives now can be answered by ``deadline``.
 
-        A worker that has nothing to do is always given a try: its answer may show that times have changed.
+        An idle worker is always tried: its response time may show that conditions have changed.
 
-        :param workers: How many there are.
-        :raise Hopeless: if it cannot, as far as is known.
+        :param workers: The number of workers.
+        :raise Hopeless: if the job is expected to miss the deadline.
         """
         if self._forecast is None or (free and not self._waiting):
             return
@@ -167,30 +166,30 @@ class BatchQueue(Generic[J]):
             raise Hopeless(needed)
 
     def served(self, size: int, seconds: float) -> None:
-        """Learn how long a batch took."""
+        """Record the time of a batch."""
         if self._forecast is not None:
             self._forecast.cost.observe(size, seconds)
 
     def put_back(self, batch: list[Waiting[J]]) -> None:
-        """Undo the ``take`` of a batch: its jobs come first again, whatever the capacity."""
+        """Undo the ``take`` of a batch: return its jobs to the front, regardless of the capacity."""
         for waiting in reversed(batch):
             self._enter(waiting)
             self._waiting.move_to_end(waiting.job, last=False)
 
     def put_again(self, jobs: Iterable[tuple[J, float | None]], now: float) -> None:
         """
-        Let jobs wait which were taken and are to be tried once more, each with its deadline.
+        Requeue jobs for a retry, each with its deadline.
 
-        They come before all others, whatever the capacity, and are a batch of their own.
+        They are placed before all others, regardless of the capacity, and form a batch of their own.
         """
         apart = _Apart()
         self.put_back([Waiting(job, now, deadline, apart) for job, deadline in jobs])
 
     def take(self, now: float, free: int = 1, worker: Hashable = None) -> list[Waiting[J]] | None:
         """
-        Give the next batch if it is time for one, whichever worker it is for.
+        Return the next batch if one is due, regardless of the worker.
 
-        Jobs which are too late are passed over; `expire` has them.
+        Expired jobs are skipped; `expire` returns them.
         """
         if not free:
             return None
@@ -202,7 +201,7 @@ class BatchQueue(Generic[J]):
         return batch
 
     def take_full(self, now: float) -> list[Waiting[J]] | None:
-        """Give the next batch if no other job could join it: one for a worker that is not free yet."""
+        """Return the next batch if no other job could join it, for prefetching to a busy worker."""
         batch, _closed = self._next_batch(now)
         if len(batch) < self.batch_size:
             return None
@@ -214,10 +213,10 @@ class BatchQueue(Generic[J]):
         self, now: float, going: Sequence[J], kind: Hashable = None, worker: Hashable = None
     ) -> list[Waiting[J]]:
         """
-        Give the jobs that join a batch which goes on: at once, as many as there is room for.
+        Return the jobs that join a continuing batch immediately, as many as fit.
 
-        :param going: What stays in the batch.
-        :param kind: Of what kind that is; a job of another kind, and all that are behind it, wait for its end.
+        :param going: The jobs that remain in the batch.
+        :param kind: Their kind; a job of another kind, and all jobs behind it, wait for the end of the batch.
         """
         batch: list[Waiting[J]] = []
         for waiting in self._in_time(now):
@@ -229,42 +228,42 @@ class BatchQueue(Generic[J]):
         return batch
 
     def join(self, worker: Hashable) -> None:
-        """There is another worker: which one is all the same to these jobs."""
+        """Add a worker, which needs no record here."""
 
     def done(self, worker: Hashable, now: float, going: Sequence[J] = ()) -> None:
-        """A worker has answered what it was given, of which some jobs go on."""
+        """Record that a worker has answered its batch, apart from the jobs that continue."""
 
     def end(self, worker: Hashable, sequences: Iterable[str]) -> None:
-        """A worker's handler says that sequences are over: there are none."""
+        """End sequences, of which this queue has none."""
 
     def leave(self, worker: Hashable) -> Sequence[J]:
-        """A worker is gone; give the jobs which wait for it and no other."""
+        """Remove a worker and return the jobs that wait for it alone."""
         return ()
 
     def keeps(self, worker: Hashable) -> bool:
-        """Say whether a worker that has nothing to do is needed for what it remembers."""
+        """Return whether an idle worker must be kept for its state."""
         return False
 
     def discard(self, job: J) -> bool:
-        """Take ``job`` out, wherever it stands; say whether it was there."""
+        """Remove ``job`` from any position; return whether it was queued."""
         return self._waiting.pop(job, None) is not None
 
     def expire(self, now: float) -> list[J]:
-        """Take out the jobs which are too late, so that somebody can tell their clients."""
+        """Remove and return the jobs whose deadline has passed."""
         expired: list[Waiting[J]] = []
         try:
             while (first := self._first_deadline()) is not None and first.too_late(now):
                 del self._waiting[first.job]
                 expired.append(first)
         except BaseException:
-            # Memory has run out, say: what was taken out already is told the next time.
+            # E.g. out of memory: the jobs removed so far are reported by the next call.
             for waiting in expired:
                 self._enter(waiting)
             raise
         return [waiting.job for waiting in expired]
 
     def drain(self) -> list[J]:
-        """Take out everything."""
+        """Remove and return all jobs."""
         jobs = list(self._waiting)
         self._waiting.clear()
         self._deadlines.clear()
@@ -272,9 +271,9 @@ class BatchQueue(Generic[J]):
 
     def next_deadline(self, now: float, free: int = 1) -> float | None:
         """
-        Say when `take` or `expire` will next have something to give if nothing is put or discarded before.
+        Return when `take` or `expire` will next return something if no job is put or discarded before.
 
-        :return: A moment which is ``now`` at the earliest, or ``None`` for never.
+        :return: A time not before ``now``, or ``None`` for never.
         """
         moments = []
         if (first := self._first_deadline()) is not None and first.deadline is not None:
@@ -289,7 +288,7 @@ class BatchQueue(Generic[J]):
         self._waiting[waiting.job] = waiting
         if waiting.deadline is not None:
             heappush(self._deadlines, (waiting.deadline, next(self._tie), waiting))
-            # A job that has left must not be kept (its body!) until a far deadline.
+            # A job that has left, with its body, must not be kept in memory until a distant deadline.
             if len(self._deadlines) > 2 * len(self._waiting) + 8:
                 self._deadlines = [entry for entry in self._deadlines if self._waits(entry[2])]
                 heapify(self._deadlines)
@@ -306,12 +305,12 @@ class BatchQueue(Generic[J]):
         return (waiting for waiting in self._waiting.values() if not waiting.too_late(now))
 
     def _due(self, batch: list[Waiting[J]], free: int) -> float:
-        """Say when a batch that another job could still join goes without it."""
+        """Return when a batch that another job could still join is dispatched without it."""
         latest = batch[0].arrival + self.max_delay
         if self._forecast is None:
             return latest
         if free > 1:
-            # The next job has a worker of its own: nobody gains by waiting for it.
+            # Another worker is free for the next job, so waiting gains nothing.
             return batch[0].arrival
         size = len(batch)
         due = min(latest, batch[-1].arrival + self._forecast.patience(size))
@@ -319,7 +318,7 @@ class BatchQueue(Generic[J]):
         return min([due, *(waiting.deadline - needed for waiting in batch if waiting.deadline is not None)])
 
     def _next_batch(self, now: float) -> tuple[list[Waiting[J]], bool]:
-        """Give the jobs that would go together, and whether no later arrival could join them."""
+        """Return the jobs of the next batch, and whether it is closed to later arrivals."""
         batch: list[Waiting[J]] = []
         for waiting in self._waiting.values():
             if waiting.deadline is not None and waiting.too_late(now):
@@ -331,5 +330,5 @@ class BatchQueue(Generic[J]):
                 return batch, True
         if batch and isinstance(batch[0].kind, _Apart):
             return batch, True
-        # Whoever fills the queue closes the batch: to refuse the next client while a worker is free helps nobody.
+        # A full queue closes the batch: refusing the next client while a worker is free would gain nothing.
         return batch, not self.remaining

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the queue of a stateful model: which jobs of which sequences go together, and to which worker.
+Queue the jobs of a stateful model and group them into batches by sequence and worker.
 
-What it promises: the jobs of a sequence are answered in order, one at a time, all of
-them by the same worker, which keeps the sequence's state.  Like
-`twisted_serve.batching.queue.BatchQueue`, whose verbs it shares, it knows no clock.
+Guarantees that the jobs of a sequence are answered in order, one at a time, all by the same worker, which keeps the
+sequence's state.  Sans-IO, with the interface of `twisted_serve.batching.queue.BatchQueue`.
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ J = TypeVar("J", bound=Hashable)
 
 
 class TooManySequences(QueueFull):
-    """As many sequences are open as may be."""
+    """The maximum number of sequences is open."""
 
     sentence = "There are as many sequences as there may be ({count})."
 
 
 class SequenceFull(QueueFull):
-    """As many jobs of the sequence wait as may."""
+    """The maximum number of jobs of the sequence is queued."""
 
     sentence = "The queue of its sequence is full ({waiting})."
 
 
 class SequenceExpired(QueueFull):
-    """The sequence has had its time; what it has left is being finished."""
+    """The sequence has reached its maximum lifetime; its remaining jobs are being completed."""
 
     sentence = "Its sequence has had its time ({waiting})."
 
 
 class SequenceOver(QueueFull):
-    """The sequence was idle for too long, or has had its time: what the worker knew of it is not to be relied on."""
+    """The sequence has ended by its idle time or lifetime, so the worker's state of it cannot be relied on."""
 
     sentence = "Its sequence is over: it was idle for too long, or has had its time. Begin another one."
 
 
-# So many sequences that are over are remembered, for so many seconds.
+# Maximum number of ended sequences that are remembered, and for how many seconds.
 MOST_OVER = 10_000
 OVER_FOR = 3600.0
 
@@ -54,12 +53,12 @@ OVER_FOR = 3600.0
 @frozen
 class SequenceLimits:
     """
-    How many sequences there may be, and how long.
+    Limits on sequences.
 
-    :ivar sequences: The most that are open at a time.
-    :ivar waiting: The most jobs of one that wait.
-    :ivar idle: Seconds without a job after which a sequence is over.
-    :ivar life: Seconds from its first job after which it is over in any case.
+    :ivar sequences: Maximum number of open sequences.
+    :ivar waiting: Maximum number of queued jobs per sequence.
+    :ivar idle: Seconds without a job after which a sequence ends.
+    :ivar life: Seconds from its first job after which a sequence ends in any case.
     """
 
     sequences: int = field(default=1, validator=ge(1))
@@ -71,10 +70,13 @@ class SequenceLimits:
 @define(eq=False)
 class _Sequence(Generic[J]):
     """
-    One sequence: what waits, where its state is, whether a job of it is there now.
+    One sequence.
 
-    :ivar running: Whether it has had its turn in the present batch.
-    :ivar going: Whether a job of it has been in an earlier call, too, and is not finished.
+    :ivar began: When its first job arrived.
+    :ivar used: When a job of it last arrived or was answered.
+    :ivar worker: The worker that has its state, if any.
+    :ivar running: Whether a job of it is in the current batch.
+    :ivar going: Whether a job of it has been in an earlier call as well and is not finished.
     """
 
     began: float
@@ -91,16 +93,16 @@ class _Sequence(Generic[J]):
 
 class SequenceQueue(Generic[J]):
     """
-    Jobs of sequences.
+    The jobs of sequences.
 
     A job is in the queue from ``put`` until exactly one of ``take``, ``discard``, ``expire``, ``leave`` and ``drain``
-    has given it back.
+    returns it.
 
-    :param sequence_of: Names the sequence that a job belongs to.
-    :param max_delay: Seconds that the oldest job waits for company; 0 for none.
-    :param begins: Says whether a job is the first of its sequence: no other one is let in for a sequence that has
-        ended by its limits.  ``None``: every job may begin such a sequence anew.
-    :raise ValueError: for a number that makes no queue.
+    :param sequence_of: Returns the id of a job's sequence.
+    :param max_delay: Seconds that the oldest job waits for further jobs; 0 for none.
+    :param begins: Returns whether a job is the first of its sequence: no other job is accepted for a sequence that has
+        ended by its limits.  ``None``: every job may start such a sequence again.
+    :raise ValueError: for an invalid number.
     """
 
     def __init__(
@@ -120,9 +122,9 @@ class SequenceQueue(Generic[J]):
         self.max_delay = max_delay
         self._sequence_of = sequence_of
         self._begins = begins
-        # When each ended, in that order.
+        # The end time of each ended sequence, in order.
         self._over: dict[str, float] = {}
-        # In the order in which they began.
+        # In order of their start.
         self._sequences: dict[str, _Sequence[J]] = {}
         # Whether each worker is free.
         self._workers: dict[Hashable, bool] = {}
@@ -132,28 +134,28 @@ class SequenceQueue(Generic[J]):
 
     @property
     def capacity(self) -> int:
-        """The most jobs that can wait."""
+        """Maximum number of queued jobs."""
         return self.limits.sequences * self.limits.waiting
 
     @property
     def remaining(self) -> int:
-        """How many more jobs fit in, if they belong to the right sequences."""
+        """How many more jobs fit, if they belong to the right sequences."""
         return self.capacity - len(self)
 
     @property
     def sequences(self) -> int:
-        """How many sequences are open, as far as anybody has looked."""
+        """The number of open sequences as of the last check for ended ones."""
         return len(self._sequences)
 
     def oldest_wait(self, now: float) -> float:
-        """Say for how many seconds the oldest job has been waiting; 0 if there is none."""
+        """Return the seconds that the oldest job has been waiting; 0 if the queue is empty."""
         return max(0.0, now - min((each.arrival for each in self._all_waiting()), default=now))
 
     def put(self, job: J, now: float, deadline: float | None = None, kind: Hashable = None) -> None:
         """
-        Let ``job`` wait for its turn; the first one begins its sequence.
+        Queue ``job``; the first job starts its sequence.
 
-        :raise QueueFull: when there is no room for it; nothing has changed then.
+        :raise QueueFull: if there is no room for it; the queue is unchanged.
         """
         self._sweep(now)
         name = self._sequence_of(job)
@@ -173,14 +175,14 @@ class SequenceQueue(Generic[J]):
         sequence.waiting.append(Waiting(job, now, deadline, kind))
 
     def join(self, worker: Hashable) -> None:
-        """There is another worker, which can keep sequences."""
+        """Add a worker, which can keep the state of sequences."""
         self._workers[worker] = True
 
     def take(self, now: float, free: int = 1, worker: Hashable = None) -> list[Waiting[J]] | None:
         """
-        Give the next batch for a worker, which is free, if it is time for one.
+        Return the next batch for a free worker if one is due.
 
-        Jobs which are too late are passed over; `expire` has them.
+        Expired jobs are skipped; `expire` returns them.
         """
         self._sweep(now)
         chosen, closed = self._choose(now, worker)
@@ -192,13 +194,13 @@ class SequenceQueue(Generic[J]):
         self, now: float, going: Sequence[J], kind: Hashable = None, worker: Hashable = None
     ) -> list[Waiting[J]]:
         """
-        Give the jobs that join a batch which goes on, at once: the next one of each sequence.
+        Return the jobs that join a continuing batch immediately: the next job of each sequence.
 
-        There are at most ``batch_size`` sequences in it.  One that is there already may have another job there, which
-        can be what ends the first, as long as there are not more than twice as many jobs.
+        The batch has at most ``batch_size`` sequences.  A sequence in it may add another job, which may be the one that
+        ends the first, up to a total of twice as many jobs.
 
-        :param going: What stays in the batch.
-        :param kind: Of what kind that is; a job of another kind, and all that are behind it, wait for its end.
+        :param going: The jobs that remain in the batch.
+        :param kind: Their kind; a job of another kind, and all jobs behind it, wait for the end of the batch.
         """
         self._sweep(now)
         names = {self._sequence_of(job) for job in going}
@@ -214,7 +216,7 @@ class SequenceQueue(Generic[J]):
         return self._send(chosen, worker)
 
     def put_back(self, batch: list[Waiting[J]]) -> None:
-        """Undo the ``take`` of a batch, of which its worker had seen nothing when it went."""
+        """Undo the ``take`` of a batch that its worker has not received."""
         for waiting in batch:
             name = self._sequence_of(waiting.job)
             sequence = self._sequences.setdefault(name, _Sequence(waiting.arrival, waiting.arrival))
@@ -222,11 +224,11 @@ class SequenceQueue(Generic[J]):
             sequence.worker, sequence.running = None, False
 
     def put_again(self, jobs: Iterable[tuple[J, float | None]], now: float) -> None:
-        """Let jobs wait which were taken and are to be tried once more: each is the next of its sequence."""
+        """Requeue jobs for a retry: each is the next of its sequence."""
         self.put_back([Waiting(job, now, deadline, None) for job, deadline in jobs])
 
     def done(self, worker: Hashable, now: float, going: Sequence[J] = ()) -> None:
-        """A worker has answered what it was given, of which some jobs go on."""
+        """Record that a worker has answered its batch, apart from the jobs that continue."""
         if worker in self._workers:
             self._workers[worker] = True
         names = {self._sequence_of(job) for job in going}
@@ -236,7 +238,7 @@ class SequenceQueue(Generic[J]):
                 sequence.used = now
 
     def end(self, worker: Hashable, sequences: Iterable[str]) -> None:
-        """A worker's handler says that sequences are over; what of them still waits begins them anew."""
+        """End sequences as a worker's handler requests; their queued jobs start new sequences."""
         for name in sequences:
             sequence = self._sequences.get(name)
             if sequence is not None and sequence.worker == worker:
@@ -247,7 +249,7 @@ class SequenceQueue(Generic[J]):
                     self._sequences[name] = anew
 
     def leave(self, worker: Hashable) -> list[J]:
-        """A worker is gone, and its sequences' state with it: they are over; give what of them still waited."""
+        """Remove a worker, end its sequences, whose state is lost, and return their queued jobs."""
         self._workers.pop(worker, None)
         lost = [name for name, sequence in self._sequences.items() if sequence.worker == worker]
         jobs = [waiting.job for name in lost for waiting in self._sequences[name].waiting]
@@ -256,11 +258,11 @@ class SequenceQueue(Generic[J]):
         return jobs
 
     def keeps(self, worker: Hashable) -> bool:
-        """Say whether a worker has sequences which are not over, as far as anybody has looked."""
+        """Return whether a worker has open sequences, as of the last check for ended ones."""
         return any(sequence.worker == worker for sequence in self._sequences.values())
 
     def discard(self, job: J) -> bool:
-        """Take ``job`` out, wherever it stands; say whether it was there."""
+        """Remove ``job`` from any position; return whether it was queued."""
         sequence = self._sequences.get(self._sequence_of(job))
         if sequence is None:
             return False
@@ -269,7 +271,7 @@ class SequenceQueue(Generic[J]):
         return len(sequence.waiting) < before
 
     def expire(self, now: float) -> list[J]:
-        """Take out the jobs which are too late, so that somebody can tell their clients."""
+        """Remove and return the jobs whose deadline has passed."""
         expired = [waiting.job for waiting in self._all_waiting() if waiting.too_late(now)]
         if expired:
             kept = [
@@ -281,16 +283,16 @@ class SequenceQueue(Generic[J]):
         return expired
 
     def drain(self) -> list[J]:
-        """Take out everything; no sequence is open any more."""
+        """Remove and return all jobs, and close all sequences."""
         jobs = [waiting.job for waiting in self._all_waiting()]
         self._sequences.clear()
         return jobs
 
     def next_deadline(self, now: float, free: int = 1) -> float | None:
         """
-        Say when `take` or `expire` will next have something to give if nothing else happens before.
+        Return when `take` or `expire` will next return something if nothing else happens before.
 
-        :return: A moment which is ``now`` at the earliest, or ``None`` for never.
+        :return: A time not before ``now``, or ``None`` for never.
         """
         moments = [waiting.deadline for waiting in self._all_waiting() if waiting.deadline is not None]
         workers = [worker for worker, is_free in self._workers.items() if is_free]
@@ -299,7 +301,7 @@ class SequenceQueue(Generic[J]):
             if chosen:
                 moments.append(now if closed else chosen[0].waiting[0].arrival + self.max_delay)
         if workers and any(sequence.worker is None and sequence.waiting for sequence in self._sequences.values()):
-            # It waits for a worker to have room, which comes with the end of another.
+            # The sequence waits for room at a worker, which the end of another sequence provides.
             moments += [end for each in self._sequences.values() if each.idle and (end := self._end_of(each)) < inf]
         return max(now, min(moments)) if moments else None
 
@@ -310,7 +312,7 @@ class SequenceQueue(Generic[J]):
         return min(sequence.used + self.limits.idle, sequence.began + self.limits.life)
 
     def _sweep(self, now: float) -> None:
-        """Forget the sequences that are over."""
+        """Remove the sequences that have ended."""
         for name, sequence in list(self._sequences.items()):
             if sequence.idle and now >= self._end_of(sequence):
                 del self._sequences[name]
@@ -320,7 +322,9 @@ class SequenceQueue(Generic[J]):
             del self._over[next(iter(self._over))]
 
     def _choose(self, now: float, worker: Hashable) -> tuple[list[_Sequence[J]], bool]:
-        """Choose the sequences whose next jobs go together, oldest job first; say whether no later one could join."""
+        """
+        Return the sequences whose next jobs form a batch, oldest job first, and whether it is closed to later arrivals.
+        """
         chosen: list[_Sequence[J]] = []
         for sequence in self._eligible(now, worker):
             if chosen and sequence.waiting[0].kind != chosen[0].waiting[0].kind:
@@ -331,7 +335,7 @@ class SequenceQueue(Generic[J]):
         return chosen, False
 
     def _eligible(self, now: float, worker: Hashable) -> Iterator[_Sequence[J]]:
-        """List the sequences whose next jobs a worker can have, oldest job first."""
+        """Yield the sequences whose next jobs a worker can accept, oldest job first."""
         room = ceil(self.limits.sequences / max(1, len(self._workers)))
         room -= sum(sequence.worker == worker for sequence in self._sequences.values())
         ready = [each for each in self._sequences.values() if self._ready(each, now)]
