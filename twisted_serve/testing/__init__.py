@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Testing with a whole server, in memory and in virtual time; ``docs/testing.md`` shows how.
+Test a whole server in memory and in virtual time; ``docs/testing.md`` shows how.
 
-``server``      :class:`~twisted_serve.testing.server.MemoryServer`: the real server but for sockets, processes and time
-``machine``     :class:`~twisted_serve.testing.machine.TokenMachine`: a Hypothesis state machine over keys and time
-``memory``      its reactor, and connections of clients
-``fakes``       workers which are no processes
-``processes``   processes which end when they are told to
-``strategies``  Hypothesis strategies for what the server reads and keeps
+- `server`: `MemoryServer`, the real server except for sockets, processes and time
+- `machine`: `TokenMachine`, a Hypothesis state machine over keys and time
+- `memory`: the server's reactor, and client connections
+- `fakes`: workers without processes
+- `local_worker`: a handler run in the test's own process
+- `processes`: fake processes that end when the test says so
+- `strategies`: Hypothesis strategies for the server's values
 
-Hypothesis comes with the extra ``twisted-serve[testing]``; ``server`` and ``fakes`` do without.
+Hypothesis is in the extra ``twisted-serve[testing]``; `server` and `fakes` do not need it.
 """

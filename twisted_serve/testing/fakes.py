@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements workers which are no processes and whose time is a clock's.
+Fake workers without processes, in virtual time.
 
-:class:`FakeProvider` fulfils the contract of `twisted_serve.interfaces.IWorkerProvider`,
-so everything above it (queue, batches, restarts, scaling, answers) is the real
-code.  With its default delays it answers before ``run`` returns; give it delays,
-or hold its workers, to see what happens in between.
+:class:`FakeProvider` implements `twisted_serve.interfaces.IWorkerProvider`, so that everything above it (queue,
+    batches, restarts, scaling, responses) is the real code.  With its default delays it answers before ``run`` returns;
+    set delays, or hold its workers, to test the states in between.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from twisted_serve.wire.messages import Item, Job, Predicted, StreamChunk
 
 __all__ = ["FakeProvider", "FakeWorker", "Respond", "echo"]
 
-#: What a fake worker makes of a batch: items in the order of the jobs, or the error for all of them.
+#: Makes a fake worker's response to a batch: items in the order of the jobs, or an error for the whole batch.
 Respond: TypeAlias = Callable[[list[Job]], Union[list[Item], Exception]]
 
 
@@ -35,7 +34,7 @@ def echo(jobs: list[Job]) -> list[Item]:
 
 @frozen(eq=False)
 class _Running:
-    """A batch that was given to a worker."""
+    """A batch in flight at a worker."""
 
     jobs: list[Job]
     on_chunk: Callable[[StreamChunk], None]
@@ -45,14 +44,15 @@ class _Running:
 @implementer(IWorker)
 class FakeWorker:
     """
-    A worker that does as it is told.
+    A worker controlled by the test.
 
-    :ivar spec: What it was started to serve; ``placement``: where.
-    :ivar batches: All batches it was given, the running ones last.
-    :ivar cancelled: The request ids whose clients were said to have gone.
-    :ivar paused: The request ids whose clients take nothing at the moment.
-    :ivar holding: While true it keeps the batches it is given until `answer` is called.
-    :ivar alive: Whether it is there.
+    :ivar spec: The specification that it was started with.
+    :ivar placement: Where it was started.
+    :ivar batches: All batches that it has received, the running ones last.
+    :ivar cancelled: The ids of cancelled requests.
+    :ivar paused: The ids of requests whose clients are not reading at present.
+    :ivar holding: While true, batches wait until `answer` is called.
+    :ivar alive: Whether the worker has not ended.
     """
 
     def __init__(self, provider: FakeProvider, spec: WorkerSpec, placement: Placement, pid: int) -> None:
@@ -73,7 +73,7 @@ class FakeWorker:
         self._stopping = False
         self._answering = False
         self._running: dict[int, _Running] = {}
-        # Where it speaks of when nothing is running any more.
+        # The batch to which `chunk` refers when no batch is running.
         self._last: tuple[int, _Running] = (0, _Running([], lambda chunk: None))
         self._calls: list[IDelayedCall] = []
 
@@ -84,14 +84,14 @@ class FakeWorker:
 
     @property
     def running(self) -> list[list[Job]]:
-        """The batches that are not answered, the one it is at first."""
+        """The unanswered batches, the one in progress first."""
         return [each.jobs for each in self._running.values()]
 
     def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """See `IWorker`."""
         if not self.alive or (self._stopping and not self._answering):
             raise WorkerDied()
-        # Nothing is given ahead of time to a worker that does not say how quick it is.
+        # Batches are prefetched only to a worker that reports its times.
         several = self.spec.asynchronous or self._provider.seconds
         if self._loading or (self._running and not several):
             raise AssertionError("a batch was given to a worker that is not ready for it")
@@ -130,17 +130,17 @@ class FakeWorker:
         return stopped
 
     def load(self) -> None:
-        """Be loaded now."""
+        """Complete loading."""
         if self._loading and self.alive:
             self._loading = False
             self.loaded.callback(None)
 
     def fail_to_load(self, error: WorkerFailed) -> None:
-        """Find the handler to be broken, and stop."""
+        """Fail to load the handler, and stop."""
         self._end(f"could not load: {error.message}", error)
 
     def chunk(self, item: Item) -> None:
-        """Send an intermediate answer, of the batch that its request belongs to; else of the last one."""
+        """Send an intermediate response for the batch that contains its request, or else for the last batch."""
         batches = [self._last, *self._running.items()]
         theirs = [each for each in batches[1:] if any(job.request_id == item.request_id for job in each[1].jobs)]
         batch_id, running = [*batches, *theirs][-1]
@@ -148,9 +148,9 @@ class FakeWorker:
 
     def answer(self, answer: list[Item] | Exception | None = None, request_id: str | None = None) -> None:
         """
-        Answer the running batch, with ``answer`` or as the provider's ``respond`` says.
+        Answer a running batch with ``answer``, by default with the response of the provider's ``respond``.
 
-        :param request_id: A request of it, where several are running; as it is, the oldest one is meant.
+        :param request_id: A request of the batch; by default the oldest batch is answered.
         """
         for batch_id, running in self._running.items():
             if request_id is None or any(job.request_id == request_id for job in running.jobs):
@@ -170,15 +170,15 @@ class FakeWorker:
         else:
             running.answer.callback(Predicted(batch_id, answer, self._provider.seconds))
         self._answering = nested
-        # Whoever got the answer may have given it another batch.
+        # The receiver of the response may have sent another batch.
         if self._stopping and not (self._running or nested):
             self._end("stopped", WorkerDied())
 
     def kill(self, killed: bool = False) -> None:
         """
-        Die.
+        End the worker unexpectedly.
 
-        :param killed: As from SIGKILL: clients are told 507.
+        :param killed: As if by SIGKILL, for which clients receive 507.
         """
         self._end("killed" if killed else "exited", WorkerDied(killed))
 
@@ -209,17 +209,17 @@ class FakeWorker:
 @implementer(IWorkerProvider)
 class FakeProvider:
     """
-    A place where fake workers run.
+    A provider of fake workers.
 
-    :ivar clock: Whose time passes.
-    :ivar respond: What workers answer.
-    :ivar load_delay: Seconds until a worker has loaded; ``0``: before ``start`` returns; ``None``: never by itself.
-    :ivar answer_delay: Seconds that a batch takes; ``0``: it is answered before ``run`` returns.
-    :ivar seconds: How long a batch took, as the workers say it; ``0``: they do not say.
-    :ivar load_error: With what the next workers fail to load, if they do.
-    :ivar holding: Whether the next workers keep their batches until told to answer.
-    :ivar workers: All that were ever started, oldest first.
-    :ivar forgotten: Of what no more workers will be started.
+    :ivar clock: The clock of all delays.
+    :ivar respond: Makes the workers' responses.
+    :ivar load_delay: Seconds until a worker has loaded; ``0``: before ``start`` returns; ``None``: only when told to.
+    :ivar answer_delay: Seconds per batch; ``0``: it is answered before ``run`` returns.
+    :ivar seconds: The time per batch that workers report; ``0``: none.
+    :ivar load_error: The error with which the next workers fail to load, if any.
+    :ivar holding: Whether the next workers hold their batches until told to answer.
+    :ivar workers: All workers ever started, oldest first.
+    :ivar forgotten: The specifications of which no more workers will be started.
     """
 
     def __init__(
@@ -241,12 +241,12 @@ class FakeProvider:
 
     @property
     def alive(self) -> list[FakeWorker]:
-        """The workers that are there."""
+        """The workers that have not ended."""
         return [worker for worker in self.workers if worker.alive]
 
     @property
     def batches(self) -> list[list[Job]]:
-        """All batches that were ever given to a worker, worker by worker."""
+        """All batches ever sent to a worker, grouped by worker."""
         return [batch for worker in self.workers for batch in worker.batches]
 
     def start(self, spec: WorkerSpec, placement: Placement) -> IWorker:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a worker inside the test's own process: an archive's handler with no server and no child.
+Run an archive's handler inside the test's own process, without a server or a child process.
 
-It runs the very code of a worker, so that what a handler gets and what becomes
-of its answers is what a server would do::
+It runs the same code as a worker, so that a handler's inputs, and the treatment of its outputs, are those of a server::
 
     with local_worker(Path("my_model"), "handler.py") as worker:
         (item,) = worker.predict(Part("body", "", b"…"))
@@ -31,10 +30,10 @@ __all__ = ["LocalWorker", "local_worker"]
 
 class Outbox:
     """
-    The server's side, in memory.
+    The server's side of the connection, in memory.
 
-    :ivar sent: What the worker said by itself: intermediate answers.
-    :ivar cancelled: The requests whose clients have gone.
+    :ivar sent: The intermediate responses of the worker.
+    :ivar cancelled: The requests whose clients have disconnected.
     """
 
     def __init__(self) -> None:
@@ -42,15 +41,15 @@ class Outbox:
         self.cancelled: set[str] = set()
 
     def send(self, message: FromWorker) -> None:
-        """Keep the message."""
+        """Record a message."""
         self.sent.append(message)
 
     def is_cancelled(self, request_id: str) -> bool:
-        """Say whether the client has gone."""
+        """Return whether the client has disconnected."""
         return request_id in self.cancelled
 
     def may_send(self, request_id: str) -> bool:
-        """Say whether the client is there; it takes everything at once."""
+        """Return whether the client is connected; it reads without delay."""
         return request_id not in self.cancelled
 
 
@@ -63,17 +62,17 @@ class LocalWorker:
         self.outbox = outbox
 
     def answer(self, *jobs: Job) -> Predicted | PredictFailed:
-        """Have the handler answer these requests as one batch."""
+        """Pass these requests to the handler as one batch."""
         return self._service.answer(Predict(next(self._batch_ids), list(jobs)))
 
     def respond(self, jobs: list[Job]) -> list[Item] | Exception:
-        """Answer a batch as workers in memory do: ``MemoryServer(respond=worker.respond)`` serves the handler."""
+        """Answer a batch for a fake worker: ``MemoryServer(respond=worker.respond)`` serves the handler."""
         answer = self.answer(*jobs)
         return WorkerFailed(answer.code, answer.message) if isinstance(answer, PredictFailed) else answer.items
 
     def predict(self, *parts: Part) -> list[Item]:
         """
-        Have the handler answer one request for each of ``parts``, as one batch.
+        Pass one request for each of ``parts`` to the handler, as one batch.
 
         :raise AssertionError: if the whole batch failed.
         """
@@ -86,12 +85,12 @@ class LocalWorker:
 @contextmanager
 def local_worker(model_dir: Path, handler: str, **settings: Any) -> Iterator[LocalWorker]:
     """
-    Load a handler; afterwards put back working directory, import path and modules.
+    Load a handler; on exit, restore the working directory, import path and modules.
 
     :param model_dir: The unpacked archive.
     :param handler: As in its manifest.
     :param settings: Other fields of :class:`~twisted_serve.wire.messages.LoadModel`.
-    :raise Exception: whatever keeps the handler from loading.
+    :raise Exception: any error that prevents the handler from loading.
     """
     directory = str(model_dir.resolve())
     fields: dict[str, Any] = {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a Hypothesis state machine over a server's keys: time, rotation, restarts, crashes and requests.
+Test a server's keys with a Hypothesis state machine: time, rotation, restarts, crashes and requests.
 
-Run it as it is, or against your own settings::
+Run it unchanged, or with your own settings::
 
     class MyMachine(TokenMachine):
         options = {"token_expiration_min": 5, "token_refusal_status": 401}
@@ -33,7 +33,7 @@ _PROBE = {TokenKind.MANAGEMENT: "/models", TokenKind.INFERENCE: "/ping"}
 
 class TokenMachine(RuleBasedStateMachine):
     """
-    What opens is the live key of the right kind, in time; nothing else ever does.
+    Only the live, unexpired key of the right kind grants access.
 
     :cvar options: Settings of the server, as for :class:`~twisted_serve.testing.server.MemoryServer`.
     """
@@ -48,26 +48,26 @@ class TokenMachine(RuleBasedStateMachine):
         self._remember_births()
 
     def teardown(self) -> None:
-        """Stop the server; nothing of it may stay."""
+        """Stop the server and check that it leaves nothing behind."""
         self.server.server.stopService()
         assert not self.server.key_file.exists(), "the key file outlived the server"
         self.server.close()
 
     @property
     def lifetime(self) -> timedelta:
-        """How long a key lives."""
+        """The lifetime of a key."""
         return timedelta(minutes=self.server.options.token_expiration_min)
 
     @rule(fraction=st.floats(0, 1.5))
     def wait(self, fraction: float) -> None:
-        """Time passes, up to one and a half lifetimes of a key."""
+        """Let time pass, up to one and a half lifetimes of a key."""
         before = self._live()
         self.server.advance(fraction * self.lifetime.total_seconds())
         self.bury(before)
 
     @rule(kind=st.sampled_from(list(_PROBE)), past=st.sampled_from([-1.0, -0.001, 0.0, 0.001, 1.0, 30.0]))
     def wait_for_expiry(self, kind: TokenKind, past: float) -> None:
-        """Time passes until just before, or just after, a key expires."""
+        """Let time pass until just before or just after a key expires."""
         seconds = self._left(kind) + past
         if seconds > 0:
             before = self._live()
@@ -76,12 +76,12 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(fraction=st.sampled_from([-2.0, -0.5, -0.001, 0.5, 1.0]))
     def set_date(self, fraction: float) -> None:
-        """The machine's date is set, by up to two lifetimes of a key; no time passes."""
+        """Set the machine's date, by up to two lifetimes of a key, without time passing."""
         self.server.set_date(fraction * self.lifetime.total_seconds())
 
     @rule(kind=st.sampled_from([TokenKind.MANAGEMENT, TokenKind.INFERENCE]), method=st.sampled_from(["GET", "POST"]))
     def rotate(self, kind: TokenKind, method: str) -> None:
-        """The API key replaces a key, and the answer has the new one."""
+        """The API key replaces a key, and the response contains the new one."""
         before = self._live()
         answer = self.server.request(method, f"/token?type={kind.value}", self.server.key(TokenKind.API))
         assert answer.status == 200, answer
@@ -91,7 +91,7 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(presented=token_kinds(), kind=st.sampled_from([TokenKind.MANAGEMENT, TokenKind.INFERENCE]))
     def rotate_without_right(self, presented: TokenKind, kind: TokenKind) -> None:
-        """No other key replaces a key."""
+        """No other key can replace a key."""
         if presented is not TokenKind.API:
             before = self._live()
             answer = self.server.request("POST", f"/token?type={kind.value}", self.server.key(presented))
@@ -100,7 +100,7 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """The server is stopped and started: all keys are new."""
+        """After a restart of the server, all keys are new."""
         before = self._live()
         self.server.restart()
         self.bury(before)
@@ -108,7 +108,7 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        """The server dies and is started again over its stale key file: all keys are new."""
+        """After a crash, the server starts over its stale key file, and all keys are new."""
         before = self._live()
         self.server.crash()
         self.bury(before)
@@ -116,13 +116,13 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(list(_PROBE)), headers=authorization_headers())
     def guess(self, kind: TokenKind, headers: list[bytes]) -> None:
-        """Whatever somebody makes up is refused."""
+        """Every made-up credential is refused."""
         answer = self.server.request("GET", _PROBE[kind], headers={"Authorization": _sendable(headers)})
         assert answer.status == self._refused, answer
 
     @invariant()
     def right_keys_open_in_time(self) -> None:
-        """A live key opens its door until its date or for its lifetime, then never again; and no other door."""
+        """A live key grants access to its own paths until its expiry date or for its lifetime, and never after."""
         for kind, path in _PROBE.items():
             if self._left(kind) <= 0:
                 self._ended.add(self.server.key(kind))
@@ -133,14 +133,14 @@ class TokenMachine(RuleBasedStateMachine):
 
     @invariant()
     def dead_keys_stay_dead(self) -> None:
-        """A key that was replaced, or died with its server, opens nothing."""
+        """A key that was replaced, or ended with its server, grants no access."""
         for secret in self.dead[-3:]:
             for path in _PROBE.values():
                 assert self._status(path, secret) == self._refused, (secret, path)
 
     @invariant()
     def file_tells_the_live_keys(self) -> None:
-        """The key file has the live keys, and only its owner can read it."""
+        """The key file contains the live keys, and only its owner can read it."""
         read = json.loads(self.server.key_file.read_bytes())
         assert {kind.value: self.server.key(kind) for kind in TokenKind} == {
             kind: members["key"] for kind, members in read.items()
@@ -165,12 +165,12 @@ class TokenMachine(RuleBasedStateMachine):
         return {token.secret for token in self.server.keys}
 
     def bury(self, before: set[str]) -> None:
-        """Note that of the keys ``before`` those which live no more stay dead; for rules that may replace keys."""
+        """Record which of the keys ``before`` are no longer live; for rules that may replace keys."""
         self.dead += sorted(before - self._live())
         self._remember_births()
 
     def _remember_births(self) -> None:
-        """Note when each live key came; one which was here before keeps its date."""
+        """Record when each live key was created; a key that is already known keeps its date."""
         known: dict[TokenKind, tuple[str, datetime, float]] = getattr(self, "born", {})
         self.born = {}
         for kind in _PROBE:
@@ -180,6 +180,6 @@ class TokenMachine(RuleBasedStateMachine):
 
 
 def _sendable(headers: list[bytes]) -> list[str]:
-    """Keep of header values what a client can send."""
+    """Reduce header values to the characters that a client can send."""
     texts = ["".join(c for c in header.decode("latin-1") if c.isprintable() and c.isascii()) for header in headers]
     return texts or [""]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what a server in memory has instead of sockets and time: its reactor, and clients' connections.
+The reactor and client connections of a server in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["MemoryConnection", "MemoryServeReactor"]
 
 
 class MemoryServeReactor(MemoryReactorClock):
-    """A reactor for a server in memory; its shutdown triggers can be pulled."""
+    """A reactor for a server in memory, whose shutdown triggers can be run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,18 +31,18 @@ class MemoryServeReactor(MemoryReactorClock):
         *args: object,
         **kw: object,
     ) -> object:
-        """Remember what is to be done at shutdown."""
+        """Record a shutdown trigger."""
         trigger = object()
         if eventType == "shutdown":
             self._shutdown[trigger] = lambda: callable(*args, **kw)
         return trigger
 
     def removeSystemEventTrigger(self, triggerID: object) -> None:
-        """Forget it."""
+        """Remove a shutdown trigger."""
         self._shutdown.pop(triggerID, None)
 
     def shut_down(self) -> None:
-        """Do what a reactor does when it stops."""
+        """Run the shutdown triggers, as a stopping reactor does."""
         for trigger in list(self._shutdown.values()):
             trigger()
 
@@ -51,7 +51,7 @@ class MemoryConnection:
     """
     A client's connection, byte by byte.
 
-    :ivar received: What the server has sent.
+    :ivar received: The bytes received from the server.
     """
 
     def __init__(self, site: ServeSite) -> None:
@@ -64,21 +64,21 @@ class MemoryConnection:
 
     @property
     def received(self) -> bytes:
-        """Return what the server has sent so far."""
+        """The bytes received from the server so far."""
         return bytes(self._transport.value())
 
     @property
     def open(self) -> bool:
-        """Say whether the server has kept the connection open, both ways."""
+        """Whether the server has kept the connection open in both directions."""
         return bool(self._transport.connected and not self._transport.disconnecting)
 
     @property
     def unread(self) -> int:
-        """Return how many of the bytes that were sent the server has left for later."""
+        """The number of bytes sent that the server has not read yet."""
         return len(self._waiting)
 
     def send(self, data: bytes) -> bytes:
-        """Send bytes, which wait where the server does not read, and return all that has been received."""
+        """Send bytes, buffered while the server does not read, and return all bytes received so far."""
         self._waiting += data
         if self.open and self._transport.producerState == "producing":
             waiting, self._waiting = self._waiting, b""
@@ -89,17 +89,17 @@ class MemoryConnection:
         return self.received
 
     def get(self, target: str, *headers: str) -> int:
-        """Send a GET for a target just as it is written, and return the status."""
+        """Send a GET for a target exactly as written, and return the status."""
         before = len(self.received)
         head = "\r\n".join([f"GET {target} HTTP/1.1", "Host: h", *headers, "", ""])
         return int(self.send(head.encode("latin-1"))[before:].split(b" ", 2)[1])
 
     def stop_reading(self) -> None:
-        """Take nothing more, as if all buffers between here and there were full."""
+        """Stop reading, as if all buffers between server and client were full."""
         self._channel.pauseProducing()
 
     def read_on(self) -> None:
-        """Take everything again."""
+        """Resume reading."""
         self._channel.resumeProducing()
         self.send(b"")
 

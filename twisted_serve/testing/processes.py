@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements processes in memory, which end when a test says so.
+Fake processes that end when the test says so.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-#: The process id of each: no process of a real machine has it.
+#: The process id of every fake process; no real process has it.
 NO_PID = 1 << 30
 
 
 class MemoryProcess:
     """
-    A process that does nothing but end.
+    A process that does nothing until the test ends it.
 
-    :ivar words: Its command line; ``environment``, ``path``: where it runs.
-    :ivar signals: Those that it was sent by name; it does not heed them.
-    :ivar holds_output: Whether something that it has started holds its output open.
+    :ivar words: Its command line.
+    :ivar environment: Its environment.
+    :ivar path: Its working directory.
+    :ivar signals: The names of the signals sent to it, which it ignores.
+    :ivar holds_output: Whether a child of it holds its output open.
     """
 
     def __init__(self, process: ProcessProtocol, words: list[str], environment: Mapping[str, str], path: str) -> None:
@@ -45,7 +47,7 @@ class MemoryProcess:
         self._close()
 
     def end(self, code: int | None = 0, number: int | None = None) -> None:
-        """End, with an exit code or by a signal."""
+        """End with an exit code or by a signal."""
         self.pid = None
         self._reason = Failure(ProcessDone(0) if code == 0 else ProcessTerminated(code, number, 0))
         self.process.processExited(self._reason)
@@ -59,10 +61,10 @@ class MemoryProcess:
 
 class ProcessReactor(Clock):
     """
-    A clock that can make processes.
+    A clock that can spawn fake processes.
 
-    :ivar children: All that were made.
-    :ivar refuses: Whether the next one cannot be.
+    :ivar children: All processes spawned.
+    :ivar refuses: Whether spawning fails.
     """
 
     def __init__(self) -> None:
@@ -84,7 +86,7 @@ class ProcessReactor(Clock):
             raise OSError("no more processes")
         for descriptor in childFDs.values():
             if isinstance(descriptor, int):
-                # It must be open.
+                # Raises if the descriptor is not open.
                 os.fstat(descriptor)
         self.children.append(MemoryProcess(process, [executable, *args[1:]], env, path))
         process.makeConnection(self.children[-1])

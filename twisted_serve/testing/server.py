@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a whole server in memory: routes, channel, tokens, queues and batches are the real ones.
+Run a whole server in memory: routes, channel, tokens, queues and batches are real.
 
-What is not real are the sockets, the time, which stands still until you advance
-it, and the workers, which answer as you say.  Files are real, in a directory which
-goes with the server.
+Only sockets, time and workers are fake: time stands still until the test advances it, and workers answer as the test
+specifies.  Files are real, in a directory that is removed with the server.
 """
 
 from __future__ import annotations
@@ -37,20 +36,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "MemoryConnection", "MemoryServeReactor", "MemoryServer", "NoAnswerYet", "Role"]
 
-#: When a server in memory starts, unless told otherwise.
+#: The default start time of a server in memory.
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 class NoAnswerYet(AssertionError):
-    """The request is still being answered: advance the time, or let a held worker answer."""
+    """The request is still in progress: advance the time, or let a held worker answer."""
 
 
 @frozen
 class Answer:
     """
-    What the server answered.
+    A response of the server.
 
-    :ivar headers: By lower-case name; of a repeated one the last value.
+    :ivar headers: By lower-case name; the last value of a repeated header.
     """
 
     status: int
@@ -59,12 +58,12 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """Return the body as JSON."""
+        """The body parsed as JSON."""
         return json.loads(self.body)
 
 
 def _directly(work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
-    """Do what a thread would do, here and now."""
+    """Run a thread's work synchronously."""
     return maybeDeferred(work, *args)
 
 
@@ -75,12 +74,12 @@ class MemoryServer:
     :ivar clock: The reactor; its time is in seconds from the start.
     :ivar directory: The server's files: ``key_file.json``, ``models/`` (the model store).
     :ivar provider: The fake workers.
-    :param options: Settings by name, on top of what a test wants: the model API is on.
-    :param respond: What the workers answer; as it is, the first part of each request.
+    :param options: Settings by name, in addition to defaults for tests, which enable the model API.
+    :param respond: Makes the workers' responses; by default the first part of each request.
     :param models: Models to register at start: the files of each, by name.
-    :param endpoints: Those of plug-ins, besides the server's own.
-    :param span_exporter: Where traces go, with the setting ``tracing``.
-    :param snapshots: Whether it writes snapshots, into ``snapshots/`` of its directory.
+    :param endpoints: Plug-in endpoints, besides the server's own.
+    :param span_exporter: Receives traces, if the setting ``tracing`` is on.
+    :param snapshots: Whether to write snapshots, into ``snapshots/`` of the directory.
     """
 
     def __init__(
@@ -127,16 +126,16 @@ class MemoryServer:
             raise
 
     def __enter__(self) -> MemoryServer:
-        """Use it for the length of a ``with`` block."""
+        """Return the server."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Stop it and remove its directory."""
+        """Stop the server and remove its directory."""
         self.close()
 
     @property
     def key_file(self) -> Path:
-        """Return where the server keeps its keys."""
+        """The path of the key file."""
         return self.options.token_key_file
 
     def now(self) -> datetime:
@@ -146,9 +145,9 @@ class MemoryServer:
     @property
     def keys(self) -> KeySet:
         """
-        Return the live keys.
+        The live keys.
 
-        :raise LookupError: when tokens are off or the server is stopped.
+        :raise LookupError: if tokens are off or the server is stopped.
         """
         keys = self.server.keys
         if keys is None:
@@ -160,12 +159,12 @@ class MemoryServer:
         return self.keys.of(kind).secret
 
     def add_model(self, name: str, files: Mapping[str, str]) -> None:
-        """Put a model's directory into the model store; ``MAR-INF/MANIFEST.json`` is made unless given."""
+        """Add a model's directory to the model store; ``MAR-INF/MANIFEST.json`` is created unless given."""
         manifest = {"model": {"modelName": name, "modelVersion": "1.0", "handler": "handler.py"}}
         self._write(name, {"MAR-INF/MANIFEST.json": json.dumps(manifest), "handler.py": "", **files})
 
     def add_workflow(self, name: str, specification: str, files: Mapping[str, str] | None = None) -> None:
-        """Put a workflow's directory into the model store, which is the workflow store, too; a handler is made."""
+        """Add a workflow's directory to the model store, which is also the workflow store; a handler is created."""
         workflow = {"workflowName": name, "specFile": "workflow.yaml", "handler": "functions.py"}
         manifest = {"createdOn": "01/01/2026 00:00:00", "archiverVersion": "0.2.15", "workflow": workflow}
         self._write(
@@ -179,24 +178,24 @@ class MemoryServer:
         )
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         self.clock.advance(seconds)
 
     def set_date(self, seconds: float) -> None:
-        """Set the server's date by so many seconds, back if they are negative; no time passes."""
+        """Move the server's date by ``seconds``, which may be negative, without time passing."""
         self._set_by += timedelta(seconds=seconds)
 
     def restart(self) -> None:
-        """Stop the server and start it again, in the same directory."""
+        """Stop the server and start it again in the same directory."""
         self._stop()
         self.server = self._new_server()
         self.server.startService()
 
     def crash(self) -> None:
         """
-        Start the server again without having stopped it in any order: its key file is stale.
+        Start the server again as after a crash, with a stale key file.
 
-        What a dead process cannot hold any more, its lock on the file, is let go.
+        The lock on the file is released, since a dead process cannot hold it.
         """
         stale = self.key_file.read_bytes()
         self._stop()
@@ -210,10 +209,10 @@ class MemoryServer:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def treq(self, role: Role = Role.INFERENCE) -> Any:
-        """Return a treq whose requests go to the listener with a role."""
+        """Return a treq client for the listener with a role."""
         site = self.server.site_of(role)
         stub = StubTreq(site.resource)
-        # The stub's own site has another channel; this one has our limits and the early gate.
+        # The stub's own site has another channel class; this one has the server's limits and early authorization.
         stub._agent._serverFactory = site
         return stub
 
@@ -227,10 +226,10 @@ class MemoryServer:
         role: Role | None = None,
     ) -> Deferred[Answer]:
         """
-        Send a request, and fire with the answer.
+        Send a request, and return a Deferred that fires with the response.
 
-        :param key: What to present as a bearer token.
-        :param role: The listener; as it is, the one whose path it looks like.
+        :param key: The bearer token.
+        :param role: The listener; by default the one to which the path appears to belong.
         """
         sent = dict(headers or {})
         if key is not None:
@@ -251,21 +250,21 @@ class MemoryServer:
         role: Role | None = None,
     ) -> Answer:
         """
-        Send a request and return its answer.
+        Send a request and return its response.
 
-        :raise NoAnswerYet: when there is none without time passing.
+        :raise NoAnswerYet: if there is no response without time passing.
         """
         return self.answered(self.send(method, path, key, headers, body, role))
 
     def connect(self, role: Role = Role.INFERENCE) -> MemoryConnection:
-        """Open a connection on which bytes are sent as they are."""
+        """Open a connection that sends bytes unchanged."""
         return MemoryConnection(self.server.site_of(role))
 
     def answered(self, answer: Deferred[Answer]) -> Answer:
         """
-        Return the answer to a request that was sent before.
+        Return the response to a request that was sent before.
 
-        :raise NoAnswerYet: when it is not there.
+        :raise NoAnswerYet: if it has not arrived.
         """
         self.flush()
         results: list[Answer | Failure] = []
@@ -284,7 +283,7 @@ class MemoryServer:
         return result
 
     def flush(self) -> None:
-        """Carry over what was written on all connections."""
+        """Deliver the data written on all connections."""
         for stub in self._pumps:
             stub.flush()
 
@@ -317,7 +316,7 @@ class MemoryServer:
     def _stop(self) -> None:
         stopped = self.server.stopService()
         self.flush()
-        # Whatever has a time limit at shutdown gets to it.
+        # Let everything with a time limit at shutdown reach its limit.
         for _ in range(20):
             if stopped.called:
                 break
@@ -336,7 +335,7 @@ async def _read(stub: Any, response: Deferred[Any]) -> Answer:
 
 
 def role_of(path: str) -> Role:
-    """Guess the listener that a path is meant for."""
+    """Return the role of the listener to which a path appears to belong."""
     first, _, rest = path.partition("?")[0].lstrip("/").partition("/")
     if (first in ("models", "token", "workflows") and not rest.endswith("/invoke")) or (
         first == "v1" and ":" not in rest

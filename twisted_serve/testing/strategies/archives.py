@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements strategies for archives, and the archives to go with them: honest ones and others.
+Generate valid and malicious archives.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 
 class EntryKind(Enum):
-    """What an entry of an archive claims to be: the file type bits of its mode, and the type of a tar member."""
+    """The declared type of an archive entry: the file type bits of its mode, and the type of a tar member."""
 
     FILE = (stat.S_IFREG, tarfile.REGTYPE)
     DIRECTORY = (stat.S_IFDIR, tarfile.DIRTYPE)
@@ -35,7 +35,7 @@ class ArchiveEntry:
     """
     One entry of an archive.
 
-    :ivar content: The content of a file, the target of a link.
+    :ivar content: The content of a file, or the target of a link.
     """
 
     name: str
@@ -45,15 +45,15 @@ class ArchiveEntry:
 
     @property
     def mode(self) -> int:
-        """The permissions: too many, since those who read archives should not believe in them."""
+        """The permissions: too wide, since programs that unpack archives must not apply them."""
         return 0o777 if self.executable else 0o666
 
 
 def zip_archive(entries: Iterable[ArchiveEntry], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Make a ``.mar`` with just these entries, as they are."""
+    """Return a ``.mar`` with exactly these entries."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", compression) as archive, warnings.catch_warnings():
-        # An archive with a name in it twice is what some want to have.
+        # Some tests need an archive with a duplicate name.
         warnings.simplefilter("ignore", UserWarning)
         for entry in entries:
             directory = entry.kind is EntryKind.DIRECTORY
@@ -67,9 +67,9 @@ def zip_archive(entries: Iterable[ArchiveEntry], compression: int = zipfile.ZIP_
 
 def tar_archive(entries: Iterable[ArchiveEntry], top: str | None = "model") -> bytes:
     """
-    Make a ``.tar.gz`` with these entries.
+    Return a ``.tar.gz`` with these entries.
 
-    :param top: What stands before each of the names; ``None`` for nothing.
+    :param top: A directory prepended to each name; ``None`` for none.
     """
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
@@ -88,7 +88,7 @@ def tar_archive(entries: Iterable[ArchiveEntry], top: str | None = "model") -> b
 
 def model_entries(files: Mapping[str, bytes], **model: Any) -> list[ArchiveEntry]:
     """
-    Make the entries of an honest archive: ``files``, and a manifest.
+    Return the entries of a valid archive: ``files``, and a manifest.
 
     :param model: The members of the manifest's ``model``, such as ``modelName``.
     """
@@ -100,18 +100,18 @@ def model_entries(files: Mapping[str, bytes], **model: Any) -> list[ArchiveEntry
 
 
 def path_components() -> st.SearchStrategy[str]:
-    """Build names of files as honest people give them."""
+    """Generate ordinary file names."""
     alphabet = st.characters(codec="utf-8", exclude_characters="/\\:", exclude_categories=("Cc", "Cs"))
     return st.text(alphabet, min_size=1, max_size=12).filter(lambda name: name not in (".", ".."))
 
 
 def safe_names() -> st.SearchStrategy[str]:
-    """Build paths which stay where they are."""
+    """Generate relative paths that stay inside their directory."""
     return st.lists(path_components(), min_size=1, max_size=4).map("/".join)
 
 
 def hostile_names() -> st.SearchStrategy[str]:
-    """Build paths which lead somewhere else, or would on another system or for another reader."""
+    """Generate paths that lead outside the directory on this or another system, or with another parser."""
     up = st.lists(st.sampled_from(["..", ".", "a", ""]), min_size=1, max_size=6).map(
         lambda parts: "/".join([*parts, "..", "x"])
     )
@@ -138,7 +138,7 @@ def hostile_names() -> st.SearchStrategy[str]:
 
 
 def archive_trees() -> st.SearchStrategy[list[ArchiveEntry]]:
-    """Build the entries of archives: plain ones, and ones with tricks of every kind."""
+    """Generate the entries of archives: ordinary ones, and ones with attacks of every kind."""
     few_names = st.sampled_from(["a", "a/b", "a/b/c", "a/../b", "./a", "a//b", "b"])
     names = st.one_of(safe_names(), few_names, hostile_names())
     contents = st.one_of(st.binary(max_size=64), st.sampled_from([b"..", b"../../etc", b"/etc/passwd", b"a"]))

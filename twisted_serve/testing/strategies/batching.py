@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements strategies for what arrives at a queue, and when.
+Generate queues and the arrivals of jobs.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from twisted_serve.batching.queue import BatchQueue, ClosePolicy
 @frozen
 class Arrival:
     """
-    A job that comes to a queue.
+    The arrival of a job at a queue.
 
-    :ivar gap: Seconds since the one before.
-    :ivar patience: Seconds until it is too late to begin it, ``None`` for no limit.
+    :ivar gap: Seconds since the previous one.
+    :ivar patience: Seconds until its deadline, ``None`` for no deadline.
     :ivar kind: Only jobs of equal kind may be in one batch.
     """
 
@@ -27,12 +27,12 @@ class Arrival:
 
 
 def seconds(longest: float = 10.0) -> SearchStrategy[float]:
-    """Build durations, often the same one, often none."""
+    """Generate durations in seconds, often equal, often zero."""
     return just(0.0) | sampled_from([0.5, 1.0]) | floats(0.0, longest, allow_nan=False)
 
 
 def arrivals(max_size: int = 30) -> SearchStrategy[list[Arrival]]:
-    """Build sequences of jobs."""
+    """Generate lists of arrivals."""
     return lists(
         builds(Arrival, gap=seconds(), patience=none() | seconds(), kind=sampled_from(["", "", "explain"])),
         max_size=max_size,
@@ -40,7 +40,7 @@ def arrivals(max_size: int = 30) -> SearchStrategy[list[Arrival]]:
 
 
 def batch_queues() -> SearchStrategy[BatchQueue[int]]:
-    """Build empty queues of every policy and size, which may have seen batches."""
+    """Generate empty queues of every policy and size, which may have observed batches."""
 
     def experienced(queue: BatchQueue[int], batches: list[tuple[int, float]]) -> BatchQueue[int]:
         for size, taken in batches:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements strategies for model versions and registries.
+Generate model versions and registries.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from twisted_serve.models.version import ModelSettings, ModelVersion
 
 
 def model_names() -> st.SearchStrategy[str]:
-    """Build names which a model may have."""
+    """Generate valid model names."""
     plain = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_\-.]{0,20}", fullmatch=True)
     any_text = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), min_size=1, max_size=20)
     return plain | any_text.filter(lambda text: name_flaw(text) is None)
 
 
 def model_settings() -> st.SearchStrategy[ModelSettings]:
-    """Build settings that agree with themselves."""
+    """Generate consistent settings."""
     counts = st.tuples(st.integers(0, 8), st.integers(0, 8)).map(sorted)
     return st.builds(
         lambda workers, batch_size, delay: ModelSettings(workers[0], workers[1], batch_size, delay),
@@ -38,7 +38,7 @@ def model_settings() -> st.SearchStrategy[ModelSettings]:
 def model_versions(
     names: st.SearchStrategy[str] | None = None, versions: st.SearchStrategy[str] | None = None
 ) -> st.SearchStrategy[ModelVersion]:
-    """Build model versions, of the names and versions given."""
+    """Generate model versions with the given names and versions."""
     return st.builds(
         lambda name, version, settings: ModelVersion(
             name,
@@ -57,7 +57,7 @@ def model_versions(
 
 
 def registries(max_size: int = 12) -> st.SearchStrategy[Registry]:
-    """Build registries with up to ``max_size`` versions; some models have more than one."""
+    """Generate registries with up to ``max_size`` versions; some models have more than one."""
     few = st.sampled_from(["a", "B", "b.c", "long-name"])
     return st.lists(
         model_versions(names=st.one_of(few, model_names())), max_size=max_size, unique_by=lambda v: (v.name, v.version)

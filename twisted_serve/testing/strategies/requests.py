@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the strategies for requests: the server's own paths, paths near to them, and any others.
+Generate requests: the server's own paths, similar paths, and arbitrary ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["ClientRequest", "client_requests", "methods", "targets"]
 
 _METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH")
 
-# What the server's paths are made of, and what attackers put between.
+# Segments of the server's paths, and segments that attackers use.
 _SEGMENTS = ("ping", "predictions", "models", "m", "1.0", "all", "token", "set-default", "livez", "readyz", "metrics")
 _ODD_SEGMENTS = ("", ".", "..", "%2e%2e", "%2F", "%00", "%zz", "TOKEN", "token;x", "%74oken", "\\", "*")
 _QUERIES = (
@@ -36,9 +36,9 @@ _HEADER_CHARACTERS = ascii_letters + digits + "-_.:/ "
 @frozen
 class ClientRequest:
     """
-    What a client sends.
+    A client's request.
 
-    :ivar target: As it stands in the request line.
+    :ivar target: As it is in the request line.
     """
 
     method: str
@@ -47,19 +47,19 @@ class ClientRequest:
     body: bytes = b""
 
     def render(self, *more: str) -> bytes:
-        """Write the request as bytes for a connection, with ``more`` header lines."""
+        """Return the request as bytes for a connection, with ``more`` header lines."""
         lines = [f"{self.method} {self.target} HTTP/1.1", "Host: h", f"Content-Length: {len(self.body)}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return "\r\n".join([*lines, *more, "", ""]).encode("latin-1") + self.body
 
 
 def methods() -> SearchStrategy[str]:
-    """Build methods which some route may take."""
+    """Generate methods that some route may accept."""
     return st.sampled_from(_METHODS)
 
 
 def targets() -> SearchStrategy[str]:
-    """Build request targets: paths of the server's, near to them, and of none."""
+    """Generate request targets: paths of the server, similar paths, and others."""
     segments = st.sampled_from(_SEGMENTS + _ODD_SEGMENTS) | st.text(ascii_letters + digits, max_size=8)
     paths = st.lists(segments, max_size=4).map("/".join)
     parts = st.tuples(st.sampled_from(("/", "//", "http://h/")), paths, st.sampled_from(_QUERIES))
@@ -68,7 +68,7 @@ def targets() -> SearchStrategy[str]:
 
 @st.composite
 def client_requests(draw: st.DrawFn) -> ClientRequest:
-    """Build requests of any client; none of them has a key."""
+    """Generate arbitrary requests, none with a valid key."""
     names = st.sampled_from(("Content-Type", "X-Custom", "Accept", "Cookie", "explain", "url_path"))
     values = st.text(_HEADER_CHARACTERS, max_size=20)
     headers = draw(st.dictionaries(names, values, max_size=3))

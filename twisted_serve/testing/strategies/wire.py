@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements strategies for what passes between the server and a worker.
+Generate the messages between the server and a worker.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _headers = st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=
 
 
 def json_objects() -> SearchStrategy[dict[str, Any]]:
-    """Build what a manifest or a ``model-config.yaml`` can hold, nested."""
+    """Generate the nested contents of a manifest or a ``model-config.yaml``."""
     leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
     values = st.recursive(
         leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8
@@ -56,24 +56,24 @@ def json_objects() -> SearchStrategy[dict[str, Any]]:
 
 
 def parts() -> SearchStrategy[Part]:
-    """Build inputs of a request: bodies and form fields, some announced as JSON or text."""
+    """Generate inputs of a request: bodies and form fields, some declared as JSON or text."""
     types = st.sampled_from(["", "application/json", "text/plain", "image/png"]) | st.text(max_size=10)
     return st.builds(Part, st.text(max_size=10), types, st.binary(), st.booleans())
 
 
 def jobs() -> SearchStrategy[Job]:
-    """Build requests, with any number of parts."""
+    """Generate requests with any number of parts."""
     return st.builds(Job, st.uuids().map(str), _headers, st.lists(parts(), max_size=3))
 
 
 def items() -> SearchStrategy[Item]:
-    """Build answers to single requests."""
+    """Generate responses to single requests."""
     phrases = st.text(max_size=10)
     return st.builds(Item, st.uuids().map(str), st.integers(200, 999), phrases, _headers, st.binary(), st.booleans())
 
 
 def readings() -> SearchStrategy[Reading]:
-    """Build values of metrics, as a worker may say them: of a few series, or of any at all."""
+    """Generate metric values from a worker, of a few series or of arbitrary ones."""
     names = st.sampled_from(["PredictionTime", "Cats"]) | st.text(max_size=10)
     labels = st.sampled_from(["ModelName:m,Level:Model", "Level:Model"]) | st.text(max_size=10)
     kinds = st.sampled_from(["COUNTER", "GAUGE", "HISTOGRAM"]) | st.text(max_size=10)
@@ -83,13 +83,13 @@ def readings() -> SearchStrategy[Reading]:
 
 
 def predicts() -> SearchStrategy[Predict]:
-    """Build batches of requests, whose ids differ."""
+    """Generate batches of requests with distinct ids."""
     batch = st.lists(jobs(), max_size=4, unique_by=lambda job: job.request_id)
     return st.builds(Predict, _batch_ids, batch)
 
 
 def to_worker() -> SearchStrategy[ToWorker]:
-    """Build what the server says."""
+    """Generate messages from the server."""
     loads = st.builds(
         LoadModel,
         batch_size=st.integers(1, 2**31),
@@ -102,7 +102,7 @@ def to_worker() -> SearchStrategy[ToWorker]:
 
 
 def from_worker() -> SearchStrategy[FromWorker]:
-    """Build what a worker says."""
+    """Generate messages from a worker."""
     metrics = st.lists(readings(), max_size=3)
     predicted = st.builds(Predicted, _batch_ids, st.lists(items(), max_size=4), st.floats(0, 1e6), metrics)
     chunks = st.builds(StreamChunk, _batch_ids, items())
@@ -112,13 +112,13 @@ def from_worker() -> SearchStrategy[FromWorker]:
 
 
 def messages() -> SearchStrategy[ToWorker | FromWorker]:
-    """Build what either side says."""
+    """Generate messages in either direction."""
     return to_worker() | from_worker()
 
 
 @st.composite
 def chunkings(draw: Callable[[SearchStrategy[Any]], Any], data: bytes) -> list[bytes]:
-    """Build ways in which a transport may cut ``data``; empty pieces do not occur, byte by byte does."""
+    """Generate ways in which a transport may split ``data`` into non-empty chunks, down to single bytes."""
     cuts = sorted(draw(st.sets(st.integers(1, max(1, len(data) - 1)), max_size=20)))
     if draw(st.booleans()) and len(data) < 200:
         cuts = list(range(1, len(data)))

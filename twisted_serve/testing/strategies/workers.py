@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements strategies for what can happen to the workers of a model version.
+Generate the events in the life of a model version's workers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from twisted_serve.models.version import ModelSettings
 @frozen
 class Submit:
     """
-    A request comes.
+    A request arrives.
 
-    :ivar patience: Seconds that its client waits, ``None`` for as long as it takes.
+    :ivar patience: Seconds that its client waits, ``None`` for no limit.
     """
 
     patience: float | None
@@ -27,7 +27,7 @@ class Submit:
 
 @frozen
 class Leave:
-    """The client of the request of this number, counted around, goes away."""
+    """The client of the request with this index, modulo the number of requests, disconnects."""
 
     request: int
 
@@ -41,7 +41,7 @@ class Pass:
 
 @frozen
 class Die:
-    """A worker, counted around, dies; ``killed``: as from SIGKILL."""
+    """A worker (index modulo their number, as in all events here) dies; ``killed``: as if by SIGKILL."""
 
     worker: int
     killed: bool
@@ -49,7 +49,7 @@ class Die:
 
 @frozen
 class Hold:
-    """A worker, counted around, stops (or goes on) answering."""
+    """A worker stops (or resumes) answering."""
 
     worker: int
     holding: bool
@@ -57,35 +57,35 @@ class Hold:
 
 @frozen
 class Misanswer:
-    """A worker, counted around, answers its batch with what fits no request."""
+    """A worker answers its batch with a response for no request of the batch."""
 
     worker: int
 
 
 @frozen
 class Raise:
-    """The handler of a worker, counted around, raises over its batch."""
+    """The handler of a worker raises during its batch."""
 
     worker: int
 
 
 @frozen
 class Chunk:
-    """A worker, counted around, sends a part of the answer to a request it has."""
+    """A worker sends part of a response to a request in its batch."""
 
     worker: int
 
 
 @frozen
 class Break:
-    """From now on the handler cannot be loaded (or can be again)."""
+    """From now on the handler cannot be loaded (or can be loaded again)."""
 
     broken: bool
 
 
 @frozen
 class Scale:
-    """Somebody asks for as many workers."""
+    """An operator requests a number of workers."""
 
     min_workers: int
     extra: int
@@ -96,9 +96,9 @@ WorkerEvent: TypeAlias = Union[Submit, Leave, Pass, Die, Hold, Misanswer, Raise,
 
 def worker_events(min_size: int = 15, max_size: int = 60) -> SearchStrategy[list[WorkerEvent]]:
     """
-    Build sequences of what can happen to a pool, good and bad.
+    Generate sequences of events for a pool, both normal and faulty.
 
-    :param min_size: Hypothesis prefers short lists, and most of what goes wrong takes a few steps.
+    :param min_size: Hypothesis prefers short lists, but most faults take a few steps to show.
     """
     anyone = integers(0, 9)
     submit = builds(Submit, none() | sampled_from([0.0, 0.5, 2.0]))
@@ -110,7 +110,7 @@ def worker_events(min_size: int = 15, max_size: int = 60) -> SearchStrategy[list
         | builds(Pass, floats(0, 400, allow_nan=False))
         | builds(Scale, sampled_from([1, 2, 3, 0]), integers(0, 2))
     )
-    # Most of the time the pool is to be at work, so that there is something to go wrong.
+    # Weighted towards a busy pool, so that faults have something to affect.
     event: SearchStrategy[WorkerEvent] = (
         submit
         | submit
@@ -126,7 +126,7 @@ def worker_events(min_size: int = 15, max_size: int = 60) -> SearchStrategy[list
 
 
 def model_settings() -> SearchStrategy[ModelSettings]:
-    """Build settings of model versions, small ones."""
+    """Generate settings of model versions with small numbers."""
     return builds(
         ModelSettings,
         min_workers=sampled_from([1, 2, 0]),
