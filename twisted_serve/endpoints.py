@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what authors of plug-ins write: endpoints of their own on the server's listeners.
+Define the public API for plug-ins that add endpoints to the server's listeners.
 
-A plug-in is a distribution with an entry point in the group ``twisted_serve.endpoints``
-that leads to an :class:`Endpoint`; ``docs/plugins.md`` has a whole one.
+A plug-in is a distribution with an entry point in the group ``twisted_serve.endpoints`` that refers to an
+:class:`Endpoint`; ``docs/plugins.md`` has a complete example.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "Endpoint", "EndpointAnswer", "EndpointRequest", "Kind", "Model", "Worker", "by_segment"]
 
-#: Which listener an endpoint is on, and so which key it needs.
+#: The listener of an endpoint, which also decides the key it needs.
 Kind: TypeAlias = Literal["inference", "management"]
 
 #: The group of entry points.
 GROUP = "twisted_serve.endpoints"
 
-# What must mean the same on every server: keys are replaced there, probes and descriptions are open to everybody.
+# Segments that must mean the same on every server: keys are replaced there, and probes and descriptions are public.
 RESERVED = frozenset({"api-description", "docs", "livez", "metrics", "readyz", "token"})
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.~-]{0,63}", re.ASCII)
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
-# The server's own business: it knows how long an answer is and what becomes of the connection.
+# Headers that the server sets itself, for framing and the connection.
 _OURS = frozenset({"connection", "content-length", "date", "keep-alive", "transfer-encoding", "upgrade"})
 
 
@@ -42,7 +42,7 @@ class Worker:
     """
     A worker of a model.
 
-    :ivar ready: Whether it has loaded the model, and runs.
+    :ivar ready: Whether it is running and has loaded the model.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Model:
     """
     One version of a registered model.
 
-    :ivar default: Whether requests which name no version are for it.
+    :ivar default: Whether it serves requests that name no version.
     """
 
     name: str
@@ -68,10 +68,10 @@ class Model:
 @frozen
 class Context:
     """
-    What an endpoint may know of the server, at the moment of the request.
+    The state of the server at the time of the request.
 
     :ivar models: Every registered version, in the order of registration.
-    :ivar settings: The settings as text; those which are not set, and secrets, are left out.
+    :ivar settings: The settings as text; unset ones and secrets are omitted.
     """
 
     models: tuple[Model, ...]
@@ -81,11 +81,11 @@ class Context:
 @frozen
 class EndpointRequest:
     """
-    A request that passed the gate.
+    An authorized request.
 
     :ivar segments: The decoded path, its first segment included.
     :ivar query: The values of each parameter, in order.
-    :ivar headers: By lower-case name; of a repeated one the last value.  The client's key is left out.
+    :ivar headers: By lower-case name, the last value of a repeated header; without the client's key.
     :ivar body: The whole body, at most ``max_request_size`` bytes.
     """
 
@@ -99,10 +99,10 @@ class EndpointRequest:
 @frozen
 class EndpointAnswer:
     """
-    What is to be answered.
+    The response to a request.
 
-    :ivar headers: Besides those which every answer has.
-    :raise ValueError: for what cannot be sent.
+    :ivar headers: In addition to those that every response has.
+    :raise ValueError: for a value that cannot be sent.
     """
 
     body: bytes = field(default=b"", repr=False)
@@ -126,7 +126,7 @@ class EndpointAnswer:
                 raise ValueError(f"an answer cannot have the header {name!r} with the value {text!r}")
 
 
-#: Answers a request, at once or later.  It runs in the reactor's thread and must not block it.
+#: Answers a request, immediately or with a Deferred.  Runs in the reactor's thread and must not block.
 Answering: TypeAlias = "Callable[[EndpointRequest, Context], EndpointAnswer | Deferred[EndpointAnswer]]"
 
 
@@ -140,14 +140,14 @@ def _may_be_taken(_instance: object, _attribute: object, value: Any) -> None:
 @frozen
 class Endpoint:
     """
-    All paths of a listener with a certain first segment, however long they are and whatever the method.
+    All paths of a listener that begin with a certain segment, of any length and for any method.
 
-    It goes before the server's own routes.
+    It takes precedence over the server's own routes.
 
     :ivar segment: The first segment.
-    :ivar kind: Which listener, and which key.
-    :ivar origin: Where it comes from, to be read by people.
-    :raise ValueError: for a segment which can be none, or must not be taken.
+    :ivar kind: The listener, which also decides the key.
+    :ivar origin: The source of the endpoint, for messages.
+    :raise ValueError: for an invalid or reserved segment.
     """
 
     segment: str = field(validator=_may_be_taken)
@@ -161,15 +161,15 @@ class Endpoint:
         return f"{module}:{name}"
 
     def coming_from(self, origin: str) -> Endpoint:
-        """Return the same endpoint, saying where it comes from."""
+        """Return a copy of this endpoint with another origin."""
         return evolve(self, origin=origin)
 
 
 def by_segment(endpoints: Iterable[Endpoint]) -> dict[str, Endpoint]:
     """
-    Order endpoints by what they are called.
+    Return endpoints by their segments.
 
-    :raise ValueError: if two are called the same, naming both.
+    :raise ValueError: if two have the same segment, naming both.
     """
     found: dict[str, Endpoint] = {}
     for endpoint in endpoints:

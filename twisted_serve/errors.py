@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Everything that can go wrong and that a client may be told about.
+Define all errors that are reported to clients.
 
 ::
 
@@ -32,9 +32,9 @@ Everything that can go wrong and that a client may be told about.
         └── WorkerFailed           (the worker's own code)
             └── WorkerDied         500 or 507
 
-The ``type`` names are the predecessor's class names: clients switch on them
-(``docs/torchserve/rest_api.md`` §15).  One place per transport turns these into answers;
-anything outside this tree becomes a logged 500 which tells the client nothing.
+The ``type`` names are TorchServe's class names, which clients compare (``docs/torchserve/rest_api.md`` §15).  Each
+transport renders these errors in one place; any other exception is logged and answered with a 500 that contains no
+details.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
 
 class ServeError(Exception):
     """
-    An error which is the client's to know.
+    An error that is reported to the client.
 
-    :ivar message: What the client reads, in the predecessor's words where it has some.
-    :ivar reason: Why it came to that, for the operator who reads the answer; may be ``None``.
+    :ivar message: The text for the client, TorchServe's where it has one.
+    :ivar reason: The cause, for the operator; may be ``None``.
     :cvar status: The HTTP status code.
     :cvar kind: The ``type`` member of the JSON error body.
     :cvar grpc_status: The gRPC status name.
@@ -68,13 +68,13 @@ class ServeError(Exception):
         self.reason: str | None = None
 
     def because(self, reason: str | None) -> Self:
-        """Return this error, saying why, if that is known."""
+        """Set the reason, if known, and return this error."""
         self.reason = reason
         return self
 
 
 class BadRequest(ServeError):
-    """The request cannot be understood; sending it again will not help."""
+    """The request is invalid; sending it again will not help."""
 
     status = 400
     kind = "BadRequestException"
@@ -90,7 +90,7 @@ class InvalidKey(ServeError):
 
 
 class Unauthorized(ServeError):
-    """What is asked for needs a token of its own, which is missing or wrong."""
+    """The requested resource needs a separate token, which is missing or wrong."""
 
     status = 401
     kind = "UnauthorizedException"
@@ -98,7 +98,7 @@ class Unauthorized(ServeError):
 
 
 class InvalidModel(ServeError):
-    """The archive is not one that can be served; the message says what is wrong with it."""
+    """The archive cannot be served; the message is the reason."""
 
     status = 400
     kind = "InvalidModelException"
@@ -106,7 +106,7 @@ class InvalidModel(ServeError):
 
 
 class NotInstalled(ServeError):
-    """What a model needs cannot be installed; the reason has the end of pip's output."""
+    """The model's packages cannot be installed; the reason has the end of pip's output."""
 
     status = 400
     kind = "ModelException"
@@ -114,7 +114,7 @@ class NotInstalled(ServeError):
 
 
 class InvalidDag(ServeError):
-    """The nodes of a workflow do not follow each other in a way that comes to an end; the reason names them."""
+    """The nodes of a workflow do not form a valid acyclic graph; the reason names them."""
 
     status = 400
     kind = "InvalidDAGException"
@@ -122,7 +122,7 @@ class InvalidDag(ServeError):
 
 
 class DownloadFailed(ServeError):
-    """The archive could not be fetched from where the client said it is."""
+    """The archive could not be fetched from the client's URL."""
 
     status = 400
     kind = "DownloadArchiveException"
@@ -138,7 +138,7 @@ class InvalidModelVersion(ServeError):
 
 
 class ResourceNotFound(ServeError):
-    """There is nothing at this path."""
+    """No resource exists at this path."""
 
     status = 404
     kind = "ResourceNotFoundException"
@@ -149,7 +149,7 @@ class ResourceNotFound(ServeError):
 
 
 class ModelNotFound(ServeError):
-    """No model of this name, or no archive at this location."""
+    """No model has this name, or no archive is at this location."""
 
     status = 404
     kind = "ModelNotFoundException"
@@ -157,12 +157,12 @@ class ModelNotFound(ServeError):
 
     @classmethod
     def named(cls, name: str) -> ModelNotFound:
-        """Say that no model is registered as ``name``."""
+        """Return the error for a name under which no model is registered."""
         return cls(f"Model not found: {name}")
 
 
 class ModelVersionNotFound(ServeError):
-    """The model exists; this version of it does not."""
+    """The model has no such version."""
 
     status = 404
     kind = "ModelVersionNotFoundException"
@@ -170,12 +170,12 @@ class ModelVersionNotFound(ServeError):
 
     @classmethod
     def of(cls, name: str, version: str) -> ModelVersionNotFound:
-        """Say that ``name`` has no ``version``."""
+        """Return the error for a model without this version."""
         return cls(f"Model version: {version} does not exist for model: {name}")
 
 
 class WorkflowNotFound(ServeError):
-    """No workflow of this name, or no archive at this location."""
+    """No workflow has this name, or no archive is at this location."""
 
     status = 404
     kind = "WorkflowNotFoundException"
@@ -183,15 +183,15 @@ class WorkflowNotFound(ServeError):
 
     @classmethod
     def named(cls, name: str) -> WorkflowNotFound:
-        """Say that no workflow is registered as ``name``."""
+        """Return the error for a name under which no workflow is registered."""
         return cls(f"Workflow not found: {name}")
 
 
 class MethodNotAllowed(ServeError):
     """
-    The path exists; this method on it does not, or is switched off.
+    The path exists, but does not accept this method, or the method is disabled.
 
-    :ivar allowed: The methods that do, ``None`` if that is known by the path alone.
+    :ivar allowed: The methods that the path accepts, ``None`` if they follow from the path alone.
     """
 
     status = 405
@@ -204,7 +204,7 @@ class MethodNotAllowed(ServeError):
 
 
 class RequestTimeout(ServeError):
-    """The work did not finish in the time it was given; it may be tried again."""
+    """The request was not completed in time; it may be retried."""
 
     status = 408
     kind = "RequestTimeoutException"
@@ -212,7 +212,7 @@ class RequestTimeout(ServeError):
 
 
 class Conflict(ServeError):
-    """What the client wants to create exists already."""
+    """The resource to be created already exists."""
 
     status = 409
     kind = "ConflictStatusException"
@@ -264,9 +264,9 @@ class VersionNotSupported(ServeError):
 
 class ServiceUnavailable(ServeError):
     """
-    Nothing can take the request now.
+    No worker can accept the request now.
 
-    :ivar retry_after: Seconds after which trying again makes sense, or ``None``.
+    :ivar retry_after: Seconds after which a retry makes sense, or ``None``.
     """
 
     status = 503
@@ -279,31 +279,30 @@ class ServiceUnavailable(ServeError):
 
 
 class InvalidWorkflow(ServeError):
-    """The archive is no workflow that can be run; message and reason say what is wrong with it."""
+    """The archive is not a workflow that can be run; message and reason describe the error."""
 
-    # The client's mistake, but the predecessor's status.
+    # The error is the client's, but the status is TorchServe's.
     kind = "InvalidWorkflowException"
 
 
 class WorkflowNotRegistered(ServeError):
-    """Some node of a workflow could not be registered or started, and so none is; the message lists them."""
+    """A node of a workflow could not be registered or started, so no node is; the message lists the failed ones."""
 
     kind = "WorkflowException"
 
 
 class InternalError(ServeError):
-    """Something on our side failed; the message is safe to show."""
+    """An error of the server; the message contains nothing confidential."""
 
 
 class WorkerFailed(InternalError):
     """
-    A worker answered with an error, or died over the request.
+    A worker answered with an error, or died while it processed the request.
 
-    The status is the worker's (``docs/torchserve/rest_api.md`` §5.2), the ``type`` always
-    ``InternalServerException``.
+    The status is the worker's (``docs/torchserve/rest_api.md`` §5.2), the ``type`` always ``InternalServerException``.
 
-    :ivar detail: What went wrong in the handler, and where, in one line: not for every client.
-    :ivar printed: Whether the model's log has the traceback.
+    :ivar detail: The error in the handler, and its location, in one line: not shown to every client.
+    :ivar printed: Whether the traceback is in the model log.
     """
 
     def __init__(self, status: int, message: str, detail: str = "", printed: bool = False) -> None:
@@ -313,15 +312,15 @@ class WorkerFailed(InternalError):
         self.printed = printed
 
     def another(self) -> WorkerFailed:
-        """Make the same error for another request: each is raised, and added to, for itself."""
+        """Return a copy for another request, because each request's exception is raised and annotated separately."""
         return WorkerFailed(self.status, self.message, self.detail, self.printed)
 
 
 class WorkerDied(WorkerFailed):
     """
-    A worker was lost over the request, or never got to it.
+    A worker ended while it processed the request, or before it received it.
 
-    :ivar killed: Whether it was killed with SIGKILL, as the kernel does when memory runs out: the status is 507 then.
+    :ivar killed: Whether it was ended by SIGKILL, as the kernel does when memory runs out; the status is then 507.
     :ivar how: How it ended, for the log.
     """
 
@@ -331,5 +330,5 @@ class WorkerDied(WorkerFailed):
         self.how = how
 
     def another(self) -> WorkerDied:
-        """See `WorkerFailed`."""
+        """Return a copy for another request."""
         return WorkerDied(self.killed, self.how)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements nothing: it names the contracts which have, or will have, more than one fulfilment.
+Define the interfaces that have, or will have, more than one implementation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "WorkerSpec",
 ]
 
-#: The date and time, always aware, always UTC.
+#: Returns the current date and time, always timezone-aware and in UTC.
 Now: TypeAlias = Callable[[], datetime]
 
 
@@ -51,26 +51,27 @@ class IServeReactor(
     IReactorThreads,
     IReactorFDSet,
 ):
-    """What a whole server needs of a reactor."""
+    """The reactor interfaces that a server needs."""
 
 
 @frozen
 class WorkerSpec:
     """
-    What a worker is to serve; the same for all workers of a model version.
+    The specification of a worker; the same for all workers of a model version.
 
     :ivar model_dir: The unpacked archive; the worker's working directory.
-    :ivar handler: As :class:`twisted_serve.wire.messages.LoadModel`.
+    :ivar handler: As in :class:`twisted_serve.wire.messages.LoadModel`.
     :ivar python: The interpreter to run.
-    :ivar environment: The worker's whole environment; nothing is added to it but ``PYTHONPATH``.
-    :ivar max_response_size: Bytes that one answer may have.
-    :ivar packages: A directory of packages that are this model's own, ``None`` for none: nothing that was imported
-        before may be there in its workers.
+    :ivar environment: The worker's complete environment; only ``PYTHONPATH`` is added to it.
+    :ivar max_response_size: Maximum bytes per response.
+    :ivar packages: A directory of packages for this model alone, ``None`` for none: its workers must start without
+        modules that were imported before.
     :ivar startup_timeout: Seconds from start to :class:`~twisted_serve.wire.messages.Loaded`.
-    :ivar share_weights: Whether workers may share what ``initialize`` made, where that is possible and safe.
-    :ivar asynchronous: Whether a worker may be given a batch while it has others.
-    :ivar continuous: Whether the handler is called again for requests which it has not finished.
-    :ivar metrics: As :class:`twisted_serve.wire.messages.LoadModel`.
+    :ivar share_weights: Whether workers may share the memory that ``initialize`` allocated, where that is possible and
+        safe.
+    :ivar asynchronous: Whether a worker may receive a batch while others are in flight.
+    :ivar continuous: Whether the handler is called again for requests that it has not finished.
+    :ivar metrics: As in :class:`twisted_serve.wire.messages.LoadModel`.
     """
 
     model_name: str
@@ -98,7 +99,7 @@ class WorkerSpec:
 @frozen
 class Placement:
     """
-    Where one worker runs, and how it is called.
+    The id and device of one worker.
 
     :ivar worker_id: Counted from ``initial_worker_port`` (9000); shown by describe and in log lines.
     :ivar gpu_id: The device, ``None`` for the CPU.
@@ -109,7 +110,7 @@ class Placement:
 
 
 class IWorker(Interface):
-    """One running copy of a model version, wherever it runs."""
+    """One running copy of a model version, on any machine."""
 
     worker_id: str = Attribute("The ``worker_id`` of its placement.")
 
@@ -135,52 +136,53 @@ class IWorker(Interface):
 
     def run(batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
         """
-        Have the worker answer a batch, after those which it was given before and has not answered; an asynchronous
-        worker may do so in any order.  Call it only when ``loaded`` has fired.  A worker that is stopping takes one
-        only from whom it has just answered, before that returns: so it finishes a batch that goes on.
+        Send a batch to the worker, which answers it after the unanswered batches that it received before; an
+        asynchronous worker may answer in any order.
 
-        :param on_chunk: Called with each intermediate answer, in order, before the result fires.
-        :return: Fires with the answers.  Fails with `twisted_serve.errors.WorkerFailed`:
-            with the worker's code when the handler raised (the worker lives on); with its
-            subclass `twisted_serve.errors.WorkerDied` when the worker was lost, which it
-            then is for good.  Cancelling does nothing: a batch at a worker is not called back.
-        :raise twisted_serve.errors.WorkerDied: at once when it is lost already; nothing has been sent then.
-        :raise twisted_serve.wire.codec.UnsendableError: when a job is nothing that can be sent; nothing has been.
+        Call only after ``loaded`` has fired.  A stopping worker accepts a batch only from the receiver of its last
+        response, before that receiver returns, so that it can finish a continuing batch.
+
+        :param on_chunk: Called with each intermediate response, in order, before the result fires.
+        :return: Fires with the responses.  Fails with `twisted_serve.errors.WorkerFailed`: with the worker's code when
+            the handler raised (the worker keeps running); with its subclass `twisted_serve.errors.WorkerDied` when the
+            worker was lost, which is final.  Cancelling has no effect: a batch that has been sent cannot be recalled.
+        :raise twisted_serve.errors.WorkerDied: immediately, if the worker is already lost; nothing has been sent.
+        :raise twisted_serve.wire.codec.UnsendableError: if a job cannot be encoded; nothing has been sent.
         """
 
     def cancel(request_ids: list[str]) -> None:
-        """Tell the worker that nobody waits for these any more.  It may go on."""
+        """Notify the worker that the clients of these requests have disconnected.  It may continue."""
 
     def pause(request_ids: list[str]) -> None:
-        """Tell the worker that these clients take no chunk at the moment; a few more may come all the same."""
+        """Ask the worker to send no chunks for these requests; a few more may still arrive."""
 
     def resume(request_ids: list[str]) -> None:
-        """Tell the worker that these clients take chunks again."""
+        """Let the worker send chunks for these requests again."""
 
     def stop(grace: float) -> Deferred[None]:
         """
-        End the worker: let a running batch, and what goes on of it, finish for up to ``grace`` seconds, then
-        terminate, then kill.
+        Stop the worker: let a running batch, and its continuation, finish for up to ``grace`` seconds, then terminate
+        the process, then kill it.
 
-        :return: Fires when ``lost`` has; calling it again is harmless and can shorten the grace.
+        :return: Fires when ``lost`` has; calling this again is harmless and can shorten the grace period.
         """
 
 
 class IWorkerProvider(Interface):
-    """A place where workers run: this machine, a fake in virtual time, later a cluster."""
+    """Starts workers on this machine, in virtual time for tests, or later on a cluster."""
 
     def start(spec: WorkerSpec, placement: Placement) -> IWorker:
         """
-        Begin to start a worker; watch its ``loaded`` and ``lost``.
+        Start a worker; observe its ``loaded`` and ``lost``.
 
-        Never raises: what goes wrong is told by ``loaded``.
+        Never raises: errors are reported through ``loaded``.
         """
 
     def prepare() -> None:
-        """Workers will be wanted soon: begin with what all of them need."""
+        """Prepare the resources that all workers share, because workers will be started soon."""
 
     def forget(spec: WorkerSpec) -> None:
-        """No more workers will be started of this very ``spec``: keep nothing in store for them."""
+        """Release the resources held for this exact ``spec``, of which no more workers will be started."""
 
     def stop() -> Deferred[None]:
-        """End everything that was started here and fire when nothing is left."""
+        """Stop all workers and other processes of this provider; fire when none is left."""

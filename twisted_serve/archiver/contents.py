@@ -37,15 +37,15 @@ def gather(
     force: bool = False,
 ) -> Mapping[str, Path]:
     """
-    Find all files of an archive.
+    Collect all files of an archive.
 
-    :param named: Files with a meaning; ``None`` for one that there is not.
-    :param extra_files: Files, directories, of which the content goes in, and globs.
-    :param manifest: The manifest's name; what is in its directory is nobody else's.
-    :param warn: Gets what the user should know.
-    :param force: Whether a file with a meaning takes its name from one of ``extra_files``.
-    :return: The file of each name in the archive, in order of name.
-    :raise ArchiverError: for a file that is missing or none, or whose name is taken, or is one that no server unpacks.
+    :param named: Files with a role of their own, such as the handler; ``None`` for each that is absent.
+    :param extra_files: Files, directories (whose contents are included) and globs.
+    :param manifest: The manifest's path; its directory is reserved.
+    :param warn: Called with each warning for the user.
+    :param force: Whether a file of ``named`` takes precedence over one of ``extra_files`` with the same name.
+    :return: The file for each name in the archive, sorted by name.
+    :raise ArchiverError: for a path that is missing, not a file, of a name that is taken, or that no server unpacks.
     """
     contents = _Contents(manifest.partition("/")[0])
     for path in named:
