@@ -182,7 +182,7 @@ class IWorkerProvider(Interface):
         """Prepare the resources that all workers share, because workers will be started soon."""
 
     def forget(spec: WorkerSpec) -> None:
-        """Release the resources held for this exact ``spec``, of which no more workers will be started."""
+        """Release the resources held for this exact ``spec``, because no more workers will be started for it."""
 
     def stop() -> Deferred[None]:
         """Stop all workers and other processes of this provider; fire when none is left."""

@@ -63,7 +63,7 @@ class ModelArchiverConfig:
 
     :ivar handler: The name of a built-in handler, or a path, with or without ``.py``, with or without ``:function``.
     :ivar serialized_file: The weights.
-    :ivar extra_files: Files, directories (whose contents are included) and globs, as a list or comma-separated.
+    :ivar extra_files: Files, directories (included by their contents) and globs, as a list or comma-separated.
     :ivar export_path: The directory for the archive, created if necessary.
     :ivar force: Whether an existing archive may be replaced.
     :raise ArchiverError: for an invalid value.

@@ -40,7 +40,7 @@ def gather(
     Collect all files of an archive.
 
     :param named: Files with a role of their own, such as the handler; ``None`` for each that is absent.
-    :param extra_files: Files, directories (whose contents are included) and globs.
+    :param extra_files: Files, directories (included by their contents) and globs.
     :param manifest: The manifest's path; its directory is reserved.
     :param warn: Called with each warning for the user.
     :param force: Whether a file of ``named`` takes precedence over one of ``extra_files`` with the same name.

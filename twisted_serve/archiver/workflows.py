@@ -119,7 +119,7 @@ def manifest_of(config: WorkflowArchiverConfig, stamp: int) -> dict[str, object]
 
 
 def _check(config: WorkflowArchiverConfig, warn: Callable[[str], object]) -> None:
-    """Check the specification and the handler, whose files exist."""
+    """Check the contents of the specification and the handler; both files exist."""
     try:
         spec = load_spec(Path(config.spec_file))
     except (InvalidWorkflow, InvalidDag) as e:

@@ -170,7 +170,7 @@ def _origin(url: str) -> tuple[str, str]:
 
 
 class _Unwanted(Protocol):
-    """Aborts the connection of a response whose body is not needed."""
+    """Discards the body of a response by aborting its connection."""
 
     def connectionMade(self) -> None:
         _abort(self)

@@ -24,7 +24,7 @@ MANIFEST_PATH = "MAR-INF/MANIFEST.json"
 
 RUNTIMES = ("python", "python3", "LSP")
 
-# Keys whose values are file names in the model directory.  ``sourceVocab`` occurs in old archives.
+# Keys for names of files in the model directory.  ``sourceVocab`` occurs in old archives.
 _FILE_ENTRIES = ("serializedFile", "modelFile", "requirementsFile", "configFile", "sourceVocab")
 
 

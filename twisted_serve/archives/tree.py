@@ -220,7 +220,9 @@ def not_read(title: str, error: OSError) -> InternalError:
 
 
 def write_all(file: FileIO, data: bytes) -> None:
-    """Write all of ``data`` to an unbuffered file, whose ``write`` may be partial, e.g. when the disk fills up."""
+    """
+    Write all of ``data`` to an unbuffered file, which may accept only part of it per call, e.g. when the disk fills up.
+    """
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]

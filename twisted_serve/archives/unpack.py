@@ -34,9 +34,9 @@ _MANIFEST_DIRECTORIES = frozenset({"MAR-INF", "WAR-INF"})
 
 _ZIPS = (".mar", ".war")
 
-# The standard library's zip and tar readers read an index, or an extended header, in one piece whose size the archive
-# declares.  An entry of a zip's index takes 46 bytes and its name; longer names than this allows are refused later
-# anyway.
+# The standard library's zip and tar readers read an index, or an extended header, in one piece of a size that the
+# archive declares.  An entry of a zip's index takes 46 bytes and its name; longer names than this allows are refused
+# later anyway.
 _INDEX_BYTES_PER_ENTRY = 512
 
 _ENCRYPTED = 0x1 | 0x40 | 0x2000

@@ -170,7 +170,7 @@ def _unpack_unchanged(
     archive: Path, directory: Path, limits: UnpackLimits, content: Content, made: Callable[[Path], None]
 ) -> None:
     """
-    Unpack an archive whose content has been hashed.
+    Unpack an archive after its content has been hashed.
 
     :raise InvalidModel: if the file has changed since: the directory would be filed under the wrong hash.
     """

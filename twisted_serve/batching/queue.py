@@ -123,7 +123,7 @@ class BatchQueue(Generic[J]):
 
     @property
     def remaining(self) -> int:
-        """How many more jobs fit."""
+        """The number of further jobs that fit."""
         return max(0, self.capacity - len(self._waiting))
 
     @property
@@ -234,7 +234,7 @@ class BatchQueue(Generic[J]):
         """Record that a worker has answered its batch, apart from the jobs that continue."""
 
     def end(self, worker: Hashable, sequences: Iterable[str]) -> None:
-        """End sequences, of which this queue has none."""
+        """Ignore the end of sequences, which this queue does not track."""
 
     def leave(self, worker: Hashable) -> Sequence[J]:
         """Remove a worker and return the jobs that wait for it alone."""
@@ -249,7 +249,7 @@ class BatchQueue(Generic[J]):
         return self._waiting.pop(job, None) is not None
 
     def expire(self, now: float) -> list[J]:
-        """Remove and return the jobs whose deadline has passed."""
+        """Remove and return the expired jobs."""
         expired: list[Waiting[J]] = []
         try:
             while (first := self._first_deadline()) is not None and first.too_late(now):

@@ -126,7 +126,7 @@ class SequenceQueue(Generic[J]):
         self._over: dict[str, float] = {}
         # In order of their start.
         self._sequences: dict[str, _Sequence[J]] = {}
-        # Whether each worker is free.
+        # For each worker, true if it is free.
         self._workers: dict[Hashable, bool] = {}
 
     def __len__(self) -> int:
@@ -139,7 +139,7 @@ class SequenceQueue(Generic[J]):
 
     @property
     def remaining(self) -> int:
-        """How many more jobs fit, if they belong to the right sequences."""
+        """The number of further jobs that fit, if they belong to the right sequences."""
         return self.capacity - len(self)
 
     @property
@@ -249,7 +249,7 @@ class SequenceQueue(Generic[J]):
                     self._sequences[name] = anew
 
     def leave(self, worker: Hashable) -> list[J]:
-        """Remove a worker, end its sequences, whose state is lost, and return their queued jobs."""
+        """Remove a worker, end its sequences, since their state is lost, and return their queued jobs."""
         self._workers.pop(worker, None)
         lost = [name for name, sequence in self._sequences.items() if sequence.worker == worker]
         jobs = [waiting.job for name in lost for waiting in self._sequences[name].waiting]
@@ -271,7 +271,7 @@ class SequenceQueue(Generic[J]):
         return len(sequence.waiting) < before
 
     def expire(self, now: float) -> list[J]:
-        """Remove and return the jobs whose deadline has passed."""
+        """Remove and return the expired jobs."""
         expired = [waiting.job for waiting in self._all_waiting() if waiting.too_late(now)]
         if expired:
             kept = [
@@ -323,7 +323,7 @@ class SequenceQueue(Generic[J]):
 
     def _choose(self, now: float, worker: Hashable) -> tuple[list[_Sequence[J]], bool]:
         """
-        Return the sequences whose next jobs form a batch, oldest job first, and whether it is closed to later arrivals.
+        Return the sequences that provide the next batch, oldest job first, and whether it is closed to later arrivals.
         """
         chosen: list[_Sequence[J]] = []
         for sequence in self._eligible(now, worker):
@@ -335,7 +335,7 @@ class SequenceQueue(Generic[J]):
         return chosen, False
 
     def _eligible(self, now: float, worker: Hashable) -> Iterator[_Sequence[J]]:
-        """Yield the sequences whose next jobs a worker can accept, oldest job first."""
+        """Yield the sequences from which a worker can accept a job, oldest job first."""
         room = ceil(self.limits.sequences / max(1, len(self._workers)))
         room -= sum(sequence.worker == worker for sequence in self._sequences.values())
         ready = [each for each in self._sequences.values() if self._ready(each, now)]

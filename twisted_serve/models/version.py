@@ -38,7 +38,7 @@ class ModelSettings:
     :ivar batch_policy: When to dispatch a batch that is not full.
     :ivar scale_up_delay: Seconds that a request waits in the queue before a worker is added, up to ``max_workers``.
     :ivar scale_idle_time: Seconds that a worker is idle before it is removed, down to ``min_workers``.
-    :ivar circuit_retry: Seconds between attempts to start a worker whose restarts were exhausted, 0 for no attempts.
+    :ivar circuit_retry: Seconds between attempts to start a worker after its restarts are exhausted, 0 for no attempts.
     :ivar isolate_failures: Whether a batch is split and retried after its handler raised.
     :ivar retry_on_worker_death: Whether the requests of a worker that died are retried on another worker.
     """

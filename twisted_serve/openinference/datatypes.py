@@ -23,7 +23,7 @@ class Datatype:
     """
     The type of a tensor's elements.
 
-    :ivar size: Bytes per element; 0 for ``BYTES``, whose elements vary in length.
+    :ivar size: Bytes per element; 0 for ``BYTES``, where elements vary in length.
     :ivar code: The element's format character in `struct`.
     :ivar types: The Python types of its values as parsed from JSON.
     :ivar least: The minimum value.

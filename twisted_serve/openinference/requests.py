@@ -151,7 +151,7 @@ def _truth(where: str, said: object) -> bool | None:
 
 @frozen
 class _Written:
-    """An input whose data is JSON text already, because as Python objects it would take too much memory."""
+    """An input with its data as JSON text already, because as Python objects it would take too much memory."""
 
     members: Mapping[str, Any]
     data: Iterator[str]

@@ -88,7 +88,7 @@ class FakeWorker:
         return [each.jobs for each in self._running.values()]
 
     def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
-        """See `IWorker`."""
+        """Accept a batch, and answer it after the provider's delay unless holding."""
         if not self.alive or (self._stopping and not self._answering):
             raise WorkerDied()
         # Batches are prefetched only to a worker that reports its times.
@@ -102,19 +102,19 @@ class FakeWorker:
         return running.answer
 
     def cancel(self, request_ids: list[str]) -> None:
-        """See `IWorker`."""
+        """Record cancelled requests."""
         self.cancelled += request_ids
 
     def pause(self, request_ids: list[str]) -> None:
-        """See `IWorker`."""
+        """Record requests as paused."""
         self.paused.update(request_ids)
 
     def resume(self, request_ids: list[str]) -> None:
-        """See `IWorker`."""
+        """Record requests as no longer paused."""
         self.paused.difference_update(request_ids)
 
     def stop(self, grace: float) -> Deferred[None]:
-        """See `IWorker`."""
+        """End when no batch is running, or after ``grace`` seconds."""
         stopped: Deferred[None] = Deferred()
 
         def gone(how: str) -> str:
@@ -219,7 +219,7 @@ class FakeProvider:
     :ivar load_error: The error with which the next workers fail to load, if any.
     :ivar holding: Whether the next workers hold their batches until told to answer.
     :ivar workers: All workers ever started, oldest first.
-    :ivar forgotten: The specifications of which no more workers will be started.
+    :ivar forgotten: The specifications passed to `forget`.
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class FakeProvider:
         return [batch for worker in self.workers for batch in worker.batches]
 
     def start(self, spec: WorkerSpec, placement: Placement) -> IWorker:
-        """See `IWorkerProvider`."""
+        """Start a fake worker, which loads after the provider's delay."""
         worker = FakeWorker(self, spec, placement, pid=1000 + len(self.workers))
         self.workers.append(worker)
         error = self.load_error
@@ -259,12 +259,12 @@ class FakeProvider:
         return worker
 
     def prepare(self) -> None:
-        """See `IWorkerProvider`."""
+        """Do nothing: fake workers share no resources."""
 
     def forget(self, spec: WorkerSpec) -> None:
-        """See `IWorkerProvider`."""
+        """Record the specification."""
         self.forgotten.append(spec)
 
     def stop(self) -> Deferred[None]:
-        """See `IWorkerProvider`."""
+        """Stop all workers without a grace period."""
         return gatherResults([worker.stop(0.0) for worker in self.alive]).addCallback(lambda _: None)

@@ -17,7 +17,7 @@ __all__ = ["MemoryConnection", "MemoryServeReactor"]
 
 
 class MemoryServeReactor(MemoryReactorClock):
-    """A reactor for a server in memory, whose shutdown triggers can be run."""
+    """A reactor for a server in memory, with shutdown triggers that tests can run."""
 
     def __init__(self) -> None:
         super().__init__()

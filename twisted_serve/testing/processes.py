@@ -36,13 +36,17 @@ class MemoryProcess:
         self._reason: Failure | None = None
 
     def signalProcess(self, name: str) -> None:
-        """See `IProcessTransport`."""
+        """
+        Record a signal.
+
+        :raise ProcessExitedAlready: if the process has ended.
+        """
         if self.pid is None:
             raise ProcessExitedAlready
         self.signals.append(name)
 
     def loseConnection(self) -> None:
-        """See `IProcessTransport`."""
+        """Close the output, even if a child holds it open."""
         self.holds_output = False
         self._close()
 
@@ -81,7 +85,11 @@ class ProcessReactor(Clock):
         path: str,
         childFDs: Mapping[int, int | str],
     ) -> MemoryProcess:
-        """See `IReactorProcess`."""
+        """
+        Create a fake process.
+
+        :raise OSError: if spawning is set to fail, or a descriptor is not open.
+        """
         if self.refuses:
             raise OSError("no more processes")
         for descriptor in childFDs.values():

@@ -124,7 +124,7 @@ class Predict(Struct, frozen=True, tag="predict"):
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
-    """Cancel these requests, whose clients have disconnected; a streaming handler may stop."""
+    """The clients of these requests have disconnected; a streaming handler may stop."""
 
     request_ids: list[str]
 

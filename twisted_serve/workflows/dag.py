@@ -63,7 +63,7 @@ class Dag:
 
     @property
     def leaves(self) -> tuple[str, ...]:
-        """The nodes without successors, whose responses form the workflow's response."""
+        """The nodes without successors; their responses form the workflow's response."""
         return tuple(node for node in self.nodes if not self.edges.get(node))
 
     def __str__(self) -> str:
