@@ -13,7 +13,7 @@ The worker process: ``python -m twisted_serve.backend --fd N``.
 ``items``     what an answer's head may be
 ``faults``    exceptions as text and codes
 ``installation``  another process: pip, for one model
-``ts_names``  TorchServe's module names; ``ts_reference`` makes the page which lists them
+``ts_names``  TorchServe's module names
 
 A worker may come from a template instead (``docs/designs/worker-template.md``):
 

@@ -9,17 +9,18 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from docs.generators.ts_names import ts_names_page
 from twisted_serve.backend.ts_names import MISSING, NAMES
-from twisted_serve.backend.ts_reference import ts_names_page
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "ts_names.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "ts_names.md"
 
 
 class TsNamesPageTests(SynchronousTestCase):
     """Tests for `ts_names_page`."""
 
     def test_committed_page(self) -> None:
-        """The page in docs is of this code; if not: python -m twisted_serve.backend.ts_reference > docs/ts_names.md"""
+        """The page in docs is of this code; if not: python -m docs.generators.ts_names > docs/ts_names.md"""
         self.assertEqual(PAGE.read_text(encoding="utf-8"), ts_names_page())
 
     def test_complete(self) -> None:
@@ -31,8 +32,9 @@ class TsNamesPageTests(SynchronousTestCase):
 
     def test_command(self) -> None:
         """The module prints the page."""
-        command = [sys.executable, "-m", "twisted_serve.backend.ts_reference"]
-        self.assertEqual(subprocess.run(command, capture_output=True, check=True).stdout.decode(), ts_names_page())
+        command = [sys.executable, "-m", "docs.generators.ts_names"]
+        made = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        self.assertEqual(made.stdout.decode(), ts_names_page())
 
     def test_example(self) -> None:
         """The page's example imports a handler's base class."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``docs/ts_names.md``, the page of TorchServe's names in handlers.
+Render ``docs/ts_names.md``, the page of TorchServe's names in handlers.
 
-After a change of the table in :mod:`twisted_serve.backend.ts_names`::
+After a change of the table in :mod:`twisted_serve.backend.ts_names`, in the root of the repository::
 
-    python -m twisted_serve.backend.ts_reference > docs/ts_names.md
+    python -m docs.generators.ts_names > docs/ts_names.md
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted_serve.backend.ts_names import BUILT_IN_ENVELOPES, BUILT_IN_HANDLERS
 _HEAD = """\
 # TorchServe's names
 
-<!-- Made by `python -m twisted_serve.backend.ts_reference > docs/ts_names.md`: change the table there. -->
+<!-- Made by `python -m docs.generators.ts_names > docs/ts_names.md`: change the table there. -->
 
 Handlers import `ts.…` as ever, though no package called `ts` is installed: a worker finds these names in
 `twisted_serve`. A test of yours can do the same:
@@ -43,7 +43,7 @@ AWS Neuron, Intel Gaudi and other devices need nothing of the server: their pack
 
 
 def ts_names_page() -> str:
-    """Make the whole page."""
+    """Return the page as Markdown."""
     modules = {name: ", ".join(f"`{target(entry)[0]}`" for entry in entries) for name, entries in NAMES.items()}
     lines = [_HEAD, "", "| module | has |", "| --- | --- |"]
     lines += [f"| `{name}` | {names} |" for name, names in sorted(modules.items()) if names]
