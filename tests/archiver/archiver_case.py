@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the archiver share."""
+"""Base class and helpers of the tests for the archiver."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from twisted_serve.archives.unpack import unpack
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """All files below a directory, by name."""
+    """Return the contents of all files below a directory, by name."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def opened(archive: Path, place: Path) -> tuple[Manifest, dict[str, bytes]]:
-    """What the server finds in an archive: its manifest, and its other files."""
+    """Return an archive as the server reads it: its manifest, and its other files."""
     model_dir = archive
     if archive.is_file():
         model_dir = place / "unpacked"
@@ -71,11 +71,11 @@ class ArchiverTestCase(SynchronousTestCase):
         return packing.pack(self.config(**said), environ or {}, self.warnings.append)
 
     def names(self, **said: Any) -> list[str]:
-        """Names of the files that would go in, the manifest left out."""
+        """Return the names of the files that would be packed, without the manifest."""
         return [entry.name for entry in packing.plan(self.config(**said), {}, self.warnings.append).entries[1:]]
 
     def assertRefused(self, text: str, **said: Any) -> None:
-        """There is no such archive, for this reason; and nothing is left of the attempt."""
+        """The archive cannot be made, for this reason, and no file is left behind."""
         before = files_of(self.root)
         error = self.assertRaises(ArchiverError, self.pack, **said)
         self.assertRegex(str(error), text)

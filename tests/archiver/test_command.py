@@ -18,7 +18,7 @@ from twisted_serve.archiver.command import main, parser
 
 
 class CommandTests(SynchronousTestCase):
-    """Running ``twisted-serve-archiver``."""
+    """Tests for running ``twisted-serve-archiver``."""
 
     def setUp(self) -> None:
         directory = TemporaryDirectory()
@@ -57,7 +57,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(sorted(os.listdir()), ["handler.py", "w.pt"])
 
     def test_wrong_words(self) -> None:
-        """A command line that is none ends with status 2."""
+        """An invalid command line exits with status 2."""
         for words in (["--runtime", "java"], ["--archive-format", "rar"], ["--nonsense"]):
             self.assertEqual(self.run_command(*words)[0], 2)
         with contextlib.redirect_stderr(io.StringIO()):
@@ -79,7 +79,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(self.run_command("--dry-run")[0], 1)
 
     def test_flags(self) -> None:
-        """All flags are the predecessor's, with its short forms and defaults."""
+        """All flags are TorchServe's, with its short forms and defaults."""
         args = parser().parse_args(["--model-name", "m", "--version", "1", "--handler", "h"])
         self.assertEqual((args.runtime, args.archive_format, args.force), ("python", "default", False))
         words = "--model-name m -v 1 --handler h --serialized-file s --model-file f --extra-files a,b --runtime python3"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archiver`: from a config to an archive which the server reads."""
+"""Tests for `twisted_serve.archiver`: from a configuration to an archive that the server reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from twisted_serve.backend.ts_names import BUILT_IN_HANDLERS
 
 
 class FormsTests(ArchiverTestCase):
-    """What is in an archive, in each of its forms."""
+    """Tests for the contents of an archive in each format."""
 
     def everything(self, **said: Any) -> dict[str, Any]:
         return {
@@ -37,7 +37,7 @@ class FormsTests(ArchiverTestCase):
         }
 
     def test_manifest(self) -> None:
-        """The manifest has the predecessor's fields in its order."""
+        """The manifest has TorchServe's fields in its order."""
         with zipfile.ZipFile(self.pack(**self.everything(handler="src/handler.py:entry", version="2.1"))) as archive:
             manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
             names = archive.namelist()
@@ -127,14 +127,14 @@ class FormsTests(ArchiverTestCase):
             self.assertEqual(path.stat().st_mode & 0o077, 0)
 
     def test_tar_is_read_by_all(self) -> None:
-        """Everything in a tar lies in a directory with the model's name, which the predecessor takes away."""
+        """Everything in a tar is below a directory with the model's name, which TorchServe removes."""
         data = gzip.decompress(self.pack(archive_format="tgz").read_bytes())
         self.assertIn(b"m/MAR-INF/MANIFEST.json\0", data)
         self.assertIn(b"m/handler.py\0", data)
 
 
 class HandlerTests(ArchiverTestCase):
-    """Which file a handler's name means."""
+    """Tests for resolving a handler's name to a file."""
 
     def assertHandler(self, text: str, name: str, path: str | None, function: str | None = None) -> None:
         expected = HandlerName(name, None if path is None else Path(path), function)
@@ -170,10 +170,10 @@ class HandlerTests(ArchiverTestCase):
 
 
 class ContentsTests(ArchiverTestCase):
-    """Which files go in."""
+    """Tests for the files to pack."""
 
     def test_extra_files(self) -> None:
-        """Files, what is in directories, and what globs match; blanks and tools' directories do not count."""
+        """Files, contents of directories, and matches of globs are packed; blanks and tools' directories are not."""
         for name in ("extra/__pycache__/x.pyc", "extra/.git/config", "extra/.hidden", "a1.txt", "a2.txt", "[x].txt"):
             self.write(name)
         self.assertEqual(
@@ -194,7 +194,7 @@ class ContentsTests(ArchiverTestCase):
             self.assertRefused("^File does not exist: gone.py$", **{argument: "gone.py"})
 
     def test_not_a_file(self) -> None:
-        """A directory is no weights, and nobody waits for a pipe."""
+        """A directory or pipe cannot be the weights, and a pipe does not block."""
         os.mkfifo("pipe")
         self.assertRefused("^Not a file: extra$", serialized_file="extra")
         self.assertRefused("^Not a file: pipe$", extra_files="pipe")
@@ -216,7 +216,7 @@ class ContentsTests(ArchiverTestCase):
         self.assertRefused("^handler.py would be a file and a directory in the archive.$", extra_files="third")
 
     def test_names_that_no_server_takes(self) -> None:
-        """A name that the server refuses to unpack, or that is the manifest's, is refused at once."""
+        """A name that the server refuses to unpack, or that is reserved for the manifest, is refused."""
         self.write("odd/a\\b")
         self.assertRefused("unsafe name", extra_files="odd")
         self.write("mar/MAR-INF/MANIFEST.json", b"{}")
@@ -229,7 +229,7 @@ class ContentsTests(ArchiverTestCase):
 
 
 class ChecksTests(ArchiverTestCase):
-    """What is found before anything is written."""
+    """Tests for the checks before anything is written."""
 
     def test_python(self) -> None:
         """Handler and model file must be Python."""
@@ -263,7 +263,9 @@ class ChecksTests(ArchiverTestCase):
             self.assertRegex(self.warnings[1], "^The model file src/odd.py is not valid Python")
 
     def test_one_name(self) -> None:
-        """Of two files of one name the one with a flag of its own is taken, if that is forced; else both are named."""
+        """
+        Of two files with one name, --force selects the one with its own flag; otherwise both are named in the error.
+        """
         self.write("ap/w.pt", b"others")
         self.write("more/w.pt", b"more")
         for extra in ("w.pt", "."):

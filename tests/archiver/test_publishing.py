@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for how an archive gets its name, for the predecessor's names of the library, and for what comes back."""
+"""Tests for publishing an archive, for TorchServe's names of the library, and for round trips through the server."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from twisted_serve.testing.strategies.archives import path_components, safe_name
 
 
 class PublishingTests(ArchiverTestCase):
-    """When an archive is there, and when it is not."""
+    """Tests for when an archive is published."""
 
     def left(self) -> list[str]:
         return sorted(path.name for path in (self.root / "out").iterdir())
 
     def test_export_path(self) -> None:
-        """The directory is made, with a warning; what is no directory is an error."""
+        """The directory is created, with a warning; a path that is not a directory is an error."""
         self.pack(export_path="new/deep")
         self.assertEqual(self.warnings, ["Export directory (new/deep) does not exist. Creating..."])
         self.assertRefused("^Cannot make w.pt/m.mar: ", export_path="w.pt")
 
     def test_exists(self) -> None:
-        """Nothing is replaced without ``--force``, with the predecessor's hint."""
+        """An archive is not replaced without ``--force``; the error has TorchServe's hint."""
         for form, name in zip(FORMATS, ("m.mar", "m.mar", "m.tar.gz", "m"), strict=True):
             self.pack(archive_format=form, force=True)
             self.assertRefused(f"^out/{name} already exists.\nPlease specify --force/-f", archive_format=form)
@@ -56,14 +56,14 @@ class PublishingTests(ArchiverTestCase):
         self.assertRefused("is not a file", force=True)
 
     def test_nothing_is_deleted(self) -> None:
-        """The predecessor emptied ``<tmp>/<model name>``; nobody loses anything here."""
+        """No existing directory is emptied; TorchServe emptied ``<tmp>/<model name>``."""
         precious = self.write("tmp/m/precious.txt")
         with mock.patch.dict(os.environ, {"TMPDIR": str(self.root / "tmp")}), mock.patch("tempfile.tempdir", None):
             self.pack()
         self.assertTrue(precious.exists())
 
     def test_disk_full(self) -> None:
-        """A disk that gets full is told of, and leaves nothing."""
+        """A full disk is reported, and no file is left behind."""
         (self.root / "out").mkdir()
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         for form in FORMATS:
@@ -82,7 +82,7 @@ class PublishingTests(ArchiverTestCase):
         self.assertEqual(self.left(), [])
 
     def test_directory_is_put_back(self) -> None:
-        """A model directory that cannot be replaced stays what it was."""
+        """A model directory that cannot be replaced is left unchanged."""
         old = files_of(self.pack(archive_format="no-archive"))
         self.write("src/handler.py", b"x = 1")
         rename = os.rename
@@ -98,7 +98,7 @@ class PublishingTests(ArchiverTestCase):
         self.assertEqual(self.left(), ["m"])
 
     def test_two_at_once(self) -> None:
-        """Of two who make one archive without ``--force``, the second is refused, however late it learns of it."""
+        """Of two concurrent packers without ``--force``, the second is refused, however late the conflict shows."""
         for form in ("default", "no-archive"):
             planned = packing.plan(self.config(archive_format=form), {})
             self.pack(archive_format=form)
@@ -118,7 +118,7 @@ class PublishingTests(ArchiverTestCase):
 
 
 class PredecessorsNamesTests(ArchiverTestCase):
-    """What scripts for ``model_archiver`` call."""
+    """Tests for the names that scripts for ``model_archiver`` use."""
 
     def test_class(self) -> None:
         """``ModelArchiver.generate_model_archive(config)``."""
@@ -127,7 +127,7 @@ class PredecessorsNamesTests(ArchiverTestCase):
         self.assertRaises(ModelArchiverError, generate_model_archive, self.config())
 
     def test_positional(self) -> None:
-        """The fields have the predecessor's order and defaults."""
+        """The fields have TorchServe's order and defaults."""
         config = ModelArchiverConfig("m", "src/handler", "1", "w.pt", "src/model.py", "extra")
         self.assertEqual((config.runtime, config.export_path, config.archive_format), ("python", self.root, "default"))
         self.assertEqual((config.force, config.requirements_file, config.config_file), (False, None, None))
@@ -136,7 +136,7 @@ class PredecessorsNamesTests(ArchiverTestCase):
 
 @st.composite
 def models(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Build what the archiver is told of a model, and the model's files by name."""
+    """Generate archiver configurations with the model's files by name."""
     reserved = {"handler.py", "model.py", "c.yaml", "r.txt", "w.pt", "MAR-INF"}
     names: Iterable[str] = draw(st.lists(safe_names(), max_size=4, unique=True))
     extra: dict[str, bytes] = {}
@@ -172,7 +172,7 @@ def models(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 class RoundTripProperties(SynchronousTestCase):
-    """What the archiver packs, the server reads."""
+    """The server reads every archive that the archiver makes."""
 
     @given(models())
     @settings(deadline=None)

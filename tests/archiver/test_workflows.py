@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archiver.workflows` and its command: from a config to an archive which the server reads."""
+"""
+Tests for `twisted_serve.archiver.workflows` and its command: from a configuration to an archive that the server reads.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,7 @@ class PackTests(WorkflowArchiverTestCase):
         self.assertEqual(Path("unpacked/words.txt").read_text(), "a b")
 
     def test_manifest(self) -> None:
-        """The manifest has the predecessor's members."""
+        """The manifest has TorchServe's members."""
         with zipfile.ZipFile(self.pack()) as archive:
             manifest = json.loads(archive.read("WAR-INF/MANIFEST.json"))
         self.assertEqual(
@@ -122,7 +124,7 @@ class PackTests(WorkflowArchiverTestCase):
 
 
 class CommandTests(WorkflowArchiverTestCase):
-    """Running ``twisted-serve-workflow-archiver``."""
+    """Tests for running ``twisted-serve-workflow-archiver``."""
 
     def run_command(self, *words: str) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()
@@ -154,7 +156,7 @@ class CommandTests(WorkflowArchiverTestCase):
         self.assertEqual(self.run_command("--nonsense")[0], 2)
 
     def test_flags(self) -> None:
-        """All flags of the predecessor are there."""
+        """All flags of TorchServe are supported."""
         words = "--workflow-name w --spec-file s --handler h --extra-files a,b --export-path e -f"
         args = parser().parse_args(words.split())
         config = WorkflowArchiverConfig.from_args(args)

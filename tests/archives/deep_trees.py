@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories in each other, deeper than tools expect."""
+"""Directory trees nested more deeply than most tools support."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def deepen(directory: Path, depth: int, name: str = "d") -> None:
-    """Make directories in each other, deeper than a path can be long."""
+    """Create nested directories with a total path longer than the maximum path length."""
     descriptor = os.open(directory, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir(name, dir_fd=descriptor)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of fetching share: a store, and a site."""
+"""Base class of the tests for fetching: a store and a web site."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FetchTestCase(SynchronousTestCase):
         return Deferred.fromCoroutine((fetcher or self.fetcher()).fetch(url, self.target))
 
     def assertFailed(self, url: str = URL, allowed: AllowedUrls = HERE) -> None:
-        """The download fails with the predecessor's text and leaves nothing behind."""
+        """The download fails with TorchServe's text and leaves nothing behind."""
         error = self.failureResultOf(self.fetched(url, self.fetcher(allowed)), DownloadFailed).value
         self.assertEqual(error.message, f"Failed to download archive from: {url}")
         self.assertNothingLeft()
@@ -62,7 +62,7 @@ class FetchTestCase(SynchronousTestCase):
 
 @implementer(IAgent)
 class Recording:
-    """An agent that remembers which URLs were asked for."""
+    """An agent that records the requested URLs."""
 
     def __init__(self, agent: IAgent, requests: list[bytes]) -> None:
         self.agent = agent

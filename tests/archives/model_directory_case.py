@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of manifests and configurations share: a model's directory."""
+"""Base class of the tests for manifests and configurations: a model's directory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archives.bounded_agent`: servers that send heads without an end, in memory."""
+"""Tests for `twisted_serve.archives.bounded_agent`: servers that send endless headers, in memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Resolver:
 
 
 class _Transport(StringTransport):
-    """A transport that notes that it was aborted."""
+    """A transport that records whether it was aborted."""
 
     aborted = False
 
@@ -50,11 +50,11 @@ class _Transport(StringTransport):
     loseConnection = abortConnection
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Do as any transport of TLS."""
+        """Ignore the option, which TLS sets on its transport."""
 
 
 class AgentTests(SynchronousTestCase):
-    """What is taken of an answer."""
+    """Tests for the limit on a response's headers."""
 
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
@@ -73,7 +73,7 @@ class AgentTests(SynchronousTestCase):
         return asked
 
     def send(self, data: bytes) -> bool:
-        """Have the server send, in pieces as a reactor reads them; return whether the connection is open still."""
+        """Send data from the server in chunks as a reactor reads them; return whether the connection is still open."""
         for start in range(0, len(data), CHUNK):
             if self.transport.aborted:
                 break

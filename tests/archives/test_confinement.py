@@ -17,7 +17,7 @@ from twisted_serve.testing.strategies.archives import safe_names
 
 
 class ClimbsTests(SynchronousTestCase):
-    """Which texts climb."""
+    """Tests for `climbs`."""
 
     def test_climbing(self) -> None:
         """``..`` is seen in every disguise."""
@@ -42,7 +42,7 @@ class ClimbsTests(SynchronousTestCase):
                 self.assertTrue(climbs(text))
 
     def test_not_climbing(self) -> None:
-        """Dots alone are no reason to refuse a name, as they were for the predecessor."""
+        """Dots alone are no reason to refuse a name, unlike in TorchServe."""
         for text in ("a..b.mar", "...", "..a", "a../b", ".", "./a", "%2e", "model.1..2.tar.gz", "100%.mar", "%zz", ""):
             with self.subTest(text):
                 self.assertFalse(climbs(text))

@@ -38,14 +38,14 @@ def loaded(load: Callable[[Path], Any], text: str | bytes) -> Any:
 
 
 def billion_laughs(levels: int) -> str:
-    """Ten lines that stand for ten to the power of ``levels`` values."""
+    """Return ten lines that expand to ten to the power of ``levels`` values."""
     lines = ["l0: &l0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
     lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, levels)]
     return "\n".join(lines)
 
 
 class DocumentTests(SynchronousTestCase):
-    """Documents of both languages."""
+    """Tests for documents in both formats."""
 
     def assertRefused(self, load: Callable[[Path], Any], text: str | bytes, reason: str) -> None:
         self.assertIn(reason, str(self.assertRaises(DocumentError, loaded, load, text)))
@@ -86,12 +86,12 @@ class DocumentTests(SynchronousTestCase):
         self.assertRefused(load_json, b"\xff", "not UTF-8 at byte 0")
 
     def test_no_objects_are_made(self) -> None:
-        """A YAML document cannot call anything (CVE-2022-1471 in the predecessor)."""
+        """A YAML document cannot call anything (CVE-2022-1471 in TorchServe)."""
         self.assertRefused(load_yaml, "a: !!python/object/apply:os.mkdir [evil]", "could not determine a constructor")
         self.assertFalse(os.path.exists("evil"))
 
     def test_billion_laughs(self) -> None:
-        """Aliases count for what they repeat: a few lines that stand for billions of values are refused at once."""
+        """Aliases count as the values they repeat: a few lines that expand to billions of values are refused."""
         self.assertRefused(load_yaml, billion_laughs(9), f"more than {MAX_VALUES} values")
         self.assertEqual(len(loaded(load_yaml, billion_laughs(3))["l2"]), 10)
 
@@ -126,7 +126,7 @@ class DocumentTests(SynchronousTestCase):
         self.assertRefused(load_json, '{"\\udfff": 1}', "surrogate")
 
     def test_no_file(self) -> None:
-        """A file that is not there is the system's error; a FIFO does not make the reader wait."""
+        """A missing file raises the system's error; a FIFO does not block the reader."""
         with TemporaryDirectory() as directory:
             fifo = Path(directory, "fifo")
             self.assertRaises(FileNotFoundError, load_json, fifo)
@@ -135,7 +135,7 @@ class DocumentTests(SynchronousTestCase):
 
 
 class DocumentProperties(SynchronousTestCase):
-    """What holds for all documents."""
+    """Properties of all documents."""
 
     @given(
         st.recursive(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archives.fetch`: what sites answer, and where they send us."""
+"""Tests for `twisted_serve.archives.fetch`: responses and redirects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twisted_serve.errors import InternalError
 
 
 class Redirect(Resource):
-    """Redirects to a place."""
+    """Redirects to a URL."""
 
     isLeaf = True
 
@@ -33,7 +33,7 @@ class Redirect(Resource):
 
 
 class Status(Resource):
-    """Answers with a code."""
+    """Responds with a status code."""
 
     isLeaf = True
 
@@ -47,7 +47,7 @@ class Status(Resource):
 
 
 class HttpTests(FetchTestCase):
-    """Archives from elsewhere."""
+    """Tests for downloads over HTTP."""
 
     def test_fetched(self) -> None:
         """The archive arrives whole, under its name, and private to the owner."""
@@ -92,7 +92,7 @@ class HttpTests(FetchTestCase):
 
 
 class RedirectTests(FetchTestCase):
-    """Answers which say "elsewhere"."""
+    """Tests for redirects."""
 
     def test_followed(self) -> None:
         """Redirects between allowed URLs are followed, relative ones too."""
@@ -106,9 +106,9 @@ class RedirectTests(FetchTestCase):
 
     def test_disallowed(self) -> None:
         """
-        A redirect to what is not allowed is not followed.
+        A redirect to a URL that is not allowed is not followed.
 
-        To our own network, to our files, by user information or by ``..``: each URL is looked at for itself.
+        To our own network, to our files, by user information or by ``..``: each URL is checked separately.
         """
         (self.root / "secret").write_bytes(b"secret")
         for location in (
@@ -146,7 +146,7 @@ class RedirectTests(FetchTestCase):
 
 
 class LimitsTests(SynchronousTestCase):
-    """Limits that make no sense."""
+    """Tests for invalid limits."""
 
     def test_names(self) -> None:
         """They are refused by name."""

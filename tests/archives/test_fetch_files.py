@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archives.fetch`: files of this machine."""
+"""Tests for `twisted_serve.archives.fetch`: local files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted_serve.errors import InternalError
 
 
 class FileTests(FetchTestCase):
-    """Archives from this machine."""
+    """Tests for archives on this machine."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -64,7 +64,7 @@ class FileTests(FetchTestCase):
             self.assertNothingLeft()
 
     def test_cancelled_after_publishing(self) -> None:
-        """A file that got its name when nobody waited any more is removed."""
+        """A file that is published after the wait was cancelled is removed."""
         threads = Threads(holding=True)
         fetching = self.fetched(self.url, self.fetcher(defer_to_thread=threads))
         threads.work_once()

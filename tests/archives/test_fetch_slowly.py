@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archives.fetch`: bodies that come in pieces, late or not at all."""
+"""Tests for `twisted_serve.archives.fetch`: bodies that arrive in chunks, late or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from twisted_serve.errors import DownloadFailed, InternalError
 
 @implementer(IResponse)
 class SlowResponse:
-    """A response whose body comes when the test says so."""
+    """A response with a body that arrives when the test says so."""
 
     version = (b"HTTP", 1, 1)
     code = 200
@@ -70,7 +70,7 @@ class SlowAgent:
 
 
 class SlowTests(FetchTestCase):
-    """Downloads that take their time, or do not come to an end."""
+    """Tests for downloads that are slow or never complete."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -151,7 +151,7 @@ class SlowTests(FetchTestCase):
         self.assertNothingLeft()
 
     def test_body_too_slow(self) -> None:
-        """A server that sends a byte now and then does not hold us for ever."""
+        """A server that sends a byte now and then cannot keep a download running indefinitely."""
         fetching = self.fetched()
         body = self.body(fetching)
         for _ in range(60):
@@ -163,7 +163,7 @@ class SlowTests(FetchTestCase):
         self.assertNothingLeft()
 
     def test_head_too_slow(self) -> None:
-        """The head of an answer has a time of its own, and so has each redirect's."""
+        """The headers of each response, redirects included, have a separate timeout."""
         self.limits = FetchLimits(timeout=600, head_timeout=10)
         fetching = self.fetched()
         self.clock.advance(10)
@@ -172,7 +172,7 @@ class SlowTests(FetchTestCase):
         self.assertNothingLeft()
 
     def test_stalled(self) -> None:
-        """A body of which no byte comes for a while is given up, long before the whole time is over."""
+        """A body that stalls is aborted long before the total timeout."""
         self.limits = FetchLimits(timeout=600, stall_timeout=10)
         fetching = self.fetched()
         body = self.body(fetching)
@@ -197,7 +197,7 @@ class SlowTests(FetchTestCase):
         self.assertNothingLeft()
 
     def test_same_name_at_once(self) -> None:
-        """Of two downloads to one name the second is told that the file exists; the first goes on."""
+        """Of two concurrent downloads to one name the second fails because the file exists; the first continues."""
         fetcher = self.fetcher()
         first = self.fetched(fetcher=fetcher)
         error = self.failureResultOf(self.fetched("http://good.example/other/m.mar", fetcher), InternalError).value
@@ -209,7 +209,7 @@ class SlowTests(FetchTestCase):
         self.failureResultOf(self.fetched(fetcher=fetcher), DownloadFailed)
 
     def test_name_taken_meanwhile(self) -> None:
-        """If somebody else puts a file there during the download, theirs stays."""
+        """A file created by another process during the download is kept."""
         fetching = self.fetched()
         body = self.body(fetching)
         self.target.write_bytes(b"theirs")

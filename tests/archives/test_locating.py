@@ -45,7 +45,7 @@ class LocatingTestCase(StoreTestCase):
 
 
 class LinkTests(LocatingTestCase):
-    """Symbolic links among the entries of the store: who can write into the store has put them there."""
+    """Symbolic links among the entries of the store, which only the operator can have created."""
 
     def test_entry(self) -> None:
         """An entry that is a link to a file or directory elsewhere is served, for clients and for the operator."""
@@ -73,7 +73,7 @@ class LinkTests(LocatingTestCase):
         self.assertEqual(store.locate(str(self.path / "m.mar")), StoreFile(self.root / "mounted/m.mar"))
 
     def test_directory_of_links(self) -> None:
-        """A directory whose files are links into a cache is served in place, manifest and settings included."""
+        """A directory of links into a cache is served in place, manifest and settings included."""
         blobs, model = self.root / "blobs", self.path / "m"
         blobs.mkdir()
         for directory in (model, model / "MAR-INF"):
@@ -95,7 +95,7 @@ class LinkTests(LocatingTestCase):
             self.failureResultOf(Deferred.fromCoroutine(self.store.open("m")), InvalidModel)
 
     def test_nowhere(self) -> None:
-        """A link to nothing, to itself, to a FIFO or to a device is not found; the operator is told why."""
+        """A link to nothing, to itself, to a FIFO or to a device is not found; the operator gets the reason."""
         os.mkfifo(self.outside / "fifo")
         reasons = {
             "gone": "is a symbolic link that leads nowhere",
@@ -183,7 +183,7 @@ class OperatorTests(LocatingTestCase):
         self.refusal("s3://bucket/m.mar", Source.OPERATOR)
 
     def test_not_found(self) -> None:
-        """The reason lists what was looked at, and the entry whose name is almost the same."""
+        """The reason lists the paths that were tried, and the entry with the most similar name."""
         (self.path / "greet.mar").touch()
         error = self.refusal("gret.mar", Source.OPERATOR)
         self.assertEqual(error.message, "Model not found at: gret.mar")
@@ -193,13 +193,16 @@ class OperatorTests(LocatingTestCase):
 
     @given(st.text())
     def test_any_text(self, url: str) -> None:
-        """Any text means an archive or nothing: what is wrong with it is the operator's to know, and no defect."""
+        """
+        Any text refers to an archive or to nothing: an error in it is reported to the operator, and raises no other
+        exception.
+        """
         with contextlib.suppress(ServeError):
             self.assertIsInstance(self.store.locate(url, Source.OPERATOR), (StoreFile, StoreDirectory, Remote))
 
 
 class SnapshotTests(LocatingTestCase):
-    """What a snapshot names is found again, and nothing else is taken for it."""
+    """A snapshot's location finds the same archive again, and no other."""
 
     def test_found_again(self) -> None:
         """Whatever was opened is found by its location."""
@@ -232,7 +235,7 @@ class SnapshotTests(LocatingTestCase):
 
 
 class ClientTests(LocatingTestCase):
-    """What a request to register may name beside entries of the store."""
+    """What a registration request may name besides entries of the store."""
 
     def allowing(self, *patterns: str) -> None:
         self.store = self.make_store(AllowedUrls(patterns))
@@ -321,7 +324,7 @@ class ClientTests(LocatingTestCase):
         self.assertEqual(self.left(), [])
 
     def test_remedy(self) -> None:
-        """A refused URL says with which value of which setting it would be allowed; that value does allow it."""
+        """A refused URL's error contains the setting that would allow it; that setting does allow it."""
         for url in (
             "https://good.example:8443/a+b/m.mar?x=1",
             "http://[::1]:80/m.mar",
@@ -373,7 +376,10 @@ class ClientTests(LocatingTestCase):
 
     @given(st.lists(st.sampled_from(["a", "out", "in", "..", ".", "", "x.mar", "%2e%2e", "model"]), max_size=5))
     def test_never_outside(self, parts: list[str]) -> None:
-        """Whatever a client names in an allowed directory with links in it: what is served is there, or refused."""
+        """
+        Whatever path a client names in an allowed directory with links in it, only files inside that directory are
+        served.
+        """
         with TemporaryDirectory() as name:
             root = Path(os.path.realpath(name))
             for directory in ("store", "allowed/a/model", "secret/model"):

@@ -15,7 +15,7 @@ from twisted_serve.errors import InvalidModel
 
 
 class ManifestTests(ModelDirectoryTestCase):
-    """What manifests say."""
+    """Tests for manifests."""
 
     def test_whole(self) -> None:
         """The archiver's manifest is understood, and kept as it is for the handler."""
@@ -57,7 +57,9 @@ class ManifestTests(ModelDirectoryTestCase):
         )
 
     def test_little(self) -> None:
-        """Everything in the model entry is optional; what is empty or null is absent; a number is text."""
+        """
+        Everything in the model entry is optional; empty strings and null count as absent; a number is read as text.
+        """
         self.assertEqual(self.manifest().model_version, "1.0")
         manifest = self.manifest(modelName="", handler=None, modelVersion=2.5, unknown=[1])
         self.assertEqual((manifest.model_name, manifest.handler, manifest.model_version), (None, None, "2.5"))
@@ -66,7 +68,7 @@ class ManifestTests(ModelDirectoryTestCase):
         self.assertTrue(self.assertRaises(InvalidModel, read_manifest, self.model).message.startswith(text))
 
     def test_malformed(self) -> None:
-        """A manifest that cannot be read is told of with the predecessor's text."""
+        """A manifest that cannot be parsed is refused with TorchServe's text."""
         for text in ("", "{", "[]", "1", '{"model": []}', '{"model": "m"}', "[" * 100_000, " " * 300_000 + "{}"):
             self.write(text)
             self.assertInvalid("Failed to parse signature.json.")
@@ -75,13 +77,13 @@ class ManifestTests(ModelDirectoryTestCase):
         self.assertInvalid("Failed to parse signature.json.")
 
     def test_missing_model(self) -> None:
-        """A manifest without a model entry is refused with the predecessor's text."""
+        """A manifest without a model entry is refused with TorchServe's text."""
         for text in ("{}", '{"model": null}'):
             self.write(text)
             self.assertInvalid("Missing Model entry in manifest file.")
 
     def test_runtime(self) -> None:
-        """A runtime that is none of the three is refused with the predecessor's text."""
+        """A runtime other than the three known ones is refused with TorchServe's text."""
         for runtime in ("PYTHON", "java", None, 3, ["python"]):
             self.write(json.dumps({"runtime": runtime, "model": {}}))
             self.assertInvalid("Runtime is not defined or invalid.")
@@ -98,7 +100,7 @@ class ManifestTests(ModelDirectoryTestCase):
         """
         No entry leads out of the model directory.
 
-        The predecessor read ``configFile`` and handed ``requirementsFile`` to pip wherever they pointed.
+        TorchServe reads ``configFile`` from, and passes ``requirementsFile`` to pip at, any path.
         """
         (self.model / "out").symlink_to(self.root)
         for entry in ("serializedFile", "modelFile", "handler", "requirementsFile", "configFile", "sourceVocab"):
@@ -136,7 +138,7 @@ class ManifestTests(ModelDirectoryTestCase):
     )
     @settings(deadline=None)
     def test_any_model(self, model: dict[str, Any]) -> None:
-        """Any entries are a manifest whose files are inside, or are refused."""
+        """Any entries form a manifest with all files inside, or are refused."""
         try:
             manifest = self.manifest(**model)
         except InvalidModel:

@@ -19,7 +19,7 @@ KEYS = [key for key in CONFIG_KEYS if key not in ("pt2", "handler", "micro_batch
 
 
 class ModelConfigTests(ModelDirectoryTestCase):
-    """What ``model-config.yaml`` says."""
+    """Tests for ``model-config.yaml``."""
 
     def test_none(self) -> None:
         """Without a file nothing is set; an empty file is like none."""
@@ -198,7 +198,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
         self.assertIsNone(config.device_type)
 
     def test_torchrun(self) -> None:
-        """The block has the predecessor's defaults, decides on the level, and names what it does not know."""
+        """The section has TorchServe's defaults, sets the parallel level, and unknown keys are named."""
         config, warnings = self.config("parallelLevel: 8\ntorchrun: {nproc-per-node: 4, max-restarts: 3, rdzv-id: x}")
         self.assertEqual(config.torchrun, Torchrun(1, 4, "c10d", None, None, 5, 0, 1))
         self.assertEqual(config.parallel_level, 4)
@@ -211,7 +211,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
         )
 
     def test_sections_of_handlers(self) -> None:
-        """What belongs to handlers is free, and so are old forms and sections that nobody here knows."""
+        """Handlers' sections, older forms and unknown sections are accepted."""
         text = "pt2: inductor\nhandler: {}\nmicro_batching:\ndeepspeed: {config: x}\npippy: 1\nwhatever: [1]"
         self.assertEqual(self.config(text)[1], ())
         self.assertEqual(self.config("pt2: {backend: inductor, mode: default}")[1], ())
@@ -225,7 +225,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
         self.assertEqual(error.message, "Failed to parse model config file gone.yaml: No such file or directory")
 
     def test_outside(self) -> None:
-        """The file is looked for in the model directory only, whoever made the manifest."""
+        """The file must be inside the model directory."""
         self.assertRaises(InvalidModel, read_model_config, self.model, Manifest(config_file="../c.yaml"))
 
     def test_slips(self) -> None:
@@ -248,14 +248,14 @@ class ModelConfigTests(ModelDirectoryTestCase):
         self.assertEqual(len(warnings), 10)
 
     def test_unknown_words(self) -> None:
-        """A device that the predecessor did not know either is warned about and ignored."""
+        """A device that TorchServe does not know, either, is ignored with a warning."""
         config, warnings = self.config("deviceType: neuron\nparallelType: xx")
         self.assertEqual((config.device_type, config.parallel_type), (None, None))
         self.assertEqual(warnings[0], "Invalid deviceType 'neuron' in model config file c.yaml: it is ignored")
         self.assertEqual(len(warnings), 2)
 
     def test_not_there_yet(self) -> None:
-        """Whoever registers a model that wants what we have not is told."""
+        """A model that needs unsupported features is registered with a warning."""
         for text, begins in (
             ("parallelType: pp", "parallelType and torchrun are not there yet"),
             ("torchrun: {nproc-per-node: 2}", "parallelType and torchrun are not there yet"),
@@ -267,7 +267,7 @@ class ModelConfigTests(ModelDirectoryTestCase):
         self.assertEqual(self.config("continuousBatching: true\nuseJobTicket: false")[1], ())
 
     def test_no_effect(self) -> None:
-        """Whoever registers a model that wants two things which exclude each other is told."""
+        """A model with mutually exclusive settings is registered with a warning."""
         _config, warnings = self.config("continuousBatching: true\nasyncCommunication: true")
         self.assertEqual(len(warnings), 1)
         self.assertTrue(warnings[0].startswith("continuousBatching has no effect with asyncCommunication"), warnings)

@@ -17,7 +17,7 @@ from twisted_serve.archives.orphans import LOCK, PREFIX, WorkDirectory, claimed_
 
 
 class OrphansTestCase(SynchronousTestCase):
-    """A temporary directory and a store; a dead server is one whose descriptors are closed."""
+    """A temporary directory and a store; a server with closed descriptors counts as dead."""
 
     def setUp(self) -> None:
         directory = TemporaryDirectory()
@@ -29,7 +29,7 @@ class OrphansTestCase(SynchronousTestCase):
         self.descriptors = len(os.listdir("/proc/self/fd"))
 
     def dead(self) -> Path:
-        """Leave a work directory as a killed server does."""
+        """Leave a work directory behind, as a killed server does."""
         work = WorkDirectory.make(self.temporary)
         (work.path / "models" / "deep" / "er").mkdir(parents=True)
         (work.path / "models" / "file").touch()
@@ -44,7 +44,7 @@ class OrphansTestCase(SynchronousTestCase):
 
 
 class WorkDirectoryTests(OrphansTestCase):
-    """Directories of servers."""
+    """Tests for the work directories of servers."""
 
     def test_life(self) -> None:
         """A directory is its owner's alone, and goes with it; that twice is no harm."""
@@ -115,7 +115,7 @@ class WorkDirectoryTests(OrphansTestCase):
         self.assertEqual(len(os.listdir("/proc/self/fd")), self.descriptors)
 
     def test_together(self) -> None:
-        """However many servers start at once, none loses its directory."""
+        """However many servers start concurrently, none loses its directory."""
         lost: list[Path] = []
 
         def starts() -> None:
@@ -135,7 +135,7 @@ class WorkDirectoryTests(OrphansTestCase):
 
 
 class DownloadTests(OrphansTestCase):
-    """Unfinished downloads in a store."""
+    """Tests for unfinished downloads in a store."""
 
     def test_downloads(self) -> None:
         """Those of dead servers are removed; those under way, and files of other names, stay."""

@@ -18,7 +18,7 @@ from twisted_serve.archives.removal import remove_tree
 
 
 class RemovalTests(SynchronousTestCase):
-    """What is removed, and what is left alone."""
+    """Tests for `remove_tree`."""
 
     def setUp(self) -> None:
         directory = TemporaryDirectory()
@@ -70,7 +70,7 @@ class RemovalTests(SynchronousTestCase):
         self.assertEqual(os.listdir(self.root), [])
 
     def test_absent(self) -> None:
-        """What is not there, or is a file, is no error and stays as it is."""
+        """A missing path is no error, and a file is left in place."""
         (self.root / "file").touch()
         remove_tree(self.root / "absent")
         remove_tree(self.root / "file")

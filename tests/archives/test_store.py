@@ -72,12 +72,12 @@ class StoreTestCase(SynchronousTestCase):
         return None if archive.files is None else archive.files.downloaded
 
     def left(self) -> list[str]:
-        """What there is in the store, and below the working directory."""
+        """List the files in the store and below the working directory."""
         return sorted(p.name for p in [*self.path.iterdir(), *self.work.glob("models/*")])
 
 
 class LocateTests(StoreTestCase):
-    """What a URL means."""
+    """Tests for `ModelStore.locate`."""
 
     def assertNotFound(self, url: str, text: str, store: ModelStore | None = None) -> None:
         error = self.assertRaises(ModelNotFound, (store or self.store).locate, url)
@@ -182,7 +182,7 @@ class LocateTests(StoreTestCase):
             self.assertNotFound(url, "Given URL {} does not match any allowed URL(s)", store)
 
     def test_remote_without_name(self) -> None:
-        """A URL whose last component can name no file is a failed download."""
+        """A URL without a usable file name as its last component is a failed download."""
         for url in ("http://h/", "http://h/models/.profile"):
             error = self.assertRaises(DownloadFailed, self.store.locate, url)
             self.assertEqual(error.message, f"Failed to download archive from: {url}")
@@ -215,10 +215,10 @@ class LocateTests(StoreTestCase):
 
 
 class ScanTests(StoreTestCase):
-    """What ``load_models=all`` finds."""
+    """Tests for `ModelStore.scan_all`."""
 
     def test_all(self) -> None:
-        """Archives and directories are listed by name; what is hidden, workflows, and other files are not."""
+        """Archives and directories are listed by name; hidden entries, workflows and other files are not."""
         for name in ("b.mar", "a.tar.gz", "c.model", "d.tgz", "notes.txt", ".hidden.mar", ".0123.part"):
             (self.path / name).touch()
         (self.path / "dir").mkdir()
@@ -228,7 +228,7 @@ class ScanTests(StoreTestCase):
         self.assertEqual(self.store.scan_all(), ("a.tar.gz", "b.mar", "c.model", "d.tgz", "dir"))
 
     def test_no_store(self) -> None:
-        """Without a store the reason is told in the predecessor's words."""
+        """Without a store the error has TorchServe's text."""
         error = self.assertRaises(ModelNotFound, self.make_store(path=None).scan_all)
         self.assertEqual(error.message, "Model store is not configured.")
         error = self.assertRaises(ModelNotFound, self.make_store(path=self.root / "gone").scan_all)
@@ -236,7 +236,7 @@ class ScanTests(StoreTestCase):
 
 
 class OpenTests(StoreTestCase):
-    """Getting at a model."""
+    """Tests for `ModelStore.open`."""
 
     def test_mar(self) -> None:
         """An archive of the store is unpacked to a private directory, and read."""
@@ -370,7 +370,7 @@ class OpenTests(StoreTestCase):
 
 
 class DiscardTests(StoreTestCase):
-    """Getting rid of a model."""
+    """Tests for `ModelStore.discard`."""
 
     def test_fetched(self) -> None:
         """What was unpacked and fetched is deleted; doing it twice is harmless."""

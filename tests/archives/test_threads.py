@@ -10,7 +10,7 @@ from twisted_serve.archives.threads import abandonable
 
 
 class AbandonableTests(SynchronousTestCase):
-    """Waiting for a thread."""
+    """Tests for `abandonable`."""
 
     def setUp(self) -> None:
         self.work: Deferred[str] = Deferred()
@@ -29,7 +29,7 @@ class AbandonableTests(SynchronousTestCase):
         self.failureResultOf(self.wait, ValueError)
 
     def test_cancelled(self) -> None:
-        """Cancelling ends the wait at once; what the work comes to later is undone."""
+        """Cancelling ends the wait immediately; the later result of the work is undone."""
         self.wait.cancel()
         self.failureResultOf(self.wait, CancelledError)
         self.assertEqual(self.undone, [])
@@ -37,7 +37,7 @@ class AbandonableTests(SynchronousTestCase):
         self.assertEqual(self.undone, ["late"])
 
     def test_cancelled_and_failed(self) -> None:
-        """Of work that fails when nobody waits, there is nothing to undo."""
+        """After a cancelled wait, failed work is not undone."""
         self.wait.cancel()
         self.failureResultOf(self.wait, CancelledError)
         self.work.errback(ValueError("late"))

@@ -25,7 +25,7 @@ from twisted_serve.testing.strategies.archives import (
 
 
 class FormsTests(UnpackTestCase):
-    """The forms in which archives come."""
+    """Tests for the archive formats."""
 
     entries = model_entries({"handler.py": b"pass", "extra/deep/words.txt": b"a b"}, modelName="m")
     files = {
@@ -55,12 +55,12 @@ class FormsTests(UnpackTestCase):
         self.assertEqual(self.unpacked("m.tgz", tar_archive([*directories, *self.entries], top=".")), self.files)
 
     def test_tar_without_top(self) -> None:
-        """A member of a tar without a directory keeps its name; a directory that is the first component is none."""
+        """A tar member without a directory keeps its name; a directory that is only the first component is dropped."""
         entries = [ArchiveEntry("a.txt", b"1"), ArchiveEntry("m", kind=EntryKind.DIRECTORY), ArchiveEntry("m/b", b"2")]
         self.assertEqual(self.unpacked("m.tgz", tar_archive(entries, top=None)), {"a.txt": b"1", "b": b"2"})
 
     def test_flat_tar(self) -> None:
-        """A tar whose manifest is at its top was made without a directory around it, and keeps all its names."""
+        """A tar with its manifest at the top level has no enclosing directory, and all names are kept."""
         twice = [ArchiveEntry("MAR-INF/x"), ArchiveEntry("MAR-INF/x")]
         self.assertRefused("m.tgz", tar_archive(twice, top=None), "two entries named")
         for entries in (self.entries, self.entries[::-1]):
@@ -68,7 +68,7 @@ class FormsTests(UnpackTestCase):
             self.assertEqual(self.unpacked("m.tgz", tar_archive(entries, top=None)), self.files)
 
     def test_directories(self) -> None:
-        """Directories may be named before or after what is in them."""
+        """Directories may be listed before or after their contents."""
         entries = [ArchiveEntry("a/b", b"1"), ArchiveEntry("a", kind=EntryKind.DIRECTORY)]
         self.assertEqual(self.unpacked("m.mar", zip_archive(entries)), {"a": None, "a/b": b"1"})
         self.target = self.root / "second"
@@ -104,7 +104,7 @@ class FormsTests(UnpackTestCase):
 
 
 class DamagedTests(UnpackTestCase):
-    """Archives that are no archives."""
+    """Tests for damaged archives."""
 
     entries = [ArchiveEntry("a", os.urandom(3000)), ArchiveEntry("b", b"x" * 3000)]
 
@@ -157,7 +157,7 @@ class DamagedTests(UnpackTestCase):
 
 
 class DiskFullTests(UnpackTestCase):
-    """A device on which every write finds the disk full."""
+    """A device on which every write fails because the disk is full."""
 
     def test_disk_full(self) -> None:
         """A full disk is an error of ours which names the archive."""
@@ -189,7 +189,7 @@ class DiskFullTests(UnpackTestCase):
 
 
 class NewTreeTests(UnpackTestCase):
-    """`NewTree` when something else is in the directory."""
+    """Tests for `NewTree` in a directory that contains other files."""
 
     def test_no_link_is_followed(self) -> None:
         """A link that appears in the directory while it is filled is not written through."""

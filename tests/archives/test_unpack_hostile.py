@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archives.unpack`: archives that want out, or to fill the disk."""
+"""Tests for `twisted_serve.archives.unpack`: archives that try to escape the directory or to fill the disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from twisted_serve.testing.strategies.archives import (
 
 
 class HostileTests(UnpackTestCase):
-    """Archives that were made to do harm."""
+    """Tests for malicious archives."""
 
     def test_climbing(self) -> None:
         """An entry with ``..`` in its path is refused, also where it would end inside again."""
@@ -117,7 +117,7 @@ class HostileTests(UnpackTestCase):
         self.assertEqual(self.unpacked("deep.mar", honest, UnpackLimits())[deep], b"1")
 
     def test_size_limit(self) -> None:
-        """An archive that becomes larger than allowed is refused, by what it says or by what it does."""
+        """An archive that unpacks to more than allowed is refused by its declared and by its actual size."""
         limits = UnpackLimits(max_size=1000)
         self.assertBothRefused([ArchiveEntry("a", b"x" * 600), ArchiveEntry("b", b"x" * 600)], "1000 bytes", limits)
 
@@ -161,7 +161,7 @@ class HostileTests(UnpackTestCase):
         self.assertRefused("m.mar", data, "index that is too large", UnpackLimits(max_entries=10))
 
     def test_huge_tar_header(self) -> None:
-        """An extended header of a tar is not read when it is larger than any honest one."""
+        """An extended header of a tar that is larger than any legitimate one is not read."""
         header = tarfile.TarInfo("././@LongLink")
         header.type = tarfile.GNUTYPE_LONGNAME
         header.size = 1 << 40
@@ -180,7 +180,7 @@ class HostileTests(UnpackTestCase):
         self.assertRefused("m.tgz", gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024)), "neither a file")
 
     def test_negative_size(self) -> None:
-        """A member whose size is negative does not make the reader go round in circles."""
+        """A member with a negative size does not make the reader loop."""
         header = bytearray(tarfile.TarInfo("m/f").tobuf(tarfile.GNU_FORMAT))
         header[124:136] = b"\xff" * 8 + struct.pack(">l", -1536)
         header[148:156] = b" " * 8
@@ -200,7 +200,7 @@ class HostileTests(UnpackTestCase):
 
 
 class UnpackProperties(SynchronousTestCase):
-    """What holds for all archives."""
+    """Properties of all archives."""
 
     @given(archive_trees(), st.booleans())
     @settings(deadline=None)
@@ -255,7 +255,7 @@ class UnpackProperties(SynchronousTestCase):
 
     @given(hostile_names())
     def test_hostile_names_are_refused(self, name: str) -> None:
-        """A name that leads elsewhere, or hides what it is, is refused before anything is written."""
+        """A name that leads outside the directory, or has hidden characters, is refused before anything is written."""
         self.assertRaises(InvalidModel, components, name)
 
     @given(st.integers(1, 1 << 40), st.integers(0, 1 << 40))

@@ -53,7 +53,7 @@ class UnpackedTestCase(SynchronousTestCase):
 
 
 class SharingTests(UnpackedTestCase):
-    """Whose a directory is."""
+    """Tests for sharing a directory."""
 
     def test_shared(self) -> None:
         """The same bytes are unpacked once, also from another file, and stay until the last has given them back."""
@@ -92,7 +92,7 @@ class SharingTests(UnpackedTestCase):
         self.assertEqual(self.directories(), [self.successResultOf(coming).directory])
 
     def test_at_once(self) -> None:
-        """Those who come while it is being unpacked wait for the same directory."""
+        """Callers that arrive during unpacking wait for the same directory."""
         self.threads.holding = True
         three = [self.taking() for _ in range(3)]
         self.threads.work()
@@ -107,7 +107,7 @@ class SharingTests(UnpackedTestCase):
         self.assertTrue(self.successResultOf(second).directory.exists())
 
     def test_failure_is_everybodys(self) -> None:
-        """An archive that cannot be unpacked is an error for all who wait, and is tried again by the next."""
+        """An archive that cannot be unpacked fails for all waiting callers, and the next caller tries again."""
         good = self.archive.read_bytes()
         self.archive.write_bytes(b"junk")
         self.threads.holding = True
@@ -123,7 +123,7 @@ class SharingTests(UnpackedTestCase):
         self.successResultOf(coming)
 
     def test_cancelled(self) -> None:
-        """Who stops to wait leaves it to the others; when nobody is left, nothing stays."""
+        """Cancelling one wait does not affect others; when all are cancelled, no file is left behind."""
         for steps in range(3):
             self.threads.holding = True
             first, second = self.taking(), self.taking()
@@ -147,7 +147,7 @@ class SharingTests(UnpackedTestCase):
         self.successResultOf(going)
 
     def test_cancelled_and_failed(self) -> None:
-        """A failure that nobody waits for is nobody's."""
+        """A failure is reported to the callers that still wait, and not to a cancelled one."""
         self.archive.write_bytes(b"junk")
         self.threads.holding = True
         coming, other = self.taking(), self.taking()
@@ -158,7 +158,7 @@ class SharingTests(UnpackedTestCase):
         self.failureResultOf(other, InvalidModel)
 
     def test_changed(self) -> None:
-        """An archive that is written to while it is read is refused: it would be taken for what it was before."""
+        """An archive that changes while it is read is refused, because it would be filed under the wrong hash."""
         self.threads.holding = True
         coming = self.taking()
         self.threads.work(1)
@@ -169,7 +169,7 @@ class SharingTests(UnpackedTestCase):
         self.assertEqual(self.directories(), [])
 
     def test_disk_full(self) -> None:
-        """A full disk is told of in the system's words, and nothing stays."""
+        """A full disk is reported with the system's message, and no file is left behind."""
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         for place in ("twisted_serve.archives.tree.write_all", "os.mkdir"):
             with mock.patch(place, side_effect=full):
@@ -186,14 +186,14 @@ class SharingTests(UnpackedTestCase):
 
 
 class SharingProperties(UnpackedTestCase):
-    """What holds for any order of events."""
+    """Properties of any order of events."""
 
     @given(
         st.lists(st.tuples(st.sampled_from(["take", "cancel", "give back", "work"]), st.integers(0, 5)), max_size=30)
     )
     @settings(deadline=None)
     def test_orders(self, events: list[tuple[str, int]]) -> None:
-        """Whatever happens in which order: who has a lease has the files, and in the end nothing is left."""
+        """In any order of events: a lease guarantees the files, and after the last lease no file is left."""
         with TemporaryDirectory() as directory:
             self.begin(Path(directory))
             self.threads.holding = True

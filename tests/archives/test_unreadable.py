@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for archives that are there and cannot be read: the answer says what failed, and with what."""
+"""Tests for archives that exist but cannot be read: the response names the operation and the error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOBODY = 65534
 
 
 class UnreadableTests(StoreTestCase):
-    """What cannot be read."""
+    """Tests for unreadable archives."""
 
     def refusal(self, url: str, source: Source = Source.CLIENT) -> str:
         opening = Deferred.fromCoroutine(self.store.open(url, source))
@@ -27,7 +27,7 @@ class UnreadableTests(StoreTestCase):
         return error.message  # type: ignore[no-any-return]
 
     def become_nobody(self) -> None:
-        """Give up root's privileges, which permissions do not bind, if the tests have them."""
+        """Drop root's privileges, which permissions do not restrict, if the tests have them."""
         self.root.chmod(0o755)
         if os.geteuid() == 0:
             os.seteuid(_NOBODY)
@@ -38,12 +38,12 @@ class UnreadableTests(StoreTestCase):
             raise SkipTest("the temporary directory is not for everybody") from None
 
     def test_error_of_a_device(self) -> None:
-        """An error in the middle of reading is told of as that."""
+        """An error in the middle of reading is reported as a read error."""
         (self.path / "m.mar").symlink_to("/proc/self/mem")
         self.assertEqual(self.refusal("m.mar"), "Failed to read m.mar: Input/output error")
 
     def test_permission(self) -> None:
-        """An archive without permission has not failed to be saved, nor is such a directory not there."""
+        """A file without read permission is not reported as failed to save, nor such a directory as missing."""
         (self.path / "m.mar").write_bytes(MAR)
         (self.path / "m.mar").chmod(0)
         for name in ("directory", "closed", "half"):
@@ -73,7 +73,7 @@ class UnreadableTests(StoreTestCase):
         self.assertEqual(error.message, f"Failed to read the model store {self.path}: Permission denied")
 
     def test_between_two_looks(self) -> None:
-        """An archive that cannot be read any more when it is unpacked is told of in the same words."""
+        """An archive that becomes unreadable before it is unpacked is reported with the same text."""
         (self.path / "m.mar").write_bytes(MAR)
         refused = PermissionError(13, "Permission denied")
         with mock.patch("twisted_serve.archives.unpack.open", create=True, side_effect=refused):

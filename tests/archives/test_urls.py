@@ -15,7 +15,7 @@ EVERYTHING = AllowedUrls((".*",))
 
 
 class AllowedUrlsTests(SynchronousTestCase):
-    """Which URLs are permitted."""
+    """Tests for `AllowedUrls`."""
 
     def test_whole_url(self) -> None:
         """An expression has to match the whole URL, in any case of letters; one of several is enough."""
@@ -79,22 +79,22 @@ class AllowedUrlsTests(SynchronousTestCase):
                 self.assertFalse(EVERYTHING.permit(url))
 
     def test_bad_expression(self) -> None:
-        """An expression that is none is refused with its text."""
+        """An invalid expression is refused with its text."""
         error = self.assertRaises(ValueError, AllowedUrls, ("ok", "("))
         self.assertIn("allowed_urls has '(', which is no regular expression", str(error))
 
     @given(st.text(), st.text())
     def test_any_text(self, pattern_text: str, url: str) -> None:
-        """Any text is permitted or not; what is permitted is one of the three schemes."""
+        """Any text is permitted or refused without an exception; a permitted one has one of the three schemes."""
         if EVERYTHING.permit(url):
             self.assertTrue(is_remote(url))
 
 
 class PartsTests(SynchronousTestCase):
-    """What is taken from a URL."""
+    """Tests for the functions that extract parts of a URL."""
 
     def test_schemes(self) -> None:
-        """URLs are told from names in the store."""
+        """URLs are distinguished from names in the store."""
         self.assertTrue(is_remote("FILE:/x") and is_remote("https:x"))
         self.assertFalse(is_remote("x.mar") or is_remote("s3://b/x") or is_remote("files:x"))
         self.assertTrue(has_scheme("s3://b/x") and has_scheme("http:x"))

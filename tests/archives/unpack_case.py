@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of unpacking share."""
+"""Base class and helpers of the tests for unpacking."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = UnpackLimits(max_size=1 << 20, max_entries=50, max_ratio=20, free_size=1
 
 
 def tree_of(root: Path) -> dict[str, bytes | None]:
-    """All that is below a directory: the content of files, ``None`` for directories."""
+    """Return the paths below a directory: the contents of files, ``None`` for directories."""
     return {
         str(path.relative_to(root)): None if path.is_dir() and not path.is_symlink() else path.read_bytes()
         for path in root.rglob("*")
@@ -47,7 +47,7 @@ class UnpackTestCase(SynchronousTestCase):
         return tree_of(self.target)
 
     def assertRefused(self, name: str, data: bytes, text: str, limits: UnpackLimits = SMALL) -> None:
-        """The archive is an invalid model for this reason, and leaves nothing behind."""
+        """The archive is an invalid model for this reason, and leaves no files behind."""
         error = self.assertRaises(InvalidModel, self.unpacked, name, data, limits)
         self.assertIn(text, error.message)
         self.assertEqual([path.name for path in self.root.iterdir()], [name])

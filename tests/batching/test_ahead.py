@@ -13,7 +13,7 @@ from twisted_serve.batching.ahead import LONGEST_STAY, MOST, Ahead
 
 
 def after(*seconds: float) -> int:
-    """Tell how many batches may lie at a worker that took so long for the last ones."""
+    """Return how many batches may be prefetched to a worker after these times."""
     ahead = Ahead()
     for each in seconds:
         ahead.took(each)
@@ -21,7 +21,7 @@ def after(*seconds: float) -> int:
 
 
 class AheadTests(SynchronousTestCase):
-    """How many batches may lie at a worker."""
+    """Tests for the number of prefetched batches."""
 
     def test_by_its_time(self) -> None:
         """As many as it works off in the time that one may lie there, up to a limit; none if that is unknown."""
@@ -38,7 +38,7 @@ class AheadTests(SynchronousTestCase):
             self.assertEqual(MOST, after(odd, 1e-5))
 
     def test_one_slow_batch(self) -> None:
-        """It ends everything at once; some quick ones are needed before they are believed again."""
+        """A slow batch stops prefetching immediately; several fast ones are needed to resume it."""
         ahead = Ahead()
         ahead.took(0.0001)
         ahead.took(0.05)
@@ -52,6 +52,6 @@ class AheadTests(SynchronousTestCase):
 
     @given(lists(floats(1e-6, 10.0), min_size=1))
     def test_never_more_than_the_last_one_allows(self, seconds: list[float]) -> None:
-        """Whatever came before, what lies there is done in time if it takes as long as the last one did."""
+        """Prefetched batches finish within the limit if each takes as long as the last batch."""
         self.assertLessEqual(after(*seconds) * seconds[-1], LONGEST_STAY * 1.001)
         self.assertLessEqual(after(*seconds), MOST)

@@ -15,7 +15,7 @@ batches = lists(tuples(integers(1, 64), floats(0, 100, allow_nan=False)), min_si
 
 
 def learned(*seen: tuple[int, float]) -> BatchCost:
-    """Make what is known after these batches."""
+    """Return the cost learned from these batches."""
     cost = BatchCost()
     for size, seconds in seen:
         cost.observe(size, seconds)
@@ -23,7 +23,7 @@ def learned(*seen: tuple[int, float]) -> BatchCost:
 
 
 class BatchCostTests(SynchronousTestCase):
-    """The line through the times of recent batches."""
+    """Tests for the line through the times of recent batches."""
 
     def test_nothing_known(self) -> None:
         """Before the first batch nothing is claimed."""
@@ -41,7 +41,7 @@ class BatchCostTests(SynchronousTestCase):
         floats(0, 10), floats(0, 10), lists(integers(1, 64), min_size=2, max_size=60).filter(lambda s: len({*s}) > 1)
     )
     def test_finds_the_line(self, per_job: float, per_batch: float, sizes: list[int]) -> None:
-        """Times that lie on a line are told from any two sizes."""
+        """A line is found from times at any two sizes."""
         cost = learned(*((size, per_job * size + per_batch) for size in sizes))
         for size in (1, 10, 64):
             self.assertAlmostEqual(per_job * size + per_batch, cost.of(size), delta=1e-3)
@@ -65,10 +65,10 @@ class BatchCostTests(SynchronousTestCase):
 
 
 class ForecastTests(SynchronousTestCase):
-    """What to expect of the next arrival."""
+    """Tests for the forecast of the next arrival."""
 
     def forecast(self, gap: float, per_job: float, per_batch: float) -> Forecast:
-        """Make what is known after regular arrivals and batches."""
+        """Return the forecast after regular arrivals and batches."""
         forecast = Forecast(10.0)
         for n in range(20):
             forecast.arrived(n * gap)
@@ -84,7 +84,7 @@ class ForecastTests(SynchronousTestCase):
         self.assertEqual(0.0, self.forecast(0.1, 0.2, 1.0).patience(4))
 
     def test_nothing_known(self) -> None:
-        """Nobody waits for what has never been seen."""
+        """Without observations, a batch does not wait."""
         forecast = Forecast(10.0)
         self.assertEqual((inf, 0.0), (forecast.gap, forecast.patience(1)))
         forecast.arrived(0.0)
@@ -100,7 +100,7 @@ class ForecastTests(SynchronousTestCase):
 
     @given(floats(0.001, 1), floats(0, 1), floats(0, 1), integers(1, 64))
     def test_the_sum_of_delays_is_smaller(self, gap: float, per_job: float, per_batch: float, size: int) -> None:
-        """If it is worth to wait, all delays together are no longer than those of going at once."""
+        """If waiting pays, the sum of all delays is no larger than without waiting."""
         forecast = self.forecast(gap, per_job, per_batch)
         if forecast.patience(size) > 0:
             a, b, n = per_job, per_batch, size

@@ -12,24 +12,24 @@ from twisted_serve.testing.strategies.batching import Arrival, arrivals, batch_q
 
 
 def jobs_of(batch: list[Waiting[int]] | None) -> list[int] | None:
-    """Tell which jobs are in a batch."""
+    """Return the jobs of a batch."""
     return None if batch is None else [waiting.job for waiting in batch]
 
 
 def window(batch_size: int, max_delay: float) -> BatchQueue[int]:
-    """Make a queue with the predecessor's rule."""
+    """Return a queue with TorchServe's rule."""
     return BatchQueue(10, batch_size, max_delay, ClosePolicy.WINDOW)
 
 
 def full(queue: BatchQueue[int], now: float) -> list[Waiting[int]] | None:
-    """Take a batch that nobody could join."""
+    """Take a batch that no further job could join."""
     batch = queue.take_full(now)
     assert batch is None or len(batch) == queue.batch_size
     return batch
 
 
 class EagerTests(SynchronousTestCase):
-    """A queue which makes nobody wait while a worker is free."""
+    """Tests for a queue in which no job waits while a worker is free."""
 
     def test_takes_what_is_there(self) -> None:
         """A free worker gets everything that waits, in order, up to the batch size."""
@@ -98,7 +98,7 @@ class EagerTests(SynchronousTestCase):
         self.assertEqual([[0, 1], [2, 3], [4]], [jobs_of(queue.take(0.0)) for _ in range(3)])
 
     def test_expired_jobs_are_not_begun(self) -> None:
-        """A job that is too late is given to who tells its client, not to a worker."""
+        """An expired job is returned by `expire`, not sent to a worker."""
         queue: BatchQueue[int] = BatchQueue(10, 3)
         queue.put(1, 0.0, deadline=2.0)
         queue.put(2, 0.0, deadline=1.0)
@@ -109,7 +109,7 @@ class EagerTests(SynchronousTestCase):
         self.assertEqual([1], queue.expire(2.0))
 
     def test_discard(self) -> None:
-        """A job whose client has left is gone; the others do not notice."""
+        """A discarded job is gone; the others are unaffected."""
         queue: BatchQueue[int] = BatchQueue(10, 3)
         queue.put(1, 0.0, deadline=1.0)
         queue.put(2, 0.0)
@@ -134,7 +134,7 @@ class EagerTests(SynchronousTestCase):
 
 
 class WindowTests(SynchronousTestCase):
-    """A queue which lets the oldest job wait for company."""
+    """Tests for a queue in which the oldest job waits for further jobs."""
 
     def test_closes_after_the_delay(self) -> None:
         """A batch that does not fill leaves when its oldest job has waited long enough, whoever came since."""
@@ -146,7 +146,7 @@ class WindowTests(SynchronousTestCase):
         self.assertEqual([1, 2], jobs_of(queue.take(12.0)))
 
     def test_closes_when_full(self) -> None:
-        """A full batch leaves at once."""
+        """A full batch is dispatched immediately."""
         queue = window(2, 2.0)
         queue.put(1, 0.0)
         queue.put(2, 0.0)
@@ -154,7 +154,7 @@ class WindowTests(SynchronousTestCase):
         self.assertEqual([1, 2], jobs_of(queue.take(0.5)))
 
     def test_closes_at_another_kind(self) -> None:
-        """A batch that nobody can join any more does not wait."""
+        """A batch that no further job can join does not wait."""
         queue = window(3, 2.0)
         queue.put(1, 0.0)
         queue.put(2, 0.0, kind="describe")
@@ -170,7 +170,7 @@ class WindowTests(SynchronousTestCase):
 
 
 class AdaptiveTests(SynchronousTestCase):
-    """A queue which learns what waiting is worth."""
+    """Tests for a queue that estimates whether waiting pays."""
 
     def setUp(self) -> None:
         self.queue: BatchQueue[int] = BatchQueue(20, 4, 3.0, ClosePolicy.ADAPTIVE)
@@ -193,7 +193,7 @@ class AdaptiveTests(SynchronousTestCase):
         self.assertEqual([1, 2, 3], jobs_of(self.queue.take(0.3)))
 
     def test_not_while_others_are_free(self) -> None:
-        """With a second free worker nobody gains by waiting."""
+        """With a second free worker, waiting gains nothing."""
         self.queue.put(1, 0.0)
         self.assertEqual([1], jobs_of(self.queue.take(0.0, free=2)))
 
@@ -203,7 +203,7 @@ class AdaptiveTests(SynchronousTestCase):
         self.assertAlmostEqual(0.3, self.queue.next_deadline(0.0) or 0.0)
 
     def test_hopeless(self) -> None:
-        """A job that cannot be answered in time is told so before it waits; one that can is not."""
+        """A job that cannot meet its deadline is refused before it is queued; one that can is not."""
         for job in range(8):
             self.queue.put(job, 0.0)
         error = self.assertRaises(Hopeless, self.queue.check_in_time, 0.0, 2.0, 1, 0)
@@ -217,7 +217,7 @@ class AdaptiveTests(SynchronousTestCase):
         self.assertRaises(Hopeless, self.queue.check_in_time, 0.0, 0.1, 1, 0)
 
     def test_others_refuse_nothing(self) -> None:
-        """A queue that does not learn does not know what is hopeless."""
+        """A queue without estimates refuses no job for its deadline."""
         queue = window(2, 2.0)
         queue.served(1, 100.0)
         queue.check_in_time(0.0, 0.1, 0, 0)
@@ -225,10 +225,10 @@ class AdaptiveTests(SynchronousTestCase):
 
 
 class AgainTests(SynchronousTestCase):
-    """Jobs which are tried once more."""
+    """Tests for jobs that are retried."""
 
     def test_a_batch_of_their_own(self) -> None:
-        """They come first and among themselves, at once, group by group, however full the queue is."""
+        """Retried jobs come first, immediately and in groups of their own, however full the queue is."""
         queue: BatchQueue[int] = BatchQueue(2, 4, 5.0, ClosePolicy.WINDOW)
         queue.put(1, 0.0)
         queue.put_again([(3, None)], 1.0)
@@ -257,7 +257,7 @@ class AgainTests(SynchronousTestCase):
 
 
 class QueueProperties(SynchronousTestCase):
-    """What holds for every queue and every sequence of arrivals."""
+    """Properties of every queue and every sequence of arrivals."""
 
     @given(batch_queues(), arrivals(), data())
     def test_nothing_lost_nothing_twice(self, queue: BatchQueue[int], coming: list[Arrival], draw: DataObject) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.batching.sequences`: what a stateful model is promised, whatever happens."""
+"""Tests for `twisted_serve.batching.sequences`: the guarantees for a stateful model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def queue_of(
 
 
 class SequenceQueueTests(SynchronousTestCase):
-    """One rule after the other."""
+    """Tests for each rule."""
 
     def taken(self, queue: SequenceQueue[Turn], now: float, worker: str) -> list[Turn]:
         return [waiting.job for waiting in queue.take(now, 1, worker) or []]
@@ -119,7 +119,7 @@ class SequenceQueueTests(SynchronousTestCase):
         self.assertEqual(self.taken(queue, 60.0, "v"), [Turn("a", 2)])
 
     def test_life(self) -> None:
-        """A sequence ends when its time is over; what it has waiting is done, what comes then is refused."""
+        """A sequence ends at its maximum lifetime; its queued jobs are completed, later jobs are refused."""
         queue = queue_of(idle=1000.0, life=100.0)
         queue.join("w")
         queue.put(Turn("a", 1), 0.0)
@@ -133,7 +133,7 @@ class SequenceQueueTests(SynchronousTestCase):
         self.assertEqual(queue.sequences, 1)
 
     def test_worker_gone(self) -> None:
-        """With a worker its sequences end: what waits is given back, later jobs go to another."""
+        """With a worker its sequences end: queued jobs are returned, later jobs go to another worker."""
         queue = queue_of()
         for worker in ("v", "w"):
             queue.join(worker)
@@ -160,7 +160,7 @@ class SequenceQueueTests(SynchronousTestCase):
             self.assertEqual(self.taken(queue, 0.0, "v"), [Turn("a", 1)])
 
     def test_too_late(self) -> None:
-        """A job whose deadline has passed is not begun, nor is the next one before it is out of the way."""
+        """An expired job is not started, and neither is the next one until the expired one is removed."""
         queue = queue_of()
         queue.put(Turn("a", 1), 0.0, deadline=5.0)
         queue.put(Turn("a", 2), 0.0)
@@ -172,7 +172,7 @@ class SequenceQueueTests(SynchronousTestCase):
         self.assertEqual(self.taken(queue, 5.0, "w"), [Turn("a", 2)])
 
     def test_discard(self) -> None:
-        """A job whose client has left is taken out; strangers are not there."""
+        """The job of a client that has disconnected is removed; an unknown job is not found."""
         queue = queue_of()
         queue.put(Turn("a", 1), 0.0)
         self.assertTrue(queue.discard(Turn("a", 1)))
@@ -204,7 +204,10 @@ class SequenceQueueTests(SynchronousTestCase):
         self.assertEqual(self.taken(queue, 0.0, "w"), [Turn("a", 1)])
 
     def test_room_comes(self) -> None:
-        """A sequence that finds a worker busy and the other full is begun when one of that one's has been idle."""
+        """
+        A sequence that finds all workers busy or full starts when another worker's sequence has been idle for long
+        enough.
+        """
         queue = queue_of(sequences=4, idle=10.0)
         for worker in ("v", "w"):
             queue.join(worker)
@@ -251,7 +254,7 @@ NAMES = st.sampled_from(["a", "b", "c", "d"])
 
 
 class SequenceMachine(RuleBasedStateMachine):
-    """Whatever happens in whatever order, the promises hold."""
+    """The guarantees hold for any sequence of events."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ def version(name: str = "m", number: str = "1.0") -> ModelVersion:
 
 
 class RegistryTests(SynchronousTestCase):
-    """What a registry knows."""
+    """Tests for `Registry`."""
 
     def setUp(self) -> None:
         self.first, self.second = version(), version(number="2.0")
@@ -48,7 +48,7 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(list(self.registry), [self.first, self.second])
 
     def test_unknown(self) -> None:
-        """What is not there is told of in the predecessor's words."""
+        """An unknown model or version is reported with TorchServe's text."""
         for call in (
             self.registry.resolve,
             self.registry.versions,
@@ -87,7 +87,7 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(registry, Registry())
 
     def test_pages(self) -> None:
-        """Names come in order, a page at a time; the last page says that there is none after it."""
+        """Names are sorted and paged; the last page has no token."""
         registry = Registry()
         for name in ("c", "a", "B", "d"):
             registry = registry.register(version(name))
@@ -128,7 +128,7 @@ class RegistryTests(SynchronousTestCase):
 
 
 class RegistryMachine(RuleBasedStateMachine):
-    """Every sequence of registrations, compared with a list of what is there."""
+    """Every sequence of registrations, compared with a list of the registered versions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,10 +198,10 @@ TestRegistryMachine = RegistryMachine.TestCase
 
 
 class NamesTests(SynchronousTestCase):
-    """What models may be called."""
+    """Tests for the names of models."""
 
     def test_invalid(self) -> None:
-        """A name that is no name is refused with itself, and with what is wrong with it."""
+        """An invalid name is refused; the error contains the name and the reason."""
         for name, flaw in (
             ("", "it has 0 characters, expected 1 to 255"),
             ("x" * 256, "it has 256 characters"),

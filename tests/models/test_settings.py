@@ -54,14 +54,14 @@ def settings(
 
 
 class PrecedenceTests(SynchronousTestCase):
-    """Who decides."""
+    """Tests for the precedence of sources."""
 
     def test_defaults(self) -> None:
-        """When nobody says anything, the documented defaults hold."""
+        """Without any other source, the documented defaults apply."""
         self.assertEqual(settings(), ModelSettings(0, 0, 1, 100, 120, 120, 100, 300, 0, "cpu", ()))
 
     def test_batch_policy(self) -> None:
-        """The archive says when a batch is closed, else the server does; every rule has its word."""
+        """The archive's batch policy takes precedence over the server's; every policy has a name."""
         defaults = ServerDefaults(batch_policy=ClosePolicy.WINDOW)
         self.assertIs(ClosePolicy.WINDOW, settings(defaults=defaults).batch_policy)
         for policy in ClosePolicy:
@@ -80,7 +80,7 @@ class PrecedenceTests(SynchronousTestCase):
         self.assertEqual((0.25, 300.0), (made.scale_up_delay, made.scale_idle_time))
 
     def test_second_tries(self) -> None:
-        """The archive says what is tried again, else the server does; by default everything is."""
+        """The archive's retry settings take precedence over the server's; by default everything is retried."""
         self.assertEqual((True, True), (settings().isolate_failures, settings().retry_on_worker_death))
         self.assertFalse(settings(config=ModelConfig(isolate_failures=False)).isolate_failures)
         defaults = ServerDefaults(retry_on_worker_death=False)
@@ -113,7 +113,7 @@ class PrecedenceTests(SynchronousTestCase):
         )
 
     def test_continuous(self) -> None:
-        """Only a model that says so batches continuously, and none whose handler does the batching itself."""
+        """Only a model with the setting batches continuously, and none with a handler that does the batching itself."""
         cases = [
             (None, None, False),
             (False, None, False),
@@ -143,7 +143,7 @@ class PrecedenceTests(SynchronousTestCase):
         self.assertEqual(settings(None, config, None, ServerDefaults(response_timeout=9)).response_timeout, 9)
 
     def test_not_given(self) -> None:
-        """The predecessor's ways to say "not given" are understood in every source."""
+        """TorchServe's ways to write "not set" are understood in every source."""
         request = RequestedSettings(batch_size=-1, max_batch_delay=-10000, response_timeout=-1, startup_timeout=0)
         configured = {"batchSize": 0, "maxBatchDelay": -1, "responseTimeout": -5}
         self.assertEqual(settings(request, None, configured), settings())
@@ -155,7 +155,7 @@ class PrecedenceTests(SynchronousTestCase):
         self.assertEqual(settings(None, None, {"maxBatchDelay": 0}).max_batch_delay, 0)
 
     def test_configured_types(self) -> None:
-        """A number in ``models`` may be text; what is no number is refused by key and value."""
+        """A number in ``models`` may be text; a value that is not a number is refused by key and value."""
         self.assertEqual(configured_layer({"batchSize": "8", "maxBatchDelay": 5.0}), Layer(8, 5))
         value: Any
         for value in ("many", "", [], {}, True, 1.5, float("inf"), float("nan")):
@@ -164,7 +164,7 @@ class PrecedenceTests(SynchronousTestCase):
 
     @given(st.lists(LAYERS, max_size=5), LAYERS)
     def test_fold(self, layers: list[Layer], lower: Layer) -> None:
-        """A lower source fills what is not set and never changes what is."""
+        """A source of lower precedence fills unset values and never changes others."""
         before, after = attrs.asdict(folded(layers)), attrs.asdict(folded([*layers, lower]))
         for name, value in before.items():
             self.assertEqual(after[name], getattr(lower, name) if value is None else value)
@@ -179,14 +179,14 @@ class PrecedenceTests(SynchronousTestCase):
 
 
 class WorkersTests(SynchronousTestCase):
-    """How many workers."""
+    """Tests for the number of workers."""
 
     def workers(self, **sources: Any) -> tuple[int, int]:
         result = settings(**sources)
         return result.min_workers, result.max_workers
 
     def test_request(self) -> None:
-        """``initial_workers`` is the number; what is below 1 is none; without it the server's number holds as it is."""
+        """``initial_workers`` is the number, below 1 means none; without it the server's number applies unchanged."""
         self.assertEqual(self.workers(request=RequestedSettings(initial_workers=3)), (3, 3))
         self.assertEqual(
             self.workers(request=RequestedSettings(initial_workers=-1), defaults=ServerDefaults(workers=2)), (0, 0)
@@ -242,7 +242,7 @@ class WorkersTests(SynchronousTestCase):
 
 
 class DeviceTests(SynchronousTestCase):
-    """Which devices."""
+    """Tests for the choice of devices."""
 
     def device(self, gpus: int, config: ModelConfig) -> tuple[str, tuple[int, ...]]:
         result = settings(config=config, defaults=ServerDefaults(gpus=gpus))
@@ -265,7 +265,7 @@ class DeviceTests(SynchronousTestCase):
 
 
 class ModelSettingsTests(SynchronousTestCase):
-    """Settings that make no sense."""
+    """Tests for inconsistent settings."""
 
     def test_workers_disagree(self) -> None:
         """The most workers cannot be fewer than the least; both are named."""

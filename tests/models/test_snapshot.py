@@ -22,7 +22,7 @@ from twisted_serve.testing.strategies.models import registries
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678000, timezone.utc)
 
-# As the predecessor's image for KServe has it.
+# The snapshot in TorchServe's image for KServe.
 THEIRS = (
     '{"name":"startup.cfg","modelCount":1,"models":{"mnist":{"1.0":{"defaultVersion":true,"marName":"mnist.mar",'
     '"minWorkers":1,"maxWorkers":5,"batchSize":1,"maxBatchDelay":5000,"responseTimeout":120}}}}'
@@ -46,7 +46,7 @@ def recorded(model: ModelVersion) -> RecordedVersion:
 
 
 def refusal(**members: Any) -> str:
-    """Return what is said of a snapshot of one version with these members."""
+    """Return the error for a snapshot of one version with these members."""
     try:
         read({"models": {"m": {"1.0": {"marName": "m.mar", **members}}}})
     except InvalidSnapshot as e:
@@ -55,7 +55,7 @@ def refusal(**members: Any) -> str:
 
 
 class FormatTests(SynchronousTestCase):
-    """The JSON of ``model_snapshot``."""
+    """Tests for the JSON of ``model_snapshot``."""
 
     @given(registries())
     def test_round_trip(self, registry: Registry) -> None:
@@ -75,7 +75,7 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual(entry.version, "1.0")
 
     def test_members(self) -> None:
-        """The members are the predecessor's, in its order."""
+        """The members are TorchServe's, in its order."""
         registry = Registry().register(version())
         text = render(take(registry, {("m", "1.0"): (2, 3)}), "x.cfg", MOMENT)
         whole = json.loads(text)
@@ -98,7 +98,7 @@ class FormatTests(SynchronousTestCase):
         )
 
     def test_theirs(self) -> None:
-        """A snapshot of the predecessor is read."""
+        """A snapshot of TorchServe is read."""
         [only] = read(json.loads(THEIRS)).versions
         self.assertEqual((only.name, only.version, only.mar_name, only.default), ("mnist", "1.0", "mnist.mar", True))
         settings = only.applied_to(ModelSettings(startup_timeout=7))
@@ -121,7 +121,7 @@ class FormatTests(SynchronousTestCase):
 
 
 class OriginTests(SynchronousTestCase):
-    """Where a version comes from when it is restored."""
+    """Tests for the origin of a restored version."""
 
     def test_fetched(self) -> None:
         """What was fetched is found in the store, and keeps its origin."""
@@ -141,7 +141,7 @@ class OriginTests(SynchronousTestCase):
         self.assertEqual((entry.mar_name, entry.url), ("/a/m", "../m"))
 
     def test_secrets(self) -> None:
-        """The password and the signature of a URL are not written down."""
+        """The password and the signature of a URL are not saved."""
         entry = recorded(version("https://user:S3cret@h:8/a/x.mar?X-Amz-Signature=abc#frag", location="x.mar"))
         self.assertEqual((entry.mar_name, entry.url), ("x.mar", "https://h:8/a/x.mar"))
 
@@ -152,7 +152,7 @@ class OriginTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """What cannot be restored is refused, saying where and why."""
+    """A snapshot that cannot be restored is refused with the place and the reason."""
 
     def test_members(self) -> None:
         """A member which is wrong is named, with its version."""
@@ -167,7 +167,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(refusal(**members), where + problem)
 
     def test_shape(self) -> None:
-        """So is what is no object where one should be, and a name that no model can have."""
+        """A value that should be an object, and an invalid model name, are refused."""
         shapes: list[Any] = [[], {"m": 3}, {"m": {}}, {"m": {"1.0": 3}}, {"../m": {"1.0": {"marName": "m.mar"}}}]
         for models in shapes:
             self.assertRaises(InvalidSnapshot, read, {"models": models})
@@ -187,7 +187,7 @@ class RefusalTests(SynchronousTestCase):
         ).filter(lambda value: isinstance(value, dict))
     )
     def test_anything(self, value: dict[str, Any]) -> None:
-        """Any object is read or refused in so many words."""
+        """Any object is either read or refused with an error."""
         try:
             snapshot = read(value)
         except InvalidSnapshot:

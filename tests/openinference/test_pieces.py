@@ -43,7 +43,7 @@ PIECES = st.lists(
 
 
 def outcome(read: Any, text: bytes) -> str:
-    """Return what a text is read as, or that it is not read; NaN is like NaN."""
+    """Return the parsed value of a text, or that it cannot be parsed; NaN equals NaN."""
     try:
         return repr(read(text))
     except ValueError:
@@ -65,7 +65,7 @@ class ReadTests(SynchronousTestCase):
     @example(["[", "1,", ",", "1", "]"])
     @example(["[", '"a,"', ",", '"a,"', "]"])
     def test_texts(self, pieces: list[str]) -> None:
-        """What is no JSON is none if it is large, either."""
+        """A large text that is not JSON is refused like a small one."""
         for text in ("".join(pieces), f"[{''.join(pieces)}]"):
             self.assertEqual(outcome(read_json, text.encode() + BLANK), outcome(json.loads, text.encode()))
 
@@ -80,7 +80,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(read_json(json.dumps(values).encode() + BLANK), values)
 
     def test_place(self) -> None:
-        """The error says where the flaw is, although what is before it was read in pieces."""
+        """The error has the position of the flaw, although the text before it was parsed in pieces."""
         text = b"[" + b"1," * 100_000 + b"1,,1]"
         with self.assertRaises(json.JSONDecodeError) as read:
             read_json(text)
@@ -106,7 +106,7 @@ class ReadTests(SynchronousTestCase):
 
 
 class WaitTests(SynchronousTestCase):
-    """Tests that other threads run while a large request is read."""
+    """Tests that other threads run while a large request is parsed."""
 
     def test_pieces(self) -> None:
         """No call reads many values, whatever the request is made of."""
@@ -121,7 +121,7 @@ class WaitTests(SynchronousTestCase):
                     self.assertGreater(sum(sizes) / len(sizes), 40)
 
     def sizes(self, body: bytes) -> list[int]:
-        """Return for each call that reads JSON how many values and containers it was given, at the most."""
+        """Return the maximum number of values and containers parsed in one call."""
         sizes = []
         read = json.loads
 

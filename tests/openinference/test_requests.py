@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for ``twisted_serve.openinference``: whole requests and answers.
+Tests for ``twisted_serve.openinference``: whole requests and responses.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from twisted_serve.openinference.requests import InferRequest, Wanted, read_requ
 
 
 def member(name: str, datatype: str, shape: Any, **more: Any) -> dict[str, Any]:
-    """Make an input or an output."""
+    """Return an input or an output."""
     return {"name": name, "shape": shape, "datatype": datatype, **more}
 
 
 def binary(head: Any, *tensors: bytes, length: str | None = None) -> InferRequest:
-    """Read a request with binary data after its JSON."""
+    """Parse a request with binary data after its JSON."""
     text = head if isinstance(head, bytes) else json.dumps(head).encode()
     return read_request(text + b"".join(tensors), str(len(text)) if length is None else length)
 
 
 def sized(size: Any) -> dict[str, Any]:
-    """Make the parameters of binary data."""
+    """Return the parameters of binary data."""
     return {"binary_data_size": size}
 
 
@@ -139,7 +139,7 @@ class BinaryTests(SynchronousTestCase):
         self.assertEqual(json.loads(request.body), {"inputs": [member("a", "BOOL", [1], data=[True])]})
 
     def test_no_binary_input(self) -> None:
-        """The length may be told although everything is JSON."""
+        """The length header may be present although everything is JSON."""
         head = b'{"inputs": []}'
         self.assertEqual(binary(head).body, head)
 
@@ -191,7 +191,7 @@ class BinaryTests(SynchronousTestCase):
 
 
 class AnswerTests(SynchronousTestCase):
-    """Tests for answers."""
+    """Tests for responses."""
 
     def test_binary(self) -> None:
         """Outputs which are wanted in binary are, the others stay."""
@@ -220,7 +220,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(answer.body[answer.json_size :].hex(), "003c0040" + "02000000c3a4" + "0100000089")
 
     def test_as_it_is(self) -> None:
-        """What nobody wants in binary, or is no answer of the protocol, stays as it is, byte by byte."""
+        """An output that is not requested as binary, or that does not follow the protocol, is unchanged."""
         outputs = json.dumps({"outputs": [member("a", "INT8", [1], data=[1])]}).encode()
         for body, wanted in (
             (outputs, Wanted()),
@@ -238,7 +238,7 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual((answer.body, answer.json_size), (body, None))
 
     def test_handlers_mistakes(self) -> None:
-        """An output which is not what it says is the server's error, and says which."""
+        """An output that contradicts its declaration is reported as the server's error, with its name."""
         for output in (
             member("a", "INT8", [1], data=[300]),
             member("a", "INT8", [2], data=[1]),

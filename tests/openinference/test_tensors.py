@@ -22,12 +22,12 @@ WIDTHS = {"FP16": 16, "FP32": 32, "FP64": 64}
 
 
 def tensor(datatype: str, shape: Any, **more: Any) -> Tensor:
-    """Make a tensor's members."""
+    """Return a tensor's members."""
     return Tensor.of("t", {"name": "x", "datatype": datatype, "shape": shape, **more})
 
 
 def elements(datatype: str) -> st.SearchStrategy[Any]:
-    """Build values of a datatype."""
+    """Generate values of a datatype."""
     known = DATATYPES[datatype]
     if datatype == "BOOL":
         return st.booleans()
@@ -42,20 +42,20 @@ def elements(datatype: str) -> st.SearchStrategy[Any]:
 
 
 def typed_values() -> st.SearchStrategy[tuple[str, list[Any]]]:
-    """Build a datatype with values of it."""
+    """Generate a datatype with values of it."""
     return st.sampled_from(sorted(DATATYPES)).flatmap(
         lambda name: st.tuples(st.just(name), st.lists(elements(name), max_size=30))
     )
 
 
 def read(one: Tensor, data: bytes) -> tuple[list[Any], bool]:
-    """Read binary data as the JSON which it becomes."""
+    """Convert binary data to the JSON that the handler gets."""
     pieces, base64 = one.read(memoryview(data))
     return json.loads("[" + ",".join(pieces) + "]"), base64
 
 
 class DatatypeTests(SynchronousTestCase):
-    """Tests for ranges and bytes."""
+    """Tests for ranges and binary encodings."""
 
     @given(typed_values())
     def test_there_and_back(self, typed: tuple[str, list[Any]]) -> None:
@@ -86,7 +86,7 @@ class DatatypeTests(SynchronousTestCase):
             self.assertEqual(tensor(name, [len(values)]).write(values).hex(), expected.replace(" ", ""), name)
 
     def test_brain_floats_are_rounded(self) -> None:
-        """A number between two brain floats becomes the nearest, or the even one; what is no number stays none."""
+        """A number between two bfloat16 values is rounded to the nearest, ties to even; NaN stays NaN."""
         one = tensor("BF16", [1])
         for value, expected in ((1.00390625, "803f"), (1.01171875, "823f"), (1.005, "813f"), (inf, "807f")):
             self.assertEqual(one.write([value]).hex(), expected, value)
@@ -153,7 +153,7 @@ class DatatypeTests(SynchronousTestCase):
 
 
 class ShapeTests(SynchronousTestCase):
-    """Tests for shapes against data."""
+    """Tests for shapes and data."""
 
     @given(st.lists(st.integers(0, 4), max_size=4), st.integers(-2, 2))
     def test_count(self, shape: list[int], more: int) -> None:
@@ -202,7 +202,7 @@ class ShapeTests(SynchronousTestCase):
         self.assertRaises(BadRequest, tensor("INT8", 3).values, [1, 2])
 
     def test_open_in_binary(self) -> None:
-        """So may one of binary data, whose size says how many elements there are."""
+        """One dimension of binary data may be unspecified, too, since its size gives the number of elements."""
         self.assertEqual(read(tensor("INT8", [-1]), b"\1\2\3")[0], [1, 2, 3])
         self.assertEqual(read(tensor("INT16", [2, -1]), b"\1\0\2\0")[0], [1, 2])
         self.assertEqual(read(tensor("BYTES", -1), b"\1\0\0\0a\0\0\0\0")[0], ["a", ""])

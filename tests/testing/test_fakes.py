@@ -19,11 +19,11 @@ JOBS = [Job("a", {}, [Part("body", "", b"hi")]), Job("b", {}, [])]
 
 
 def ignore(chunk: StreamChunk) -> None:
-    """Do nothing with a part of an answer."""
+    """Ignore a part of a response."""
 
 
 class FakeProviderTests(SynchronousTestCase):
-    """Workers in a clock's time."""
+    """Tests for fake workers in virtual time."""
 
     def start(self, provider: FakeProvider) -> FakeWorker:
         """Start a worker."""
@@ -38,7 +38,7 @@ class FakeProviderTests(SynchronousTestCase):
         verifyObject(IWorker, self.start(provider))
 
     def test_at_once(self) -> None:
-        """Without delays a worker loads and answers at once."""
+        """Without delays a worker loads and answers immediately."""
         provider = FakeProvider(Clock())
         worker = self.start(provider)
         self.successResultOf(worker.loaded)
@@ -48,7 +48,7 @@ class FakeProviderTests(SynchronousTestCase):
         self.assertFalse(worker.busy)
 
     def test_delays(self) -> None:
-        """With delays it takes as long as it is told."""
+        """With delays a worker takes the given time."""
         clock = Clock()
         provider = FakeProvider(clock, load_delay=2.0, answer_delay=3.0)
         worker = self.start(provider)
@@ -61,7 +61,7 @@ class FakeProviderTests(SynchronousTestCase):
         self.successResultOf(answer)
 
     def test_holding(self) -> None:
-        """Held, it answers when told, with what it is told."""
+        """A held worker answers when told, with the given response."""
         provider = FakeProvider(Clock())
         worker = self.start(provider)
         worker.holding = True
@@ -85,7 +85,7 @@ class FakeProviderTests(SynchronousTestCase):
         self.assertEqual(1, len(provider.alive))
 
     def test_death(self) -> None:
-        """Dying fails what it has, and whoever still gives it something is told at once."""
+        """Dying fails the batches in flight, and a later batch fails immediately."""
         worker = self.start(FakeProvider(Clock(), answer_delay=1.0))
         answer = worker.run(1, JOBS, ignore)
         worker.kill(killed=True)
@@ -120,7 +120,7 @@ class FakeProviderTests(SynchronousTestCase):
         self.failureResultOf(worker.loaded, WorkerFailed)
 
     def test_misuse(self) -> None:
-        """Giving a batch to a worker that is not ready for it is an error of whoever does."""
+        """Sending a batch to a worker that is not ready is an error of the caller."""
         worker = self.start(FakeProvider(Clock(), load_delay=None))
         self.assertRaises(AssertionError, worker.run, 1, JOBS, ignore)
         worker.load()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A whole server through an hour, in which workers die, hang and fail to load, clients leave, and models are scaled.
+Run a whole server through an hour in which workers die, hang and fail to load, clients leave, and models are scaled.
 
-Time is a clock's and chance is seeded: the hour takes seconds, and is the same one each time.
+Time is virtual and randomness is seeded, so the hour takes seconds and is reproducible.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from twisted_serve.wire.messages import Item, Job
 FAILURES = 12
 HOUR = 3600
 
-# The answers that a client may get: its own, too late, the handler's error or a worker's death, nobody there, killed.
+# The expected statuses: success, timeout, the handler's error or a worker's death, no worker, worker killed.
 KNOWN = {200, 408, 500, 503, 507}
 
 _log = Logger()
 
 
 class Client:
-    """A client with a connection; it sends one request after the other, and notes what it got."""
+    """A client with a connection; it sends one request after the other, and records the responses."""
 
     def __init__(self, server: MemoryServer) -> None:
         self.connection: MemoryConnection = server.connect()
@@ -46,12 +46,12 @@ class Client:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is no sign yet of the answer to the last request."""
+        """Whether no part of the response to the last request has arrived."""
         return len(self.statuses) < self.sent
 
     @property
     def streaming(self) -> bool:
-        """Whether the last answer is a stream that has not come to its end."""
+        """Whether the last response is a stream that has not ended."""
         last = self.connection.received.rpartition(b"HTTP/1.1 ")[2]
         return b"chunked" in last and not last.endswith(b"\r\n0\r\n\r\n")
 
@@ -67,7 +67,7 @@ class Client:
 
 
 class Hour:
-    """What happens to a server, by a seed."""
+    """The events of an hour, by a seed."""
 
     def __init__(self, server: MemoryServer, seed: int) -> None:
         self.server = server
@@ -82,7 +82,7 @@ class Hour:
         return WorkerFailed(500, "It raised.") if self.chance.random() < 0.1 else echo(jobs)
 
     def pass_by(self, seconds: float) -> None:
-        """Let that much time pass, with something every second or so."""
+        """Let the time pass, with an event about every second."""
         end = self.server.clock.seconds() + seconds
         while self.server.clock.seconds() < end:
             for _ in range(self.chance.choice((0, 1, 1, 2, 6))):
@@ -137,7 +137,7 @@ class Hour:
         assert connection.received.startswith(b"HTTP/1.1 202 "), connection.received
 
     def look(self) -> None:
-        """Count the answers of clients that are done, and forget those."""
+        """Count the responses of clients that are done, and remove these clients."""
         for client in list(self.clients):
             assert set(client.statuses) <= KNOWN, client.statuses
             if client.left or not client.connection.open:
@@ -146,7 +146,7 @@ class Hour:
                 self.clients.remove(client)
 
     def calm(self) -> None:
-        """Have nothing go wrong any more, and see that all is well again, and what was asked is answered."""
+        """Stop causing faults, and check that the server recovers and answers all pending requests."""
         provider = self.server.provider
         provider.load_error, provider.load_delay, provider.holding = None, 0.0, False
         self.server.provider.respond = echo
@@ -172,8 +172,8 @@ class Hour:
 
 
 def living() -> Counter[str]:
-    """Count the objects of ours that are alive, by class."""
-    # As long as nobody has begun logging, Twisted keeps this many events, and what they are about.
+    """Count the live objects of this package by class."""
+    # Until logging begins, Twisted buffers this many events, and the objects they refer to.
     for _ in range(1 << 16):
         _log.debug("")
     gc.collect()
@@ -183,7 +183,7 @@ def living() -> Counter[str]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_an_hour(seed: int) -> None:
-    """Whatever an hour brings, each request is answered, and in the end there is nothing that was not there before."""
+    """Whatever happens in an hour, each request is answered, and in the end no objects are leaked."""
     options = {
         "token_expiration_min": 1000,
         "default_response_timeout": 10,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The public state machine over keys and time, run as users run it: as it is, and against settings of their own.
+Run the public state machine over keys and time as users do: unchanged, and against their own settings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MODEST = settings(max_examples=12, stateful_step_count=12)
 
 
 class ShortLivedMachine(TokenMachine):
-    """Keys which live for five minutes, and refusals as RFC 6750 has them."""
+    """Keys that live for five minutes, with the refusals of RFC 6750."""
 
     options = {"token_expiration_min": 5, "token_refusal_status": 401}
 
@@ -35,12 +35,12 @@ ShortLivedMachineTests.settings = MODEST
 
 
 def late_expiry(check: Callable[..., Any]) -> Callable[..., Any]:
-    """Let expired keys open for another minute."""
+    """Accept expired keys for another minute."""
     return lambda self, kind, presented, now: check(self, kind, presented, now - timedelta(minutes=1))
 
 
 def date_alone(check: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a key open again, or longer, when the date is set back."""
+    """Accept a key again, or longer, when the date is set back."""
 
     def checked(self: Keyring, kind: TokenKind, presented: bytes, now: datetime) -> Any:
         for live in self._live:
@@ -52,7 +52,7 @@ def date_alone(check: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ranked_kinds(check: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the management key open what the inference key opens."""
+    """Accept the management key for inference."""
 
     def checked(self: Keyring, kind: TokenKind, presented: bytes, now: datetime) -> Any:
         if kind is TokenKind.INFERENCE and self.keys.management.is_secret(presented):
@@ -73,7 +73,7 @@ def forgetful_rotation(rotate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class DefectTests(TestCase):
-    """The machine is there to find defects; these it finds."""
+    """The machine finds these defects."""
 
     def assert_found(self, name: str, defect: Callable[[Any], Any]) -> None:
         # Found is enough: no time is spent on the smallest example.
@@ -86,7 +86,7 @@ class DefectTests(TestCase):
         self.assert_found("check", late_expiry)
 
     def test_date_alone(self) -> None:
-        """Keys whose end is a matter of the date alone are found."""
+        """Keys with an end that depends on the date alone are found."""
         self.assert_found("check", date_alone)
 
     def test_ranked_kinds(self) -> None:

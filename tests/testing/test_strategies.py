@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The public strategies, used as users use them: against a whole server in memory.
+Use the public strategies as users do: against a whole server in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted_serve.web.doors import is_open
 
 
 class RequestTests(SynchronousTestCase):
-    """Any request of any client, at a server whose keys it does not have, and at one that needs none."""
+    """Any request of any client, to a server that requires a key and to one that does not."""
 
     def setUp(self) -> None:
         self.server = MemoryServer(models={"m": {}})
@@ -44,7 +44,7 @@ class RequestTests(SynchronousTestCase):
 
     @given(client_requests())
     def test_always_answered(self, request: ClientRequest) -> None:
-        """Any request is answered at once, with a status that is meant, and nothing goes wrong inside."""
+        """Any request is answered immediately, with an intended status and without an internal error."""
         for role in Role:
             received = self.unlocked.connect(role).send(request.render())
             status = int(received.split(b" ", 2)[1])
@@ -53,7 +53,7 @@ class RequestTests(SynchronousTestCase):
 
 
 class RotationTests(SynchronousTestCase):
-    """Whatever an operator does to the keys in the course of time."""
+    """Any sequence of key rotations by an operator."""
 
     @given(rotations())
     def test_last_keys_count(self, replacements: list[Replacement]) -> None:

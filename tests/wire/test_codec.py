@@ -25,7 +25,7 @@ def frame(payload: bytes) -> bytes:
 
 
 class RoundTripTests(SynchronousTestCase):
-    """What is encoded is what arrives."""
+    """Every encoded message is decoded unchanged."""
 
     def _arrives(self, reader: FrameReader[ToWorker] | FrameReader[FromWorker], pieces: list[bytes]) -> list[object]:
         found: list[object] = []
@@ -56,7 +56,7 @@ class RoundTripTests(SynchronousTestCase):
 
 
 class HostileBytesTests(SynchronousTestCase):
-    """Whatever the other side sends, a reader waits for more or refuses."""
+    """Whatever the peer sends, a reader waits for more or refuses it."""
 
     @given(st.lists(st.binary(max_size=200), max_size=5), st.sampled_from([server_reader, worker_reader]))
     def test_any_bytes(self, pieces: list[bytes], make: object) -> None:

@@ -19,7 +19,7 @@ class SendableTests(SynchronousTestCase):
     """Tests for `sendable`."""
 
     def test_question_marks(self) -> None:
-        """What latin-1 has not is a question mark; what it has stays."""
+        """A character outside latin-1 becomes a question mark; all others are kept."""
         self.assertEqual(sendable("X-A", "filename=中文"), "filename=??")
         self.assertEqual(sendable("X-A", "é € \U0001f600"), "é ? ?")
         self.assertEqual(sendable("Content-Type", "text/plain; title=日本"), "text/plain; title=??")
@@ -59,7 +59,7 @@ class SendableTests(SynchronousTestCase):
 
     @given(st.sampled_from(NAMES), st.text() | st.from_regex(r'filename\*?="?[é中"\\;=]*'))
     def test_latin(self, name: str, value: str) -> None:
-        """Whatever comes, latin-1 has what is sent, nothing is sent twice, and what was latin-1 stays."""
+        """The result is always in latin-1 and stable under repetition, and a latin-1 value is unchanged."""
         sent = sendable(name, value)
         sent.encode("latin-1")
         self.assertEqual(sendable(name, sent), sent)

@@ -12,7 +12,7 @@ from twisted_serve.wire.messages import Predict
 
 
 class StrategyTests(SynchronousTestCase):
-    """What the other tests rely on."""
+    """Tests for the assumptions of other tests."""
 
     @given(st.data(), st.binary())
     def test_chunkings(self, data: st.DataObject, whole: bytes) -> None:

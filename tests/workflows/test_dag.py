@@ -21,7 +21,7 @@ class DagTests(SynchronousTestCase):
         self.assertEqual((error.status, error.message, error.reason), (400, message, reason))
 
     def test_refused(self) -> None:
-        """What is no such graph is refused with the predecessor's words, and the nodes."""
+        """An invalid graph is refused with TorchServe's text and the names of the nodes."""
         start = "DAG should have only one start node"
         for edges, message, reason in (
             ({}, start, "there is no node"),

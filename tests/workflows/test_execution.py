@@ -23,12 +23,12 @@ INPUTS = [Part("body", "", b"0")]
 
 
 def item(body: bytes = b"{}", status: int = 200) -> Item:
-    """Make an answer."""
+    """Return a response."""
     return Item("r", status, "", {}, body)
 
 
 class ExecutionTests(SynchronousTestCase):
-    """Tests for requests which workers answer when the test says so."""
+    """Tests for requests that workers answer when the test says so."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -94,7 +94,7 @@ class ExecutionTests(SynchronousTestCase):
         )
 
     def test_timed_out(self) -> None:
-        """A node has its time in each attempt; what it was asked too long ago is given up."""
+        """The timeout applies to each attempt of a node; a call that timed out is cancelled."""
         answer = self.execute({"a": []}, retry_attempts=1, timeout=250)
         self.clock.advance(0.2)
         self.assertEqual(self.cancelled, [])
@@ -108,7 +108,7 @@ class ExecutionTests(SynchronousTestCase):
         )
 
     def test_failure_ends_the_others(self) -> None:
-        """When one node has failed for good, the others are given up at once."""
+        """When one node has failed for good, the others are cancelled immediately."""
         answer = self.execute({"a": ["b", "c"]}, retry_attempts=0)
         self.asked["a", 1].callback(item())
         self.asked["b", 1].errback(ServiceUnavailable("full"))
@@ -116,7 +116,7 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.cancelled, ["c"])
 
     def test_client_gone(self) -> None:
-        """When nobody waits any more, everything is given up, and nothing is begun."""
+        """Cancelling the request cancels all running nodes and starts no others."""
         answer = self.execute({"a": ["b", "c"], "b": ["d"]}, retry_attempts=5)
         self.asked["a", 1].callback(item())
         answer.cancel()
@@ -126,13 +126,13 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_at_once(self) -> None:
-        """A long path of nodes which answer at once needs no deep stack."""
+        """A long path of nodes that answer immediately needs no deep stack."""
         edges = {f"n{at}": [f"n{at + 1}"] for at in range(MOST_NODES - 1)}
         answer = self.execute(edges, lambda attempt: succeed(item(attempt.node.encode())))
         self.assertEqual(self.successResultOf(answer), f"n{MOST_NODES - 1}".encode())
 
     def test_raised(self) -> None:
-        """What is raised at once counts as an attempt, too."""
+        """An exception raised synchronously counts as an attempt, too."""
 
         def gone(attempt: Attempt) -> Deferred[Item]:
             raise ModelNotFound("Model not found: w__a")
@@ -144,7 +144,7 @@ class ExecutionTests(SynchronousTestCase):
         )
 
     def test_defect(self) -> None:
-        """A defect is not tried again, and is told as what it is."""
+        """A defect is not retried, and is raised unchanged."""
         answer = self.execute({"a": []}, lambda _: fail(KeyError("defect")))
         self.failureResultOf(answer, KeyError)
 

@@ -17,7 +17,7 @@ CLIENT = [Part("data", "image/png", b"picture"), Part("more", "", b"text", decod
 
 
 class ProgressTests(SynchronousTestCase):
-    """Tests for a request on its way."""
+    """Tests for the progress of a request."""
 
     def finish(self, progress: Progress, answers: dict[str, bytes]) -> None:
         while not progress.finished:

@@ -44,7 +44,7 @@ class SpecTests(SynchronousTestCase):
         self.assertIn(reason, error.reason or "")
 
     def test_order(self) -> None:
-        """What is said for all holds for the models after it; a model's own word is stronger."""
+        """A setting for all models applies to those after it; a model's own setting takes precedence."""
         spec = read_spec(yaml.safe_load(DOCUMENT))
         self.assertEqual(spec.nodes["first"].settings, NodeSettings(2, 1, 4, 50, 3, 10_000))
         self.assertEqual(spec.nodes["second"].settings, NodeSettings(2, 7, 4, 50, 1, 500))
@@ -58,7 +58,7 @@ class SpecTests(SynchronousTestCase):
         self.assertEqual(spec.nodes["prepare"].settings, NodeSettings(1, 1, 1, 0, 1, 500))
 
     def test_function_with_settings(self) -> None:
-        """A model without a URL is a function with settings of its own."""
+        """A model without a URL is a function with its own settings."""
         spec = read_spec({"models": {"f": {"max-workers": 2}}, "dag": {"f": []}})
         self.assertEqual((spec.functions, spec.nodes["f"].settings.max_workers), (("f",), 2))
 
@@ -68,7 +68,7 @@ class SpecTests(SynchronousTestCase):
         self.assertEqual(str(spec.dag), "{a=[b], b=[]}")
 
     def test_unused(self) -> None:
-        """A model which the graph does not mention is told of."""
+        """A model that is not in the graph is reported."""
         self.assertEqual(read_spec({"models": {"m": {"url": "m.mar"}}, "dag": {"a": []}}).unused, ("m",))
 
     def test_refused(self) -> None:
