@@ -137,7 +137,7 @@ class WindowTests(SynchronousTestCase):
     """Tests for a queue in which the oldest job waits for further jobs."""
 
     def test_closes_after_the_delay(self) -> None:
-        """A batch that does not fill leaves when its oldest job has waited long enough, whoever came since."""
+        """A partial batch is dispatched when its oldest job has waited long enough, despite later arrivals."""
         queue = window(3, 2.0)
         queue.put(1, 10.0)
         queue.put(2, 11.5)
