@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What handler authors import; user code reaches it by TorchServe's ``ts.*`` names (``backend.ts_names``).
+Base classes and tools for handlers, importable by TorchServe's ``ts.*`` names (``backend.ts_names``).
 
 ``base``          :class:`~twisted_serve.handlers.base.BaseHandler`
-``vision``        what ``image_classifier``, ``image_segmenter`` and ``object_detector`` share
-``text``          what ``text_classifier`` and other handlers of texts share
-``weights``       where a model goes, and how its weights come out of their file; beside it ``exported``,
-                  ``onnx_model``, ``compiling`` and ``profiling``
-``envelope``      forms of request and answer around a handler: ``body``; in ``instances`` ``json`` and ``kserve``,
-                  in ``open_inference`` ``kservev2``
-``context``       the server's side of a call: requests' headers, answers' status and headers
-``streaming``     intermediate answers
-``metrics``       ``context.metrics``
-``exceptions``    the error a handler raises to choose its status
-``rows``          what the built-in handlers take as a request's input
+``vision``        base of ``image_classifier``, ``image_segmenter`` and ``object_detector``; ``image_transforms``
+                  turns an image into a tensor
+``text``          base of ``text_classifier``; ``text_utils`` and ``contractions`` tokenize and clean text
+``weights``       device selection and loading of weights; ``exported`` and ``onnx_model`` load other formats
+``compiling``     ``torch.compile`` and Intel's extension; ``profiling`` runs torch's profiler around a batch
+``envelope``      request and response formats around a handler: ``body``; ``json`` and ``kserve`` in ``instances``,
+                  ``kservev2`` in ``open_inference``
+``context``       the ``context`` argument: request headers, response status and headers
+``streaming``     intermediate responses (chunks)
+``metrics``       ``context.metrics``; ``collected_metrics`` and ``host_metrics`` hold TorchServe's older metrics
+``exceptions``    the exception that sets the status of a response
+``rows``          reading of a request's input
 ``model_files``   labels, settings and classes of an archive
-``micro_batching``  a batch in pieces, its stages at the same time
-``timer``         the ``timed`` decorator
-``mock_context``  a context for handlers' own unit tests
+``micro_batching``  pipelined processing of a batch in slices
+``async_service``  base class for handlers with ``async def handle``
+``hf_streamer``   streaming of texts that Hugging Face transformers generate
+``packages``, ``availability``, ``captum``  imports of optional packages
+``timer``, ``deprecation``, ``class_imports``  the helpers ``timed``, ``deprecated`` and ``import_class``
+``mock_context``  a context for unit tests of handlers
 
-None of these needs torch to be imported, and none imports Twisted.
+None of these imports torch or Twisted when it is imported, but ``hf_streamer`` needs transformers.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the class that an asynchronous handler may be made from.
+Provide a base class for asynchronous handlers.
 
-Its model says ``asyncCommunication: true``, and its worker answers many requests at a time on one event loop.
+The model sets ``asyncCommunication: true``; its worker then runs many batches concurrently on one event loop.
 """
 
 from __future__ import annotations
@@ -16,14 +16,20 @@ __all__ = ["AsyncService"]
 
 class AsyncService:
     """
-    A handler whose ``handle`` is a coroutine function.  Any class with ``async def handle`` will do as well.
+    A handler whose ``handle`` is a coroutine function; any class with ``async def handle`` works as well.
 
-    Each call has a context of its own: what it sets there is not seen by another call.
+    Each call gets its own copy of the context, so attributes set on one are not visible to other calls.
     """
 
     def initialize(self, context: Context) -> None:
-        """Load the model; the worker's event loop is running."""
+        """Load the model. The worker's event loop is already running."""
 
     async def handle(self, data: list[dict[str, Any]], context: Context) -> list[Any]:
-        """Answer a batch while others are being answered; cancelled when all of its clients have gone."""
+        """
+        Return one response for each request of a batch; other batches may run meanwhile.
+
+        The task is cancelled when all clients of the batch have disconnected.
+
+        :param data: One dictionary for each request.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say how to answer")

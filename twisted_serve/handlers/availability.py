@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the flags by which handlers ask what is installed; each is found out when it is asked for.
+Provide TorchServe's flags for installed packages; each is computed on access.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``BaseHandler``: load a model, then preprocess, infer and postprocess each batch.
+Load a model, then preprocess, infer and postprocess each batch: ``BaseHandler``.
 
-The steps, their order and the attributes are those that subclasses in archives
-rely on (``docs/torchserve/archives_workers_handlers.md`` §7.9).  Subclasses often leave
-out ``super().__init__()``; what is read here has a value in the class.
+Subclasses in archives rely on these steps, their order and the attributes
+(``docs/torchserve/archives_workers_handlers.md`` §7.9). Many subclasses do not call
+``super().__init__()``, so every attribute read here has a default in the class.
 """
 
 from __future__ import annotations
@@ -24,24 +24,28 @@ from twisted_serve.handlers.weights import allows_pickle, eager_model, pick_devi
 
 __all__ = ["BaseHandler", "setup_ort_session"]
 
-# What a file needs that says nothing by itself.
+# How to fix an archive whose weights cannot be loaded alone, by the file's suffix.
 _MISSING = {
     ".so": "needs pt2: {export: {aot_compile: true}} in model-config.yaml",
     ".safetensors": "needs a modelFile, the class whose weights they are",
     ".bin": "needs a modelFile, the class whose weights they are",
 }
 
-#: The name by which handlers import it.
+#: TorchServe's name, which handlers import.
 setup_ort_session = onnx_session
 
 
 class BaseHandler:
     """
-    The default handler; subclass it and override the steps that differ.
+    The default handler: subclass it and override the steps that differ.
 
-    :ivar mapping: The labels of ``index_to_name.json``, or ``None``.
-    :ivar device: Where the model is.
-    :ivar model_pt_path: The weights' file, or ``None``.
+    :ivar model: The loaded model: a ``torch.nn.Module``, a TorchScript or exported program, or an ONNX Runtime session.
+    :ivar mapping: Class index (as a string) to label, from ``index_to_name.json``, or ``None``.
+    :ivar device: The ``torch.device`` of the model.
+    :ivar map_location: The ``map_location`` with which weights are loaded.
+    :ivar model_pt_path: The path of the file with the weights, or ``None``.
+    :ivar model_yaml_config: The parsed ``model-config.yaml``.
+    :ivar target: The class index that the current explanation is for.
     """
 
     model: Any = None
@@ -63,11 +67,12 @@ class BaseHandler:
 
     def initialize(self, context: Any) -> None:
         """
-        Load the model which the archive's manifest names.
+        Load the model named by the archive's manifest.
 
-        :raise RuntimeError: if there is no model in it that can be loaded.
+        :raise RuntimeError: if the archive has no model that can be loaded.
+        :raise ImportError: if a package that the model needs is not installed.
         """
-        # Contexts of handlers' own tests may know no more than they need.
+        # A context in a handler's unit tests may lack this attribute.
         self.model_yaml_config = getattr(context, "model_yaml_config", None)
         properties = context.system_properties
         self.map_location, self.device = pick_device(properties.get("gpu_id"))
@@ -121,14 +126,25 @@ class BaseHandler:
 
     @timed
     def preprocess(self, data: Any) -> Any:
-        """Make the model's input of the requests; this one takes lists of numbers."""
+        """
+        Convert the requests to the model's input.
+
+        :param data: By default nested lists of numbers; override this method for any other input.
+        :return: A tensor on ``device``, of the lists' shape: int64 for integers, torch's default dtype for floats.
+        """
         import torch  # noqa: PLC0415
 
         return torch.as_tensor(data, device=self.device)
 
     @timed
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the model."""
+        """
+        Call the model, without autograd; ``args`` and ``kwargs`` are passed on.
+
+        :param data: The model's input, a tensor whose first dimension is the batch size N. A model in ONNX Runtime
+            also takes a list of tensors, or a mapping of input name to tensor.
+        :return: The model's output, as the model returns it.
+        """
         if is_session(self.model):
             return run_session(self.model, data)
         import torch  # noqa: PLC0415
@@ -138,15 +154,20 @@ class BaseHandler:
 
     @timed
     def postprocess(self, data: Any) -> Any:
-        """Make the list of answers, one for each request, of the model's output."""
+        """
+        Convert the model's output to one response for each request.
+
+        :param data: A tensor of shape (N, …).
+        :return: A list of N numbers or nested lists.
+        """
         return data.tolist()
 
     def handle(self, data: Any, context: Any) -> Any:
         """
-        Answer a batch: the entry point.
+        Process a batch: the entry point, called by the worker.
 
-        :param data: One dictionary for each request.
-        :return: One answer for each request, in their order.
+        :param data: A list of N dictionaries, one for each request.
+        :return: A list of N responses, in the same order.
         """
         start = perf_counter()
         self.context = context
@@ -172,7 +193,12 @@ class BaseHandler:
         return profiled(lambda: self._infer(data), getattr(self.context, "model_name", "model"), self.profiler_args)
 
     def explain_handle(self, data_preprocess: Any, raw_data: Any) -> Any:
-        """Explain the first request; a subclass supplies ``get_insights(tensor, inputs, target)``."""
+        """
+        Explain the first request with ``get_insights(tensor, inputs, target)`` of a subclass.
+
+        :param data_preprocess: The result of ``preprocess``.
+        :param raw_data: The requests; ``target`` in the first one is the class index to explain, by default 0.
+        """
         row = raw_data[0]
         inputs = input_of(row)
         asked = inputs if isinstance(inputs, dict) else row
@@ -181,18 +207,21 @@ class BaseHandler:
 
     def get_insights(self, tensor_data: Any, raw_data: Any, target: Any) -> Any:
         """
-        Say what led to the model's answer.
+        Attribute the model's output to its input.
 
-        :raise NotImplementedError: unless a subclass overrides it.
+        :param tensor_data: The result of ``preprocess``.
+        :param raw_data: The input of the first request.
+        :param target: The index of the class to explain.
+        :raise NotImplementedError: unless a subclass overrides this method.
         """
         raise NotImplementedError(f"{type(self).__name__} does not explain its answers: it has no get_insights")
 
     def describe_handle(self) -> Any:
-        """Return what ``customizedMetadata`` of a describe call shall say; ``None`` for nothing."""
+        """Return the ``customizedMetadata`` for a describe request, or ``None``."""
         return None
 
     def get_device(self) -> Any:
-        """Return where the model is."""
+        """Return the ``torch.device`` of the model."""
         return self.device
 
     def _is_explain(self) -> bool:

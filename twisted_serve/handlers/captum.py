@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the door to Captum, which explains answers, and which few installations have.
+Import Captum, an optional package that explains predictions.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ __all__ = ["captum_attr"]
 
 def captum_attr() -> Any:
     """
-    Get the module ``captum.attr``.
+    Return the module ``captum.attr``.
 
-    :raise PredictionException: 501, if it is not installed: a client asked for what this server cannot do.
+    :raise PredictionException: 501, if Captum is not installed: the client asked for an explanation.
     """
     try:
         return importlib.import_module("captum.attr")

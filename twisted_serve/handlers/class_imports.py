@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``import_class``, by which handlers take a class from their settings.
+Import a class by its dotted name, as handlers do for classes named in their settings.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ def import_class(class_name: str, module_prefix: str | None = None) -> type:
     Import a class.
 
     :param class_name: ``package.module.Class``.
-    :param module_prefix: What to put in front of it.
-    :raise ImportError: if there is no such module, or no such class in it.
+    :param module_prefix: A package name to prepend, without the dot.
+    :raise ImportError: if the module does not exist, or has no class of that name.
     """
     full_name = class_name if module_prefix is None else f"{module_prefix}.{class_name}"
     module_name, _, name = full_name.rpartition(".")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements TorchServe's older metrics: values that are collected, and emitted together.
+Collect metrics and emit them together, as TorchServe's older API does.
 
-``MockContext`` collects a handler's metrics like this, so that a test can look at them.
+``MockContext`` uses this store, so that a test can inspect the metrics of a handler.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 
 __all__ = ["PREDICTION_METRIC", "Metric", "MetricsStore", "emit_metrics"]
 
-#: What a worker calls the time that a batch took.
+#: The name of the metric for the handler's time per batch.
 PREDICTION_METRIC = "PredictionTime"
 
 
 class Metric:
     """
-    A value.
+    A metric with its current value.
 
-    :ivar metric_method: ``counter`` for a value that grows.
+    :ivar metric_method: ``"counter"`` for a counter, whose updates are added; ``None`` for a gauge.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class Metric:
         self.request_id = request_id
 
     def reset(self) -> None:
-        """Begin at nothing."""
+        """Set the value to 0."""
         self.value = 0
 
     def update(self, value: Any) -> None:
-        """Add to a counter, replace any other value."""
+        """Add ``value`` to a counter, or replace the value of a gauge."""
         self.value = self.value + value if self.metric_method == "counter" else value
 
     def to_dict(self) -> dict[str, Any]:
-        """Make plain values, for JSON."""
+        """Return a dictionary that can be serialized as JSON; ``Timestamp`` is in seconds since the epoch."""
         return {
             "MetricName": self.name,
             "Value": self.value,
@@ -65,7 +65,7 @@ class Metric:
         }
 
     def __str__(self) -> str:
-        """Write the value as the server reads it."""
+        """Return the log line that the server parses."""
         return metric_line(
             self.name,
             Units.spell_out.get(self.unit, self.unit),
@@ -80,10 +80,10 @@ class Metric:
 
 class MetricsStore:
     """
-    Metrics of one batch, collected.
+    The metrics of one batch.
 
     :ivar store: The metrics, in the order of their first values.
-    :ivar cache: The same, by name and unit, and the request they belong to.
+    :ivar cache: The same metrics, by name, unit, labels and request id.
     """
 
     def __init__(self, request_ids: Mapping[int, str] | None, model_name: str) -> None:
@@ -93,7 +93,7 @@ class MetricsStore:
         self.cache: dict[str, Metric] = {}
 
     def set_request_ids(self, request_ids: Mapping[int, str] | None) -> None:
-        """Say whose requests are being answered from now on."""
+        """Set the request ids of the current batch, by position."""
         self.request_ids = request_ids
 
     def add_counter(self, name: str, value: int, idx: Index = None, dimensions: Sequence[Dimension] = ()) -> None:
@@ -109,7 +109,7 @@ class MetricsStore:
         dimensions: Sequence[Dimension] = (),
     ) -> None:
         """
-        Note a duration.
+        Record a duration.
 
         :raise ValueError: if ``unit`` is neither ``ms`` nor ``s``.
         """
@@ -124,18 +124,18 @@ class MetricsStore:
         dimensions: Sequence[Dimension] = (),
     ) -> None:
         """
-        Note a size.
+        Record a size.
 
         :raise ValueError: if ``unit`` is none of ``MB``, ``kB``, ``GB``, ``B``.
         """
         self._add_checked(name, value, idx, unit, ("MB", "kB", "GB", "B"), dimensions)
 
     def add_percent(self, name: str, value: float, idx: Index = None, dimensions: Sequence[Dimension] = ()) -> None:
-        """Note a percentage."""
+        """Record a percentage."""
         self._add(name, value, self._request_id(idx), "percent", dimensions)
 
     def add_error(self, name: str, value: Any, dimensions: Sequence[Dimension] = ()) -> None:
-        """Note an error; it belongs to no request."""
+        """Record an error, without a request id."""
         self._add(name, value, None, "", [*dimensions, Dimension("Level", "Error")])
 
     def add_metric(
@@ -146,7 +146,7 @@ class MetricsStore:
         idx: Index = None,
         dimensions: Sequence[Dimension] = (),
     ) -> None:
-        """Note a value of any unit."""
+        """Record a value of any unit."""
         self._add(name, value, self._request_id(idx), unit, dimensions)
 
     def _add_checked(
@@ -180,6 +180,6 @@ class MetricsStore:
 
 
 def emit_metrics(metrics: Iterable[Metric] | None) -> None:
-    """Print collected metrics, if there are any, for the server to count."""
+    """Print metrics to stdout, where the server parses them; ``None`` prints nothing."""
     for each in metrics or ():
         print(f"{METRIC_MARK}{each}", flush=True)  # noqa: T201

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what makes a loaded model faster: ``pt2`` in its settings, and Intel's extension.
+Compile a loaded model with ``torch.compile`` (setting ``pt2``) or optimize it with Intel's extension.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class PT2Backend(str, Enum):
-    """The backends of ``torch.compile`` that TorchServe knew; torch may know others."""
+    """The backends of ``torch.compile`` that TorchServe lists; torch may support others."""
 
     EAGER = "eager"
     AOT_EAGER = "aot_eager"
@@ -37,7 +37,7 @@ class PT2Backend(str, Enum):
 
 
 def check_valid_pt2_backend(backend: str) -> bool:
-    """Say whether TorchServe knew a backend; if it did not, so does the log."""
+    """Return whether TorchServe lists ``backend``; log a warning if it does not."""
     known = [each.value for each in PT2Backend]
     if backend in known:
         return True
@@ -46,18 +46,18 @@ def check_valid_pt2_backend(backend: str) -> bool:
 
 
 def exports_aot(pt2: object) -> bool:
-    """Whether ``pt2: {export: {aot_compile: true}}`` says that the weights are a compiled program."""
+    """Return whether ``pt2: {export: {aot_compile: true}}`` marks the weights as a compiled program."""
     export = pt2.get("export") if isinstance(pt2, dict) else None
     return isinstance(export, dict) and export.get("aot_compile") is True
 
 
 def compiled(model: Any, pt2: object) -> Any:
     """
-    Give the model to ``torch.compile`` if the settings' ``pt2`` says so.
+    Compile the model with ``torch.compile`` if ``pt2`` enables it.
 
-    :param pt2: ``{compile: {enable: true, backend: …, …}}``, or the older forms: a backend's name, or the
+    :param pt2: ``{compile: {enable: true, backend: …, …}}``, or an older form: a backend's name, or the
         arguments of ``torch.compile``.
-    :return: The compiled model, or the model itself where nothing is to be compiled or torch refuses.
+    :return: The compiled model; the unchanged model if ``pt2`` does not enable compilation, or it fails (logged).
     :raise ValueError: if ``pt2`` has none of these forms.
     """
     if isinstance(pt2, str):
@@ -76,7 +76,7 @@ def compiled(model: Any, pt2: object) -> Any:
 
     try:
         compiled_model = torch.compile(model, **options)
-        # As TorchServe's tests, and scripts, look for it.
+        # TorchServe's tests, and scripts, search the log for this line.
         _log.info("Compiled model with %s", ", ".join(f"{name} {value}" for name, value in options.items()))
         return compiled_model
     except Exception:
@@ -85,7 +85,7 @@ def compiled(model: Any, pt2: object) -> Any:
 
 
 def optimized_by_ipex(model: Any, device: Any) -> Any:
-    """Give the model to Intel's extension if ``TS_IPEX_ENABLE=true`` asks for it; without the extension, say so."""
+    """Optimize the model with Intel's extension if ``TS_IPEX_ENABLE=true``; log a warning if it is not installed."""
     if os.environ.get("TS_IPEX_ENABLE") != "true":
         return model
     if importlib.util.find_spec("intel_extension_for_pytorch") is None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``CONTRACTION_MAP``: what English contractions are short for.
+Expand English contractions: ``CONTRACTION_MAP``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 __all__ = ["CONTRACTION_MAP"]
 
-#: In lower case.  Where there are several readings (``he'd``) it is the commoner one.
+#: Contraction to expansion, in lower case; the more common reading of an ambiguous one (``he'd``).
 CONTRACTION_MAP: Mapping[str, str] = {
     "'cause": "because",
     "'tis": "it is",

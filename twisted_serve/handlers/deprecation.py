@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``deprecated``, with which handlers mark what is to be called otherwise.
+Mark functions as deprecated: the decorator ``deprecated``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def deprecated(version: str, replacement: str = "") -> Callable[[_F], _F]:
     """
-    Have a function warn when it is called.
+    Return a decorator whose function emits a ``DeprecationWarning`` when called.
 
-    :param version: Since when it is deprecated.
-    :param replacement: What to call instead.
+    :param version: The version since which the function is deprecated.
+    :param replacement: The function to call instead.
     """
     instead = f"; use {replacement}" if replacement else ""
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements envelopes: a form of request and answer that is put around a handler which does not know it.
+Convert between a wire format and the input and output of a handler: request envelopes.
 
-An envelope of an archive derives from :class:`BaseEnvelope`, as it did before
-(``docs/torchserve/grpc_workflows_kserve.md`` §2.2).  The built-in ones derive from
-:class:`InstancesEnvelope`: a request brings any number of instances, the
-handler gets those of all requests as one batch, and a request that is
-malformed is answered alone.
+An archive's envelope derives from :class:`BaseEnvelope`, as in TorchServe
+(``docs/torchserve/grpc_workflows_kserve.md`` §2.2). The built-in ones derive from
+:class:`InstancesEnvelope`: a request has any number of instances, the handler
+gets the instances of all requests as one batch, and only a malformed request
+itself gets an error response.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["BaseEnvelope", "BodyEnvelope", "InstancesEnvelope", "MalformedReques
 
 class BaseEnvelope(ABC):
     """
-    A handler in an envelope; override :meth:`parse_input` and :meth:`format_output`.
+    Base class of envelopes: override :meth:`parse_input` and :meth:`format_output`.
 
-    :ivar context: The worker's context.
+    :ivar context: The ``context`` argument of the current batch.
     """
 
     context: Any = None
@@ -37,7 +37,7 @@ class BaseEnvelope(ABC):
         self._handle_fn = handle_fn
 
     def handle(self, data: Any, context: Any) -> Any:
-        """Answer a batch: the entry point."""
+        """Process a batch: parse the requests, call the handler, format its results."""
         self.context = context
         if data:
             data = self.parse_input(data)
@@ -46,37 +46,37 @@ class BaseEnvelope(ABC):
 
     @abstractmethod
     def parse_input(self, data: Any) -> Any:
-        """Make what the handler gets of the requests."""
+        """Return the handler's ``data``, given the requests' dictionaries."""
 
     @abstractmethod
     def format_output(self, data: Any) -> Any:
-        """Make the answers of what the handler returned."""
+        """Return the list of responses, given the handler's results."""
 
 
 class BodyEnvelope(BaseEnvelope):
-    """The handler gets the requests' inputs themselves, instead of dictionaries that have them."""
+    """Pass the handler each request's input itself, without the dictionary around it."""
 
     def parse_input(self, data: Any) -> Any:
-        """Take each request's ``data`` or ``body``."""
+        """Return each request's ``data`` or ``body``."""
         return [input_of(row) for row in data]
 
     def format_output(self, data: Any) -> Any:
-        """Leave the answers as they are."""
+        """Return the results unchanged."""
         return data
 
 
 class MalformedRequestError(ValueError):
-    """A request does not have the envelope's form; the text says where."""
+    """A request does not have the envelope's format; the message names the field."""
 
 
 @frozen
 class Opened:
     """
-    A request out of its envelope.
+    A parsed request.
 
-    :ivar instances: What the handler gets of it.
-    :ivar names: What the instances are called, if they are called anything.
-    :ivar id: What the request is called by its client, if anything.
+    :ivar instances: The instances to pass to the handler.
+    :ivar names: The instances' names, if the format has them.
+    :ivar id: The id that the client gave the request, or an empty string.
     """
 
     instances: Sequence[Any]
@@ -85,13 +85,13 @@ class Opened:
 
 
 class InstancesEnvelope(BaseEnvelope):
-    """A form in which a request brings instances; a subclass opens requests and closes answers, one by one."""
+    """Base class of formats with instances; a subclass parses one request and formats one response at a time."""
 
     def handle(self, data: Any, context: Any) -> Any:
         """
-        Answer a batch with one call of the handler; malformed requests get 400, and the handler does not see them.
+        Process a batch with one call of the handler; malformed requests get 400 and are not passed to it.
 
-        :raise PredictionException: 503, if the handler's results cannot be divided among the requests.
+        :raise PredictionException: 503, if the number of results differs from the number of instances.
         """
         self.context = context
         if not data or context.get_request_header(0, "describe") == "True":
@@ -117,35 +117,35 @@ class InstancesEnvelope(BaseEnvelope):
 
     def parse_input(self, data: Any) -> Any:
         """
-        Open requests without answering them: all their instances.
+        Return the instances of all requests.
 
-        :raise MalformedRequestError: if one of them does not have the form.
+        :raise MalformedRequestError: if a request does not have the envelope's format.
         """
         return [each for row in data for each in self.open(row).instances]
 
     def format_output(self, data: Any) -> Any:
-        """Close one request's answer."""
+        """Return the response for one request's results."""
         return [self.close(Opened(data), data, 0)]
 
     @abstractmethod
     def open(self, row: Any) -> Opened:
         """
-        Open a request.
+        Parse a request.
 
-        :raise MalformedRequestError: if it does not have the form.
+        :raise MalformedRequestError: if it does not have the envelope's format.
         """
 
     @abstractmethod
     def close(self, request: Opened, results: Any, index: int) -> Any:
         """
-        Make the answer to a request.
+        Return the response to a request.
 
-        :param results: The handler's, one for each of its instances.
+        :param results: The handler's results, one for each instance of the request.
         :param index: The request's position in the batch.
         """
 
     def announce(self, requests: Sequence[Opened]) -> None:
-        """Tell the handler, on the context, what its instances are called; by default nothing."""
+        """Set the instances' names on the context before the handler is called; does nothing by default."""
 
     def _opened(self, row: Any) -> Opened | MalformedRequestError:
         try:
@@ -156,7 +156,7 @@ class InstancesEnvelope(BaseEnvelope):
 
 def plain(value: Any) -> Any:
     """
-    Make what JSON knows of a tensor, an array or bytes, for ``json.dumps(default=plain)``.
+    Convert a tensor, an array or bytes to a JSON value, for ``json.dumps(default=plain)``.
 
     :raise TypeError: for anything else.
     """
@@ -168,7 +168,7 @@ def plain(value: Any) -> Any:
 
 
 def _shares(requests: Sequence[Opened], results: Any) -> list[Any]:
-    """Give each request the results of its own instances; a request alone gets all there are."""
+    """Split the results among the requests, by their numbers of instances; a single request gets all of them."""
     if len(requests) == 1:
         return [results]
     total = sum(len(each.instances) for each in requests)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the one exception by which a handler chooses what the client is told.
+Set the status and message of an error response: ``PredictionException``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ __all__ = ["PredictionException"]
 
 class PredictionException(Exception):
     """
-    Every request of the batch is answered with this message and status.
+    Raise it to answer every request of the batch with this message and status.
 
-    To answer only one of several requests with an error use
+    To answer a single request of a batch with an error, use
     :meth:`twisted_serve.handlers.context.Context.set_response_status`.
 
     :ivar error_code: The HTTP status.

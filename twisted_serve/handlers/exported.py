@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements models that are programs: of ``torch.export``, and compiled ahead of time by AOTInductor.
+Load models exported by ``torch.export`` or compiled ahead of time by AOTInductor.
 
-Such a file is code, like the archive's handler; no setting makes it harmless.
+Such a file contains code, like the archive's handler; no setting makes it safe to load from an untrusted source.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 __all__ = ["exported_model", "shared_library_model"]
 
-# Where ``torch._inductor.aoti_compile_and_package`` puts what it compiled.
+# The directory of compiled code in a package of ``torch._inductor.aoti_compile_and_package``.
 _COMPILED = "data/aotinductor/"
 
 
 def exported_model(path: str, device: Any) -> Any:
     """
-    Load a ``.pt2`` file, of either kind.
+    Load a ``.pt2`` file of ``torch.export`` or AOTInductor.
 
-    :raise RuntimeError: if it is of neither.
+    :raise RuntimeError: if the file is neither.
     """
     import torch  # noqa: PLC0415
 
@@ -31,7 +31,7 @@ def exported_model(path: str, device: Any) -> Any:
     except (OSError, zipfile.BadZipFile) as e:
         raise RuntimeError(f"{Path(path).name} is no file of torch.export or AOTInductor: {e}") from e
     if not any(_COMPILED in each for each in names):
-        # What it was exported on must be what it runs on: a program's device is part of it.
+        # An exported program contains its device: it runs on the device that it was exported on.
         return torch.export.load(path).module()
     from torch._inductor import aoti_load_package  # noqa: PLC0415
 
@@ -39,7 +39,7 @@ def exported_model(path: str, device: Any) -> Any:
 
 
 def shared_library_model(path: str, device: Any) -> Any:
-    """Load a ``.so`` file, as ``torch._export.aot_compile`` made them before there were packages."""
+    """Load a ``.so`` file of ``torch._export.aot_compile``, the format before AOTInductor packages."""
     import torch  # noqa: PLC0415
     from torch._export import aot_load  # noqa: PLC0415
 
