@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``TextIteratorStreamerBatch``: the texts of a batch, as transformers generates them.
+Stream the texts of a batch while Hugging Face transformers generates them: ``TextIteratorStreamerBatch``.
 
-It needs transformers, and so does importing it.
+Importing this module requires transformers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["TextIteratorStreamerBatch"]
 
 class TextIteratorStreamerBatch(BaseStreamer):  # type: ignore[misc, unused-ignore]
     """
-    Give it to ``model.generate`` in a thread, and iterate: each step is a list of ``{"text": piece}``.
+    Pass it as ``streamer`` to ``model.generate`` in a thread, and iterate: each step is a list of ``{"text": piece}``.
 
-    :param tokenizer: Decodes the tokens.
-    :param batch_size: How many texts are generated.
-    :param skip_prompt: Whether to leave out the prompts, which ``generate`` repeats first.
-    :param timeout: Seconds to wait for a step; for ever, by default.
+    :param tokenizer: The tokenizer that decodes the tokens.
+    :param batch_size: The number of texts.
+    :param skip_prompt: If true, leave out the prompts, which ``generate`` passes first.
+    :param timeout: Seconds to wait for a step; ``None`` to wait indefinitely.
     :param decode_kwargs: Arguments of the tokenizer's ``decode``.
     """
 
@@ -47,9 +47,10 @@ class TextIteratorStreamerBatch(BaseStreamer):  # type: ignore[misc, unused-igno
 
     def put(self, value: Any) -> None:
         """
-        Take the prompts, then one token of each text at a time.
+        Append tokens: first the prompts, then one token of each text per call.
 
-        :raise ValueError: if they are not those of ``batch_size`` texts.
+        :param value: An integer tensor of shape (``batch_size``, prompt length), then of shape (``batch_size``,).
+        :raise ValueError: if the first dimension is not ``batch_size``.
         """
         rows = value.tolist()
         if len(rows) != self.batch_size:
@@ -62,7 +63,7 @@ class TextIteratorStreamerBatch(BaseStreamer):  # type: ignore[misc, unused-igno
         self._emit(ended=False)
 
     def end(self) -> None:
-        """Show what is left, and end the iteration."""
+        """Emit the remaining text and end the iteration."""
         self._emit(ended=True)
         self._steps.put(None)
         self._prompts_next = True
@@ -83,7 +84,7 @@ class TextIteratorStreamerBatch(BaseStreamer):  # type: ignore[misc, unused-igno
         pieces = []
         for index, tokens in enumerate(self._tokens):
             text = self.tokenizer.decode(tokens, **self.decode_kwargs) if tokens else ""
-            # A character of several tokens is not there before its last one.
+            # A character encoded in several tokens decodes to U+FFFD until its last token has come.
             complete = text if ended else text.removesuffix("\ufffd")
             pieces.append({"text": complete[self._shown[index] :]})
             self._shown[index] = max(self._shown[index], len(complete))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the readings of processors, memory and disk that TorchServe's ``ts.metrics`` offers.
+Read processor, memory and disk usage of the host, as TorchServe's ``ts.metrics`` does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MEGABYTE = 1024**2
 _GIGABYTE = 1024**3
 _HOST = [Dimension("Level", "Host")]
 
-#: What was read so far.
+#: The metrics read so far.
 system_metrics: list[Metric] = []
 
 
@@ -39,37 +39,37 @@ def _note(name: str, value: float, unit: str) -> None:
 
 
 def cpu_utilization() -> None:
-    """Read how busy the processors were since the last reading."""
+    """Read the processor utilization since the previous reading, in percent."""
     _note("CPUUtilization", psutil.cpu_percent(), "percent")
 
 
 def memory_used() -> None:
-    """Read how much memory is used."""
+    """Read the memory in use, in units of 1024² bytes."""
     _note("MemoryUsed", psutil.virtual_memory().used / _MEGABYTE, "MB")
 
 
 def memory_available() -> None:
-    """Read how much memory could be had."""
+    """Read the available memory, in units of 1024² bytes."""
     _note("MemoryAvailable", psutil.virtual_memory().available / _MEGABYTE, "MB")
 
 
 def memory_utilization() -> None:
-    """Read the part of the memory that is used."""
+    """Read the memory in use, in percent."""
     _note("MemoryUtilization", psutil.virtual_memory().percent, "percent")
 
 
 def disk_used() -> None:
-    """Read how much of the disk is used."""
+    """Read the disk space in use on ``/``, in units of 1024³ bytes."""
     _note("DiskUsage", psutil.disk_usage("/").used / _GIGABYTE, "GB")
 
 
 def disk_available() -> None:
-    """Read how much of the disk is free."""
+    """Read the free disk space on ``/``, in units of 1024³ bytes."""
     _note("DiskAvailable", psutil.disk_usage("/").free / _GIGABYTE, "GB")
 
 
 def disk_utilization() -> None:
-    """Read the part of the disk that is used."""
+    """Read the disk space in use on ``/``, in percent."""
     _note("DiskUtilization", psutil.disk_usage("/").percent, "percent")
 
 
@@ -86,9 +86,10 @@ _READINGS: tuple[Callable[[], None], ...] = (
 
 def collect_all(mod: object = None, num_of_gpu: int = 0) -> list[Metric]:
     """
-    Read all of them.
+    Take all readings and return all metrics read so far.
 
-    :param mod: Of no meaning any more, as ``num_of_gpu``; the server reads GPUs itself.
+    :param mod: Ignored; accepted for TorchServe's signature.
+    :param num_of_gpu: Ignored; the server reads GPUs itself.
     """
     for read in _READINGS:
         read()
@@ -96,7 +97,7 @@ def collect_all(mod: object = None, num_of_gpu: int = 0) -> list[Metric]:
 
 
 def get_cpu_usage(pid: int | str) -> Any:
-    """Read the memory of a process in bytes; its name is not what it does. 0 if there is no such process."""
+    """Return the resident memory of a process in bytes (the name is TorchServe's); 0 if there is no such process."""
     try:
         return psutil.Process(int(pid)).memory_info().rss
     except (psutil.Error, ValueError):

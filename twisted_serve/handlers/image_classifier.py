@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``image_classifier``: what is in the picture.
+Classify images: the built-in handler ``image_classifier``.
 """
 
 from __future__ import annotations
@@ -17,25 +17,34 @@ __all__ = ["ImageClassifier"]
 
 class ImageClassifier(VisionHandler):
     """
-    Answers each image with its likeliest classes, ``{label: probability}``.
+    Returns the most probable classes of each image, ``{label: probability}``.
 
-    :cvar topk: How many classes; all of them, if the model has fewer.
+    The model gets a float32 tensor of shape (N, 3, 224, 224), normalized with ImageNet's mean and standard deviation,
+    and returns logits of shape (N, C) for C classes.
+
+    :cvar topk: The number of classes to return, at most C.
     """
 
     topk = 5
     image_processing = IMAGENET
 
     def set_max_result_classes(self, topk: int) -> None:
-        """Set how many classes are answered."""
+        """Set the number of classes to return."""
         self.topk = topk
 
     def get_max_result_classes(self) -> int:
-        """Get how many classes are answered."""
+        """Return the number of classes to return."""
         return self.topk
 
     @timed
     def postprocess(self, data: Any) -> Any:
-        """Make the answers of the model's scores, likeliest first."""
+        """
+        Apply softmax and return the top classes.
+
+        :param data: Logits, a float tensor of shape (N, C).
+        :return: A list of N dicts of label to probability, in descending order of probability.
+        :raise KeyError: if ``index_to_name.json`` has no label for a class.
+        """
         import torch  # noqa: PLC0415
 
         scores = torch.softmax(data, dim=1)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``image_segmenter``: what each pixel of the picture belongs to.
+Classify each pixel of images: the built-in handler ``image_segmenter``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,23 @@ __all__ = ["ImageSegmenter"]
 
 
 class ImageSegmenter(VisionHandler):
-    """Answers each image with rows of pixels, each pixel ``[class, probability]``."""
+    """
+    Returns rows of pixels for each image, each pixel ``[class, probability]``.
+
+    The model gets a float32 tensor of shape (N, 3, 224, 224), normalized with ImageNet's mean and standard deviation,
+    and returns logits of shape (N, C, H, W) for C classes, or a dict with them under ``"out"`` (as torchvision's do).
+    """
 
     image_processing = IMAGENET
 
     @timed
     def postprocess(self, data: Any) -> Any:
-        """Make the answers of the model's scores, which torchvision's models call ``out``."""
+        """
+        Apply softmax and return the most probable class of each pixel.
+
+        :param data: Logits, a float tensor of shape (N, C, H, W), or a dict with it under ``"out"``.
+        :return: A list of N nested lists of shape (H, W, 2): the class index, as a float, and its probability.
+        """
         import torch  # noqa: PLC0415
 
         scores = data["out"] if isinstance(data, dict) else data

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the transforms of the built-in image handlers: from a Pillow image to a model's input.
+Transform Pillow images to input tensors, with torchvision if it is installed and without it otherwise.
 
-Where torchvision is installed its transforms are used.  Where it is not, these
-give the same numbers: Pillow resizes for both, and sizes and offsets are
-rounded alike (``tests/handlers/test_image_transforms.py``).
+Both give the same numbers: Pillow resizes in both cases, and sizes and offsets
+are rounded the same way (``tests/handlers/test_image_transforms.py``).
 """
 
 from __future__ import annotations
@@ -30,28 +29,28 @@ _log = logging.getLogger(__name__)
 
 @frozen
 class ToRGB:
-    """Give an image three channels, whatever it has: grey, a palette, transparency."""
+    """Convert an image of any mode (grey, palette, with alpha channel) to RGB."""
 
     def __call__(self, image: Image) -> Image:
-        """Convert the image, if it is no RGB yet."""
+        """Return the image in RGB."""
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @frozen
 class WithinLimit:
     """
-    Refuse an image so narrow that it would be huge when its shorter side has ``size`` pixels.
+    Refuse an image so narrow that it would be huge once its shorter side is scaled to ``size`` pixels.
 
-    Pillow's own limit (``limit_max_image_pixels``) is for what the file says.
+    Pillow's own limit (``limit_max_image_pixels``) applies only to the size given in the file.
     """
 
     size: int
 
     def __call__(self, image: Image) -> Image:
         """
-        Let the image pass.
+        Return the image unchanged.
 
-        :raise PredictionException: 400, if it must not.
+        :raise PredictionException: 400, if the scaled image would exceed Pillow's limit.
         """
         from PIL import Image as images  # noqa: N813, PLC0415
 
@@ -64,33 +63,33 @@ class WithinLimit:
 
 @frozen
 class Resize:
-    """Scale an image so that its shorter side has ``size`` pixels, bilinearly and without aliasing."""
+    """Scale an image so that its shorter side has ``size`` pixels: bilinear, with antialiasing."""
 
     size: int
 
     def __call__(self, image: Image) -> Image:
-        """Scale the image."""
+        """Return the scaled image."""
         from PIL.Image import Resampling  # noqa: PLC0415
 
         shorter = min(image.size)
-        # The longer side is cut off, not rounded.
+        # The length of the longer side is truncated, not rounded, as in torchvision.
         width, height = (int(self.size * side / shorter) for side in image.size)
         return image if (width, height) == image.size else image.resize((width, height), Resampling.BILINEAR)
 
 
 @frozen
 class CenterCrop:
-    """Cut a square of ``size`` pixels out of an image's middle; what is smaller gets a black border."""
+    """Crop the central square with sides of ``size`` pixels; pad a smaller image with black."""
 
     size: int
 
     def __call__(self, image: Image) -> Image:
-        """Cut the image."""
+        """Return the square."""
         width, height = image.size
         if width < self.size or height < self.size:
             image = self._bordered(image)
             width, height = image.size
-        # Half a pixel goes to the even neighbour.
+        # Half a pixel is rounded to the even neighbour, as in torchvision.
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         return image.crop((left, top, left + self.size, top + self.size))
 
@@ -103,14 +102,19 @@ class CenterCrop:
 
 @frozen
 class ToTensor:
-    """Make a tensor, channels first, of an image; bytes become numbers from 0 to 1."""
+    """
+    Convert an image to a tensor of shape (C, H, W).
+
+    8-bit and 1-bit images become torch's default dtype (float32), with values from 0 to 1. Mode ``I;16`` becomes
+    int16 and other modes keep their dtype, both with their values unchanged.
+    """
 
     def __call__(self, image: Image) -> torch.Tensor:
-        """Make the tensor."""
+        """Return the tensor."""
         import numpy as np  # noqa: PLC0415
         import torch  # noqa: PLC0415
 
-        # Torch can hardly calculate with unsigned 16 bit integers.
+        # Torch supports few operations on unsigned 16-bit integers.
         pixels = np.array(image, dtype=np.int16 if image.mode == "I;16" else None, copy=True)
         tensor = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1).contiguous()
         if tensor.dtype is torch.bool:
@@ -120,13 +124,13 @@ class ToTensor:
 
 @frozen
 class Normalize:
-    """Subtract each channel's ``mean``, and divide by its ``std``."""
+    """Subtract the ``mean`` of each channel and divide by its ``std``."""
 
     mean: Sequence[float]
     std: Sequence[float]
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Normalize the tensor."""
+        """Return the normalized tensor, of the same shape (C, H, W)."""
         mean, std = (tensor.new_tensor(each)[:, None, None] for each in (self.mean, self.std))
         return (tensor - mean) / std
 
@@ -134,16 +138,16 @@ class Normalize:
 @define(eq=False)
 class Compose:
     """
-    Transforms, one after the other.
+    A sequence of transforms.
 
-    :ivar transforms: Those of this module, or anything that can be called.
+    :ivar transforms: Transforms of this module, or any callables.
     """
 
     transforms: Sequence[Callable[[Any], Any]]
     _steps: Sequence[Callable[[Any], Any]] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, image: Any) -> Any:
-        """Apply all of them; which torchvision there is, is seen when the first image comes."""
+        """Apply all transforms; the first call looks for torchvision."""
         if self._steps is None:
             self._steps = _preferred(self.transforms)
         for step in self._steps:
@@ -152,12 +156,12 @@ class Compose:
 
 
 def _preferred(transforms: Sequence[Callable[[Any], Any]]) -> Sequence[Callable[[Any], Any]]:
-    """Replace ours by torchvision's of the same name, if it is installed."""
+    """Replace our transforms by torchvision's of the same name, if it is installed."""
     if importlib.util.find_spec("torchvision") is None:
         return transforms
     try:
         theirs = importlib.import_module("torchvision.transforms")
-    # One made for another torch than ours fails in many ways.
+    # A torchvision built for another version of torch fails in many ways.
     except Exception:
         _log.warning("torchvision cannot be imported; images are transformed without it", exc_info=True)
         return transforms
@@ -169,7 +173,7 @@ def _preferred(transforms: Sequence[Callable[[Any], Any]]) -> Sequence[Callable[
     ]
 
 
-#: What models trained on ImageNet expect.
+#: RGB image of any size to the input of models trained on ImageNet: float32, shape (3, 224, 224), normalized.
 IMAGENET = Compose(
     [
         ToRGB(),

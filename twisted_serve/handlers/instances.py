@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the envelopes ``json`` and ``kserve``: a JSON object with ``instances``.
+Parse requests with ``instances``: the envelopes ``json`` and ``kserve``.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ __all__ = ["JSONEnvelope", "KServeEnvelope"]
 
 class KServeEnvelope(InstancesEnvelope):
     """
-    KServe's first protocol: ``{"instances": […]}`` is answered with ``{"predictions": […]}``.
+    KServe's V1 protocol: ``{"instances": […]}`` is answered with ``{"predictions": […]}``.
 
-    What :explain is asked for is answered with ``{"explanations": […]}``.
+    An ``:explain`` request is answered with ``{"explanations": […]}``.
     """
 
     def open(self, row: Any) -> Opened:
         """
-        Take the instances as they are.
+        Return the instances unchanged.
 
-        :raise MalformedRequestError: if the request has none.
+        :raise MalformedRequestError: if the request is not a JSON object with a list of instances.
         """
         return Opened(_instances(row))
 
     def close(self, request: Opened, results: Any, index: int) -> Any:
-        """Answer with the text of an object."""
+        """Return the response as the text of a JSON object."""
         explained = self.context.get_request_header(index, "explain") == "True"
         return json.dumps({"explanations" if explained else "predictions": results}, indent=2, default=plain)
 
 
 class JSONEnvelope(InstancesEnvelope):
     """
-    As ``kserve``, and bytes in instances may be Base64: ``{"b64": "…"}``, or such an object in a column.
+    Like ``kserve``, but binary values may be given in Base64: ``{"b64": "…"}`` as an instance or as one of its values.
 
-    The answer is the text of an object on one line.
+    The response is the text of a JSON object on one line.
     """
 
     def open(self, row: Any) -> Opened:
         """
-        Take the instances, with their bytes decoded.
+        Return the instances, with Base64 decoded to bytes.
 
-        :raise MalformedRequestError: if the request has none, or something in them is no Base64.
+        :raise MalformedRequestError: if the request has no list of instances, or a ``b64`` value is not Base64.
         """
         return Opened([_decoded(each, f"instances[{index}]") for index, each in enumerate(_instances(row))])
 
     def close(self, request: Opened, results: Any, index: int) -> Any:
-        """Answer with the text of an object."""
+        """Return the response as the text of a JSON object."""
         return json.dumps({"predictions": results}, default=plain)
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``context.metrics``: the metrics that a handler emits.
+Emit metrics from handlers: ``context.metrics``.
 
-Names, units and errors are the predecessor's (``docs/torchserve/archives_workers_handlers.md``
-§7.14).  Each value leaves with the answer to the batch that it was emitted for, or
-as one line on stdout; nothing is summed up in the worker.
+Names, units and errors are TorchServe's (``docs/torchserve/archives_workers_handlers.md``
+§7.14). Each value is sent with the response to its batch, or printed as a line on
+stdout; the worker does not aggregate values.
 """
 
 from __future__ import annotations
@@ -60,28 +60,28 @@ _UNITS = {
 
 Value: TypeAlias = "int | float"
 RequestIds: TypeAlias = "str | Mapping[int, str]"
-#: A position in the batch; anything else belongs to the whole batch.
+#: A position in the batch; any other value stands for the whole batch.
 Index: TypeAlias = "int | str | None"
 
 
 class GeneralMetricsCacheError(Exception):
-    """A metric is used in a way it cannot be."""
+    """Base class of the errors for wrong use of metrics."""
 
 
 class MetricsCacheIOError(GeneralMetricsCacheError, IOError):
-    """The definitions of metrics cannot be read."""
+    """The file of metric definitions cannot be read."""
 
 
 class MetricsCachePyYamlError(GeneralMetricsCacheError):
-    """The definitions of metrics are no YAML."""
+    """The metric definitions are not valid YAML."""
 
 
 class MetricsCacheTypeError(GeneralMetricsCacheError, TypeError):
-    """An argument of a metric is of the wrong type."""
+    """An argument of a metric has the wrong type."""
 
 
 class MetricsCacheValueError(GeneralMetricsCacheError, ValueError):
-    """An argument of a metric, such as its unit, is not one of those allowed."""
+    """An argument of a metric, such as its unit, has a value that is not allowed."""
 
 
 class MetricsCacheKeyError(GeneralMetricsCacheError, KeyError):
@@ -90,16 +90,16 @@ class MetricsCacheKeyError(GeneralMetricsCacheError, KeyError):
 
 class Units:
     """
-    The units of metrics: how handlers name each, and how it is written.
+    The units of metrics.
 
-    :cvar spell_out: The long name of each short one.
+    :cvar spell_out: The short name, as handlers use it, to the long name in log lines.
     """
 
     spell_out: Mapping[str, str] = _UNITS
 
 
 class MetricTypes(Enum):
-    """What a metric's values mean."""
+    """The type of a metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -108,7 +108,7 @@ class MetricTypes(Enum):
 
 @frozen
 class Dimension:
-    """A label of a metric and its value."""
+    """A label (dimension) of a metric: its name and value."""
 
     name: str = field(converter=str)
     value: str = field(converter=str)
@@ -119,17 +119,18 @@ class Dimension:
 
 @lru_cache(maxsize=16)
 def _own_labels(model_name: str, level: str) -> tuple[Dimension, Dimension]:
-    """Make the labels that metrics have anyway."""
+    """Return the labels that every metric has."""
     return Dimension("ModelName", model_name), Dimension("Level", level)
 
 
-# Handlers may replace its methods, or put things of their own on it.
+# Without slots: handlers may replace its methods or set attributes.
 @define(eq=False, slots=False)
 class CachingMetric:
     """
-    A metric: emit a value with :meth:`add_or_update`.
+    A metric; emit a value with :meth:`add_or_update`.
 
-    :ivar dimension_names: Its labels, in order.
+    :ivar unit: The unit's short name, e.g. ``ms``.
+    :ivar dimension_names: The names of the labels, in order.
     """
 
     metric_name: str
@@ -140,9 +141,9 @@ class CachingMetric:
 
     def add_or_update(self, value: Value, dimension_values: Sequence[object] = (), request_id: str = "") -> None:
         """
-        Emit ``value``; what cannot be a value of this metric is logged and dropped.
+        Emit ``value``; log and drop one that is invalid for this metric, or whose labels do not fit.
 
-        :param dimension_values: One for each of ``dimension_names``.
+        :param dimension_values: One value for each of ``dimension_names``.
         """
         if len(dimension_values) != len(self.dimension_names):
             _log.warning("%s needs the dimensions %s, not %s", self.metric_name, self.dimension_names, dimension_values)
@@ -151,13 +152,13 @@ class CachingMetric:
         self.emit_as(value, request_id, labels)
 
     def update(self, value: Value, request_id: str = "", dimensions: Sequence[Dimension] = ()) -> None:
-        """Emit ``value`` with these labels, which from now on are the metric's."""
+        """Emit ``value`` with these labels, and make their names the metric's ``dimension_names``."""
         self.dimension_names = [each.name for each in dimensions]
         self.emit_as(value, request_id, dimensions)
 
     def emit_as(self, value: Any, request_id: str, dimensions: Sequence[Dimension]) -> None:
-        """Emit ``value`` with these labels, this time; what cannot be a value of this metric is logged and dropped."""
-        # Only a number of another library is compared with all that may be numbers.
+        """Emit ``value`` with these labels, without keeping them; log and drop a value invalid for this metric."""
+        # The slow check against ``Real`` is only for numbers of other libraries.
         if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
             _log.warning("%s: a metric's value must be a number, not %r", self.metric_name, value)
         elif self.metric_type is MetricTypes.COUNTER and value < 0:
@@ -167,35 +168,35 @@ class CachingMetric:
 
 
 class Keep(Protocol):
-    """What may keep values until the answer to the batch that is running here."""
+    """A buffer of values for the response to the current batch."""
 
     def __call__(
         self, name: str, unit: str, value: object, labels: str, kind: str, host: str, time: int, request_ids: str
     ) -> bool:
-        """Keep a value, said as to `metric_line`; unless this returns that it has, the value is to be printed."""
+        """Buffer a value, given as to `metric_line`; return false if the caller must print it instead."""
 
 
-#: What keeps the values that are emitted here: in this thread, or this task of an event loop.
+#: The buffer of values emitted in this thread, or in this task of an event loop.
 keeper: ContextVar[Keep | None] = ContextVar("keeper", default=None)
 
 
 def print_metrics(lines: str) -> None:
-    """Print lines, of which each ends."""
-    # A handler that closes stdout loses its metrics, not its answers.
+    """Write complete lines to stdout; ignore errors."""
+    # A handler that closes stdout loses its metrics, not its responses.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.write(lines)
 
 
 def request_ids_of(ids: Mapping[int, str], idx: object) -> str:
     """
-    Return the id of the request at a position in the batch, or those of the whole batch, with commas between them.
+    Return the id of the request at a position in the batch, or the ids of the whole batch, separated by commas.
 
-    :param idx: What is no position stands for the whole batch.
+    :param idx: The position; any value that is not a position stands for the whole batch.
     """
     try:
         found = ids.get(idx)  # type: ignore[call-overload]
     except TypeError:
-        # A list, say.
+        # An unhashable value, for example a list.
         found = None
     return ",".join(ids.values()) if found is None else str(found)
 
@@ -203,11 +204,11 @@ def request_ids_of(ids: Mapping[int, str], idx: object) -> str:
 @define(eq=False, slots=False)
 class MetricsCacheYamlImpl:
     """
-    All metrics of one worker.
+    The metrics API of one worker: ``context.metrics``.
 
     :ivar cache: The metrics defined, used or registered so far, by type and name.
-    :ivar request_ids: Whose requests are being answered; given to each metric emitted meanwhile.
-    :ivar definitions: What ``metrics_config`` defines for handlers: what the cache begins with.
+    :ivar request_ids: The request ids of the current batch; attached to each metric emitted meanwhile.
+    :ivar definitions: The metrics that ``metrics_config`` defines for handlers: the initial content of the cache.
     """
 
     model_name: str = ""
@@ -226,17 +227,17 @@ class MetricsCacheYamlImpl:
         self.initialize_cache()
 
     def set_request_ids(self, request_ids: RequestIds) -> None:
-        """Say whose requests are being answered from now on."""
+        """Set the request ids of the current batch."""
         self.request_ids = request_ids
 
     def initialize_cache(self) -> None:
-        """Forget all metrics but those that ``metrics_config`` defines."""
+        """Reset the cache to the metrics that ``metrics_config`` defines."""
         self.cache = {each: {} for each in MetricTypes}
         for each in self.definitions:
             self.add_metric_to_cache(each.name, each.unit, each.dimensions, MetricTypes(each.kind))
 
     def cache_keys(self) -> list[str]:
-        """List the metrics, each as ``type:name``."""
+        """Return the metrics in the cache, each as ``type:name``."""
         return [f"{kind.value}:{name}" for kind, metrics in self.cache.items() for name in metrics]
 
     def add_counter(self, name: str, value: Value, idx: Index = None, dimensions: Sequence[Dimension] = ()) -> None:
@@ -289,7 +290,7 @@ class MetricsCacheYamlImpl:
         self.add_metric(name, value, "percent", idx, dimensions, metric_type)
 
     def add_error(self, name: str, value: Value, dimensions: Sequence[Dimension] = ()) -> None:
-        """Count an error; it belongs to no request."""
+        """Add ``value`` to a counter of errors, without a request id."""
         labels = [*dimensions, Dimension("Level", "Error")]
         self._metric(name, "", labels, MetricTypes.COUNTER).emit_as(value, "", labels)
 
@@ -303,10 +304,10 @@ class MetricsCacheYamlImpl:
         metric_type: MetricTypes = MetricTypes.COUNTER,
     ) -> None:
         """
-        Emit a value of any unit.  The labels ``ModelName`` and ``Level`` are added if they are not there.
+        Emit a value of any unit. The labels ``ModelName`` and ``Level`` are added if they are missing.
 
-        :param idx: The position in the batch of the request it belongs to; ``None``, and whatever is no position in
-            the batch (an id of the caller's own, say), for all of them.
+        :param idx: The position of the request in the batch; ``None``, or any value that is not a position (such as an
+            id of the caller), for all requests.
         """
         request_id = self._request_id(idx)
         labels = list(dimensions)
@@ -325,7 +326,7 @@ class MetricsCacheYamlImpl:
         """
         Register a metric without emitting anything.
 
-        :raise MetricsCacheTypeError: if an argument is of the wrong type.
+        :raise MetricsCacheTypeError: if an argument has the wrong type.
         """
         if isinstance(dimension_names, str):
             raise MetricsCacheTypeError(f"dimension_names of {metric_name} must be a list, not {dimension_names!r}")
@@ -345,9 +346,9 @@ class MetricsCacheYamlImpl:
 
     def get_metric(self, metric_name: str, metric_type: MetricTypes = MetricTypes.COUNTER) -> CachingMetric:
         """
-        Get a metric used or registered before.
+        Return a metric that was emitted or registered before.
 
-        :raise MetricsCacheKeyError: if there is none.
+        :raise MetricsCacheKeyError: if there is no metric of this name and type.
         """
         try:
             return self.cache[metric_type][metric_name]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements micro-batching: a batch is cut up, and its pieces go through a handler's stages like on a belt.
+Split a batch into micro-batches and run them through a handler's stages as a pipeline.
 
-While one piece is in the model the next is being prepared and the last one
-finished, each stage in its own threads (``docs/torchserve/archives_workers_handlers.md`` §7.13).
+While one micro-batch is in the model, the next is preprocessed and the previous one postprocessed,
+each stage in its own threads (``docs/torchserve/archives_workers_handlers.md`` §7.13).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["HANDLER_METHODS", "MicroBatching"]
 
-#: The stages, in their order.
+#: The stages, in order.
 HANDLER_METHODS = ("preprocess", "inference", "postprocess")
 
 _current = threading.local()
@@ -24,14 +24,14 @@ _current = threading.local()
 
 class MicroBatching:
     """
-    Takes the place of a handler's ``handle``: ``self.handle = MicroBatching(self)`` in ``initialize``.
+    Replaces a handler's ``handle``: ``self.handle = MicroBatching(self)`` in ``initialize``.
 
-    What a stage raises is what the batch fails with, at once; pieces that have not begun are left.
+    An exception in a stage fails the whole batch immediately; micro-batches that have not started are skipped.
 
     :param parent_handler: The handler whose stages are called.
-    :param micro_batch_size: How many requests a piece has.
-    :param parallelism: Threads of each stage; one, unless it says otherwise.
-    :raise ValueError: if one of them is not possible.
+    :param micro_batch_size: The number of requests in a micro-batch.
+    :param parallelism: The number of threads of each stage, by its name; 1 by default.
+    :raise ValueError: if a number is below 1, or ``parallelism`` names an unknown stage.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class MicroBatching:
 
     @property
     def parallelism(self) -> Mapping[str, int]:
-        """The threads of each stage; may be set between batches."""
+        """The number of threads of each stage; may be set between batches."""
         return self._parallelism
 
     @parallelism.setter
@@ -62,9 +62,11 @@ class MicroBatching:
 
     def __call__(self, data: Any, context: Any) -> Any:
         """
-        Answer a batch.
+        Process a batch.
 
-        :raise Exception: whatever a stage raises.
+        :param data: A list of N dictionaries, one for each request.
+        :return: The results of ``postprocess`` for all micro-batches, concatenated in order.
+        :raise Exception: any exception of a stage.
         """
         start = perf_counter()
         self.handler.context = context
@@ -79,7 +81,7 @@ class MicroBatching:
         return output
 
     def _answers(self, data: Any) -> list[Any]:
-        # Not before the first batch: a worker whose handler has threads cannot be forked.
+        # Created with the first batch, not earlier: a worker whose handler has threads cannot be forked.
         if not self._pools:
             self._pools = {stage: ThreadPoolExecutor(n, f"micro-{stage}") for stage, n in self._parallelism.items()}
         size = self.micro_batch_size
@@ -88,19 +90,19 @@ class MicroBatching:
         wait([each.done for each in running], return_when=FIRST_EXCEPTION)
         for each in running:
             each.cancelled.set()
-        # A stage of an abandoned piece must not run into the next batch.
+        # Wait for all: a stage of an abandoned micro-batch must not overlap the next batch.
         failures = [error for each in running if (error := each.done.exception()) is not None]
         if failures:
             raise failures[0]
         return [result for each in running for result in each.done.result()]
 
     def get_micro_batch_idx(self) -> int:
-        """Get the place in its batch of the piece that this thread is working on."""
+        """Return the index of the micro-batch that this thread is processing."""
         index: int = _current.index
         return index
 
     def shutdown(self) -> None:
-        """End the threads; the next batch starts new ones."""
+        """Stop the threads; the next batch starts new ones."""
         pools, self._pools = self._pools, {}
         for pool in pools.values():
             pool.shutdown(wait=True)
@@ -112,9 +114,9 @@ def _asked(handler: Any, question: str) -> bool:
 
 class _Piece:
     """
-    A piece on its way.
+    A micro-batch in the pipeline.
 
-    :ivar done: Gets what the last stage returns, or what any of them raises.
+    :ivar done: A future for the result of the last stage, or the exception of any stage.
     """
 
     def __init__(self, handler: Any, pools: Mapping[str, ThreadPoolExecutor], index: int, data: Any) -> None:
@@ -138,7 +140,7 @@ class _Piece:
             if number + 1 < len(HANDLER_METHODS):
                 self._submit(number + 1, result)
                 return
-        # SystemExit, too: in a pool's thread it would end nothing, and the batch would wait for ever.
+        # SystemExit, too: in a pool's thread it would exit nothing, and the batch would never finish.
         except BaseException as e:
             self.done.set_exception(e)
             return

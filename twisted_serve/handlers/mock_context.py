@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``MockContext``, with which handler authors test their handlers without a server.
+Provide a context for unit tests of handlers: ``MockContext``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["MockContext"]
 
 class MockContext:
     """
-    A context with a manifest of the given files, and no requests.
+    A context whose manifest names the given files, without requests.
 
-    :ivar metrics: What the handler emits: its ``store`` has the values.
-    :ivar explain: Whether ``get_request_header`` says so (for positions after the first).
+    :ivar metrics: The metrics that the handler emits; ``metrics.store`` lists them.
+    :ivar explain: If true, ``get_request_header`` returns true for positions after the first.
     """
 
     def __init__(
@@ -45,5 +45,5 @@ class MockContext:
         )
 
     def get_request_header(self, idx: int, exp: str) -> bool:
-        """Say whether an explanation is asked for, whatever the header's name."""
+        """Return whether an explanation is requested (``explain``), for any header name."""
         return bool(idx and self.explain)

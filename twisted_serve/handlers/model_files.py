@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what handlers read out of their archive: labels, settings and classes.
+Read labels, settings and classes from an archive's files.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _log = logging.getLogger(__name__)
 
 def list_classes_from_module(module: ModuleType, parent_class: type | None = None) -> list[type]:
     """
-    List the classes that ``module`` itself defines, ordered by name; what it imported does not count.
+    Return the classes defined in ``module``, ordered by name; classes that it imports are left out.
 
-    :param parent_class: If given, list only its subclasses.
+    :param parent_class: If given, return only its subclasses.
     """
     return [
         thing
@@ -35,9 +35,10 @@ def list_classes_from_module(module: ModuleType, parent_class: type | None = Non
 
 def get_yaml_config(yaml_file_path: str | Path) -> Any:
     """
-    Read a YAML file; only plain data, no tags that construct objects.
+    Load a YAML file with ``yaml.safe_load``: plain data, no tags that construct objects.
 
-    :raise yaml.YAMLError: if it is not YAML.
+    :raise OSError: if the file cannot be read.
+    :raise yaml.YAMLError: if the file is not YAML.
     """
     with open(yaml_file_path, encoding="utf-8") as source:
         return yaml.safe_load(source)
@@ -47,11 +48,11 @@ def load_label_mapping(mapping_file_path: str | Path) -> dict[str, str] | None:
     """
     Read ``index_to_name.json``: class index to label.
 
-    A list as a value stands for its last member (ImageNet's ``[id, name]``), and
-    ``{"object_type_names": [...]}`` numbers its members (``docs/torchserve/archives_workers_handlers.md`` §7.6).
+    If a value is a list, the label is its last item (ImageNet's ``[id, name]``); the items of
+    ``{"object_type_names": [...]}`` are numbered from 0 (``docs/torchserve/archives_workers_handlers.md`` §7.6).
 
-    :return: ``None`` when there is no such file.
-    :raise ValueError: if the file is not JSON, or no mapping to strings.
+    :return: The mapping, or ``None`` if the file does not exist.
+    :raise ValueError: if the file is not JSON, or not a mapping to strings.
     """
     path = Path(mapping_file_path)
     if not path.is_file():
@@ -75,10 +76,13 @@ def map_class_to_label(
     lbl_classes: Sequence[Sequence[Any]] | None = None,
 ) -> list[dict[str, float]]:
     """
-    Turn rows of probabilities into dictionaries of label to probability, in the rows' order.
+    Convert rows of probabilities to dicts of label to probability.
 
-    :param lbl_classes: The classes that each row's probabilities are of; by default 0, 1, 2 …
-    :raise ValueError: if the classes are not as many as the probabilities.
+    :param probs: Nested lists of shape (N, K).
+    :param mapping: Class index (as a string) to label; ``None`` to use the index as the label.
+    :param lbl_classes: The class indices of ``probs``, of the same shape (N, K); by default 0, 1, 2 … in each row.
+    :return: A list of N dicts, each with the K probabilities in the row's order.
+    :raise ValueError: if the shapes differ.
     :raise KeyError: if ``mapping`` has no label for a class.
     """
     rows: Sequence[Sequence[Any]] = [range(len(row)) for row in probs] if lbl_classes is None else lbl_classes

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``object_detector``: what is where in the picture.
+Detect objects in images: the built-in handler ``object_detector``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ __all__ = ["ObjectDetector"]
 
 class ObjectDetector(VisionHandler):
     """
-    Answers each image with the objects in it, ``{label: [x1, y1, x2, y2], "score": score}``.
+    Returns the objects in each image, ``{label: [x1, y1, x2, y2], "score": score}``, coordinates in pixels.
 
-    The images of a batch must have one size.
+    The model gets a float32 tensor of shape (N, 3, H, W) with values from 0 to 1. All images of a batch must have
+    the same size.
 
-    :cvar threshold: The score from which on an object is mentioned.
+    :cvar threshold: The lowest score of objects to return.
     """
 
     threshold = 0.5
@@ -29,7 +30,14 @@ class ObjectDetector(VisionHandler):
 
     @timed
     def postprocess(self, data: Any) -> Any:
-        """Make the answers of what torchvision's detectors return: boxes, labels and scores of each image."""
+        """
+        Return the objects whose score reaches the threshold.
+
+        :param data: The output of torchvision's detectors: N dicts with the tensors ``boxes`` (float, shape (K, 4)),
+            ``labels`` (int64, shape (K,)) and ``scores`` (float, shape (K,)) for K objects.
+        :return: A list of N lists of dicts.
+        :raise KeyError: if ``index_to_name.json`` has no label for a class.
+        """
         return [self._objects(each) for each in data]
 
     def _objects(self, found: Any) -> list[dict[str, Any]]:

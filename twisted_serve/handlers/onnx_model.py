@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements models for ONNX Runtime: opening one, and calling it with tensors.
+Load ONNX models and call them with tensors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 __all__ = ["is_session", "onnx_session", "run_session"]
 
-# What ONNX Runtime calls the types of inputs, and torch's names for them.
+# ONNX Runtime's names of input types to torch's dtypes.
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -32,7 +32,7 @@ _TYPES = {
 
 def onnx_session(path: str, map_location: str | None) -> Any:
     """
-    Open an ONNX file with onnxruntime.
+    Return an inference session for an ONNX file, on CUDA if ``map_location`` is ``"cuda"``.
 
     :raise ImportError: if onnxruntime is not installed.
     """
@@ -48,17 +48,17 @@ def onnx_session(path: str, map_location: str | None) -> Any:
 
 
 def is_session(model: Any) -> bool:
-    """Whether a model is one that :func:`onnx_session` opened."""
+    """Return whether a model is a session made by :func:`onnx_session`."""
     return hasattr(model, "get_inputs") and hasattr(model, "run")
 
 
 def run_session(session: Any, data: Any) -> Any:
     """
-    Call the model; numbers get the type that the model's inputs have.
+    Call the model with tensors, each converted to the dtype of the model's input.
 
-    :param data: A tensor, or several by position or by the inputs' names.
-    :return: A tensor, or a list of them if the model has several outputs.
-    :raise ValueError: if there are more inputs than the model has, or one has a name of its own.
+    :param data: A tensor, a list of tensors in the order of the model's inputs, or a mapping of input name to tensor.
+    :return: A tensor on the CPU, or a list of tensors if the model has several outputs.
+    :raise ValueError: if there are more tensors than inputs, or a name is not the name of an input.
     """
     import torch  # noqa: PLC0415
 

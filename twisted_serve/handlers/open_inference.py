@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the envelope ``kservev2``: the Open Inference Protocol, with named tensors.
+Parse requests of the Open Inference Protocol, with named tensors: the envelope ``kservev2``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted_serve.handlers.rows import input_of, json_of, text_of_bytes
 
 __all__ = ["KServev2Envelope"]
 
-# The protocol's types, and NumPy's; it has no name for BF16, whose values are those of a shorter float32.
+# The protocol's datatypes to NumPy's dtypes; NumPy has no BF16, whose values all fit into float32.
 _DTYPES = {
     "BOOL": "bool",
     "UINT8": "uint8",
@@ -34,10 +34,10 @@ _DTYPES = {
     "FP64": "float64",
 }
 
-# NumPy's limit; the product of more would take long enough to stop the worker.
+# NumPy's limit; the product of a much longer shape would block the worker.
 _MOST_DIMENSIONS = 64
 
-# What may be given for NumPy's kinds of types: true is no number, and 1.5 is no integer.
+# For each kind of NumPy's dtypes the kinds of values accepted: ``true`` is no number, and 1.5 is no integer.
 _GIVEN = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}
 
 _NUMBERS = {bool, int, float}
@@ -46,9 +46,10 @@ _LISTS = {list, tuple}
 
 class KServev2Envelope(InstancesEnvelope):
     """
-    ``{"inputs": [{"name", "shape", "datatype", "data"}]}`` is answered with ``outputs`` of the same form.
+    Answers ``{"inputs": [{"name", "shape", "datatype", "data"}]}`` with ``outputs`` of the same format.
 
-    The handler gets each input as one instance, with its data in its shape.
+    The handler gets each input as one instance: a dict whose ``data`` is a nested list of the input's ``shape`` (for
+    ``BYTES``, the list as it came, or its only element).
 
     :raise ImportError: if numpy is not installed.
     """
@@ -59,9 +60,9 @@ class KServev2Envelope(InstancesEnvelope):
 
     def open(self, row: Any) -> Opened:
         """
-        Take the inputs, each as a dictionary.
+        Return the inputs, each as a dict.
 
-        :raise MalformedRequestError: if one is not what it says it is.
+        :raise MalformedRequestError: if an input is malformed, or its data does not match its shape and datatype.
         """
         try:
             request = json_of(input_of(row) or row)
@@ -75,15 +76,17 @@ class KServev2Envelope(InstancesEnvelope):
         return Opened(opened, [each["name"] for each in opened], name if isinstance(name, str) else "")
 
     def announce(self, requests: Sequence[Opened]) -> None:
-        """Tell the handler the inputs' names, and what the (first) request is called."""
+        """Set ``input_names`` and ``input_request_id`` (the first request's id) on the context."""
         self.context.input_names = [name for each in requests for name in each.names]
         self.context.input_request_id = requests[0].id
 
     def close(self, request: Opened, results: Any, index: int) -> Any:
         """
-        Answer with an output for each result, under the name of the input it belongs to.
+        Return the response, with one output for each result, named after the input at the same position.
 
-        :raise PredictionException: 503, if there are more results than inputs.
+        Each output is flattened to one dimension.
+
+        :raise PredictionException: 503, if there are more results than inputs, or they are not a list.
         """
         if not isinstance(results, (list, tuple)) or len(results) > len(request.names):
             count = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
@@ -100,14 +103,14 @@ class KServev2Envelope(InstancesEnvelope):
 
 
 def _input(given: Any, where: str) -> dict[str, Any]:
-    """Check one input, and bring its data into its shape."""
+    """Validate an input, and reshape its data."""
     if not isinstance(given, dict):
         raise MalformedRequestError(f"{where} must be an object, not {type(given).__name__}")
     if not isinstance(given.get("name"), str):
         raise MalformedRequestError(f"{where}.name must be a string, not {given.get('name')!r:.80}")
     shape, data = given.get("shape"), given.get("data")
     if type(shape) is int:
-        # A bare number, or -1, is what examples of TorchServe and KServe have for one dimension.
+        # Examples of TorchServe and KServe give a bare number, or -1, for one dimension.
         shape = [shape]
     if not isinstance(shape, list) or not all(type(each) is int and each >= -1 for each in shape[:_MOST_DIMENSIONS]):
         raise MalformedRequestError(f"{where}.shape must be a list of whole numbers, not {shape!r:.80}")
@@ -115,7 +118,7 @@ def _input(given: Any, where: str) -> dict[str, Any]:
         raise MalformedRequestError(f"{where}.shape has {len(shape)} dimensions; at most {_MOST_DIMENSIONS} can be had")
     kind = given.get("datatype")
     if kind == "BYTES" and isinstance(data, str):
-        # As old clients have it: a text alone is the one element.
+        # Old clients send a string as the only element.
         data = [data]
     if not isinstance(data, list):
         raise MalformedRequestError(f"{where}.data must be a list, not {type(data).__name__}")
@@ -136,13 +139,13 @@ def _shaped(data: list[Any], shape: list[int], kind: str, where: str) -> Any:
     if len(values) != math.prod(shape):
         raise MalformedRequestError(f"{where}.data has {len(values)} values, and {where}.shape is {shape!r:.80}")
     dtype = np.dtype(_DTYPES[kind])
-    # An array of texts would take the longest one's room for each.
+    # An array of strings would reserve the length of the longest one for each.
     if set(map(type, values)) <= _NUMBERS:
         array = np.asarray(values)
         if not values:
             return array.reshape(shape).tolist()
         if array.dtype.kind in _GIVEN[dtype.kind]:
-            # What is too large for the type comes out as something else.
+            # A value too large for the dtype changes in the conversion, which the comparison detects.
             with np.errstate(over="ignore"):
                 typed = array.astype(dtype)
             same = typed == array if dtype.kind in "biu" else np.isfinite(typed) == np.isfinite(array)
@@ -152,7 +155,7 @@ def _shaped(data: list[Any], shape: list[int], kind: str, where: str) -> Any:
 
 
 def _closed(shape: list[int], data: list[Any], count: int) -> list[int]:
-    """Put what the data has in place of -1, where that is one reading; otherwise leave the shape as it is."""
+    """Replace -1 in the shape by the data's length where it is unambiguous; otherwise return the shape unchanged."""
     if shape.count(-1) == 1:
         known = abs(math.prod(shape))
         return [count // known if each == -1 else each for each in shape] if known else shape
@@ -168,7 +171,7 @@ def _closed(shape: list[int], data: list[Any], count: int) -> list[int]:
 
 
 def _flat(values: Sequence[Any]) -> Sequence[Any] | None:
-    """Put the innermost values of nested lists into a row; ``None`` if the lists have no common shape."""
+    """Flatten nested lists; return ``None`` if they are ragged."""
     for _ in range(_MOST_DIMENSIONS):
         kinds = set(map(type, values))
         if not kinds & _LISTS:
@@ -185,7 +188,7 @@ def _output(name: str, result: Any) -> dict[str, Any]:
 
 
 def _typed(result: Any) -> tuple[str, list[Any]]:
-    """Name the type of what the handler returned, and put its values into a row."""
+    """Return the datatype and the flattened values of a result of the handler."""
     import numpy as np  # noqa: PLC0415
 
     if hasattr(result, "detach"):
@@ -193,7 +196,7 @@ def _typed(result: Any) -> tuple[str, list[Any]]:
     if hasattr(result, "tolist"):
         array = np.asarray(result).flatten()
         return _datatype(array.dtype), array.tolist()
-    # Lists without a common shape are one value, as dictionaries are.
+    # A ragged list is one value, like a dict.
     flat = _flat(result) if isinstance(result, (list, tuple)) else None
     values = [result] if flat is None else flat
     if set(map(type, values)) <= _NUMBERS or all(hasattr(each, "tolist") for each in values):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The packages that built-in handlers need and the server does not: looked for when a model is loaded.
+Import the packages that built-in handlers need and the server does not, when a model is loaded.
 
-A handler that finds out at its first request that a package is missing is a server that says it is ready and is not.
+If a handler found out only at its first request that a package is missing, the server would report a model as ready
+that is not.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 __all__ = ["needed"]
 
-# By the name of their first module: what the package is called, and what brings it.
+# Top-level module to the package's name and the requirement that installs it.
 _PACKAGES = {
     "PIL": ("Pillow", "twisted-serve[vision]"),
     "numpy": ("numpy", "twisted-serve[torch]"),
@@ -22,16 +23,16 @@ _PACKAGES = {
 
 def needed(module: str, by: str) -> Any:
     """
-    Import a module of a package.
+    Import and return a module of an optional package.
 
-    :param by: What needs it, for the message.
-    :raise ImportError: if the package is not installed, naming it and what installs it.
+    :param by: The name of the handler or file that needs the module, for the message.
+    :raise ImportError: if the package is not installed; the message names it and how to install it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
         first = module.partition(".")[0]
-        # Of a package that is there, and broken, the error itself says more.
+        # The package is installed but broken: the original error is more useful.
         if e.name is None or e.name.partition(".")[0] != first:
             raise
         package, source = _PACKAGES.get(first, (first, first))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements torch's profiler around a batch: ``ENABLE_TORCH_PROFILER`` in the environment asks for it.
+Profile a batch with torch's profiler, if ``ENABLE_TORCH_PROFILER`` is set in the environment.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ __all__ = ["is_profiling", "profiled"]
 
 _log = logging.getLogger(__name__)
 
-# As many rows of the table as one reads.
+# Rows of the table in the log.
 _ROWS = 10
 
 
 def is_profiling() -> bool:
-    """Whether batches are to be profiled; any value says so."""
+    """Return whether ``ENABLE_TORCH_PROFILER`` is set, to any value."""
     return "ENABLE_TORCH_PROFILER" in os.environ
 
 
 def profiled(call: Callable[[], Any], model_name: str, profiler_args: dict[str, Any]) -> tuple[Any, Any]:
     """
-    Profile ``call``: the longest steps go to the model log, a trace for TensorBoard to a directory of the model.
+    Profile ``call``: log the slowest operations, and write a trace for TensorBoard to a directory of the model.
 
-    :param model_name: Names the directory, below ``pytorch_profiler`` among the temporary files.
-    :param profiler_args: Arguments of ``torch.profiler.profile``, for others than the usual ones; filled if empty.
-    :return: What it returned, and the profile.
+    :param model_name: The name of the directory, below ``pytorch_profiler`` in the directory for temporary files.
+    :param profiler_args: Arguments of ``torch.profiler.profile``; if empty, the defaults are filled in.
+    :return: The result of ``call``, and the profile.
     """
     from torch.profiler import ProfilerActivity, profile, tensorboard_trace_handler  # noqa: PLC0415
 
     if not profiler_args:
         directory = Path(tempfile.gettempdir(), "pytorch_profiler", Path(model_name).name)
-        # Traces tell of inputs' shapes: nobody else's business.
+        # Traces contain the shapes of inputs: only this user may read them.
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         profiler_args.update(
             activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA],

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what the built-in handlers take as a request's input.
+Extract a request's input from a row.
 
-A row is what the server hands over (``docs/torchserve/archives_workers_handlers.md`` §7.4), or, behind an envelope, an
-instance as the client wrote it.
+A row is the dict that the worker passes for a request (``docs/torchserve/archives_workers_handlers.md`` §7.4) or,
+behind an envelope, an instance as the client sent it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ __all__ = ["decoded_base64", "input_of", "json_of", "text_of_bytes"]
 
 def input_of(row: Any) -> Any:
     """
-    Get the input: the row's ``data``, else its ``body``; a row that is no dictionary is the input itself.
+    Return the input: the row's ``data``, else its ``body``; a row that is not a dict is the input itself.
 
-    :return: ``None`` if there is none, or an empty one.
+    :return: The input; of a dict without one, ``None`` or an empty value.
     """
     return (row.get("data") or row.get("body")) if isinstance(row, dict) else row
 
 
 def decoded_base64(text: str) -> bytes:
     """
-    Decode Base64; line breaks and blanks in it are nothing.
+    Decode Base64, ignoring white space.
 
-    :raise ValueError: if it is none.
+    :raise ValueError: if the text is not Base64.
     """
     try:
         return base64.b64decode("".join(text.split()), validate=True)
@@ -39,9 +39,9 @@ def decoded_base64(text: str) -> bytes:
 
 def json_of(value: Any) -> Any:
     """
-    Make JSON's value of bytes; anything else stays what it is.
+    Parse bytes as JSON; return any other value unchanged.
 
-    :raise ValueError: if they are no JSON.
+    :raise ValueError: if the bytes are not JSON.
     """
     if not isinstance(value, (bytes, bytearray)):
         return value
@@ -52,7 +52,7 @@ def json_of(value: Any) -> Any:
 
 
 def text_of_bytes(value: bytes | bytearray) -> str:
-    """Make a string for JSON of bytes: their text if they are UTF-8, else Base64."""
+    """Convert bytes to a string for JSON: decoded if they are UTF-8, else in Base64."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements intermediate answers: what a streaming handler sends before it returns.
+Send intermediate responses (chunks) from a streaming handler.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ def send_intermediate_predict_response(
     context: Context | None = None,
 ) -> None:
     """
-    Send one chunk to each request of ``req_id_map``; the list that the handler returns is the last one.
+    Send one chunk to each request of ``req_id_map``; the list that the handler returns has the last chunks.
 
-    Of several processes of one worker (``LOCAL_RANK``) only the first sends.
+    If a worker has several processes, only the one with ``LOCAL_RANK`` 0 sends.
 
     :param ret: The chunks, indexed by position in the batch.
     :param req_id_map: ``context.request_ids``, or a part of it.
-    :raise PredictionException: for a ``code`` other than 200, with ``message``: it ends the batch.
-    :raise ValueError: if a chunk cannot be sent.
+    :param message: The error message, if ``code`` is not 200.
+    :param code: The HTTP status, normally 200.
+    :param context: The handler's context; required.
+    :raise PredictionException: with ``message`` and ``code``, if ``code`` is not 200; it ends the batch.
+    :raise ValueError: if a chunk cannot be sent, or ``context`` is missing.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what text handlers share: cleaning, the vocabulary, and explanations.
+Clean text, look up its tokens in a vocabulary, and explain predictions: the base of text handlers.
 
-torchtext is not needed; a vocabulary may be a plain dictionary of token to number
+torchtext is not needed; a vocabulary may be a plain dict of token to id
 (``docs/torchserve/archives_workers_handlers.md`` §7.11).
 """
 
@@ -26,20 +26,20 @@ from twisted_serve.handlers.weights import allows_pickle, load_tensors
 
 __all__ = ["CLEANUP_REGEX", "TextHandler"]
 
-#: Tags and entities of HTML.  No tag holds a ``<``: with it, a text of nothing else would take for ever.
+#: Tags and entities of HTML. A tag contains no ``<``: otherwise a text of many ``<`` would take quadratic time.
 CLEANUP_REGEX = re.compile(r"<[^<>]*>|&(?:[a-z0-9]+|#[0-9]{1,6}|#x[0-9a-f]{1,6});", re.IGNORECASE)
 
-# The longest first: ``can't`` must not hide ``can't've``.
+# Longest first: ``can't`` must not match before ``can't've``.
 _CONTRACTIONS = re.compile("|".join(map(re.escape, sorted(CONTRACTION_MAP, key=len, reverse=True))), re.IGNORECASE)
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class TextHandler(BaseHandler):
     """
-    A model of texts.
+    Base class of handlers for text models.
 
-    :ivar source_vocab: Tokens' numbers.
-    :ivar tokenizer: What splits a text into tokens.
+    :ivar source_vocab: The vocabulary: a dict of token to id, or an object of torchtext's ``Vocab``.
+    :ivar tokenizer: A callable that splits a text into a list of tokens.
     """
 
     source_vocab: Any = None
@@ -48,23 +48,23 @@ class TextHandler(BaseHandler):
 
     @cached_property
     def lig(self) -> Any:
-        """Captum's integrated gradients of the model's embedding."""
+        """Captum's ``LayerIntegratedGradients`` for the model's ``embedding`` layer."""
         return captum_attr().LayerIntegratedGradients(self.model, self.model.embedding)
 
     def initialize(self, context: Any) -> None:
         """
         Load the model and the vocabulary.
 
-        :raise RuntimeError: if either is missing, or the vocabulary holds more than plain data.
+        :raise RuntimeError: if either is missing, or the vocabulary contains pickled objects that are not allowed.
         """
         super().initialize(context)
         self.source_vocab = load_tensors(self.get_source_vocab_path(context), "cpu", allows_pickle(context))
 
     def get_source_vocab_path(self, context: Any) -> str:
         """
-        Find the vocabulary: the manifest's ``sourceVocab``, else ``source_vocab.pt``.
+        Return the path of the vocabulary: the manifest's ``sourceVocab``, else ``source_vocab.pt``.
 
-        :raise RuntimeError: if there is no such file.
+        :raise RuntimeError: if the file does not exist.
         """
         name = ((context.manifest or {}).get("model") or {}).get("sourceVocab") or "source_vocab.pt"
         path = os.path.join(context.system_properties["model_dir"], name)
@@ -74,9 +74,9 @@ class TextHandler(BaseHandler):
 
     def text_of(self, row: Any) -> str:
         """
-        Get a request's text.
+        Return a request's text.
 
-        :raise PredictionException: 400, if it has none.
+        :raise PredictionException: 400, if the request has no text, or its bytes are not UTF-8.
         """
         text = input_of(row)
         if isinstance(text, (bytes, bytearray)):
@@ -89,7 +89,7 @@ class TextHandler(BaseHandler):
         return text
 
     def token_ids(self, tokens: Sequence[str]) -> list[int]:
-        """Look up tokens' numbers; those not in the vocabulary count as its ``<unk>``, or, without one, not at all."""
+        """Return the tokens' ids; tokens missing from a dict get its ``<unk>``, or are left out if it has none."""
         vocabulary = self.source_vocab
         if not isinstance(vocabulary, Mapping):
             return [vocabulary[each] for each in tokens]
@@ -98,7 +98,7 @@ class TextHandler(BaseHandler):
         return [each for each in found if each is not None]
 
     def get_word_token(self, input_tokens: Any) -> list[str]:
-        """Look up the tokens of numbers."""
+        """Return the tokens of ids, given as a sequence or a one-dimensional integer tensor."""
         numbers = [int(each) for each in input_tokens]
         if not isinstance(self.source_vocab, Mapping):
             words: list[str] = self.source_vocab.lookup_tokens(numbers)
@@ -107,7 +107,12 @@ class TextHandler(BaseHandler):
         return [by_number.get(each, "<unk>") for each in numbers]
 
     def summarize_attributions(self, attributions: Any) -> Any:
-        """Make one number for each token of what its embedding's values contributed; the largest have norm 1."""
+        """
+        Sum attributions over the embedding dimension and scale the result to Euclidean norm 1.
+
+        :param attributions: A float tensor of shape (T, E) or (1, T, E) for T tokens and E embedding dimensions.
+        :return: A float tensor of shape (T,).
+        """
         import torch  # noqa: PLC0415
 
         sums = attributions.sum(dim=-1).squeeze(0)
@@ -125,7 +130,7 @@ class TextHandler(BaseHandler):
     def _remove_punctuation(self, text: str) -> str:
         return text.translate(_PUNCTUATION)
 
-    # So it was called, and so subclasses call it.
+    # TorchServe's spelling, which subclasses use.
     _remove_puncutation = _remove_punctuation
 
     def _tokenize(self, text: str) -> Any:

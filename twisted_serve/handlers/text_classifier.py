@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``text_classifier``: what kind of text it is.
+Classify texts: the built-in handler ``text_classifier``.
 
-It answers a whole batch with one call of the model, which takes the numbers of
-all texts' n-grams in a row, and the offset of each text in it (as
-``torch.nn.EmbeddingBag`` does).
+A batch takes one call of the model, with the concatenated n-gram ids of all
+texts and the offset of each text (as ``torch.nn.EmbeddingBag`` expects).
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ __all__ = ["TextClassifier"]
 
 class _Texts(tuple[Any, list[list[str]]]):
     """
-    All texts' numbers in a row, and each text's tokens: a pair, as subclasses expect.
+    A pair, as subclasses expect: the concatenated ids of all texts, and the tokens of each text.
 
-    :ivar offsets: Where each text begins.
+    :ivar offsets: The index of each text's first id.
     """
 
     offsets: list[int]
@@ -33,23 +32,28 @@ class _Texts(tuple[Any, list[list[str]]]):
 
 class TextClassifier(TextHandler):
     """
-    Answers each text with the probabilities of all classes, ``{label: probability}``.
+    Returns the probabilities of all classes for each text, ``{label: probability}``.
 
-    :cvar ngrams: How many neighbouring tokens are looked up together, at most.
+    The model is called with two int64 tensors, ids of shape (T,) and offsets of shape (N,), for N texts with T n-grams
+    in total; it returns logits of shape (N, C) for C classes.
+
+    :cvar ngrams: The largest n of the n-grams that are looked up.
     """
 
     ngrams = 2
 
     def cleaned(self, text: str) -> str:
-        """Take from a text what the vocabulary knows nothing of: markup, capitals, accents, punctuation."""
+        """Return the text in lower case, with contractions expanded and without HTML tags, accents and punctuation."""
         lower = self._remove_html_tags(text).lower()
         return self._remove_punctuation(self._remove_accented_characters(self._expand_contractions(lower)))
 
     @timed
     def preprocess(self, data: Any) -> Any:
         """
-        Make the model's input of the texts.
+        Tokenize the texts and look up their n-grams.
 
+        :return: A pair: ids, an int64 tensor of shape (T,), and a list of N lists of tokens; its attribute ``offsets``
+            is a list of N ints.
         :raise PredictionException: 400, for a request without a text.
         """
         import torch  # noqa: PLC0415
@@ -64,21 +68,33 @@ class TextClassifier(TextHandler):
 
     @timed
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the model with all numbers and the offsets of the texts."""
+        """
+        Call the model with the ids and offsets of all texts.
+
+        :param data: The result of ``preprocess``; the offsets are ``[0]`` if it has none.
+        :return: Logits, a float tensor of shape (N, C).
+        """
         ids, _ = data
         return super().inference(ids, self._offsets(data), *args, **kwargs)
 
     @timed
     def postprocess(self, data: Any) -> Any:
-        """Make the answers of the model's scores."""
+        """
+        Apply softmax to the logits.
+
+        :param data: Logits, a float tensor of shape (N, C).
+        :return: A list of N dicts of label to probability.
+        :raise KeyError: if ``index_to_name.json`` has no label for a class.
+        """
         import torch  # noqa: PLC0415
 
         return map_class_to_label(torch.softmax(data, dim=-1).tolist(), self.mapping)
 
     def get_insights(self, text_preprocess: Any, raw_data: Any, target: Any = 0) -> Any:
         """
-        Say how much each n-gram contributed to the class ``target``: for each text its words and their importances.
+        Attribute the score of the class ``target`` to the n-grams of each text.
 
+        :return: A list of N dicts, each with the lists ``words`` and ``importances`` (of norm 1) of equal length.
         :raise PredictionException: 501, if Captum is not installed.
         """
         import torch  # noqa: PLC0415

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements torchtext's small tools which text handlers use, without torchtext.
+Tokenize text and iterate over n-grams, as torchtext does, without torchtext.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 
 __all__ = ["basic_english", "get_tokenizer", "ngrams_iterator"]
 
-# What becomes a blank, and what a word of its own.
+# Text replaced by a space, and characters that become separate tokens.
 _BLANKS = re.compile(r"<br />|[;:]")
 _WORDS = re.compile(r"['.,()!?]")
 
 
 def get_tokenizer(tokenizer: Any, language: str = "en") -> Callable[[str], list[str]] | None:
     """
-    Get the function that splits a text into tokens.
+    Return a function that splits a text into tokens.
 
-    :param tokenizer: ``"basic_english"``; ``None`` for a split at white space; or such a function already.
-    :return: ``None`` for any other name.
+    :param tokenizer: ``"basic_english"``, ``None`` to split at white space, or a callable, which is returned.
+    :return: The function, or ``None`` for any other name.
     :raise ValueError: for ``basic_english`` in a language other than ``en``.
     """
     if tokenizer is None:
@@ -34,13 +34,13 @@ def get_tokenizer(tokenizer: Any, language: str = "en") -> Callable[[str], list[
 
 
 def ngrams_iterator(token_list: Sequence[str], ngrams: int) -> Iterator[str]:
-    """Iterate over all tokens, then over all pairs of neighbours, and so on up to ``ngrams`` of them."""
+    """Iterate over all n-grams, joined by spaces: first the tokens, then the bigrams, up to n = ``ngrams``."""
     for length in range(1, ngrams + 1):
         for start in range(len(token_list) - length + 1):
             yield " ".join(token_list[start : start + length])
 
 
 def basic_english(text: str) -> list[str]:
-    """Split an English text into words and marks, in lower case."""
+    """Split an English text into words and punctuation marks, in lower case."""
     plain = _BLANKS.sub(" ", text.lower().replace('"', ""))
     return _WORDS.sub(lambda found: f" {found[0]} ", plain).split()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``timed``, which measures a handler's method when its model's settings ask for it.
+Measure the time of handler methods, if ``model-config.yaml`` enables it: the decorator ``timed``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def timed(func: _F) -> _F:
     """
     Emit the gauge ``ts_handler_<method>`` in milliseconds if ``handler: {profile: true}`` is in ``model-config.yaml``.
 
-    Where CUDA is in use, work that was queued on the device is waited for, so that it is counted where it belongs.
+    If CUDA is initialized, the device is synchronized before and after, so that the time includes queued work.
     """
 
     @functools.wraps(func)

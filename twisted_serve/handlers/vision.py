@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what the built-in image handlers share: from requests to a tensor, and explanations.
+Decode images to a tensor, and explain predictions: the base of the built-in image handlers.
 
-Pillow decodes; neither torchvision nor Captum is needed until something asks for it
+Pillow decodes images; torchvision and Captum are optional and imported on first use
 (``docs/torchserve/archives_workers_handlers.md`` §7.10).
 """
 
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
 __all__ = ["VisionHandler"]
 
-# Enough for an explanation one can look at, little enough to be waited for.
+# Steps of the integral: enough for a useful explanation, few enough to be fast.
 _STEPS = 15
 
 
 class VisionHandler(BaseHandler):
     """
-    A model of images; a subclass says with ``image_processing`` how one becomes its input.
+    Base class of handlers for image models; a subclass sets ``image_processing``.
 
-    :ivar image_processing: Anything that makes a tensor of a Pillow image.
+    :ivar image_processing: A callable that converts a Pillow image to a float tensor of shape (3, H, W).
     """
 
     image_processing: Any = None
 
     @cached_property
     def ig(self) -> Any:
-        """Captum's integrated gradients of the model."""
+        """Captum's ``IntegratedGradients`` for the model."""
         return captum_attr().IntegratedGradients(self.model)
 
     def initialize(self, context: Any) -> None:
         """
-        Load the model; let images of any size in if ``limit_max_image_pixels`` is off.
+        Load the model; accept images of any size if ``limit_max_image_pixels`` is off.
 
-        :raise RuntimeError: if there is no model in the archive that can be loaded.
-        :raise ImportError: if Pillow, or what it needs besides, is not installed.
+        :raise RuntimeError: if the archive has no model that can be loaded.
+        :raise ImportError: if Pillow, NumPy or a package that the model needs is not installed.
         """
         for module in ("PIL.Image", "numpy"):
             needed(module, type(self).__name__)
@@ -60,9 +60,12 @@ class VisionHandler(BaseHandler):
     @timed
     def preprocess(self, data: Any) -> Any:
         """
-        Make one tensor of a batch: of encoded images, of these in Base64, or of nested lists of numbers.
+        Decode the images of a batch and stack them to one tensor.
 
-        :raise PredictionException: 400, for an input that is none of these.
+        :param data: N rows whose input is an encoded image (bytes, or a string in Base64), which ``image_processing``
+            converts, or nested lists of numbers, which are used as they are.
+        :return: A float32 tensor on ``device``, of shape (N, 3, H, W) for images.
+        :raise PredictionException: 400, for any other input, or an image that cannot be decoded.
         """
         import torch  # noqa: PLC0415
 
@@ -87,8 +90,10 @@ class VisionHandler(BaseHandler):
 
     def get_insights(self, tensor_data: Any, raw_data: Any, target: Any = 0) -> Any:
         """
-        Say how much each value of the input contributed to the class ``target``.
+        Attribute the score of the class ``target`` to the values of the input, with integrated gradients.
 
+        :param tensor_data: The result of ``preprocess``, a float tensor of shape (N, 3, H, W).
+        :return: Nested lists of the same shape.
         :raise PredictionException: 501, if Captum is not installed.
         """
         return self.ig.attribute(tensor_data, target=target, n_steps=_STEPS).tolist()
@@ -99,13 +104,13 @@ def _image(encoded: bytes | bytearray) -> Image:
 
     try:
         image = Image.open(io.BytesIO(encoded))
-        # Pillow reads on demand: what is cut off or too large is found out here.
+        # Pillow decodes lazily: a truncated or too large image is detected here.
         image.load()
     except Image.DecompressionBombError as e:
         raise PredictionException(f"the image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels", 400) from e
     except UnidentifiedImageError as e:
         raise PredictionException("the input is no image that Pillow knows", 400) from e
-    # Decoders of damaged files raise what they happen to come across.
+    # Pillow's decoders raise any of these for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, KeyError) as e:
         raise PredictionException(f"the image cannot be read: {e}", 400) from e
     return image
