@@ -2,25 +2,28 @@
 """
 The worker process: ``python -m twisted_serve.backend --fd N``.
 
-``__main__``  the entry: makes the process what a worker is, then serves
-``process``   what is set once in the process: signals, logging, import path
+``__main__``  entry point: set up the process, then serve
+``process``   process-wide settings: signals, logging, import path, end with the parent
 ``channel``   messages over the inherited socket
-``session``   the conversation with the server, from loading to the socket's end
-``service``   one batch through the handler
-``loader``    the handler's name to its entry point
-``envelopes`` the envelope around it
-``encoding``  a request's parts to values, results to bytes
-``items``     what an answer's head may be
-``faults``    exceptions as text and codes
+``session``   protocol with the server: load the model, answer batches, stop at end of file
+``concurrent``  the same for an asynchronous handler; ``pacing`` pauses one while its client is not reading
+``service``   a loaded model version; ``call`` is one call of its handler
+``loader``    handler name to entry point
+``envelopes`` service envelope around the entry point
+``encoding``  request parts to values, results to bytes
+``items``     validated status, headers and body of one response
+``gathering``  metrics buffered for the response to a batch
+``faults``    exceptions as text, status codes and log entries
 ``installation``  another process: pip, for one model
 ``ts_names``  TorchServe's module names
 
-A worker may come from a template instead (``docs/designs/worker-template.md``):
+A worker may instead be forked from a template process, a zygote (``docs/designs/worker-template.md``):
 
-``base_template``  the entry of the first template: imports what workers need, forks
-``template``       forking, reaping and signalling on request
-``divisible``      a worker that becomes a template once it has loaded
-``sharing``        whether that is safe, and what each fork does for itself
+``base_template``  entry point of the root template: import common modules, fork workers
+``template``       fork, reap and signal workers on request
+``divisible``      a worker that becomes a template after it has loaded its model
+``sharing``        checks that forking is safe, and per-process state after a fork
 
-No Twisted here, and nothing of the server: both sides share only ``wire``.
+These modules import neither Twisted nor the server, but for ``wire`` and the process helpers ``prctl`` and
+``descendants``.
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the worker process's entry: ``python -m twisted_serve.backend --fd N``.
+Run a worker process: ``python -m twisted_serve.backend --fd N``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twisted_serve.backend.session import serve
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make this process a worker and serve; return the exit code."""
+    """Run a worker in this process; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m twisted_serve.backend", description="A worker of twisted_serve.")
     parser.add_argument("--fd", type=int, required=True, help="the inherited AF_UNIX stream socket")
     descriptor = parser.parse_args(arguments).fd

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the first template's entry: ``python -m twisted_serve.backend.base_template --fd N``.
+Run the root template process: ``python -m twisted_serve.backend.base_template --fd N``.
 
-It imports what all workers need, and forks workers which load a model each.
+It imports the modules that all workers need, and forks workers, which load a model each.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from twisted_serve.backend.sharing import reseed, set_threads, wanted_threads
 from twisted_serve.backend.template import Birth, Template
 from twisted_serve.wire.control import TemplateReady
 
-# What most workers come to import.
+# Modules that most workers import.
 _HANDLER_LIBRARY = ("twisted_serve.handlers.base", "twisted_serve.handlers.weights")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make this process a template; return the exit code, in each process that it forked."""
+    """Run a template in this process; return the exit code in each forked worker."""
     parser = argparse.ArgumentParser(
         prog="python -m twisted_serve.backend.base_template", description="A template of twisted_serve's workers."
     )
@@ -58,14 +58,14 @@ def main(arguments: Sequence[str]) -> int:
     set_name(TEMPLATE_NAME)
     set_logging()
     ts_names.install()
-    # As for a worker: where the server runs is no place for modules.
+    # As in a worker: do not import modules from the server's working directory.
     package_root = str(Path(__file__).resolve().parents[2])
     sys.path[:] = search_path(sys.path, "", package_root)[1:]
     for module in (*_HANDLER_LIBRARY, *options.preload):
-        # Whether that matters, and to whom, is for handlers to find.
+        # A handler that needs the module reports the error when it imports it.
         with suppress(ImportError):
             import_module(module)
-    # Nothing of this will be garbage; to look for some in it would be to copy its pages, in each worker.
+    # These objects live forever; a garbage collection would write to their pages and copy them in each worker.
     gc.freeze()
     template = Template(control, adopts=True)
     template.say(TemplateReady())
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def live(birth: Birth) -> int:
-    """Be a worker, newly forked; return the exit code."""
+    """Run a worker in this newly forked process; return its exit code."""
     output = (os.dup(1), os.dup(2)) if birth.fork.may_divide else None
     take_output(birth)
     set_name(birth.fork.name)

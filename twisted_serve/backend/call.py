@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one call of the handler: its requests, their chunks, and what becomes of its result.
+Prepare a batch for the handler, and convert its chunks, result or exception to messages.
 
-Statuses and texts are the predecessor's (``docs/torchserve/archives_workers_handlers.md`` §7.5).
+Status codes and texts are TorchServe's (``docs/torchserve/archives_workers_handlers.md`` §7.5).
 """
 
 from __future__ import annotations
@@ -20,34 +20,38 @@ from twisted_serve.handlers.exceptions import PredictionException
 from twisted_serve.handlers.metrics import keeper
 from twisted_serve.wire.messages import FromWorker, Item, Job, LoadModel, Predict, Predicted, PredictFailed, StreamChunk
 
-# A message for a client; it has to fit into a frame.
+# The longest message for a client, in characters; it has to fit into a frame.
 MAX_MESSAGE = 64 * 1024
 
-# So many requests of a batch are named in the log.
+# The number of requests of a batch that are named in the log.
 MOST_NAMED = 32
 
 
 class Outlet(Protocol):
-    """What a call needs of the worker's channel."""
+    """The part of the worker's channel that a call uses."""
 
     def send(self, message: FromWorker) -> None:
         """Send a message to the server."""
 
     def is_cancelled(self, request_id: str) -> bool:
-        """Whether the client of this request has gone."""
+        """Return whether the client of this request has disconnected."""
 
     def may_send(self, request_id: str) -> bool:
-        """Say whether the client of this request is still there; wait first, if it can, until that takes a chunk."""
+        """
+        Return whether the client of this request is still connected.
+
+        An outlet that may block first waits until the client can take a chunk.
+        """
 
 
 class Call:
     """
-    A batch that is being answered.
+    A batch in processing.
 
-    It is also what the context calls back for chunks, from any thread of the handler.
+    The context calls it to send chunks, from any thread of the handler.
 
-    :ivar context: What the handler is given; it knows this batch and no other.
-    :param metrics: Where what is emitted meanwhile waits for the answer.
+    :ivar context: The handler's context, set up for this batch.
+    :param metrics: The buffer for metrics emitted until the response.
     """
 
     def __init__(self, load: LoadModel, context: Context, predict: Predict, outlet: Outlet, metrics: Gathering) -> None:
@@ -56,11 +60,11 @@ class Call:
         self._predict = predict
         self._outlet = outlet
         self._metrics = metrics
-        # Held while a chunk is sent: none may follow the answer it belongs before.
+        # Held while a chunk is sent: no chunk may follow the final response.
         self._streaming = Lock()
         self._opened = perf_counter()
         self._began = self._opened
-        # What is wrong with the requests that the handler does not see, by their ids.
+        # Request id to error, for malformed requests, which the handler does not get.
         self._flaws: dict[str, str] = {}
         context.requests = self
         self._begin(predict.jobs)
@@ -74,12 +78,12 @@ class Call:
         self.context.metrics.set_request_ids(dict(enumerate(ids)))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Make what the handler gets as ``data``, of the requests that can be read; nothing if none can."""
+        """Return the handler's ``data``: one dict for each well-formed request."""
         rows = []
         for job in self._jobs:
             try:
                 rows.append(row(job.parts, self._load.decode_input_request))
-            except FlawedInputError as e:  # noqa: PERF203 - each for itself
+            except FlawedInputError as e:  # noqa: PERF203 - each request separately
                 self._flaws[job.request_id] = str(e)
         if self._flaws:
             self._begin([job for job in self._jobs if job.request_id not in self._flaws])
@@ -88,12 +92,12 @@ class Call:
 
     def send_chunk(self, request_id: str, value: Any) -> None:
         """
-        Send an intermediate answer, as soon as the client can take it; if it has gone, do nothing.
+        Send an intermediate response, as soon as the client can take it; do nothing if it has disconnected.
 
-        :raise ValueError: if this request is not being answered now, or the answer cannot be sent.
+        :raise ValueError: if the request is not in this batch, or the value cannot be sent.
         """
         self._position(request_id)
-        # The answer may be far away.
+        # The final response may take long, so do not hold metrics back for it.
         self._metrics.flush()
         if not self._outlet.may_send(request_id):
             return
@@ -106,11 +110,11 @@ class Call:
             self._outlet.send(StreamChunk(self._predict.batch_id, chunk))
 
     def is_cancelled(self, request_id: str) -> bool:
-        """Whether the client of this request has gone; ``False`` for one that is not being answered now."""
+        """Return whether the client of this request has disconnected; ``False`` for a request not in this batch."""
         return request_id in self._positions and self._outlet.is_cancelled(request_id)
 
     def answer(self, results: Any) -> Predicted | PredictFailed:
-        """Make the answer of what the handler returned."""
+        """Return the response message for the handler's result."""
         jobs = self._jobs
         if not jobs:
             return self._predicted([])
@@ -129,13 +133,13 @@ class Call:
             complain(f"Unsupported model output data type. {self._about()}", e)
             return self._failed(503, "Unsupported model output data type.", str(e))
         limit = self._load.max_response_size
-        # Who is asked may set headers.
+        # Stopping criteria are called first, because they may set headers.
         more = [self._goes_on(*each) for each in enumerate(results)] if self._load.continuous else [False] * len(jobs)
         answers = zip(jobs, self.context.request_processor, bodies, more, strict=True)
         return self._predicted([item(job.request_id, head, text, limit, on) for job, head, text, on in answers])
 
     def _predicted(self, items: list[Item]) -> Predicted:
-        """Make the answer of items, with those of the requests that the handler has not seen in their places."""
+        """Return the response message for items, with errors for malformed requests inserted at their positions."""
         if self._flaws:
             seen = iter(items)
             items = [
@@ -147,7 +151,7 @@ class Call:
         return Predicted(self._predict.batch_id, items, perf_counter() - self._opened, self._metrics.take())
 
     def failure(self, error: BaseException) -> PredictFailed:
-        """Make the answer of what the handler raised."""
+        """Return the response message for an exception of the handler."""
         if isinstance(error, PredictionException):
             code = error.error_code if is_status(error.error_code) else 500
             return self._failed(int(code), text_of(error.message)[:MAX_MESSAGE])
@@ -158,7 +162,7 @@ class Call:
         return self._failed(503, "Prediction failed", reason)
 
     def end(self) -> None:
-        """Let no chunk pass any more, and leave no metric behind."""
+        """Refuse further chunks, and flush the metrics."""
         with self._streaming:
             self._positions = {}
         keeper.set(None)
@@ -168,14 +172,14 @@ class Call:
         return PredictFailed(self._predict.batch_id, code, message, self._metrics.take(), reason)
 
     def _about(self) -> str:
-        """Name the model, and the requests by what their answers have as ``X-Request-Id``, for the log."""
+        """Return the model's name and the request ids (``X-Request-Id`` of the responses), for the log."""
         ids = [job.request_id for job in self._jobs[:MOST_NAMED]]
         more = f" and {len(self._jobs) - MOST_NAMED} more" if len(self._jobs) > MOST_NAMED else ""
         return f"model: {self._load.model_name} {self._load.model_version}, requests: {', '.join(ids)}{more}"
 
     def _goes_on(self, index: int, result: Any) -> bool:
-        """Say whether the handler wants to be called again for a request, by its stopping criterion or a header."""
-        # A description is whole; a criterion that is left from the call before was not made for it.
+        """Return whether a request continues with another batch, by its stopping criterion or a header."""
+        # A describe response is complete; a criterion left over from the previous call does not apply to it.
         if "describe" in self._jobs[index].headers:
             return False
         criteria = self.context.stopping_criteria
@@ -193,7 +197,7 @@ class Call:
 
 
 def _headers(job: Job) -> dict[str, Any]:
-    """Make what the handler sees as headers: the parts' types under their names, then the client's headers."""
+    """Return the handler's view of the headers: content types by part name, then the client's headers."""
     headers: dict[str, Any] = {part.name: {"content-type": part.content_type} for part in job.parts}
     headers.update(job.headers)
     return headers

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements messages over the worker's socket: a blocking read, a send that any thread may use.
+Receive and send messages over the worker's socket: blocking reads, and writes from any thread.
 
-``Cancel``, ``Pause`` and ``Resume`` are taken out on the way: they change what
-:meth:`Channel.is_cancelled` and :meth:`Channel.is_paused` say, at the latest when that is asked.
+``Cancel``, ``Pause`` and ``Resume`` are handled here and not returned: they change the result of
+:meth:`Channel.is_cancelled` and :meth:`Channel.is_paused`, at the latest when these are called.
 """
 
 from __future__ import annotations
@@ -28,58 +28,59 @@ from twisted_serve.wire.messages import (
 
 # Bytes.
 _READ_SIZE = 1 << 16
-# Seconds after which there may be news: quick handlers need not look for any.
+# Seconds after which the socket is checked again for cancellations; fast handlers need no check.
 _STALE = 0.002
 
 
 class Channel:
-    """The worker's end of the conversation."""
+    """The worker's end of the connection to the server."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._reader = worker_reader()
-        # To make room for each read anew would cost more than to read.
+        # Reused: allocating a buffer for each read would cost more than the read.
         self._room = memoryview(bytearray(_READ_SIZE))
         self._pending: deque[LoadModel | Predict] = deque()
-        # What was asked and is not answered yet, and what is to be known of it.
+        # The ids of the requests in flight, and which of them are cancelled or paused.
         self._asked: set[str] = set()
         self._cancelled: set[str] = set()
         self._paused: set[str] = set()
         self._closed = False
         self._read_at = 0.0
         self._sending = Lock()
-        # Guards all that was received.  One thread at a time waits at the socket, without holding this; others
-        # wait here for what that one finds.
+        # Guards the state of received messages. One thread at a time blocks on the socket, without holding this
+        # lock; other threads wait on the condition for the messages that it receives.
         self._received = Condition()
         self._waiting = False
 
     def fileno(self) -> int:
-        """Return the socket's descriptor, to see with `select` whether there is something to receive."""
+        """Return the socket's descriptor, for `select`."""
         return self._connection.fileno()
 
     def receive(self) -> LoadModel | Predict | None:
         """
         Wait for the next message.
 
-        For one that has lain there for a while it is looked first who has gone meanwhile; see `has_gone`.
+        If a message has been pending for some time, cancellations that have arrived meanwhile are read first; see
+        `has_gone`.
 
-        :return: ``None`` when the server has closed its end, which it does by dying too.
-        :raise WireError: for bytes that are no message.
+        :return: The message, or ``None`` when the server has closed its end or died.
+        :raise WireError: for bytes that are not a valid message.
         """
         with self._received:
             if not self._pending:
                 self._wait(lambda: bool(self._pending))
             elif monotonic() - self._read_at > _STALE:
                 self._look()
-            # What it had not answered when it went does not matter any more.
+            # Pending requests of a server that has closed the socket are dropped.
             return None if self._closed else self._pending.popleft()
 
     def receive_now(self) -> list[LoadModel | Predict] | None:
         """
-        Receive the messages which are there, without waiting.
+        Receive the available messages, without blocking.
 
-        :return: ``None`` as `receive`.
-        :raise WireError: for bytes that are no message.
+        :return: The messages, or ``None`` as in `receive`.
+        :raise WireError: for bytes that are not a valid message.
         """
         with self._received:
             self._look()
@@ -89,27 +90,27 @@ class Channel:
 
     def is_cancelled(self, request_id: str) -> bool:
         """
-        Whether nobody waits for this request any more.
+        Return whether this request was cancelled, after reading the available messages.
 
-        :raise WireError: for bytes that are no message.
+        :raise WireError: for bytes that are not a valid message.
         """
         with self._received:
             self._look()
             return self.has_gone(request_id)
 
     def has_gone(self, request_id: str) -> bool:
-        """Whether, as far as is known, nobody waits for this request any more."""
+        """Return whether this request is known to be cancelled, by the messages read so far."""
         return self._closed or request_id in self._cancelled
 
     def is_paused(self, request_id: str) -> bool:
-        """Whether, as far as is known, this request's client takes nothing at the moment."""
+        """Return whether this request is known to be paused, by the messages read so far."""
         return request_id in self._paused and not self.has_gone(request_id)
 
     def may_send(self, request_id: str) -> bool:
         """
-        Wait until the client of this request can take a chunk; say whether it is still there.
+        Wait until the client of this request can take a chunk; return whether it is still connected.
 
-        :raise WireError: for bytes that are no message.
+        :raise WireError: for bytes that are not a valid message.
         """
         with self._received:
             self._look()
@@ -117,7 +118,7 @@ class Channel:
             return not self.has_gone(request_id)
 
     def forget(self, request_ids: Iterable[str]) -> None:
-        """Know nothing more of these requests: they have been answered."""
+        """Drop the state of these requests: they have been answered."""
         answered = set(request_ids)
         with self._received:
             self._asked -= answered
@@ -127,9 +128,9 @@ class Channel:
 
     def answer(self, answer: Predicted | PredictFailed) -> None:
         """
-        Send the answer to a batch; one that cannot be sent is replaced by an error.
+        Send the response to a batch; send an error instead if it cannot be encoded.
 
-        :raise OSError: if the server has gone.
+        :raise OSError: if the server has closed the connection.
         """
         try:
             self.send(answer)
@@ -139,22 +140,22 @@ class Channel:
 
     def send(self, message: FromWorker) -> None:
         """
-        Send a whole message.
+        Send a message.
 
-        :raise OSError: if the server has gone.
-        :raise UnsendableError: if it cannot be sent; nothing of it has been.
+        :raise OSError: if the server has closed the connection.
+        :raise UnsendableError: if the message cannot be encoded; no byte has been sent then.
         """
         frame = encode(message)
         with self._sending:
             self._connection.sendall(frame)
 
     def _look(self) -> None:
-        """Take what is there; where another thread waits at the socket, that one does."""
+        """Read the available messages, unless another thread is blocked on the socket and will."""
         while not self._closed and not self._waiting and self._take(socket.MSG_DONTWAIT):
             pass
 
     def _wait(self, enough: Callable[[], bool]) -> None:
-        """Receive until there is enough, or the server has gone."""
+        """Receive until ``enough()`` is true, or the server closes the connection."""
         while not self._closed and not enough():
             if self._waiting:
                 self._received.wait()
@@ -170,7 +171,7 @@ class Channel:
             self._feed(data)
 
     def _take(self, flags: int) -> bool:
-        """Read once; say whether there was anything."""
+        """Read once; return whether data was available."""
         try:
             data = self._read(flags)
         except BlockingIOError:
@@ -179,7 +180,7 @@ class Channel:
         return True
 
     def _read(self, flags: int) -> memoryview:
-        """Read once; who does so next must have fed what this returns."""
+        """Read once into the shared buffer; the result must be fed to `_feed` before the next read."""
         try:
             return self._room[: self._connection.recv_into(self._room, 0, flags)]
         except ConnectionResetError:
@@ -190,7 +191,7 @@ class Channel:
         self._read_at = monotonic()
         self._reader.receive(data)
         for message in self._reader.messages():
-            # What comes too late, for a request that has been answered, must not be kept.
+            # Messages for requests that have been answered meanwhile are dropped, or they would never be removed.
             if isinstance(message, Cancel):
                 self._cancelled.update(self._asked.intersection(message.request_ids))
             elif isinstance(message, Pause):

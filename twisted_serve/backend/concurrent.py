@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the conversation of a worker whose handler is a coroutine function: many batches at a time.
+Answer many batches concurrently on an event loop, for a handler that is a coroutine function.
 
-Each batch is a task of the event loop.  They end in any order; one that fails takes no other with it.
+Each batch is a task. Tasks finish in any order; a task that fails does not affect others.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ Answer: TypeAlias = Union[Predicted, PredictFailed]
 
 
 class LoopOutlet:
-    """The channel as a call sees it that must not block the event loop: what is known is enough."""
+    """A channel for calls on an event loop: it never blocks, and relies on the messages read so far."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     def send(self, message: FromWorker) -> None:
-        """See `Outlet`."""
+        """Send a message to the server."""
         self._channel.send(message)
 
     def is_cancelled(self, request_id: str) -> bool:
-        """See `Outlet`; the loop reads what comes whenever the handler awaits something."""
+        """Return whether the client has disconnected; the loop reads messages whenever the handler awaits."""
         return self._channel.has_gone(request_id)
 
     def may_send(self, request_id: str) -> bool:
-        """See `Outlet`; a handler which sends too fast waits when it next awaits something."""
+        """Return whether the client is connected; a handler that sends too fast is paused at its next ``await``."""
         return not self._channel.has_gone(request_id)
 
 
 class Conversation:
-    """What the server asks, and the tasks that answer it."""
+    """The requests of the server, and the tasks that answer them."""
 
     def __init__(self, channel: Channel, service: Service) -> None:
         self._channel = channel
@@ -51,13 +51,13 @@ class Conversation:
 
     async def hold(self) -> None:
         """
-        Answer until the server closes its end.
+        Answer batches until the server closes its end.
 
         :raise WireError: if the server breaks the protocol.
-        :raise ConnectionError: if it goes while it is spoken to.
+        :raise ConnectionError: if the server closes the connection while a message is sent.
         """
         self._loop.add_reader(self._channel, self._read)
-        # Something may have been received together with what came before.
+        # The read that returned ``LoadModel`` may have received further messages.
         self._loop.call_soon(self._read)
         try:
             await self._ended
@@ -81,7 +81,7 @@ class Conversation:
             return
         for task, ids in self._tasks.items():
             if ids and all(map(self._channel.has_gone, ids)):
-                # Once: it may need a while to end.
+                # Cancel it only once: the task may need time to end.
                 self._tasks[task] = []
                 task.cancel()
         caught_up, self._caught_up = self._caught_up, self._loop.create_future()
@@ -101,7 +101,7 @@ class Conversation:
             if self._ended.done():
                 return
             if task.cancelled():
-                # Nobody waits for it, but the server wants to know that there is room again.
+                # No client is waiting, but the server has to know that the worker has a free slot.
                 answer: Answer = PredictFailed(predict.batch_id, 503, "The request was cancelled.")
             elif task.exception() is None:
                 answer = task.result()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a worker that loads its model and, where that is safe, becomes the template of its siblings.
+Turn a worker that has loaded its model into a template for the other workers of the version, if that is safe.
 
-The first worker of a model version is one.  Having loaded, it divides: one half
-goes on as that worker, the other forks the next workers, which have the model in
-memory from the beginning.
+This is done in the first worker of a model version. After loading, the process forks: the child
+continues as the worker, the parent becomes the template and forks further workers, which share the
+loaded model's memory.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from twisted_serve.backend.template import Birth, Template
 from twisted_serve.wire.codec import encode
 from twisted_serve.wire.control import Alone
 
-#: What ``ps -o comm`` calls templates.
+#: The name of template processes in ``ps -o comm``.
 TEMPLATE_NAME = "ts-template"
 
 
 def take_output(birth: Birth) -> None:
-    """Print to where the server reads this worker."""
+    """Redirect stdout and stderr to the pipes of this worker."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(birth.descriptors[name], number)
         os.close(birth.descriptors[name])
 
 
 def flush() -> None:
-    """Leave nothing to be printed twice, or by another."""
+    """Flush stdout and stderr, so that buffered output is not printed by several processes."""
     sys.stdout.flush()
     sys.stderr.flush()
 
 
 class Divisible:
     """
-    The two steps of such a worker, around its loading; see `twisted_serve.backend.session.serve`.
+    The steps of such a worker before and after loading; see `twisted_serve.backend.session.serve`.
 
-    :param birth: With a ``control`` end.
-    :param connection: The worker's own socket.
-    :param output: Where the template prints: its stdout and stderr.
+    :param birth: The fork request and descriptors, with a ``control`` end.
+    :param connection: The worker's socket.
+    :param output: The descriptors of the template's stdout and stderr.
     """
 
     def __init__(self, birth: Birth, connection: socket.socket, output: tuple[int, int]) -> None:
@@ -61,7 +61,7 @@ class Divisible:
 
     def enter(self, model_dir: str) -> None:
         """
-        Make ready for loading.
+        Prepare the process for loading the model.
 
         :raise OSError: if the model's directory cannot be entered.
         """
@@ -70,7 +70,7 @@ class Divisible:
         self._has_chosen = self._loading.enter_context(one_thread())
 
     def settle(self, service: Service, channel: Channel) -> Channel:
-        """Divide, or do not; return in each worker, with its channel."""
+        """Fork if that is safe; return in each worker, with its channel."""
         self._loading.close()
         threads = None if self._has_chosen() else wanted_threads()
         objection = self._safety.objection(service.handler)
@@ -91,7 +91,7 @@ class Divisible:
     def _divide(self, service: Service, channel: Channel) -> Channel:
         flush()
         gc.collect()
-        # What there is by now will never be garbage; to look for some in it would be to copy its pages.
+        # These objects live forever; a garbage collection would write to their pages and copy them.
         gc.freeze()
         template = Template(self._control)
         if template.fork(self._birth.fork.number):
@@ -104,7 +104,7 @@ class Divisible:
         return channel
 
     def _be_template(self, template: Template) -> Channel:
-        """Fork the other workers; return in each of them."""
+        """Run the template; return in each worker that it forks."""
         set_name(TEMPLATE_NAME)
         self._connection.close()
         for descriptor, number in zip(self._output, (1, 2), strict=True):
@@ -114,7 +114,7 @@ class Divisible:
         take_output(birth)
         set_name(birth.fork.name)
         channel = Channel(inherited_socket(birth.descriptors["frames"]))
-        # What it is to load, which it has.
+        # Skip ``LoadModel``: the model is loaded already.
         channel.receive()
         return channel
 

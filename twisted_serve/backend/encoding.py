@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how a request's parts become values, and how what a handler returns becomes bytes.
+Decode request parts to values, and encode handler results to bytes.
 
-``docs/torchserve/rest_api.md`` §3 and ``docs/torchserve/archives_workers_handlers.md`` §7.4, §7.5.
+The rules are in ``docs/torchserve/rest_api.md`` §3 and
+``docs/torchserve/archives_workers_handlers.md`` §7.4, §7.5.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ _log = logging.getLogger(__name__)
 
 
 class FlawedInputError(Exception):
-    """A part is not what its type says; the text is for the client, and says where."""
+    """A part does not match its content type; the message, for the client, names the part and the position."""
 
 
 class UnsupportedOutputError(Exception):
-    """A handler returned something that has no form as bytes."""
+    """A handler returned a value that cannot be encoded as bytes."""
 
 
 def row(parts: Sequence[Part], decoding: bool) -> dict[str, Any]:
     """
-    Make a request's dictionary; of parts with the same name the last one stays.
+    Return a request's dict of part name to value; of parts with the same name the last one counts.
 
-    :param decoding: Whether ``decode_input_request`` is on.
-    :raise FlawedInputError: as `value`.
+    :param decoding: The setting ``decode_input_request``.
+    :raise FlawedInputError: for broken JSON.
     """
     return {part.name: value(part, decoding) for part in parts}
 
 
 def value(part: Part, decoding: bool) -> Any:
     """
-    Make the value of a part: JSON or ``str`` where its type says so, else a ``bytearray``.
+    Decode a part: to a JSON value or ``str`` by its content type, else to a ``bytearray``.
 
-    ``bytearray``, not ``bytes``: handlers look for it.  Text that is no UTF-8 stays bytes, and so does nothing at all.
+    ``bytearray``, not ``bytes``: handlers check for it. Text that is not UTF-8 and empty JSON stay a ``bytearray``.
 
     :raise FlawedInputError: for broken JSON.
     """
@@ -63,7 +64,7 @@ def value(part: Part, decoding: bool) -> Any:
 
 
 def _flaw_of(error: ValueError | RecursionError) -> str:
-    """Return what is wrong with JSON, and where, as far as is known; nothing of its content."""
+    """Describe an error in JSON, with its position if known, and without quoting the content."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} (line {error.lineno}, column {error.colno})"
     if isinstance(error, UnicodeDecodeError):
@@ -73,10 +74,10 @@ def _flaw_of(error: ValueError | RecursionError) -> str:
 
 def body(result: Any) -> bytes:
     """
-    Make the bytes of one answer.
+    Encode the body of one response: bytes as they are, ``str`` as UTF-8, a tensor by ``torch.save``, else JSON.
 
-    :raise UnsupportedOutputError: if ``result`` is neither bytes, nor text, nor a tensor, nor JSON.
-    :raise MemoryError: if there is no memory for them.
+    :raise UnsupportedOutputError: if ``result`` is none of these.
+    :raise MemoryError: if memory is exhausted.
     """
     if isinstance(result, (bytes, bytearray)):
         return bytes(result)
@@ -91,6 +92,6 @@ def body(result: Any) -> bytes:
         return json.dumps(result, indent=2).encode("utf-8")
     except MemoryError:
         raise
-    # Whatever goes wrong in there, in a key's ``__str__`` too, is the result's fault.
+    # Any error of the encoding, even of a key's ``__str__``, is caused by the result.
     except Exception as e:
         raise UnsupportedOutputError(f"{type(result).__name__} cannot be sent") from e

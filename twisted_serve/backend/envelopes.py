@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how ``service_envelope`` becomes an envelope around the handler.
+Wrap a handler in the envelope named by ``service_envelope``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["enveloped"]
 
 def enveloped(entry: EntryPoint, name: str) -> EntryPoint:
     """
-    Put the handler into an envelope.
+    Return the entry point of an envelope around a handler.
 
-    :param name: A built-in envelope, or ``module`` or ``module:Class``, of the archive or installed.
-    :raise ModuleNotFoundError: if there is no such module.
-    :raise ValueError: if there is no envelope in it.
+    :param name: A built-in envelope, or ``module`` or ``module:Class`` in the archive or an installed package.
+    :raise ModuleNotFoundError: if the module does not exist.
+    :raise ValueError: if the module has no such envelope.
     """
     return _as_entry_point(_envelope_class(name)(entry).handle)
 
@@ -44,7 +44,7 @@ def _envelope_class(name: str) -> type[BaseEnvelope]:
         raise ModuleNotFoundError(
             f"service_envelope is {name!r}, which is neither built in ({known}) nor a module", name=place
         ) from e
-    # As the predecessor: of several the first by name.
+    # As in TorchServe: the first of several classes by name.
     classes = [each for each in list_classes_from_module(module, BaseEnvelope) if wanted in ("", each.__name__)]
     if not classes:
         what = wanted or "class that derives from BaseEnvelope"

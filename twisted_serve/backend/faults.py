@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how an exception of a handler crosses to the server, as a code and one line of text; and how
-all of it comes to the model log.
+Convert an exception of a handler to a status code and one line of text, and write its traceback to the model log.
 """
 
 from __future__ import annotations
@@ -11,21 +10,21 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-#: What `complain` writes to: the descriptor, because a handler may replace, redirect or close ``sys.stderr``.
+#: The descriptor `complain` writes to; a handler may replace, redirect or close ``sys.stderr``.
 STDERR = 2
 
-# Enough for any sentence; a message is not a place for a dump.
+# Characters of an exception's text in a message: enough for any sentence, too few for a dump.
 MAX_TEXT = 2000
 
-# What a client is told of a handler's exception, in characters.
+# Characters of an exception's type and text that a client gets.
 MAX_PUBLIC = 300
 
-# An absolute path, of POSIX or of Windows; its last name is kept.
+# An absolute path of POSIX or Windows; the group is its last component.
 _PATH = re.compile(r"(?<![\w:/.~-])(?:~|[A-Za-z]:)?(?:[/\\][^/\\\s'\":,;<>|()\[\]]*)*[/\\]([^/\\\s'\":,;<>|()\[\]]*)")
 
 
 def text_of(error: object) -> str:
-    """Get the text of an exception or its message, as UTF-8 can carry it; empty if its own ``__str__`` fails."""
+    """Return the text of an exception or its message, encodable as UTF-8; empty if its ``__str__`` fails."""
     try:
         return str(error).encode("utf-8", "replace").decode("utf-8")
     except Exception:
@@ -34,12 +33,11 @@ def text_of(error: object) -> str:
 
 def complain(text: str, error: BaseException | None = None) -> None:
     """
-    Write to the model log what went wrong, with the traceback.
+    Write an error to the model log, with the traceback.
 
-    Not with ``logging``, which is the handler's: one that configures it may silence us, and one that breaks it,
-    break us.
+    This does not use ``logging``, which belongs to the handler: its configuration could silence the message, or raise.
     """
-    # Whoever has closed our output, or used up all memory, gets the answer all the same.
+    # A handler that has closed stderr, or exhausted memory, still gets its response sent.
     with suppress(OSError, MemoryError):
         said = "".join(traceback.format_exception(error)) if error is not None else ""
         with open(STDERR, "wb", closefd=False) as file:
@@ -47,13 +45,13 @@ def complain(text: str, error: BaseException | None = None) -> None:
 
 
 def out_of_resources(error: BaseException) -> bool:
-    """Whether memory was exhausted: the host's, or a CUDA device's."""
+    """Return whether memory was exhausted: of the host, or (by the text of the error) of a CUDA device."""
     return isinstance(error, MemoryError) or "CUDA" in text_of(error)
 
 
 def public_reason(error: BaseException, model_dir: str) -> str:
     """
-    Return one line on what happened and where, for clients: as `reason`, but short, and of paths the last name only.
+    Return a short line for clients with the error and its place: as `reason`, but with only the last name of paths.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [each for each in frames if _is_in(each.filename, model_dir)] or frames
@@ -65,9 +63,9 @@ def public_reason(error: BaseException, model_dir: str) -> str:
 
 def reason(error: BaseException, model_dir: str) -> str:
     """
-    Say in one line what happened and where: ``ZeroDivisionError: division by zero (handler.py, line 3)``.
+    Return a line with the error and its place: ``ZeroDivisionError: division by zero (handler.py, line 3)``.
 
-    The place is the innermost one in the model's own files, if any is; paths outside of the archive are
+    The place is the innermost frame in the model's files, if there is one; paths outside of the archive are
     shortened to the file's name, because clients read this line.
     """
     if isinstance(error, SyntaxError) and error.filename:

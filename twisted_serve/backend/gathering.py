@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements where the metrics of a batch wait for the answer, which they travel with.
+Buffer the metrics of a batch and send them with its response.
 
-To print a metric costs a write here and an event in the server; beside an answer it
-costs next to nothing.  But what waits comes late, and never if the worker is killed
-meanwhile.  So values wait only where answers come soon: as long as those of the last
-batch have not had to wait for long, and those of this one have not yet.  All others
-are printed.
+Printing a metric costs a write in the worker and an event in the server; sending it with the
+response costs almost nothing. But a buffered value arrives late, and is lost if the worker is
+killed. So values are buffered only while responses are fast: if the values of the previous
+batch waited less than ``LONGEST_WAIT`` and those of this batch have not waited longer yet.
+All others are printed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from twisted_serve.handlers.metrics import print_metrics
 from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 
-# Seconds.  Where answers take longer, nobody notices what printing costs.
+# Seconds. For slower responses the cost of printing is negligible.
 LONGEST_WAIT = 0.05
-# So many values wait, each with so many characters: with a frame's bodies a megabyte of other things is believed.
+# The limits of the buffer: values, and characters of each. A frame may exceed its bodies' size by 1 MiB.
 MOST_VALUES = 64
 LONGEST_TEXT = 2560
 
-# The wire knows neither larger integers nor subclasses of ``str``.
+# The wire encoding supports neither larger integers nor subclasses of ``str``.
 _BEYOND = 1 << 63
 
-# How often this process has come out of a fork.
+# The number of forks between the first process and this one.
 _forks = 0
 
 
@@ -45,9 +45,9 @@ os.register_at_fork(after_in_child=_has_forked)
 
 class Patience:
     """
-    What the batches of a worker have in common.
+    The state shared by the batches of a worker.
 
-    :ivar lasts: Whether values may wait; not before a batch has shown how long that is.
+    :ivar lasts: True if values may be buffered: not before the first batch, whose duration is unknown.
     """
 
     def __init__(self) -> None:
@@ -56,13 +56,13 @@ class Patience:
 
 class Gathering:
     """
-    What has been emitted for one batch and has not left yet.
+    The buffered metrics of one batch.
 
-    Any thread of the handler may add to it, at any time.  There is no lock, which a signal handler or a fork could
-    find taken: a deque is enough.
+    Any thread of the handler may add values at any time. There is no lock, which a signal handler or a forked child
+    could find held: a deque is thread-safe enough.
 
-    :param write: Prints lines.
-    :param now: Seconds of a clock that only goes forward.
+    :param write: A function that prints lines.
+    :param now: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Gathering:
         self._write = write
         self._now = now
         self._waiting: deque[Reading] = deque()
-        # When the first value was emitted since some left, whether it waits or was printed.
+        # The time of the first value since the last `take`, buffered or printed.
         self._since: float | None = None
         self._ended = False
         self._forks = _forks
@@ -83,7 +83,7 @@ class Gathering:
     def keep(
         self, name: str, unit: str, value: object, labels: str, kind: str, host: str, time: int, request_ids: str
     ) -> bool:
-        """See `Keep`; if this one is to be printed, those before it are by then."""
+        """Buffer a value (see `Keep`); before returning false, print the values buffered so far."""
         now = self._now()
         since = self._since
         if since is None:
@@ -99,14 +99,14 @@ class Gathering:
         ):
             self._waiting.append(Reading(name, unit, value, labels, kind, host, time, request_ids))
             if self._ended:
-                # Nobody will take it.
+                # There will be no response to take it.
                 self.flush()
             return True
         self.flush()
         return False
 
     def take(self) -> list[Reading]:
-        """Give away what waits: it leaves now."""
+        """Return the buffered values and empty the buffer."""
         since, self._since = self._since, None
         if since is not None:
             self._patience.lasts = self._now() - since < LONGEST_WAIT
@@ -115,26 +115,26 @@ class Gathering:
             while self._waiting:
                 taken.append(self._waiting.popleft())
         except IndexError:
-            # Another thread has been quicker.
+            # Another thread has emptied the buffer.
             return taken
         return taken
 
     def flush(self) -> None:
-        """Print what waits."""
+        """Print the buffered values."""
         if self._forks != _forks:
-            # The handler has forked us; the process that it runs in answers, and lets its values go.
+            # This process was forked by the handler; the parent sends the response and its values.
             self._waiting.clear()
         elif self._waiting:
             self._write("".join(f"{METRIC_MARK}{metric_line(*astuple(each))}\n" for each in self.take()))
 
     def end(self) -> None:
-        """Keep nothing any more."""
+        """Stop buffering, and print the buffered values."""
         self._ended = True
         self.flush()
 
 
 def _is_plain(name: str, unit: str, labels: str, request_ids: str) -> bool:
-    """Whether these can be sent as they are, and printed on one line that is not too long."""
+    """Return whether the texts can be sent unchanged, and printed on one line within the length limit."""
     if not type(name) is type(unit) is type(labels) is type(request_ids) is str:
         return False
     text = name + unit + labels + request_ids
