@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the process that installs what a model needs: ``python -m twisted_serve.backend.installation``.
+Install a model's requirements with pip: ``python -m twisted_serve.backend.installation``.
 
-It starts in a directory with nothing in it, so that no file of the model is taken for a
-part of pip; it leads a process group, which can be ended as one, and ends with the server,
-the whole group.
+The process starts in an empty directory, so that no file of the model shadows a module of pip.
+It leads a process group, so that the whole group can be killed, and is killed with the server.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ _PIP = (
 
 def main(arguments: Sequence[str]) -> int:
     """
-    Make an environment, if one is asked for, and install.
+    Create a virtual environment if requested, and install the requirements.
 
-    :return: The exit code, if pip has none for us.
+    :return: The exit code, unless pip exits itself.
     """
     parser = argparse.ArgumentParser(prog="python -m twisted_serve.backend.installation")
     parser.add_argument("--parent", type=int, required=True, help="the process id of the server")
@@ -49,18 +48,18 @@ def main(arguments: Sequence[str]) -> int:
     said = parser.parse_args(arguments)
     if os.getpgrp() != os.getpid():
         os.setsid()
-    # Signals that do not end the server are none of pip's business, nor of what pip starts.
+    # The server alone handles these signals: pip, and the processes that it starts, ignore them.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_SERVER)
     end_with_parent()
     if os.getppid() != said.parent:
-        # It died before we asked.
+        # The server died before the kernel was asked.
         return 1
     if said.venv is not None:
         python = make_venv(said.venv)
         at = list(arguments).index("--venv")
-        # This goes on in the environment, where pip is found by the same way as everything of the server's.
+        # Continue in the environment, which finds pip the same way as all packages of the server.
         rest = [*arguments[:at], *arguments[at + 2 :]]
         os.execv(python, [str(python), "-m", "twisted_serve.backend.installation", *rest])  # noqa: S606
     if said.requirements is None:
@@ -71,9 +70,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def watch_over_the_rest() -> None:
     """
-    Go on in a child; here, see to it that nothing of the group outlives the server, and end as the child ends.
+    Continue in a child; the parent kills the process group if the server dies, and exits as the child exits.
 
-    pip builds packages in processes of its own, of which the kernel knows no more than whose children they are.
+    pip builds packages in further processes, which do not get a signal from the kernel when the server dies.
     """
     signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
     end_with_parent(signal.SIGTERM)
@@ -88,14 +87,14 @@ def watch_over_the_rest() -> None:
 
 def make_venv(place: Path) -> Path:
     """
-    Make an environment that sees all packages of this interpreter, its own first.
+    Create a virtual environment that also sees all packages of this interpreter, after its own.
 
-    :return: Its interpreter.
+    :return: The path of the environment's interpreter.
     """
     venv.EnvBuilder(symlinks=True).create(place)
     paths = site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
     [packages] = place.glob("lib/python*/site-packages")
-    # Not the paths alone: of those, the ``.pth`` files would not be read, which editable installs consist of.
+    # A path alone would not do: ``addsitedir`` also reads its ``.pth`` files, which editable installs consist of.
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in paths)
     (packages / "of_the_server.pth").write_text(lines, encoding="utf-8")
     return place / "bin" / "python"
@@ -103,14 +102,14 @@ def make_venv(place: Path) -> Path:
 
 def install(requirements: Path, model_dir: Path, target: Path | None) -> int:
     """
-    Become pip.
+    Run pip in this process.
 
-    :return: The exit code if there is no pip; otherwise pip exits.
+    :return: The exit code if pip is not installed; otherwise pip exits the process.
     """
     if find_spec("pip") is None:
         sys.stderr.write(f"There is no pip for {sys.executable}.\n")
         return 1
-    # What the new packages leave as it is stays: only what the model asks for is renewed.
+    # Upgrade only packages that the model names, and dependencies only if required.
     where = ["--upgrade-strategy=only-if-needed"] if target is None else [f"--target={target}"]
     sys.argv = ["pip", *_PIP, *where, f"--requirement={requirements}"]
     os.chdir(model_dir)

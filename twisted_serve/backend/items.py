@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one answer: a body with the head the handler asked for, if HTTP allows that head.
+Validate the status, headers and size of one response.
 
-A head that HTTP does not allow, or too large a body, is that answer's error
-alone; the others of the batch, and the worker, do not notice.
+An invalid head or too large a body turns that response into an error; the other
+responses of the batch are not affected.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from twisted_serve.wire.messages import Item
 # RFC 9110 §5.6.2
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 
-#: With which handlers, and the predecessor, say whether more follows; it is no client's business.
+#: The header by which handlers, and TorchServe, mark that chunks follow; it is not sent to clients.
 STREAM_HEADER = "ts_stream_next"
 
-# In bytes, names included.  No client or proxy that we know of takes more, and it has to fit into a frame.
+# Bytes of all headers, with their names. No known client or proxy accepts more, and it has to fit into a frame.
 MAX_HEAD = 64 * 1024
 
-# 1xx are not answers; codes without a meaning pass, as they always did (``docs/torchserve/rest_api.md`` §5.2).
+# 1xx are not final responses; unassigned codes are allowed, as in TorchServe (``docs/torchserve/rest_api.md`` §5.2).
 _STATUSES = range(200, 1000)
 
 
 class RefusedAnswerError(ValueError):
-    """The handler asked for an answer that cannot be sent; the text names the field."""
+    """The handler set a response that cannot be sent; the message names the field."""
 
 
 def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_size: int, more: bool = False) -> Item:
     """
-    Make the answer.
+    Return a validated response.
 
-    :param max_size: ``max_response_size``, in bytes.
-    :param more: Whether it is not the last one.
-    :raise RefusedAnswerError: if its head or its size is not allowed.
+    :param max_size: The setting ``max_response_size``, in bytes.
+    :param more: True if further chunks follow.
+    :raise RefusedAnswerError: if the status, a header or the size is not allowed.
     """
     status = processor.get_response_status_code()
     if not is_status(status):
@@ -49,7 +49,7 @@ def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_
         raise RefusedAnswerError(f"Response of {len(body)} bytes exceeds max_response_size, which is {max_size}")
     wanted, phrase = processor.get_response_headers(), processor.get_response_status_phrase() or ""
     if not (wanted or phrase):
-        # As most answers.
+        # The common case: no headers.
         return Item(request_id, int(status), "", {}, body, more)
     headers = dict(_header(name, value) for name, value in wanted.items())
     headers = {name: value for name, value in headers.items() if name.lower() != STREAM_HEADER}
@@ -61,7 +61,7 @@ def checked_item(request_id: str, processor: RequestProcessor, body: bytes, max_
 
 
 def item(request_id: str, processor: RequestProcessor, body: bytes, max_size: int, more: bool = False) -> Item:
-    """Make the answer, or the error which stands in its place, is the last one, and is in the model log, too."""
+    """Return a validated response, or the error that replaces it; the error ends a stream, and is logged."""
     try:
         return checked_item(request_id, processor, body, max_size, more)
     except RefusedAnswerError as e:
@@ -72,7 +72,7 @@ def item(request_id: str, processor: RequestProcessor, body: bytes, max_size: in
 
 
 def is_status(status: object) -> bool:
-    """Whether an answer may have this status."""
+    """Return whether a response may have this status."""
     return isinstance(status, int) and status in _STATUSES
 
 
@@ -85,7 +85,7 @@ def _header(name: Any, value: Any) -> tuple[str, str]:
 
 
 def _sendable(what: str, name: str, text: str) -> str:
-    """Return a text in latin-1, and tell the model log if it is another one by that."""
+    """Return the text restricted to latin-1; log a change."""
     sent = sendable(name, text)
     if sent != text:
         complain(f"{what} {text!r:.200} has characters that latin-1 has not: {sent!r:.400} is sent")
@@ -95,7 +95,7 @@ def _sendable(what: str, name: str, text: str) -> str:
 def _plain(what: str, text: Any) -> str:
     if not isinstance(text, str):
         raise RefusedAnswerError(f"{what} must be a string, not {type(text).__name__}")
-    # Of a subclass of ``str`` only the characters: the wire knows none.
+    # Convert a subclass of ``str``, which the wire encoding does not support.
     plain = str.__str__(text)
     if CONTROL.search(plain):
         raise RefusedAnswerError(f"{what} must be one line of text")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how a handler's name becomes the callable that answers batches.
+Import a handler by name and return its entry point.
 
-The rules are ``docs/torchserve/archives_workers_handlers.md`` §7.2, with two differences:
-an error inside the user's module is reported as what it is, and several classes
-in it are no error while one of them is plainly the handler.
+The rules are in ``docs/torchserve/archives_workers_handlers.md`` §7.2, with two differences:
+an error inside the user's module is reported unchanged, and a module may define several
+classes if exactly one of them is the handler.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ EntryPoint: TypeAlias = Callable[[Any, Context], Any]
 
 def load_entry_point(handler: str, context: Context) -> EntryPoint:
     """
-    Import the handler and initialize it.
+    Import the handler, initialize it, and return its entry point.
 
     :param handler: ``file.py``, ``module:function``, ``module:Class`` or a built-in handler's name.
-    :raise ModuleNotFoundError: if there is no such module.
-    :raise ValueError: if the name is empty, or there is no entry point in the module.
-    :raise Exception: whatever the handler's own code raises.
+    :raise ModuleNotFoundError: if the module does not exist.
+    :raise ValueError: if the name is empty, or the module has no entry point.
+    :raise Exception: any exception of the handler's code.
     """
     place, _, function = handler.partition(":")
     if not place:
@@ -76,13 +76,13 @@ def _import(place: str, model_dir: str) -> ModuleType:
 
 
 def _is_file_of(module: ModuleType, path: Path) -> bool:
-    # Modules built into the interpreter have no file at all.
+    # Modules built into the interpreter have no file.
     file = getattr(module, "__file__", None)
     return file is not None and path.samefile(file)
 
 
 def _handler_class(module: ModuleType) -> type:
-    """Choose the class that is the handler: the only one, else the only one with ``handle`` that no other refines."""
+    """Return the handler class: the only class, or the only one with ``handle`` that has no subclass with it."""
     classes = list_classes_from_module(module)
     if len(classes) == 1:
         return classes[0]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a coroutine that takes its next step only when it may.
+Suspend a coroutine at its ``await`` while it is blocked: back-pressure for asynchronous handlers.
 
-A handler that sends chunks faster than their client reads them is not resumed from
-its ``await`` until the client has caught up; others on the event loop go on meanwhile.
+A handler that sends chunks faster than the client reads them is not resumed from
+its ``await`` until the client has caught up; other tasks run meanwhile.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeAlias
 
-#: What has to happen before the next step; ``None`` for nothing.
+#: Returns a future to wait for before the next step, or ``None``.
 Blocked: TypeAlias = Callable[[], "asyncio.Future[None] | None"]
 
 
 class Paced:
     """
-    Await it to run ``work``.
+    An awaitable that runs ``work``.
 
-    :param blocked: Asked before each step after the first.
+    :param blocked: Called before each step after the first.
     """
 
     def __init__(self, work: Coroutine[Any, Any, Any], blocked: Blocked) -> None:
@@ -41,5 +41,5 @@ class Paced:
                     yield from obstacle
                 step = self._work.send
             except BaseException as e:
-                # It is the coroutine that is cancelled, or closed.
+                # Cancellation, or closing, is passed on to the coroutine.
                 step, argument = self._work.throw, e

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what is set once in a worker process: its end with its parent, signals, logging, import path.
+Set up a worker process: end with the parent, signals, logging, import path.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from twisted_serve.descendants import kill_descendants
 from twisted_serve.prctl import CHILD_SUBREAPER, NAME, PARENT_DEATH_SIGNAL, set_attribute
 from twisted_serve.wire.held_back import FOR_THE_SERVER
 
-# Whether a fork is under way whose child goes on with our sockets.
+# True during a fork whose child keeps the sockets.
 _dividing = False
 
-# The process which is a worker, if one is: what it forks has this, too.
+# The process id of the worker; processes that the handler forks inherit this value.
 _worker: int | None = None
 
-# In a thread that forks: the signals which were blocked before.
+# Per thread that forks: the signal mask before the fork.
 _forking = threading.local()
 
 
 class NotAWorkerError(Exception):
-    """This process was not started as a worker is."""
+    """This process was not started as a worker."""
 
 
 def inherited_socket(descriptor: int) -> socket.socket:
     """
-    Take the descriptor which the server left open for us, and keep it from programs that the handler starts.
+    Return the socket of an inherited descriptor, closed in programs and forks that the handler starts.
 
-    :raise NotAWorkerError: if it is no AF_UNIX stream socket.
+    :raise NotAWorkerError: if it is not an AF_UNIX stream socket.
     """
     try:
         connection = socket.socket(fileno=descriptor)
@@ -52,7 +52,8 @@ def inherited_socket(descriptor: int) -> socket.socket:
     connection.setblocking(True)
 
     def leave() -> None:
-        # A forked child of the handler that outlives us would hold the socket open, and the server believe in us.
+        # A child forked by the handler that outlives the worker would keep the socket open, and the server would not
+        # notice the worker's end.
         if not _dividing:
             connection.close()
 
@@ -61,16 +62,16 @@ def inherited_socket(descriptor: int) -> socket.socket:
 
 
 def end_with_parent(number: int = signal.SIGKILL) -> None:
-    """Have the kernel send a signal to this process when its parent dies; where there is no ``prctl``, do nothing."""
+    """Let the kernel signal this process when its parent dies; do nothing without ``prctl``."""
     set_attribute(PARENT_DEATH_SIGNAL, number)
 
 
 def divide() -> int:
     """
-    Fork, and let the child keep what `inherited_socket` would close.
+    Fork, without closing the sockets of `inherited_socket` in the child.
 
     :return: As :func:`os.fork`.
-    :raise OSError: if there can be no more processes.
+    :raise OSError: if no process can be created.
     """
     global _dividing
     _dividing = True
@@ -82,14 +83,14 @@ def divide() -> int:
 
 def die_with_parent(connection: socket.socket) -> None:
     """
-    Have the kernel kill this process when its parent dies, even if the handler never returns.
+    Let the kernel kill this process when its parent dies, even if the handler never returns.
 
-    Where there is no ``prctl`` (it is Linux's) the socket's end is seen between batches.
+    Without ``prctl`` (on systems other than Linux) the worker notices the socket's end between batches.
 
     :raise NotAWorkerError: if the parent is dead already.
     """
     end_with_parent()
-    # It may have died before we asked; its end of the socket died with it.
+    # The parent may have died before the call; its end of the socket is closed then.
     watch = select.poll()
     watch.register(connection, 0)
     if watch.poll(0):
@@ -97,21 +98,22 @@ def die_with_parent(connection: socket.socket) -> None:
 
 
 def set_name(name: str) -> None:
-    """Be called so by ``ps -o comm`` and ``top``, which show 15 bytes."""
+    """Set the process name in ``ps -o comm`` and ``top``, which show 15 bytes."""
     with suppress(OSError):
         set_attribute(NAME, name.encode("utf-8", "replace"))
 
 
 def _leave_to_the_server(_number: int, _frame: object) -> None:
-    """Take a signal that was sent to all processes of a service or a terminal."""
+    """Ignore a signal that was sent to all processes of a service or terminal."""
 
 
 def set_signals() -> None:
     """
-    Leave to the server the signals that are sent to each process of a service, e.g. by ``systemd``.
+    Ignore signals that are sent to all processes of a service, e.g. by ``systemd``; the server handles them.
 
-    The server finishes what is being answered, and ends this process by its socket or by SIGKILL.  The signals are
-    taken by a function: one that was ignored would be ignored by every program that the model's handler starts, too.
+    The server completes the requests in flight and stops this process by closing its socket or with SIGKILL. The
+    signals are ignored by a handler function: ``SIG_IGN`` would be inherited by programs that the model's handler
+    starts.
     """
     for number in FOR_THE_SERVER:
         signal.signal(number, _leave_to_the_server)
@@ -122,22 +124,22 @@ def set_signals() -> None:
 
 def enter_session() -> None:
     """
-    Become the leader of a session and of a process group.
+    Become the leader of a new session and process group.
 
-    What a terminal or ``kill`` sends to the server's process group does not come here, and what the model's handler
-    starts can be ended as a group.
+    Signals from a terminal or ``kill`` to the server's process group do not reach this process, and processes that the
+    model's handler starts can be killed as a group.
     """
-    # A leader of a group is one already.
+    # Fails if the process is a group leader already.
     with suppress(PermissionError):
         os.setsid()
 
 
 def end_children_at_exit() -> None:
     """
-    Kill what the model's handler has started when this process exits, after all else that is done then.
+    Kill the processes that the model's handler has started when this process exits, as the last exit callback.
 
-    What a handler registers comes first, and can end its processes in its own way.  A worker that is killed, or that
-    calls ``os._exit``, leaves this to its parent, which finds only the process group.
+    Exit callbacks of the handler run first, and can end its processes in another way. If the worker is killed, or
+    calls ``os._exit``, its parent kills the process group instead.
     """
     global _worker
     if _worker is None:
@@ -146,19 +148,19 @@ def end_children_at_exit() -> None:
 
 
 def _end_children() -> None:
-    # Not in what a handler forked.
+    # Not in a process that the handler forked.
     if _worker == os.getpid():
         kill_descendants(os.getpid())
 
 
 def adopt() -> None:
-    """Become the parent of descendants whose own parent has died (a subreaper), where the system has that."""
+    """Become a subreaper: the parent of descendants whose parent has died, if the system supports that."""
     with suppress(OSError):
         set_attribute(CHILD_SUBREAPER, 1)
 
 
 def _hold_back() -> None:
-    """Keep a signal for a child from being taken here, or by what the child has of this process at first."""
+    """Block signals around a fork, so that the child does not handle one with this process's functions."""
     _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_SERVER)
 
 
@@ -167,7 +169,7 @@ def _let_come() -> None:
 
 
 def _be_no_worker() -> None:
-    """Give a process that the model's handler forked the signals that it expects, e.g. from ``Process.terminate``."""
+    """Restore default signals in a process that the model's handler forked, e.g. for ``Process.terminate``."""
     if not _dividing:
         for number in FOR_THE_SERVER:
             if signal.getsignal(number) is _leave_to_the_server:
@@ -177,9 +179,9 @@ def _be_no_worker() -> None:
 
 def set_logging() -> None:
     """
-    Send what the handler logs and prints to the model log, line by line.
+    Send the handler's log records and output to stdout, line by line, for the model log.
 
-    Nothing that it prints may raise (``docs/torchserve/archives_workers_handlers.md`` §5.2).
+    Printing must not raise for any text (``docs/torchserve/archives_workers_handlers.md`` §5.2).
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -189,9 +191,9 @@ def set_logging() -> None:
 
 def search_path(path: Iterable[str], model_dir: str, package_root: str) -> list[str]:
     """
-    Make the import path of a worker: the model's files first, then what was there.
+    Return the import path of a worker: the model's directory, then ``path``.
 
-    :param package_root: Where ``twisted_serve`` is.
+    :param package_root: The directory that contains ``twisted_serve``, appended if it is missing.
     """
     others = [each for each in path if each != model_dir]
     kept = [model_dir, *others]
@@ -200,9 +202,9 @@ def search_path(path: Iterable[str], model_dir: str, package_root: str) -> list[
 
 def enter_model_dir(model_dir: str) -> None:
     """
-    Make the model's directory the current one and its modules importable.
+    Change to the model's directory and make its modules importable.
 
-    :raise OSError: if it cannot be entered.
+    :raise OSError: if the directory cannot be entered.
     """
     os.chdir(model_dir)
     package_root = str(Path(__file__).resolve().parents[2])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a model version in a worker: its handler loaded, and called for batch after batch.
+Load a model version's handler and call it for each batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """A model version in this process, ready to answer."""
+    """A loaded model version, which answers batches."""
 
     def __init__(self, load: LoadModel, context: Context, entry: EntryPoint, outlet: Outlet) -> None:
         self._load = load
@@ -36,18 +36,18 @@ class Service:
 
     @property
     def handler(self) -> object:
-        """The handler: the object whose method answers, or the function that does."""
+        """The handler: the object whose method is the entry point, or the function."""
         return getattr(self._entry, "__self__", self._entry)
 
     def move_to(self, outlet: Outlet) -> None:
-        """Answer over another channel from now on: this process is another worker than that which loaded."""
+        """Use another channel: this process is a fork, and another worker than the one that loaded the model."""
         self._outlet = outlet
 
     def answer(self, predict: Predict) -> Predicted | PredictFailed:
         """
-        Have the handler answer a batch.
+        Call the handler with a batch, and return the response.
 
-        Its exceptions become answers, except ``SystemExit`` and ``KeyboardInterrupt``.
+        Exceptions of the handler become error responses, except ``SystemExit`` and ``KeyboardInterrupt``.
         """
         call = Call(self._load, self._context, predict, self._outlet, Gathering(self._patience))
         try:
@@ -63,14 +63,14 @@ class Service:
 
     async def answer_soon(self, predict: Predict, pace: Callable[[Any], Awaitable[Any]]) -> Predicted | PredictFailed:
         """
-        Have the coroutine function that is the handler answer a batch, while it answers others.
+        Await an asynchronous handler's results for a batch, concurrently with other batches.
 
-        The call has a context of its own: what it sets there is not seen by others.
+        Each call gets its own copy of the context.
 
-        :param pace: Makes the handler's coroutine wait between its steps, where it has to.
-        :raise asyncio.CancelledError: if this is cancelled.
+        :param pace: Wraps the handler's coroutine to apply back-pressure; see `Paced`.
+        :raise asyncio.CancelledError: if the task is cancelled.
         """
-        import asyncio  # noqa: PLC0415 - 60 ms that only some workers need to spend
+        import asyncio  # noqa: PLC0415 - takes 60 ms, needed by some workers only
 
         context = copy(self._context)
         context.metrics = copy(context.metrics)
@@ -86,9 +86,9 @@ class Service:
             call.end()
 
     def _awaited(self, results: Awaitable[Any]) -> Any:
-        """Run what a coroutine function has begun, in a worker that does one thing at a time."""
+        """Run a coroutine to completion, in a worker that answers one batch at a time."""
         if self._loop is None:
-            import asyncio  # noqa: PLC0415 - 60 ms that only some workers need to spend
+            import asyncio  # noqa: PLC0415 - takes 60 ms, needed by some workers only
 
             self._loop = asyncio.new_event_loop()
         return self._loop.run_until_complete(results)
@@ -96,12 +96,12 @@ class Service:
 
 def open_service(load: LoadModel, outlet: Outlet) -> Service:
     """
-    Load and initialize the handler.  The model directory must be on the import path.
+    Load and initialize the handler. The model directory must be on the import path.
 
-    :raise Exception: whatever keeps the handler from loading.
+    :raise Exception: any error in loading the handler.
     """
     metrics = MetricsCacheYamlImpl(load.model_name, definitions=load.metrics)
-    # What is emitted while loading needs an id too.
+    # Metrics emitted while loading need a request id, too.
     metrics.set_request_ids(str(uuid4()))
     context = Context(
         load.model_name,

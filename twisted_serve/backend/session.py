@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a worker's conversation: load once, then answer batches until the server closes its end.
+Run a worker's protocol: load the model, then answer batches until the server closes the connection.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from twisted_serve.wire.messages import Loaded, LoadFailed, LoadModel, Predict, 
 
 
 class ExitCode(IntEnum):
-    """How a worker ends by itself."""
+    """The exit code of a worker."""
 
     #: The server closed the socket.
     DONE = 0
-    #: The handler could not be loaded; the server knows why.
+    #: The handler could not be loaded; the error has been sent to the server.
     NOT_LOADED = 1
     #: The server broke the protocol.
     PROTOCOL_ERROR = 3
@@ -33,12 +33,12 @@ def serve(
     settle: Callable[[Service, Channel], Channel] = lambda service, channel: channel,
 ) -> ExitCode:
     """
-    Be a worker, to the end.
+    Run a worker until it ends; return its exit code.
 
-    :param enter: Makes the process ready for a model directory: working directory and import path.
-    :param settle: Called when the model has loaded; gives the channel to go on with.  It may return in several
-        processes, in each with the channel of another worker.  It is not called for an asynchronous handler, whose
-        loop is running by then.
+    :param enter: Prepares the process for a model directory: working directory and import path.
+    :param settle: Called after the model has loaded; returns the channel to continue with. It may fork, and return in
+        several processes, each with the channel of another worker. It is not called for an asynchronous handler, whose
+        event loop is running by then.
     """
     try:
         load = channel.receive()
@@ -53,7 +53,7 @@ def serve(
         complain(f"worker: the server broke the protocol: {e}")
         return ExitCode.PROTOCOL_ERROR
     except ConnectionError:
-        # The server went while we were speaking; that is an end like any other.
+        # The server closed the connection during a send: a normal end.
         return ExitCode.DONE
 
 
@@ -78,12 +78,12 @@ def _serve_one_by_one(
 
 
 def _serve_many(channel: Channel, load: LoadModel, enter: Callable[[str], None]) -> ExitCode:
-    import asyncio  # noqa: PLC0415 - 60 ms that only some workers need to spend
+    import asyncio  # noqa: PLC0415 - takes 60 ms, needed by some workers only
 
-    from twisted_serve.backend.concurrent import Conversation, LoopOutlet  # noqa: PLC0415 - 60 ms that only some workers need to spend
+    from twisted_serve.backend.concurrent import Conversation, LoopOutlet  # noqa: PLC0415 - takes 60 ms, needed by some workers only
 
     async def conversation() -> ExitCode:
-        # The handler is loaded with the loop running: what it is made of may want to begin tasks.
+        # The handler is loaded with the loop running, because it may create tasks.
         service = _load(channel, load, enter, LoopOutlet(channel))
         if service is None:
             return ExitCode.NOT_LOADED

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the decision whether a loaded model can be forked, and what each fork must do for itself.
+Check that a process with a loaded model can be forked safely, and set up the state of each fork.
 
-A fork has one thread, the one that forked, and shares each open file's position
-with its siblings.  So what a handler's ``initialize`` leaves behind decides:
-another thread, a child process, an open socket or file, a device that was touched
-make a model that each worker has to load for itself.
+A forked process has only the thread that forked, and shares the positions of open files
+with its siblings. So a handler whose ``initialize`` leaves another thread, a child process,
+an open socket or file, or an initialized device is loaded by each worker separately.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# A thread that was told to end may take a moment to be gone.
+# A stopped thread may take a moment to disappear: number of checks, and seconds between them.
 _TRIES = 5
 _MOMENT = 0.01
 
@@ -28,8 +27,8 @@ _HOLDABLE = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
 
 
 def descriptors() -> set[int]:
-    """Return what this process has open."""
-    # The list itself was open while it was read.
+    """Return the descriptors open in this process."""
+    # The directory itself was open while it was read.
     return {each for each in map(int, os.listdir("/proc/self/fd")) if _is_open(each)}
 
 
@@ -43,23 +42,23 @@ def _is_open(descriptor: int) -> bool:
 
 class Safety:
     """
-    What this process was before the model was loaded, to be compared with what it is after.
+    A comparison of the process before and after the model was loaded.
 
-    :param open_before: The descriptors that were open.
+    :param open_before: The descriptors that were open before loading.
     """
 
     def __init__(self, open_before: set[int]) -> None:
         self._open_before = open_before
 
     def objection(self, handler: object) -> str | None:
-        """Say why this process, with its loaded handler, must not be forked; ``None`` if it can be."""
+        """Return the reason why this process must not be forked, or ``None`` if it is safe."""
         return _threads() or _children() or self._holds() or _device(handler)
 
     def _holds(self) -> str | None:
         for descriptor in sorted(descriptors() - self._open_before):
             what = os.readlink(f"/proc/self/fd/{descriptor}")
             flags = int(_field(Path(f"/proc/self/fdinfo/{descriptor}").read_text(), "flags"), 8)
-            # What is only appended to has no position to share: a log.
+            # A file in append mode, such as a log, has no position to share.
             if what not in _HOLDABLE and not (flags & os.O_APPEND and what.startswith("/")):
                 kind = Path(what).name if what.startswith("/") else what.partition(":")[0]
                 return f"it holds {kind} open"
@@ -100,13 +99,13 @@ def _device(handler: object) -> str | None:
 
 
 def wanted_threads() -> int | None:
-    """Return how many threads a worker computes with, as its environment says; ``None`` if it says nothing."""
+    """Return the number of compute threads set in ``OMP_NUM_THREADS``, or ``None``."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def set_threads(count: int | None) -> None:
-    """Have torch compute with so many threads, if it has been imported; until then the environment tells it."""
+    """Set torch's number of threads, if torch has been imported; otherwise it reads the environment on import."""
     torch = sys.modules.get("torch")
     if torch is not None and count is not None:
         torch.set_num_threads(count)
@@ -115,9 +114,9 @@ def set_threads(count: int | None) -> None:
 @contextmanager
 def one_thread() -> Iterator[Callable[[], bool]]:
     """
-    Have torch compute with one thread for a while, so that it starts none.
+    Limit torch to one thread in the block, so that it starts no threads.
 
-    :return: Says whether somebody has chosen another number meanwhile, or the same one, and is to be obeyed.
+    :return: A function that returns whether the handler has called ``torch.set_num_threads``, which takes precedence.
     """
     torch: Any = sys.modules.get("torch")
     if torch is None:
@@ -139,7 +138,7 @@ def one_thread() -> Iterator[Callable[[], bool]]:
 
 
 def reseed() -> None:
-    """Give this process chance of its own: siblings must not draw the same numbers.  ``random`` does it by itself."""
+    """Reseed NumPy and torch, so that siblings draw different numbers; ``random`` reseeds itself after a fork."""
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         numpy.seed(int.from_bytes(os.urandom(4), "little"))

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a template: a process which does nothing but fork when the server says so.
+Fork, reap and signal workers on the server's request: a template process (zygote).
 
-What it forks finds itself returning from :meth:`Template.serve`, with what it
-was born with.  The server hears of each process when it begins and when it has
-been reaped; signals go by way of the template too, which alone knows for certain
-whose process id it is still.
+Each forked process returns from :meth:`Template.serve` with its request and descriptors.
+The server is notified when a process starts and when it has been reaped. Signals go through
+the template, too: only the parent can be sure that a process id has not been reused.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ from twisted_serve.wire.control import (
     template_control_reader,
 )
 
-# More than comes with one request.
+# More descriptors than one request carries.
 _MOST_DESCRIPTORS = 16
 _READ_SIZE = 1 << 16
-# Milliseconds after which the remains of adopted processes are cleared away, if nothing else happens.
+# Milliseconds between reaps of adopted processes, if no other event occurs.
 _REST = 60_000
 
 
 class Birth:
     """
-    What a forked process is born with.
+    The request and descriptors of a forked process.
 
-    :ivar fork: What the server wanted.
-    :ivar descriptors: Its ends, by their names in :data:`~twisted_serve.wire.control.ENDS`.
+    :ivar fork: The server's request.
+    :ivar descriptors: The descriptors, by their names in :data:`~twisted_serve.wire.control.ENDS`.
     """
 
     def __init__(self, fork: Fork, descriptors: dict[str, int]) -> None:
@@ -53,10 +52,10 @@ class Birth:
 
 class Template:
     """
-    This process, as one that forks.
+    A template in this process.
 
     :param control: The socket to the server.
-    :param adopts: Whether the processes come to this one that its workers have started and left alone.
+    :param adopts: If true, become the parent of processes that workers have started and outlived (a subreaper).
     """
 
     def __init__(self, control: socket.socket, adopts: bool = False) -> None:
@@ -64,25 +63,25 @@ class Template:
         self._adopts = adopts
         self._reader = template_control_reader()
         self._received: deque[int] = deque()
-        # The processes which have not been reaped, by the descriptors at which their ends are seen.
+        # Process descriptor (pidfd) to number and process id, for processes that have not been reaped.
         self._children: dict[int, tuple[int, int]] = {}
 
     def say(self, message: FromTemplate) -> None:
         """
-        Tell the server something.
+        Send a message to the server.
 
-        :raise OSError: if it has gone.
+        :raise OSError: if the server has closed the connection.
         """
         self._control.sendall(encode(message))
 
     def serve(self) -> Birth:
-        """Fork until the server closes its end, and end this process then; return in the forked ones."""
+        """Serve requests until the server closes its end, then exit; return only in forked processes."""
         watch = select.poll()
         watch.register(self._control, select.POLLIN)
         known: set[int] = set()
         if self._adopts:
             adopt()
-            # Not SIGKILL: when the server dies, there may be more to end than the kernel knows of.
+            # Not SIGKILL: when the server dies, the template has to kill adopted processes, too.
             end_with_parent(signal.SIGCONT)
         with suppress(OSError):
             while True:
@@ -112,11 +111,11 @@ class Template:
 
     def fork(self, number: int) -> bool:
         """
-        Divide this process; say whether this is the child.
+        Fork this process; return whether this is the child.
 
-        In the child nothing of the template is left.
+        The child closes all descriptors of the template.
 
-        :raise OSError: if there can be no more processes, or the server has gone.
+        :raise OSError: if no process can be created, or the server has closed the connection.
         """
         parent = os.getpid()
         pid = divide()
@@ -124,10 +123,10 @@ class Template:
             try:
                 self._forget(parent)
             except BaseException:
-                # It must not go on as what it is not.
+                # The child must not continue as a template.
                 os._exit(1)
             return True
-        # It cannot have been reaped but by us: the number is still its own.
+        # Only this process can reap the child, so the process id is still valid.
         self._children[os.pidfd_open(pid)] = (number, pid)
         self.say(Forked(number, pid))
         return False
@@ -145,7 +144,7 @@ class Template:
         return None
 
     def _forget(self, parent: int) -> None:
-        """Be a child: die with the parent, hold nothing of it."""
+        """Set up a child: end with the parent, and close the parent's descriptors."""
         enter_session()
         end_with_parent()
         if os.getppid() != parent:
@@ -157,7 +156,7 @@ class Template:
         self._received.clear()
 
     def _receive(self) -> bool:
-        """Read once; say whether the server is still there."""
+        """Read once; return whether the server is still connected."""
         data, descriptors, _flags, _address = socket.recv_fds(self._control, _READ_SIZE, _MOST_DESCRIPTORS)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
@@ -168,7 +167,7 @@ class Template:
     def _signal(self, wanted: Signal) -> None:
         for descriptor, (number, pid) in self._children.items():
             if number == wanted.number:
-                # What it has started can be found as long as it lives.
+                # Its descendants can only be found while it is alive.
                 started = descendants(pid) if wanted.signal == signal.SIGKILL else []
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, wanted.signal)
@@ -176,14 +175,14 @@ class Template:
 
     def _reap(self, descriptor: int) -> None:
         number, pid = self._children.pop(descriptor)
-        # Before its number is free.
+        # Before the process id can be reused.
         kill_group(pid)
         _, status = os.waitpid(pid, 0)
         os.close(descriptor)
         self.say(Exited(number, status))
 
     def _reap_adopted(self) -> None:
-        """Clear away the remains of processes that came to this one."""
+        """Reap adopted processes that have ended."""
         workers = {pid: descriptor for descriptor, (_number, pid) in self._children.items()}
         with suppress(ChildProcessError):
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
@@ -193,12 +192,12 @@ class Template:
                     os.waitpid(ended.si_pid, 0)
 
     def _end(self) -> None:
-        """Leave no process behind."""
+        """Kill all descendants and exit."""
         kill_descendants(os.getpid())
         for descriptor, (_number, pid) in self._children.items():
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        # What was registered to be done at the end is for those to do whom we forked.
+        # Exit callbacks are for the forked workers to run.
         os._exit(0)

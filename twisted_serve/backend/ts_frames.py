@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the frame in which TorchServe's worker answers: what ``create_predict_response`` makes.
+Encode responses in the frame format of TorchServe's workers: ``create_predict_response``.
 
-No worker of ours sends one; who calls :class:`twisted_serve.backend.ts_service.Service` gets it.  The format is
+Our workers do not use it; :class:`twisted_serve.backend.ts_service.Service` returns such frames. The format is
 ``docs/torchserve/archives_workers_handlers.md`` §5.3, lengths in bytes.
 """
 
@@ -32,14 +32,16 @@ def create_predict_response(
     ts_stream_next: bool = False,
 ) -> bytearray:
     """
-    Make the frame of a batch.
+    Return the frame of a batch.
 
-    If one of the answers has no form as bytes, all of the batch has failed with 503.
+    If a result cannot be encoded as bytes, the whole batch fails with 503.
 
-    :param ret: The answers, indexed by position; ``None`` if the batch failed.
+    :param ret: The results, indexed by position; ``None`` if the batch failed.
     :param req_id_map: Position to request id.
-    :param context: Has the heads of the answers; without one each has the status ``code``.
-    :param ts_stream_next: Whether more follows; the answers have a header that says so.
+    :param message: The message for the whole batch.
+    :param code: The status code of the whole batch.
+    :param context: The context with the status and headers of each response; without it each has the status ``code``.
+    :param ts_stream_next: If true, set the header that marks that more chunks follow.
     """
     try:
         bodies = {index: b"error" if ret is None else body(ret[index]) for index in req_id_map}
@@ -61,7 +63,7 @@ def create_predict_response(
 
 
 def response_frame(code: int, message: str, items: Iterable[Item]) -> bytearray:
-    """Write answers, one after the other, behind what is said of all of them."""
+    """Return a frame: code and message of the batch, then each response."""
     frame = bytearray(struct.pack("!i", code))
     frame += _sized(message)
     for item in items:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements TorchServe's module names: ``import ts.…`` in a handler finds our modules.
+Resolve imports of TorchServe's module names, ``import ts.…``, to modules of this package.
 
-Nothing called ``ts`` is installed; the finder is put in place in worker
-processes alone, in front, so that an installed TorchServe is not found instead.
-A handler author can do the same in a test with :func:`install`.
+No package named ``ts`` is installed: an import hook does it, only in worker processes, and
+before other finders, so that an installed TorchServe is not imported instead. Handler authors
+can install the hook in their tests with :func:`install`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from importlib.abc import Loader
 
-#: TorchServe's module: what it offers, as ``our module:name``.
+#: TorchServe's module to its names, each as ``our module:name``.
 NAMES: Mapping[str, Sequence[str]] = {
     "ts": ("twisted_serve:COMPATIBLE_WITH as __version__",),
     "ts.version": ("twisted_serve:COMPATIBLE_WITH as __version__",),
@@ -142,7 +142,7 @@ BUILT_IN_ENVELOPES: Mapping[str, str] = {
     "kservev2": "twisted_serve.handlers.open_inference:KServev2Envelope",
 }
 
-#: What TorchServe has and we do not, and why: modules, with those below them, and names in modules.
+#: Modules (with their submodules) and names of TorchServe that we do not provide, to the reason.
 MISSING: Mapping[str, str] = {
     "ts.arg_parser": "the command is twisted-serve",
     "ts.handler_utils.distributed": "PiPPy lives on as torch.distributed.pipelining; call that, or DeepSpeed, directly",
@@ -179,14 +179,14 @@ class TsFinder:
     """
     Finds ``ts`` and the modules below it, in :data:`NAMES` and nowhere else.
 
-    It is finder and loader without their abstract classes: these would cost every worker 20 ms to import.
+    It is finder and loader without their abstract base classes, whose import would take each worker 20 ms.
     """
 
     def find_spec(self, fullname: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """
-        Find one of TorchServe's modules.
+        Return the spec of one of TorchServe's modules; ``None`` for other packages.
 
-        :raise ModuleNotFoundError: for one that we do not have.
+        :raise ModuleNotFoundError: for a module below ``ts`` that we do not provide.
         """
         if fullname != "ts" and not fullname.startswith("ts."):
             return None
@@ -195,16 +195,16 @@ class TsFinder:
         return ModuleSpec(fullname, cast("Loader", self), origin="twisted_serve", is_package=_is_package(fullname))
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to the import system to make the module."""
+        """Return ``None``: the import system creates the module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Fill the module with names that are resolved when they are used: importing one must not import all."""
+        """Set up the module's names to be imported on first use: importing one must not import all."""
         targets = dict(target(entry) for entry in NAMES[module.__name__])
 
         def resolve(name: str) -> Any:
             if name not in targets:
                 refusal = _refusal(f"{module.__name__}.{name}")
-                # ``from ts.… import name`` would replace our words by its own.
+                # ``from ts.… import name`` would replace the message of an AttributeError.
                 if _is_importing_from(sys._getframe(1)):
                     raise ImportError(refusal, name=module.__name__)
                 raise AttributeError(refusal)
@@ -230,19 +230,19 @@ def _is_package(fullname: str) -> bool:
 
 
 def _refusal(fullname: str) -> str:
-    """Say that we do not have a module or a name, and why not."""
+    """Return the message for a module or name that we do not provide, with the reason."""
     reasons = (why for each, why in MISSING.items() if f"{fullname}.".startswith(f"{each}."))
     why = next(reasons, "")
     return f"{fullname} is not provided by twisted_serve{f': {why}' if why else ''}; {_PAGE}"
 
 
 def _is_importing_from(frame: FrameType) -> bool:
-    # Not any access may raise ImportError: pickle and others look into all modules.
+    # Other accesses must raise AttributeError: pickle, for one, looks up names in all modules.
     return frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_FROM"]
 
 
 def target(entry: str) -> tuple[str, tuple[str, str]]:
-    """Split an entry of :data:`NAMES` into the name, and the module and the name there that it stands for."""
+    """Split an entry of :data:`NAMES` into TorchServe's name, and our module and name."""
     place, _, name = entry.partition(":")
     attribute, _, alias = name.partition(" as ")
     return alias or attribute, (place, attribute)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``ts.service.Service``: a handler with its context, called with requests as dictionaries.
+Call a handler with requests given as dicts: ``ts.service.Service``, for tests and scripts.
 
-It is for tests and scripts that call a handler through it.  What the handler gets, and what becomes of what it does,
-is what a worker makes of it (:class:`twisted_serve.backend.call.Call`).
+The handler's input and the handling of its results are the same as in a worker
+(:class:`twisted_serve.backend.call.Call`).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["Service"]
 
 class Service:
     """
-    An entry point and the context that it is called with.
+    An entry point and its context.
 
-    A request is a dictionary: ``requestId``; ``parameters``, a list of dictionaries with ``name``, ``contentType``
-    and the decoded ``value``; and, if it has any, ``headers``, a list of dictionaries with ``name`` and ``value``.
+    A request is a dict with ``requestId``; ``parameters``, a list of dicts with ``name``, ``contentType`` and the
+    decoded ``value``; and optionally ``headers``, a list of dicts with ``name`` and ``value``.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Service:
         metrics_cache: Any = None,
     ) -> None:
         """
-        Make a context of what is known of the model; initialize the handler with it.
+        Create the context; the caller initializes the handler with it.
 
-        :param manifest: The archive's; its ``configFile`` is read.
-        :param metrics_cache: Where metrics go; by default to stdout, as in a worker.
-        :raise OSError: if the manifest's ``configFile`` is not there.
+        :param manifest: The archive's manifest; its ``configFile`` is read.
+        :param metrics_cache: The metrics API for the handler; by default one that prints to stdout, as in a worker.
+        :raise OSError: if the manifest's ``configFile`` cannot be read.
         :raise yaml.YAMLError: if it is not YAML.
         """
         config_file = (manifest or {}).get("model", {}).get("configFile")
@@ -71,11 +71,11 @@ class Service:
 
     @property
     def context(self) -> Context:
-        """What the handler is called with."""
+        """The handler's context."""
         return self._context
 
     def set_cl_socket(self, cl_socket: Any) -> None:
-        """Set the socket that intermediate answers are written to, each as a frame."""
+        """Set the socket for intermediate responses, each sent as a frame."""
         self._context.cl_socket = cl_socket
 
     @staticmethod
@@ -83,9 +83,9 @@ class Service:
         batch: Sequence[Mapping[str, Any]] | None,
     ) -> tuple[list[RequestProcessor], list[dict[str, Any]], dict[int, str]]:
         """
-        Take requests apart: their headers, what the handler gets as ``data``, and their ids by position.
+        Return the requests' headers, the handler's ``data``, and the request ids by position.
 
-        :raise ValueError: if there are no requests, or one lacks something.
+        :raise ValueError: if ``batch`` is ``None``, or a request lacks a required key.
         """
         if batch is None:
             raise ValueError("Received invalid inputs")
@@ -109,19 +109,19 @@ class Service:
 
     def predict(self, batch: Sequence[Mapping[str, Any]] | None) -> bytearray:
         """
-        Have the handler answer requests, as one batch.
+        Call the handler with the requests as one batch.
 
-        :return: The frame of its answers, or of the error that its exception becomes.
-        :raise ValueError: if there are no requests, or one lacks something.
+        :return: The frame of the responses, or of the error.
+        :raise ValueError: if ``batch`` is ``None``, or a request lacks a required key.
         """
         headers, rows, ids = self.retrieve_data_for_inference(batch)
         jobs = [Job(ids[index], each.get_request_properties(), []) for index, each in enumerate(headers)]
-        # No server takes metrics: they are printed.
+        # No server receives metrics: they are printed.
         metrics = Gathering(Patience())
         call = Call(_load_message(self._context), self._context, Predict(0, jobs), _Frames(self._context), metrics)
         try:
             answer = call.answer(self._entry_point(rows, self._context))
-        # Nothing else: a test that the handler fails on purpose has to end.
+        # Not BaseException: an exception that ends a test, such as that of ``pytest.fail``, has to propagate.
         except Exception as e:
             answer = call.failure(e)
         finally:
@@ -132,28 +132,28 @@ class Service:
 
 
 class _Frames:
-    """Where intermediate answers go: into the socket that the context has, if it has one."""
+    """An outlet that writes intermediate responses to the context's socket, if it has one."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def send(self, message: FromWorker) -> None:
-        """Write an intermediate answer as a frame that is not the last."""
+        """Send an intermediate response as a frame that is not the last one."""
         if isinstance(message, StreamChunk) and self._context.cl_socket is not None:
             item = replace(message.item, headers={**message.item.headers, STREAM_HEADER: "true"})
             self._context.cl_socket.sendall(response_frame(200, "", [item]))
 
     def is_cancelled(self, request_id: str) -> bool:
-        """Say that the client is there."""
+        """Return false: the client is always connected."""
         return False
 
     def may_send(self, request_id: str) -> bool:
-        """Say that the client takes whatever comes."""
+        """Return true: the client is always ready."""
         return True
 
 
 def _load_message(context: Context) -> LoadModel:
-    """Make what a worker would have been told of the model."""
+    """Return the message that a worker would have received for the model."""
     properties = context.system_properties
     return LoadModel(
         context.model_name,
