@@ -24,6 +24,7 @@ class Case:
 
     :ivar delay: Milliseconds that a batch may wait, where a server waits at all.
     :ivar body: What is sent; nothing is a GET.
+    :ivar policy: When a batch that is not full leaves our server; nothing for its default.
     """
 
     name: str
@@ -33,11 +34,13 @@ class Case:
     content_type: str = ""
     batch_size: int = 1
     delay: int = 5
+    policy: str = ""
 
 
 _random = random.Random(0)
 _NUMBERS = json.dumps([round(_random.random(), 3) for _ in range(64)]).encode()
 _TOKENS = json.dumps([_random.randrange(1000) for _ in range(64)]).encode()
+_STEPS = json.dumps([_random.randrange(1000) for _ in range(200)]).encode()
 
 CASES = (
     Case("noop", "no-op", "noop.py"),
@@ -46,6 +49,10 @@ CASES = (
     Case("encoder", "transformer encoder, 10 ms", "encoder.py", _TOKENS, "application/json"),
     Case("image", "1 MB image body", "image.py", _random.randbytes(1 << 20), "image/jpeg"),
 )
+
+# What our server's batch policies are compared with: batches that save nearly nothing, and batches that save much.
+ENCODER = Case("encoder", "transformer encoder", "encoder.py", _TOKENS, "application/json", batch_size=8, delay=10)
+RECURRENT = Case("recurrent", "recurrent network", "recurrent.py", _STEPS, "application/json", batch_size=16, delay=10)
 
 
 def case_named(name: str) -> Case:
@@ -74,6 +81,8 @@ def build_archive(case: Case, store: Path) -> Path:
         f"minWorkers: 1\nmaxWorkers: 4\nbatchSize: {case.batch_size}\nmaxBatchDelay: {case.delay}\n"
         "responseTimeout: 120\n"
     )
+    if case.policy:
+        config += f"batchPolicy: {case.policy}\n"
     archive = store / f"{case.name}.mar"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.write(HANDLERS / case.handler, case.handler)

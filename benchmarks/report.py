@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from benchmarks.cases import CASES, CONNECTIONS
+from benchmarks.policies import compared
 from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Results
 
 # Between these a page has what `report` says.
@@ -156,7 +157,23 @@ def report(results: Results) -> str:
         for each in targets(results)
     ]
     parts.append(table(["ratio", "measured", "target", "reached"], lines))
+    if results.paced:
+        parts.append(policies(results))
     return "\n".join(parts)
+
+
+def policies(results: Results) -> str:
+    """Write the table of our server's batch policies under open loads."""
+    lines = []
+    for each in compared(results):
+        numbers = [each.answered, *each.latencies_ms, each.batch, each.cpu_us]
+        ratios = [
+            "-" if each.policy == "eager" else f"{mid:.2f} ({low:.2f}-{high:.2f})" for mid, low, high in each.ratios
+        ]
+        lines.append([each.traffic.title, f"{each.load:g}", each.policy, *map(number, numbers), *ratios])
+    head = ["traffic", "load", "policy", "answers/s", "mean, ms", "p50, ms", "p95, ms", "p99, ms", "batch, mean"]
+    head += ["CPU/answer, µs", "answers to eager's", "mean to eager's", "p95 to eager's", "CPU to eager's"]
+    return table(head, lines)
 
 
 def with_section(page: str, section: str) -> str:

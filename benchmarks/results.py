@@ -88,6 +88,35 @@ class Loaded:
         return (self.server, self.case, self.round, "loaded")
 
 
+@frozen
+class Paced:
+    """
+    What our server made of an open load under one of its batch policies.
+
+    :ivar load: The arrivals per second, as a share of what a server with a full queue answers.
+    :ivar offered: Arrivals per second.
+    :ivar answered: Good answers per second.
+    :ivar latencies_ms: Mean, p50, p95 and p99, from the scheduled arrival to a good answer.
+    :ivar batch: The mean size of the batches.
+    :ivar cpu_us: Microseconds of all the server's processes for each good answer.
+    """
+
+    policy: str
+    traffic: str
+    load: float
+    round: int
+    offered: float
+    answered: float
+    latencies_ms: tuple[float, float, float, float]
+    batch: float
+    cpu_us: float
+
+    @property
+    def key(self) -> tuple[str, str, float, int]:
+        """The name of a measurement, which is made once in a run."""
+        return (self.policy, self.traffic, self.load, self.round)
+
+
 class Results:
     """
     All that was measured in a run, kept in a file of one JSON object a line, which is written at once.
@@ -101,11 +130,12 @@ class Results:
         self.rows: list[Row] = []
         self.footprints: list[Footprint] = []
         self.loaded: list[Loaded] = []
+        self.paced: list[Paced] = []
         self.machine: dict[str, Any] = {}
         for line in file.read_text().splitlines() if file.exists() else ():
             self._take(json.loads(line))
 
-    def add(self, measured: Row | Footprint | Loaded) -> None:
+    def add(self, measured: Row | Footprint | Loaded | Paced) -> None:
         """Keep a measurement."""
         self._append({type(measured).__name__: asdict(measured)})
 
@@ -126,6 +156,8 @@ class Results:
             self.footprints.append(Footprint(**members))
         elif kind == "Loaded":
             self.loaded.append(Loaded(**members))
+        elif kind == "Paced":
+            self.paced.append(Paced(**{**members, "latencies_ms": tuple(members["latencies_ms"])}))
         elif kind == "machine":
             self.machine = members
         else:
@@ -133,7 +165,7 @@ class Results:
 
     def has(self, key: tuple[Any, ...]) -> bool:
         """Say whether something has been measured already."""
-        return any(each.key == key for each in (*self.rows, *self.footprints, *self.loaded))
+        return any(each.key == key for each in (*self.rows, *self.footprints, *self.loaded, *self.paced))
 
     def best(self, server: str, case: str, connections: int) -> Row | None:
         """Return the medians of the clean rounds."""

@@ -26,6 +26,7 @@ import twisted
 from benchmarks.cases import CASES, CONNECTIONS, Case
 from benchmarks.load import measure
 from benchmarks.picture import PICTURE
+from benchmarks.policies import TRAFFIC, Comparison
 from benchmarks.report import report, with_section
 from benchmarks.results import ECHO, LOOP, OPEN, Footprint, Loaded, Results, Row
 from benchmarks.servers import OURS, DidNotStartError, Peer, Running, is_worker, peers, start
@@ -200,6 +201,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=None, help="how often the servers take turns (2)")
     parser.add_argument("--seconds", type=float, default=None, help="how long each load lasts (8)")
     parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
+    parser.add_argument(
+        "--traffic", nargs="*", default=[each.name for each in TRAFFIC], help="open loads that compare batch policies"
+    )
     parser.add_argument("--connections", type=int, nargs="*", default=list(CONNECTIONS))
     parser.add_argument("--peers", nargs="*", default=["TorchServe", "LitServe"], help="whom to compare with")
     # Servers run in directories of their own.  A link is not followed: it is what makes the environment.
@@ -217,7 +221,8 @@ def main() -> int:
         arguments.results.unlink(missing_ok=True)
     results = Results(arguments.results)
     if not arguments.report:
-        if shutil.which("wrk") is None:
+        cases = [case for case in CASES if case.name in arguments.cases]
+        if cases and shutil.which("wrk") is None:
             print("wrk, which makes the load, is not installed: nothing can be measured.", file=sys.stderr)
             return 1
         if not results.machine:
@@ -229,9 +234,14 @@ def main() -> int:
             for peer in peers(OURS, arguments.torchserve, arguments.litserve, _say)
             if peer.name in ("twisted_serve", *arguments.peers)
         ]
-        cases = [case for case in CASES if case.name in arguments.cases]
         with tempfile.TemporaryDirectory(prefix="twisted-serve-bench-") as work:
             run(Bench(results, seconds, Path(work), _say), found, cases, tuple(arguments.connections), rounds)
+            comparison = Comparison(results, min(3.0, seconds + 1.0), Path(work), _say)
+            for traffic in TRAFFIC:
+                # A short run has time for one slice for each policy: of the load under which they differ most.
+                if traffic.name in arguments.traffic and (traffic.name == "deadline" or not arguments.quick):
+                    loads = traffic.loads[-1:] if arguments.quick else traffic.loads
+                    comparison.cover(traffic, loads, arguments.rounds or (1 if arguments.quick else 5))
     section = report(results)
     print(f"\n{section}")
     if arguments.page:

@@ -91,6 +91,7 @@ class Running:
     group: Group
     url: str
     management: str
+    metrics: str
     first_answer: float = 0.0
     body: Path | None = None
     keys: dict[str, str] = field(factory=dict)
@@ -139,6 +140,16 @@ class Running:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="PUT"), timeout=180) as answer:
             answer.read()
         return time.perf_counter() - begun
+
+    def batches(self) -> tuple[float, float]:
+        """Return the number of requests and of batches that were sent to workers, by the metrics of our server."""
+        with urllib.request.urlopen(self.metrics, timeout=30) as response:
+            text: str = response.read().decode()
+        found = [
+            sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"ts_batch_size_{end}"))
+            for end in ("sum", "count")
+        ]
+        return found[0], found[1]
 
     def stop(self) -> None:
         """End it and all that it has started."""
@@ -190,6 +201,7 @@ def start(peer: Peer, case: Case, directory: Path) -> Running:
         Group(leader),
         f"http://127.0.0.1:{port}{path}",
         f"http://127.0.0.1:{management}",
+        f"http://127.0.0.1:{metrics}/metrics",
     )
     if running.content:
         running.body = directory / "body"

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from math import inf
-
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists, tuples
 from twisted.trial.unittest import SynchronousTestCase
@@ -67,52 +65,73 @@ class BatchCostTests(SynchronousTestCase):
 class ForecastTests(SynchronousTestCase):
     """Tests for the forecast of the next arrival."""
 
-    def forecast(self, gap: float, per_job: float, per_batch: float) -> Forecast:
-        """Return the forecast after regular arrivals and batches."""
+    def forecast(self, gaps: list[float], per_job: float, per_batch: float) -> Forecast:
+        """Return the forecast after arrivals with these gaps, and two batches."""
         forecast = Forecast(10.0)
-        for n in range(20):
-            forecast.arrived(n * gap)
+        now = 0.0
+        forecast.arrived(now)
+        for gap in gaps:
+            now += gap
+            forecast.arrived(now)
         for size in (1, 4):
             forecast.cost.observe(size, per_job * size + per_batch)
         return forecast
 
     def test_waits_only_while_it_pays(self) -> None:
         """A dear batch waits for a job that is about to come, a cheap one does not, nor a large one."""
-        self.assertAlmostEqual(0.4, self.forecast(0.1, 0.2, 1.0).patience(1))
-        self.assertEqual(0.0, self.forecast(0.1, 0.2, 0.3).patience(1))
-        self.assertEqual(0.0, self.forecast(0.5, 0.2, 1.0).patience(1))
-        self.assertEqual(0.0, self.forecast(0.1, 0.2, 1.0).patience(4))
+        regular = [0.1] * 20
+        self.assertAlmostEqual(0.125, self.forecast(regular, 0.2, 1.0).patience(1))
+        self.assertEqual(0.0, self.forecast(regular, 0.2, 0.3).patience(1))
+        self.assertEqual(0.0, self.forecast([0.5] * 20, 0.2, 1.0).patience(1))
+        self.assertEqual(0.0, self.forecast(regular, 0.2, 1.0).patience(4))
+
+    def test_bursts(self) -> None:
+        """The pauses between bursts do not keep the first job of a burst from waiting for the others."""
+        forecast = self.forecast([0.01, 0.01, 0.01, 5.0] * 8, 0.1, 1.0)
+        self.assertAlmostEqual(0.0125, forecast.patience(1))
+
+    def test_rare_jobs(self) -> None:
+        """Two jobs that once came together do not make all others wait."""
+        self.assertEqual(0.0, self.forecast([0.5] + [5.0] * 31, 0.1, 1.0).patience(1))
 
     def test_nothing_known(self) -> None:
         """Without observations, a batch does not wait."""
         forecast = Forecast(10.0)
-        self.assertEqual((inf, 0.0), (forecast.gap, forecast.patience(1)))
+        self.assertEqual(0.0, forecast.patience(1))
         forecast.arrived(0.0)
-        self.assertEqual(inf, forecast.gap)
+        self.assertEqual(0.0, forecast.patience(1))
 
-    def test_a_pause(self) -> None:
-        """One long pause does not make the next arrivals seem rare for long."""
-        forecast = self.forecast(0.1, 0.2, 1.0)
-        forecast.arrived(1e6)
-        for n in range(20):
-            forecast.arrived(1e6 + n * 0.1)
-        self.assertLess(forecast.gap, 0.2)
+    def test_forgets_gaps(self) -> None:
+        """When arrivals become rare, that is known after some of them."""
+        self.assertEqual(0.0, self.forecast([0.01] * 100 + [5.0] * 32, 0.1, 1.0).patience(1))
 
-    @given(floats(0.001, 1), floats(0, 1), floats(0, 1), integers(1, 64))
-    def test_the_sum_of_delays_is_smaller(self, gap: float, per_job: float, per_batch: float, size: int) -> None:
-        """If waiting pays, the sum of all delays is no larger than without waiting."""
-        forecast = self.forecast(gap, per_job, per_batch)
-        if forecast.patience(size) > 0:
-            a, b, n = per_job, per_batch, size
-            at_once = n * (a * n + b) + (a * n + b - gap) + (a + b)
-            together = n * (gap + a * (n + 1) + b) + (a * (n + 1) + b)
-            self.assertLessEqual(together, at_once + 1e-6)
+    @given(lists(floats(0.001, 2), min_size=1, max_size=32), floats(0, 1), floats(0, 1), integers(1, 64))
+    def test_the_best_wait(self, gaps: list[float], per_job: float, per_batch: float, size: int) -> None:
+        """Over the last gaps no other wait would have made the sum of all delays smaller."""
+        forecast = self.forecast(gaps, per_job, per_batch)
+        a, b, n = forecast.cost.per_job, forecast.cost.per_batch, size
 
-    @given(integers(0, 200), integers(1, 32), integers(0, 8))
-    def test_the_best_that_can_happen(self, ahead: int, batch_size: int, workers: int) -> None:
-        """More workers never make an answer later, more jobs ahead never earlier; alone a job takes its own time."""
-        forecast = self.forecast(0.1, 0.2, 1.0)
-        needed = forecast.answered_in(ahead, batch_size, workers)
-        self.assertLessEqual(forecast.answered_in(ahead, batch_size, workers + 1), needed)
-        self.assertLessEqual(needed, forecast.answered_in(ahead + 1, batch_size, workers))
-        self.assertAlmostEqual(1.2, forecast.answered_in(0, batch_size, workers))
+        def delays(wait: float) -> float:
+            total = 0.0
+            for gap in gaps:
+                if wait and gap <= wait * (1 + 1e-9):
+                    total += n * (gap + a * (n + 1) + b) + (a * (n + 1) + b)
+                else:
+                    # In vain: the next job finds the worker as if nothing had waited.
+                    total += n * (wait + a * n + b) + (a * n + b - gap) + (a + b)
+            return total
+
+        chosen = delays(forecast.patience(n) / 1.25)
+        for wait in (0.0, *gaps):
+            self.assertLessEqual(chosen, delays(wait) + 1e-6)
+
+    @given(integers(0, 200), integers(1, 32), integers(0, 8), integers(0, 8))
+    def test_time_of_an_answer(self, ahead: int, batch_size: int, workers: int, free: int) -> None:
+        """More workers, or a free one, never make an answer later, more jobs ahead never earlier."""
+        forecast = self.forecast([0.1] * 20, 0.2, 1.0)
+        needed = forecast.answered_in(ahead, batch_size, workers, free)
+        self.assertLessEqual(forecast.answered_in(ahead, batch_size, workers + 1, free), needed)
+        self.assertLessEqual(forecast.answered_in(ahead, batch_size, workers, 1), needed)
+        self.assertLessEqual(needed, forecast.answered_in(ahead + 1, batch_size, workers, free) + 1e-9)
+        self.assertAlmostEqual(1.2, forecast.answered_in(0, batch_size, workers, 1))
+        self.assertAlmostEqual(2.4, forecast.answered_in(0, batch_size, 1, 0))

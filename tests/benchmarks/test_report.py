@@ -11,10 +11,10 @@ from hypothesis.strategies import floats, integers, text
 
 from benchmarks.picture import bars
 from benchmarks.report import BEGIN, END, Target, number, ratio, report, table, targets, with_section
-from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Footprint, Loaded, Results, Row
+from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Footprint, Loaded, Paced, Results, Row
 
 
-def results_with(file: Path, *measured: Row | Footprint | Loaded) -> Results:
+def results_with(file: Path, *measured: Row | Footprint | Loaded | Paced) -> Results:
     """Keep some measurements."""
     results = Results(file)
     for each in measured:
@@ -186,3 +186,23 @@ def test_order_of_servers(rounds: int) -> None:
     results = Results(Path("/nonexistent/rows"))
     results.rows = [row(server, 1.0, number) for number in range(rounds) for server in (OURS, THEIRS)]
     assert results.servers() == [OURS, THEIRS]
+
+
+def test_policies_are_compared_in_pairs(tmp_path: Path) -> None:
+    """A ratio is made within a round; a round that lacks a policy does not count for it."""
+
+    def paced(policy: str, number: int, p95: float, answered: float = 50.0) -> Paced:
+        return Paced(policy, "deadline", 1.3, number, 100.0, answered, (1.0, 1.0, p95, 9.0), 3.0, 500.0)
+
+    file = tmp_path / "rows"
+    measured = [paced("eager", 1, 10.0), paced("adaptive", 1, 5.0, 75.0), paced("eager", 2, 100.0)]
+    measured += [paced("adaptive", 2, 80.0, 75.0), paced("eager", 3, 10.0), paced("adaptive", 3, 7.0, 75.0)]
+    results_with(file, *measured, paced("adaptive", 4, 1.0))
+    again = Results(file)
+    assert again.paced == [*measured, paced("adaptive", 4, 1.0)]
+    assert again.has(("adaptive", "deadline", 1.3, 4))
+    assert not again.has(("eager", "deadline", 1.3, 4))
+    [line] = [line for line in report(again).splitlines() if "| adaptive |" in line]
+    assert "| 1.50 (1.50-1.50) |" in line
+    assert "| 0.70 (0.50-0.80) |" in line
+    assert "window" not in report(again)

@@ -31,7 +31,19 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 def test_end_to_end(tmp_path: Path) -> None:
     """Rows are measured, kept and shown; missing peers are named; a resumed run measures nothing twice."""
     results = tmp_path / "rows"
-    words = ["--cases", "noop", "--connections", "8", "--seconds", "1", "--rounds", "1", "--results", str(results)]
+    words = [
+        "--traffic",
+        "--cases",
+        "noop",
+        "--connections",
+        "8",
+        "--seconds",
+        "1",
+        "--rounds",
+        "1",
+        "--results",
+        str(results),
+    ]
     run = bench(*words)
     assert run.returncode == 0, run.stderr
     assert "TorchServe is not installed in its environment: it is left out." in run.stdout

@@ -7,11 +7,14 @@ A batch of ``n`` jobs is modelled to take ``a·n + b`` seconds; batching saves `
 
 from __future__ import annotations
 
-from math import inf
+from collections import deque
 
-# Decay of older observations per batch and per arrival: about the last twenty batches and five arrivals count.
+# Decay of older observations per batch: about the last twenty count.
 _BATCH_MEMORY = 0.95
-_ARRIVAL_MEMORY = 0.8
+
+# How many of the last gaps between arrivals count, and what is added to one that is worth waiting for.
+_GAPS = 32
+_SLACK = 1.25
 
 # Minimum relative variance of batch sizes from which the dependence of the cost on the size can be estimated.
 _SPREAD = 1e-9
@@ -89,45 +92,55 @@ class Forecast:
     :param max_delay: Maximum seconds that a batch waits for further jobs.
     """
 
-    __slots__ = ("_gap", "_last", "_max_delay", "cost")
+    __slots__ = ("_gaps", "_last", "_max_delay", "cost")
 
     def __init__(self, max_delay: float) -> None:
         self.cost = BatchCost()
         self._max_delay = max_delay
         self._last: float | None = None
-        self._gap = inf
-
-    @property
-    def gap(self) -> float:
-        """The moving average of seconds between arrivals; infinite before two arrivals."""
-        return self._gap
+        self._gaps: deque[float] = deque(maxlen=_GAPS)
 
     def arrived(self, now: float) -> None:
         """Record the arrival of a job."""
         if self._last is not None:
             # Clamped, because a longer pause says no more than one of max_delay, for which no batch waits.
-            gap = min(max(0.0, now - self._last), self._max_delay)
-            self._gap = gap if self._gap == inf else _ARRIVAL_MEMORY * self._gap + (1 - _ARRIVAL_MEMORY) * gap
+            self._gaps.append(min(max(0.0, now - self._last), self._max_delay))
         self._last = now
 
     def patience(self, size: int) -> float:
         """
         Return how long ``size`` jobs, for which the last free worker is available, should wait for one more.
 
-        If they are dispatched immediately, the next job waits until they are done and then pays ``b`` alone.  If they
-        wait ``gap`` for it, each of them is answered later by ``gap + a``, and ``b`` is paid once.  The sum of all
-        delays is smaller if they wait as long as ``(size + 1)·gap < b - size·a``.
+        If they are dispatched immediately, the next job waits until they are done and then
+        pays ``b`` alone.  If they wait ``gap`` for it, each of them is answered by
+        ``gap + a`` later, and ``b`` is paid once: the sum of all delays is smaller by
+        ``b - size·a - (size + 1)·gap``.  If they wait in vain, the sum is larger by
+        ``size`` times the wait.  The last gaps tell how often each happens; the
+        mean gap would not: between bursts there are pauses, which outweigh the gaps within.
 
-        :return: Seconds from the last arrival, after which the expected job has not come; 0 if waiting does not pay.
+        :return: Seconds from the last arrival, 0 if waiting does not pay.
         """
-        worth = (self.cost.per_batch - size * self.cost.per_job) / (size + 1)
-        return worth if self._gap < worth else 0.0
+        saved = self.cost.per_batch - size * self.cost.per_job
+        best, wait, caught = 0.0, 0.0, 0.0
+        if saved > 0:
+            for more, gap in zip(range(len(self._gaps) - 1, -1, -1), sorted(self._gaps), strict=True):
+                caught += saved - (size + 1) * gap
+                gain = caught - more * size * gap
+                if gain > best:
+                    best, wait = gain, gap
+        return wait * _SLACK
 
-    def answered_in(self, ahead: int, batch_size: int, workers: int) -> float:
+    def answered_in(self, ahead: int, batch_size: int, workers: int, free: int = 0) -> float:
         """
-        Return the minimum expected seconds until a job with ``ahead`` jobs before it is answered.
+        Return in how many seconds a job will probably be answered for which ``ahead`` others wait before it.
 
-        :param workers: Number of workers, all assumed to become free immediately.
+        The batches that run now are taken to have just begun.  Where the queue is
+        longer than a batch, jobs come faster than they are worked off, and the
+        job's own batch will be full.
+
+        :param workers: The number of workers.
+        :param free: The number of those that have nothing to do.
         """
-        rounds = ahead // batch_size // max(1, workers)
-        return rounds * self.cost.of(batch_size) + self.cost.of(1)
+        batches = ahead // batch_size
+        each = self.cost.of(batch_size if batches else min(batch_size, ahead + 1))
+        return ((batches + (not free)) / max(1, workers) + 1) * each

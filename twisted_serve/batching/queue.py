@@ -161,7 +161,7 @@ class BatchQueue(Generic[J]):
         """
         if self._forecast is None or (free and not self._waiting):
             return
-        needed = self._forecast.answered_in(len(self._waiting), self.batch_size, workers)
+        needed = self._forecast.answered_in(len(self._waiting), self.batch_size, workers, free)
         if now + needed > deadline:
             raise Hopeless(needed)
 

@@ -65,7 +65,7 @@ class Refusals:
         """Make the refusal of a request whose answer would come after its client has stopped waiting."""
         self._observer.refused("too_late")
         return ServiceUnavailable(
-            f"The request cannot be answered before its deadline: that takes {seconds:.3f} seconds at the least.",
+            f"The request cannot be answered before its deadline: that takes about {seconds:.3f} seconds.",
             RETRY_AFTER,
         )
 
