@@ -34,7 +34,7 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 
 # Headers that the server sets itself, for framing and the connection.
-_OURS = frozenset({"connection", "content-length", "date", "keep-alive", "transfer-encoding", "upgrade"})
+_SERVER_HEADERS = frozenset({"connection", "content-length", "date", "keep-alive", "transfer-encoding", "upgrade"})
 
 
 @frozen
@@ -122,7 +122,7 @@ class EndpointAnswer:
     @headers.validator
     def _can_be_sent(self, _attribute: object, value: Mapping[str, str]) -> None:
         for name, text in value.items():
-            if not _HEADER.fullmatch(name) or name.lower() in _OURS or not _HEADER_VALUE.fullmatch(text):
+            if not _HEADER.fullmatch(name) or name.lower() in _SERVER_HEADERS or not _HEADER_VALUE.fullmatch(text):
                 raise ValueError(f"an answer cannot have the header {name!r} with the value {text!r}")
 
 
@@ -130,7 +130,7 @@ class EndpointAnswer:
 Answering: TypeAlias = "Callable[[EndpointRequest, Context], EndpointAnswer | Deferred[EndpointAnswer]]"
 
 
-def _may_be_taken(_instance: object, _attribute: object, value: Any) -> None:
+def _is_valid_segment(_instance: object, _attribute: object, value: Any) -> None:
     if not isinstance(value, str) or not _SEGMENT.fullmatch(value):
         raise ValueError(f"an endpoint cannot be called {value!r}: expected letters, digits, '_', '.', '~' and '-'")
     if value in RESERVED:
@@ -150,13 +150,13 @@ class Endpoint:
     :raise ValueError: for an invalid or reserved segment.
     """
 
-    segment: str = field(validator=_may_be_taken)
+    segment: str = field(validator=_is_valid_segment)
     kind: Kind = field(validator=in_(("inference", "management")))
     answer: Answering
     origin: str = field()
 
     @origin.default
-    def _name_of_the_function(self) -> str:
+    def _default_origin(self) -> str:
         module, name = getattr(self.answer, "__module__", "?"), getattr(self.answer, "__qualname__", repr(self.answer))
         return f"{module}:{name}"
 

@@ -224,7 +224,7 @@ class ContentsTests(ArchiverTestCase):
 
     def test_too_many(self) -> None:
         """More files than the server unpacks are refused."""
-        with mock.patch("twisted_serve.archiver.contents._MOST_FILES", 3):
+        with mock.patch("twisted_serve.archiver.contents._MAX_FILES", 3):
             self.assertRefused("^More than 3 files and directories.$", extra_files="extra")
 
 

@@ -23,7 +23,7 @@ from twisted_serve.archives.model_config import load_model_config
 from twisted_serve.errors import InvalidModel
 
 # Maximum nesting of brackets; CPython's own limit is 200.
-_MOST_NESTED = 200
+_MAX_NESTING = 200
 
 
 def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str], object]) -> None:
@@ -38,7 +38,7 @@ def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str
     elif handler.path is not None:
         check_functions(handler.path, () if handler.function is None else (handler.function,), warn)
     if config.model_file is not None and config.model_file.endswith(".py") and config.runtime != "LSP":
-        _parsed(Path(config.model_file), "model file", warn)
+        _parse(Path(config.model_file), "model file", warn)
     if config.requirements_file is not None:
         _text(Path(config.requirements_file), "requirements file")
     if config.config_file is not None:
@@ -54,7 +54,7 @@ def warn_of_missing(files: Mapping[str, Path], warn: Callable[[str], object]) ->
     """Warn of local modules that are imported but not packed."""
     for missing in missing_modules(files, Path.cwd()):
         warn(
-            f"{missing.importer} imports {missing.module}, which is a local module ({_shown(missing.path)}) "
+            f"{missing.importer} imports {missing.module}, which is a local module ({_short_path(missing.path)}) "
             "and not in the archive; --extra-files packs it."
         )
 
@@ -66,16 +66,16 @@ def check_functions(path: Path, functions: Iterable[str], warn: Callable[[str], 
     :param warn: Called with each doubtful finding.
     :raise ArchiverError: if not.
     """
-    module = _parsed(path, "handler", warn)
+    module = _parse(path, "handler", warn)
     if module is None:
         return
-    names = set(_bound(module))
+    names = set(_defined_names(module))
     for function in functions:
         if function not in names and "*" not in names:
             raise ArchiverError(f"The handler {path} has no {function!r:.200}.")
 
 
-def _parsed(path: Path, what: str, warn: Callable[[str], object]) -> ast.Module | None:
+def _parse(path: Path, what: str, warn: Callable[[str], object]) -> ast.Module | None:
     """Return a file's syntax tree; None, with a warning, if only another version of Python may be able to parse it."""
     try:
         # Warnings, e.g. of an invalid escape, concern the model's code and not its packing.
@@ -84,7 +84,7 @@ def _parsed(path: Path, what: str, warn: Callable[[str], object]) -> ast.Module 
             return ast.parse(path.read_bytes(), str(path))
     except SyntaxError as e:
         text = f"The {what} {path} is not valid Python"
-        if not _tokenizes(path):
+        if not _is_well_formed(path):
             raise ArchiverError(f"{text}: {e.msg} (line {e.lineno}).") from e
         version = ".".join(map(str, sys.version_info[:2]))
         warn(f"{text} {version}: {e.msg} (line {e.lineno}). Another version may read it.")
@@ -94,7 +94,7 @@ def _parsed(path: Path, what: str, warn: Callable[[str], object]) -> ast.Module 
         raise ArchiverError(f"The {what} {path} is not valid Python: {e}.") from e
 
 
-def _tokenizes(path: Path) -> bool:
+def _is_well_formed(path: Path) -> bool:
     """
     Return whether a file's brackets, strings and indentation are well-formed, as every version of Python requires.
     """
@@ -105,14 +105,14 @@ def _tokenizes(path: Path) -> bool:
             for token in tokenize.tokenize(io.BytesIO(content).readline):
                 if token.type == tokenize.OP:
                     depth += (token.string in "([{") - (token.string in ")]}")
-                    if not 0 <= depth <= _MOST_NESTED:
+                    if not 0 <= depth <= _MAX_NESTING:
                         return False
     except (tokenize.TokenError, SyntaxError, ValueError):
         return False
     return depth == 0 and b"\0" not in content
 
 
-def _shown(path: Path) -> str:
+def _short_path(path: Path) -> str:
     """Return the shortest form of a path."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -124,7 +124,7 @@ def _text(path: Path, what: str) -> None:
         raise ArchiverError(f"The {what} {path} is not UTF-8 at byte {e.start}.") from e
 
 
-def _bound(module: ast.Module) -> Iterator[str]:
+def _defined_names(module: ast.Module) -> Iterator[str]:
     """Yield the names that a module may define at any level; ``*`` for a star import."""
     for node in ast.walk(module):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

@@ -22,11 +22,11 @@ from twisted_serve.archives.tree import MAX_DEPTH, UnpackLimits, components
 from twisted_serve.errors import InvalidModel
 
 # Directories of tools that are not part of a model; directories with a leading dot are left out, too.
-_LEFT_OUT = frozenset({"__MACOSX", "__pycache__"})
+_EXCLUDED = frozenset({"__MACOSX", "__pycache__"})
 
 _GLOB = frozenset("*?[]")
 
-_MOST_FILES = UnpackLimits().max_entries
+_MAX_FILES = UnpackLimits().max_entries
 
 
 def gather(
@@ -101,8 +101,8 @@ class _Contents:
         both = {name} & self._directories | above & self.files.keys()
         if both:
             raise ArchiverError(f"{min(both)} would be a file and a directory in the archive.")
-        if len(self.files) + len(self._directories) > _MOST_FILES:
-            raise ArchiverError(f"More than {_MOST_FILES} files and directories.")
+        if len(self.files) + len(self._directories) > _MAX_FILES:
+            raise ArchiverError(f"More than {_MAX_FILES} files and directories.")
 
 
 def _files(directory: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
@@ -115,5 +115,5 @@ def _files(directory: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> I
     for path in sorted(directory.iterdir()):
         if not path.is_dir():
             yield prefix + path.name, path
-        elif path.name not in _LEFT_OUT and not path.name.startswith("."):
+        elif path.name not in _EXCLUDED and not path.name.startswith("."):
             yield from _files(path, f"{prefix}{path.name}/", (*above, real))

@@ -17,8 +17,8 @@ from pathlib import Path
 from attrs import frozen
 
 # Maximum number of files inspected, and bytes read of each.
-_MOST_FILES = 1000
-_MOST_BYTES = 1 << 20
+_MAX_FILES = 1000
+_MAX_BYTES = 1 << 20
 
 
 @frozen
@@ -45,7 +45,7 @@ def missing_modules(files: Mapping[str, Path], here: Path) -> list[Missing]:
     """
     found: dict[str, Missing] = {}
     sources = [(name, path) for name, path in files.items() if name.endswith(".py")]
-    for name, path in sources[:_MOST_FILES]:
+    for name, path in sources[:_MAX_FILES]:
         # The directory that contains the importing file's top-level package.
         top = path.absolute().parents[name.count("/")]
         for module, level in _imports(path):
@@ -54,7 +54,7 @@ def missing_modules(files: Mapping[str, Path], here: Path) -> list[Missing]:
                 roots, packed = [base], _packed_below(name, level)
             else:
                 roots, packed = list(dict.fromkeys([top, path.absolute().parent, here])), ""
-            local = _lacking(module, roots, packed, files)
+            local = _missing_module(module, roots, packed, files)
             if local is not None:
                 found.setdefault(local[0], Missing(*local, path))
     return list(found.values())
@@ -66,7 +66,7 @@ def _imports(path: Path) -> Iterator[tuple[str, int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with path.open("rb") as file:
-                tree = ast.parse(file.read(_MOST_BYTES), str(path))
+                tree = ast.parse(file.read(_MAX_BYTES), str(path))
     except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):
         return
     for node in ast.walk(tree):
@@ -84,7 +84,7 @@ def _packed_below(name: str, level: int) -> str:
     return "".join(f"{part}/" for part in parts)
 
 
-def _lacking(module: str, roots: list[Path], packed: str, files: Mapping[str, Path]) -> tuple[str, Path] | None:
+def _missing_module(module: str, roots: list[Path], packed: str, files: Mapping[str, Path]) -> tuple[str, Path] | None:
     """Return the shortest prefix of a dotted name that is a local file and not packed, with that file."""
     parts = [part for part in module.split(".") if part]
     if parts and not packed and parts[0] in sys.stdlib_module_names:

@@ -15,15 +15,15 @@ from twisted_serve.errors import InvalidModel
 # All characters that can delimit a path component, in a path or anywhere in a URL.
 _SEPARATORS = re.compile(r"[/\\?#&=;]")
 
-_UNNAMEABLE = re.compile("[\0\ud800-\udfff]")
+_IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")
 
 # Maximum number of percent-decoding rounds; a name that needs more is considered an attack.
-_MOST_DECODINGS = 4
+_MAX_DECODINGS = 4
 
 
 def nameable(text: str) -> bool:
     """Return whether ``text`` is possible as a file name: no NUL, and no lone surrogate, which JSON allows."""
-    return _UNNAMEABLE.search(text) is None
+    return _IMPOSSIBLE.search(text) is None
 
 
 def climbs(text: str) -> bool:
@@ -33,7 +33,7 @@ def climbs(text: str) -> bool:
     Backslashes count as separators, and percent escapes are decoded repeatedly, because code that reads the text later
     may be more lenient.  ``a..b.mar`` has no such component.
     """
-    for _ in range(_MOST_DECODINGS):
+    for _ in range(_MAX_DECODINGS):
         if ".." in _SEPARATORS.split(text):
             return True
         decoded = unquote(text)
@@ -49,7 +49,7 @@ def inside(root: Path, path: Path) -> bool:
     return real != real_root and real.is_relative_to(real_root)
 
 
-def _named_inside(root: Path, path: Path) -> bool:
+def _is_lexically_inside(root: Path, path: Path) -> bool:
     """Return whether ``path`` is strictly below ``root`` without following links."""
     return path != root and path.is_relative_to(root)
 
@@ -65,7 +65,7 @@ def confined(model_dir: Path, entry: str, value: str, links: bool = False, sourc
         that is too long, a loop of links, or an unreadable directory.
     """
     path = model_dir / value
-    if not nameable(value) or climbs(value) or not (_named_inside if links else inside)(model_dir, path):
+    if not nameable(value) or climbs(value) or not (_is_lexically_inside if links else inside)(model_dir, path):
         raise InvalidModel(f"{source} {entry} is {value!r:.200}, which is not inside the model directory.")
     try:
         os.lstat(path)

@@ -26,7 +26,7 @@ MAX_VALUES = 10_000
 MAX_DEPTH = 32
 
 # Maximum length of an error's detail in characters: it quotes the document and is sent to the client.
-_MOST_DETAIL = 300
+_MAX_DETAIL = 300
 
 
 class DocumentError(ValueError):
@@ -46,7 +46,7 @@ def load_json(path: Path) -> Any:
         raise DocumentError(f"nested more than {MAX_DEPTH} deep") from None
     except ValueError as e:
         raise DocumentError(str(e)) from e
-    return _portable(value)
+    return _check_portable(value)
 
 
 def load_yaml(path: Path) -> Any:
@@ -58,12 +58,12 @@ def load_yaml(path: Path) -> Any:
     """
     text = _text(path)
     try:
-        _bounded(yaml.parse(text, Loader=yaml.SafeLoader))
+        _check_limits(yaml.parse(text, Loader=yaml.SafeLoader))
         value = yaml.safe_load(text)
     # A date such as 2001-13-01 raises ValueError; a mapping used as a key raises TypeError in some PyYAML versions.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as e:
-        raise DocumentError(" ".join(str(e).split())[:_MOST_DETAIL]) from e
-    return _portable(value)
+        raise DocumentError(" ".join(str(e).split())[:_MAX_DETAIL]) from e
+    return _check_portable(value)
 
 
 def _text(path: Path) -> str:
@@ -81,7 +81,7 @@ def _text(path: Path) -> str:
         raise DocumentError(f"not UTF-8 at byte {e.start}") from e
 
 
-def _bounded(events: Iterator[yaml.Event]) -> None:
+def _check_limits(events: Iterator[yaml.Event]) -> None:
     """
     Check the events of a YAML document against the limits before any value is constructed.
 
@@ -113,7 +113,7 @@ def _bounded(events: Iterator[yaml.Event]) -> None:
             raise DocumentError(f"more than {MAX_VALUES} values")
 
 
-def _portable(document: Any) -> Any:
+def _check_portable(document: Any) -> Any:
     """Return ``document`` if all its values can be sent to a worker, rendered as JSON and logged."""
     pending: list[tuple[Any, int]] = [(document, 0)]
     seen = 0

@@ -60,7 +60,7 @@ class FetchLimits:
     max_redirects: int = field(default=5, validator=[instance_of(int), ge(0)])
 
 
-def _too_slow(what: str) -> Callable[[Any, float], Any]:
+def _timeout_error(what: str) -> Callable[[Any, float], Any]:
     """Return an ``onTimeoutCancel`` callback that replaces the failure of timed-out work with a description."""
 
     def problem(outcome: Any, seconds: float) -> Any:
@@ -86,7 +86,7 @@ class Fetcher:
     allowed: AllowedUrls
     limits: FetchLimits
     defer_to_thread: DeferToThread
-    _under_way: set[Path] = field(factory=set, init=False)
+    _in_progress: set[Path] = field(factory=set, init=False)
     _log = Logger()
 
     async def fetch(self, url: str, target: Path, trusted: bool = False) -> None:
@@ -97,13 +97,13 @@ class Fetcher:
         :raise InternalError: if ``target`` exists, is already being fetched, or cannot be written.
         :raise DownloadFailed: if the download fails: not allowed, missing, too large, or too slow.
         """
-        if target in self._under_way or os.path.lexists(target):
+        if target in self._in_progress or os.path.lexists(target):
             raise _exists(target)
         partial = target.with_name(f".{uuid4().hex}.part")
-        self._under_way.add(target)
+        self._in_progress.add(target)
         try:
             work = Deferred.fromCoroutine(self._fetch(url, partial, target, trusted))
-            await work.addTimeout(self.limits.timeout, self.clock, _too_slow("the archive did not come"))
+            await work.addTimeout(self.limits.timeout, self.clock, _timeout_error("the archive did not come"))
         except (ServeError, CancelledError):
             raise
         # The agent, its endpoints and TLS have no common base class for their errors.
@@ -112,7 +112,7 @@ class Fetcher:
             self._log.warn("Cannot fetch {url}: {reason}", url=urlsplit(url)._replace(query="").geturl(), reason=str(e))
             raise DownloadFailed(f"Failed to download archive from: {url}") from e
         finally:
-            self._under_way.discard(target)
+            self._in_progress.discard(target)
             partial.unlink(missing_ok=True)
 
     async def _fetch(self, url: str, partial: Path, target: Path, trusted: bool) -> None:
@@ -127,7 +127,7 @@ class Fetcher:
                 with Saving(target.name):
                     file = open_again(partial)
                 with file:
-                    await _body_saved(response, file, target.name, self.limits, self.clock)
+                    await _save_body(response, file, target.name, self.limits, self.clock)
             else:
                 copying = self.defer_to_thread(_copy_permitted, source, self.allowed, partial, self.limits.max_size)
                 await abandonable(copying, lambda _: None)
@@ -141,11 +141,11 @@ class Fetcher:
         """Request ``url`` and follow redirects until a response contains an archive."""
         for _ in range(self.limits.max_redirects + 1):
             request = self.agent.request(b"GET", url.encode("ascii"), Headers({b"User-Agent": [b"twisted-serve"]}))
-            slow = _too_slow("the head of the answer did not come")
+            slow = _timeout_error("the head of the answer did not come")
             response = await request.addTimeout(self.limits.head_timeout, self.clock, slow)
             if response.code == 200:
                 return response
-            response.deliverBody(_Unwanted())
+            response.deliverBody(_BodyDiscarder())
             if response.code not in _REDIRECTS:
                 raise _FetchError(f"the answer was {response.code}")
             url = self._redirected(url, response.headers.getRawHeaders(b"location", []), trusted)
@@ -169,7 +169,7 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc.lower()
 
 
-class _Unwanted(Protocol):
+class _BodyDiscarder(Protocol):
     """Discards the body of a response by aborting its connection."""
 
     def connectionMade(self) -> None:
@@ -177,7 +177,7 @@ class _Unwanted(Protocol):
 
 
 @define(eq=False)
-class _BodySaving(Protocol):
+class _BodyWriter(Protocol):
     """
     Writes a body to a file as it arrives.
 
@@ -196,9 +196,9 @@ class _BodySaving(Protocol):
     def __attrs_post_init__(self) -> None:
         self.done = Deferred(lambda _: _abort(self))
         self._stalled = self.clock.callLater(self.limits.stall_timeout, self._stall)
-        self.done.addBoth(self._settled)
+        self.done.addBoth(self._stop_timer)
 
-    def _settled(self, result: Any) -> Any:
+    def _stop_timer(self, result: Any) -> Any:
         if self._stalled.active():
             self._stalled.cancel()
         return result
@@ -237,13 +237,13 @@ def _abort(protocol: Protocol) -> None:
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
-def _body_saved(
+def _save_body(
     response: IResponse, file: FileIO, title: str, limits: FetchLimits, clock: IReactorTime
 ) -> Deferred[None]:
     if response.length is not UNKNOWN_LENGTH and response.length > limits.max_size:
-        response.deliverBody(_Unwanted())
+        response.deliverBody(_BodyDiscarder())
         raise _FetchError(f"larger than {limits.max_size} bytes")
-    saving = _BodySaving(file, title, limits, clock)
+    saving = _BodyWriter(file, title, limits, clock)
     response.deliverBody(saving)
     return saving.done
 

@@ -18,7 +18,7 @@ from attrs import field
 # An integer as text, limited in length.
 _DIGITS = re.compile(r"[-+]?[0-9]{1,10}", re.ASCII)
 
-_TRUTHS = {"true": True, "false": False}
+_BOOLEANS = {"true": True, "false": False}
 
 # The maximum of TorchServe's integers.
 _MAX_INTEGER = (1 << 31) - 1
@@ -35,7 +35,7 @@ def number_of(value: Any) -> Any:
 
 def truth_of(value: Any) -> Any:
     """Convert ``"true"`` and ``"false"`` to a boolean; return other values unchanged."""
-    return _TRUTHS.get(value.lower(), value) if isinstance(value, str) else value
+    return _BOOLEANS.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def key(

@@ -124,7 +124,7 @@ class Locator:
         if source is Source.OPERATOR:
             return self._of_operator(url)
         if source is Source.SNAPSHOT and os.path.isabs(url) and nameable(url):
-            return self._first(url, [Path(url)])
+            return self._first_existing(url, [Path(url)])
         if climbs(url):
             raise self.words.absent(f"Relative path is not allowed in url: {url}")
         # A relative name belongs to the store, whatever the expressions of allowed_urls match.
@@ -139,7 +139,7 @@ class Locator:
         if found is not None:
             return found
         if entry is not None:
-            _check_readable(url, entry)
+            _raise_if_unreadable(url, entry)
         raise self.words.nothing_at(url)
 
     def _entry(self, name: str) -> Path | None:
@@ -157,10 +157,10 @@ class Locator:
             if (problem := unsound(url)) is not None:
                 raise DownloadFailed(f"Failed to download archive from: {url}").because(problem)
             path = local_path(url)
-            return self._remote(url, trusted=True) if path is None else self._first(url, [path])
+            return self._remote(url, trusted=True) if path is None else self._first_existing(url, [path])
         if has_scheme(url) or not nameable(url):
             raise self.words.nothing_at(url)
-        return self._first(url, self._candidates(url))
+        return self._first_existing(url, self._candidates(url))
 
     def _candidates(self, text: str) -> Iterator[Path]:
         """
@@ -181,7 +181,7 @@ class Locator:
         yield from by_name
         yield path
 
-    def _first(self, url: str, candidates: Iterator[Path] | list[Path]) -> StoreFile | StoreDirectory:
+    def _first_existing(self, url: str, candidates: Iterator[Path] | list[Path]) -> StoreFile | StoreDirectory:
         """
         Return the first candidate that is a file or a directory.
 
@@ -192,9 +192,9 @@ class Locator:
             if (found := _archive_at(path)) is not None:
                 return found
             problems[_problem(path)] = None
-        raise self.words.nothing_at(url).because("; ".join([*problems, *self._near(url)]) or None)
+        raise self.words.nothing_at(url).because("; ".join([*problems, *self._suggestion(url)]) or None)
 
-    def _near(self, url: str) -> Iterator[str]:
+    def _suggestion(self, url: str) -> Iterator[str]:
         """Yield a suggestion of the store's entry with the most similar name, if one is similar."""
         try:
             names = [name for name in os.listdir(self.store) if not name.startswith(".")]
@@ -212,7 +212,7 @@ class Locator:
             reason = problem or self.allowed.remedy(url)
             raise self.words.absent(f"Given URL {url} does not match any allowed URL(s)").because(reason)
         text = local_text(url)
-        return self._remote(url) if text is None else self._real(url, text)
+        return self._remote(url) if text is None else self._resolved(url, text)
 
     def _permitted_path(self, path: str) -> StoreDirectory | Remote:
         """Resolve an absolute path as the ``file:`` URL of the same file."""
@@ -221,9 +221,9 @@ class Locator:
             raise self.words.nothing_at(path).because(
                 f"it is no entry of the store, and no path that is permitted: {self.allowed.remedy(url)}"
             )
-        return self._real(path, path)
+        return self._resolved(path, path)
 
-    def _real(self, url: str, text: str) -> StoreDirectory | Remote:
+    def _resolved(self, url: str, text: str) -> StoreDirectory | Remote:
         """
         Follow the links of a permitted path, which must lead to a permitted path.
 
@@ -255,7 +255,7 @@ def _archive_at(path: Path) -> StoreFile | StoreDirectory | None:
     return StoreDirectory(path) if os.path.isdir(path) else None
 
 
-def _check_readable(url: str, path: Path) -> None:
+def _raise_if_unreadable(url: str, path: Path) -> None:
     """Raise `InternalError` if the path is behind a directory that this process may not enter."""
     try:
         os.stat(path)

@@ -24,10 +24,10 @@ from twisted_serve.archives.sections import CHECKS, Torchrun, unsupported
 from twisted_serve.errors import InvalidModel
 
 # Warnings are logged and sent to the client; a hostile file must not be able to flood either.
-_MOST_WARNINGS = 10
+_MAX_WARNINGS = 10
 
 # Minimum similarity ratio at which an unknown key is reported as a misspelling of a known key.
-_ALIKE = 0.9
+_SIMILARITY_CUTOFF = 0.9
 
 
 def _ids(value: Any) -> bool:
@@ -104,7 +104,7 @@ _ATTRIBUTES = attributes_of(ModelConfig)
 CONFIG_KEYS = (*_ATTRIBUTES, "torchrun", *CHECKS)
 
 # Keys with a fixed set of values; any other value is ignored with a warning, as in TorchServe.
-_WORDS = {
+_CHOICES = {
     "batchPolicy": ("eager", "window", "adaptive"),
     "deviceType": ("cpu", "gpu"),
     "parallelType": ("pp", "tp", "pptp", "custom"),
@@ -112,7 +112,7 @@ _WORDS = {
 
 
 # Numbers below the minimum: (minimum, the value that TorchServe uses instead, None for its default).
-_TOO_SMALL: Mapping[str, tuple[int, int | None]] = {
+_MINIMUMS: Mapping[str, tuple[int, int | None]] = {
     "minWorkers": (0, 1),
     "maxWorkers": (0, None),
     "batchSize": (1, 1),
@@ -164,17 +164,17 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
     warnings = [
         f"Unknown key {key!r} in model config file {name}: did you mean {meant!r}?"
         for key in document
-        if (meant := _meant(key)) is not None
+        if (meant := _similar_key(key)) is not None
     ]
     values = {attribute: document.get(key) for key, attribute in _ATTRIBUTES.items()}
-    for closed, words in _WORDS.items():
+    for closed, words in _CHOICES.items():
         said = document.get(closed)
         if isinstance(said, str):
             values[_ATTRIBUTES[closed]] = said.lower() if said.lower() in words else None
             if said.lower() not in words:
                 warnings.append(f"Invalid {closed} {said.lower()!r:.200} in model config file {name}: it is ignored")
     values["device_ids"] = _device_ids(document.get("deviceIds"))
-    warnings += _adjusted(values, name)
+    warnings += _apply_minimums(values, name)
     for section, check in CHECKS.items():
         if document.get(section) is not None:
             try:
@@ -194,14 +194,14 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
         config = ModelConfig(**values, raw=document)
     except ValueError as e:
         raise InvalidModel(f"Invalid model config file {name}: {e}") from e
-    warnings += _doubts(config)
-    return config, tuple(warnings[:_MOST_WARNINGS])
+    warnings += _warnings_of(config)
+    return config, tuple(warnings[:_MAX_WARNINGS])
 
 
-def _adjusted(values: dict[str, Any], name: str) -> list[str]:
+def _apply_minimums(values: dict[str, Any], name: str) -> list[str]:
     """Replace numbers below the minimum as TorchServe does, and return a warning for each."""
     warnings = []
-    for closed, (least, otherwise) in _TOO_SMALL.items():
+    for closed, (least, otherwise) in _MINIMUMS.items():
         said = number_of(values[_ATTRIBUTES[closed]])
         if isinstance(said, int) and not isinstance(said, bool) and said < least:
             values[_ATTRIBUTES[closed]] = otherwise
@@ -219,7 +219,7 @@ def _device_ids(said: Any) -> Any:
     return tuple(map(number_of, said)) if isinstance(said, list) else said
 
 
-def _doubts(config: ModelConfig) -> list[str]:
+def _warnings_of(config: ModelConfig) -> list[str]:
     """List warnings for settings that have no effect or cannot be honoured."""
     doubts = []
     if config.workers is None and config.min_workers != config.max_workers:
@@ -233,10 +233,10 @@ def _doubts(config: ModelConfig) -> list[str]:
     return doubts
 
 
-def _meant(key: str) -> str | None:
+def _similar_key(key: str) -> str | None:
     """Return the known key that a misspelling such as ``BatchSize`` or ``max_workers`` resembles, or None."""
     if key in CONFIG_KEYS or len(key) > 2 * max(map(len, CONFIG_KEYS)):
         return None
     plain = {known.lower().replace("_", ""): known for known in CONFIG_KEYS}
-    close = get_close_matches(key.lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=_ALIKE)
+    close = get_close_matches(key.lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=_SIMILARITY_CUTOFF)
     return plain[close[0]] if close else None

@@ -26,17 +26,17 @@ _ROUTES = frozenset({"all", "invoke", "predict", "set-default"})
 
 def name_flaw(name: str) -> str | None:
     """Return why ``name`` is not a valid model or workflow name, or None if it is valid."""
-    return _flaw(name, _NAME_SEPARATORS)
+    return _problem(name, _NAME_SEPARATORS)
 
 
 def version_flaw(version: str) -> str | None:
     """Return why ``version`` is not a valid version, or None if it is valid."""
     if version in _ROUTES:
         return f"{version!r} is a part of the management API's paths"
-    return _flaw(version, _SEPARATORS)
+    return _problem(version, _SEPARATORS)
 
 
-def _flaw(text: str, separators: frozenset[str]) -> str | None:
+def _problem(text: str, separators: frozenset[str]) -> str | None:
     if not 1 <= len(text) <= MAX_LENGTH:
         return f"it has {len(text)} characters, expected 1 to {MAX_LENGTH}"
     if text in (".", ".."):

@@ -30,7 +30,7 @@ _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")
 
 # Maximum attempts when another server removes a directory before it is locked: that window is microseconds wide, and
 # only a server that is starting removes anything.
-_ATTEMPTS = 100
+_MAX_ATTEMPTS = 100
 
 _NOFOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -53,7 +53,7 @@ class WorkDirectory:
 
         :raise OSError: if the parent directory is not writable.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_ATTEMPTS):
             path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             try:
                 lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
@@ -97,7 +97,7 @@ def claimed_file(path: Path) -> int:
 
     :raise OSError: if the file cannot be created.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(_MAX_ATTEMPTS):
         with new_file(path) as file:
             descriptor = os.dup(file.fileno())
         if claimed(descriptor, path):
@@ -125,7 +125,9 @@ def remove_orphans(temporary: Path, stores: list[Path], stopping: Callable[[], b
             removed.append(str(temporary / entry))
     for store in stores:
         removed += [
-            str(store / entry) for entry in _entries(store) if _PARTIAL.fullmatch(entry) and _dead(store / entry)
+            str(store / entry)
+            for entry in _entries(store)
+            if _PARTIAL.fullmatch(entry) and _remove_partial(store / entry)
         ]
     return removed
 
@@ -146,7 +148,7 @@ def _remove_directory(path: Path) -> bool:
     try:
         if os.fstat(directory).st_uid != os.geteuid():
             return False
-        lock = _locked(LOCK, directory)
+        lock = _try_lock(LOCK, directory)
     finally:
         os.close(directory)
     if lock is None:
@@ -156,9 +158,9 @@ def _remove_directory(path: Path) -> bool:
     return True
 
 
-def _dead(partial: Path) -> bool:
+def _remove_partial(partial: Path) -> bool:
     """Remove an unfinished download if its server has ended; return whether it was removed."""
-    lock = _locked(str(partial), None)
+    lock = _try_lock(str(partial), None)
     if lock is None:
         return False
     with suppress(OSError):
@@ -167,7 +169,7 @@ def _dead(partial: Path) -> bool:
     return True
 
 
-def _locked(name: str, directory: int | None) -> int | None:
+def _try_lock(name: str, directory: int | None) -> int | None:
     """Lock a regular file of this user and return its descriptor, or None if another process holds the lock."""
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_NONBLOCK | _NOFOLLOW, dir_fd=directory)

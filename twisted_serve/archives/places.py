@@ -83,7 +83,7 @@ class Places:
 
         :raise ServeError: as `Locator.locate`, or if no store is configured.
         """
-        return Locator(self._configured(), self.words, self.intake.fetcher.allowed).locate(url, source)
+        return Locator(self._require_path(), self.words, self.intake.fetcher.allowed).locate(url, source)
 
     async def open(self, url: str, read: Callable[[Taken], _T], source: Source = Source.CLIENT) -> _T:
         """
@@ -94,7 +94,7 @@ class Places:
         :param read: Reads the contents; called in a thread.
         :raise ServeError: as `locate`, `Fetcher.fetch`, `unpack` and ``read`` do.
         """
-        taken = await self._take(url, source)
+        taken = await self._open_located(url, source)
         try:
             return await self.intake.defer_to_thread(read, taken)
         except BaseException:
@@ -114,7 +114,7 @@ class Places:
             if taken.downloaded is not None and not keep_download:
                 await self.intake.defer_to_thread(_delete, taken.downloaded)
 
-    async def _take(self, url: str, source: Source) -> Taken:
+    async def _open_located(self, url: str, source: Source) -> Taken:
         located = await self.intake.defer_to_thread(self.locate, url, source)
         if isinstance(located, Remote):
             return await self._fetch(url, located)
@@ -125,7 +125,7 @@ class Places:
         return Taken(url, location, lease.directory, lease=lease)
 
     async def _fetch(self, url: str, remote: Remote) -> Taken:
-        target = self._configured() / remote.basename
+        target = self._require_path() / remote.basename
         await self.intake.fetcher.fetch(remote.url, target, remote.trusted)
         try:
             lease = await self._archives.take(target)
@@ -137,14 +137,14 @@ class Places:
 
     def _location(self, url: str, located: StoreFile | StoreDirectory, source: Source) -> str:
         """Return the location to store in a snapshot; a client's location remains subject to ``allowed_urls``."""
-        path, store = located.path, self._configured()
+        path, store = located.path, self._require_path()
         if path.is_relative_to(store):
             return str(path.relative_to(store))
         if source is Source.OPERATOR:
             return str(path)
         return file_url(url) if source is Source.CLIENT and not is_remote(url) else url
 
-    def _configured(self) -> Path:
+    def _require_path(self) -> Path:
         if self.path is None:
             raise self.words.absent(self.words.unconfigured)
         return self.path

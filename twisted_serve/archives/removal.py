@@ -24,13 +24,13 @@ def remove_tree(path: Path) -> None:
     Never raises: an entry that cannot be removed, e.g. a mount point or another user's file, is left in place.
     """
     try:
-        top = _opened(str(path), None)
+        top = _open_removable(str(path), None)
     except OSError:
         return
     try:
         stuck: set[str] = set()
         while left := [name for name in os.listdir(top) if name not in stuck]:
-            stuck.update(name for name in left if not _removed(name, top))
+            stuck.update(name for name in left if not _remove(name, top))
     except OSError:
         pass
     finally:
@@ -39,17 +39,17 @@ def remove_tree(path: Path) -> None:
         os.rmdir(path)
 
 
-def _removed(name: str, top: int) -> bool:
+def _remove(name: str, top: int) -> bool:
     """Remove an entry of a directory, moving its subdirectories up to the top; return whether it was removed."""
-    if _unlinked(name, top):
+    if _unlink(name, top):
         return True
     try:
-        directory = _opened(name, top)
+        directory = _open_removable(name, top)
     except OSError:
         return False
     try:
         for each in os.listdir(directory):
-            if not _unlinked(each, directory):
+            if not _unlink(each, directory):
                 _move_up(each, directory, top)
     except OSError:
         return False
@@ -62,7 +62,7 @@ def _removed(name: str, top: int) -> bool:
     return True
 
 
-def _unlinked(name: str, directory: int) -> bool:
+def _unlink(name: str, directory: int) -> bool:
     """Remove a file and return whether it is gone; a directory is not removed."""
     try:
         os.unlink(name, dir_fd=directory)
@@ -84,11 +84,11 @@ def _move_up(name: str, directory: int, top: int) -> None:
         os.rename(name, there, src_dir_fd=directory, dst_dir_fd=top)
     except PermissionError:
         # A directory without write permission cannot be moved, either.
-        os.close(_opened(name, directory))
+        os.close(_open_removable(name, directory))
         os.rename(name, there, src_dir_fd=directory, dst_dir_fd=top)
 
 
-def _opened(name: str, directory: int | None) -> int:
+def _open_removable(name: str, directory: int | None) -> int:
     """
     Open a directory with the permissions needed to remove its entries.
 

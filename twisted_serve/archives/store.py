@@ -22,7 +22,7 @@ from twisted_serve.errors import ModelNotFound
 # Suffixes of the files that ``load_models=all`` loads.
 _SUFFIXES = (".mar", ".model", ".tar.gz", ".tgz")
 
-_WORDS = Words(ModelNotFound, "Model not found at", "Model store has not been configured.")
+_ERRORS = Words(ModelNotFound, "Model not found at", "Model store has not been configured.")
 
 
 @frozen
@@ -58,7 +58,7 @@ class ModelStore:
 
     @_places.default
     def _of_models(self) -> Places:
-        return Places(self.path, "models", _WORDS, self.intake)
+        return Places(self.path, "models", _ERRORS, self.intake)
 
     def locate(self, url: str, source: Source = Source.CLIENT) -> StoreFile | StoreDirectory | Remote:
         """Return what ``url`` refers to, as `Places.locate`."""
@@ -103,14 +103,16 @@ class ModelStore:
         model_dir = files.directory
         if files.lease is None:
             try:
-                model_dir = _entered(model_dir, files.links)
+                model_dir = _only_subdirectory(model_dir, files.links)
             except FileNotFoundError as e:
-                raise _WORDS.nothing_at(files.url) from e
+                raise _ERRORS.nothing_at(files.url) from e
             except OSError as e:
                 raise not_read(files.url, e) from e
         manifest = read_manifest(model_dir, files.links)
         config, warnings = read_model_config(model_dir, manifest)
-        return ModelArchive(files.url, model_dir, manifest, config, (*warnings, *_missing(model_dir, manifest)), files)
+        return ModelArchive(
+            files.url, model_dir, manifest, config, (*warnings, *_missing_file_warnings(model_dir, manifest)), files
+        )
 
 
 def _is_model(entry: Path) -> bool:
@@ -119,7 +121,7 @@ def _is_model(entry: Path) -> bool:
     return not os.path.isdir(entry / "WAR-INF") if os.path.isdir(entry) else entry.name.endswith(_SUFFIXES)
 
 
-def _entered(path: Path, links: bool) -> Path:
+def _only_subdirectory(path: Path, links: bool) -> Path:
     """Return the only subdirectory of a directory that contains nothing else, SageMaker's layout of a model."""
     entries = list(path.iterdir())
     if len(entries) != 1 or entries[0].name == "MAR-INF" or not entries[0].is_dir():
@@ -127,7 +129,7 @@ def _entered(path: Path, links: bool) -> Path:
     return entries[0] if links or inside(path, entries[0]) else path
 
 
-def _missing(model_dir: Path, manifest: Manifest) -> Iterator[str]:
+def _missing_file_warnings(model_dir: Path, manifest: Manifest) -> Iterator[str]:
     """Yield a warning for each missing file of the manifest; not an error, because not all handlers need them."""
     for entry, name in (("serializedFile", manifest.serialized_file), ("modelFile", manifest.model_file)):
         if name is not None and not (model_dir / name).exists():

@@ -92,21 +92,21 @@ class Threads:
 
     def __init__(self, defer_to_thread: DeferToThread) -> None:
         self._defer_to_thread = defer_to_thread
-        self._under_way: set[Deferred[None]] = set()
+        self._in_progress: set[Deferred[None]] = set()
 
     def __call__(self, work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
         """Call ``work(*args)`` in a thread, as `DeferToThread` does."""
         # A thread pool raises when there is no memory or process slot left for a thread.
         result: Deferred[Any] = maybeDeferred(self._defer_to_thread, work, *args)
         ended = end_of(result)
-        self._under_way.add(ended)
-        ended.addCallback(lambda _: self._under_way.discard(ended))
+        self._in_progress.add(ended)
+        ended.addCallback(lambda _: self._in_progress.discard(ended))
         return result
 
     async def idle(self) -> None:
         """Wait until no work is in progress."""
-        while self._under_way:
-            await DeferredList(list(self._under_way))
+        while self._in_progress:
+            await DeferredList(list(self._in_progress))
 
 
 def end_of(work: Deferred[Any]) -> Deferred[None]:

@@ -76,7 +76,7 @@ def components(name: str) -> tuple[str, ...]:
         raise InvalidModel(f"The archive has an entry whose name is not UTF-8: {name!r:.200}.") from None
     if too_long:
         raise InvalidModel(f"The archive has an entry with a name of {len(name)} characters: {name!r:.200}.")
-    if len(_plain(parts)) > MAX_DEPTH:
+    if len(_drop_empty(parts)) > MAX_DEPTH:
         raise InvalidModel(f"The archive has an entry more than {MAX_DEPTH} directories deep: {name!r:.200}.")
     return parts
 
@@ -105,9 +105,9 @@ class NewTree:
 
         :raise InvalidModel: if the archive names the directory twice, or has a file of this name.
         """
-        parts = _plain(parts)
+        parts = _drop_empty(parts)
         if parts:
-            self._claim(parts)
+            self._reserve(parts)
             self._ensure_directories(parts)
 
     def add_file(self, parts: tuple[str, ...], content: Iterable[bytes], executable: bool = False) -> None:
@@ -117,10 +117,10 @@ class NewTree:
         :raise InvalidModel: if the archive has the name twice, or the tree becomes too large.
         :raise InternalError: if the file cannot be saved.
         """
-        parts = _plain(parts)
+        parts = _drop_empty(parts)
         if not parts:
             raise InvalidModel("The archive has a file without a name.")
-        self._claim(parts)
+        self._reserve(parts)
         self._ensure_directories(parts[:-1])
         if parts in self._is_file:
             raise self._collision(parts)
@@ -136,7 +136,7 @@ class NewTree:
                 with self._saving():
                     write_all(file, chunk)
 
-    def _claim(self, parts: tuple[str, ...]) -> None:
+    def _reserve(self, parts: tuple[str, ...]) -> None:
         if parts in self._explicit:
             raise InvalidModel(f"The archive has two entries named {'/'.join(parts)!r}.")
         self._explicit.add(parts)
@@ -228,5 +228,5 @@ def write_all(file: FileIO, data: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _plain(parts: tuple[str, ...]) -> tuple[str, ...]:
+def _drop_empty(parts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(part for part in parts if part not in ("", "."))

@@ -69,7 +69,7 @@ def unpack(archive: Path, target: Path, limits: UnpackLimits) -> None:
     """
     try:
         _unpack(archive, target, limits, strip=True)
-    except _FlatError:
+    except _NoTopDirectoryError:
         _unpack(archive, target, limits, strip=False)
 
 
@@ -78,7 +78,7 @@ def is_zip(archive: Path) -> bool:
     return archive.name.lower().endswith(_ZIPS)
 
 
-class _FlatError(Exception):
+class _NoTopDirectoryError(Exception):
     """A tar has its manifest at the top level, so no component must be removed from its members' names."""
 
 
@@ -95,18 +95,18 @@ def _unpack(archive: Path, target: Path, limits: UnpackLimits, strip: bool) -> N
                 else:
                     _untar(file, tree, strip)
         except _DAMAGE as e:
-            raise _damaged(archive, e) from e
+            raise _damage_error(archive, e) from e
         except OSError as e:
             # A corrupt zip index makes the reader seek to before the beginning of the file.
             if e.errno == errno.EINVAL:
-                raise _damaged(archive, e) from e
+                raise _damage_error(archive, e) from e
             raise not_read(archive.name, e) from e
     except BaseException:
         remove_tree(target)
         raise
 
 
-def _damaged(archive: Path, error: Exception) -> InvalidModel:
+def _damage_error(archive: Path, error: Exception) -> InvalidModel:
     form = "zip" if is_zip(archive) else "tar.gz"
     return InvalidModel(f"{archive.name} is not a valid {form} archive: {error}")
 
@@ -158,7 +158,7 @@ def _chunks(content: IO[bytes]) -> Iterator[bytes]:
 
 
 @define(eq=False)
-class _Inflated:
+class _GzipStream:
     """
     The decompressed contents of a gzip file as a forward-only stream with a size limit, for `tarfile`.
 
@@ -194,34 +194,34 @@ def _untar(file: io.FileIO, tree: NewTree, strip: bool) -> None:
     # Each entry adds at most two blocks of 512 bytes: its header, and padding after its content.
     overhead = 1024 * (tree.max_entries + 20)
     with gzip.GzipFile(fileobj=file) as source:
-        data = _Inflated(source, tree.allowance + overhead)
+        data = _GzipStream(source, tree.allowance + overhead)
         # tarfile needs only tell, seek and read, but its annotation asks for a complete file object.
         with tarfile.open(fileobj=data, mode="r:") as opened:  # type: ignore[call-overload]
             for count, member in enumerate(opened):
                 if count >= tree.max_entries:
                     raise InvalidModel(f"The archive has more than {tree.max_entries} entries.")
-                _take(member, data, tree, strip)
+                _extract_member(member, data, tree, strip)
         # The checksum is at the end of a gzip file, so read all of it.
         while data.read(_CHUNK):
             pass
 
 
-def _take(member: tarfile.TarInfo, data: _Inflated, tree: NewTree, strip: bool) -> None:
+def _extract_member(member: tarfile.TarInfo, data: _GzipStream, tree: NewTree, strip: bool) -> None:
     parts = components(member.name)
     # Only now is the archive known to have no enclosing directory; the files written so far must be removed.
     if strip and parts[0] in _MANIFEST_DIRECTORIES:
-        raise _FlatError
+        raise _NoTopDirectoryError
     below = parts[1:] if strip else parts
     if member.isdir():
         tree.add_directory(below)
     elif member.isreg() and not member.issparse():
         data.seek(member.offset_data)
-        tree.add_file(below or parts, _exactly(data, member.size), executable=bool(member.mode & stat.S_IXUSR))
+        tree.add_file(below or parts, _read_exactly(data, member.size), executable=bool(member.mode & stat.S_IXUSR))
     else:
         raise InvalidModel(f"The entry {member.name!r} of the archive is neither a file nor a directory.")
 
 
-def _exactly(data: _Inflated, size: int) -> Iterator[bytes]:
+def _read_exactly(data: _GzipStream, size: int) -> Iterator[bytes]:
     while size > 0:
         chunk = data.read(min(_CHUNK, size))
         if not chunk:

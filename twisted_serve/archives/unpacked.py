@@ -53,7 +53,7 @@ class Content:
 
 
 @define(eq=False)
-class _Unpacked:
+class _CacheEntry:
     """
     An unpacked directory, or one that is being unpacked.
 
@@ -81,8 +81,8 @@ class UnpackedArchives:
     limits: UnpackLimits
     defer_to_thread: DeferToThread
     made: Callable[[Path], None] = lambda directory: None
-    _by_content: dict[str, _Unpacked] = field(factory=dict, init=False)
-    _by_lease: dict[Lease, _Unpacked] = field(factory=dict, init=False)
+    _by_content: dict[str, _CacheEntry] = field(factory=dict, init=False)
+    _by_lease: dict[Lease, _CacheEntry] = field(factory=dict, init=False)
     _log = Logger()
 
     async def take(self, archive: Path) -> Lease:
@@ -99,7 +99,7 @@ class UnpackedArchives:
         if unpacked is not None:
             unpacked.waiting.append(lease)
         else:
-            unpacked = _Unpacked(content.key, self.root / uuid4().hex, waiting=[lease])
+            unpacked = _CacheEntry(content.key, self.root / uuid4().hex, waiting=[lease])
             self._by_content[content.key] = unpacked
             self._unpack(unpacked, archive, content)
         return await lease
@@ -110,15 +110,15 @@ class UnpackedArchives:
         if unpacked is not None:
             unpacked.leases -= 1
             if not unpacked.leases:
-                await self._forget(unpacked)
+                await self._remove(unpacked)
 
-    def _unpack(self, unpacked: _Unpacked, archive: Path, content: Content) -> None:
+    def _unpack(self, unpacked: _CacheEntry, archive: Path, content: Content) -> None:
         """Fill the directory.  A cancelled wait does not stop this, since others may be waiting, too."""
         work = self.defer_to_thread(_unpack_unchanged, archive, unpacked.directory, self.limits, content, self.made)
-        work.addCallbacks(lambda _: self._there(unpacked), lambda failure: self._failed(unpacked, failure))
+        work.addCallbacks(lambda _: self._on_unpacked(unpacked), lambda failure: self._on_failure(unpacked, failure))
         work.addErrback(lambda failure: self._log.failure("Cannot remove what nobody waited for", failure))
 
-    def _there(self, unpacked: _Unpacked) -> Deferred[None] | None:
+    def _on_unpacked(self, unpacked: _CacheEntry) -> Deferred[None] | None:
         unpacked.ready = True
         # Create all leases before firing: a callback may return its lease immediately, and must not be the last holder
         # then.
@@ -126,22 +126,22 @@ class UnpackedArchives:
         unpacked.waiting.clear()
         for each, lease in waiting:
             each.callback(lease)
-        return None if waiting else self._forget(unpacked)
+        return None if waiting else self._remove(unpacked)
 
-    def _failed(self, unpacked: _Unpacked, failure: Failure) -> None:
+    def _on_failure(self, unpacked: _CacheEntry, failure: Failure) -> None:
         del self._by_content[unpacked.key]
         for each in unpacked.waiting:
             # Deferreds that were cancelled have already fired.
             if not each.called:
                 each.errback(Failure(failure.value))
 
-    def _lease(self, unpacked: _Unpacked) -> Lease:
+    def _lease(self, unpacked: _CacheEntry) -> Lease:
         lease = Lease(unpacked.directory)
         self._by_lease[lease] = unpacked
         unpacked.leases += 1
         return lease
 
-    def _forget(self, unpacked: _Unpacked) -> Deferred[None]:
+    def _remove(self, unpacked: _CacheEntry) -> Deferred[None]:
         del self._by_content[unpacked.key]
         return self.defer_to_thread(remove_tree, unpacked.directory)
 
@@ -178,7 +178,7 @@ def _unpack_unchanged(
         directory.parent.mkdir(mode=0o700, exist_ok=True)
     try:
         unpack(archive, directory, limits)
-        if _identity_now(archive) != content.identity:
+        if _current_identity(archive) != content.identity:
             raise InvalidModel(f"{archive.name} changed while it was read.")
         with Saving(archive.name):
             made(directory)
@@ -187,7 +187,7 @@ def _unpack_unchanged(
         raise
 
 
-def _identity_now(archive: Path) -> tuple[int, ...] | None:
+def _current_identity(archive: Path) -> tuple[int, ...] | None:
     """Return the identity of an archive, or None if it is gone."""
     try:
         return _identity(archive)

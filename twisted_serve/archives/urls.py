@@ -36,7 +36,7 @@ _PATH_CHARACTERS = "/!$&'()*+,;=:@-._~"
 _SPECIAL = re.compile(r"[.^$*+?{}\[\]\\|(),]")
 
 # Matches an expression for paths, or an expression with an alternative for paths.
-_OF_PATHS = re.compile(r"(?:^|\|)[(?:^]*/")
+_PATH_EXPRESSION = re.compile(r"(?:^|\|)[(?:^]*/")
 
 # The literal path at the beginning of an expression, up to its first variable part; an unescaped dot is most often
 # meant literally.
@@ -172,7 +172,7 @@ class AllowedUrls:
     def _permit_path(self, path: str) -> bool:
         urls = (file_url(path), f"file://{path}", f"file:{path}", f"file://localhost{path}")
         return any(self.match(url) for url in urls) or any(
-            pattern.fullmatch(path) for pattern in self._compiled if _OF_PATHS.search(pattern.pattern)
+            pattern.fullmatch(path) for pattern in self._compiled if _PATH_EXPRESSION.search(pattern.pattern)
         )
 
     def _roots(self) -> Iterator[str]:

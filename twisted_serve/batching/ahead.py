@@ -19,7 +19,7 @@ MOST = 16
 MOST_BYTES = 1 << 18
 
 # Weight of a new, shorter batch time in the moving average.
-_SHARE = 1 / 8
+_SMOOTHING = 1 / 8
 
 
 class Ahead:
@@ -45,5 +45,5 @@ class Ahead:
             self.batches, self._typical = 0, inf
             return
         typical = self._typical
-        self._typical = typical + (seconds - typical) * _SHARE if seconds < typical < inf else seconds
+        self._typical = typical + (seconds - typical) * _SMOOTHING if seconds < typical < inf else seconds
         self.batches = min(MOST, int(LONGEST_STAY / self._typical))

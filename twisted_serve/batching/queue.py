@@ -59,7 +59,7 @@ class Hopeless(Exception):
         self.seconds = seconds
 
 
-class _Apart:
+class _RetryGroup:
     """The kind of jobs that form a batch of their own, due immediately."""
 
     __slots__ = ()
@@ -182,7 +182,7 @@ class BatchQueue(Generic[J]):
 
         They are placed before all others, regardless of the capacity, and form a batch of their own.
         """
-        apart = _Apart()
+        apart = _RetryGroup()
         self.put_back([Waiting(job, now, deadline, apart) for job, deadline in jobs])
 
     def take(self, now: float, free: int = 1, worker: Hashable = None) -> list[Waiting[J]] | None:
@@ -328,7 +328,7 @@ class BatchQueue(Generic[J]):
             batch.append(waiting)
             if len(batch) == self.batch_size:
                 return batch, True
-        if batch and isinstance(batch[0].kind, _Apart):
+        if batch and isinstance(batch[0].kind, _RetryGroup):
             return batch, True
         # A full queue closes the batch: refusing the next client while a worker is free would gain nothing.
         return batch, not self.remaining

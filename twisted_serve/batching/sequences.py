@@ -123,7 +123,7 @@ class SequenceQueue(Generic[J]):
         self._sequence_of = sequence_of
         self._begins = begins
         # The end time of each ended sequence, in order.
-        self._over: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
         # In order of their start.
         self._sequences: dict[str, _Sequence[J]] = {}
         # For each worker, true if it is free.
@@ -161,11 +161,11 @@ class SequenceQueue(Generic[J]):
         name = self._sequence_of(job)
         sequence = self._sequences.get(name)
         if sequence is None:
-            if self._begins is not None and name in self._over and not self._begins(job):
+            if self._begins is not None and name in self._ended and not self._begins(job):
                 raise SequenceOver(0)
             if len(self._sequences) >= self.limits.sequences:
                 raise TooManySequences(len(self._sequences))
-            self._over.pop(name, None)
+            self._ended.pop(name, None)
             sequence = self._sequences[name] = _Sequence(now, now)
         elif now >= sequence.began + self.limits.life:
             raise SequenceExpired(len(sequence.waiting))
@@ -317,9 +317,9 @@ class SequenceQueue(Generic[J]):
             if sequence.idle and now >= self._end_of(sequence):
                 del self._sequences[name]
                 if self._begins is not None:
-                    self._over[name] = now
-        while self._over and (len(self._over) > MOST_OVER or now >= next(iter(self._over.values())) + OVER_FOR):
-            del self._over[next(iter(self._over))]
+                    self._ended[name] = now
+        while self._ended and (len(self._ended) > MOST_OVER or now >= next(iter(self._ended.values())) + OVER_FOR):
+            del self._ended[next(iter(self._ended))]
 
     def _choose(self, now: float, worker: Hashable) -> tuple[list[_Sequence[J]], bool]:
         """

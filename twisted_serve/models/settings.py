@@ -29,7 +29,7 @@ MOST_WORKERS = 1024
 SEQUENCE_IDLE = 300.0
 
 
-def _at_least(least: int) -> Any:
+def _optional_minimum(least: int) -> Any:
     """Declare an optional number; a smaller one counts as not set, like TorchServe's -1."""
     return field(default=None, converter=lambda value: None if value is None or value < least else value)
 
@@ -43,10 +43,10 @@ class Layer:
     :ivar response_timeout: Seconds, like ``startup_timeout``.
     """
 
-    batch_size: int | None = _at_least(1)
-    max_batch_delay: int | None = _at_least(0)
-    response_timeout: int | None = _at_least(1)
-    startup_timeout: int | None = _at_least(1)
+    batch_size: int | None = _optional_minimum(1)
+    max_batch_delay: int | None = _optional_minimum(0)
+    response_timeout: int | None = _optional_minimum(1)
+    startup_timeout: int | None = _optional_minimum(1)
 
     def over(self, lower: Layer) -> Layer:
         """Return this layer with missing values filled from ``lower``."""

@@ -70,7 +70,7 @@ class Datatype:
         for start in range(0, len(data), CHUNK * self.size):
             piece = data[start : start + CHUNK * self.size]
             values = struct.unpack(f"<{len(piece) // self.size}{self.code}", piece)
-            yield _of_bfloats(values) if self.name == "BF16" else values
+            yield _decode_bfloat16(values) if self.name == "BF16" else values
 
     def pack(self, values: Sequence[Any]) -> bytes:
         """Encode valid elements of a fixed size."""
@@ -78,7 +78,7 @@ class Datatype:
         for start in range(0, len(values), CHUNK):
             piece = values[start : start + CHUNK]
             if self.name == "BF16":
-                piece = [_bfloat(value) for value in piece]
+                piece = [_encode_bfloat16(value) for value in piece]
             written += struct.pack(f"<{len(piece)}{self.code}", *piece)
         return bytes(written)
 
@@ -119,12 +119,12 @@ DATATYPES: Mapping[str, Datatype] = {
 }
 
 
-def _of_bfloats(values: Sequence[int]) -> Sequence[float]:
+def _decode_bfloat16(values: Sequence[int]) -> Sequence[float]:
     """Decode bfloat16 values: each is the upper half of a 32-bit float."""
     return struct.unpack(f"<{len(values)}f", struct.pack(f"<{len(values)}I", *(value << 16 for value in values)))
 
 
-def _bfloat(value: float) -> int:
+def _encode_bfloat16(value: float) -> int:
     """Round a number to the nearest bfloat16, ties to even, and return its bits."""
     if isnan(value):
         return 0x7FC0

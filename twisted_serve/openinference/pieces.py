@@ -15,7 +15,7 @@ from json import JSONDecodeError
 from typing import Any
 
 # Parsing a shorter text takes a few milliseconds.
-_AT_ONCE = 1 << 17
+_SMALL_TEXT = 1 << 17
 
 #: Maximum number of lists and objects: the garbage collector traverses all of them in one call (41 ms), and another
 #: frees them (33 ms).
@@ -47,7 +47,7 @@ def read_json(text: bytes) -> Any:
         more than `MOST_OBJECTS` objects.
     :raise RecursionError: if it is nested too deeply.
     """
-    if len(text) <= _AT_ONCE:
+    if len(text) <= _SMALL_TEXT:
         return json.loads(text)
     return _Reader(text.decode(json.detect_encoding(text), "surrogatepass")).read()
 
@@ -64,13 +64,13 @@ class _Reader:
         self._objects = 0
 
     def read(self) -> Any:
-        value, at = self._value(self._behind_blank(0))
-        at = self._behind_blank(at)
+        value, at = self._value(self._skip_blanks(0))
+        at = self._skip_blanks(at)
         if at != len(self._text):
-            raise self._wrong("Extra data", at)
+            raise self._error("Extra data", at)
         return value
 
-    def _wrong(self, what: str, at: int) -> JSONDecodeError:
+    def _error(self, what: str, at: int) -> JSONDecodeError:
         return JSONDecodeError(what, self._text, at)
 
     def _count(self, containers: int, at: int) -> None:
@@ -81,11 +81,11 @@ class _Reader:
         """
         self._containers += containers
         if self._containers > MOST_CONTAINERS:
-            raise self._wrong(f"There are more than {MOST_CONTAINERS} lists and objects", at)
+            raise self._error(f"There are more than {MOST_CONTAINERS} lists and objects", at)
         if self._objects > MOST_OBJECTS:
-            raise self._wrong(f"There are more than {MOST_OBJECTS} objects", at)
+            raise self._error(f"There are more than {MOST_OBJECTS} objects", at)
 
-    def _behind_blank(self, at: int) -> int:
+    def _skip_blanks(self, at: int) -> int:
         found = _BLANK.match(self._text, at)
         return at if found is None else found.end()
 
@@ -96,7 +96,7 @@ class _Reader:
             return _SCALAR.raw_decode(self._text, at)
         self._objects += begin == "{"
         self._count(1, at)
-        at = self._behind_blank(at + 1)
+        at = self._skip_blanks(at + 1)
         return self._list(at) if begin == "[" else self._object(at)
 
     def _list(self, at: int) -> tuple[list[Any], int]:
@@ -114,16 +114,16 @@ class _Reader:
                 else:
                     self._count(sum(type(each) is list for each in found), at)
                     values += found
-                    at = self._behind_blank(run.end())
+                    at = self._skip_blanks(run.end())
                     continue
             value, at = self._value(at)
             values.append(value)
-            at = self._behind_blank(at)
+            at = self._skip_blanks(at)
             if text.startswith("]", at):
                 return values, at + 1
             if not text.startswith(",", at):
-                raise self._wrong("Expecting ',' delimiter", at)
-            at = self._behind_blank(at + 1)
+                raise self._error("Expecting ',' delimiter", at)
+            at = self._skip_blanks(at + 1)
 
     def _object(self, at: int) -> tuple[dict[str, Any], int]:
         text = self._text
@@ -132,15 +132,15 @@ class _Reader:
             return members, at + 1
         while True:
             if not text.startswith('"', at):
-                raise self._wrong("Expecting property name enclosed in double quotes", at)
+                raise self._error("Expecting property name enclosed in double quotes", at)
             name, at = _SCALAR.raw_decode(text, at)
-            at = self._behind_blank(at)
+            at = self._skip_blanks(at)
             if not text.startswith(":", at):
-                raise self._wrong("Expecting ':' delimiter", at)
-            members[name], at = self._value(self._behind_blank(at + 1))
-            at = self._behind_blank(at)
+                raise self._error("Expecting ':' delimiter", at)
+            members[name], at = self._value(self._skip_blanks(at + 1))
+            at = self._skip_blanks(at)
             if text.startswith("}", at):
                 return members, at + 1
             if not text.startswith(",", at):
-                raise self._wrong("Expecting ',' delimiter", at)
-            at = self._behind_blank(at + 1)
+                raise self._error("Expecting ',' delimiter", at)
+            at = self._skip_blanks(at + 1)

@@ -22,7 +22,7 @@ from twisted_serve.openinference.tensors import BASE64, Tensor, parameters_of, s
 LENGTH_HEADER = "Inference-Header-Content-Length"
 
 # Maximum number of digits in a length.
-_LONGEST_NUMBER = 18
+_MAX_DIGITS = 18
 
 
 @frozen
@@ -111,7 +111,7 @@ def _read(body: bytes, length: str | None) -> InferRequest:
 
 
 def _length(said: str, most: int) -> int:
-    if not (said.isascii() and said.isdigit() and len(said) <= _LONGEST_NUMBER and int(said) <= most):
+    if not (said.isascii() and said.isdigit() and len(said) <= _MAX_DIGITS and int(said) <= most):
         raise BadRequest(f"{LENGTH_HEADER} must be from 0 to the body's {most} bytes, not {shown(said)}.")
     return int(said)
 
@@ -127,7 +127,9 @@ def _object_of(text: bytes) -> dict[str, Any]:
 
 
 def _wanted(members: Mapping[str, Any]) -> Wanted:
-    default = _truth("parameters.binary_data_output", parameters_of("the request", members).get("binary_data_output"))
+    default = _optional_boolean(
+        "parameters.binary_data_output", parameters_of("the request", members).get("binary_data_output")
+    )
     outputs = members.get("outputs")
     if outputs is None:
         return Wanted(bool(default))
@@ -138,41 +140,41 @@ def _wanted(members: Mapping[str, Any]) -> Wanted:
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
             raise BadRequest(f"outputs[{i}] must be an object with a name, not {shown(output)}.")
         where = f"outputs[{i}]"
-        own = _truth(f"{where}.parameters.binary_data", parameters_of(where, output).get("binary_data"))
+        own = _optional_boolean(f"{where}.parameters.binary_data", parameters_of(where, output).get("binary_data"))
         named[output["name"]] = bool(default if own is None else own)
     return Wanted(bool(default), named)
 
 
-def _truth(where: str, said: object) -> bool | None:
+def _optional_boolean(where: str, said: object) -> bool | None:
     if said is not None and not isinstance(said, bool):
         raise BadRequest(f"{where} must be true or false, not {shown(said)}.")
     return said
 
 
 @frozen
-class _Written:
+class _RenderedInput:
     """An input with its data as JSON text already, because as Python objects it would take too much memory."""
 
     members: Mapping[str, Any]
     data: Iterator[str]
 
 
-def _in_json(given: Mapping[str, Any], tensor: Tensor, data: memoryview) -> _Written:
+def _in_json(given: Mapping[str, Any], tensor: Tensor, data: memoryview) -> _RenderedInput:
     elements, base64 = tensor.read(data)
     parameters = {name: value for name, value in tensor.parameters.items() if name != "binary_data_size"}
     if base64:
         parameters |= BASE64
     members = {name: value for name, value in given.items() if name != "parameters"}
-    return _Written({**members, "parameters": parameters} if parameters else members, elements)
+    return _RenderedInput({**members, "parameters": parameters} if parameters else members, elements)
 
 
-def _joined(members: Mapping[str, Any], inputs: list[_Written | Mapping[str, Any]]) -> bytes:
+def _joined(members: Mapping[str, Any], inputs: list[_RenderedInput | Mapping[str, Any]]) -> bytes:
     """Render the request with the tensors' data in place."""
     text = bytearray(json.dumps({name: value for name, value in members.items() if name != "inputs"})[:-1].encode())
     text += b'"inputs": [' if len(text) == 1 else b', "inputs": ['
     for i, each in enumerate(inputs):
         text += b", " if i else b""
-        if not isinstance(each, _Written):
+        if not isinstance(each, _RenderedInput):
             # Rendered in pieces, as it was parsed.
             text += "".join(json.JSONEncoder().iterencode(each)).encode()
             continue

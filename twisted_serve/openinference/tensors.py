@@ -26,11 +26,17 @@ from twisted_serve.openinference.pieces import slices
 MOST_DIMENSIONS = 64
 
 # Maximum number of elements: the protocol's integers have 64 bits.
-_MOST_ELEMENTS = (1 << 63) - 1
+_MAX_ELEMENTS = (1 << 63) - 1
 
 # Client values are quoted in errors, but abbreviated: they may be as large as the request.
-_BRIEF = Repr()
-_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxstring, _BRIEF.maxlong = 3, 8, 4, 60, 40
+_ABBREVIATED = Repr()
+_ABBREVIATED.maxlevel, _ABBREVIATED.maxlist, _ABBREVIATED.maxdict, _ABBREVIATED.maxstring, _ABBREVIATED.maxlong = (
+    3,
+    8,
+    4,
+    60,
+    40,
+)
 
 # Length in bytes of the prefix with the length of a ``BYTES`` element.
 _LENGTH = 4
@@ -41,7 +47,7 @@ BASE64 = {"content_type": "base64"}
 
 def shown(value: object) -> str:
     """Return an abbreviated representation of a value for an error message."""
-    return _BRIEF.repr(value)
+    return _ABBREVIATED.repr(value)
 
 
 @frozen
@@ -227,9 +233,9 @@ def _shape(where: str, said: object) -> tuple[int, ...]:
     if not isinstance(dimensions, list) or len(dimensions) > MOST_DIMENSIONS:
         raise BadRequest(f"{where}.shape must be a list of at most {MOST_DIMENSIONS} integers, not {shown(said)}.")
     for dimension in dimensions:
-        if type(dimension) is not int or not -1 <= dimension <= _MOST_ELEMENTS:
+        if type(dimension) is not int or not -1 <= dimension <= _MAX_ELEMENTS:
             raise BadRequest(f"{where}.shape must have integers of at least 0, not {shown(dimension)}.")
-    if abs(prod(dimensions)) > _MOST_ELEMENTS:
+    if abs(prod(dimensions)) > _MAX_ELEMENTS:
         raise BadRequest(f"{where}.shape has more elements than there can be: {shown(said)}.")
     return tuple(dimensions)
 

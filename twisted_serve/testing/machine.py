@@ -45,7 +45,7 @@ class TokenMachine(RuleBasedStateMachine):
         self.server = MemoryServer(self.options)
         self.dead: list[str] = []
         self._ended: set[str] = set()
-        self._remember_births()
+        self._record_created()
 
     def teardown(self) -> None:
         """Stop the server and check that it leaves nothing behind."""
@@ -167,9 +167,9 @@ class TokenMachine(RuleBasedStateMachine):
     def bury(self, before: set[str]) -> None:
         """Record which of the keys ``before`` are no longer live; for rules that may replace keys."""
         self.dead += sorted(before - self._live())
-        self._remember_births()
+        self._record_created()
 
-    def _remember_births(self) -> None:
+    def _record_created(self) -> None:
         """Record when each live key was created; a key that is already known keeps its date."""
         known: dict[TokenKind, tuple[str, datetime, float]] = getattr(self, "born", {})
         self.born = {}

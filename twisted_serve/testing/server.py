@@ -237,7 +237,7 @@ class MemoryServer:
         stub = self.treq(role_of(path) if role is None else role)
         response = stub.request(method, f"http://127.0.0.1{path}", headers=sent, data=body or None)
         stub.flush()
-        self._pumps.append(stub)
+        self._stubs.append(stub)
         return Deferred.fromCoroutine(_read(stub, response))
 
     def request(
@@ -284,7 +284,7 @@ class MemoryServer:
 
     def flush(self) -> None:
         """Deliver the data written on all connections."""
-        for stub in self._pumps:
+        for stub in self._stubs:
             stub.flush()
 
     def _write(self, name: str, files: Mapping[str, str]) -> None:
@@ -295,7 +295,7 @@ class MemoryServer:
             path.write_text(text)
 
     def _new_server(self) -> ModelServer:
-        self._pumps: list[Any] = []
+        self._stubs: list[Any] = []
         return ModelServer(
             self.clock,  # type: ignore[arg-type]  # It has what a server without real workers needs.
             self.options,

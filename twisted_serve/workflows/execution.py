@@ -64,7 +64,7 @@ async def execute(
     try:
         while not progress.finished:
             for name in progress.ready():
-                asking = _ask(spec.nodes[name], progress.inputs_of(name), predict, clock)
+                asking = _call_with_retries(spec.nodes[name], progress.inputs_of(name), predict, clock)
                 running.append(Deferred.fromCoroutine(asking).addBoth(tell, name))
             name, answer = await ended.get()
             if isinstance(answer, Failure):
@@ -78,12 +78,12 @@ async def execute(
             asked.cancel()
 
 
-async def _ask(node: Node, parts: list[Part], predict: Predict, clock: IReactorTime) -> bytes:
+async def _call_with_retries(node: Node, parts: list[Part], predict: Predict, clock: IReactorTime) -> bytes:
     """Call a node, with retries."""
     attempts = 1 + node.settings.retry_attempts
     failed: list[str] = []
     while len(failed) < attempts:
-        answer = await _attempt(node, Attempt(node.name, len(failed) + 1, parts), predict, clock)
+        answer = await _call_once(node, Attempt(node.name, len(failed) + 1, parts), predict, clock)
         if isinstance(answer, bytes):
             return answer
         failed.append(answer)
@@ -91,7 +91,7 @@ async def _ask(node: Node, parts: list[Part], predict: Predict, clock: IReactorT
     raise InternalError(f"Error executing {node.name}").because(f"{tries} failed, the last one because {failed[-1]}")
 
 
-async def _attempt(node: Node, attempt: Attempt, predict: Predict, clock: IReactorTime) -> bytes | str:
+async def _call_once(node: Node, attempt: Attempt, predict: Predict, clock: IReactorTime) -> bytes | str:
     """Call a node once; return its response body, or the reason for its failure."""
     try:
         item = await predict(attempt).addTimeout(node.settings.timeout / 1000, clock)

@@ -27,9 +27,9 @@ class Progress:
     def __init__(self, dag: Dag, inputs: Sequence[Part]) -> None:
         self._dag = dag
         self._inputs = inputs
-        self._before = dag.before
+        self._predecessors = dag.before
         self._answers: dict[str, bytes] = {}
-        self._order = TopologicalSorter(self._before)
+        self._order = TopologicalSorter(self._predecessors)
         self._order.prepare()
 
     @property
@@ -48,7 +48,7 @@ class Progress:
         The start node gets the client's parts; a node with one predecessor, that node's response as ``body``; a node
         with several, one part per predecessor, by its name.
         """
-        before = self._before[node]
+        before = self._predecessors[node]
         if not before:
             return list(self._inputs)
         # Without a content type, so that handlers receive bytes whatever they contain.

@@ -27,7 +27,7 @@ MOST_NODES = 256
 MOST_RETRIES = 100
 
 # Maximum length of a node's name in characters; it becomes part of a model's name.
-_MOST_CHARACTERS = 200
+_MAX_NAME_LENGTH = 200
 
 
 @frozen
@@ -163,8 +163,8 @@ def _edges(said: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _name(place: str, name: str) -> str:
-    if len(name) > _MOST_CHARACTERS or name_flaw(name) is not None:
-        expected = f"a name of at most {_MOST_CHARACTERS} characters: {name_flaw(name) or 'it is too long'}"
+    if len(name) > _MAX_NAME_LENGTH or name_flaw(name) is not None:
+        expected = f"a name of at most {_MAX_NAME_LENGTH} characters: {name_flaw(name) or 'it is too long'}"
         raise wrong(place, name, expected)
     return name
 

@@ -14,7 +14,7 @@ from twisted_serve.archives.places import Intake, Places, Taken
 from twisted_serve.errors import InvalidModel, InvalidWorkflow, WorkflowNotFound
 from twisted_serve.workflows.archive import Workflow, read_workflow
 
-_WORDS = Words(WorkflowNotFound, "Workflow not found in workflow store", "Workflow store has not been configured.")
+_ERRORS = Words(WorkflowNotFound, "Workflow not found in workflow store", "Workflow store has not been configured.")
 
 
 @frozen
@@ -44,7 +44,7 @@ class WorkflowStore:
 
     @_places.default
     def _of_workflows(self) -> Places:
-        return Places(self.path, "workflows", _WORDS, self.intake)
+        return Places(self.path, "workflows", _ERRORS, self.intake)
 
     async def open(self, url: str) -> WorkflowArchive:
         """
