@@ -43,11 +43,11 @@ def check(config: ModelArchiverConfig, handler: HandlerName, warn: Callable[[str
         _text(Path(config.requirements_file), "requirements file")
     if config.config_file is not None:
         try:
-            _config, doubts = load_model_config(Path(config.config_file), config.config_file)
+            _config, config_warnings = load_model_config(Path(config.config_file), config.config_file)
         except InvalidModel as e:
             raise ArchiverError(e.message) from e
-        for doubt in doubts:
-            warn(doubt)
+        for warning in config_warnings:
+            warn(warning)
 
 
 def warn_of_missing(files: Mapping[str, Path], warn: Callable[[str], object]) -> None:

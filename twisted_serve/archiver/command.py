@@ -19,38 +19,38 @@ from twisted_serve.archives.manifest import RUNTIMES
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line parser."""
-    made = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog="twisted-serve-archiver",
         description="Pack a model for twisted-serve or TorchServe: the same files make the same bytes.",
     )
-    made.add_argument("--model-name", required=True, help="name of the model, and of the archive")
-    made.add_argument("-v", "--version", required=True, help="version of the model")
-    made.add_argument(
+    result.add_argument("--model-name", required=True, help="name of the model, and of the archive")
+    result.add_argument("-v", "--version", required=True, help="version of the model")
+    result.add_argument(
         "--handler",
         required=True,
         help="a built-in handler's name, or the path of a Python file, with :function if its entry point is one",
     )
-    made.add_argument("--serialized-file", help="the weights: .pt, .pth, .onnx, ...")
-    made.add_argument("--model-file", help="the Python file with the class of an eager model")
-    made.add_argument("--extra-files", help="files, directories and globs, with commas between; directories' content")
-    made.add_argument("--runtime", choices=RUNTIMES, default="python", help="what runs the handler")
-    made.add_argument("--export-path", type=Path, default=None, help="where the archive goes; here, if not given")
-    made.add_argument(
+    result.add_argument("--serialized-file", help="the weights: .pt, .pth, .onnx, ...")
+    result.add_argument("--model-file", help="the Python file with the class of an eager model")
+    result.add_argument("--extra-files", help="files, directories and globs, with commas between; directories' content")
+    result.add_argument("--runtime", choices=RUNTIMES, default="python", help="what runs the handler")
+    result.add_argument("--export-path", type=Path, default=None, help="where the archive goes; here, if not given")
+    result.add_argument(
         "--archive-format",
         choices=FORMATS,
         default="default",
         help="default: a compressed .mar; zip-store: one without compression; tgz: .tar.gz; no-archive: a directory",
     )
-    made.add_argument(
+    result.add_argument(
         "-f",
         "--force",
         action="store_true",
         help="replace an archive that is there; of two files of one name, take the one with a flag of its own",
     )
-    made.add_argument("-r", "--requirements-file", help="Python packages for the model, for pip")
-    made.add_argument("-c", "--config-file", help="the model's settings, YAML")
-    made.add_argument("--dry-run", action="store_true", help="check everything, list what would go in, write nothing")
-    return made
+    result.add_argument("-r", "--requirements-file", help="Python packages for the model, for pip")
+    result.add_argument("-c", "--config-file", help="the model's settings, YAML")
+    result.add_argument("--dry-run", action="store_true", help="check everything, list what would go in, write nothing")
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +72,7 @@ def carry_out(make_plan: Callable[[], Plan], dry_run: bool) -> int:
     :return: The exit status.
     """
     # On SIGTERM, exit through the cleanup code that removes the partial archive.
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    previous_handler = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         planned = make_plan()
         if dry_run:
@@ -86,7 +86,7 @@ def carry_out(make_plan: Callable[[], Plan], dry_run: bool) -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
     return 0
 
 

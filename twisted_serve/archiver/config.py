@@ -87,12 +87,12 @@ class ModelArchiverConfig:
         check_text("model name", self.model_name, NAME, NAME_EXPECTED)
         if (flaw := version_flaw(self.version)) is not None:
             raise ArchiverError(f"The version is {self.version!r:.300}: {flaw}.")
-        for name, value, words in (
+        for name, value, choices in (
             ("runtime", self.runtime, RUNTIMES),
             ("archive format", self.archive_format, FORMATS),
         ):
-            if value not in words:
-                raise ArchiverError(f"The {name} is {value!r:.300}, expected one of {', '.join(words)}.")
+            if value not in choices:
+                raise ArchiverError(f"The {name} is {value!r:.300}, expected one of {', '.join(choices)}.")
 
     @property
     def target(self) -> Path:
@@ -106,5 +106,5 @@ class ModelArchiverConfig:
 
         :raise ArchiverError: for an invalid value.
         """
-        said = {a.name: getattr(args, a.name, None) for a in fields(cls)}
-        return cls(**{name: value for name, value in said.items() if value is not None})
+        given = {a.name: getattr(args, a.name, None) for a in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if value is not None})

@@ -51,15 +51,15 @@ def gather(
     for path in named:
         if path is not None:
             contents.add(Path(path).name, Path(path))
-    meant = dict(contents.files) if force else {}
+    protected = dict(contents.files) if force else {}
     for pattern in extra_files:
         found = sorted(glob.glob(pattern)) if _GLOB & set(pattern) and not os.path.lexists(pattern) else [pattern]
         if not found:
             warn(f"No file matches {pattern}.")
         for path in map(Path, found):
             for name, file in _files(path) if path.is_dir() else [(path.name, path)]:
-                if name in meant and file.is_file() and not same(meant[name], file):
-                    warn(f"{file} is left out: {meant[name]} is {name} in the archive.")
+                if name in protected and file.is_file() and not same(protected[name], file):
+                    warn(f"{file} is left out: {protected[name]} is {name} in the archive.")
                 else:
                     contents.add(name, file)
     return dict(sorted(contents.files.items()))

@@ -73,9 +73,9 @@ def _imports(path: Path) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            before = f"{node.module}." if node.module else ""
+            prefix = f"{node.module}." if node.module else ""
             # Each imported name may itself be a module.
-            yield from ((before + alias.name.replace("*", ""), node.level) for alias in node.names)
+            yield from ((prefix + alias.name.replace("*", ""), node.level) for alias in node.names)
 
 
 def _packed_below(name: str, level: int) -> str:

@@ -16,18 +16,18 @@ from twisted_serve.archiver.workflows import WorkflowArchiverConfig, plan_workfl
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line parser."""
-    made = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog="twisted-serve-workflow-archiver",
         description="Pack a workflow for twisted-serve or TorchServe: the same files make the same bytes.",
     )
-    made.add_argument("--workflow-name", required=True, help="name of the workflow, and of the archive")
-    made.add_argument("--spec-file", required=True, help="the specification, YAML")
-    made.add_argument("--handler", help="the Python file with the workflow's functions, if it has any")
-    made.add_argument("--extra-files", help="files, directories and globs, with commas between; directories' content")
-    made.add_argument("--export-path", type=Path, default=None, help="where the archive goes; here, if not given")
-    made.add_argument("-f", "--force", action="store_true", help="replace an archive that is there")
-    made.add_argument("--dry-run", action="store_true", help="check everything, list what would go in, write nothing")
-    return made
+    result.add_argument("--workflow-name", required=True, help="name of the workflow, and of the archive")
+    result.add_argument("--spec-file", required=True, help="the specification, YAML")
+    result.add_argument("--handler", help="the Python file with the workflow's functions, if it has any")
+    result.add_argument("--extra-files", help="files, directories and globs, with commas between; directories' content")
+    result.add_argument("--export-path", type=Path, default=None, help="where the archive goes; here, if not given")
+    result.add_argument("-f", "--force", action="store_true", help="replace an archive that is there")
+    result.add_argument("--dry-run", action="store_true", help="check everything, list what would go in, write nothing")
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:

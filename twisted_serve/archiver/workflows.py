@@ -71,8 +71,8 @@ class WorkflowArchiverConfig:
 
         :raise ArchiverError: for an invalid value.
         """
-        said = {a.name: getattr(args, a.name) for a in fields(cls)}
-        return cls(**{name: value for name, value in said.items() if value is not None})
+        given = {a.name: getattr(args, a.name) for a in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if value is not None})
 
 
 def plan_workflow(

@@ -154,14 +154,14 @@ class Fetcher:
     def _redirected(self, url: str, locations: list[bytes], trusted: bool) -> str:
         if len(locations) != 1:
             raise _FetchError("a redirect to nowhere")
-        there = urljoin(url, locations[0].decode("latin-1"))
+        target = urljoin(url, locations[0].decode("latin-1"))
         # The server of an allowed URL must still not redirect to local files.
-        if unsound(there) is not None or local_text(there) is not None:
-            raise _FetchError(f"a redirect to {there!r}, which is not allowed")
+        if unsound(target) is not None or local_text(target) is not None:
+            raise _FetchError(f"a redirect to {target!r}, which is not allowed")
         # A URL named by the operator implies trust in its own server only.
-        if not (trusted and _origin(there) == _origin(url)) and not self.allowed.permit(there):
-            raise _FetchError(f"a redirect to {there!r}, which is not allowed")
-        return there
+        if not (trusted and _origin(target) == _origin(url)) and not self.allowed.permit(target):
+            raise _FetchError(f"a redirect to {target!r}, which is not allowed")
+        return target
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -162,17 +162,17 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
         raise InvalidModel(f"Failed to parse model config file {name}: expected a mapping with strings as keys")
 
     warnings = [
-        f"Unknown key {key!r} in model config file {name}: did you mean {meant!r}?"
+        f"Unknown key {key!r} in model config file {name}: did you mean {suggestion!r}?"
         for key in document
-        if (meant := _similar_key(key)) is not None
+        if (suggestion := _similar_key(key)) is not None
     ]
     values = {attribute: document.get(key) for key, attribute in _ATTRIBUTES.items()}
-    for closed, words in _CHOICES.items():
-        said = document.get(closed)
-        if isinstance(said, str):
-            values[_ATTRIBUTES[closed]] = said.lower() if said.lower() in words else None
-            if said.lower() not in words:
-                warnings.append(f"Invalid {closed} {said.lower()!r:.200} in model config file {name}: it is ignored")
+    for setting, choices in _CHOICES.items():
+        choice = document.get(setting)
+        if isinstance(choice, str):
+            values[_ATTRIBUTES[setting]] = choice.lower() if choice.lower() in choices else None
+            if choice.lower() not in choices:
+                warnings.append(f"Invalid {setting} {choice.lower()!r:.200} in model config file {name}: it is ignored")
     values["device_ids"] = _device_ids(document.get("deviceIds"))
     warnings += _apply_minimums(values, name)
     for section, check in CHECKS.items():
@@ -201,36 +201,38 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
 def _apply_minimums(values: dict[str, Any], name: str) -> list[str]:
     """Replace numbers below the minimum as TorchServe does, and return a warning for each."""
     warnings = []
-    for closed, (least, otherwise) in _MINIMUMS.items():
-        said = number_of(values[_ATTRIBUTES[closed]])
-        if isinstance(said, int) and not isinstance(said, bool) and said < least:
-            values[_ATTRIBUTES[closed]] = otherwise
-            what = "it is ignored" if otherwise is None else f"it counts as {otherwise}"
-            warnings.append(f"Invalid {closed} {said} in model config file {name}: {what}")
+    for setting, (least, replacement) in _MINIMUMS.items():
+        number = number_of(values[_ATTRIBUTES[setting]])
+        if isinstance(number, int) and not isinstance(number, bool) and number < least:
+            values[_ATTRIBUTES[setting]] = replacement
+            what = "it is ignored" if replacement is None else f"it counts as {replacement}"
+            warnings.append(f"Invalid {setting} {number} in model config file {name}: {what}")
     return warnings
 
 
-def _device_ids(said: Any) -> Any:
+def _device_ids(value: Any) -> Any:
     """Parse device ids: a list of integers or numeric strings, a comma-separated string, or one number."""
-    if isinstance(said, str):
-        said = [part.strip() for part in said.split(",")]
-    elif isinstance(said, (int, float)) and not isinstance(said, bool):
-        said = [said]
-    return tuple(map(number_of, said)) if isinstance(said, list) else said
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = [value]
+    return tuple(map(number_of, value)) if isinstance(value, list) else value
 
 
 def _warnings_of(config: ModelConfig) -> list[str]:
     """List warnings for settings that have no effect or cannot be honoured."""
-    doubts = []
+    warnings = []
     if config.workers is None and config.min_workers != config.max_workers:
-        doubts.append(f"Invalid model config in mar, minWorkers:{config.min_workers}, maxWorkers:{config.max_workers}")
+        warnings.append(
+            f"Invalid model config in mar, minWorkers:{config.min_workers}, maxWorkers:{config.max_workers}"
+        )
     if config.continuous_batching and config.async_communication:
-        doubts.append("continuousBatching has no effect with asyncCommunication: there the handler does the batching")
+        warnings.append("continuousBatching has no effect with asyncCommunication: there the handler does the batching")
     if config.parallel_type is not None or config.torchrun is not None:
-        doubts.append("parallelType and torchrun are not there yet: a worker is one process with one device")
+        warnings.append("parallelType and torchrun are not there yet: a worker is one process with one device")
     if config.use_job_ticket:
-        doubts.append("useJobTicket is not there yet: requests wait in the queue while all workers are busy")
-    return doubts
+        warnings.append("useJobTicket is not there yet: requests wait in the queue while all workers are busy")
+    return warnings
 
 
 def _similar_key(key: str) -> str | None:

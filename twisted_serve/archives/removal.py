@@ -28,9 +28,9 @@ def remove_tree(path: Path) -> None:
     except OSError:
         return
     try:
-        stuck: set[str] = set()
-        while left := [name for name in os.listdir(top) if name not in stuck]:
-            stuck.update(name for name in left if not _remove(name, top))
+        failed: set[str] = set()
+        while left := [name for name in os.listdir(top) if name not in failed]:
+            failed.update(name for name in left if not _remove(name, top))
     except OSError:
         pass
     finally:
@@ -79,13 +79,13 @@ def _move_up(name: str, directory: int, top: int) -> None:
 
     :raise OSError: if it cannot be moved.
     """
-    there = uuid4().hex
+    unique_name = uuid4().hex
     try:
-        os.rename(name, there, src_dir_fd=directory, dst_dir_fd=top)
+        os.rename(name, unique_name, src_dir_fd=directory, dst_dir_fd=top)
     except PermissionError:
         # A directory without write permission cannot be moved, either.
         os.close(_open_removable(name, directory))
-        os.rename(name, there, src_dir_fd=directory, dst_dir_fd=top)
+        os.rename(name, unique_name, src_dir_fd=directory, dst_dir_fd=top)
 
 
 def _open_removable(name: str, directory: int | None) -> int:

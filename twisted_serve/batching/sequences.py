@@ -243,10 +243,10 @@ class SequenceQueue(Generic[J]):
             sequence = self._sequences.get(name)
             if sequence is not None and sequence.worker == worker:
                 waiting = sequence.waiting
-                anew = _Sequence(waiting[0].arrival, sequence.used, waiting) if waiting else None
+                restarted = _Sequence(waiting[0].arrival, sequence.used, waiting) if waiting else None
                 del self._sequences[name]
-                if anew is not None:
-                    self._sequences[name] = anew
+                if restarted is not None:
+                    self._sequences[name] = restarted
 
     def leave(self, worker: Hashable) -> list[J]:
         """Remove a worker, end its sequences, since their state is lost, and return their queued jobs."""

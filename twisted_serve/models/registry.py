@@ -107,14 +107,14 @@ class Registry:
         :raise ModelVersionNotFound: if the model has no such version.
         :raise InvalidModelVersion: if it is the default version and the model has others.
         """
-        gone = self.resolve(name, version)
+        removed = self.resolve(name, version)
         model = self._models[name]
-        rest = {key: kept for key, kept in model.versions.items() if kept is not gone}
-        if not rest:
-            return Registry({key: kept for key, kept in self._models.items() if key != name}), gone
-        if gone.version == model.default:
+        remaining = {key: kept for key, kept in model.versions.items() if kept is not removed}
+        if not remaining:
+            return Registry({key: kept for key, kept in self._models.items() if key != name}), removed
+        if removed.version == model.default:
             raise InvalidModelVersion(f"Cannot remove default version for model {name}")
-        return self._with(name, evolve(model, versions=rest)), gone
+        return self._with(name, evolve(model, versions=remaining)), removed
 
     def set_default(self, name: str, version: str) -> Registry:
         """

@@ -50,8 +50,8 @@ class Layer:
 
     def over(self, lower: Layer) -> Layer:
         """Return this layer with missing values filled from ``lower``."""
-        said = attrs.asdict(self, filter=lambda _, value: value is not None)
-        return attrs.evolve(lower, **said)
+        given = attrs.asdict(self, filter=lambda _, value: value is not None)
+        return attrs.evolve(lower, **given)
 
 
 def folded(layers: Iterable[Layer]) -> Layer:
@@ -185,13 +185,13 @@ def effective_settings(
             _BATCH_DEFAULTS,
         )
     )
-    said = attrs.asdict(layer, filter=lambda _, value: value is not None)
+    resolved = attrs.asdict(layer, filter=lambda _, value: value is not None)
     # A server default of 0 is valid, unlike a 0 from any other source.
     timeouts = {"response_timeout": defaults.response_timeout, "startup_timeout": defaults.startup_timeout}
     min_workers, max_workers = _workers(request, config, configured, defaults, at_startup)
     gpu = defaults.gpus > 0 and config.device_type != "cpu"
     return ModelSettings(
-        **(timeouts | said),
+        **(timeouts | resolved),
         min_workers=min_workers,
         max_workers=max_workers,
         batch_policy=ClosePolicy(config.batch_policy) if config.batch_policy else defaults.batch_policy,
@@ -228,17 +228,17 @@ def _workers(
     if config.workers is not None:
         return config.workers
     if request.initial_workers is not None:
-        wanted = max(0, request.initial_workers)
-        return wanted, wanted
+        count = max(0, request.initial_workers)
+        return count, count
     default = defaults.workers
     if at_startup and default == 0:
         # TorchServe's choice: each worker holds a copy of the model, on a GPU if there are any.
         default = defaults.gpus or defaults.cpus
-    least = configured_number(configured, "minWorkers")
-    most = configured_number(configured, "maxWorkers")
-    if least is None:
-        least = default if most is None else min(default, most)
-    return least, max(least, default if most is None else most)
+    minimum = configured_number(configured, "minWorkers")
+    maximum = configured_number(configured, "maxWorkers")
+    if minimum is None:
+        minimum = default if maximum is None else min(default, maximum)
+    return minimum, max(minimum, default if maximum is None else maximum)
 
 
 def _sequences(config: ModelConfig) -> SequenceLimits:

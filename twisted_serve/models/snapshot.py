@@ -124,13 +124,13 @@ def render(snapshot: Snapshot, name: str, created: datetime) -> str:
     models: dict[str, dict[str, Any]] = {}
     for recorded in snapshot.versions:
         models.setdefault(recorded.name, {})[recorded.version] = dict(_members(recorded))
-    whole = {
+    document = {
         "name": name,
         "modelCount": len(snapshot.versions),
         "created": int(created.timestamp() * 1000),
         "models": models,
     }
-    return json.dumps(whole, indent=2)
+    return json.dumps(document, indent=2)
 
 
 def _members(recorded: RecordedVersion) -> Iterator[tuple[str, Any]]:
@@ -195,18 +195,18 @@ def _read_version(name: str, version: str, members: Any) -> RecordedVersion:
 
 
 def _numbers(members: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    said = {
+    numbers = {
         field_name: number
         for field_name, (member, least) in _NUMBERS.items()
         if (number := configured_number(members, member, least)) is not None
     }
-    least = said.get("min_workers", 1)
+    least = numbers.get("min_workers", 1)
     # Older files have only one of the two numbers.
-    said.setdefault("min_workers", least)
-    said["max_workers"] = max(least, said.get("max_workers", least))
-    if said["max_workers"] > MOST_WORKERS:
-        raise ValueError(f"maxWorkers is {said['max_workers']}, expected at most {MOST_WORKERS}")
-    yield from said.items()
+    numbers.setdefault("min_workers", least)
+    numbers["max_workers"] = max(least, numbers.get("max_workers", least))
+    if numbers["max_workers"] > MOST_WORKERS:
+        raise ValueError(f"maxWorkers is {numbers['max_workers']}, expected at most {MOST_WORKERS}")
+    yield from numbers.items()
 
 
 def _text(members: Mapping[str, Any], member: str) -> str | None:

@@ -80,40 +80,40 @@ def _read(body: bytes, length: str | None) -> InferRequest:
     inputs = members.get("inputs")
     if not isinstance(inputs, list):
         raise BadRequest("inputs is missing." if inputs is None else f"inputs must be a list, not {shown(inputs)}.")
-    rest = memoryview(body)[size:]
+    remaining = memoryview(body)[size:]
     written = []
     binary = False
-    for i, given in enumerate(inputs):
-        tensor = Tensor.of(f"inputs[{i}]", given)
-        if (own := tensor.parameters.get("binary_data_size")) is None:
-            if "data" not in given:
+    for i, member in enumerate(inputs):
+        tensor = Tensor.of(f"inputs[{i}]", member)
+        if (binary_size := tensor.parameters.get("binary_data_size")) is None:
+            if "data" not in member:
                 raise BadRequest(f"inputs[{i}].data is missing.")
-            tensor.values(given["data"])
-            written.append(given)
+            tensor.values(member["data"])
+            written.append(member)
             continue
         if length is None:
             raise BadRequest(f"inputs[{i}] has binary data, which needs the header {LENGTH_HEADER}.")
-        if "data" in given:
+        if "data" in member:
             raise BadRequest(f"inputs[{i}] has both data and binary data.")
-        if type(own) is not int or not 0 <= own <= len(rest):
+        if type(binary_size) is not int or not 0 <= binary_size <= len(remaining):
             raise BadRequest(
-                f"inputs[{i}].parameters.binary_data_size must be from 0 to the {len(rest)} bytes "
-                f"that are left, not {shown(own)}."
+                f"inputs[{i}].parameters.binary_data_size must be from 0 to the {len(remaining)} bytes "
+                f"that are left, not {shown(binary_size)}."
             )
-        written.append(_in_json(given, tensor, rest[:own]))
-        rest = rest[own:]
+        written.append(_in_json(member, tensor, remaining[:binary_size]))
+        remaining = remaining[binary_size:]
         binary = True
-    if len(rest):
-        raise BadRequest(f"{len(rest)} bytes after the JSON belong to no input.")
+    if len(remaining):
+        raise BadRequest(f"{len(remaining)} bytes after the JSON belong to no input.")
     if not binary:
         return InferRequest(body[:size], wanted)
     return InferRequest(_joined(members, written), wanted)
 
 
-def _length(said: str, most: int) -> int:
-    if not (said.isascii() and said.isdigit() and len(said) <= _MAX_DIGITS and int(said) <= most):
-        raise BadRequest(f"{LENGTH_HEADER} must be from 0 to the body's {most} bytes, not {shown(said)}.")
-    return int(said)
+def _length(text: str, maximum: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= maximum):
+        raise BadRequest(f"{LENGTH_HEADER} must be from 0 to the body's {maximum} bytes, not {shown(text)}.")
+    return int(text)
 
 
 def _object_of(text: bytes) -> dict[str, Any]:
@@ -140,15 +140,15 @@ def _wanted(members: Mapping[str, Any]) -> Wanted:
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
             raise BadRequest(f"outputs[{i}] must be an object with a name, not {shown(output)}.")
         where = f"outputs[{i}]"
-        own = _optional_boolean(f"{where}.parameters.binary_data", parameters_of(where, output).get("binary_data"))
-        named[output["name"]] = bool(default if own is None else own)
+        binary = _optional_boolean(f"{where}.parameters.binary_data", parameters_of(where, output).get("binary_data"))
+        named[output["name"]] = bool(default if binary is None else binary)
     return Wanted(bool(default), named)
 
 
-def _optional_boolean(where: str, said: object) -> bool | None:
-    if said is not None and not isinstance(said, bool):
-        raise BadRequest(f"{where} must be true or false, not {shown(said)}.")
-    return said
+def _optional_boolean(where: str, value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(f"{where} must be true or false, not {shown(value)}.")
+    return value
 
 
 @frozen
@@ -159,12 +159,12 @@ class _RenderedInput:
     data: Iterator[str]
 
 
-def _in_json(given: Mapping[str, Any], tensor: Tensor, data: memoryview) -> _RenderedInput:
+def _in_json(member: Mapping[str, Any], tensor: Tensor, data: memoryview) -> _RenderedInput:
     elements, base64 = tensor.read(data)
     parameters = {name: value for name, value in tensor.parameters.items() if name != "binary_data_size"}
     if base64:
         parameters |= BASE64
-    members = {name: value for name, value in given.items() if name != "parameters"}
+    members = {name: value for name, value in member.items() if name != "parameters"}
     return _RenderedInput({**members, "parameters": parameters} if parameters else members, elements)
 
 

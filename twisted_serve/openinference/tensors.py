@@ -80,10 +80,10 @@ class Tensor:
         name = members["name"]
         if not isinstance(name, str) or not name:
             raise BadRequest(f"{where}.name must be a string that is not empty, not {shown(name)}.")
-        said = members["datatype"]
-        datatype = DATATYPES.get(said) if isinstance(said, str) else None
+        type_name = members["datatype"]
+        datatype = DATATYPES.get(type_name) if isinstance(type_name, str) else None
         if datatype is None:
-            raise BadRequest(f"{where}.datatype must be one of {', '.join(DATATYPES)}, not {shown(said)}.")
+            raise BadRequest(f"{where}.datatype must be one of {', '.join(DATATYPES)}, not {shown(type_name)}.")
         return cls(where, name, datatype, _shape(where, members["shape"]), parameters_of(where, members))
 
     @property
@@ -156,7 +156,7 @@ class Tensor:
 
     def _read_bytes(self, data: memoryview) -> tuple[Iterator[str], bool]:
         # Checked before reading: each element takes at least its length prefix.
-        most = len(data) // _LENGTH if -1 in self.shape else self.elements
+        maximum = len(data) // _LENGTH if -1 in self.shape else self.elements
         if -1 not in self.shape and self.elements * _LENGTH > len(data):
             raise BadRequest(
                 f"{self.where}.parameters.binary_data_size is {len(data)}, too few bytes for {self.elements} elements."
@@ -166,8 +166,8 @@ class Tensor:
         while at < len(data):
             begin = at + _LENGTH
             at = begin + int.from_bytes(data[at:begin], "little")
-            if begin > len(data) or at > len(data) or len(pieces) == most:
-                raise BadRequest(f"{self.where}: its binary data is not {most} elements with their lengths.")
+            if begin > len(data) or at > len(data) or len(pieces) == maximum:
+                raise BadRequest(f"{self.where}: its binary data is not {maximum} elements with their lengths.")
             pieces.append(bytes(data[begin:at]))
         self._check_count(len(pieces), "binary data has")
         try:
@@ -196,7 +196,7 @@ class Tensor:
         Check a shape with several unspecified dimensions against the data's nesting, the only unambiguous reading.
         """
         fits = len(lengths) == len(self.shape) and all(
-            said in (-1, length) for said, length in zip(self.shape, lengths, strict=True)
+            dimension in (-1, length) for dimension, length in zip(self.shape, lengths, strict=True)
         )
         if not fits:
             raise BadRequest(
@@ -227,16 +227,16 @@ def parameters_of(where: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
     return parameters
 
 
-def _shape(where: str, said: object) -> tuple[int, ...]:
+def _shape(where: str, value: object) -> tuple[int, ...]:
     # TorchServe's and KServe's examples have a bare number, or a bare -1, for one dimension.
-    dimensions = [said] if type(said) is int else said
+    dimensions = [value] if type(value) is int else value
     if not isinstance(dimensions, list) or len(dimensions) > MOST_DIMENSIONS:
-        raise BadRequest(f"{where}.shape must be a list of at most {MOST_DIMENSIONS} integers, not {shown(said)}.")
+        raise BadRequest(f"{where}.shape must be a list of at most {MOST_DIMENSIONS} integers, not {shown(value)}.")
     for dimension in dimensions:
         if type(dimension) is not int or not -1 <= dimension <= _MAX_ELEMENTS:
             raise BadRequest(f"{where}.shape must have integers of at least 0, not {shown(dimension)}.")
     if abs(prod(dimensions)) > _MAX_ELEMENTS:
-        raise BadRequest(f"{where}.shape has more elements than there can be: {shown(said)}.")
+        raise BadRequest(f"{where}.shape has more elements than there can be: {shown(value)}.")
     return tuple(dimensions)
 
 

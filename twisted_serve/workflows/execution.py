@@ -55,17 +55,17 @@ async def execute(
     # A queue rather than nested callbacks, which would make the stack as deep as the longest path.
     ended: DeferredQueue[tuple[str, bytes | Failure]] = DeferredQueue()
 
-    over = False
+    finished = False
 
-    def tell(answer: bytes | Failure, name: str) -> None:
-        if not over:
+    def report(answer: bytes | Failure, name: str) -> None:
+        if not finished:
             ended.put((name, answer))
 
     try:
         while not progress.finished:
             for name in progress.ready():
                 asking = _call_with_retries(spec.nodes[name], progress.inputs_of(name), predict, clock)
-                running.append(Deferred.fromCoroutine(asking).addBoth(tell, name))
+                running.append(Deferred.fromCoroutine(asking).addBoth(report, name))
             name, answer = await ended.get()
             if isinstance(answer, Failure):
                 answer.raiseException()
@@ -73,7 +73,7 @@ async def execute(
                 progress.done(name, answer)
         return progress.answer()
     finally:
-        over = True
+        finished = True
         for asked in running:
             asked.cancel()
 

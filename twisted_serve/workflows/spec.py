@@ -48,14 +48,16 @@ class NodeSettings:
     retry_attempts: int = integer("retry-attempts", 0, 1, MOST_RETRIES)
     timeout: int = integer("timeout-ms", 1, 10_000)
 
-    def but(self, said: Mapping[str, Any]) -> NodeSettings:
+    def but(self, values: Mapping[str, Any]) -> NodeSettings:
         """
         Return these settings with some replaced; unknown keys are ignored.
 
         :raise ValueError: for a value of the wrong type, naming the key.
         """
         known = attributes_of(NodeSettings)
-        return evolve(self, **{known[key]: value for key, value in said.items() if key in known and value is not None})
+        return evolve(
+            self, **{known[key]: value for key, value in values.items() if key in known and value is not None}
+        )
 
 
 @frozen
@@ -126,11 +128,11 @@ def read_spec(document: object) -> WorkflowSpec:
     return WorkflowSpec(settings, nodes, dag, tuple(name for name in models if name not in nodes))
 
 
-def _models(said: Mapping[str, Any]) -> tuple[NodeSettings, dict[str, Node]]:
+def _models(entries: Mapping[str, Any]) -> tuple[NodeSettings, dict[str, Node]]:
     """Parse ``models`` in document order."""
     settings = NodeSettings()
     models = {}
-    for key, value in said.items():
+    for key, value in entries.items():
         if key in attributes_of(NodeSettings):
             settings = settings.but({key: value})
             continue
@@ -153,12 +155,14 @@ def _function(name: str, settings: NodeSettings) -> Node:
     return Node(name, None, evolve(settings, min_workers=1, max_workers=1, batch_size=1, max_batch_delay=0))
 
 
-def _edges(said: Mapping[str, Any]) -> dict[str, list[str]]:
+def _edges(entries: Mapping[str, Any]) -> dict[str, list[str]]:
     edges = {}
-    for node, after in said.items():
-        if after is not None and not (isinstance(after, list) and all(isinstance(each, str) for each in after)):
-            raise wrong(f"dag.{node}", after, "a list of names")
-        edges[_name("dag", node)] = [_name(f"dag.{node}", each) for each in after or () if each.strip()]
+    for node, successors in entries.items():
+        if successors is not None and not (
+            isinstance(successors, list) and all(isinstance(each, str) for each in successors)
+        ):
+            raise wrong(f"dag.{node}", successors, "a list of names")
+        edges[_name("dag", node)] = [_name(f"dag.{node}", each) for each in successors or () if each.strip()]
     return edges
 
 
