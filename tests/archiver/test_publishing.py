@@ -67,7 +67,7 @@ class PublishingTests(ArchiverTestCase):
         (self.root / "out").mkdir()
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         for form in FORMATS:
-            with mock.patch("twisted_serve.archiver.writing.write_form", side_effect=full):
+            with mock.patch("twisted_serve.archiver.writing.write_archive", side_effect=full):
                 self.assertRefused("No space left on device", archive_format=form)
         with mock.patch("os.fsync", side_effect=full):
             for form in FORMATS:

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.archives.confinement import climbs, confined, confined_handler, inside
+from twisted_serve.archives.confinement import confined, confined_handler, has_parent_component, inside
 from twisted_serve.errors import InvalidModel
 from twisted_serve.testing.strategies.archives import safe_names
 
 
 class ClimbsTests(SynchronousTestCase):
-    """Tests for `climbs`."""
+    """Tests for `has_parent_component`."""
 
     def test_climbing(self) -> None:
         """``..`` is seen in every disguise."""
@@ -39,13 +39,13 @@ class ClimbsTests(SynchronousTestCase):
             "%" + "25" * 9 + "2e",
         ):
             with self.subTest(text):
-                self.assertTrue(climbs(text))
+                self.assertTrue(has_parent_component(text))
 
     def test_not_climbing(self) -> None:
         """Dots alone are no reason to refuse a name, unlike in TorchServe."""
         for text in ("a..b.mar", "...", "..a", "a../b", ".", "./a", "%2e", "model.1..2.tar.gz", "100%.mar", "%zz", ""):
             with self.subTest(text):
-                self.assertFalse(climbs(text))
+                self.assertFalse(has_parent_component(text))
 
     @given(
         st.lists(st.sampled_from(["a", ".", "...", "b.mar"])), st.lists(st.sampled_from(["a", "c"])), st.integers(0, 3)
@@ -55,12 +55,12 @@ class ClimbsTests(SynchronousTestCase):
         text = "/".join([*before, "..", *after])
         for _ in range(depth):
             text = quote(text, safe="").replace(".", "%2e")
-        self.assertTrue(climbs(text))
+        self.assertTrue(has_parent_component(text))
 
     @given(safe_names())
     def test_honest_names(self, name: str) -> None:
         """The name of a file that could be in an archive does not climb, unless it decodes to one that does."""
-        self.assertFalse(climbs(name.replace("%", "_")))
+        self.assertFalse(has_parent_component(name.replace("%", "_")))
 
 
 class ConfinedTests(SynchronousTestCase):

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from twisted_serve.archives import orphans
-from twisted_serve.archives.orphans import LOCK, PREFIX, WorkDirectory, claimed_file, remove_orphans
+from twisted_serve.archives.orphans import LOCK, PREFIX, WorkDirectory, create_locked_file, remove_orphans
 
 
 class OrphansTestCase(SynchronousTestCase):
@@ -98,15 +98,15 @@ class WorkDirectoryTests(OrphansTestCase):
 
     def test_faster(self) -> None:
         """A directory that another server's start removes before it is locked is made again."""
-        real = orphans.claimed
+        real = orphans.lock_new_file
         met: list[str] = []
 
-        def claimed(descriptor: int, path: Path) -> bool:
+        def lock_new_file(descriptor: int, path: Path) -> bool:
             if not met:
                 met.extend(self.clean())
             return real(descriptor, path)
 
-        with patch.object(orphans, "claimed", claimed):
+        with patch.object(orphans, "lock_new_file", lock_new_file):
             work = WorkDirectory.make(self.temporary)
         self.assertEqual(len(met), 1)
         self.assertEqual(self.names(), [work.path.name])
@@ -140,8 +140,8 @@ class DownloadTests(OrphansTestCase):
     def test_downloads(self) -> None:
         """Those of dead servers are removed; those under way, and files of other names, stay."""
         dead, living = f".{'0' * 32}.part", f".{'1' * 32}.part"
-        os.close(claimed_file(self.store / dead))
-        claim = claimed_file(self.store / living)
+        os.close(create_locked_file(self.store / dead))
+        claim = create_locked_file(self.store / living)
         for name in ("m.mar", ".part", f"{'2' * 32}.part", f".{'3' * 32}.part.mar", f".{'g' * 32}.part"):
             (self.store / name).touch()
         (self.store / f".{'4' * 32}.part").symlink_to("m.mar")
@@ -156,5 +156,5 @@ class DownloadTests(OrphansTestCase):
     def test_taken(self) -> None:
         """A name that is taken is an error, and no other file is touched."""
         (self.store / "x").write_text("kept")
-        self.assertRaises(FileExistsError, claimed_file, self.store / "x")
+        self.assertRaises(FileExistsError, create_locked_file, self.store / "x")
         self.assertEqual((self.store / "x").read_text(), "kept")

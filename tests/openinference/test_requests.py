@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.errors import BadRequest, InternalError
 from twisted_serve.openinference.answers import write_answer
-from twisted_serve.openinference.requests import InferRequest, Wanted, read_request
+from twisted_serve.openinference.requests import BinaryOutputs, InferRequest, read_request
 
 
 def member(name: str, datatype: str, shape: Any, **more: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class JsonTests(SynchronousTestCase):
     def test_as_it_is(self) -> None:
         """A good request reaches the handler byte by byte as it came."""
         body = b'{"id":"1",  "inputs": [{"name":"x","shape":[2],"datatype":"FP32","data":[1, NaN]}], "mine": 1}'
-        self.assertEqual(read_request(body), InferRequest(body, Wanted()))
+        self.assertEqual(read_request(body), InferRequest(body, BinaryOutputs()))
         body = b'{"inputs": [{"name":"4b7c","shape":-1,"datatype":"BYTES","data":"eA=="}]}'
         self.assertEqual(read_request(body).body, body)
 
@@ -202,7 +202,7 @@ class AnswerTests(SynchronousTestCase):
             member("d", "BYTES", [1], data=["iQ=="], parameters={"content_type": "base64"}),
         ]
         body = json.dumps({"id": "1", "model_name": "m", "outputs": outputs}).encode()
-        answer = write_answer(body, Wanted(True, {"b": False}))
+        answer = write_answer(body, BinaryOutputs(True, {"b": False}))
         assert answer.json_size is not None
         self.assertEqual(
             json.loads(answer.body[: answer.json_size]),
@@ -223,16 +223,16 @@ class AnswerTests(SynchronousTestCase):
         """An output that is not requested as binary, or that does not follow the protocol, is unchanged."""
         outputs = json.dumps({"outputs": [member("a", "INT8", [1], data=[1])]}).encode()
         for body, wanted in (
-            (outputs, Wanted()),
-            (outputs, Wanted(False, {"b": True})),
-            (b"[1, 2]", Wanted(True)),
-            (b"not json", Wanted(True)),
-            (b"[" * 100000, Wanted(True)),
-            (b"\xff", Wanted(True)),
-            (b"", Wanted(True)),
-            (b'{"outputs": {}}', Wanted(True)),
-            (b'{"outputs": [1]}', Wanted(True)),
-            (b'{"predictions": [1]}', Wanted(True)),
+            (outputs, BinaryOutputs()),
+            (outputs, BinaryOutputs(False, {"b": True})),
+            (b"[1, 2]", BinaryOutputs(True)),
+            (b"not json", BinaryOutputs(True)),
+            (b"[" * 100000, BinaryOutputs(True)),
+            (b"\xff", BinaryOutputs(True)),
+            (b"", BinaryOutputs(True)),
+            (b'{"outputs": {}}', BinaryOutputs(True)),
+            (b'{"outputs": [1]}', BinaryOutputs(True)),
+            (b'{"predictions": [1]}', BinaryOutputs(True)),
         ):
             answer = write_answer(body, wanted)
             self.assertEqual((answer.body, answer.json_size), (body, None))
@@ -248,5 +248,5 @@ class AnswerTests(SynchronousTestCase):
             {"name": "a"},
         ):
             with self.assertRaises(InternalError) as caught:
-                write_answer(json.dumps({"outputs": [output]}).encode(), Wanted(True))
+                write_answer(json.dumps({"outputs": [output]}).encode(), BinaryOutputs(True))
             self.assertIn("outputs[0]", str(caught.exception))

@@ -116,7 +116,7 @@ class _House:
         self.steps: dict[str, tuple[Any, str]] = {
             "thread": (self, "work"),
             "locate": (Places, "locate"),
-            "content": (unpacked, "content_of"),
+            "content": (unpacked, "fingerprint"),
             "unpack": (unpacked, "unpack"),
             "manifest": (store, "read_manifest"),
             "register": (Registry, "register"),

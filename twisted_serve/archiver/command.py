@@ -61,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     :raise SystemExit: for a wrong command line, and for ``--help``.
     """
     args = parser().parse_args(argv)
-    return carry_out(lambda: plan(ModelArchiverConfig.from_args(args), warn=warn), args.dry_run)
+    return run_plan(lambda: plan(ModelArchiverConfig.from_args(args), warn=warn), args.dry_run)
 
 
-def carry_out(make_plan: Callable[[], Plan], dry_run: bool) -> int:
+def run_plan(make_plan: Callable[[], Plan], dry_run: bool) -> int:
     """
     Write an archive, or list its contents.
 

@@ -60,7 +60,7 @@ class Entry:
         return open(self.source, "rb") if isinstance(self.source, Path) else io.BytesIO(self.source)
 
 
-def write_form(form: str, path: Path, top: str, entries: list[Entry], stamp: int) -> None:
+def write_archive(form: str, path: Path, top: str, entries: list[Entry], stamp: int) -> None:
     """
     Write an archive.
 

@@ -15,14 +15,14 @@ from twisted_serve.archiver.checks import check, warn_of_missing
 from twisted_serve.archiver.config import ModelArchiverConfig
 from twisted_serve.archiver.contents import gather
 from twisted_serve.archiver.handlers import HandlerName
-from twisted_serve.archiver.writing import Destination, Plan, created_on, nobody, stamp_of, write
+from twisted_serve.archiver.writing import Destination, Plan, created_on, ignore_warning, source_date_epoch, write
 from twisted_serve.archives.manifest import MANIFEST_PATH
 
 
 def plan(
     config: ModelArchiverConfig,
     environ: Mapping[str, str] = os.environ,
-    warn: Callable[[str], object] = nobody,
+    warn: Callable[[str], object] = ignore_warning,
 ) -> Plan:
     """
     Collect and check the contents of a model's archive.
@@ -32,7 +32,7 @@ def plan(
     :raise ArchiverError: for a missing file or an error.
     """
     handler = HandlerName.parse(config.handler, config.runtime)
-    stamp = stamp_of(environ)
+    stamp = source_date_epoch(environ)
     named = (config.model_file, config.serialized_file, handler.path, config.requirements_file, config.config_file)
     files = gather(named, config.extra_files, MANIFEST_PATH, warn, config.force)
     check(config, handler, warn)
@@ -47,7 +47,7 @@ def plan(
 def pack(
     config: ModelArchiverConfig,
     environ: Mapping[str, str] = os.environ,
-    warn: Callable[[str], object] = nobody,
+    warn: Callable[[str], object] = ignore_warning,
 ) -> Path:
     """
     Make an archive.

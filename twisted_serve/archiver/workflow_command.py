@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from twisted_serve.archiver.command import carry_out, warn
+from twisted_serve.archiver.command import run_plan, warn
 from twisted_serve.archiver.workflows import WorkflowArchiverConfig, plan_workflow
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :raise SystemExit: for a wrong command line, and for ``--help``.
     """
     args = parser().parse_args(argv)
-    return carry_out(lambda: plan_workflow(WorkflowArchiverConfig.from_args(args), warn=warn), args.dry_run)
+    return run_plan(lambda: plan_workflow(WorkflowArchiverConfig.from_args(args), warn=warn), args.dry_run)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from twisted_serve.archiver.config import (
     text_of,
 )
 from twisted_serve.archiver.contents import gather
-from twisted_serve.archiver.writing import Destination, Plan, created_on, nobody, stamp_of, write
+from twisted_serve.archiver.writing import Destination, Plan, created_on, ignore_warning, source_date_epoch, write
 from twisted_serve.errors import InvalidDag, InvalidWorkflow
 from twisted_serve.workflows.manifest import MANIFEST_PATH
 from twisted_serve.workflows.spec import load_spec
@@ -78,7 +78,7 @@ class WorkflowArchiverConfig:
 def plan_workflow(
     config: WorkflowArchiverConfig,
     environ: Mapping[str, str] = os.environ,
-    warn: Callable[[str], object] = nobody,
+    warn: Callable[[str], object] = ignore_warning,
 ) -> Plan:
     """
     Collect and check the contents of a workflow's archive.
@@ -87,7 +87,7 @@ def plan_workflow(
     :param warn: Called with each warning for the user.
     :raise ArchiverError: for a missing file or an error.
     """
-    stamp = stamp_of(environ)
+    stamp = source_date_epoch(environ)
     files = gather((config.spec_file, config.handler_file), config.extra_files, MANIFEST_PATH, warn, config.force)
     _check(config, warn)
     warn_of_missing(files, warn)
@@ -98,7 +98,7 @@ def plan_workflow(
 def pack_workflow(
     config: WorkflowArchiverConfig,
     environ: Mapping[str, str] = os.environ,
-    warn: Callable[[str], object] = nobody,
+    warn: Callable[[str], object] = ignore_warning,
 ) -> Path:
     """
     Make a workflow's archive.

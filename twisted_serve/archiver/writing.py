@@ -20,12 +20,12 @@ from uuid import uuid4
 from attrs import frozen
 
 from twisted_serve.archiver.config import ArchiverError
-from twisted_serve.archiver.forms import EPOCH, LAST_TIME, Entry, write_form
+from twisted_serve.archiver.forms import EPOCH, LAST_TIME, Entry, write_archive
 from twisted_serve.archives.publishing import flush, give_name
 from twisted_serve.archives.removal import remove_tree
 
 
-def nobody(_warning: str) -> None:
+def ignore_warning(_warning: str) -> None:
     """Discard a warning."""
 
 
@@ -96,7 +96,7 @@ class Plan:
         return cls(destination, (Entry(destination.manifest, text), *starmap(Entry, files.items())), stamp)
 
 
-def write(planned: Plan, warn: Callable[[str], object] = nobody) -> Path:
+def write(planned: Plan, warn: Callable[[str], object] = ignore_warning) -> Path:
     """
     Write a planned archive.
 
@@ -109,7 +109,7 @@ def write(planned: Plan, warn: Callable[[str], object] = nobody) -> Path:
         if not target.parent.is_dir():
             warn(f"Export directory ({target.parent}) does not exist. Creating...")
             target.parent.mkdir(parents=True, exist_ok=True)
-        write_form(destination.form, partial_archive, destination.top, list(planned.entries), planned.stamp)
+        write_archive(destination.form, partial_archive, destination.top, list(planned.entries), planned.stamp)
         if os.path.lexists(target):
             destination.check()
             warn(f"Overwriting {target} ...")
@@ -121,7 +121,7 @@ def write(planned: Plan, warn: Callable[[str], object] = nobody) -> Path:
     return target
 
 
-def stamp_of(environ: Mapping[str, str]) -> int:
+def source_date_epoch(environ: Mapping[str, str]) -> int:
     """
     Return the time of ``SOURCE_DATE_EPOCH`` (a convention for reproducible builds), clamped to the range of a zip.
 

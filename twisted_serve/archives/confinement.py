@@ -21,12 +21,12 @@ _IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")
 _MAX_DECODINGS = 4
 
 
-def nameable(text: str) -> bool:
+def is_possible_name(text: str) -> bool:
     """Return whether ``text`` is possible as a file name: no NUL, and no lone surrogate, which JSON allows."""
     return _IMPOSSIBLE.search(text) is None
 
 
-def climbs(text: str) -> bool:
+def has_parent_component(text: str) -> bool:
     """
     Return whether a path or URL has a ``..`` component in any spelling.
 
@@ -65,7 +65,11 @@ def confined(model_dir: Path, entry: str, value: str, links: bool = False, sourc
         that is too long, a loop of links, or an unreadable directory.
     """
     path = model_dir / value
-    if not nameable(value) or climbs(value) or not (_is_lexically_inside if links else inside)(model_dir, path):
+    if (
+        not is_possible_name(value)
+        or has_parent_component(value)
+        or not (_is_lexically_inside if links else inside)(model_dir, path)
+    ):
         raise InvalidModel(f"{source} {entry} is {value!r:.200}, which is not inside the model directory.")
     try:
         os.lstat(path)

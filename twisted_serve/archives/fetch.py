@@ -29,11 +29,11 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
-from twisted_serve.archives.orphans import claimed_file
-from twisted_serve.archives.publishing import give_name, open_again
+from twisted_serve.archives.orphans import create_locked_file
+from twisted_serve.archives.publishing import give_name, reopen
 from twisted_serve.archives.threads import DeferToThread, abandonable
 from twisted_serve.archives.tree import Saving, write_all
-from twisted_serve.archives.urls import AllowedUrls, local_text, unsound
+from twisted_serve.archives.urls import AllowedUrls, decoded_path, url_problem
 from twisted_serve.errors import DownloadFailed, InternalError, ServeError
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -118,14 +118,14 @@ class Fetcher:
     async def _fetch(self, url: str, partial: Path, target: Path, trusted: bool) -> None:
         if not trusted and not self.allowed.permit(url):
             raise _FetchError("it is not allowed")
-        source = local_text(url)
+        source = decoded_path(url)
         response = None if source is not None else await self._get(url, trusted)
         with Saving(target.name):
-            claim = claimed_file(partial)
+            claim = create_locked_file(partial)
         try:
             if response is not None:
                 with Saving(target.name):
-                    file = open_again(partial)
+                    file = reopen(partial)
                 with file:
                     await _save_body(response, file, target.name, self.limits, self.clock)
             else:
@@ -156,7 +156,7 @@ class Fetcher:
             raise _FetchError("a redirect to nowhere")
         target = urljoin(url, locations[0].decode("latin-1"))
         # The server of an allowed URL must still not redirect to local files.
-        if unsound(target) is not None or local_text(target) is not None:
+        if url_problem(target) is not None or decoded_path(target) is not None:
             raise _FetchError(f"a redirect to {target!r}, which is not allowed")
         # A URL named by the operator implies trust in its own server only.
         if not (trusted and _origin(target) == _origin(url)) and not self.allowed.permit(target):
@@ -280,7 +280,7 @@ def _copy(source: Path, partial: Path, max_size: int) -> None:
         if not stat.S_ISREG(os.fstat(original.fileno()).st_mode):
             raise _FetchError("not a regular file")
         with Saving(source.name):
-            copy = open_again(partial)
+            copy = reopen(partial)
         with copy:
             size = 0
             while chunk := original.read(_CHUNK):

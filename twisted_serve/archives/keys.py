@@ -33,7 +33,7 @@ def number_of(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def truth_of(value: Any) -> Any:
+def boolean_of(value: Any) -> Any:
     """Convert ``"true"`` and ``"false"`` to a boolean; return other values unchanged."""
     return _BOOLEANS.get(value.lower(), value) if isinstance(value, str) else value
 
@@ -71,7 +71,7 @@ def integer(name: str, least: int, default: int | None = None, most: int = _MAX_
 
 def boolean(name: str) -> Any:
     """Declare the attribute for a key with a boolean value."""
-    return key(name, "true or false", lambda value: isinstance(value, bool), convert=truth_of)
+    return key(name, "true or false", lambda value: isinstance(value, bool), convert=boolean_of)
 
 
 def word(name: str, default: str | None = None) -> Any:

@@ -17,17 +17,17 @@ from pathlib import Path
 
 from attrs import frozen
 
-from twisted_serve.archives.confinement import climbs, inside, nameable
+from twisted_serve.archives.confinement import has_parent_component, inside, is_possible_name
 from twisted_serve.archives.tree import not_read
 from twisted_serve.archives.urls import (
     AllowedUrls,
     basename,
+    decoded_path,
     file_url,
     has_scheme,
     is_remote,
     local_path,
-    local_text,
-    unsound,
+    url_problem,
 )
 from twisted_serve.errors import DownloadFailed, ServeError
 
@@ -123,14 +123,14 @@ class Locator:
             raise self.words.nothing_at(f"{url[:_MAX_PATH]}…")
         if source is Source.OPERATOR:
             return self._of_operator(url)
-        if source is Source.SNAPSHOT and os.path.isabs(url) and nameable(url):
+        if source is Source.SNAPSHOT and os.path.isabs(url) and is_possible_name(url):
             return self._first_existing(url, [Path(url)])
-        if climbs(url):
+        if has_parent_component(url):
             raise self.words.absent(f"Relative path is not allowed in url: {url}")
         # A relative name belongs to the store, whatever the expressions of allowed_urls match.
         if is_remote(url):
             return self._permitted_url(url)
-        if has_scheme(url) or not nameable(url):
+        if has_scheme(url) or not is_possible_name(url):
             raise self.words.nothing_at(url)
         entry = self._entry(url)
         if entry is None and os.path.isabs(url):
@@ -154,11 +154,11 @@ class Locator:
 
     def _of_operator(self, url: str) -> StoreFile | StoreDirectory | Remote:
         if is_remote(url):
-            if (problem := unsound(url)) is not None:
+            if (problem := url_problem(url)) is not None:
                 raise DownloadFailed(f"Failed to download archive from: {url}").because(problem)
             path = local_path(url)
             return self._remote(url, trusted=True) if path is None else self._first_existing(url, [path])
-        if has_scheme(url) or not nameable(url):
+        if has_scheme(url) or not is_possible_name(url):
             raise self.words.nothing_at(url)
         return self._first_existing(url, self._candidates(url))
 
@@ -171,7 +171,7 @@ class Locator:
         file elsewhere.
         """
         entry = self.store / text
-        if not climbs(text) and entry.is_relative_to(self.store) and entry != self.store:
+        if not has_parent_component(text) and entry.is_relative_to(self.store) and entry != self.store:
             yield entry
         path, base = Path.cwd() / os.path.expanduser(text), Path(text).name
         by_name = [self.store / base] if base not in ("", "..") else []
@@ -205,21 +205,21 @@ class Locator:
             yield f"did you mean {near[0]}?"
 
     def _permitted_url(self, url: str) -> StoreFile | StoreDirectory | Remote:
-        problem = unsound(url)
+        problem = url_problem(url)
         if problem is not None and self.allowed.match(url):
             raise DownloadFailed(f"Failed to download archive from: {url}").because(problem)
         if problem is not None or not self.allowed.permit(url):
-            reason = problem or self.allowed.remedy(url)
+            reason = problem or self.allowed.suggested_setting(url)
             raise self.words.absent(f"Given URL {url} does not match any allowed URL(s)").because(reason)
-        text = local_text(url)
+        text = decoded_path(url)
         return self._remote(url) if text is None else self._resolved(url, text)
 
     def _permitted_path(self, path: str) -> StoreDirectory | Remote:
         """Resolve an absolute path as the ``file:`` URL of the same file."""
         url = file_url(path)
-        if unsound(url) is not None or not self.allowed.permit(url):
+        if url_problem(url) is not None or not self.allowed.permit(url):
             raise self.words.nothing_at(path).because(
-                f"it is no entry of the store, and no path that is permitted: {self.allowed.remedy(url)}"
+                f"it is no entry of the store, and no path that is permitted: {self.allowed.suggested_setting(url)}"
             )
         return self._resolved(path, path)
 

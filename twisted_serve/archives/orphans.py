@@ -59,7 +59,7 @@ class WorkDirectory:
                 lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o600)
             except FileNotFoundError:
                 continue
-            if claimed(lock, path / LOCK):
+            if lock_new_file(lock, path / LOCK):
                 return cls(path, lock)
             os.close(lock)
         raise OSError(f"Other servers remove each directory that is made in {parent}.")
@@ -72,7 +72,7 @@ class WorkDirectory:
             os.close(lock)
 
 
-def claimed(descriptor: int, path: Path) -> bool:
+def lock_new_file(descriptor: int, path: Path) -> bool:
     """
     Lock a newly created file and return whether it still exists: another server's `remove_orphans` may have removed it.
 
@@ -91,7 +91,7 @@ def claimed(descriptor: int, path: Path) -> bool:
     return os.path.samestat(found, os.fstat(descriptor))
 
 
-def claimed_file(path: Path) -> int:
+def create_locked_file(path: Path) -> int:
     """
     Create a file that no other server removes while the returned descriptor is open.
 
@@ -100,7 +100,7 @@ def claimed_file(path: Path) -> int:
     for _ in range(_MAX_ATTEMPTS):
         with new_file(path) as file:
             descriptor = os.dup(file.fileno())
-        if claimed(descriptor, path):
+        if lock_new_file(descriptor, path):
             return descriptor
         os.close(descriptor)
     raise OSError(f"Another server removes {path.name}.")

@@ -21,7 +21,7 @@ def new_file(path: Path) -> FileIO:
     return open(os.open(path, flags, 0o600), "wb", buffering=0)
 
 
-def open_again(path: Path) -> FileIO:
+def reopen(path: Path) -> FileIO:
     """
     Reopen a file that `new_file` created, for writing.
 

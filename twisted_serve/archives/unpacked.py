@@ -40,7 +40,7 @@ class Lease:
 
 
 @frozen
-class Content:
+class Fingerprint:
     """
     The identity of an archive's content.
 
@@ -91,7 +91,7 @@ class UnpackedArchives:
 
         :raise ServeError: as `unpack`.
         """
-        content = await abandonable(self.defer_to_thread(content_of, archive), lambda _: None)
+        content = await abandonable(self.defer_to_thread(fingerprint, archive), lambda _: None)
         unpacked = self._by_content.get(content.key)
         if unpacked is not None and unpacked.ready:
             return self._lease(unpacked)
@@ -112,7 +112,7 @@ class UnpackedArchives:
             if not unpacked.leases:
                 await self._remove(unpacked)
 
-    def _unpack(self, unpacked: _CacheEntry, archive: Path, content: Content) -> None:
+    def _unpack(self, unpacked: _CacheEntry, archive: Path, content: Fingerprint) -> None:
         """Fill the directory.  A cancelled wait does not stop this, since others may be waiting, too."""
         work = self.defer_to_thread(_unpack_unchanged, archive, unpacked.directory, self.limits, content, self.made)
         work.addCallbacks(lambda _: self._on_unpacked(unpacked), lambda failure: self._on_failure(unpacked, failure))
@@ -146,7 +146,7 @@ class UnpackedArchives:
         return self.defer_to_thread(remove_tree, unpacked.directory)
 
 
-def content_of(archive: Path) -> Content:
+def fingerprint(archive: Path) -> Fingerprint:
     """
     Hash the content of an archive.
 
@@ -158,7 +158,7 @@ def content_of(archive: Path) -> Content:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     # The format is part of the key, because the file's name decides how the same bytes are read.
-    return Content(f"{'zip' if is_zip(archive) else 'tar'}:{digest.hexdigest()}", identity)
+    return Fingerprint(f"{'zip' if is_zip(archive) else 'tar'}:{digest.hexdigest()}", identity)
 
 
 def _identity(file: int | Path) -> tuple[int, ...]:
@@ -167,7 +167,7 @@ def _identity(file: int | Path) -> tuple[int, ...]:
 
 
 def _unpack_unchanged(
-    archive: Path, directory: Path, limits: UnpackLimits, content: Content, made: Callable[[Path], None]
+    archive: Path, directory: Path, limits: UnpackLimits, content: Fingerprint, made: Callable[[Path], None]
 ) -> None:
     """
     Unpack an archive after its content has been hashed.

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 from attrs import field, frozen
 from attrs.validators import deep_iterable, instance_of
 
-from twisted_serve.archives.confinement import climbs
+from twisted_serve.archives.confinement import has_parent_component
 
 # Maximum length of a URL in characters; the request lines of this server's listeners are shorter.
 _MAX_LENGTH = 8192
@@ -63,7 +63,7 @@ def basename(url: str) -> str | None:
     return name if name and not name.startswith(".") and len(name) <= 255 else None
 
 
-def local_text(url: str) -> str | None:
+def decoded_path(url: str) -> str | None:
     """Return the path of a sound ``file:`` URL with percent escapes decoded; ``None`` for other URLs."""
     parts = urlsplit(url)
     return unquote(parts.path) if parts.scheme == "file" else None
@@ -71,7 +71,7 @@ def local_text(url: str) -> str | None:
 
 def local_path(url: str) -> Path | None:
     """Return the local path that a sound ``file:`` URL names; ``None`` for other URLs."""
-    text = local_text(url)
+    text = decoded_path(url)
     return None if text is None else Path(text)
 
 
@@ -80,7 +80,7 @@ def file_url(path: str) -> str:
     return f"file://{quote(path, safe=_PATH_CHARACTERS)}"
 
 
-def unsound(url: str) -> str | None:
+def url_problem(url: str) -> str | None:
     """
     Return why a URL is never fetched: it is malformed, or an expression and the HTTP client would read it differently.
 
@@ -90,7 +90,7 @@ def unsound(url: str) -> str | None:
         return f"the URL has more than {_MAX_LENGTH} characters"
     if _PRINTABLE.fullmatch(url) is None:
         return "the URL has a character that no URL may have: a blank, a backslash, a control character, or no ASCII"
-    if climbs(url) or "%00" in url:
+    if has_parent_component(url) or "%00" in url:
         return "the URL has .. or NUL in it"
     try:
         parts = urlsplit(url)
@@ -134,9 +134,9 @@ class AllowedUrls:
 
     def permit(self, url: str) -> bool:
         """Return whether ``url`` may be fetched."""
-        if unsound(url) is not None:
+        if url_problem(url) is not None:
             return False
-        path = local_text(url)
+        path = decoded_path(url)
         return self.match(url) if path is None else self._permit_path(path)
 
     def resolve(self, path: str) -> Path | None:
@@ -159,7 +159,7 @@ class AllowedUrls:
         permitted = not spellings or any(self._permit_path(os.path.normpath(each) + end) for each in spellings)
         return Path(real) if permitted else None
 
-    def remedy(self, url: str) -> str:
+    def suggested_setting(self, url: str) -> str:
         """Return a hint with the setting that would permit a sound URL and all others in its directory."""
         parts = urlsplit(url)
         path = unquote(parts.path) if parts.scheme == "file" else parts.path

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from twisted_serve.errors import BadRequest, InternalError
 from twisted_serve.openinference.pieces import read_json
-from twisted_serve.openinference.requests import Wanted
+from twisted_serve.openinference.requests import BinaryOutputs
 from twisted_serve.openinference.tensors import Tensor
 
 
@@ -28,7 +28,7 @@ class InferAnswer:
     json_size: int | None = None
 
 
-def write_answer(body: bytes, wanted: Wanted) -> InferAnswer:
+def write_answer(body: bytes, wanted: BinaryOutputs) -> InferAnswer:
     """
     Render a handler's response in the form that the client requested.
 
@@ -53,7 +53,7 @@ def write_answer(body: bytes, wanted: Wanted) -> InferAnswer:
     return InferAnswer(b"".join((text, *pieces)), len(text))
 
 
-def _output(i: int, output: Any, wanted: Wanted, pieces: list[bytes]) -> Any:
+def _output(i: int, output: Any, wanted: BinaryOutputs, pieces: list[bytes]) -> Any:
     """Return an output's members; if binary is requested, append its data to ``pieces``."""
     if not isinstance(output, dict) or not wanted(output.get("name")):
         return output

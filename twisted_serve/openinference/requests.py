@@ -26,7 +26,7 @@ _MAX_DIGITS = 18
 
 
 @frozen
-class Wanted:
+class BinaryOutputs:
     """
     The outputs that a client requests as binary.
 
@@ -54,7 +54,7 @@ class InferRequest:
     """
 
     body: bytes
-    wanted: Wanted
+    wanted: BinaryOutputs
 
 
 def read_request(body: bytes, length: str | None = None) -> InferRequest:
@@ -126,13 +126,13 @@ def _object_of(text: bytes) -> dict[str, Any]:
     return members
 
 
-def _wanted(members: Mapping[str, Any]) -> Wanted:
+def _wanted(members: Mapping[str, Any]) -> BinaryOutputs:
     default = _optional_boolean(
         "parameters.binary_data_output", parameters_of("the request", members).get("binary_data_output")
     )
     outputs = members.get("outputs")
     if outputs is None:
-        return Wanted(bool(default))
+        return BinaryOutputs(bool(default))
     if not isinstance(outputs, list):
         raise BadRequest(f"outputs must be a list, not {shown(outputs)}.")
     named = {}
@@ -142,7 +142,7 @@ def _wanted(members: Mapping[str, Any]) -> Wanted:
         where = f"outputs[{i}]"
         binary = _optional_boolean(f"{where}.parameters.binary_data", parameters_of(where, output).get("binary_data"))
         named[output["name"]] = bool(default if binary is None else binary)
-    return Wanted(bool(default), named)
+    return BinaryOutputs(bool(default), named)
 
 
 def _optional_boolean(where: str, value: object) -> bool | None:

@@ -27,17 +27,17 @@ def sendable(name: str, value: str) -> str:
 
     :param name: The header; in ``Content-Disposition`` a file name is repeated in its extended form (RFC 6266 §5).
     """
-    if is_latin(value):
+    if is_latin1(value):
         return value
     value = _EXTENDED.sub(_extend, value)
     if name.lower() == "content-disposition" and _EXTENDED.search(value) is None:
         given = _FILENAME.search(value)
-        if given is not None and not is_latin(given[1]):
+        if given is not None and not is_latin1(given[1]):
             value = f"{value}; filename*={_extended(given[1])}"
     return latin(value)
 
 
-def is_latin(text: str) -> bool:
+def is_latin1(text: str) -> bool:
     """Return whether all characters of a text are in latin-1."""
     return text.isascii() or all(character <= "\xff" for character in text)
 
@@ -48,7 +48,7 @@ def latin(text: str) -> str:
 
 
 def _extend(found: re.Match[str]) -> str:
-    return found[0] if is_latin(found[2]) else f"{found[1]}={_extended(found[2])}"
+    return found[0] if is_latin1(found[2]) else f"{found[1]}={_extended(found[2])}"
 
 
 def _extended(text: str) -> str:
