@@ -27,7 +27,7 @@ from twisted_serve.interfaces import Now
 INTERVAL = 1.0
 
 # Seconds until a failed rotation (because the disk is full, for example) is retried.
-TRY_AGAIN = 30.0
+RETRY_DELAY = 30.0
 
 
 class ExpiryChecker(Service):
@@ -57,8 +57,8 @@ class ExpiryChecker(Service):
         self._expired: set[str] = set()
         self._clock = clock
         self._rotating: set[TokenKind] = set()
-        self._try_at: dict[TokenKind, float] = {}
-        self._loop = LoopingCall(self._look)
+        self._retry_at: dict[TokenKind, float] = {}
+        self._loop = LoopingCall(self._check)
         self._loop.clock = clock
 
     def startService(self) -> None:
@@ -72,7 +72,7 @@ class ExpiryChecker(Service):
         if self._loop.running:
             self._loop.stop()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._now()
         keys = self._keyring.keys
         # Each line is logged once per key; the record of it is dropped with the key.
@@ -84,7 +84,7 @@ class ExpiryChecker(Service):
                 continue
             left = self._keyring.seconds_left(token.kind, now)
             if left <= 0:
-                self._deal_with_expired(token)
+                self._handle_expired(token)
             elif left <= self._warning.total_seconds() and token.public_id not in self._warned:
                 self._warned.add(token.public_id)
                 self._log.warn(
@@ -95,25 +95,25 @@ class ExpiryChecker(Service):
                     expires=instant(token.expires),
                 )
 
-    def _deal_with_expired(self, token: Token) -> None:
+    def _handle_expired(self, token: Token) -> None:
         kind = token.kind
         if token.public_id not in self._expired:
             self._expired.add(token.public_id)
             self._log.warn("The {kind} token (key {key_id}) has expired", kind=kind.value, key_id=token.public_id)
-        if self._rotate is None or kind in self._rotating or self._clock.seconds() < self._try_at.get(kind, 0.0):
+        if self._rotate is None or kind in self._rotating or self._clock.seconds() < self._retry_at.get(kind, 0.0):
             return
         self._rotating.add(kind)
         maybeDeferred(self._rotate, kind).addCallbacks(
-            self._rotated, self._not_rotated, callbackArgs=(kind,), errbackArgs=(kind,)
+            self._rotated, self._rotation_failed, callbackArgs=(kind,), errbackArgs=(kind,)
         )
 
     def _rotated(self, _token: Token, kind: TokenKind) -> None:
         self._rotating.discard(kind)
-        self._try_at.pop(kind, None)
+        self._retry_at.pop(kind, None)
 
-    def _not_rotated(self, failure: Failure, kind: TokenKind) -> None:
+    def _rotation_failed(self, failure: Failure, kind: TokenKind) -> None:
         self._rotating.discard(kind)
-        self._try_at[kind] = self._clock.seconds() + TRY_AGAIN
+        self._retry_at[kind] = self._clock.seconds() + RETRY_DELAY
         # The rotation itself logs that the file could not be written.
         if failure.check(OSError) is None:
             self._log.failure("The {kind} token could not be replaced", failure, kind=kind.value)

@@ -26,7 +26,7 @@ from twisted_serve.auth.tokens import KeySet, Token
 _OWNER_ONLY = 0o600
 
 # In bytes.  A key file has about 400; no more than this is read of a file.
-_LONGEST = 16384
+_MAX_BYTES = 16384
 
 # Attempts to lock before the file is removed without the lock: shutdown must not wait for another server.
 _REMOVAL_ATTEMPTS = 50
@@ -70,7 +70,7 @@ class KeyFile:
         self._removed = False
         # Excludes a save in a thread and the removal from each other; held for a rename, not while bytes are written.
         # Reentrant, because a signal handler may remove the file while it is being removed.
-        self._step = threading.RLock()
+        self._lock = threading.RLock()
 
     def save(self, keys: KeySet) -> None:
         """
@@ -99,12 +99,12 @@ class KeyFile:
                 content.flush()
                 os.fsync(descriptor)
             # The slow part is done: another server may be waiting for this lock.
-            with replacing(self.path), self._step:
+            with replacing(self.path), self._lock:
                 if self._removed:
                     raise OSError(ECANCELED, "the server stops", str(self.path))
                 self._refuse_if_taken()
                 os.replace(temporary, self.path)
-                self._let_go()
+                self._close_descriptor()
                 self._descriptor = descriptor
                 self._api_key = keys.api.secret.encode()
         except BaseException:
@@ -121,7 +121,7 @@ class KeyFile:
         Harmless if the file was never written.  A save that runs in a thread meanwhile fails and leaves no file.
         """
         self._removed = True
-        with self._step:
+        with self._lock:
             if self._descriptor is None:
                 return
         with suppress(OSError):
@@ -131,11 +131,11 @@ class KeyFile:
             except OSError:
                 # The lock file may be impossible to create in a directory that still allows removal.
                 self._unlink_if_ours()
-        with self._step:
-            self._let_go()
+        with self._lock:
+            self._close_descriptor()
 
     def _unlink_if_ours(self) -> None:
-        with self._step:
+        with self._lock:
             if self._descriptor is not None and self._is_ours(self._descriptor):
                 os.unlink(self.path)
 
@@ -183,7 +183,7 @@ class KeyFile:
             finally:
                 os.close(directory)
 
-    def _let_go(self) -> None:
+    def _close_descriptor(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -192,6 +192,6 @@ class KeyFile:
 def _read_bounded(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        return os.read(descriptor, _LONGEST)
+        return os.read(descriptor, _MAX_BYTES)
     finally:
         os.close(descriptor)

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted_serve.auth.tokens import Entropy, KeySet, Token, TokenKind, fresh_keys, fresh_token
 
 # How many replaced keys are still redacted in logs: the request that replaces a key may hold it.
-_REMEMBERED = 16
+_REDACTED_REPLACED = 16
 
 
 class Reason(Enum):
@@ -58,7 +58,7 @@ class Replacement:
     new: Token
 
 
-class _Live:
+class _LiveToken:
     """
     A live token with its end: at its expiry date or after its lifetime, whichever comes first.
 
@@ -125,11 +125,11 @@ class Keyring:
         self._lifetime = lifetime
         self._seconds = seconds
         self._defer = defer
-        self._one_by_one = DeferredLock()
-        self._replaced: deque[bytes] = deque(maxlen=_REMEMBERED)
-        self._coming: list[bytes] = []
+        self._lock = DeferredLock()
+        self._replaced: deque[bytes] = deque(maxlen=_REDACTED_REPLACED)
+        self._pending: list[bytes] = []
         deadline = self._deadline()
-        self._use(keys, tuple(_Live(token, deadline) for token in keys))
+        self._use(keys, tuple(_LiveToken(token, deadline) for token in keys))
 
     @classmethod
     def create(
@@ -157,7 +157,7 @@ class Keyring:
 
     def check(self, kind: TokenKind, presented: bytes, now: datetime) -> Granted | Refused:
         """Return whether ``presented`` is the token of ``kind`` and has not expired at ``now``."""
-        live: _Live | None = None
+        live: _LiveToken | None = None
         # All three are compared every time, so that the timing does not reveal which one matches.
         for each in self._live:
             if each.token.is_secret(presented):
@@ -188,13 +188,11 @@ class Keyring:
         if kind is TokenKind.API:
             raise ValueError("the API token is replaced by a restart only")
         token = fresh_token(kind, self._entropy, now, self._lifetime)
-        return self._one_by_one.run(
-            lambda deadline: Deferred.fromCoroutine(self._replace(token, deadline)), self._deadline()
-        )
+        return self._lock.run(lambda deadline: Deferred.fromCoroutine(self._replace(token, deadline)), self._deadline())
 
     def save_again(self) -> Deferred[None]:
         """Save the live keys unchanged, after the rotations requested before; fails with `OSError`."""
-        return self._one_by_one.run(lambda: self._defer(self._save, self._keys))
+        return self._lock.run(lambda: self._defer(self._save, self._keys))
 
     def secrets(self) -> Sequence[bytes]:
         """Return the keys that must not be logged: the live ones, those being saved, and those replaced recently."""
@@ -204,7 +202,7 @@ class Keyring:
         old = self._keys.of(token.kind)
         keys = self._keys.replacing(token)
         # From the start of the save on, an operator can read the new key in the file and send it.
-        self._coming = [token.encoded]
+        self._pending = [token.encoded]
         self._use(self._keys, self._live)
         try:
             await self._defer(self._save, keys)
@@ -214,18 +212,18 @@ class Keyring:
             raise
         else:
             self._replaced.append(old.encoded)
-            fresh = _Live(token, deadline)
+            fresh = _LiveToken(token, deadline)
             self._use(keys, tuple(fresh if each.token is old else each for each in self._live))
         finally:
-            self._coming = []
+            self._pending = []
             self._use(self._keys, self._live)
         return Replacement(old, token)
 
     def _deadline(self) -> float:
         return self._seconds() + self._lifetime.total_seconds()
 
-    def _use(self, keys: KeySet, live: tuple[_Live, ...]) -> None:
+    def _use(self, keys: KeySet, live: tuple[_LiveToken, ...]) -> None:
         """Set the live tokens, and precompute the secrets, which every logged request needs."""
         self._keys = keys
         self._live = live
-        self._secrets = (*[token.encoded for token in keys], *self._coming, *self._replaced)
+        self._secrets = (*[token.encoded for token in keys], *self._pending, *self._replaced)

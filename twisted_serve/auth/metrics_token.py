@@ -36,7 +36,7 @@ class MetricsToken:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._complained = False
+        self._error_logged = False
         try:
             self.secret = self._read().decode("utf-8", "replace")
         except (OSError, ValueError) as e:
@@ -47,11 +47,11 @@ class MetricsToken:
         try:
             expected = self._read()
         except (OSError, ValueError) as e:
-            if not self._complained:
-                self._complained = True
+            if not self._error_logged:
+                self._error_logged = True
                 self._log.error("Every request for metrics is refused: {path}: {error}", path=str(self._path), error=e)
             return False
-        self._complained = False
+        self._error_logged = False
         self.secret = expected.decode("utf-8", "replace")
         presented = bearer_token(authorization)
         return not isinstance(presented, Reason) and compare_digest(presented, expected)

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 REDACTED = b"<redacted>"
 
 # How many layers of percent-encoding are undone; more than two do not happen by accident.
-_LAYERS = 4
+_MAX_LAYERS = 4
 
 
 def redacted(target: bytes, secrets: Collection[bytes]) -> bytes:
@@ -22,7 +22,7 @@ def redacted(target: bytes, secrets: Collection[bytes]) -> bytes:
     for secret in secrets:
         target = target.replace(secret, REDACTED)
     text = target
-    for _ in range(_LAYERS):
+    for _ in range(_MAX_LAYERS):
         if b"%" not in text:
             break
         text = unquote_to_bytes(text)

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from attrs import frozen
 
 # How many parsed targets are cached: authorization, routing and other clients ask for the same ones.
-_REMEMBERED = 256
+_CACHE_SIZE = 256
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
@@ -66,7 +66,7 @@ def _decode(segment: bytes) -> str:
     return text
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def parse_target(raw: bytes) -> Target:
     """Parse the target of a request as it stands in the request line; never raises."""
     path, _, _fragment = raw.partition(b"#")
@@ -78,13 +78,13 @@ def parse_target(raw: bytes) -> Target:
             return Target((), query, "it does not start with a slash")
         _authority, slash, rest = rest.partition(b"/")
         path = slash + rest
-    pieces = path.split(b"/")[1:]
-    while pieces and not pieces[-1]:
-        pieces.pop()
-    if pieces and not pieces[0]:
+    parts = path.split(b"/")[1:]
+    while parts and not parts[-1]:
+        parts.pop()
+    if parts and not parts[0]:
         # Some parsers read an authority after two slashes, others (Klein's among them) one slash.
         return Target((), query, "it begins with two slashes")
     try:
-        return Target(tuple([_decode(piece) for piece in pieces]), query)
+        return Target(tuple([_decode(part) for part in parts]), query)
     except ValueError as e:
         return Target((), query, f"it contains {e}")
