@@ -119,11 +119,11 @@ def load_options(
     warnings = (
         *remarks,
         *no_plugins,
-        *_idle_places(options, known),
-        *_odd_settings(merged),
-        *_odd_members(options),
-        *_idle_flag(arguments),
-        *_idle_variables(in_file, environ),
+        *_ineffective_paths(options, known),
+        *_setting_warnings(merged),
+        *_member_warnings(options),
+        *_flag_warnings(arguments),
+        *_variable_warnings(in_file, environ),
     )
     snapshots = None
     if not arguments.no_config_snapshots:
@@ -238,13 +238,13 @@ def _from_environment(in_file: Mapping[str, Setting], environ: Mapping[str, str]
     layer = {}
     for key in KEYS:
         for name in environment_names(key):
-            if name in environ and _counts(name, in_file) and not (name in ALWAYS_READ and not environ[name]):
+            if name in environ and _is_effective(name, in_file) and not (name in ALWAYS_READ and not environ[name]):
                 layer[key] = Setting(environ[name], f"environment variable {name}")
                 break
     return layer
 
 
-def _counts(name: str, in_file: Mapping[str, Setting]) -> bool:
+def _is_effective(name: str, in_file: Mapping[str, Setting]) -> bool:
     needed = [ENVIRONMENT_SWITCH, URLS_SWITCH] if name == "TS_ALLOWED_URLS" else [ENVIRONMENT_SWITCH]
     return name in ALWAYS_READ or all(switch in in_file and truth(in_file[switch].text) for switch in needed)
 
@@ -267,7 +267,7 @@ def _without_missing_plugins(
     return evolve(options, plugins_path=None), (line,)
 
 
-def _idle_places(options: ServerOptions, settings: Mapping[str, Setting]) -> Iterator[str]:
+def _ineffective_paths(options: ServerOptions, settings: Mapping[str, Setting]) -> Iterator[str]:
     """Yield warnings about files and directories that are named and have no effect."""
     workflows = options.workflow_store
     if workflows is not None and not workflows.is_dir():
@@ -278,7 +278,7 @@ def _idle_places(options: ServerOptions, settings: Mapping[str, Setting]) -> Ite
         yield f"{key} in {settings[key].place} has no effect alone; no listener has TLS, or the server would not start"
 
 
-def _odd_settings(settings: Mapping[str, Setting]) -> Iterator[str]:
+def _setting_warnings(settings: Mapping[str, Setting]) -> Iterator[str]:
     """Yield warnings about settings without effect, or with another effect than it seems."""
     restored, listed = settings.get(MODEL_SNAPSHOT), settings.get("load_models")
     if restored is not None and restored.text and listed is not None and listed.text:
@@ -309,7 +309,7 @@ def _hint(key: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _odd_members(options: ServerOptions) -> Iterator[str]:
+def _member_warnings(options: ServerOptions) -> Iterator[str]:
     """Yield warnings about members of ``models`` that TorchServe does not know."""
     unknown = {
         member: f"{name} {version}"
@@ -323,19 +323,19 @@ def _odd_members(options: ServerOptions) -> Iterator[str]:
         yield f"{member!r} for {where} in models is no setting" + (f"; {hint}" if hint is not None else "")
 
 
-def _idle_flag(arguments: CommandLine) -> Iterator[str]:
+def _flag_warnings(arguments: CommandLine) -> Iterator[str]:
     """Yield a warning about the only flag that has no effect."""
     if arguments.cpp_log_config is not None:
         yield f"--cpp-log-config has no effect: {ACCEPTED_WITHOUT_EFFECT['cpp_log_config']}"
 
 
-def _idle_variables(in_file: Mapping[str, Setting], environ: Mapping[str, str]) -> Iterator[str]:
+def _variable_warnings(in_file: Mapping[str, Setting], environ: Mapping[str, str]) -> Iterator[str]:
     """Yield warnings about variables that have no effect, or only if the file enables them."""
     for key in sorted(KEYS):
         for name in environment_names(key):
-            if name in environ and not _counts(name, in_file):
+            if name in environ and not _is_effective(name, in_file):
                 needed = f"{ENVIRONMENT_SWITCH}=true" + (f" and {URLS_SWITCH}=true" if key == "allowed_urls" else "")
                 yield f"environment variable {name} is ignored: it needs {needed} in the configuration file"
     for key, reason in sorted(ACCEPTED_WITHOUT_EFFECT.items()):
-        if (name := f"TS_{key.upper()}") in environ and _counts(name, in_file):
+        if (name := f"TS_{key.upper()}") in environ and _is_effective(name, in_file):
             yield f"environment variable {name} has no effect: {reason}"

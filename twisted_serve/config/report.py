@@ -31,7 +31,7 @@ def config_report(loaded: LoadedOptions) -> str:
     places |= {key: setting.place for key, setting in loaded.permissions.items()}
     for place in (*sorted(set(places.values()) - {DEFAULT}), DEFAULT):
         keys = sorted(key for key, said in places.items() if said == place)
-        lines += ["", f"# {_in_one_line(place)}", *(_line(loaded, key) for key in keys)]
+        lines += ["", f"# {_one_line(place)}", *(_line(loaded, key) for key in keys)]
     return "\n".join([*lines[1:], *_remarks(loaded), ""])
 
 
@@ -50,10 +50,10 @@ def _line(loaded: LoadedOptions, key: str) -> str:
 def _remarks(loaded: LoadedOptions) -> Iterator[str]:
     if loaded.warnings or loaded.unchecked:
         yield ""
-        yield from (f"# not checked here: {_in_one_line(each)}" for each in loaded.unchecked)
-        yield from (f"# warning: {_in_one_line(warning)}" for warning in loaded.warnings)
+        yield from (f"# not checked here: {_one_line(each)}" for each in loaded.unchecked)
+        yield from (f"# warning: {_one_line(warning)}" for warning in loaded.warnings)
 
 
-def _in_one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     """Return text without line ends, after which a comment would continue as a setting."""
     return " ".join(text.split())

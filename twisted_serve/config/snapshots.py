@@ -38,7 +38,7 @@ _PYTHON = "it is the interpreter of the server that wrote the snapshot; only a s
 _NAME = re.compile(r"([0-9]{14})([0-9]{3})-(?:startup|snapshot|shutdown)\.cfg", re.ASCII)
 
 # At most this many names of files that are not snapshots are logged.
-_SHOWN = 3
+_MAX_SHOWN = 3
 
 
 @frozen
@@ -69,7 +69,7 @@ class Found:
         """Return a line for the log that names the ignored files, or ``None``."""
         if not self.strays:
             return None
-        shown = ", ".join(map(repr, self.strays[:_SHOWN])) + (", …" if len(self.strays) > _SHOWN else "")
+        shown = ", ".join(map(repr, self.strays[:_MAX_SHOWN])) + (", …" if len(self.strays) > _MAX_SHOWN else "")
         return f"no snapshots, and ignored, are in the directory of snapshots: {shown}"
 
 
@@ -97,13 +97,13 @@ def find_snapshots(directory: Path) -> Found:
     :raise ConfigError: when the directory cannot be read.
     """
     try:
-        entries = sorted((entry.name, _can_be_one(entry)) for entry in os.scandir(directory))
+        entries = sorted((entry.name, _is_trusted(entry)) for entry in os.scandir(directory))
     except FileNotFoundError:
         return Found(None)
     except OSError as e:
         raise ConfigError(f"snapshots cannot be looked for: {e.strerror}", place=str(directory)) from e
-    found = [name for name, can_be_one in entries if can_be_one]
-    strays = tuple(name for name, can_be_one in entries if not can_be_one)
+    found = [name for name, trusted in entries if trusted]
+    strays = tuple(name for name, trusted in entries if not trusted)
     return Found(directory / found[-1] if found else None, strays)
 
 
@@ -123,7 +123,7 @@ def ignored(settings: Collection[str], by_name: bool = False) -> dict[str, str]:
     return {key: reason for key, reason in sorted(reasons.items()) if key in settings}
 
 
-def _can_be_one(entry: os.DirEntry[str]) -> bool:
+def _is_trusted(entry: os.DirEntry[str]) -> bool:
     """
     Return whether a file is named like a snapshot, and cannot have been written by another user.
 
