@@ -115,11 +115,11 @@ def without_keys(events: Sequence[LogEvent], secrets: Collection[str]) -> Sequen
 
 
 def _has_any(events: Sequence[LogEvent], secrets: Collection[str]) -> bool:
-    said = "\n".join(chain.from_iterable(map(_said, events)))
+    said = "\n".join(chain.from_iterable(map(_all_texts, events)))
     return any(secret in said for secret in secrets if secret)
 
 
-def _said(event: LogEvent) -> Iterator[str]:
+def _all_texts(event: LogEvent) -> Iterator[str]:
     """Yield every text of an event that can be logged."""
     yield from _texts(event)
     for name in _NAMES:

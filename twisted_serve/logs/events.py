@@ -87,7 +87,7 @@ def log_access(
         fields["request_id"] = request_id
         if named or status >= 400:
             line = f"{line} {request_id}"
-    _say(log, LogLevel.info, line, logger_name=ACCESS_LOG, fields=fields)
+    _emit(log, LogLevel.info, line, logger_name=ACCESS_LOG, fields=fields)
 
 
 def log_model_output(log: Logger, worker: str, stream: Literal["stdout", "stderr"], line: str) -> None:
@@ -97,7 +97,7 @@ def log_model_output(log: Logger, worker: str, stream: Literal["stdout", "stderr
     :param worker: The name of the worker, such as ``W-9000-resnet_1.0``.
     """
     level = LogLevel.info if stream == "stdout" else LogLevel.warn
-    _say(log, level, line, logger_name=MODEL_LOG, thread_name=f"{worker}-{stream}")
+    _emit(log, level, line, logger_name=MODEL_LOG, thread_name=f"{worker}-{stream}")
 
 
 def log_lines(log: Logger, logger_name: str, lines: Sequence[str]) -> None:
@@ -105,7 +105,7 @@ def log_lines(log: Logger, logger_name: str, lines: Sequence[str]) -> None:
     log.info(READY, line="\n".join(lines), lines=lines, logger_name=logger_name)
 
 
-def _say(log: Logger, level: LogLevel, line: str, **more: object) -> None:
+def _emit(log: Logger, level: LogLevel, line: str, **more: object) -> None:
     """Emit an event as `Logger.emit` does, without its validation of the level, which takes longer than the rest."""
     log.observer(
         {

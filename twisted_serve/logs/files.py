@@ -104,13 +104,13 @@ def open_files(settings: FileSettings, today: Callable[[], date]) -> tuple[list[
             directory.mkdir(_DIRECTORY_MODE, parents=True, exist_ok=True)
             for name, (layout, loggers) in files.items():
                 file = RotatingFile(directory / name, settings.size, settings.keep, today)
-                destinations.append(Destination(_to_file(file), layout, loggers))
+                destinations.append(Destination(_file_writer(file), layout, loggers))
         except OSError as e:
             problems.append(f"There are no log files in {directory}: {e.strerror}")
     return destinations, problems
 
 
-def _to_file(file: RotatingFile) -> Callable[[str], None]:
+def _file_writer(file: RotatingFile) -> Callable[[str], None]:
     def write(lines: str) -> None:
         # A full disk must not stop the server.
         with suppress(OSError):

@@ -56,16 +56,16 @@ class _Clock:
 def long_layout(zone: tzinfo | None = None) -> Layout:
     """Return the layout of the console, ``ts_log.log`` and ``model_log.log``; a traceback follows, indented."""
     clock = _Clock(zone)
-    return lambda entry: _laid_out(clock, f" [{_LEVELS[entry.level]}] {entry.thread} {entry.logger} - ", entry)
+    return lambda entry: _render(clock, f" [{_LEVELS[entry.level]}] {entry.thread} {entry.logger} - ", entry)
 
 
 def short_layout(zone: tzinfo | None = None) -> Layout:
     """Return the layout of the access log and the metrics files."""
     clock = _Clock(zone)
-    return lambda entry: _laid_out(clock, " - ", entry)
+    return lambda entry: _render(clock, " - ", entry)
 
 
-def _laid_out(clock: _Clock, middle: str, entry: Entry) -> str:
+def _render(clock: _Clock, middle: str, entry: Entry) -> str:
     if len(entry.moments) == 1:
         start = clock.show(entry.moments[0]) + middle
         text = start + f"\n{start}".join(entry.lines) + "\n"
@@ -88,7 +88,7 @@ def json_layout(entry: Entry) -> str:
     middle = _encode(common)[1:-1]
     traceback = {"traceback": "\n".join(entry.traceback)} if entry.traceback else {}
     objects = []
-    for line, moment, fields in zip(entry.lines, _each(entry.moments), _each(entry.details), strict=False):
+    for line, moment, fields in zip(entry.lines, _repeated(entry.moments), _repeated(entry.details), strict=False):
         time, rest = f"{_utc.show(moment, '.')}Z", {**traceback, **fields}
         if _OURS.isdisjoint(rest):
             end = f", {_encode(rest)[1:]}" if rest else "}"
@@ -98,6 +98,6 @@ def json_layout(entry: Entry) -> str:
     return "".join(objects)
 
 
-def _each(said: Sequence[_T]) -> Iterable[_T]:
+def _repeated(said: Sequence[_T]) -> Iterable[_T]:
     """Return the values of each line, or repeat the one value that all lines share."""
     return said if len(said) > 1 else repeat(said[0])

@@ -30,16 +30,16 @@ class Levels:
 
     usual: str = "info"
     by_logger: Mapping[str, str] = field(factory=dict)
-    _known: dict[str, int] = field(factory=dict, init=False, eq=False, repr=False)
+    _cache: dict[str, int] = field(factory=dict, init=False, eq=False, repr=False)
 
     def let_through(self, logger: str, level: LogLevel) -> bool:
         """Return whether an event is to be logged."""
-        least = self._known.get(logger)
+        least = self._cache.get(logger)
         if least is None:
             least = LEVELS[self.level_of(logger)]
             # A few dozen loggers are expected, ours and Twisted's; the bound keeps the cache small with any others.
-            if len(self._known) < 1000:
-                self._known[logger] = least
+            if len(self._cache) < 1000:
+                self._cache[logger] = least
         return _RANKS[level] >= least
 
     def level_of(self, logger: str) -> str:

@@ -26,7 +26,7 @@ GATHERING = 0.05
 # immediately, and so are lines of metrics, which were coalesced before.
 _FREQUENT = frozenset({ACCESS_LOG, MODEL_LOG})
 # The buffer is flushed when it reaches this number of characters.
-MOST_CHARACTERS = 1 << 16
+MAX_BUFFERED = 1 << 16
 
 #: Calls a function after this many seconds, once the reactor runs.
 CallLater = Callable[[float, Callable[[], None]], object]
@@ -70,7 +70,7 @@ class Router:
         self._levels = levels
         self._secrets = secrets
         self._call_later = call_later
-        self._waiting = Gathering()
+        self._buffer = Gathering()
 
     def __call__(self, event: LogEvent) -> None:
         """Write ``event`` immediately, or buffer it if it is a frequent one."""
@@ -82,10 +82,10 @@ class Router:
             self.flush()
             self._write([event])
             return
-        if not self._waiting.size:
+        if not self._buffer.size:
             self._call_later(GATHERING, self.flush)
-        self._waiting.add(logger, event)
-        if self._waiting.size >= MOST_CHARACTERS:
+        self._buffer.add(logger, event)
+        if self._buffer.size >= MAX_BUFFERED:
             self.flush()
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Router:
 
     def flush(self) -> None:
         """Write all buffered events."""
-        waiting = self._waiting.take()
+        waiting = self._buffer.take()
         if waiting:
             self._write(waiting)
 
@@ -103,13 +103,13 @@ class Router:
         lines: list[list[str]] = [[] for _ in self._destinations]
         for event in without_keys(events, self._secrets()):
             logger, entry = logger_of(event), entry_of(event)
-            laid_out: dict[Layout, str] = {}
+            rendered: dict[Layout, str] = {}
             for place, destination in zip(lines, self._destinations, strict=True):
                 if destination.loggers is None or logger in destination.loggers:
                     layout = destination.layout
-                    if layout not in laid_out:
-                        laid_out[layout] = layout(entry)
-                    place.append(laid_out[layout])
+                    if layout not in rendered:
+                        rendered[layout] = layout(entry)
+                    place.append(rendered[layout])
         for place, destination in zip(lines, self._destinations, strict=True):
             if place:
                 destination.write("".join(place))
