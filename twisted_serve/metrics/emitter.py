@@ -35,7 +35,7 @@ ALWAYS_SHOWN = "ts_inference_requests_total"
 # Handlers choose names and labels; a handler that uses user ids as labels must not exhaust the memory.
 MOST_SERIES = 10_000
 # The maximal number of different problems with workers' metrics that are logged.
-MOST_WARNINGS = 100
+MAX_WARNINGS = 100
 # The maximal number of values accepted with one response; a worker of ours sends fewer.
 MOST_AT_ONCE = 1000
 # The maximal length of one such value in characters, as for a line.
@@ -115,14 +115,14 @@ class Emitter:
     def take(self, readings: Sequence[Reading]) -> None:
         """Record the metrics of a worker's response, with the same effect as if they had been lines of output."""
         for each in readings[:MOST_AT_ONCE]:
-            if not self._add_known(each):
+            if not self._add_to_known(each):
                 self.receive(f"{METRIC_MARK}{metric_line(*astuple(each))}"[:LONGEST_TEXT])
         if len(readings) > MOST_AT_ONCE:
             self._warn(
                 "More than {most} metrics came with an answer; the others are dropped", "at once", most=MOST_AT_ONCE
             )
 
-    def _add_known(self, reading: Reading) -> bool:
+    def _add_to_known(self, reading: Reading) -> bool:
         """Add a value to a known series; return whether that succeeded."""
         series = self._series.get(_key(reading))
         ids = reading.request_ids
@@ -199,7 +199,7 @@ class Emitter:
         return recorder
 
     def _warn(self, text: str, what: str, **about: object) -> None:
-        if what not in self._warned and len(self._warned) < MOST_WARNINGS:
+        if what not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(what)
             self._log.warn(text, **about)
 

@@ -40,16 +40,16 @@ class MetricLog:
         if self._closed or len(self._lines) >= MOST_LINES:
             self._flush()
         elif self._due is None:
-            self._due = self._clock.callLater(GATHERING, self._come)
+            self._due = self._clock.callLater(GATHERING, self._on_due)
 
     def close(self) -> None:
         """Flush the buffer, and log each later line immediately."""
         self._closed = True
         if self._due is not None:
             self._due.cancel()
-            self._come()
+            self._on_due()
 
-    def _come(self) -> None:
+    def _on_due(self) -> None:
         self._due = None
         self._flush()
 
