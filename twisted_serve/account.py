@@ -65,7 +65,7 @@ class Account:
         """Return a reactor that spawns processes as this user."""
         return cast(IServeReactor, _Reactor(reactor, self))
 
-    def may_read(self, tree: Path) -> None:
+    def allow_read(self, tree: Path) -> None:
         """
         Allow this user to read a directory that the server has created, and nothing beside it.
 
@@ -82,7 +82,7 @@ class Account:
                 os.chown(file, -1, self.gid, follow_symlinks=False)
                 os.chmod(file, 0o750 if os.stat(file).st_mode & 0o100 else 0o640)
 
-    def may_write(self, tree: Path) -> None:
+    def allow_write(self, tree: Path) -> None:
         """
         Make this user the owner of a directory that the server has created.
 

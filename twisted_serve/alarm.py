@@ -50,9 +50,9 @@ class Alarm:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        self._call = self._clock.callLater(max(0.0, moment - self._clock.seconds()), self._come)
+        self._call = self._clock.callLater(max(0.0, moment - self._clock.seconds()), self._fire)
 
-    def _come(self) -> None:
+    def _fire(self) -> None:
         self._call = None
         if self._moment is None:
             return

@@ -143,7 +143,7 @@ def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], objec
     except psutil.AccessDenied as e:
         raise PermissionError(f"not allowed to stop the process {process.pid}") from e
     for _ in range(round(STOP_TIMEOUT / _STOP_INTERVAL)):
-        if _gone(process):
+        if _has_exited(process):
             break
         sleep(_STOP_INTERVAL)
     else:
@@ -156,7 +156,7 @@ def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], objec
     return 0
 
 
-def _gone(process: psutil.Process) -> bool:
+def _has_exited(process: psutil.Process) -> bool:
     """Return whether a process has exited, even if its parent has not reaped it yet."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE

@@ -20,7 +20,7 @@ from pathlib import Path
 _ROUNDS = 3
 
 # Up to this many processes, the parent of each is read, at about 25 microseconds each, which may block a reactor.
-_MOST_ASKED = 1000
+_MAX_READ = 1000
 
 
 def descendants(root: int, proc: Path = Path("/proc")) -> list[int]:
@@ -30,7 +30,7 @@ def descendants(root: int, proc: Path = Path("/proc")) -> list[int]:
         names = [name for name in os.listdir(proc) if name.isdecimal()]
     children: Callable[[int], list[int]]
     # Reading the parent of every process is reliable; if there are many, the kernel's lists of children are read.
-    if len(names) > _MOST_ASKED and (proc / f"{root}/task/{root}/children").exists():
+    if len(names) > _MAX_READ and (proc / f"{root}/task/{root}/children").exists():
         children = partial(_children_of, proc)
     else:
         by_parent = defaultdict(list)

@@ -165,7 +165,7 @@ class _Run:
         self._make_server = make_server
         self._server: Server | None = None
         self._ending = False
-        self._asked = False
+        self._stop_requested = False
 
     def secrets(self) -> Collection[str]:
         """Return the secrets to redact in the log."""
@@ -179,12 +179,12 @@ class _Run:
         try:
             self._server = server = self._make_server(self._reactor, self._loaded)
             # First, so that a signal during the start cannot leave the server's files behind.
-            signals.handle(self._reactor, lambda: self._asked_to_end(server), server.reload)
+            signals.handle(self._reactor, lambda: self._on_stop_signal(server), server.reload)
             server.startService()
         except Exception as e:  # any error must be reported to the launcher
             self._fail(e)
             return
-        self._reactor.addSystemEventTrigger("before", "shutdown", self._end, server)
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._stop, server)
         server.ready.addCallback(self._announce)
         server.ready.addErrback(self._not_ready)
 
@@ -222,24 +222,24 @@ class _Run:
         self._report(describe_failure(error))
         self._reactor.stop()
 
-    def _asked_to_end(self, server: Server) -> None:
+    def _on_stop_signal(self, server: Server) -> None:
         """Stop the server at the first signal, and speed the stop up at the second."""
-        if self._asked or self._ending:
+        if self._stop_requested or self._ending:
             server.hurry()
         else:
-            self._asked = True
+            self._stop_requested = True
             self._reactor.stop()
 
-    def _end(self, server: Server) -> Deferred[None]:
+    def _stop(self, server: Server) -> Deferred[None]:
         self._ending = True
         options = self._loaded.options
         limit = options.shutdown_delay + options.shutdown_timeout + STOP_MARGIN
-        return server.stopService().addTimeout(limit, self._reactor).addCallbacks(self._ended, self._stuck)
+        return server.stopService().addTimeout(limit, self._reactor).addCallbacks(self._stopped, self._stop_failed)
 
-    def _ended(self, _result: None) -> None:
+    def _stopped(self, _result: None) -> None:
         _log.info(SERVER_STOPPED)
 
-    def _stuck(self, failure: Failure) -> None:
+    def _stop_failed(self, failure: Failure) -> None:
         _log.failure("The server did not stop as it should", failure)
 
 

@@ -31,7 +31,7 @@ COMMANDS = {
 }
 
 # Files above this size in bytes are not searched for the mark.
-_MOST_BYTES = 65536
+_MAX_BYTES = 65536
 
 
 class ShimError(Exception):
@@ -124,7 +124,7 @@ def _is_ours(path: Path) -> bool:
     """Return whether this module has written a file; a symbolic link is never ours, whatever its target."""
     with suppress(OSError):
         status = path.lstat()
-        if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES:
+        if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES:
             return _MARK.encode() in path.read_bytes().splitlines()
     return False
 

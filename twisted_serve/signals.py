@@ -18,10 +18,10 @@ from twisted_serve.interfaces import IServeReactor
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 # Other servers reopen their logs on these; without a handler, the process would be killed and leave its files behind.
-_MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
 #: All signals handled here.
-ALL = (*ENDING, signal.SIGHUP, *_MEANINGLESS)
+ALL = (*ENDING, signal.SIGHUP, *_IGNORED)
 
 
 def has_terminal() -> bool:
@@ -53,7 +53,7 @@ def handle(
 
     calls: dict[int, Callable[[], object]] = dict.fromkeys(ending, end)
     calls[signal.SIGHUP] = hung_up
-    calls |= dict.fromkeys(_MEANINGLESS, lambda: None)
+    calls |= dict.fromkeys(_IGNORED, lambda: None)
     for number, call in calls.items():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_, call=call: reactor.callFromThread(call))

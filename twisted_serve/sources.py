@@ -41,7 +41,7 @@ def stores_of(
         defer_to_thread,
     )
     limits = UnpackLimits(max_size=options.max_archive_size, max_ratio=int(options.max_archive_ratio))
-    intake = Intake(work_dir, fetcher, limits, defer_to_thread, _ignore if account is None else account.may_read)
+    intake = Intake(work_dir, fetcher, limits, defer_to_thread, _ignore if account is None else account.allow_read)
     return (
         ModelStore(options.model_store, intake),
         WorkflowStore(options.workflow_store or options.model_store, intake),
@@ -64,7 +64,7 @@ def installer_of(
         environment,
         options.install_py_dep_timeout,
         defer_to_thread,
-        _ignore if account is None else account.may_write,
+        _ignore if account is None else account.allow_write,
     )
 
 

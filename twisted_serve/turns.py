@@ -26,7 +26,7 @@ from twisted.logger import Logger
 SLOW_TURN = "A turn of the reactor took"
 
 # The sampling interval in seconds.
-_LOOK = 0.005
+_SAMPLING_INTERVAL = 0.005
 
 # The number of innermost frames that are logged.
 _FRAMES = 12
@@ -58,13 +58,13 @@ class TurnWatch(Service):
 
         def run_until_current() -> None:
             # Twisted's loop calls this once in each turn; waiting for events takes no CPU time.
-            self._turned()
+            self._turn_ended()
             run()
 
         self._reactor.runUntilCurrent = run_until_current  # type: ignore[method-assign]
         self._ended.clear()
         thread = threading.get_ident()
-        threading.Thread(target=self._look, args=(thread,), name="turns", daemon=True).start()
+        threading.Thread(target=self._sample, args=(thread,), name="turns", daemon=True).start()
 
     def arm(self) -> None:
         """Log long turns from now on, after imports and the loading of models."""
@@ -79,7 +79,7 @@ class TurnWatch(Service):
         # Restores the method of the class.
         self._reactor.__dict__.pop("runUntilCurrent", None)
 
-    def _turned(self) -> None:
+    def _turn_ended(self) -> None:
         now = time.thread_time()
         spent, seen, self._seen, self._began = now - self._began, self._seen, None, now
         if self._armed and spent > self._limit:
@@ -93,9 +93,9 @@ class TurnWatch(Service):
             # Exclude the time of the logging itself.
             self._began = time.thread_time()
 
-    def _look(self, thread: int) -> None:
+    def _sample(self, thread: int) -> None:
         clock = time.pthread_getcpuclockid(thread)
-        while not self._ended.wait(_LOOK):
+        while not self._ended.wait(_SAMPLING_INTERVAL):
             try:
                 spent = time.clock_gettime(clock) - self._began
             except OSError:
