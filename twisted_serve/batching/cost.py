@@ -12,7 +12,7 @@ from collections import deque
 # Decay of older observations per batch: about the last twenty count.
 _BATCH_MEMORY = 0.95
 
-# How many of the last gaps between arrivals count, and what is added to one that is worth waiting for.
+# Number of recent gaps between arrivals that count, and the factor by which a wait exceeds the chosen gap.
 _GAPS = 32
 _SLACK = 1.25
 
@@ -111,12 +111,11 @@ class Forecast:
         """
         Return how long ``size`` jobs, for which the last free worker is available, should wait for one more.
 
-        If they are dispatched immediately, the next job waits until they are done and then
-        pays ``b`` alone.  If they wait ``gap`` for it, each of them is answered by
-        ``gap + a`` later, and ``b`` is paid once: the sum of all delays is smaller by
-        ``b - size·a - (size + 1)·gap``.  If they wait in vain, the sum is larger by
-        ``size`` times the wait.  The last gaps tell how often each happens; the
-        mean gap would not: between bursts there are pauses, which outweigh the gaps within.
+        If they are dispatched immediately, the next job waits until they are done and then pays ``b`` alone.  If they
+        wait ``gap`` for it, each of them is answered later by ``gap + a``, and ``b`` is paid once: the sum of all
+        delays is smaller by ``b - size·a - (size + 1)·gap``.  If no job arrives during the wait, the sum is larger by
+        ``size`` times the wait.  The recent gaps give the frequency of both; the mean gap would not, because the pauses
+        between bursts outweigh the gaps within.
 
         :return: Seconds from the last arrival, 0 if waiting does not pay.
         """
@@ -132,14 +131,13 @@ class Forecast:
 
     def answered_in(self, ahead: int, batch_size: int, workers: int, free: int = 0) -> float:
         """
-        Return in how many seconds a job will probably be answered for which ``ahead`` others wait before it.
+        Return the expected seconds until a job with ``ahead`` jobs before it is answered.
 
-        The batches that run now are taken to have just begun.  Where the queue is
-        longer than a batch, jobs come faster than they are worked off, and the
-        job's own batch will be full.
+        Running batches are assumed to have just started.  If the queue is longer than a batch, jobs arrive faster than
+        they are processed, and the job's own batch will be full.
 
         :param workers: The number of workers.
-        :param free: The number of those that have nothing to do.
+        :param free: The number of idle workers.
         """
         batches = ahead // batch_size
         each = self.cost.of(batch_size if batches else min(batch_size, ahead + 1))

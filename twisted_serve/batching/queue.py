@@ -49,7 +49,7 @@ class QueueFull(Exception):
 
 class Hopeless(Exception):
     """
-    The job is expected to be answered after its deadline even in the best case.
+    The job is expected to be answered after its deadline.
 
     :ivar seconds: The expected time.
     """
