@@ -116,7 +116,7 @@ class IWorker(Interface):
 
     pid: int | None = Attribute("The process id, or ``None`` while there is no process.")
 
-    shares_weights: bool = Attribute("Whether it has the weights in memory that other workers of the version use too.")
+    shares_weights: bool = Attribute("Whether its weights are in memory shared with other workers of the version.")
 
     loaded: Deferred[None] = Attribute(
         """
@@ -129,7 +129,7 @@ class IWorker(Interface):
 
     lost: Deferred[str] = Attribute(
         """
-        Fires once, with a line saying how, when the worker is gone for good: its
+        Fires once, with a one-line description of how the worker ended, when its
         process has been reaped and its descriptors are closed.  It never fails.
         """
     )

@@ -51,7 +51,7 @@ class ClimbsTests(SynchronousTestCase):
         st.lists(st.sampled_from(["a", ".", "...", "b.mar"])), st.lists(st.sampled_from(["a", "c"])), st.integers(0, 3)
     )
     def test_any_depth_of_encoding(self, before: list[str], after: list[str], depth: int) -> None:
-        """However often a path with ``..`` in it is percent-encoded, it climbs."""
+        """A ``..`` component is found however often the path is percent-encoded."""
         text = "/".join([*before, "..", *after])
         for _ in range(depth):
             text = quote(text, safe="").replace(".", "%2e")

@@ -90,7 +90,7 @@ class LocateTests(StoreTestCase):
             self.assertNotFound(url, "Model store has not been configured.", store)
 
     def test_order_of_refusals(self) -> None:
-        """An empty URL, one that climbs and one that is not allowed are refused in this order, each with its text."""
+        """A URL that is empty, has a ``..`` component or is not allowed is refused, each with its text."""
         store = self.make_store(AllowedUrls(()))
         self.assertNotFound("", "empty url", store)
         self.assertNotFound("http://h/../m.mar", "Relative path is not allowed in url: {}", store)

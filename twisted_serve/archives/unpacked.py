@@ -116,7 +116,7 @@ class UnpackedArchives:
         """Fill the directory.  A cancelled wait does not stop this, since others may be waiting, too."""
         work = self.defer_to_thread(_unpack_unchanged, archive, unpacked.directory, self.limits, content, self.made)
         work.addCallbacks(lambda _: self._on_unpacked(unpacked), lambda failure: self._on_failure(unpacked, failure))
-        work.addErrback(lambda failure: self._log.failure("Cannot remove what nobody waited for", failure))
+        work.addErrback(lambda failure: self._log.failure("Cannot remove an unneeded unpacked archive", failure))
 
     def _on_unpacked(self, unpacked: _CacheEntry) -> Deferred[None] | None:
         unpacked.ready = True
