@@ -63,7 +63,7 @@ from twisted_serve.web.site import ServeSite
 from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.local import LocalProvider
 
-_log = Logger()
+_log = Logger("twisted_serve.server")
 
 # Bytes of small chunks which are under way when a handler is told that its client does not read.
 UNSENT_CHUNKS = 1 << 21

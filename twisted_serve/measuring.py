@@ -43,7 +43,7 @@ class Measuring:
     :raise ConfigError: for a ``metrics_config`` that cannot be used, and for ``tracing`` without what it needs.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.metrics")
 
     def __init__(
         self, clock: IReactorTime, options: ServerOptions, world: Surroundings, defer_to_thread: DeferToThread

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from twisted_serve.endpoints import GROUP, Endpoint, by_segment
 
-_log = Logger()
+_log = Logger("twisted_serve.plugins")
 
 
 class PluginError(ValueError):

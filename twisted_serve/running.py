@@ -38,7 +38,7 @@ STOP_MARGIN = 20.0
 # Enough descriptors for a server; a higher limit slows down programs that iterate over all possible descriptors.
 MOST_DESCRIPTORS = 1 << 16
 
-_log = Logger()
+_log = Logger("twisted_serve.server")
 
 #: Reports the outcome of a start: ``None`` when the server is ready, else the reason of the failure.
 Report = Callable[[str | None], None]

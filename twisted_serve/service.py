@@ -54,7 +54,7 @@ class ModelServer(MultiService):
     :param reactor: Any reactor; nothing here uses the global one.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.server")
 
     def __init__(
         self, reactor: IServeReactor, options: ServerOptions, surroundings: Surroundings | None = None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from twisted_serve.planes.startup import StartupOutcome
     from twisted_serve.service import ModelServer
 
-_log = Logger()
+_log = Logger("twisted_serve.server")
 
 
 class _Parser(ArgumentParser):

@@ -39,7 +39,7 @@ class TurnWatch(Service):
     :param limit: The CPU time in seconds that a turn may take.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.eventloop")
 
     def __init__(self, reactor: IReactorTime, limit: float) -> None:
         self._reactor = reactor

@@ -87,7 +87,7 @@ class Fetcher:
     limits: FetchLimits
     defer_to_thread: DeferToThread
     _in_progress: set[Path] = field(factory=set, init=False)
-    _log = Logger()
+    _log = Logger("twisted_serve.archives")
 
     async def fetch(self, url: str, target: Path, trusted: bool = False) -> None:
         """

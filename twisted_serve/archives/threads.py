@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 _T = TypeVar("_T")
 
-_log = Logger()
+_log = Logger("twisted_serve.eventloop")
 
 
 class DeferToThread(Protocol):

@@ -83,7 +83,7 @@ class UnpackedArchives:
     made: Callable[[Path], None] = lambda directory: None
     _by_content: dict[str, _CacheEntry] = field(factory=dict, init=False)
     _by_lease: dict[Lease, _CacheEntry] = field(factory=dict, init=False)
-    _log = Logger()
+    _log = Logger("twisted_serve.archives")
 
     async def take(self, archive: Path) -> Lease:
         """

@@ -39,7 +39,7 @@ class ExpiryChecker(Service):
         expired tokens in place.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.auth")
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class Journal:
     :param seconds: The clock's time, as ``IReactorTime.seconds``.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.auth")
 
     def __init__(
         self, seconds: Callable[[], float], count_refusal: CountRefusal, count_rotation: Callable[[str], None]

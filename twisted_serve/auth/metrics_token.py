@@ -32,7 +32,7 @@ class MetricsToken:
     :raise ValueError: for a file without a token.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.auth")
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -84,7 +84,7 @@ class Emitter:
     :raise ConfigError: for an exported metric with a name that Prometheus does not support.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.metrics")
 
     def __init__(self, catalogue: MetricCatalogue, mode: str, sinks: Sinks, auto_detect: bool = False) -> None:
         self.counters: dict[str, str] = {}

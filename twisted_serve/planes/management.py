@@ -48,7 +48,7 @@ class ManagementPlane:
     :param enabled: Whether models may come and go over the API (``enable_model_api``).
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.planes")
 
     def __init__(self, catalogue: Catalogue, registrar: Registrar, memory: Memory, enabled: bool) -> None:
         self._catalogue = catalogue

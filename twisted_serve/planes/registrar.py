@@ -26,7 +26,7 @@ from twisted_serve.workers.pool import Pool
 
 _T = TypeVar("_T")
 
-_log = Logger()
+_log = Logger("twisted_serve.planes")
 
 # The runtimes that a manifest or a request may name; both run in this server's interpreter.
 RUNTIMES = ("python", "python3")

@@ -28,7 +28,7 @@ from twisted_serve.interfaces import Now
 from twisted_serve.models.snapshot import InvalidSnapshot, RecordedVersion, Snapshot, read, render, take
 from twisted_serve.planes.catalogue import Catalogue
 
-_log = Logger()
+_log = Logger("twisted_serve.planes")
 
 _MILLISECOND = timedelta(milliseconds=1)
 

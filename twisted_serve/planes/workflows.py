@@ -86,7 +86,7 @@ class WorkflowPlane:
     :param retire_timeout: Seconds that requests on their way have when their workflow is unregistered.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.planes")
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ class Admission:
     :ivar refusals: The clients that are being refused.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.web")
 
     def __init__(self, limit: int, reactor: IReactorTime, count_refusal: Callable[[int], None]) -> None:
         self.limit = limit

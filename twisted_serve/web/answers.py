@@ -38,7 +38,7 @@ from twisted_serve.errors import (
 if TYPE_CHECKING:
     from twisted_serve.web.request import ServeRequest
 
-_log = Logger()
+_log = Logger("twisted_serve.web")
 
 #: What a route returns: the body.
 Answer: TypeAlias = bytes

@@ -20,7 +20,7 @@ from twisted_serve.web.answers import Answer, answer_status
 from twisted_serve.web.bodies import body_of, media_type
 from twisted_serve.web.queries import as_boolean, as_integer, query_parameters
 
-_log = Logger()
+_log = Logger("twisted_serve.web")
 
 # Parameters are a few short values; to read megabytes of JSON would hold up all others.
 _LONGEST_BODY = 1 << 16

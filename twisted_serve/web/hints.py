@@ -21,7 +21,7 @@ INTERVAL = 60.0
 class FormHints:
     """Writes into the model log that JSON came as a form: once a minute for each model."""
 
-    _log = Logger()
+    _log = Logger("twisted_serve.web")
 
     def __init__(self) -> None:
         self._next: dict[str, float] = {}

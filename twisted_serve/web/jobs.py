@@ -200,7 +200,7 @@ class Response:
     :ivar streaming: Whether a part of it has been sent.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.web")
 
     def __init__(self, request: ServeRequest) -> None:
         self._request = request

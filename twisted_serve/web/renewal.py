@@ -52,7 +52,7 @@ class LiveCertificate:
     :raise ValueError: naming the file which cannot be used.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.web")
 
     def __init__(self, files: TlsFiles, now: Now, clock: IReactorTime, defer_to_thread: DeferToThread) -> None:
         self._files = files
@@ -163,7 +163,7 @@ def _state(stat: Callable[[], Any]) -> tuple[Any, ...] | None:
 class CertificateWatch(Service):
     """A look at the files, again and again."""
 
-    _log = Logger()
+    _log = Logger("twisted_serve.web")
 
     def __init__(self, certificate: LiveCertificate, clock: IReactorTime) -> None:
         # Not what it returns: a loop that waits would wait for a file system that hangs.

@@ -46,7 +46,7 @@ class ServeRequest(Request):
     :ivar public: Whether it stands at an open door, so that anybody may have sent it.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.web")
     channel: ServeChannel
     site: ServeSite
     content: BytesIO

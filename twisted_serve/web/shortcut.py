@@ -54,7 +54,7 @@ class Shortcut:
     """
 
     isLeaf = True
-    _log = Logger()
+    _log = Logger("twisted_serve.web")
 
     def __init__(self, tree: IResource, ways: Mapping[str, Way]) -> None:
         self.tree = tree

@@ -57,7 +57,7 @@ class ServeSite(Site):
     """
 
     noisy = False
-    _log = Logger()
+    _log = Logger("twisted_serve.web")
 
     def __init__(
         self,

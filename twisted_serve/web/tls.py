@@ -31,7 +31,7 @@ from twisted.logger import Logger
 
 from twisted_serve.reading import read_small
 
-_log = Logger()
+_log = Logger("twisted_serve.web")
 
 # How long a certificate lasts that was made because none was given.
 _SELF_SIGNED_LIFE = timedelta(days=365)

@@ -36,7 +36,7 @@ class BaseTemplate:
     :param on_line: Gets each line that it prints.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self,

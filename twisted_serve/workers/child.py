@@ -76,7 +76,7 @@ class LocalWorker:
     :param on_metrics: Gets what comes with its answers.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self,

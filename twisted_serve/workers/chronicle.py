@@ -83,7 +83,7 @@ class Unanswered:
 
     __slots__ = ("count",)
 
-    _log = Logger()
+    _log = Logger("twisted_serve.scheduling")
 
     def __init__(self) -> None:
         self.count = 0
@@ -102,7 +102,7 @@ class Chronicle:
     :param model: Name and version, as ``resnet_1.0``.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.scheduling")
 
     def __init__(self, model: str, observer: PoolObserver) -> None:
         self._model = model

@@ -31,7 +31,7 @@ class WorkerConnection(FrameProtocol[FromWorker]):
     :param max_frame: The longest message that is believed, in bytes.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self,

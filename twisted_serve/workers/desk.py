@@ -111,7 +111,7 @@ class Desk:
     :param unanswered: Told of batches that were not answered in time: those of all desks of a model.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.scheduling")
 
     def __init__(
         self,

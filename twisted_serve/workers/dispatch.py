@@ -53,7 +53,7 @@ class Dispatcher:
     :param ended_by: Lists the sequences that an answer ends, if batches go on; ``None`` if there are no sequences.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.scheduling")
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class Family:
     :param otherwise: How they begin while there is no such template.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self, clock: IReactorTime, spec: WorkerSpec, base: BaseTemplate, births: Births, otherwise: Way

@@ -25,7 +25,7 @@ class FrameProtocol(Protocol, Generic[_M]):
     """
 
     transport: ITCPTransport
-    _log = Logger()
+    _log = Logger("twisted_serve.workers")
 
     def __init__(self, reader: FrameReader[_M]) -> None:
         self.is_open = True

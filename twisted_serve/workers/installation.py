@@ -139,7 +139,7 @@ class Installer:
     :param made: Called in a thread with each directory that was made to install to.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self,

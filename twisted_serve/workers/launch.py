@@ -30,7 +30,7 @@ _RUN = (
     "import runpy; runpy.run_module({module!r}, None, '__main__', True)"
 )
 
-_log = Logger()
+_log = Logger("twisted_serve.workers")
 
 
 def module_command(python: str, module: str, *words: str) -> list[str]:

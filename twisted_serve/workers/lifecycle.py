@@ -103,7 +103,7 @@ class Core:
     printed: bool = False
     start_waiters: list[Deferred[None]] = field(factory=list)
     stop_waiters: list[Deferred[None]] = field(factory=list)
-    log: ClassVar[Logger] = Logger()
+    log: ClassVar[Logger] = Logger("twisted_serve.scheduling")
 
     def become(self, status: WorkerStatus) -> None:
         """Have another status, and tell the owner."""

@@ -56,7 +56,7 @@ class LocalProvider:
         template_environment: Mapping[str, str] | None = None,
     ) -> None:
         self._reactor = reactor
-        self._log = log or Logger()
+        self._log = log or Logger("twisted_serve.workers")
         self._spawner = Spawner(reactor)
         self._forker = (
             None

@@ -54,7 +54,7 @@ class Pool:
     :param observer: Told of requests, batches and workers.
     """
 
-    _log = Logger()
+    _log = Logger("twisted_serve.scheduling")
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ class Ticket:
         "versioned",
     )
 
-    _log = Logger()
+    _log = Logger("twisted_serve.scheduling")
 
     def __init__(
         self,
