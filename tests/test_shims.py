@@ -146,13 +146,13 @@ class TorchserveTests(SynchronousTestCase):
     def test_background(self) -> None:
         """What does not serve itself goes on as twisted-serve: what is looked for is in one command line only."""
         for words in (["--start", "--model-store", "m"], ["--stop", "--foreground"], ["--version"], []):
-            self.assertEqual(shims.main(words), 4)
+            self.assertEqual(cli.main_as_torchserve(words), 4)
             self.assertEqual(self.done.pop(), words)
         self.assertEqual(self.as_torchserve, [True] * 4)
 
     def test_foreground(self) -> None:
         """A server in the foreground has the word in its command line, from the start and in the same process."""
-        self.assertRaises(SystemExit, shims.main, ["--foregr", "--models", "a=b c.mar", "$x"])
+        self.assertRaises(SystemExit, cli.main_as_torchserve, ["--foregr", "--models", "a=b c.mar", "$x"])
         program, *words = self.done.pop()
         self.assertEqual(program, sys.executable)
         self.assertEqual(words[0], sys.executable)

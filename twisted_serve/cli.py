@@ -94,6 +94,24 @@ def main(argv: Sequence[str] | None = None, *, as_torchserve: bool = False) -> i
     return 1
 
 
+def main_as_torchserve(argv: Sequence[str] | None = None) -> int:
+    """
+    Run ``torchserve``: the same command, for scripts that look for TorchServe's server among the processes.
+
+    These scripts expect one process: the word that they look for is in the command line of the server alone.
+
+    :return: The exit status.
+    :raise SystemExit: for a wrong command line, and for ``--help``.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = parse_command_line(words, parser(prog="torchserve"))
+    if command.foreground and command.named is None and not (command.stop or command.version or command.print_config):
+        server = server_command(words, as_torchserve=True)
+        sys.stdout.flush()
+        os.execv(server[0], server)  # noqa: S606 - our own interpreter
+    return main(words, as_torchserve=True)
+
+
 def print_config(loaded: LoadedOptions) -> int:
     """
     Print all settings, if a server would start with them.

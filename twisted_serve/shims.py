@@ -18,16 +18,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from twisted_serve.launching import server_command
-
 # The line that identifies our files.
 _MARK = "# Written by twisted-serve shims; it may be overwritten."
 
-#: The module whose ``main`` each command runs.
+#: The module and the function that each command runs.
 COMMANDS = {
-    "torchserve": "twisted_serve.shims",
-    "torch-model-archiver": "twisted_serve.archiver.command",
-    "torch-workflow-archiver": "twisted_serve.archiver.workflow_command",
+    "torchserve": ("twisted_serve.cli", "main_as_torchserve"),
+    "torch-model-archiver": ("twisted_serve.archiver.command", "main"),
+    "torch-workflow-archiver": ("twisted_serve.archiver.workflow_command", "main"),
 }
 
 # Files above this size in bytes are not searched for the mark.
@@ -82,7 +80,7 @@ def write_shims(directory: Path, interpreter: Path, *, force: bool = False) -> l
     :raise OSError: when a file cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    texts = {name: _shim(interpreter, module) for name, module in COMMANDS.items()}
+    texts = {name: _shim(interpreter, module, function) for name, (module, function) in COMMANDS.items()}
     for name in texts:
         path = directory / name
         if os.path.lexists(path) and not _is_ours(path) and (not force or (path.is_dir() and not path.is_symlink())):
@@ -91,32 +89,9 @@ def write_shims(directory: Path, interpreter: Path, *, force: bool = False) -> l
     return [(name, _write(directory / name, text, interpreter)) for name, text in texts.items()]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run ``torchserve``: ``twisted-serve`` with a server that is recognised as TorchServe.
-
-    Other programs recognise TorchServe by a word in its command line.  Only the server's process has that word,
-    because they expect a single such process.
-
-    :return: The exit status.
-    :raise SystemExit: for an invalid command line, and for ``--help``.
-    """
-    from twisted_serve.config.arguments import parse_command_line, parser  # noqa: PLC0415
-
-    words = list(sys.argv[1:] if argv is None else argv)
-    command = parse_command_line(words, parser(prog="torchserve"))
-    if command.foreground and command.named is None and not (command.stop or command.version or command.print_config):
-        server = server_command(words, as_torchserve=True)
-        sys.stdout.flush()
-        os.execv(server[0], server)  # noqa: S606 - our own interpreter
-    from twisted_serve.cli import main as twisted_serve  # noqa: PLC0415
-
-    return twisted_serve(words, as_torchserve=True)
-
-
-def _shim(interpreter: Path, module: str) -> str:
+def _shim(interpreter: Path, module: str, function: str) -> str:
     # -c instead of -m, so that no module is imported from the working directory.
-    code = f"import sys; sys.path[:] = filter(None, sys.path); from {module} import main; sys.exit(main())"
+    code = f"import sys; sys.path[:] = filter(None, sys.path); from {module} import {function}; sys.exit({function}())"
     return f'#!/bin/sh\n{_MARK}\nexec {shlex.quote(str(interpreter))} -c {shlex.quote(code)} "$@"\n'
 
 
