@@ -51,11 +51,11 @@ class AttemptTests(ForkingTestCase):
         self.provider.forget(spec)
         self.successResultOf(worker.stop(0.0)) if step != "load" else worker.stop(0.0)
         self.reactor.advance(0)
-        for link in self.reactor.links:
-            for descriptor in link.descriptors:
+        for held in self.reactor.links:
+            for descriptor in held.descriptors:
                 os.close(descriptor)
-            link.descriptors.clear()
-            link.clear()
+            held.descriptors.clear()
+            held.clear()
         another = self.start(9001)
         if step == "socket" and not ready:
             # There is no template, and none for some time.

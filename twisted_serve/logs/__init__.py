@@ -45,6 +45,7 @@ from twisted_serve.logs.events import (
     log_access,
     log_lines,
     log_model_output,
+    log_no_response,
 )
 from twisted_serve.logs.router import LineObserver, console
 
@@ -81,6 +82,7 @@ __all__ = [
     "log_access",
     "log_lines",
     "log_model_output",
+    "log_no_response",
     "printable",
     "redact",
     "redacting",

@@ -119,3 +119,9 @@ def _emit(log: Logger, level: LogLevel, line: str, **more: object) -> None:
             "log_time": time(),
         }
     )
+
+
+def log_no_response(log: Logger) -> None:
+    """Write that a worker did not answer in its time, or did not load in it."""
+    log.error(WORKER_ERROR)
+    log.error(WORKER_ERROR_CAUSE)

@@ -36,7 +36,7 @@ from twisted_serve.wire.messages import (
     Resume,
     StreamChunk,
 )
-from twisted_serve.workers.chronicle import log_no_response
+from twisted_serve.logs import log_no_response
 from twisted_serve.workers.connection import WorkerConnection
 from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 

@@ -19,10 +19,9 @@ from twisted_serve.logs import (
     RECOVERY_FAILED,
     STATE_CHANGE,
     UNANSWERED,
-    WORKER_ERROR,
-    WORKER_ERROR_CAUSE,
     WORKER_PID,
     WORKER_STARTED,
+    log_no_response,
 )
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.workers.status import (
@@ -66,12 +65,6 @@ STATES: dict[_Kind, str] = {
 
 
 _DOWN = (Failing, BackingOff, GivenUp)
-
-
-def log_no_response(log: Logger) -> None:
-    """Write that a worker did not answer in its time, or did not load in it."""
-    log.error(WORKER_ERROR)
-    log.error(WORKER_ERROR_CAUSE)
 
 
 class Unanswered:
