@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads in memory, for what takes a `twisted_serve.archives.threads.DeferToThread`."""
+"""Threads in memory, for what takes a `twisted_serve.eventloop.threads.DeferToThread`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,6 @@ from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.account import Account
 from twisted_serve.archives.orphans import WorkDirectory, remove_orphans
 from twisted_serve.archives.store import ModelStore
-from twisted_serve.archives.threads import DeferToThread, Threads, in_own_thread
 from twisted_serve.auth.expiry import ExpiryChecker
 from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.key_file import KeyFile
@@ -35,6 +34,8 @@ from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.config.addresses import is_loopback
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import by_segment
+from twisted_serve.eventloop.threads import DeferToThread, Threads, in_own_thread
+from twisted_serve.eventloop.turns import TurnWatch
 from twisted_serve.heap import trimming
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider
 from twisted_serve.measuring import Measuring, pool_readings
@@ -53,7 +54,6 @@ from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.provisioning import pool_making, settling
 from twisted_serve.sources import installer_of, stores_of
 from twisted_serve.surroundings import Surroundings, visible_environment
-from twisted_serve.turns import TurnWatch
 from twisted_serve.web.admission import Admission, connection_limit
 from twisted_serve.web.binding import Listener, plan_listeners, tls_files
 from twisted_serve.web.channel import Limits

@@ -16,9 +16,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.logs import MODEL_METRICS, TS_METRICS
 from twisted_serve.metrics.catalogue import read_catalogue
 from twisted_serve.metrics.log import MetricLog

@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.archives.threads import end_of
 from twisted_serve.assembly import Parts
 from twisted_serve.auth.tokens import KeySet
 from twisted_serve.config.addresses import Address, is_loopback
 from twisted_serve.config.options import ServerOptions, with_absolute_paths
 from twisted_serve.config.startup_models import ALL_MODELS, StartupModel, parse_load_models
 from twisted_serve.errors import ServeError
+from twisted_serve.eventloop.threads import end_of
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import (
     INFERENCE_BOUND,

@@ -14,10 +14,10 @@ from twisted_serve.archives.bounded_agent import BoundedAgent
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.places import Intake
 from twisted_serve.archives.store import ModelStore
-from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.workers.installation import Installer
 from twisted_serve.workflows.store import WorkflowStore

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.tokens import Entropy
 from twisted_serve.config.options import SECRETS, ServerOptions, environment_names
 from twisted_serve.endpoints import Endpoint
+from twisted_serve.eventloop.monotonic import steady_seconds
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.heap import Trim, heap_trimmer
 from twisted_serve.interfaces import IWorkerProvider, Now
 from twisted_serve.planes.snapshots import SnapshotFolder
-from twisted_serve.steady import steady_seconds
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

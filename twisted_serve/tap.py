@@ -80,9 +80,9 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
     :raise PluginError: for a plug-in that cannot be served.
     """
     # Imported here, because an invalid command line needs none of these.
+    from twisted_serve.eventloop.monotonic import use_steady_clock  # noqa: PLC0415
     from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
     from twisted_serve.service import ModelServer, Surroundings  # noqa: PLC0415
-    from twisted_serve.steady import use_steady_clock  # noqa: PLC0415
 
     use_steady_clock(reactor)
     options, plan = loaded.options, loaded.snapshots

@@ -13,10 +13,10 @@ from attrs import define, field, frozen
 
 from twisted_serve.archives.fetch import Fetcher
 from twisted_serve.archives.locating import Locator, Remote, Source, StoreDirectory, StoreFile, Words
-from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.unpacked import Lease, UnpackedArchives
 from twisted_serve.archives.urls import file_url, is_remote
+from twisted_serve.eventloop.threads import DeferToThread
 
 _T = TypeVar("_T")
 

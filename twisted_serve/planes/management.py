@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.archives.threads import end_of
 from twisted_serve.errors import BadRequest, Conflict, MethodNotAllowed, ServeError, WorkerFailed
+from twisted_serve.eventloop.threads import end_of
 from twisted_serve.logs import MODEL_LOADED, MODEL_NOT_LOADED
 from twisted_serve.models.registry import fallback_name
 from twisted_serve.models.settings import MOST_WORKERS

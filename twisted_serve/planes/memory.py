@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import psutil
 
-from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.eventloop.threads import DeferToThread
 
 # Seconds that a reading is good for.
 FRESH = 2.0

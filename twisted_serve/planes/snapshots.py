@@ -20,10 +20,10 @@ from twisted.logger import Logger
 from twisted_serve.archives.locating import Source
 from twisted_serve.archives.publishing import give_name, new_file
 from twisted_serve.archives.store import ModelStore
-from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.config.properties import render_properties
 from twisted_serve.config.snapshots import MODEL_SNAPSHOT, Occasion, snapshot_moment, snapshot_name
 from twisted_serve.errors import ServeError
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import Now
 from twisted_serve.models.snapshot import InvalidSnapshot, RecordedVersion, Snapshot, read, render, take
 from twisted_serve.planes.catalogue import Catalogue

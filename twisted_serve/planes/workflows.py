@@ -19,7 +19,6 @@ from twisted.python.failure import Failure
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.archives.store import ModelArchive
-from twisted_serve.archives.threads import end_of
 from twisted_serve.errors import (
     BadRequest,
     Conflict,
@@ -31,6 +30,7 @@ from twisted_serve.errors import (
     WorkflowNotFound,
     WorkflowNotRegistered,
 )
+from twisted_serve.eventloop.threads import end_of
 from twisted_serve.models.registry import page_of, valid_model_name
 from twisted_serve.models.settings import MOST_WORKERS, RequestedSettings
 from twisted_serve.models.version import ModelVersion

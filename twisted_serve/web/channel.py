@@ -20,11 +20,11 @@ from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from twisted_serve.alarm import Alarm
 from twisted_serve.auth.gate import Stop
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import BadRequest, ExpectationFailed, RequestTimeout, ServeError, UnsupportedEncoding
-from twisted_serve.transports import write_now
+from twisted_serve.eventloop.timeout import Alarm
+from twisted_serve.eventloop.writing import write_now
 from twisted_serve.web.answers import Answer, answer_error, fresh_id, json_text, lines_of, members_of
 from twisted_serve.web.heads import (
     CONTROLS,

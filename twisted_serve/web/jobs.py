@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES, RESET_CONTENT
 from twisted.web.http_headers import Headers
 
-from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.web.answers import Answer, answer_json, job_id, lines_of, set_common_headers
 from twisted_serve.web.bodies import body_of, parts_of, takes_long

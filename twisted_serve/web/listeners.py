@@ -13,7 +13,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
-from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.gate import Doors, Gate, OpenGate, Stop
 from twisted_serve.auth.guard import Guard
 from twisted_serve.auth.journal import Journal
@@ -22,6 +21,7 @@ from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.redaction import Redact, redacting
 from twisted_serve.auth.tokens import SHORTEST_SECRET, TokenKind
 from twisted_serve.endpoints import Context, Endpoint
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import Now
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.planes.inference import InferencePlane

@@ -10,10 +10,10 @@ from urllib.parse import parse_qs
 
 from twisted.web.iweb import IRequest
 
-from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import Unauthorized
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.metrics.registry import CONTENT_TYPE, ServerMetrics
 from twisted_serve.web.answers import Answer, set_common_headers
 

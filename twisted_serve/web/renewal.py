@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_serve.archives.threads import DeferToThread
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import Now
 from twisted_serve.web.tls import TlsFiles, context_factory
 

@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from twisted_serve.archives.threads import abandonable
 from twisted_serve.errors import InternalError, RequestTooLarge, ServeError
+from twisted_serve.eventloop.threads import abandonable
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.web.answers import answer_error, client_request_id, fresh_id
 from twisted_serve.web.coded import MOST_AT_ONCE, codings_of, inflated

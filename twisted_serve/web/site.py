@@ -16,9 +16,9 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from twisted_serve.archives.threads import DeferToThread
 from twisted_serve.auth.gate import Gate, OpenGate, Stop
 from twisted_serve.auth.redaction import Redact
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.logs import log_access
 from twisted_serve.web.admission import Admission
 from twisted_serve.web.answers import Answer

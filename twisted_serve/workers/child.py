@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from twisted_serve.errors import WorkerDied, WorkerFailed
 from twisted_serve.interfaces import IWorker
+from twisted_serve.logs import log_no_response
 from twisted_serve.wire.messages import (
     Cancel,
     FromWorker,
@@ -36,7 +37,6 @@ from twisted_serve.wire.messages import (
     Resume,
     StreamChunk,
 )
-from twisted_serve.logs import log_no_response
 from twisted_serve.workers.connection import WorkerConnection
 from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 
-from twisted_serve.transports import write_now
+from twisted_serve.eventloop.writing import write_now
 from twisted_serve.wire.codec import UnsendableError, encode, server_reader
 from twisted_serve.wire.messages import FromWorker, ToWorker
 from twisted_serve.workers.frames import FrameProtocol

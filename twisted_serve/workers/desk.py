@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.alarm import Alarm
 from twisted_serve.batching.ahead import MOST_BYTES, Ahead
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
+from twisted_serve.eventloop.timeout import Alarm
 from twisted_serve.interfaces import IWorker
 from twisted_serve.logs import CLIENT_GONE
 from twisted_serve.metrics.observer import PoolObserver

@@ -15,11 +15,11 @@ from itertools import chain, count
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_serve.alarm import Alarm
 from twisted_serve.batching.ahead import Ahead
 from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
 from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import RequestTimeout, ServeError, WorkerDied, WorkerFailed
+from twisted_serve.eventloop.timeout import Alarm
 from twisted_serve.interfaces import IWorker
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.wire.messages import Item

@@ -23,10 +23,10 @@ from twisted.logger import Logger
 
 from twisted_serve.archives.confinement import confined
 from twisted_serve.archives.removal import remove_tree
-from twisted_serve.archives.threads import DeferToThread, abandonable
 from twisted_serve.archives.tree import Saving
 from twisted_serve.descendants import kill_group
 from twisted_serve.errors import NotInstalled, ServiceUnavailable
+from twisted_serve.eventloop.threads import DeferToThread, abandonable
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import log_model_output
 from twisted_serve.models.version import ModelVersion

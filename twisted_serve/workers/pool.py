@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.alarm import Alarm
 from twisted_serve.errors import BadRequest, ServiceUnavailable
+from twisted_serve.eventloop.timeout import Alarm
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, WorkerSpec
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing

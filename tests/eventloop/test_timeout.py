@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.alarm`."""
+"""Tests for `twisted_serve.eventloop.timeout`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis.strategies import lists, none, sampled_from, tuples
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.alarm import Alarm
+from twisted_serve.eventloop.timeout import Alarm
 
 MOMENTS = none() | sampled_from([0.0, 1.0, 2.0, 3.5, 10.0])
 

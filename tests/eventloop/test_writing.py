@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.transports import write_now
+from twisted_serve.eventloop.writing import write_now
 
 
 class NoTurns:

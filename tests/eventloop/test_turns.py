@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for ``twisted_serve.turns``.
+Tests for ``twisted_serve.eventloop.turns``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.test_steady import Reactor
-from twisted_serve.turns import SLOW_TURN, TurnWatch
+from tests.eventloop.test_monotonic import Reactor
+from twisted_serve.eventloop.turns import SLOW_TURN, TurnWatch
 
 LIMIT = 0.05
 

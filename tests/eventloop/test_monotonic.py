@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for ``twisted_serve.steady``.
+Tests for ``twisted_serve.eventloop.monotonic``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.steady import steady_seconds, use_steady_clock
+from twisted_serve.eventloop.monotonic import steady_seconds, use_steady_clock
 
 
 class Reactor(SelectReactor):

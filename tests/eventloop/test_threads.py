@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archives.threads`."""
+"""Tests for `twisted_serve.eventloop.threads`."""
 
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.archives.threads import abandonable
+from twisted_serve.eventloop.threads import abandonable
 
 
 class AbandonableTests(SynchronousTestCase):
