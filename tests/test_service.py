@@ -25,9 +25,9 @@ from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.auth.key_file import KeyFileInUse
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.options import ServerOptions
-from twisted_serve.heap import INTERVAL
 from twisted_serve.planes.startup import StartupOutcome
 from twisted_serve.service import ModelServer
+from twisted_serve.system.heap import INTERVAL
 from twisted_serve.testing.server import MemoryServer, MemoryServeReactor, Role
 from twisted_serve.wire.messages import Item
 

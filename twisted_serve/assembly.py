@@ -22,7 +22,6 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from twisted_serve import COMPATIBLE_WITH
-from twisted_serve.account import Account
 from twisted_serve.archives.orphans import WorkDirectory, remove_orphans
 from twisted_serve.archives.store import ModelStore
 from twisted_serve.auth.expiry import ExpiryChecker
@@ -36,7 +35,6 @@ from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import by_segment
 from twisted_serve.eventloop.threads import DeferToThread, Threads, in_own_thread
 from twisted_serve.eventloop.turns import TurnWatch
-from twisted_serve.heap import trimming
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider
 from twisted_serve.measuring import Measuring, pool_readings
 from twisted_serve.metrics.registry import ServerMetrics
@@ -54,6 +52,8 @@ from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.provisioning import pool_making, settling
 from twisted_serve.sources import installer_of, stores_of
 from twisted_serve.surroundings import Surroundings, visible_environment
+from twisted_serve.system.account import Account
+from twisted_serve.system.heap import trimming
 from twisted_serve.web.admission import Admission, connection_limit
 from twisted_serve.web.binding import Listener, plan_listeners, tls_files
 from twisted_serve.web.channel import Limits

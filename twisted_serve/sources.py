@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from twisted_serve.account import Account
 from twisted_serve.archives.bounded_agent import BoundedAgent
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.places import Intake
@@ -19,6 +18,7 @@ from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.system.account import Account
 from twisted_serve.workers.installation import Installer
 from twisted_serve.workflows.store import WorkflowStore
 

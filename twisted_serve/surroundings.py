@@ -20,9 +20,9 @@ from twisted_serve.config.options import SECRETS, ServerOptions, environment_nam
 from twisted_serve.endpoints import Endpoint
 from twisted_serve.eventloop.monotonic import steady_seconds
 from twisted_serve.eventloop.threads import DeferToThread
-from twisted_serve.heap import Trim, heap_trimmer
 from twisted_serve.interfaces import IWorkerProvider, Now
 from twisted_serve.planes.snapshots import SnapshotFolder
+from twisted_serve.system.heap import Trim, heap_trimmer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

@@ -19,11 +19,11 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from twisted_serve import signals
-from twisted_serve.account import protect_memory
 from twisted_serve.config.arguments import parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.values import ConfigError
 from twisted_serve.logs import SERVER_STARTED
+from twisted_serve.system.account import protect_memory
 
 if TYPE_CHECKING:
     from twisted_serve.endpoints import Endpoint

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from twisted_serve.auth.gate import bearer_token
 from twisted_serve.auth.keyring import Reason
-from twisted_serve.reading import read_small
+from twisted_serve.system.small_files import read_small
 
 # In bytes; a shorter token is taken for a mistake.
 SHORTEST = 8

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from twisted_serve.descendants import kill_descendants
-from twisted_serve.prctl import CHILD_SUBREAPER, NAME, PARENT_DEATH_SIGNAL, set_attribute
+from twisted_serve.system.descendants import kill_descendants
+from twisted_serve.system.prctl import CHILD_SUBREAPER, NAME, PARENT_DEATH_SIGNAL, set_attribute
 from twisted_serve.wire.held_back import FOR_THE_SERVER
 
 # True during a fork whose child keeps the sockets.

@@ -17,7 +17,7 @@ from collections import deque
 from contextlib import suppress
 
 from twisted_serve.backend.process import adopt, divide, end_with_parent, enter_session
-from twisted_serve.descendants import descendants, kill, kill_descendants, kill_group
+from twisted_serve.system.descendants import descendants, kill, kill_descendants, kill_group
 from twisted_serve.wire.codec import encode
 from twisted_serve.wire.control import (
     ENDS,

@@ -29,7 +29,7 @@ from twisted.internet.ssl import (
 )
 from twisted.logger import Logger
 
-from twisted_serve.reading import read_small
+from twisted_serve.system.small_files import read_small
 
 _log = Logger("twisted_serve.web")
 

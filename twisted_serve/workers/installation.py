@@ -24,12 +24,12 @@ from twisted.logger import Logger
 from twisted_serve.archives.confinement import confined
 from twisted_serve.archives.removal import remove_tree
 from twisted_serve.archives.tree import Saving
-from twisted_serve.descendants import kill_group
 from twisted_serve.errors import NotInstalled, ServiceUnavailable
 from twisted_serve.eventloop.threads import DeferToThread, abandonable
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import log_model_output
 from twisted_serve.models.version import ModelVersion
+from twisted_serve.system.descendants import kill_group
 from twisted_serve.wire.held_back import held_back
 from twisted_serve.workers.launch import import_environment
 from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess

@@ -17,7 +17,7 @@ from twisted.internet.process import Process
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from twisted_serve.descendants import descendants, kill, kill_group
+from twisted_serve.system.descendants import descendants, kill, kill_group
 from twisted_serve.workers.lines import LineCutter
 
 #: Where a process prints.

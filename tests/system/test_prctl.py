@@ -10,7 +10,7 @@ from unittest import skipUnless
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.prctl import DUMPABLE, NAME, set_attribute
+from twisted_serve.system.prctl import DUMPABLE, NAME, set_attribute
 
 # Of the thread that asks, as the attribute is.
 _NAME = Path("/proc/thread-self/comm")

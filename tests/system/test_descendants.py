@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for ``twisted_serve.descendants``.
+Tests for ``twisted_serve.system.descendants``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.descendants import descendants
+from twisted_serve.system.descendants import descendants
 
 # Starts a program that starts one, and waits.
 PROGRAM = """

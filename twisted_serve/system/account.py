@@ -16,7 +16,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IProcessTransport
 
 from twisted_serve.interfaces import IServeReactor
-from twisted_serve.prctl import DUMPABLE, set_attribute
+from twisted_serve.system.prctl import DUMPABLE, set_attribute
 
 
 @frozen

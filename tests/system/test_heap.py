@@ -9,11 +9,11 @@ import sys
 import pytest
 from twisted.internet.task import Clock
 
-from twisted_serve.heap import INTERVAL, heap_trimmer, trimming
+from twisted_serve.system.heap import INTERVAL, heap_trimmer, trimming
 
 # Bodies of 100 kB; one that stays is above all others.
 PROGRAM = """
-from twisted_serve.heap import heap_trimmer
+from twisted_serve.system.heap import heap_trimmer
 
 def resident():
     with open("/proc/self/statm") as file:

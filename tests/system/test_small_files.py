@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for ``twisted_serve.reading``.
+Tests for ``twisted_serve.system.small_files``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.reading import SmallFile, read_small
+from twisted_serve.system.small_files import SmallFile, read_small
 
 
 class ReadSmallTests(SynchronousTestCase):
