@@ -24,10 +24,10 @@ import psutil
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve import __version__, cli
+from twisted_serve.command.launching import server_command
+from twisted_serve.command.pid_file import NAME, AlreadyRunningError, PidFile
 from twisted_serve.config.arguments import CommandLine
 from twisted_serve.config.load import LoadedOptions
-from twisted_serve.launching import server_command
-from twisted_serve.pid_file import NAME, AlreadyRunningError, PidFile
 
 NOBODY = 2**22 + 1
 

@@ -24,15 +24,15 @@ import psutil
 from twisted.logger import ILogObserver, globalLogBeginner
 
 import twisted_serve
+from twisted_serve.command.launching import server_command
+from twisted_serve.command.pid_file import AlreadyRunningError, PidFile
+from twisted_serve.command.run import Report, report_to, run_server
+from twisted_serve.command.shims import shims
 from twisted_serve.config.arguments import CommandLine, parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.presence import unreadable
 from twisted_serve.config.report import config_report
 from twisted_serve.config.values import ConfigError
-from twisted_serve.launching import server_command
-from twisted_serve.pid_file import AlreadyRunningError, PidFile
-from twisted_serve.running import Report, report_to, run_server
-from twisted_serve.shims import shims
 from twisted_serve.system.account import protect_memory
 
 if TYPE_CHECKING:

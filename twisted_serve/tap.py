@@ -18,7 +18,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 from twisted.python import usage
 
-from twisted_serve import signals
+from twisted_serve.command import signals
 from twisted_serve.config.arguments import parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.values import ConfigError

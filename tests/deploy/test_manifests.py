@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from twisted_serve.command.run import STOP_MARGIN
 from twisted_serve.config.arguments import parse_command_line, parser
 from twisted_serve.config.load import LoadedOptions, load_options
-from twisted_serve.running import STOP_MARGIN
 from twisted_serve.testing.server import MemoryServer
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

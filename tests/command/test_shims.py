@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for :mod:`twisted_serve.shims` and :mod:`twisted_serve.launching`.
+Tests for :mod:`twisted_serve.command.shims` and :mod:`twisted_serve.command.launching`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import NoReturn, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve import cli, shims
-from twisted_serve.launching import TORCHSERVE_WORD, server_command
-from twisted_serve.shims import COMMANDS
+from twisted_serve import cli
+from twisted_serve.command import shims
+from twisted_serve.command.launching import TORCHSERVE_WORD, server_command
+from twisted_serve.command.shims import COMMANDS
 
 
 class ShimsTests(SynchronousTestCase):

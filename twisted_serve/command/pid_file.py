@@ -26,7 +26,7 @@ from typing import Protocol
 
 import psutil
 
-from twisted_serve.launching import TORCHSERVE_WORD
+from twisted_serve.command.launching import TORCHSERVE_WORD
 
 NAME = ".model_server.pid"
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for :mod:`twisted_serve.pid_file`.
+Tests for :mod:`twisted_serve.command.pid_file`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis.strategies import binary
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.pid_file import NAME, AlreadyRunningError, PidFile
+from twisted_serve.command.pid_file import NAME, AlreadyRunningError, PidFile
 
 # More than any pid on Linux.
 NOBODY = 2**22 + 1

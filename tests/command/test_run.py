@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for :mod:`twisted_serve.running`.
+Tests for :mod:`twisted_serve.command.run`.
 
 :class:`Reactor` runs a server to its end as a reactor does, without a port or a signal.
 """
@@ -23,7 +23,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve import running
+from twisted_serve.command import run
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
@@ -113,7 +113,7 @@ class RunServerTests(SynchronousTestCase):
         """Run ``server``, with ``script`` happening while it is up, and return the exit status."""
         self.reactor = Reactor(*script)
         loaded = LoadedOptions(options or ServerOptions(log_files=False), {}, warnings)
-        status = running.run_server(
+        status = run.run_server(
             loaded,
             cast(IServeReactor, self.reactor),
             self.reports.append,
@@ -196,7 +196,7 @@ class RunServerTests(SynchronousTestCase):
 
         def stop() -> None:
             self.reactor.stop()
-            self.reactor.advance(ServerOptions().shutdown_timeout + running.STOP_MARGIN)
+            self.reactor.advance(ServerOptions().shutdown_timeout + run.STOP_MARGIN)
 
         self.assertEqual(self.run_server(Stuck(), stop), 0)
         self.assertIn("The server did not stop as it should", self.out.getvalue())
@@ -244,7 +244,7 @@ class RunServerTests(SynchronousTestCase):
 
         reactor = cast(IServeReactor, Reactor(self.fail))
         loaded = LoadedOptions(ServerOptions(), {}, ())
-        status = running.run_server(loaded, reactor, self.reports.append, self.begin_logging, broken, out=self.out)
+        status = run.run_server(loaded, reactor, self.reports.append, self.begin_logging, broken, out=self.out)
         self.assertEqual((status, self.reports[0]), (1, "Invalid configuration: no such thing"))
 
     def test_log(self) -> None:
@@ -255,7 +255,7 @@ class RunServerTests(SynchronousTestCase):
             lambda: Logger("twisted_serve.test").info("{header}", header=f"Bearer {KEY}"),
             warnings=("a {brace} has no effect",),
         )
-        self.assertIn("[WARN ] main twisted_serve.running - a {brace} has no effect\n", self.out.getvalue())
+        self.assertIn("[WARN ] main twisted_serve.server - a {brace} has no effect\n", self.out.getvalue())
         self.assertIn("Bearer <redacted>", self.out.getvalue())
         self.assertIn("Torchserve stopped.", self.out.getvalue())
 
@@ -278,7 +278,7 @@ class ReportTests(SynchronousTestCase):
     def told(self, *reasons: str | None) -> str:
         """Report through a pipe, and return what came out."""
         reading, writing = os.pipe()
-        report = running.report_to(writing)
+        report = run.report_to(writing)
         for reason in reasons:
             report(reason)
         with open(reading, encoding="utf-8") as status:
@@ -296,7 +296,7 @@ class ReportTests(SynchronousTestCase):
         """No child of the server holds the launcher up."""
         reading, writing = os.pipe()
         os.set_inheritable(writing, True)
-        report = running.report_to(writing)
+        report = run.report_to(writing)
         self.assertFalse(os.get_inheritable(writing))
         os.close(reading)
         report("nobody reads this")
@@ -306,7 +306,7 @@ class ReportTests(SynchronousTestCase):
         for reason, line in ((None, ""), ("no port", "no port\n")):
             err = StringIO()
             with redirect_stderr(err):
-                running.report_to(None)(reason)
+                run.report_to(None)(reason)
             self.assertEqual(err.getvalue(), line)
 
 
@@ -315,9 +315,9 @@ class DescribeFailureTests(SynchronousTestCase):
 
     def test_lines(self) -> None:
         """An error's own text, or its name when it has none."""
-        self.assertEqual(running.describe_failure(OSError("full")), "full")
-        self.assertEqual(running.describe_failure(CancelledError()), "CancelledError")
-        self.assertEqual(running.describe_failure(ConfigError("bad")), "Invalid configuration: bad")
+        self.assertEqual(run.describe_failure(OSError("full")), "full")
+        self.assertEqual(run.describe_failure(CancelledError()), "CancelledError")
+        self.assertEqual(run.describe_failure(ConfigError("bad")), "Invalid configuration: bad")
 
 
 class DescriptorLimitTests(SynchronousTestCase):
@@ -336,12 +336,12 @@ class DescriptorLimitTests(SynchronousTestCase):
             patch.object(resource, "getrlimit", lambda which: (soft, hard)),
             patch.object(resource, "setrlimit", set_limits),
         ):
-            running.raise_descriptor_limit()
+            run.raise_descriptor_limit()
         return wanted
 
     def test_raised(self) -> None:
         """It has what the system allows it, within reason; what is enough is left alone."""
-        most = running.MOST_DESCRIPTORS
+        most = run.MOST_DESCRIPTORS
         self.assertEqual(self.limited(1024, 4096), [(4096, 4096)])
         self.assertEqual(self.limited(1024, 1 << 20), [(most, 1 << 20)])
         self.assertEqual(self.limited(1024, resource.RLIM_INFINITY), [(most, resource.RLIM_INFINITY)])

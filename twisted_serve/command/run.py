@@ -18,8 +18,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
-from twisted_serve import signals
-from twisted_serve.banner import banner
+from twisted_serve.command import signals
+from twisted_serve.command.banner import banner
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.errors import ServeError
 from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, log_lines

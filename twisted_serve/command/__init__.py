@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Run one server in a process of its own.
+
+``run``: from the start to the exit status. ``banner``: the settings in the log. ``pid_file``: which server runs, for
+``--stop``. ``launching``: the command line of the server's process. ``signals``: what each signal means. ``shims``:
+TorchServe's commands, which start this server. The command itself is ``twisted_serve.cli``.
+"""
