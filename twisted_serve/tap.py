@@ -89,7 +89,7 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
     folder = None if plan is None else SnapshotFolder(plan.directory, plan.settings, options.snapshots_kept)
     endpoints: tuple[Endpoint, ...] = ()
     if options.plugins_path is not None or options.plugins:
-        from twisted_serve.plugins import find_endpoints  # noqa: PLC0415 - 0.4 MB that few servers need
+        from twisted_serve.plugins.discovery import find_endpoints  # noqa: PLC0415 - 0.4 MB that few servers need
 
         endpoints = find_endpoints(options.plugins_path, options.plugins)
     return ModelServer(reactor, options, Surroundings(snapshots=folder, endpoints=endpoints))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from tests.web.management_case import ManagementTestCase
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.endpoints import Endpoint
-from twisted_serve.sagemaker import execution_parameters
+from twisted_serve.plugins.sagemaker import execution_parameters
 from twisted_serve.testing.server import Answer, MemoryServer, Role
 
 OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")

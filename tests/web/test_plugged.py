@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve import sagemaker
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.endpoints import RESERVED, Context, Endpoint, EndpointAnswer, EndpointRequest, by_segment
 from twisted_serve.errors import MethodNotAllowed
+from twisted_serve.plugins import sagemaker
 from twisted_serve.testing.server import Answer, MemoryServer, Role
 
 ONE = "http://127.0.0.1:8080"

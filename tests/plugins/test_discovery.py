@@ -12,7 +12,7 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from twisted_serve.endpoints import GROUP, Endpoint
-from twisted_serve.plugins import PluginError, find_endpoints
+from twisted_serve.plugins.discovery import PluginError, find_endpoints
 
 SOURCE = """
 from twisted_serve.endpoints import Endpoint, EndpointAnswer
@@ -129,7 +129,7 @@ def test_broken(tmp_path: Path, source: str | None, attribute: str, why: str) ->
 
 def test_shipped() -> None:
     """The entry points which the project declares for itself lead to endpoints."""
-    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     [part] = re.findall(rf'\[project\.entry-points\."{re.escape(GROUP)}"\]\n((?:.+\n)+)', project)
     declared = dict(re.findall(r'^([\w-]+) = "([\w.]+:\w+)"$', part, re.M))
     assert declared.keys() == {"sagemaker-execution-parameters", "sagemaker-ping"}
