@@ -17,8 +17,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-import twisted_serve.assembly
-import twisted_serve.surroundings
+import twisted_serve.assembly.dependencies
+import twisted_serve.assembly.server
 from tests.service_case import ServiceTestCase
 from twisted_serve.archives.locating import Source
 from twisted_serve.archives.store import ModelArchive, ModelStore
@@ -56,9 +56,9 @@ class LifeTests(ServiceTestCase):
     def test_more_connections_than_files(self) -> None:
         """More connections than there can be files are warned about, and not promised."""
         with capturedLogs() as logs:
-            most = twisted_serve.assembly.max_connections(ServerOptions(max_connections=1 << 40))
-            self.assertEqual(twisted_serve.assembly.max_connections(ServerOptions()), most)
-            self.assertEqual(twisted_serve.assembly.max_connections(ServerOptions(max_connections=1)), 1)
+            most = twisted_serve.assembly.server.max_connections(ServerOptions(max_connections=1 << 40))
+            self.assertEqual(twisted_serve.assembly.server.max_connections(ServerOptions()), most)
+            self.assertEqual(twisted_serve.assembly.server.max_connections(ServerOptions(max_connections=1)), 1)
         [said] = [formatEvent(each) for each in logs]
         self.assertIn(f"max_connections is {1 << 40}, but", said)
         self.assertIn(f"enough for {most}: that is taken", said)
@@ -212,7 +212,7 @@ class FailedStartTests(ServiceTestCase):
 
     def test_defect(self) -> None:
         """A defect after the key file was written does not leave it."""
-        with patch.object(twisted_serve.assembly, "ExpiryChecker", lambda *_args: 1 / 0):
+        with patch.object(twisted_serve.assembly.server, "ExpiryChecker", lambda *_args: 1 / 0):
             self.assertFails(ZeroDivisionError)
 
 

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.assembly import Parts
+from twisted_serve.assembly.dependencies import Surroundings
+from twisted_serve.assembly.server import Parts
 from twisted_serve.auth.tokens import KeySet
 from twisted_serve.config.addresses import Address, is_loopback
 from twisted_serve.config.options import ServerOptions, with_absolute_paths
@@ -31,7 +32,6 @@ from twisted_serve.logs import (
     TOKEN_ENABLED,
 )
 from twisted_serve.planes.startup import StartupFailure, StartupOutcome, reason_of
-from twisted_serve.surroundings import Surroundings
 from twisted_serve.web.binding import bound_address, open_port
 from twisted_serve.web.doors import Role
 from twisted_serve.web.listeners import Tokens

@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.web.channel_case import ChannelTestCase
-from twisted_serve.assembly import LAST_ANSWERS
+from twisted_serve.assembly.server import LAST_ANSWERS
 from twisted_serve.testing.server import MemoryConnection, Role
 
 

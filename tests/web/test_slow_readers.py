@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.web.inference_case import HeldTestCase
-from twisted_serve.assembly import UNSENT_CHUNKS
+from twisted_serve.assembly.server import UNSENT_CHUNKS
 from twisted_serve.wire.messages import Item
 
 

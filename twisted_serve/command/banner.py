@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import twisted_serve
+from twisted_serve.assembly.dependencies import count_gpus
 from twisted_serve.config.load import LoadedOptions
-from twisted_serve.surroundings import count_gpus
 
 
 def banner(loaded: LoadedOptions, cwd: Path) -> list[str]:

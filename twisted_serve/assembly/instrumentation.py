@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from twisted_serve.assembly.dependencies import Surroundings
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
 from twisted_serve.eventloop.threads import DeferToThread
@@ -27,7 +28,6 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.seconds import Seconds
 from twisted_serve.metrics.system import Figure, nvml, read_gpus, read_machine
 from twisted_serve.planes.catalogue import Catalogue
-from twisted_serve.surroundings import Surroundings
 from twisted_serve.workers.chronicle import STATES
 
 if TYPE_CHECKING:

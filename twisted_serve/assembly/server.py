@@ -24,6 +24,10 @@ from twisted.logger import Logger
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.orphans import WorkDirectory, remove_orphans
 from twisted_serve.archives.store import ModelStore
+from twisted_serve.assembly.dependencies import Surroundings, visible_environment
+from twisted_serve.assembly.instrumentation import Measuring, pool_readings
+from twisted_serve.assembly.pools import pool_making, settling
+from twisted_serve.assembly.stores import installer_of, stores_of
 from twisted_serve.auth.expiry import ExpiryChecker
 from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.key_file import KeyFile
@@ -36,7 +40,6 @@ from twisted_serve.endpoints import by_segment
 from twisted_serve.eventloop.threads import DeferToThread, Threads, in_own_thread
 from twisted_serve.eventloop.turns import TurnWatch
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider
-from twisted_serve.measuring import Measuring, pool_readings
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.snapshot import Snapshot
 from twisted_serve.planes.catalogue import Catalogue
@@ -49,9 +52,6 @@ from twisted_serve.planes.registrar import Registrar
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.snapshots import Snapshots, restorable
 from twisted_serve.planes.workflows import WorkflowPlane
-from twisted_serve.provisioning import pool_making, settling
-from twisted_serve.sources import installer_of, stores_of
-from twisted_serve.surroundings import Surroundings, visible_environment
 from twisted_serve.system.account import Account
 from twisted_serve.system.heap import trimming
 from twisted_serve.web.admission import Admission, connection_limit

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.provisioning`."""
+"""Tests for `twisted_serve.assembly.pools`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.archives.store import ModelArchive
+from twisted_serve.assembly.dependencies import Surroundings
+from twisted_serve.assembly.pools import pool_making, settling
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import Placement
 from twisted_serve.metrics.catalogue import parse_catalogue
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
-from twisted_serve.provisioning import pool_making, settling
-from twisted_serve.surroundings import Surroundings
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.wire.messages import MetricDefinition
 from twisted_serve.workers.launch import load_message

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count, cycle
 
 from twisted_serve.archives.store import ModelArchive
+from twisted_serve.assembly.dependencies import Surroundings, count_gpus, usable_cpus, with_threads
 from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
@@ -17,7 +18,6 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_all_configured, effective_settings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.registrar import MakePool, Settle
-from twisted_serve.surroundings import Surroundings, count_gpus, usable_cpus, with_threads
 from twisted_serve.wire.messages import MetricDefinition
 from twisted_serve.workers.pool import Pool
 from twisted_serve.workers.sequences import SequenceHeaders

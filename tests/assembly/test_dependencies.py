@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.surroundings`."""
+"""Tests for `twisted_serve.assembly.dependencies`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import twisted_serve.assembly
-import twisted_serve.surroundings
-from twisted_serve.assembly import cors_headers
+import twisted_serve.assembly.dependencies
+import twisted_serve.assembly.server
+from twisted_serve.assembly.dependencies import count_gpus, utc_now, visible_environment
+from twisted_serve.assembly.server import cors_headers
 from twisted_serve.config.options import ServerOptions
-from twisted_serve.surroundings import count_gpus, utc_now, visible_environment
 
 
 class SurroundingsTests(SynchronousTestCase):
@@ -50,7 +50,7 @@ class SurroundingsTests(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, directory)
         for gpu in ("0", "1", "2"):
             (directory / gpu).mkdir()
-        with patch.object(twisted_serve.surroundings, "_NVIDIA", directory):
+        with patch.object(twisted_serve.assembly.dependencies, "_NVIDIA", directory):
             self.assertEqual([count_gpus(limit, {}) for limit in (None, 2, 9, 0)], [3, 2, 3, 0])
             for text, visible in (
                 ("", 0),
@@ -68,7 +68,7 @@ class SurroundingsTests(SynchronousTestCase):
             ):
                 self.assertEqual(count_gpus(None, {"CUDA_VISIBLE_DEVICES": text}), visible, text)
             self.assertEqual(count_gpus(2, {"CUDA_VISIBLE_DEVICES": "0,1,2"}), 2)
-        with patch.object(twisted_serve.surroundings, "_NVIDIA", directory / "absent"):
+        with patch.object(twisted_serve.assembly.dependencies, "_NVIDIA", directory / "absent"):
             self.assertEqual(count_gpus(None, {}), 0)
             self.assertEqual(count_gpus(None, {"CUDA_VISIBLE_DEVICES": "GPU-1"}), 0)
 
