@@ -22,7 +22,7 @@ from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.wire.messages import MetricDefinition
-from twisted_serve.workers.launch import load_message
+from twisted_serve.workers.process.launch import load_message
 
 ARCHIVE = ModelArchive("m", Path("/m"), Manifest(), ModelConfig())
 

@@ -19,7 +19,7 @@ import twisted_serve
 from tests.integration.process_socket import WorkerSocket
 from twisted_serve.wire.held_back import FOR_THE_SERVER, held_back
 from twisted_serve.wire.messages import Cancel, Item, Loaded, LoadFailed, Predicted, StreamChunk
-from twisted_serve.workers.launch import module_command
+from twisted_serve.workers.process.launch import module_command
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.planes.plane_case import PlaneTestCase
 from twisted_serve.errors import Conflict, NotInstalled, ServiceUnavailable, WorkerFailed
 from twisted_serve.testing.processes import ProcessReactor
-from twisted_serve.workers.installation import Installer
+from twisted_serve.workers.packages import Installer
 
 
 class InstallationTests(PlaneTestCase):

@@ -44,8 +44,8 @@ from twisted_serve.wire.messages import (
     Reading,
     StreamChunk,
 )
-from twisted_serve.workers import connection
 from twisted_serve.workers.pool import Pool
+from twisted_serve.workers.process import connection
 from twisted_serve.workers.ticket import fail_all
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -61,11 +61,11 @@ WAY = {
         "batching/sequences.py",
         "transports.py",
         "wire/codec.py",
-        "workers/child.py",
-        "workers/connection.py",
+        "workers/process/worker.py",
+        "workers/process/connection.py",
         "workers/desk.py",
         "workers/dispatch.py",
-        "workers/frames.py",
+        "workers/process/framing.py",
         "workers/pool.py",
         "workers/quarantine.py",
         "workers/refusals.py",

@@ -24,8 +24,8 @@ from twisted_serve.wire.messages import (
     PredictFailed,
     Reading,
 )
-from twisted_serve.workers.launch import module_command, worker_environment
-from twisted_serve.workers.process import Exit
+from twisted_serve.workers.process.launch import module_command, worker_environment
+from twisted_serve.workers.process.process import Exit
 
 
 class StartTests(LocalTestCase):

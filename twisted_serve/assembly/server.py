@@ -60,8 +60,8 @@ from twisted_serve.web.channel import Limits
 from twisted_serve.web.listeners import Faces, NoTokens, Tokens
 from twisted_serve.web.renewal import CertificateWatch, LiveCertificate
 from twisted_serve.web.site import ServeSite
-from twisted_serve.workers.installation import Installer
 from twisted_serve.workers.local import LocalProvider
+from twisted_serve.workers.packages import Installer
 
 _log = Logger("twisted_serve.server")
 

@@ -19,7 +19,7 @@ from twisted_serve.config.options import ServerOptions
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.system.account import Account
-from twisted_serve.workers.installation import Installer
+from twisted_serve.workers.packages import Installer
 from twisted_serve.workflows.store import WorkflowStore
 
 

@@ -2,8 +2,8 @@
 """
 This module implements the place where workers are processes of this machine, each with a socket of its own.
 
-How such a process begins is another matter: `twisted_serve.workers.spawning` starts it from nothing, in any
-interpreter; `twisted_serve.workers.forking` forks it from one that has everything imported.
+How such a process begins is another matter: `twisted_serve.workers.process.spawn` starts it from nothing, in any
+interpreter; `twisted_serve.workers.template.launcher` forks it from one that has everything imported.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from twisted_serve.logs import log_model_output
 from twisted_serve.wire.codec import MAX_FRAME, UnsendableError, encode
 from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK
-from twisted_serve.workers.child import LocalWorker
-from twisted_serve.workers.forking import Forker
-from twisted_serve.workers.launch import Launch, attempt, load_message
-from twisted_serve.workers.process import Stream
-from twisted_serve.workers.spawning import Spawner
+from twisted_serve.workers.process.launch import Launch, attempt, load_message
+from twisted_serve.workers.process.process import Stream
+from twisted_serve.workers.process.spawn import Spawner
+from twisted_serve.workers.process.worker import LocalWorker
+from twisted_serve.workers.template.launcher import Forker
 
 # What may come with each answer besides its body: handler's headers, reason phrase, metrics.
 _ROOM_FOR_HEADERS = 1 << 20

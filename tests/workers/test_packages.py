@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for `twisted_serve.workers.installation`.
+Tests for `twisted_serve.workers.packages`.
 
 With a real pip it is in ``tests/integration/test_installation.py``.
 """
@@ -24,7 +24,7 @@ from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import InternalError, InvalidModel, NotInstalled, ServiceUnavailable
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.testing.processes import NO_PID, MemoryProcess, ProcessReactor
-from twisted_serve.workers.installation import Installed, Installer, Needs
+from twisted_serve.workers.packages import Installed, Installer, Needs
 
 LIMIT = 60.0
 

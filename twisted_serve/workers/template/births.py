@@ -10,10 +10,10 @@ from itertools import count
 
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.wire.control import Fork
-from twisted_serve.workers.connection import Adopted
-from twisted_serve.workers.control import TemplateLink, TemplateOwner
-from twisted_serve.workers.forked import ForkedProcess
-from twisted_serve.workers.launch import Launch, no_socket, worker_environment
+from twisted_serve.workers.process.connection import Adopted
+from twisted_serve.workers.process.launch import Launch, no_socket, worker_environment
+from twisted_serve.workers.template.link import TemplateLink, TemplateOwner
+from twisted_serve.workers.template.process import ForkedProcess
 
 
 def process_name(launch: Launch) -> str:

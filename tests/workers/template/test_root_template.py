@@ -8,13 +8,13 @@ from signal import SIGKILL
 
 from attrs import evolve
 
-from tests.workers.forking_case import SPEC, ForkingTestCase
+from tests.workers.template.forking_case import SPEC, ForkingTestCase
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.wire.control import (
     Exited,
     Forked,
 )
-from twisted_serve.workers.launch import module_command
+from twisted_serve.workers.process.launch import module_command
 
 
 class BaseTests(ForkingTestCase):

@@ -18,7 +18,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from twisted_serve.system.descendants import descendants, kill, kill_group
-from twisted_serve.workers.lines import LineCutter
+from twisted_serve.workers.process.output import LineCutter
 
 #: Where a process prints.
 Stream: TypeAlias = Literal["stdout", "stderr"]

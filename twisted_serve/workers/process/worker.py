@@ -37,8 +37,8 @@ from twisted_serve.wire.messages import (
     Resume,
     StreamChunk,
 )
-from twisted_serve.workers.connection import WorkerConnection
-from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
+from twisted_serve.workers.process.connection import WorkerConnection
+from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
 # Seconds that the socket's end and the process' exit may lie apart; they are one event, seen twice.
 VERDICT_WAIT = 1.0

@@ -9,7 +9,7 @@ from typing import cast
 
 from attrs import evolve
 
-from tests.workers.forking_case import SPEC, ForkingTestCase, TemplateInMemory
+from tests.workers.template.forking_case import SPEC, ForkingTestCase, TemplateInMemory
 from twisted_serve.wire.codec import encode, worker_reader
 from twisted_serve.wire.control import (
     Alone,
@@ -21,8 +21,8 @@ from twisted_serve.wire.control import (
     TemplateReady,
 )
 from twisted_serve.wire.messages import LoadFailed, LoadModel
-from twisted_serve.workers.control import FORK_LIMIT, TemplateLink
-from twisted_serve.workers.family import LINGER
+from twisted_serve.workers.template.link import FORK_LIMIT, TemplateLink
+from twisted_serve.workers.template.version_template import LINGER
 
 
 class FamilyTests(ForkingTestCase):

@@ -15,11 +15,11 @@ from twisted.python.failure import Failure
 
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import WorkerSpec
-from twisted_serve.workers.base import BaseTemplate
-from twisted_serve.workers.births import Births
-from twisted_serve.workers.control import TemplateLink
-from twisted_serve.workers.forked import ForkedProcess
-from twisted_serve.workers.launch import Launch, Way, attempt
+from twisted_serve.workers.process.launch import Launch, Way, attempt
+from twisted_serve.workers.template.births import Births
+from twisted_serve.workers.template.link import TemplateLink
+from twisted_serve.workers.template.process import ForkedProcess
+from twisted_serve.workers.template.root_template import BaseTemplate
 
 # Seconds that a template without workers is kept: one that died comes back, a model scaled to nothing costs nothing.
 LINGER = 60.0

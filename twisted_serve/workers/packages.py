@@ -31,8 +31,8 @@ from twisted_serve.logs import log_model_output
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.system.descendants import kill_group
 from twisted_serve.wire.held_back import held_back
-from twisted_serve.workers.launch import import_environment
-from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
+from twisted_serve.workers.process.launch import import_environment
+from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
 # Lines of pip's output that an error has, and characters of each.
 _LAST_LINES = 10

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from twisted.internet.defer import Deferred, gatherResults
 
 from twisted_serve.interfaces import IServeReactor, WorkerSpec
-from twisted_serve.workers.base import BaseTemplate
-from twisted_serve.workers.births import Births
-from twisted_serve.workers.family import Family
-from twisted_serve.workers.launch import Launch, Way, import_environment, module_command
-from twisted_serve.workers.preloading import needs_torch
-from twisted_serve.workers.process import Stream
+from twisted_serve.workers.process.launch import Launch, Way, import_environment, module_command
+from twisted_serve.workers.process.process import Stream
+from twisted_serve.workers.template.births import Births
+from twisted_serve.workers.template.root_template import BaseTemplate
+from twisted_serve.workers.template.torch_detection import needs_torch
+from twisted_serve.workers.template.version_template import Family
 
 #: Whether templates are possible here: they watch what they fork as only Linux lets them.
 POSSIBLE = sys.platform.startswith("linux")

@@ -31,9 +31,9 @@ from twisted_serve.wire.control import (
     template_control_reader,
 )
 from twisted_serve.wire.messages import Loaded
-from twisted_serve.workers.connection import WorkerConnection
 from twisted_serve.workers.local import LocalProvider
-from twisted_serve.workers.process import WorkerProcess
+from twisted_serve.workers.process.connection import WorkerConnection
+from twisted_serve.workers.process.process import WorkerProcess
 
 SPEC = WorkerSpec("m", "1.0", Path("/models/m"), "h.py", 2, {}, {}, sys.executable, {"LANG": "C"}, 10.0)
 

@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.wire.messages import LoadFailed
-from twisted_serve.workers.connection import Adopted
-from twisted_serve.workers.launch import Launch
+from twisted_serve.workers.process.connection import Adopted
+from twisted_serve.workers.process.launch import Launch
 
 # How a process ends whose template has ended: the kernel sees to it.
 ORPHANED = int(signal.SIGKILL)

@@ -14,11 +14,11 @@ from twisted.logger import Logger
 
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.wire.held_back import held_back
-from twisted_serve.workers.connection import Adopted
-from twisted_serve.workers.control import TemplateLink
-from twisted_serve.workers.forked import ForkedProcess
-from twisted_serve.workers.launch import SOCKET, spawned_ends
-from twisted_serve.workers.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
+from twisted_serve.workers.process.connection import Adopted
+from twisted_serve.workers.process.launch import SOCKET, spawned_ends
+from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
+from twisted_serve.workers.template.link import TemplateLink
+from twisted_serve.workers.template.process import ForkedProcess
 
 # Seconds in which a template has imported everything, however slow the disk.
 START_LIMIT = 60.0

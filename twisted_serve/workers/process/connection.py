@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted_serve.eventloop.writing import write_now
 from twisted_serve.wire.codec import UnsendableError, encode, server_reader
 from twisted_serve.wire.messages import FromWorker, ToWorker
-from twisted_serve.workers.frames import FrameProtocol
+from twisted_serve.workers.process.framing import FrameProtocol
 
 # A longer message waits for no others: they would have to be copied.
 _LARGE = 1 << 16

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.workers.preloading`."""
+"""Tests for `twisted_serve.workers.template.torch_detection`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from twisted_serve.interfaces import WorkerSpec
-from twisted_serve.workers.preloading import needs_torch
+from twisted_serve.workers.template.torch_detection import needs_torch
 
 
 def spec(model_dir: Path, handler: str = "handler.py", **model: Any) -> WorkerSpec:

@@ -23,8 +23,8 @@ from twisted_serve.wire.control import (
     TemplateReady,
     server_control_reader,
 )
-from twisted_serve.workers.forked import ORPHANED, ForkedProcess, Forking
-from twisted_serve.workers.frames import FrameProtocol
+from twisted_serve.workers.process.framing import FrameProtocol
+from twisted_serve.workers.template.process import ORPHANED, ForkedProcess, Forking
 
 # Seconds in which a template has forked one process, and in which it has killed one and reaped it; one that has not is
 # stuck, or pretends to be one.

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 import twisted_serve
 from twisted_serve.interfaces import Placement, WorkerSpec
 from twisted_serve.wire.messages import LoadModel
-from twisted_serve.workers.child import LocalWorker
+from twisted_serve.workers.process.worker import LocalWorker
 
 #: The descriptor of the socket in a process that is started, not forked; 0 to 2 are the handler's.
 SOCKET = 3

@@ -11,8 +11,15 @@ import socket
 
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.wire.held_back import held_back
-from twisted_serve.workers.connection import Adopted
-from twisted_serve.workers.launch import SOCKET, Launch, module_command, no_socket, spawned_ends, worker_environment
+from twisted_serve.workers.process.connection import Adopted
+from twisted_serve.workers.process.launch import (
+    SOCKET,
+    Launch,
+    module_command,
+    no_socket,
+    spawned_ends,
+    worker_environment,
+)
 
 
 class Spawner:

@@ -12,17 +12,18 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.workers.forking_case import SPEC, ForkingTestCase
-from twisted_serve.workers import births, connection, control, family, forked, forking
+from tests.workers.template.forking_case import SPEC, ForkingTestCase
+from twisted_serve.workers.process import connection
+from twisted_serve.workers.template import births, launcher, link, process, version_template
 
 STEPS: dict[str, tuple[Any, str]] = {
-    "guess": (forking, "needs_torch"),
-    "family": (family.Family, "__init__"),
+    "guess": (launcher, "needs_torch"),
+    "family": (version_template.Family, "__init__"),
     "environment": (births, "worker_environment"),
     "socket": (socket, "socketpair"),
     "pipe": (os, "pipe"),
-    "reader": (forked, "ProcessReader"),
-    "fork": (control, "encode"),
+    "reader": (process, "ProcessReader"),
+    "fork": (link, "encode"),
     "load": (connection, "encode"),
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.workers.lines`."""
+"""Tests for `twisted_serve.workers.process.output`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.strategies import binary, integers, lists, text
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.workers.lines import LONGEST_LINE, LineCutter
+from twisted_serve.workers.process.output import LONGEST_LINE, LineCutter
 
 
 class LineCutterTests(SynchronousTestCase):
