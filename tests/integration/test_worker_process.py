@@ -66,7 +66,7 @@ from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.wire.messages import Job, Part
 from twisted_serve.workers.local import LocalProvider
-from twisted_serve.workers.pool import Pool
+from twisted_serve.scheduling.pool import Pool
 
 lines, ids, requests = [], count(9000), count()
 

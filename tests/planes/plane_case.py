@@ -30,10 +30,10 @@ from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.management import ManagementPlane, Outcome
 from twisted_serve.planes.memory import Memory
 from twisted_serve.planes.registrar import Registrar, Registration
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.testing.server import MemoryServeReactor
 from twisted_serve.workers.packages import Installer
-from twisted_serve.workers.pool import Pool
 
 GRACE = 30.0
 

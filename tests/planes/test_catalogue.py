@@ -20,9 +20,9 @@ from twisted_serve.errors import Conflict, InvalidModelVersion, ModelNotFound, M
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.testing.strategies.models import model_versions
-from twisted_serve.workers.pool import Pool
 
 
 def version(name: str = "m", version: str = "1.0") -> ModelVersion:

@@ -21,8 +21,8 @@ from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.describing import describe, pids
 from twisted_serve.planes.memory import measured
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider
-from twisted_serve.workers.pool import Pool
 
 # In a zone of its own: what clients see is UTC.
 NOW = datetime(2026, 1, 1, 2, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))

@@ -22,9 +22,9 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.wire.messages import Item, Job, Part
-from twisted_serve.workers.pool import Pool
 
 
 class InferenceTests(SynchronousTestCase):

@@ -47,11 +47,11 @@ from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.management import ManagementPlane, Outcome
 from twisted_serve.planes.memory import Memory
 from twisted_serve.planes.registrar import Registrar, Registration
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.wire.messages import Loaded, LoadModel
 from twisted_serve.workers import local
 from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.packages import Installer
-from twisted_serve.workers.pool import Pool
 from twisted_serve.workers.process import connection
 from twisted_serve.workers.process.process import WorkerProcess
 

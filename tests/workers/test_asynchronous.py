@@ -15,10 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings
+from twisted_serve.scheduling.in_flight import CALL_BACK_TIME
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.wire.messages import Item, Job, Part
-from twisted_serve.workers.desk import CALL_BACK_TIME
-from twisted_serve.workers.pool import Pool
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

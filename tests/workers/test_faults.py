@@ -25,11 +25,13 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 
 import twisted_serve
+from tests.scheduling.pool_bench import Seen
 from tests.workers.local_case import SPEC, Child, LocalTestCase
-from tests.workers.pool_bench import Seen
 from tests.workers.wire import Wire
 from twisted_serve.batching.sequences import SequenceLimits
 from twisted_serve.models.version import ModelSettings
+from twisted_serve.scheduling.pending import fail_all
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.wire.codec import UnsendableError, encode
 from twisted_serve.wire.messages import (
     FromWorker,
@@ -44,9 +46,7 @@ from twisted_serve.wire.messages import (
     Reading,
     StreamChunk,
 )
-from twisted_serve.workers.pool import Pool
 from twisted_serve.workers.process import connection
-from twisted_serve.workers.ticket import fail_all
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -63,15 +63,15 @@ WAY = {
         "wire/codec.py",
         "workers/process/worker.py",
         "workers/process/connection.py",
-        "workers/desk.py",
-        "workers/dispatch.py",
+        "scheduling/in_flight.py",
+        "scheduling/dispatcher.py",
         "workers/process/framing.py",
-        "workers/pool.py",
-        "workers/quarantine.py",
-        "workers/refusals.py",
-        "workers/retries.py",
-        "workers/sequences.py",
-        "workers/ticket.py",
+        "scheduling/pool.py",
+        "scheduling/quarantine.py",
+        "scheduling/admission.py",
+        "scheduling/retries.py",
+        "scheduling/sequence_headers.py",
+        "scheduling/pending.py",
     )
 }
 

@@ -28,7 +28,7 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.seconds import Seconds
 from twisted_serve.metrics.system import Figure, nvml, read_gpus, read_machine
 from twisted_serve.planes.catalogue import Catalogue
-from twisted_serve.workers.chronicle import STATES
+from twisted_serve.scheduling.worker_events import STATES
 
 if TYPE_CHECKING:
     from twisted_serve.metrics.tracing import Tracer

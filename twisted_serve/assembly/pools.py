@@ -18,9 +18,9 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_all_configured, effective_settings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.registrar import MakePool, Settle
+from twisted_serve.scheduling.pool import Pool
+from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 from twisted_serve.wire.messages import MetricDefinition
-from twisted_serve.workers.pool import Pool
-from twisted_serve.workers.sequences import SequenceHeaders
 
 
 def settling(options: ServerOptions, world: Surroundings) -> Settle:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from twisted_serve.errors import ModelNotFound, ServiceUnavailable
 from twisted_serve.models.registry import Registry
 from twisted_serve.models.version import ModelVersion
-from twisted_serve.workers.pool import Pool
+from twisted_serve.scheduling.pool import Pool
 
 
 class Catalogue:

@@ -11,8 +11,8 @@ from typing import Any
 
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.models.version import ModelVersion
-from twisted_serve.workers.pool import Pool
-from twisted_serve.workers.status import BackingOff, Failing, GivenUp, WorkerStatus
+from twisted_serve.scheduling.pool import Pool
+from twisted_serve.scheduling.status import BackingOff, Failing, GivenUp, WorkerStatus
 
 
 def _instant(moment: datetime) -> str:

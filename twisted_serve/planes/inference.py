@@ -11,9 +11,9 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
+from twisted_serve.scheduling.pending import OnChunk
+from twisted_serve.scheduling.status import Ready
 from twisted_serve.wire.messages import Item, Job
-from twisted_serve.workers.status import Ready
-from twisted_serve.workers.ticket import OnChunk
 
 
 class InferencePlane:

@@ -11,7 +11,7 @@ from twisted_serve.config.options import KEYS, SECRETS, ServerOptions
 from twisted_serve.config.values import text_of
 from twisted_serve.endpoints import Context, Model, Worker
 from twisted_serve.planes.catalogue import Catalogue
-from twisted_serve.workers.status import Ready
+from twisted_serve.scheduling.status import Ready
 
 
 def shown_settings(options: ServerOptions) -> dict[str, str]:

@@ -21,8 +21,8 @@ from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.snapshot import RecordedVersion
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.workers.packages import Installed, Installer
-from twisted_serve.workers.pool import Pool
 
 _T = TypeVar("_T")
 

@@ -37,8 +37,8 @@ from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import Outcome
 from twisted_serve.planes.registrar import Registrar, Registration
+from twisted_serve.scheduling.in_flight import TOO_LATE
 from twisted_serve.wire.messages import Item, Job, Part
-from twisted_serve.workers.desk import TOO_LATE
 from twisted_serve.workflows.archive import Workflow
 from twisted_serve.workflows.execution import Attempt, execute
 from twisted_serve.workflows.spec import Node

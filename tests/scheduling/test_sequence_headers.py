@@ -16,10 +16,10 @@ from twisted_serve.batching.sequences import SequenceLimits
 from twisted_serve.errors import ServiceUnavailable, WorkerDied, WorkerFailed
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings
+from twisted_serve.scheduling.pool import Pool
+from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.wire.messages import Item, Job, Part
-from twisted_serve.workers.pool import Pool
-from twisted_serve.workers.sequences import SequenceHeaders
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

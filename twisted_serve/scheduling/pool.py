@@ -19,18 +19,18 @@ from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, W
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings
+from twisted_serve.scheduling.admission import Refusals, Shortage
+from twisted_serve.scheduling.autoscaling import ScalingRules, Sighting, next_look, wanted_workers
+from twisted_serve.scheduling.dispatcher import Dispatcher
+from twisted_serve.scheduling.pending import OnChunk, Ticket
+from twisted_serve.scheduling.quarantine import Quarantine
+from twisted_serve.scheduling.queues import make_queue
+from twisted_serve.scheduling.replica import Slot
+from twisted_serve.scheduling.retries import Retries
+from twisted_serve.scheduling.sequence_headers import SequenceHeaders
+from twisted_serve.scheduling.status import Circuit, GivenUp, PoolStatus, Ready, ScaleResult, circuit_of
+from twisted_serve.scheduling.worker_events import Chronicle
 from twisted_serve.wire.messages import Item, Job
-from twisted_serve.workers.chronicle import Chronicle
-from twisted_serve.workers.dispatch import Dispatcher
-from twisted_serve.workers.quarantine import Quarantine
-from twisted_serve.workers.queues import make_queue
-from twisted_serve.workers.refusals import Refusals, Shortage
-from twisted_serve.workers.retries import Retries
-from twisted_serve.workers.scaling import ScalingRules, Sighting, next_look, wanted_workers
-from twisted_serve.workers.sequences import SequenceHeaders
-from twisted_serve.workers.slot import Slot
-from twisted_serve.workers.status import Circuit, GivenUp, PoolStatus, Ready, ScaleResult, circuit_of
-from twisted_serve.workers.ticket import OnChunk, Ticket
 
 # Seconds that a batch has to finish when its worker is scaled away.
 DRAIN_GRACE = 30.0

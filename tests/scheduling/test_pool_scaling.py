@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.workers.pool_bench import Bench, PoolTestCase, job
+from tests.scheduling.pool_bench import Bench, PoolTestCase, job
 from twisted_serve.errors import BadRequest, ServiceUnavailable, WorkerDied, WorkerFailed
+from twisted_serve.scheduling.status import BackingOff, GivenUp, ScaleResult
 from twisted_serve.wire.messages import Item
-from twisted_serve.workers.status import BackingOff, GivenUp, ScaleResult
 
 
 class ScaleTests(PoolTestCase):

@@ -20,7 +20,7 @@ from twisted_serve.metrics.timing import Timing
 from twisted_serve.wire.messages import Item, Job
 
 if TYPE_CHECKING:
-    from twisted_serve.workers.retries import Setback
+    from twisted_serve.scheduling.retries import Setback
 
 #: Gets an intermediate answer, and whom to pause while the client takes no more of them.
 OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]

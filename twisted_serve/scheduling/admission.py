@@ -12,7 +12,7 @@ from attrs import frozen
 from twisted_serve.batching.queue import QueueFull
 from twisted_serve.errors import ServiceUnavailable
 from twisted_serve.metrics.observer import PoolObserver
-from twisted_serve.workers.retries import MOST_DEATHS
+from twisted_serve.scheduling.retries import MOST_DEATHS
 
 # How long a client that finds the queue full is asked to stay away, in seconds.
 RETRY_AFTER = 1

@@ -9,10 +9,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.workers.pool_bench import EPOCH, Bench, PoolTestCase, job
+from tests.scheduling.pool_bench import EPOCH, Bench, PoolTestCase, job
 from twisted_serve.errors import ServiceUnavailable, WorkerDied, WorkerFailed
+from twisted_serve.scheduling.status import BackingOff, GivenUp, Ready, Starting
 from twisted_serve.wire.messages import Item
-from twisted_serve.workers.status import BackingOff, GivenUp, Ready, Starting
 
 
 class CircuitTests(PoolTestCase):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IPushProducer
 
-from tests.workers.pool_bench import PoolTestCase, job
+from tests.scheduling.pool_bench import PoolTestCase, job
 from twisted_serve.errors import RequestTimeout, WorkerDied
 from twisted_serve.wire.messages import Item
 

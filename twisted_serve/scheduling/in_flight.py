@@ -21,10 +21,10 @@ from twisted_serve.eventloop.timeout import Alarm
 from twisted_serve.interfaces import IWorker
 from twisted_serve.logs import CLIENT_GONE
 from twisted_serve.metrics.observer import PoolObserver
+from twisted_serve.scheduling.pending import Ticket, fail_all
+from twisted_serve.scheduling.worker_events import Unanswered
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Item, Predicted, StreamChunk
-from twisted_serve.workers.chronicle import Unanswered
-from twisted_serve.workers.ticket import Ticket, fail_all
 
 TOO_LATE = "The request was not answered within the time that its client gives it."
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.workers.pool`, with the modules under it and fake workers."""
+"""Tests for `twisted_serve.scheduling.pool`, with the modules under it and fake workers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from hypothesis.strategies import sampled_from
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.workers.pool_bench import EPOCH, Bench, PoolTestCase, job, spec
+from tests.scheduling.pool_bench import EPOCH, Bench, PoolTestCase, job, spec
 from twisted_serve.batching.ahead import MOST
 from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerFailed
 from twisted_serve.models.version import ModelSettings
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeWorker
 from twisted_serve.testing.strategies.workers import (
     Break,
@@ -34,7 +35,6 @@ from twisted_serve.testing.strategies.workers import (
     worker_events,
 )
 from twisted_serve.wire.messages import Item
-from twisted_serve.workers.pool import Pool
 
 NO_WORKER = (
     'Model "m" has no worker to serve inference request. Please use scale workers API to add workers. '

@@ -22,14 +22,14 @@ from twisted_serve.errors import RequestTimeout, ServeError, WorkerDied, WorkerF
 from twisted_serve.eventloop.timeout import Alarm
 from twisted_serve.interfaces import IWorker
 from twisted_serve.metrics.observer import PoolObserver
+from twisted_serve.scheduling.admission import Refusals, Shortage
+from twisted_serve.scheduling.in_flight import TOO_LATE, Desk
+from twisted_serve.scheduling.pending import Ticket, fail_all
+from twisted_serve.scheduling.quarantine import Quarantine
+from twisted_serve.scheduling.queues import Queue
+from twisted_serve.scheduling.retries import Retries
+from twisted_serve.scheduling.worker_events import Unanswered
 from twisted_serve.wire.messages import Item
-from twisted_serve.workers.chronicle import Unanswered
-from twisted_serve.workers.desk import TOO_LATE, Desk
-from twisted_serve.workers.quarantine import Quarantine
-from twisted_serve.workers.queues import Queue
-from twisted_serve.workers.refusals import Refusals, Shortage
-from twisted_serve.workers.retries import Retries
-from twisted_serve.workers.ticket import Ticket, fail_all
 
 # Seconds after which batches are looked for again if that has failed.
 _ANOTHER_TRY = 1.0

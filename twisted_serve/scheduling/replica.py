@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_serve.interfaces import IWorker, Now, Placement
-from twisted_serve.workers.lifecycle import Core, SlotOwner, make_machine
-from twisted_serve.workers.status import (
+from twisted_serve.scheduling.lifecycle import Core, SlotOwner, make_machine
+from twisted_serve.scheduling.status import (
     BackingOff,
     Draining,
     Failing,

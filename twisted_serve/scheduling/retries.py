@@ -13,8 +13,8 @@ from __future__ import annotations
 from attrs import define, frozen
 
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.workers.quarantine import Quarantine
-from twisted_serve.workers.ticket import Ticket
+from twisted_serve.scheduling.pending import Ticket
+from twisted_serve.scheduling.quarantine import Quarantine
 
 # How many workers a request may kill.
 MOST_DEATHS = 2

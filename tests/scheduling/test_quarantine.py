@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.workers.quarantine`."""
+"""Tests for `twisted_serve.scheduling.quarantine`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis.strategies import binary, builds, lists, text
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.scheduling.quarantine import Quarantine
 from twisted_serve.wire.messages import Job, Part
-from twisted_serve.workers.quarantine import Quarantine
 
 inputs = lists(builds(Part, text(max_size=3), text(max_size=3), binary(max_size=3)), max_size=3)
 

@@ -18,9 +18,9 @@ from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider, FakeWorker, Respond
 from twisted_serve.wire.messages import Item, Job, Part
-from twisted_serve.workers.pool import Pool
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

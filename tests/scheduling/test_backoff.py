@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.workers.backoff`."""
+"""Tests for `twisted_serve.scheduling.backoff`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.strategies import integers
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.workers.backoff import retry_delay
+from twisted_serve.scheduling.backoff import retry_delay
 
 
 class RetryDelayTests(SynchronousTestCase):

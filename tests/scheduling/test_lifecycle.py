@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.workers.lifecycle`."""
+"""Tests for `twisted_serve.scheduling.lifecycle`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
-from twisted_serve.testing.fakes import FakeProvider, FakeWorker
-from twisted_serve.workers.slot import Slot
-from twisted_serve.workers.status import (
+from twisted_serve.scheduling.replica import Slot
+from twisted_serve.scheduling.status import (
     BackingOff,
     Draining,
     Failing,
@@ -26,6 +25,7 @@ from twisted_serve.workers.status import (
     Starting,
     Stopped,
 )
+from twisted_serve.testing.fakes import FakeProvider, FakeWorker
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 SPEC = WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)

@@ -11,12 +11,12 @@ from hypothesis.strategies import integers, sets
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tests.workers.pool_bench import Bench, PoolTestCase, job
+from tests.scheduling.pool_bench import Bench, PoolTestCase, job
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
+from twisted_serve.scheduling.status import BackingOff
 from twisted_serve.testing.fakes import echo
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Item, Job
-from twisted_serve.workers.status import BackingOff
 
 
 class FailureTests(PoolTestCase):

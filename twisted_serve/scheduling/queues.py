@@ -10,8 +10,8 @@ from typing import TypeAlias
 from twisted_serve.batching.queue import BatchQueue, ClosePolicy
 from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.models.version import ModelSettings
-from twisted_serve.workers.sequences import SequenceHeaders
-from twisted_serve.workers.ticket import Ticket
+from twisted_serve.scheduling.pending import Ticket
+from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 
 #: Where requests wait.
 Queue: TypeAlias = "BatchQueue[Ticket] | SequenceQueue[Ticket]"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.workers.scaling`."""
+"""Tests for `twisted_serve.scheduling.autoscaling`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis.strategies import SearchStrategy, builds, floats, integers
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.workers.scaling import ScalingRules, Sighting, next_look, wanted_workers
+from twisted_serve.scheduling.autoscaling import ScalingRules, Sighting, next_look, wanted_workers
 
 RULES = ScalingRules(1, 8, up_delay=1.0, idle_time=60.0, batch_size=4)
 

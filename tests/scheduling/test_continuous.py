@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.workers.continuous_case import Scene
+from tests.scheduling.continuous_case import Scene
 from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.errors import ServiceUnavailable, WorkerDied, WorkerFailed
 from twisted_serve.wire.codec import UnsendableError

@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import IWorker, Now, Placement
 from twisted_serve.logs import RETRY
-from twisted_serve.workers.backoff import retry_delay
-from twisted_serve.workers.status import (
+from twisted_serve.scheduling.backoff import retry_delay
+from twisted_serve.scheduling.status import (
     BackingOff,
     Draining,
     Failing,
@@ -30,10 +30,10 @@ from twisted_serve.workers.status import (
     Stopped,
     WorkerStatus,
 )
-from twisted_serve.workers.unstarted import UnstartedWorker
+from twisted_serve.scheduling.unstarted import UnstartedWorker
 
 if TYPE_CHECKING:
-    from twisted_serve.workers.slot import Slot
+    from twisted_serve.scheduling.replica import Slot
 
 
 class SlotInputs(Protocol):

@@ -24,7 +24,7 @@ from twisted_serve.logs import (
     log_no_response,
 )
 from twisted_serve.metrics.observer import PoolObserver
-from twisted_serve.workers.status import (
+from twisted_serve.scheduling.status import (
     BackingOff,
     Draining,
     Failing,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.workers.continuous_case import Client, Scene
+from tests.scheduling.continuous_case import Client, Scene
 from twisted_serve.batching.sequences import SequenceLimits
 from twisted_serve.errors import ServiceUnavailable, WorkerFailed
 from twisted_serve.wire.messages import Item

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.workers.continuous_case import Scene
+from tests.scheduling.continuous_case import Scene
+from tests.scheduling.pool_bench import PoolTestCase, job
 from tests.workers.local_case import LocalTestCase
-from tests.workers.pool_bench import PoolTestCase, job
 from twisted_serve.errors import WorkerFailed
 
 STARTS = (

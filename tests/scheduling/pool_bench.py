@@ -18,9 +18,9 @@ from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider, FakeWorker
 from twisted_serve.wire.messages import Job, Part
-from twisted_serve.workers.pool import Pool
 
 E = TypeVar("E", bound=ServeError)
 
