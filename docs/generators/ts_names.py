@@ -2,7 +2,7 @@
 """
 Render ``docs/ts_names.md``, the page of TorchServe's names in handlers.
 
-After a change of the table in :mod:`twisted_serve.backend.ts_names`, in the root of the repository::
+After a change of the table in :mod:`twisted_serve.backend.ts.names`, in the root of the repository::
 
     python -m docs.generators.ts_names > docs/ts_names.md
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from twisted_serve.backend.ts_names import BUILT_IN_ENVELOPES, BUILT_IN_HANDLERS, MISSING, NAMES, target
+from twisted_serve.backend.ts.names import BUILT_IN_ENVELOPES, BUILT_IN_HANDLERS, MISSING, NAMES, target
 
 _HEAD = """\
 # TorchServe's names
@@ -23,7 +23,7 @@ Handlers import `ts.…` as ever, though no package called `ts` is installed: a 
 `twisted_serve`. A test of yours can do the same:
 
 ```python
-from twisted_serve.backend.ts_names import install
+from twisted_serve.backend.ts.names import install
 
 install()
 

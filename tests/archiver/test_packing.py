@@ -20,7 +20,7 @@ from twisted_serve.archiver.config import FORMATS, ArchiverError
 from twisted_serve.archiver.handlers import BUILT_IN, HandlerName
 from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.unpack import unpack
-from twisted_serve.backend.ts_names import BUILT_IN_HANDLERS
+from twisted_serve.backend.ts.names import BUILT_IN_HANDLERS
 
 
 class FormsTests(ArchiverTestCase):

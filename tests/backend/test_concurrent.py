@@ -13,9 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backend.model_log import model_log
 from tests.backend.untimed import untimed
-from twisted_serve.backend import gathering, ts_names
+from twisted_serve.backend import metric_buffer
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.session import ExitCode, serve
+from twisted_serve.backend.ts import names
 from twisted_serve.testing.local_worker import local_worker
 from twisted_serve.wire.codec import encode, server_reader
 from twisted_serve.wire.messages import (
@@ -115,7 +116,7 @@ class ConcurrentTests(SynchronousTestCase):
         self.patch(sys, "meta_path", sys.meta_path[:])
         self.addCleanup(self._forget_modules)
         self.errors = model_log(self)
-        ts_names.install()
+        names.install()
         self.reader = server_reader()
         self.heard: list[FromWorker] = []
         self.metrics: dict[int, list[tuple[str, str]]] = {}
@@ -206,7 +207,7 @@ class ConcurrentTests(SynchronousTestCase):
 
     def test_metrics(self) -> None:
         """Metrics come with the answer to their own call, or are printed if that has been given."""
-        self.patch(gathering, "LONGEST_WAIT", 600.0)
+        self.patch(metric_buffer, "LONGEST_WAIT", 600.0)
         output = io.StringIO()
         self.patch(sys, "stdout", output)
         self.start()

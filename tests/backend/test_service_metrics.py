@@ -9,7 +9,7 @@ import sys
 from typing import Any, ClassVar
 
 from tests.backend.handler_case import HandlerTestCase, job
-from twisted_serve.backend import gathering
+from twisted_serve.backend import metric_buffer
 from twisted_serve.wire.messages import MetricDefinition
 
 
@@ -19,7 +19,7 @@ class MetricTests(HandlerTestCase):
     def setUp(self) -> None:
         super().setUp()
         # Whatever else this machine is at.
-        self.patch(gathering, "LONGEST_WAIT", 600.0)
+        self.patch(metric_buffer, "LONGEST_WAIT", 600.0)
         self.output = io.StringIO()
         self.patch(sys, "stdout", self.output)
 

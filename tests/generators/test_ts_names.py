@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from docs.generators.ts_names import ts_names_page
-from twisted_serve.backend.ts_names import MISSING, NAMES
+from twisted_serve.backend.ts.names import MISSING, NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "ts_names.md"

@@ -26,7 +26,7 @@ import pytest
 
 from tests.integration.answer import Answer, read_answer
 from tests.integration.key_search import KeyWatch
-from twisted_serve.backend.divisible import TEMPLATE_NAME
+from twisted_serve.backend.template.after_load import TEMPLATE_NAME
 from twisted_serve.eventloop.turns import SLOW_TURN
 
 COMMAND = Path(sys.executable).with_name("twisted-serve")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.backend.template`: a template in a process of its own, asked over its control socket."""
+"""Tests for `twisted_serve.backend.template.loop`: a template in a process of its own, asked over its socket."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TemplateProcessTests(SynchronousTestCase):
         self.addCleanup(self.template.close)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "twisted_serve.backend.base_template", "--fd", str(theirs.fileno())],
+                [sys.executable, "-m", "twisted_serve.backend.template.root", "--fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from twisted_serve.backend import ts_names
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.process import (
     NotAWorkerError,
@@ -22,6 +21,7 @@ from twisted_serve.backend.process import (
     set_signals,
 )
 from twisted_serve.backend.session import serve
+from twisted_serve.backend.ts import names
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     set_signals()
     end_children_at_exit()
     set_logging()
-    ts_names.install()
+    names.install()
     return serve(Channel(connection), enter_model_dir)
 
 

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from twisted_serve.backend.encoding import FlawedInputError, UnsupportedOutputError, body, row
 from twisted_serve.backend.faults import complain, out_of_resources, public_reason, text_of
-from twisted_serve.backend.gathering import Gathering
 from twisted_serve.backend.items import STREAM_HEADER, checked_item, is_status, item
+from twisted_serve.backend.metric_buffer import Gathering
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.exceptions import PredictionException
 from twisted_serve.handlers.metrics import keeper

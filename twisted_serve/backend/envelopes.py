@@ -9,7 +9,7 @@ import importlib
 from typing import Any
 
 from twisted_serve.backend.loader import EntryPoint
-from twisted_serve.backend.ts_names import BUILT_IN_ENVELOPES
+from twisted_serve.backend.ts.names import BUILT_IN_ENVELOPES
 from twisted_serve.handlers.envelope import BaseEnvelope
 from twisted_serve.handlers.model_files import list_classes_from_module
 

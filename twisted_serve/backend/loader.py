@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from twisted_serve.backend.ts_names import BUILT_IN_HANDLERS
+from twisted_serve.backend.ts.names import BUILT_IN_HANDLERS
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.model_files import list_classes_from_module
 

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from twisted_serve.backend.call import Call, Outlet
 from twisted_serve.backend.envelopes import enveloped
-from twisted_serve.backend.gathering import Gathering, Patience
 from twisted_serve.backend.loader import EntryPoint, load_entry_point
+from twisted_serve.backend.metric_buffer import Gathering, Patience
 from twisted_serve.handlers.context import Context
 from twisted_serve.handlers.metrics import MetricsCacheYamlImpl
 from twisted_serve.wire.messages import LoadModel, Predict, Predicted, PredictFailed

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Base classes and tools for handlers, importable by TorchServe's ``ts.*`` names (``backend.ts_names``).
+Base classes and tools for handlers, importable by TorchServe's ``ts.*`` names (``backend.ts.names``).
 
 ``base``          :class:`~twisted_serve.handlers.base.BaseHandler`
 ``vision``        base of ``image_classifier``, ``image_segmenter`` and ``object_detector``; ``image_transforms``

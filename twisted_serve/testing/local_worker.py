@@ -20,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from twisted_serve.backend import ts_names
 from twisted_serve.backend.service import Service, open_service
+from twisted_serve.backend.ts import names
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.wire.messages import FromWorker, Item, Job, LoadModel, Part, Predict, Predicted, PredictFailed
 
@@ -106,7 +106,7 @@ def local_worker(model_dir: Path, handler: str, **settings: Any) -> Iterator[Loc
     start_dir, path, finders, modules = os.getcwd(), sys.path[:], sys.meta_path[:], set(sys.modules)
     os.chdir(directory)
     sys.path.insert(0, directory)
-    ts_names.install()
+    names.install()
     try:
         load = LoadModel(model_dir=directory, handler=handler, **fields)
         yield LocalWorker(open_service(load, outbox), outbox)

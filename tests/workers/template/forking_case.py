@@ -122,7 +122,7 @@ class Reactor(Clock):
         self, process: WorkerProcess, executable: str, args: list[str], env: Mapping[str, str], childFDs: object
     ) -> Base:
         """See `IReactorProcess`."""
-        if "twisted_serve.backend.base_template" in " ".join(args):
+        if "twisted_serve.backend.template.root" in " ".join(args):
             self._pending = (process, args, env)
         else:
             self.spawned.append(args)

@@ -25,7 +25,7 @@ class BaseTests(ForkingTestCase):
         first, second = self.start(), self.start(9001, evolve(SPEC))
         [base] = self.reactor.bases
         self.assertEqual(
-            base.command, module_command(sys.executable, "twisted_serve.backend.base_template", "--fd", "3")
+            base.command, module_command(sys.executable, "twisted_serve.backend.template.root", "--fd", "3")
         )
         self.assertEqual((base.env["HOME"], base.env["OMP_NUM_THREADS"]), ("/h", "1"))
         self.assertNotIn("/models/m", base.env.get("PYTHONPATH", ""))

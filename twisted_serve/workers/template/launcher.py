@@ -80,7 +80,7 @@ class Forker:
 
     def _base(self, torch: bool) -> BaseTemplate:
         if torch not in self._bases:
-            command = module_command(sys.executable, "twisted_serve.backend.base_template")
+            command = module_command(sys.executable, "twisted_serve.backend.template.root")
             if torch:
                 command += ["--preload", "torch"]
             # With one thread: what has more cannot be forked.  Workers get their own number.

@@ -19,8 +19,15 @@ from contextlib import ExitStack
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.process import end_children_at_exit, enter_model_dir, inherited_socket, set_name
 from twisted_serve.backend.service import Service
-from twisted_serve.backend.sharing import Safety, descriptors, one_thread, reseed, set_threads, wanted_threads
-from twisted_serve.backend.template import Birth, Template
+from twisted_serve.backend.template.fork_safety import (
+    Safety,
+    descriptors,
+    one_thread,
+    reseed,
+    set_threads,
+    wanted_threads,
+)
+from twisted_serve.backend.template.loop import Birth, Template
 from twisted_serve.wire.codec import encode
 from twisted_serve.wire.control import Alone
 

@@ -30,7 +30,7 @@ NAMES: Mapping[str, Sequence[str]] = {
     ),
     "ts.async_service": ("twisted_serve.handlers.async_service:AsyncService",),
     "ts.service": (
-        "twisted_serve.backend.ts_service:Service",
+        "twisted_serve.backend.ts.service:Service",
         "twisted_serve.handlers.collected_metrics:PREDICTION_METRIC",
         "twisted_serve.handlers.collected_metrics:emit_metrics",
         "twisted_serve.handlers.exceptions:PredictionException",
@@ -86,13 +86,13 @@ NAMES: Mapping[str, Sequence[str]] = {
     ),
     "ts.handler_utils.timer": ("twisted_serve.handlers.timer:timed",),
     "ts.handler_utils.utils": (
-        "twisted_serve.backend.ts_frames:create_predict_response",
+        "twisted_serve.backend.ts.frames:create_predict_response",
         "twisted_serve.handlers.class_imports:import_class",
         "twisted_serve.handlers.streaming:send_intermediate_predict_response",
     ),
     "ts.protocol": (),
     "ts.protocol.otf_message_handler": (
-        "twisted_serve.backend.ts_frames:create_predict_response",
+        "twisted_serve.backend.ts.frames:create_predict_response",
         "twisted_serve.handlers.streaming:send_intermediate_predict_response",
     ),
     "ts.metrics": (),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run the root template process: ``python -m twisted_serve.backend.base_template --fd N``.
+Run the root template process: ``python -m twisted_serve.backend.template.root --fd N``.
 
 It imports the modules that all workers need, and forks workers, which load a model each.
 """
@@ -16,9 +16,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from twisted_serve.backend import ts_names
 from twisted_serve.backend.channel import Channel
-from twisted_serve.backend.divisible import TEMPLATE_NAME, Divisible, take_output
 from twisted_serve.backend.process import (
     NotAWorkerError,
     die_with_parent,
@@ -32,8 +30,10 @@ from twisted_serve.backend.process import (
     set_signals,
 )
 from twisted_serve.backend.session import serve
-from twisted_serve.backend.sharing import reseed, set_threads, wanted_threads
-from twisted_serve.backend.template import Birth, Template
+from twisted_serve.backend.template.after_load import TEMPLATE_NAME, Divisible, take_output
+from twisted_serve.backend.template.fork_safety import reseed, set_threads, wanted_threads
+from twisted_serve.backend.template.loop import Birth, Template
+from twisted_serve.backend.ts import names
 from twisted_serve.wire.control import TemplateReady
 
 # Modules that most workers import.
@@ -43,7 +43,7 @@ _HANDLER_LIBRARY = ("twisted_serve.handlers.base", "twisted_serve.handlers.weigh
 def main(arguments: Sequence[str]) -> int:
     """Run a template in this process; return the exit code in each forked worker."""
     parser = argparse.ArgumentParser(
-        prog="python -m twisted_serve.backend.base_template", description="A template of twisted_serve's workers."
+        prog="python -m twisted_serve.backend.template.root", description="A template of twisted_serve's workers."
     )
     parser.add_argument("--fd", type=int, required=True, help="the inherited AF_UNIX stream socket")
     parser.add_argument("--preload", action="append", default=[], help="a module which workers will need")
@@ -57,9 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     set_signals()
     set_name(TEMPLATE_NAME)
     set_logging()
-    ts_names.install()
+    names.install()
     # As in a worker: do not import modules from the server's working directory.
-    package_root = str(Path(__file__).resolve().parents[2])
+    package_root = str(Path(__file__).resolve().parents[3])
     sys.path[:] = search_path(sys.path, "", package_root)[1:]
     for module in (*_HANDLER_LIBRARY, *options.preload):
         # A handler that needs the module reports the error when it imports it.

@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.backend.call import Call
-from twisted_serve.backend.gathering import Gathering, Patience
 from twisted_serve.backend.items import STREAM_HEADER
 from twisted_serve.backend.loader import EntryPoint
-from twisted_serve.backend.ts_frames import create_predict_response, response_frame
+from twisted_serve.backend.metric_buffer import Gathering, Patience
+from twisted_serve.backend.ts.frames import create_predict_response, response_frame
 from twisted_serve.handlers.context import Context, RequestProcessor
 from twisted_serve.handlers.metrics import MetricsCacheYamlImpl
 from twisted_serve.handlers.model_files import get_yaml_config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.backend.sharing`: what makes a loaded model unfit to be forked."""
+"""Tests for `twisted_serve.backend.template.fork_safety`: what makes a loaded model unfit to be forked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.modules import ABSENT, replace_modules
-from twisted_serve.backend import sharing
-from twisted_serve.backend.sharing import Safety, descriptors, one_thread, reseed, set_threads, wanted_threads
+from twisted_serve.backend.template import fork_safety
+from twisted_serve.backend.template.fork_safety import (
+    Safety,
+    descriptors,
+    one_thread,
+    reseed,
+    set_threads,
+    wanted_threads,
+)
 
 
 class SafetyTests(SynchronousTestCase):
@@ -23,8 +30,8 @@ class SafetyTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Look only at what a test does: this process has threads and children of its own."""
-        self.patch(sharing, "_threads", lambda: None)
-        self.patch(sharing, "_children", lambda: None)
+        self.patch(fork_safety, "_threads", lambda: None)
+        self.patch(fork_safety, "_children", lambda: None)
         replace_modules(self, {"torch": None})
         self.safety = Safety(descriptors())
 
@@ -75,7 +82,7 @@ class ThreadsTests(SynchronousTestCase):
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(stop.set)
-        found = sharing._threads()
+        found = fork_safety._threads()
         assert found is not None
         self.assertIn("AAA of the handler", found)
 

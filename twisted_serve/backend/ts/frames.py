@@ -2,7 +2,7 @@
 """
 Encode responses in the frame format of TorchServe's workers: ``create_predict_response``.
 
-Our workers do not use it; :class:`twisted_serve.backend.ts_service.Service` returns such frames. The format is
+Our workers do not use it; :class:`twisted_serve.backend.ts.service.Service` returns such frames. The format is
 ``docs/torchserve/archives_workers_handlers.md`` §5.3, lengths in bytes.
 """
 

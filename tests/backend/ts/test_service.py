@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.backend.ts_service` and `twisted_serve.backend.ts_frames`, with real handlers."""
+"""Tests for `twisted_serve.backend.ts.service` and `twisted_serve.backend.ts.frames`, with real handlers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backend.model_log import model_log
-from twisted_serve.backend.ts_frames import create_predict_response
-from twisted_serve.backend.ts_service import Service
+from twisted_serve.backend.ts.frames import create_predict_response
+from twisted_serve.backend.ts.service import Service
 from twisted_serve.handlers.base import BaseHandler
 from twisted_serve.handlers.collected_metrics import MetricsStore
 from twisted_serve.handlers.context import Context

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.backend.gathering`."""
+"""Tests for `twisted_serve.backend.metric_buffer`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.backend import gathering
+from twisted_serve.backend import metric_buffer
 from twisted_serve.backend.call import MAX_MESSAGE
-from twisted_serve.backend.gathering import LONGEST_TEXT, LONGEST_WAIT, MOST_VALUES, Gathering, Patience
+from twisted_serve.backend.metric_buffer import LONGEST_TEXT, LONGEST_WAIT, MOST_VALUES, Gathering, Patience
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.metrics.lines import parse_line
 from twisted_serve.wire.codec import encode
@@ -94,7 +94,7 @@ class GatheringTests(SynchronousTestCase):
         self.emit(1)
         self.answer()
         self.emit(2)
-        self.patch(gathering, "_forks", 1)
+        self.patch(metric_buffer, "_forks", 1)
         self.assertFalse(self.emit(3))
         self.gathering.end()
         self.assertEqual(self._values(), [1, 3])

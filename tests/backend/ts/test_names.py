@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.backend.ts_names`."""
+"""Tests for `twisted_serve.backend.ts.names`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_serve
-from twisted_serve.backend.ts_names import BUILT_IN_ENVELOPES, BUILT_IN_HANDLERS, MISSING, NAMES, install, target
+from twisted_serve.backend.ts.names import BUILT_IN_ENVELOPES, BUILT_IN_HANDLERS, MISSING, NAMES, install, target
 
 
 class TsNamesTests(SynchronousTestCase):
@@ -117,7 +117,7 @@ class TsNamesTests(SynchronousTestCase):
         """A handler that imports what most import starts without torch, NumPy and Pillow."""
         code = (
             "import sys\n"
-            "from twisted_serve.backend.ts_names import install\n"
+            "from twisted_serve.backend.ts.names import install\n"
             "install()\n"
             "from ts.torch_handler.base_handler import BaseHandler, ONNX_AVAILABLE, PT2_AVAILABLE\n"
             "from ts.torch_handler.image_classifier import ImageClassifier\n"
