@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.values import ConfigError
-from twisted_serve.metrics.stages import Prediction
+from twisted_serve.metrics.spans import Prediction
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.metrics.tracing import Tracer
 from twisted_serve.testing.server import EPOCH, Answer, MemoryServer

@@ -121,7 +121,7 @@ def print_config(loaded: LoadedOptions) -> int:
     """
     # Imported here, so that the start of a server does not wait for these modules.
     from twisted_serve.logs.configuration import read_log_configuration  # noqa: PLC0415
-    from twisted_serve.metrics.catalogue import read_catalogue  # noqa: PLC0415
+    from twisted_serve.metrics.torchserve.definitions import read_catalogue  # noqa: PLC0415
     from twisted_serve.models.settings import check_all_configured  # noqa: PLC0415
     from twisted_serve.models.snapshot import read as read_snapshot  # noqa: PLC0415
 

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.values import ConfigError
-from twisted_serve.metrics import log as metric_log
-from twisted_serve.metrics.log import MetricLog
+from twisted_serve.metrics.torchserve import log as metric_log
+from twisted_serve.metrics.torchserve.log import MetricLog
 from twisted_serve.testing.server import Answer, MemoryServer
 
 

@@ -16,8 +16,8 @@ from twisted_serve.assembly.dependencies import Surroundings
 from twisted_serve.assembly.pools import pool_making, settling
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import Placement
-from twisted_serve.metrics.catalogue import parse_catalogue
 from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.metrics.torchserve.definitions import parse_catalogue
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.testing.fakes import FakeProvider

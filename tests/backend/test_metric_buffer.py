@@ -14,7 +14,7 @@ from twisted_serve.backend import metric_buffer
 from twisted_serve.backend.call import MAX_MESSAGE
 from twisted_serve.backend.metric_buffer import LONGEST_TEXT, LONGEST_WAIT, MOST_VALUES, Gathering, Patience
 from twisted_serve.interfaces import WorkerSpec
-from twisted_serve.metrics.lines import parse_line
+from twisted_serve.metrics.torchserve.lines import parse_line
 from twisted_serve.wire.codec import encode
 from twisted_serve.wire.messages import PredictFailed
 from twisted_serve.workers.local import longest_frame

@@ -25,7 +25,7 @@ from tests.integration.conftest import COMMAND, ECHO, LONG, Server
 from twisted_serve.config.arguments import CommandLine
 from twisted_serve.config.load import load_options
 from twisted_serve.config.values import ConfigError
-from twisted_serve.metrics.catalogue import read_catalogue
+from twisted_serve.metrics.torchserve.definitions import read_catalogue
 from twisted_serve.models.settings import check_all_configured
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 
 from tests.docs.conftest import DOCS
-from twisted_serve.metrics.catalogue import default_catalogue
 from twisted_serve.metrics.pools import PoolReading
 from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.metrics.torchserve.definitions import default_catalogue
 
 PAGE = (DOCS / "observability.md").read_text(encoding="utf-8")
 

@@ -9,8 +9,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.modules import replace_modules
-from twisted_serve.metrics.catalogue import default_catalogue
 from twisted_serve.metrics.system import nvml, read_gpus, read_machine
+from twisted_serve.metrics.torchserve.definitions import default_catalogue
 
 
 class Library(ModuleType):

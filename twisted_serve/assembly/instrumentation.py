@@ -21,12 +21,12 @@ from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.logs import MODEL_METRICS, TS_METRICS
-from twisted_serve.metrics.catalogue import read_catalogue
-from twisted_serve.metrics.log import MetricLog
 from twisted_serve.metrics.pools import PoolReading
 from twisted_serve.metrics.registry import ServerMetrics
-from twisted_serve.metrics.seconds import Seconds
 from twisted_serve.metrics.system import Figure, nvml, read_gpus, read_machine
+from twisted_serve.metrics.torchserve.definitions import read_catalogue
+from twisted_serve.metrics.torchserve.epoch import Seconds
+from twisted_serve.metrics.torchserve.log import MetricLog
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.scheduling.worker_events import STATES
 

@@ -13,13 +13,13 @@ from platform import python_version
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 import twisted_serve
-from twisted_serve.metrics.catalogue import MetricCatalogue
-from twisted_serve.metrics.emitter import Emitter, Sinks, WriteLine
+from twisted_serve.metrics.families import Counts
+from twisted_serve.metrics.model_metrics import VersionFamilies, VersionMetrics
 from twisted_serve.metrics.pools import PoolCollector, ReadPools
-from twisted_serve.metrics.recorders import Record, ignore
-from twisted_serve.metrics.tallies import Counts
-from twisted_serve.metrics.text import CONTENT_TYPE, render_text
-from twisted_serve.metrics.version import VersionFamilies, VersionMetrics
+from twisted_serve.metrics.torchserve.definitions import MetricCatalogue
+from twisted_serve.metrics.torchserve.emitter import Emitter, Sinks, WriteLine
+from twisted_serve.metrics.torchserve.recorders import Record, ignore
+from twisted_serve.metrics.torchserve.text import CONTENT_TYPE, render_text
 
 __all__ = ["CONTENT_TYPE", "ServerMetrics"]
 

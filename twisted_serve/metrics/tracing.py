@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from twisted_serve import __version__
 from twisted_serve.interfaces import Now
-from twisted_serve.metrics.stages import Prediction
+from twisted_serve.metrics.spans import Prediction
 
 # Seconds allowed for sending the last spans when the server stops.
 LAST_SPANS = 5.0

@@ -15,7 +15,7 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from twisted_serve.auth.targets import parse_target
-from twisted_serve.metrics.stages import Prediction
+from twisted_serve.metrics.spans import Prediction
 from twisted_serve.web.request import ServeRequest
 from twisted_serve.web.sagemaker import CLAIMED
 

@@ -18,9 +18,16 @@ from prometheus_client import CollectorRegistry
 from twisted.logger import Logger
 
 from twisted_serve.config.values import ConfigError
-from twisted_serve.metrics.catalogue import Definition, Kind, MetricCatalogue
-from twisted_serve.metrics.lines import decimal, log_line_parts, parse_line, split_labels
-from twisted_serve.metrics.recorders import LogRecorder, NoRecorder, PrometheusRecorder, Record, Recorder, series_of
+from twisted_serve.metrics.torchserve.definitions import Definition, Kind, MetricCatalogue
+from twisted_serve.metrics.torchserve.lines import decimal, log_line_parts, parse_line, split_labels
+from twisted_serve.metrics.torchserve.recorders import (
+    LogRecorder,
+    NoRecorder,
+    PrometheusRecorder,
+    Record,
+    Recorder,
+    series_of,
+)
 from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 

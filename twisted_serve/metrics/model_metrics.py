@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
-from twisted_serve.metrics.emitter import Emitter
+from twisted_serve.metrics.families import Counts, Spreads
 from twisted_serve.metrics.observer import PoolObserver
-from twisted_serve.metrics.tallies import Counts, Spreads
 from twisted_serve.metrics.timing import Timing
+from twisted_serve.metrics.torchserve.emitter import Emitter
 
 # Bucket bounds in seconds, from the latency of a small model on a CPU to that of a large one.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.metrics.catalogue import default_catalogue
 from twisted_serve.metrics.pools import PoolReading
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.timing import Timing
+from twisted_serve.metrics.torchserve.definitions import default_catalogue
 
 LABELS = 'model_name="m",model_version="1.0"'
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.metrics.seconds import Seconds
+from twisted_serve.metrics.torchserve.epoch import Seconds
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from prometheus_client import Metric
 
-from twisted_serve.metrics.lines import decimal
+from twisted_serve.metrics.torchserve.lines import decimal
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

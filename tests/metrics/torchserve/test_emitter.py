@@ -12,11 +12,11 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.config.values import ConfigError
-from twisted_serve.metrics import emitter
-from twisted_serve.metrics.catalogue import default_catalogue, parse_catalogue
-from twisted_serve.metrics.lines import parse_line
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.timing import Timing
+from twisted_serve.metrics.torchserve import emitter
+from twisted_serve.metrics.torchserve.definitions import default_catalogue, parse_catalogue
+from twisted_serve.metrics.torchserve.lines import parse_line
 from twisted_serve.testing.strategies.wire import readings
 from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line

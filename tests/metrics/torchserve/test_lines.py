@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for :mod:`twisted_serve.metrics.lines`."""
+"""Tests for :mod:`twisted_serve.metrics.torchserve.lines`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.handlers.metrics import Dimension, MetricsCacheYamlImpl, MetricTypes
-from twisted_serve.metrics.lines import decimal, log_line_parts, parse_line, split_labels
+from twisted_serve.metrics.torchserve.lines import decimal, log_line_parts, parse_line, split_labels
 from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK
 

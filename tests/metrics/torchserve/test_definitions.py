@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for :mod:`twisted_serve.metrics.catalogue`."""
+"""Tests for :mod:`twisted_serve.metrics.torchserve.definitions`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.config.values import ConfigError
-from twisted_serve.metrics.catalogue import Kind, default_catalogue, parse_catalogue, read_catalogue
+from twisted_serve.metrics.torchserve.definitions import Kind, default_catalogue, parse_catalogue, read_catalogue
 
 # Values of YAML, and the words of this grammar among them.
 WORDS = st.sampled_from(["ts_metrics", "model_metrics", "counter", "gauge", "histogram", "name", "unit", "dimensions"])

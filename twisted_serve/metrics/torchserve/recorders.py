@@ -11,8 +11,8 @@ from typing import Protocol, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from twisted_serve.metrics.catalogue import Definition, Kind
-from twisted_serve.metrics.lines import decimal, log_line_parts
+from twisted_serve.metrics.torchserve.definitions import Definition, Kind
+from twisted_serve.metrics.torchserve.lines import decimal, log_line_parts
 
 #: Records a value of one metric with fixed labels.
 Record: TypeAlias = Callable[[float], None]

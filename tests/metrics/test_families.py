@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.metrics.tallies import Counts, Spreads
-from twisted_serve.metrics.text import render_text
-from twisted_serve.metrics.version import SECONDS, SIZES
+from twisted_serve.metrics.families import Counts, Spreads
+from twisted_serve.metrics.model_metrics import SECONDS, SIZES
+from twisted_serve.metrics.torchserve.text import render_text
 
 LABELS = ("model_name", "word")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for :mod:`twisted_serve.metrics.text`."""
+"""Tests for :mod:`twisted_serve.metrics.torchserve.text`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.metrics.text import render_text
+from twisted_serve.metrics.torchserve.text import render_text
 
 
 class RenderTests(SynchronousTestCase):

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.metrics.catalogue import Definition, Kind
-from twisted_serve.metrics.lines import decimal
-from twisted_serve.metrics.recorders import LogRecorder
+from twisted_serve.metrics.torchserve.definitions import Definition, Kind
+from twisted_serve.metrics.torchserve.lines import decimal
+from twisted_serve.metrics.torchserve.recorders import LogRecorder
 
 values = st.integers(0, 3) | st.sampled_from([0.0, -0.0, 1.0]) | st.floats()
 
