@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.archiver import packing
 from twisted_serve.archiver.config import ArchiverError, ModelArchiverConfig
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.manifest import Manifest, read_manifest
-from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.unpack import unpack
 
 

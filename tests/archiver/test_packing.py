@@ -18,7 +18,7 @@ from tests.archiver.archiver_case import ArchiverTestCase, opened
 from twisted_serve import __version__
 from twisted_serve.archiver.config import FORMATS, ArchiverError
 from twisted_serve.archiver.handlers import BUILT_IN, HandlerName
-from twisted_serve.archives.tree import UnpackLimits
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.unpack import unpack
 from twisted_serve.backend.ts.names import BUILT_IN_HANDLERS
 

@@ -20,7 +20,7 @@ from twisted_serve.archiver import packing, writing
 from twisted_serve.archiver.config import FORMATS, ArchiverError, ModelArchiverConfig
 from twisted_serve.archiver.handlers import HandlerName
 from twisted_serve.archiver.model_archiver import ModelArchiver, ModelArchiverError, generate_model_archive
-from twisted_serve.archives import publishing
+from twisted_serve.archives import atomic
 from twisted_serve.archives.names import version_flaw
 from twisted_serve.testing.strategies.archives import path_components, safe_names
 
@@ -105,7 +105,7 @@ class PublishingTests(ArchiverTestCase):
             error = self.assertRaises(ArchiverError, writing.write, planned)
             self.assertIn("already exists", str(error))
         planned = packing.plan(self.config(model_name="n"), {})
-        real = publishing.give_name
+        real = atomic.give_name
 
         def too_late(written: Path, target: Path) -> None:
             target.write_bytes(b"theirs")

@@ -20,7 +20,7 @@ from twisted_serve import __version__
 from twisted_serve.archiver.config import ArchiverError
 from twisted_serve.archiver.workflow_command import main, parser
 from twisted_serve.archiver.workflows import WorkflowArchiverConfig, pack_workflow
-from twisted_serve.archives.tree import UnpackLimits
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.unpack import unpack
 from twisted_serve.workflows.archive import read_workflow
 

@@ -19,11 +19,11 @@ from twisted.web.resource import Resource
 from twisted.web.static import Data
 
 from tests.threads import Threads
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
+from twisted_serve.archives.intake import Intake, Taken
 from twisted_serve.archives.locating import Remote, StoreDirectory, StoreFile
-from twisted_serve.archives.places import Intake, Taken
 from twisted_serve.archives.store import ModelArchive, ModelStore
-from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.errors import DownloadFailed, InternalError, InvalidModel, ModelNotFound
 from twisted_serve.testing.strategies.archives import (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archives.unpack` and `twisted_serve.archives.tree`."""
+"""Tests for `twisted_serve.archives.unpack` and `twisted_serve.archives.extraction`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import struct
 import zipfile
 
 from tests.archives.unpack_case import SMALL, UnpackTestCase, tree_of
-from twisted_serve.archives.tree import NewTree, Saving, UnpackLimits, write_all
+from twisted_serve.archives.extraction import NewTree, Saving, UnpackLimits, write_all
 from twisted_serve.archives.unpack import unpack
 from twisted_serve.errors import InternalError
 from twisted_serve.testing.strategies.archives import (

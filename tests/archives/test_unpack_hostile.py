@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.archives.unpack_case import SMALL, UnpackTestCase, tree_of
-from twisted_serve.archives.tree import UnpackLimits, components
+from twisted_serve.archives.extraction import UnpackLimits, components
 from twisted_serve.archives.unpack import unpack
 from twisted_serve.errors import InvalidModel
 from twisted_serve.testing.strategies.archives import (

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.archives.tree import UnpackLimits
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.unpack import unpack
 from twisted_serve.errors import InvalidModel
 from twisted_serve.testing.strategies.archives import (

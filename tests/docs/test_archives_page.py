@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from twisted_serve.archiver.command import parser
-from twisted_serve.archives.keys import attributes_of
+from twisted_serve.archives.fields import attributes_of
 from twisted_serve.archives.model_config import CONFIG_KEYS
 from twisted_serve.archives.sections import Torchrun
 

@@ -18,10 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 
 from tests.threads import Threads
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
-from twisted_serve.archives.places import Intake
+from twisted_serve.archives.intake import Intake
 from twisted_serve.archives.store import ModelArchive, ModelStore
-from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.settings import RequestedSettings

@@ -33,11 +33,11 @@ from twisted.web.client import Agent
 from tests.threads import Threads
 from tests.workers import local_case
 from tests.workers.wire import Wire
-from twisted_serve.archives import store, unpacked
+from twisted_serve.archives import cache, store
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
-from twisted_serve.archives.places import Intake, Places
+from twisted_serve.archives.intake import Intake, Places
 from twisted_serve.archives.store import ModelArchive, ModelStore
-from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.registry import Registry
@@ -117,8 +117,8 @@ class _House:
         self.steps: dict[str, tuple[Any, str]] = {
             "thread": (self, "work"),
             "locate": (Places, "locate"),
-            "content": (unpacked, "fingerprint"),
-            "unpack": (unpacked, "unpack"),
+            "content": (cache, "fingerprint"),
+            "unpack": (cache, "unpack"),
             "manifest": (store, "read_manifest"),
             "register": (Registry, "register"),
             "settle": (self.registrar, "_settle"),

@@ -18,7 +18,7 @@ from pathlib import Path
 from attrs import define, field
 
 from twisted_serve.archiver.config import ArchiverError
-from twisted_serve.archives.tree import MAX_DEPTH, UnpackLimits, components
+from twisted_serve.archives.extraction import MAX_DEPTH, UnpackLimits, components
 from twisted_serve.errors import InvalidModel
 
 # Directories of tools that are not part of a model; directories with a leading dot are left out, too.

@@ -22,7 +22,7 @@ from typing import IO
 
 from attrs import frozen
 
-from twisted_serve.archives.publishing import flush
+from twisted_serve.archives.atomic import flush
 
 #: The default time of all entries: the earliest that a zip can store.
 EPOCH = calendar.timegm((1980, 1, 1, 0, 0, 0))

@@ -21,7 +21,7 @@ from attrs import frozen
 
 from twisted_serve.archiver.config import ArchiverError
 from twisted_serve.archiver.forms import EPOCH, LAST_TIME, Entry, write_archive
-from twisted_serve.archives.publishing import flush, give_name
+from twisted_serve.archives.atomic import flush, give_name
 from twisted_serve.archives.removal import remove_tree
 
 

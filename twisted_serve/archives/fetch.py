@@ -29,9 +29,9 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IResponse
 
+from twisted_serve.archives.atomic import give_name, reopen
+from twisted_serve.archives.extraction import Saving, write_all
 from twisted_serve.archives.orphans import create_locked_file
-from twisted_serve.archives.publishing import give_name, reopen
-from twisted_serve.archives.tree import Saving, write_all
 from twisted_serve.archives.urls import AllowedUrls, decoded_path, url_problem
 from twisted_serve.errors import DownloadFailed, InternalError, ServeError
 from twisted_serve.eventloop.threads import DeferToThread, abandonable

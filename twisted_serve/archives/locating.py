@@ -17,8 +17,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from twisted_serve.archives.confinement import has_parent_component, inside, is_possible_name
-from twisted_serve.archives.tree import not_read
+from twisted_serve.archives.extraction import not_read
+from twisted_serve.archives.safe_paths import has_parent_component, inside, is_possible_name
 from twisted_serve.archives.urls import (
     AllowedUrls,
     basename,

@@ -16,8 +16,8 @@ from typing import Any
 from attrs import field, frozen
 from attrs.validators import in_, instance_of, min_len
 
-from twisted_serve.archives.confinement import confined, confined_handler
 from twisted_serve.archives.documents import DocumentError, load_json
+from twisted_serve.archives.safe_paths import confined, confined_handler
 from twisted_serve.errors import InvalidModel
 
 MANIFEST_PATH = "MAR-INF/MANIFEST.json"

@@ -16,10 +16,10 @@ from typing import Any
 from attrs import field, frozen
 from attrs.validators import instance_of, optional
 
-from twisted_serve.archives.confinement import confined
 from twisted_serve.archives.documents import DocumentError, load_yaml
-from twisted_serve.archives.keys import attributes_of, boolean, integer, key, number_of, word
+from twisted_serve.archives.fields import attributes_of, boolean, integer, key, number_of, word
 from twisted_serve.archives.manifest import Manifest
+from twisted_serve.archives.safe_paths import confined
 from twisted_serve.archives.sections import CHECKS, Torchrun, unsupported
 from twisted_serve.errors import InvalidModel
 

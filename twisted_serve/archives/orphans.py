@@ -20,7 +20,7 @@ from pathlib import Path
 
 from attrs import define
 
-from twisted_serve.archives.publishing import new_file
+from twisted_serve.archives.atomic import new_file
 from twisted_serve.archives.removal import remove_tree
 
 PREFIX = "twisted_serve-"

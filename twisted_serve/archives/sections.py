@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import frozen
 
-from twisted_serve.archives.keys import attributes_of, boolean, integer, mapping, section, word, wrong
+from twisted_serve.archives.fields import attributes_of, boolean, integer, mapping, section, word, wrong
 
 
 @frozen

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from twisted_serve.archives.confinement import inside
+from twisted_serve.archives.extraction import Reading, not_read
+from twisted_serve.archives.intake import Intake, Places, Taken
 from twisted_serve.archives.locating import Remote, Source, StoreDirectory, StoreFile, Words
 from twisted_serve.archives.manifest import Manifest, read_manifest
 from twisted_serve.archives.model_config import ModelConfig, read_model_config
-from twisted_serve.archives.places import Intake, Places, Taken
-from twisted_serve.archives.tree import Reading, not_read
+from twisted_serve.archives.safe_paths import inside
 from twisted_serve.errors import ModelNotFound
 
 # Suffixes of the files that ``load_models=all`` loads.

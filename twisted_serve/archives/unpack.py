@@ -3,7 +3,7 @@
 Unpack a zip (``.mar``, ``.war``) or ``.tar.gz`` archive into a new directory, completely or not at all.
 
 Blocking: call in a thread.  The formats are described in ``docs/torchserve/archives_workers_handlers.md`` §1.1;
-`twisted_serve.archives.tree` enforces the rules for the files written.
+`twisted_serve.archives.extraction` enforces the rules for the files written.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import IO
 
 from attrs import define, field
 
+from twisted_serve.archives.extraction import NewTree, Saving, UnpackLimits, components, not_read
 from twisted_serve.archives.removal import remove_tree
-from twisted_serve.archives.tree import NewTree, Saving, UnpackLimits, components, not_read
 from twisted_serve.errors import InvalidModel
 
 _CHUNK = 256 * 1024

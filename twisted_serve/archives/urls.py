@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 from attrs import field, frozen
 from attrs.validators import deep_iterable, instance_of
 
-from twisted_serve.archives.confinement import has_parent_component
+from twisted_serve.archives.safe_paths import has_parent_component
 
 # Maximum length of a URL in characters; the request lines of this server's listeners are shorter.
 _MAX_LENGTH = 8192

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from twisted_serve.archives.bounded_agent import BoundedAgent
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
-from twisted_serve.archives.places import Intake
+from twisted_serve.archives.intake import Intake
 from twisted_serve.archives.store import ModelStore
-from twisted_serve.archives.tree import UnpackLimits
 from twisted_serve.archives.urls import AllowedUrls
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.eventloop.threads import DeferToThread

@@ -12,8 +12,8 @@ from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
-from twisted_serve.archives.confinement import confined_handler
 from twisted_serve.archives.locating import Source
+from twisted_serve.archives.safe_paths import confined_handler
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.errors import InvalidModel, ServeError, ServiceUnavailable, WorkerFailed
 from twisted_serve.models.registry import fallback_name, valid_model_name, valid_model_version

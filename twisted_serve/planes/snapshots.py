@@ -17,8 +17,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 
+from twisted_serve.archives.atomic import give_name, new_file
 from twisted_serve.archives.locating import Source
-from twisted_serve.archives.publishing import give_name, new_file
 from twisted_serve.archives.store import ModelStore
 from twisted_serve.config.properties import render_properties
 from twisted_serve.config.snapshots import MODEL_SNAPSHOT, Occasion, snapshot_moment, snapshot_name

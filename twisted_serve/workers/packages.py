@@ -21,9 +21,9 @@ from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from twisted_serve.archives.confinement import confined
+from twisted_serve.archives.extraction import Saving
 from twisted_serve.archives.removal import remove_tree
-from twisted_serve.archives.tree import Saving
+from twisted_serve.archives.safe_paths import confined
 from twisted_serve.errors import NotInstalled, ServiceUnavailable
 from twisted_serve.eventloop.threads import DeferToThread, abandonable
 from twisted_serve.interfaces import IServeReactor

@@ -13,8 +13,8 @@ from typing import Any
 
 from attrs import frozen
 
-from twisted_serve.archives.confinement import confined
 from twisted_serve.archives.documents import DocumentError, load_json
+from twisted_serve.archives.safe_paths import confined
 from twisted_serve.errors import InvalidModel, InvalidWorkflow
 
 MANIFEST_PATH = "WAR-INF/MANIFEST.json"

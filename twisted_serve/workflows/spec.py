@@ -15,7 +15,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from twisted_serve.archives.documents import DocumentError, load_yaml
-from twisted_serve.archives.keys import attributes_of, integer, mapping, wrong
+from twisted_serve.archives.fields import attributes_of, integer, mapping, wrong
 from twisted_serve.archives.names import name_flaw
 from twisted_serve.errors import InvalidWorkflow
 from twisted_serve.workflows.dag import Dag

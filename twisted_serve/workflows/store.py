@@ -9,8 +9,8 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
+from twisted_serve.archives.intake import Intake, Places, Taken
 from twisted_serve.archives.locating import Words
-from twisted_serve.archives.places import Intake, Places, Taken
 from twisted_serve.errors import InvalidModel, InvalidWorkflow, WorkflowNotFound
 from twisted_serve.workflows.archive import Workflow, read_workflow
 

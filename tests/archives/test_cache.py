@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archives.unpacked`."""
+"""Tests for `twisted_serve.archives.cache`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.threads import Threads
-from twisted_serve.archives.tree import UnpackLimits
-from twisted_serve.archives.unpacked import Lease, UnpackedArchives
+from twisted_serve.archives.cache import Lease, UnpackedArchives
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.errors import InternalError, InvalidModel
 from twisted_serve.testing.strategies.archives import model_entries, tar_archive, zip_archive
 
@@ -171,7 +171,7 @@ class SharingTests(UnpackedTestCase):
     def test_disk_full(self) -> None:
         """A full disk is reported with the system's message, and no file is left behind."""
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        for place in ("twisted_serve.archives.tree.write_all", "os.mkdir"):
+        for place in ("twisted_serve.archives.extraction.write_all", "os.mkdir"):
             with mock.patch(place, side_effect=full):
                 error = self.failureResultOf(self.taking(), InternalError).value
             self.assertEqual((error.status, error.reason), (500, "No space left on device"))

@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_serve.archives.extraction import Reading, Saving, UnpackLimits
 from twisted_serve.archives.removal import remove_tree
-from twisted_serve.archives.tree import Reading, Saving, UnpackLimits
 from twisted_serve.archives.unpack import is_zip, unpack
 from twisted_serve.errors import InvalidModel
 from twisted_serve.eventloop.threads import DeferToThread, abandonable

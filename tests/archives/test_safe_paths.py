@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.archives.confinement`."""
+"""Tests for `twisted_serve.archives.safe_paths`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.archives.confinement import confined, confined_handler, has_parent_component, inside
+from twisted_serve.archives.safe_paths import confined, confined_handler, has_parent_component, inside
 from twisted_serve.errors import InvalidModel
 from twisted_serve.testing.strategies.archives import safe_names
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from attrs import define, field, frozen
 
+from twisted_serve.archives.cache import Lease, UnpackedArchives
+from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.fetch import Fetcher
 from twisted_serve.archives.locating import Locator, Remote, Source, StoreDirectory, StoreFile, Words
-from twisted_serve.archives.tree import UnpackLimits
-from twisted_serve.archives.unpacked import Lease, UnpackedArchives
 from twisted_serve.archives.urls import file_url, is_remote
 from twisted_serve.eventloop.threads import DeferToThread
 
