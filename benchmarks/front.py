@@ -21,7 +21,7 @@ from twisted.logger import globalLogBeginner
 from benchmarks.report import table
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.options import ServerOptions
-from twisted_serve.logs.opening import open_log
+from twisted_serve.logs.setup import open_log
 from twisted_serve.metrics.torchserve.log import GATHERING
 from twisted_serve.testing.server import MemoryServer
 from twisted_serve.wire.messages import Item, Job

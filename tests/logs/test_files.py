@@ -22,7 +22,7 @@ from twisted_serve.config.values import ConfigError
 from twisted_serve.logs import log_access, log_lines, log_model_output
 from twisted_serve.logs.configuration import read_log_configuration
 from twisted_serve.logs.files import RotatingFile
-from twisted_serve.logs.opening import OpenLog, open_log
+from twisted_serve.logs.setup import OpenLog, open_log
 
 KEY = "Zq3-_xW9aBcDeFgHiJkLmN"
 NAMES = ["access_log.log", "model_log.log", "model_metrics.log", "ts_log.log", "ts_metrics.log"]

@@ -28,10 +28,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from twisted_serve.config.values import levels_by_name
-from twisted_serve.logs.entries import Entry, entry_of
 from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, READY
 from twisted_serve.logs.layouts import json_layout, long_layout, short_layout
 from twisted_serve.logs.levels import LEVELS, Levels
+from twisted_serve.logs.records import Entry, entry_of
 from twisted_serve.logs.router import GATHERING, Destination, Router, to_stream
 
 
@@ -216,10 +216,10 @@ class RouterTests(SynchronousTestCase):
         written: list[str] = []
         router = self.router(Destination(written.append, long_layout()), waits=True)
         router(ready("x"))
-        router(event(logger_name="twisted_serve.auth.journal.Journal"))
+        router(event(logger_name="twisted_serve.auth.audit.Journal"))
         self.assertEqual(
             [line.split(" - ")[0].split()[-1] for line in "".join(written).splitlines()],
-            [ACCESS_LOG, "twisted_serve.auth.journal.Journal"],
+            [ACCESS_LOG, "twisted_serve.auth.audit.Journal"],
         )
 
     def test_trouble(self) -> None:

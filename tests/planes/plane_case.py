@@ -28,7 +28,7 @@ from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.management import ManagementPlane, Outcome
-from twisted_serve.planes.memory import Memory
+from twisted_serve.planes.memory_usage import Memory
 from twisted_serve.planes.registrar import Registrar, Registration
 from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider

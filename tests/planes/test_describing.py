@@ -20,7 +20,7 @@ from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.describing import describe, pids
-from twisted_serve.planes.memory import measured
+from twisted_serve.planes.memory_usage import measured
 from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider
 

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.auth.journal import Journal
+from twisted_serve.auth.audit import Journal
 from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.tokens import KeySet, Token
 from twisted_serve.errors import BadRequest, InternalError

@@ -9,7 +9,7 @@ from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from twisted_serve.auth.journal import LINES_PER_PERIOD, PERIOD
+from twisted_serve.auth.audit import LINES_PER_PERIOD, PERIOD
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.testing.server import MemoryServer, Role
 

@@ -28,8 +28,8 @@ from twisted_serve.assembly.dependencies import Surroundings, visible_environmen
 from twisted_serve.assembly.instrumentation import Measuring, pool_readings
 from twisted_serve.assembly.pools import pool_making, settling
 from twisted_serve.assembly.stores import installer_of, stores_of
+from twisted_serve.auth.audit import Journal
 from twisted_serve.auth.expiry import ExpiryChecker
-from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.metrics_token import MetricsToken
@@ -45,7 +45,7 @@ from twisted_serve.models.snapshot import Snapshot
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
-from twisted_serve.planes.memory import Memory
+from twisted_serve.planes.memory_usage import Memory
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.overview import overview, shown_settings
 from twisted_serve.planes.registrar import Registrar

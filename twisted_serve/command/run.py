@@ -23,7 +23,7 @@ from twisted_serve.command.banner import banner
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.errors import ServeError
 from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, log_lines
-from twisted_serve.logs.opening import open_log
+from twisted_serve.logs.setup import open_log
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred

@@ -13,7 +13,6 @@ Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep 
 ``opening``        set up the log of a server
 """
 
-from twisted_serve.logs.entries import printable, redact, redacting
 from twisted_serve.logs.events import (
     ACCESS_LOG,
     CLIENT_GONE,
@@ -47,6 +46,7 @@ from twisted_serve.logs.events import (
     log_model_output,
     log_no_response,
 )
+from twisted_serve.logs.records import printable, redact, redacting
 from twisted_serve.logs.router import LineObserver, console
 
 __all__ = [

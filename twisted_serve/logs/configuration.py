@@ -22,8 +22,8 @@ from zope.interface import implementer
 
 from twisted_serve.config.properties import parse_properties
 from twisted_serve.config.values import ConfigError
-from twisted_serve.logs.entries import entry_of, logger_of, without_keys
 from twisted_serve.logs.levels import LEVELS, Levels
+from twisted_serve.logs.records import entry_of, logger_of, without_keys
 
 _LOG4J_LEVELS = {"all": "debug", "trace": "debug", "fatal": "critical", **{level: level for level in LEVELS}}
 

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 
 from twisted.logger import LogLevel
 
-from twisted_serve.logs.entries import Entry
+from twisted_serve.logs.records import Entry
 
 #: Renders a record as complete lines.
 Layout: TypeAlias = Callable[[Entry], str]

@@ -14,11 +14,11 @@ from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
-from twisted_serve.logs.entries import entry_of, logger_of, without_keys
+from twisted_serve.logs.coalescing import Gathering
 from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, READY
-from twisted_serve.logs.gathering import Gathering
 from twisted_serve.logs.layouts import Layout, long_layout
 from twisted_serve.logs.levels import Levels
+from twisted_serve.logs.records import entry_of, logger_of, without_keys
 
 # Seconds for which lines are buffered, so that one write serves all of them.
 GATHERING = 0.05

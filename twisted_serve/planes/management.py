@@ -22,7 +22,7 @@ from twisted_serve.models.snapshot import RecordedVersion
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.describing import describe, pids
-from twisted_serve.planes.memory import Memory
+from twisted_serve.planes.memory_usage import Memory
 from twisted_serve.planes.registrar import RUNTIMES, Registrar, Registration, log_failed, not_started
 from twisted_serve.planes.startup import StartupFailure, reason_of
 

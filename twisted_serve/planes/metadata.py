@@ -14,7 +14,7 @@ from attrs import frozen
 from twisted_serve.errors import InternalError, RequestTimeout, ServiceUnavailable
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.describing import describe, pids
-from twisted_serve.planes.memory import Memory
+from twisted_serve.planes.memory_usage import Memory
 from twisted_serve.wire.messages import Item, Job
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_serve.auth.journal import Journal
+from twisted_serve.auth.audit import Journal
 from twisted_serve.auth.keyring import Keyring, Replacement
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.errors import BadRequest, InternalError

@@ -13,9 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
+from twisted_serve.auth.audit import Journal
 from twisted_serve.auth.gate import Doors, Gate, OpenGate, Stop
 from twisted_serve.auth.guard import Guard
-from twisted_serve.auth.journal import Journal
 from twisted_serve.auth.keyring import Keyring, Reason
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.redaction import Redact, redacting

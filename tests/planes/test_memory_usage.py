@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.planes.memory`."""
+"""Tests for `twisted_serve.planes.memory_usage`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.planes.memory import FRESH, Memory, measured
+from twisted_serve.planes.memory_usage import FRESH, Memory, measured
 
 
 class MemoryTests(SynchronousTestCase):

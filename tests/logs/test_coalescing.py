@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.logs.coalescing import Gathering, one_by_one
 from twisted_serve.logs.events import READY
-from twisted_serve.logs.gathering import Gathering, one_by_one
 
 
 def event(logger: str, thread: str, line: str, moment: float, status: int) -> LogEvent:

@@ -16,8 +16,8 @@ from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, formatEvent
 from zope.interface import implementer
 
+from twisted_serve.logs.coalescing import one_by_one
 from twisted_serve.logs.events import READY
-from twisted_serve.logs.gathering import one_by_one
 
 # Control characters except TAB, Unicode's line separators, directional formatting characters, lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for ``twisted_serve.auth.journal``.
+Tests for ``twisted_serve.auth.audit``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.auth.audit import LINES_PER_PERIOD, PEERS, PERIOD, Journal
 from twisted_serve.auth.gate import Stop
-from twisted_serve.auth.journal import LINES_PER_PERIOD, PEERS, PERIOD, Journal
 from twisted_serve.auth.keyring import Reason
 from twisted_serve.auth.tokens import Token, TokenKind
 
