@@ -28,10 +28,19 @@ from twisted_serve.wire.messages import Item, Job
 
 # Where time may go, by the end of a file's path or a part of it; the first that fits counts.
 LAYERS = (
-    ("HTTP, reading", ("web/channel.py", "protocols/basic.py", "protocols/policies.py", "auth/targets.py")),
+    ("HTTP, reading", ("web/http/channel.py", "protocols/basic.py", "protocols/policies.py", "auth/targets.py")),
     ("HTTP, Twisted's request and headers", ("twisted/web/",)),
     ("tokens", ("twisted_serve/auth/",)),
-    ("routes and jobs", ("web/shortcut.py", "web/inference.py", "web/jobs.py", "web/bodies.py", "web/doors.py")),
+    (
+        "routes and jobs",
+        (
+            "web/routing/fast_path.py",
+            "web/routes/inference.py",
+            "web/routes/predictions.py",
+            "web/http/bodies.py",
+            "web/api/access.py",
+        ),
+    ),
     ("answers", ("twisted_serve/web/",)),
     ("queue and workers", ("twisted_serve/batching/", "twisted_serve/workers/", "twisted_serve/planes/")),
     ("Deferreds", ("internet/defer.py",)),

@@ -2,7 +2,7 @@
 """
 Tests for ``twisted_serve.planes.management``: what happens between the beginning and the end of a change.
 
-What the changes are, seen from a client, is in ``tests/web/test_management.py``.
+What the changes are, seen from a client, is in ``tests/web/routes/test_management.py``.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.testing.server import MemoryServer, Role
 from twisted_serve.testing.strategies.requests import ClientRequest, client_requests
 from twisted_serve.testing.strategies.tokens import Replacement, rotations
-from twisted_serve.web.doors import is_open
+from twisted_serve.web.api.access import is_open
 
 
 class RequestTests(SynchronousTestCase):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tests.web.management_case import ManagementTestCase
+from tests.web.routes.management_case import ManagementTestCase
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.endpoints import Endpoint
 from twisted_serve.plugins.sagemaker import execution_parameters

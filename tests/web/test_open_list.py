@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.testing.server import MemoryServer, Role
-from twisted_serve.web.doors import OPEN
+from twisted_serve.web.api.access import OPEN
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tokens.md"
 

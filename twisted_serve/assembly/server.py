@@ -54,12 +54,12 @@ from twisted_serve.planes.snapshots import Snapshots, restorable
 from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.system.account import Account
 from twisted_serve.system.heap import trimming
-from twisted_serve.web.admission import Admission, connection_limit
-from twisted_serve.web.binding import Listener, plan_listeners, tls_files
-from twisted_serve.web.channel import Limits
+from twisted_serve.web.http.admission import Admission, connection_limit
+from twisted_serve.web.http.certificates import CertificateWatch, LiveCertificate
+from twisted_serve.web.http.channel import Limits
+from twisted_serve.web.http.ports import Listener, plan_listeners, tls_files
+from twisted_serve.web.http.site import ServeSite
 from twisted_serve.web.listeners import Faces, NoTokens, Tokens
-from twisted_serve.web.renewal import CertificateWatch, LiveCertificate
-from twisted_serve.web.site import ServeSite
 from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.packages import Installer
 

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 
-from twisted_serve.web.site import ServeSite
+from twisted_serve.web.http.site import ServeSite
 
 __all__ = ["MemoryConnection", "MemoryServeReactor"]
 

@@ -29,32 +29,32 @@ from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.workflows import WorkflowPlane
-from twisted_serve.web.admission import Admission
-from twisted_serve.web.answers import Answer, answer_flaw, answer_refusal
-from twisted_serve.web.browsers import answer_way_to_docs, is_browser_at_root
-from twisted_serve.web.channel import Limits
-from twisted_serve.web.description import describe_api
-from twisted_serve.web.doors import Role, doors_of
-from twisted_serve.web.inference import add_ping_route, add_prediction_routes
-from twisted_serve.web.jobs import Predictor
-from twisted_serve.web.kserve import (
+from twisted_serve.web.api.access import Role, doors_of
+from twisted_serve.web.api.route import Surface
+from twisted_serve.web.http.admission import Admission
+from twisted_serve.web.http.channel import Limits
+from twisted_serve.web.http.responses import Answer, answer_flaw, answer_refusal
+from twisted_serve.web.http.site import ServeSite, peer_of
+from twisted_serve.web.openapi.document import describe_api
+from twisted_serve.web.routes.inference import add_ping_route, add_prediction_routes
+from twisted_serve.web.routes.kserve import (
     add_open_inference_routes,
     add_v1_model_routes,
     add_v1_routes,
     add_v2_readiness_routes,
     add_v2_routes,
 )
-from twisted_serve.web.management import add_management_routes, add_token_route
-from twisted_serve.web.metrics import add_metrics_routes
-from twisted_serve.web.operations.values import Surface
-from twisted_serve.web.plugged import kind_of, ways_to
-from twisted_serve.web.preflight import Preflight
-from twisted_serve.web.public import add_description_routes, add_probe_routes, add_root_route
-from twisted_serve.web.sagemaker import add_invocation_routes, add_legacy_routes
-from twisted_serve.web.shortcut import Shortcut, Way
-from twisted_serve.web.site import ServeSite, peer_of
-from twisted_serve.web.traced import Traced
-from twisted_serve.web.workflows import add_workflow_management_routes, add_workflow_prediction_routes
+from twisted_serve.web.routes.management import add_management_routes, add_token_route
+from twisted_serve.web.routes.metrics import add_metrics_routes
+from twisted_serve.web.routes.plugins import kind_of, ways_to
+from twisted_serve.web.routes.predictions import Predictor
+from twisted_serve.web.routes.probes import add_description_routes, add_probe_routes, add_root_route
+from twisted_serve.web.routes.sagemaker import add_invocation_routes, add_legacy_routes
+from twisted_serve.web.routes.workflows import add_workflow_management_routes, add_workflow_prediction_routes
+from twisted_serve.web.routing.browsers import answer_way_to_docs, is_browser_at_root
+from twisted_serve.web.routing.cors import Preflight
+from twisted_serve.web.routing.fast_path import Shortcut, Way
+from twisted_serve.web.routing.tracing import Traced
 
 if TYPE_CHECKING:
     from klein import Klein

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.routing import BaseConverter, Map, MapAdapter, PathConverter
 
-from twisted_serve.web.answers import answer_failure
+from twisted_serve.web.http.responses import answer_failure
 
 
 class RestConverter(PathConverter):

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the table of what both listeners do with workflows.
+"""
+
+from __future__ import annotations
+
+from twisted_serve.web.api.route import PAGING, REFUSED, SWITCHED_OFF, Operation, Parameter
+
+_KNOWN = {**REFUSED, 404: "No such workflow."}
+
+WORKFLOW_INFERENCE = (
+    Operation(
+        "/wfpredict/{workflow_name}",
+        "post",
+        "wfpredict",
+        "Have a workflow answer. Any method will do.",
+        {
+            200: "What its last node has answered; of several an object, by their names.",
+            **_KNOWN,
+            408: "There was no answer in the time which the client gives it.",
+            413: "The body is too large.",
+            500: "A node failed.",
+        },
+        "inference",
+        body="",
+        result="Members",
+    ),
+)
+
+WORKFLOW_MANAGEMENT = (
+    Operation(
+        "/workflows",
+        "get",
+        "listWorkflows",
+        "List the workflows by name.",
+        {200: "A page of the list.", **REFUSED},
+        "management",
+        PAGING,
+        result="Workflows",
+    ),
+    Operation(
+        "/workflows",
+        "post",
+        "registerWorkflow",
+        "Register a workflow, and all its nodes as models. The parameters may be a JSON object in the body instead.",
+        {
+            200: "Registered, and the workers of all nodes are loaded.",
+            **REFUSED,
+            404: "Nothing that may be registered is there.",
+            **SWITCHED_OFF,
+            409: "There is a workflow of this name.",
+            500: "The archive is no workflow, or a node could not be registered or started.",
+            503: "The server is stopping.",
+        },
+        "management",
+        (
+            Parameter("url", "string", "Where the archive is.", required=True),
+            Parameter("workflow_name", "string", "The name, if not the archive's."),
+            Parameter("response_timeout", "integer", "Seconds that a worker has for an answer.", limits={"minimum": 0}),
+            Parameter("startup_timeout", "integer", "Seconds that a worker has to load.", limits={"minimum": 0}),
+        ),
+    ),
+    Operation(
+        "/workflows/{workflow_name}",
+        "get",
+        "describeWorkflow",
+        "Describe a workflow.",
+        {200: "Its members.", **_KNOWN},
+        "management",
+        result="WorkflowDescriptions",
+    ),
+    Operation(
+        "/workflows/{workflow_name}",
+        "delete",
+        "unregisterWorkflow",
+        "Unregister a workflow, with all its nodes.",
+        {200: "Done.", **_KNOWN, **SWITCHED_OFF},
+        "management",
+    ),
+)

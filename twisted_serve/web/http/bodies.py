@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the way from a request's body to a handler's inputs (``docs/torchserve/rest_api.md`` §3).
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
+from twisted.web.iweb import IRequest
+
+from twisted_serve.errors import BadRequest
+from twisted_serve.web.http.multipart_lines import in_crlf
+from twisted_serve.wire.messages import Part
+
+# More parts than any form has.
+MOST_PARTS = 1000
+
+# A larger form is read in a thread: the worst one of this size takes some milliseconds.
+MOST_AT_ONCE = 1 << 16
+
+#: The content type of a form without files.
+URLENCODED = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
+_FORMS = frozenset({URLENCODED, _MULTIPART})
+
+_PLUS_AS_BLANK = bytes.maketrans(b"+", b" ")
+
+# The bytes that are decoded in one call.
+_PIECE = 1 << 14
+
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+
+# As many as stand side by side.
+_ESCAPES = re.compile(rb"(?:%[0-9A-Fa-f]{2})+")
+
+# One part's headers.
+_LONGEST_PART_HEADER = 8192
+
+# The parameters of a content type, one after the other, so that none is looked for within another's value.
+_PARAMETER = re.compile(r';\s*([^\s;="]+)=(?:"([^"]*)"|([^\s;,"]*))', re.ASCII)
+
+_LONGEST_BOUNDARY = 200
+
+# What a part with a file name is, if it does not say (RFC 7578 §4.4 leaves it to us).
+_FILE_TYPE = "application/octet-stream"
+
+
+def body_of(request: IRequest) -> bytes:
+    """Return the whole body of a request."""
+    # Reading it would make a copy, for as long as the request waits for a worker.
+    body: bytes = request.content.getvalue()
+    return body
+
+
+def media_type(content_type: str) -> str:
+    """Return a content type without its parameters."""
+    return content_type.partition(";")[0].strip()
+
+
+def takes_long(content_type: str, body: bytes) -> bool:
+    """Return whether `parts_of` is to be called in a thread, for a form that is large."""
+    return len(body) > MOST_AT_ONCE and media_type(content_type).lower() in _FORMS
+
+
+def parts_of(content_type: str, body: bytes) -> list[Part]:
+    """
+    Read a body as the inputs of a handler.
+
+    :param content_type: The header's value, ``""`` if there was none.
+    :raise BadRequest: for a form that cannot be read.
+    """
+    kind = media_type(content_type)
+    if kind.lower() == URLENCODED:
+        return _urlencoded(body)
+    if kind.lower() == _MULTIPART and "boundary=" in content_type.lower():
+        return _multipart(content_type, body)
+    return [Part("body", kind, body)]
+
+
+def _urlencoded(body: bytes) -> list[Part]:
+    """
+    Read ``name=value`` pairs; values keep their bytes exactly.
+
+    As with the predecessor, text without any ``=`` or ``&`` is no form at all,
+    and a last name without ``=`` does not count.
+    """
+    counted = body.count(b"&") + (body.find(b"=", body.rfind(b"&") + 1) >= 0)
+    if counted > MOST_PARTS:
+        raise BadRequest(f"The form has more than {MOST_PARTS} fields.")
+    parts = []
+    for pair in body.split(b"&")[:counted]:
+        name, _, value = pair.translate(_PLUS_AS_BLANK).partition(b"=")
+        if name:
+            parts.append(Part(_unescaped(name).decode("utf-8", "replace"), "", _unescaped(value), decode=False))
+    return parts
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Decode percent escapes, and leave what is none; ``unquote_to_bytes`` takes seconds for megabytes of them."""
+    if b"%" not in text:
+        return text
+    # Piece by piece: one call for megabytes would keep the reactor's thread from running, too.
+    pieces, begin = [], 0
+    while begin < len(text):
+        end = begin + _PIECE
+        # An escape is not cut in two.
+        end -= next((back for back in (1, 2) if _ESCAPE.match(text, end - back)), 0)
+        pieces.append(_ESCAPES.sub(_bytes_of, text[begin:end]))
+        begin = end
+    return b"".join(pieces)
+
+
+def _bytes_of(escapes: re.Match[bytes]) -> bytes:
+    return unhexlify(escapes[0].replace(b"%", b""))
+
+
+def _multipart(content_type: str, body: bytes) -> list[Part]:
+    boundary = _boundary_of(content_type)
+    body = in_crlf(boundary.encode("utf-8"), body, MOST_PARTS)
+    parser = PushMultipartParser(
+        boundary,
+        content_length=len(body),
+        max_header_size=_LONGEST_PART_HEADER,
+        max_segment_count=MOST_PARTS,
+    )
+    parts = []
+    try:
+        segment: MultipartSegment | None = None
+        value = bytearray()
+        for event in parser.parse(body):
+            if isinstance(event, MultipartSegment):
+                segment, value = event, bytearray()
+            elif event is None:
+                if segment is not None:
+                    parts.append(_part_of(segment, bytes(value)))
+                segment = None
+            else:
+                value += event
+        parser.close()
+    except MultipartError as e:
+        raise BadRequest(f"The multipart body cannot be read: {e}.") from None
+    return parts
+
+
+def _boundary_of(content_type: str) -> str:
+    for name, quoted, plain in _PARAMETER.findall(content_type):
+        if name.lower() == "boundary" and 0 < len(quoted or plain) <= _LONGEST_BOUNDARY:
+            return str(quoted or plain)
+    raise BadRequest(f"The multipart boundary in the content type {content_type!r} cannot be used.")
+
+
+def _part_of(segment: MultipartSegment, value: bytes) -> Part:
+    if segment.filename is None and not _has_extended_name(segment):
+        return Part(segment.name, "", value, decode=False)
+    return Part(segment.name, segment.content_type or _FILE_TYPE, value)
+
+
+def _has_extended_name(segment: MultipartSegment) -> bool:
+    """Return whether a part has a file name as RFC 8187 writes it, which Netty reads, and the parser does not."""
+    disposition = segment.header("Content-Disposition") or ""
+    return any(name.lower() == "filename*" for name, _quoted, _plain in _PARAMETER.findall(disposition))

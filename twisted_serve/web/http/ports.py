@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the opening of listeners: which addresses there are, whom they serve, and the ports themselves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
+
+from twisted_serve.config.addresses import Address, same_listener
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.interfaces import IServeReactor
+from twisted_serve.web.api.access import Role
+from twisted_serve.web.http.plain_http import TlsFactory
+from twisted_serve.web.http.site import ServeSite
+from twisted_serve.web.http.tls import TlsFiles
+
+# Connections which the kernel keeps for us, as many as the predecessor asks for.
+BACKLOG = 1024
+
+# The owner and its group may connect; who else may is the directory's to say.
+_SOCKET_MODE = 0o660
+
+
+@frozen
+class Listener:
+    """An address with the roles which share it."""
+
+    address: Address
+    roles: Role
+
+
+def plan_listeners(options: ServerOptions) -> list[Listener]:
+    """Return the listeners to open: roles with the same address share one (``docs/torchserve/rest_api.md`` §1.3)."""
+    wanted = [(options.inference_address, Role.INFERENCE), (options.management_address, Role.MANAGEMENT)]
+    if options.enable_metrics_api:
+        wanted.append((options.metrics_address, Role.METRICS))
+    listeners: list[Listener] = []
+    for address, role in wanted:
+        for i, listener in enumerate(listeners):
+            if same_listener(listener.address, address):
+                listeners[i] = evolve(listener, roles=listener.roles | role)
+                break
+        else:
+            listeners.append(Listener(address, role))
+    return listeners
+
+
+def tls_files(options: ServerOptions) -> TlsFiles:
+    """Return what the https listeners show and ask for."""
+    return TlsFiles(
+        options.certificate_file,
+        options.private_key_file,
+        options.keystore,
+        options.keystore_pass,
+        options.keystore_type,
+        options.client_ca_file,
+        options.client_certificate,
+    )
+
+
+def open_port(
+    reactor: IServeReactor, address: Address, site: ServeSite, certificate: IOpenSSLContextFactory | None
+) -> IListeningPort:
+    """
+    Listen at an address.
+
+    :param certificate: What an https listener shows.
+    :raise CannotListenError: when the address cannot be had.
+    :raise ValueError: when there is no certificate for an https listener.
+    """
+    factory: Any = site  # Twisted's factories are typed by their protocols, which Site hides.
+    if address.scheme == "unix":
+        _clear_stale_socket(Path(address.path))
+        return reactor.listenUNIX(address.path, factory, backlog=BACKLOG, mode=_SOCKET_MODE)
+    if address.secure:
+        if certificate is None:
+            raise ValueError(f"there is no certificate for {address}")
+        factory = TlsFactory(certificate, isClient=False, wrappedFactory=factory, clock=reactor)
+    return reactor.listenTCP(address.port, factory, backlog=BACKLOG, interface=address.host)
+
+
+def bound_address(address: Address, port: IListeningPort) -> Address:
+    """Return the address with the port that the system has chosen for port 0."""
+    if address.scheme == "unix":
+        return address
+    return evolve(address, port=port.getHost().port)  # type: ignore[attr-defined]
+
+
+def _clear_stale_socket(path: Path) -> None:
+    """Remove a socket which a server left behind; another file, or one at which somebody listens, is in our way."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode) and not _answers(path):
+            os.unlink(path)
+
+
+def _answers(path: Path) -> bool:
+    """Say whether somebody may be listening at a socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) != errno.ECONNREFUSED

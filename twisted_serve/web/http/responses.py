@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements answers: JSON with the predecessor's headers, and the one place where errors become answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from random import getrandbits
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import NO_BODY_CODES, RESET_CONTENT
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IRequest
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as RoutedElsewhere
+
+from twisted_serve.auth.gate import Stop, refusal_text
+from twisted_serve.auth.keyring import Reason
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.errors import (
+    BadRequest,
+    InternalError,
+    InvalidKey,
+    MethodNotAllowed,
+    ResourceNotFound,
+    ServeError,
+    ServiceUnavailable,
+    UnsupportedEncoding,
+    WorkerFailed,
+)
+
+if TYPE_CHECKING:
+    from twisted_serve.web.http.request import ServeRequest
+
+_log = Logger("twisted_serve.web")
+
+#: What a route returns: the body.
+Answer: TypeAlias = bytes
+
+# What a client may call its request: nothing that could end a header, a line of the log, or an id in a list of ids.
+_CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def client_request_id(headers: Headers) -> str | None:
+    """Return what the client calls its request, ``None`` if it says nothing or nothing that can be used."""
+    said = headers.getRawHeaders(b"x-request-id")
+    return said[0].decode("ascii") if said is not None and len(said) == 1 and _CLIENT_ID.fullmatch(said[0]) else None
+
+
+def fresh_id() -> str:
+    """Make an id for a request whose client has none: a UUID."""
+    # A name, not a secret: it need not be hard to guess, and is made for every request.
+    bits = f"{getrandbits(128):032x}"
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
+
+
+def job_id(request: ServeRequest) -> str:
+    """
+    Return the id by which workers know a request, and which its metrics have in the log.
+
+    It is that of the answer; behind a client's own id there is something more, for
+    two clients may use the same one at the same time, and each gets its own answer.
+    """
+    return request.answer_id if request.client_id is None else f"{request.answer_id}.{getrandbits(64):016x}"
+
+
+def set_common_headers(request: IRequest, status: int) -> None:
+    """Set the headers of this response, and close after an error (``docs/torchserve/rest_api.md`` §2.6)."""
+    served = cast("ServeRequest", request)
+    headers = served.responseHeaders
+    timing = served.server_timing()
+    if timing is not None:
+        headers.setRawHeaders(b"Server-Timing", [timing])
+    if status >= 400:
+        headers.setRawHeaders(b"Connection", [b"close"])
+        if served.channel is not None:
+            served.channel.persistent = False
+    elif not headers.hasHeader(b"Connection"):
+        headers.setRawHeaders(b"Connection", [b"keep-alive"])
+
+
+def lines_of(headers: Headers) -> bytes:
+    """Write headers as they stand in a message, each with the end of its line."""
+    return b"".join([b"%s: %s\r\n" % (name, value) for name, values in headers.getAllRawHeaders() for value in values])
+
+
+def json_text(value: Any) -> bytes:
+    """
+    Render JSON in TorchServe's layout (``docs/torchserve/rest_api.md`` §2.5).
+
+    Two blanks indent, non-ASCII characters stay as they are, and one newline is at the end.
+    """
+    # Half of a surrogate pair, which JSON can bring in, goes out as the JSON escape that it was.
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def answer_json(request: IRequest, status: int, value: Any) -> bytes:
+    """Answer with JSON."""
+    return answer_text(request, status, json_text(value))
+
+
+def answer_text(request: IRequest, status: int, body: bytes) -> bytes:
+    """Answer with JSON that is written already."""
+    set_common_headers(request, status)
+    request.setResponseCode(status)
+    request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
+    request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    return body
+
+
+def answer_status(request: IRequest, status: int, text: str) -> bytes:
+    """Answer with the status object."""
+    return answer_text(request, status, _status_text(text))
+
+
+@lru_cache(maxsize=16)
+def _status_text(text: str) -> bytes:
+    """Write the status object, of which there are few, and which whoever asks for the health gets each time."""
+    return json_text({"status": text})
+
+
+#: Statuses of which the answer has no body.
+_WITHOUT_CONTENT = frozenset([*NO_BODY_CODES, RESET_CONTENT])
+
+
+def members_of(error: ServeError) -> dict[str, Any]:
+    """Return the members of the error object."""
+    members: dict[str, Any] = {"code": error.status, "type": error.kind, "message": error.message}
+    if error.reason is not None:
+        members["reason"] = error.reason
+    return members
+
+
+def answer_error(request: IRequest, error: ServeError) -> bytes:
+    """Answer with the error object."""
+    if isinstance(error, MethodNotAllowed) and error.allowed is not None:
+        request.responseHeaders.setRawHeaders(b"Allow", [", ".join(sorted(error.allowed)).encode("ascii")])
+    if isinstance(error, UnsupportedEncoding):
+        request.responseHeaders.setRawHeaders(b"Accept-Encoding", [b"gzip, deflate"])
+    if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
+        request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
+    if error.status in _WITHOUT_CONTENT:
+        # A handler's PredictionException may have any status; RFC 9110 §15.3.5, §15.3.6, §15.4.5.
+        set_common_headers(request, error.status)
+        request.setResponseCode(error.status)
+        if error.status == RESET_CONTENT:
+            request.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
+        return b""
+    members = members_of(error)
+    if parse_target(request.uri).first == "v2":
+        # Where the Open Inference Protocol's clients look.
+        members["error"] = error.message
+    return answer_json(request, error.status, members)
+
+
+def answer_flaw(request: IRequest, flaw: str) -> bytes:
+    """Answer a request whose path cannot be understood."""
+    return answer_error(request, BadRequest(f"Invalid path: {flaw}."))
+
+
+def answer_refusal(request: IRequest, stop: Stop, status: int) -> bytes:
+    """
+    Answer a request which lacks its token.
+
+    :param status: 400 as the predecessor has it, or 401 as RFC 6750 §3.1 has it.
+    """
+    challenge = b'Bearer realm="twisted_serve"'
+    if stop.reason is not Reason.MISSING:
+        challenge += b', error="invalid_token"'
+    request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [challenge])
+    error = InvalidKey(refusal_text(stop.kind))
+    error.status = status
+    return answer_error(request, error)
+
+
+def error_of(failure: Failure) -> ServeError:
+    """Find what a client may know of a failure; what is outside the error tree is logged."""
+    problem = failure.value
+    if isinstance(problem, ServeError):
+        return problem
+    if isinstance(problem, HTTPException):
+        # Werkzeug's routing, which knows no more than "no such path" and "no such method".
+        if isinstance(problem, RoutedElsewhere):
+            return MethodNotAllowed(problem.valid_methods or ())
+        return ResourceNotFound()
+    _log.failure("An answer could not be made", failure)
+    return InternalError("Internal server error.")
+
+
+def no_methods(request: IRequest) -> frozenset[str]:
+    """Return no methods: those of the path are unknown."""
+    return frozenset()
+
+
+def answer_failure(
+    request: Any, failure: Failure, methods_of_path: Callable[[IRequest], frozenset[str]] = no_methods
+) -> bytes:
+    """
+    Answer a request whose endpoint failed.
+
+    :param methods_of_path: Finds the methods that the routes of a request's path have.
+    """
+    error = error_of(failure)
+    if isinstance(error, WorkerFailed) and error.detail and request.channel is not None:
+        error.because(request.channel.site.shown(error.detail))
+    if request.startedWriting:
+        # The head is out: only breaking off can still tell the client that this is not all.
+        _log.warn("A stream was broken off: {error}", error=error)
+        if request.chunked:
+            # What was sent may arrive; that the last chunk is missing tells it.
+            request.chunked = 0
+            request.channel.persistent = False
+        else:
+            request.channel.transport.abortConnection()
+        return b""
+    if isinstance(error, MethodNotAllowed) and error.allowed is None:
+        error = MethodNotAllowed(methods_of_path(request) - {request.method.decode("latin-1")})
+    return answer_error(request, error)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the management routes: ``/models`` and ``/token`` (``docs/torchserve/rest_api.md`` §8 and §16.6).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.web.iweb import IRequest
+
+from twisted_serve.auth.key_file import describe_token
+from twisted_serve.models.settings import RequestedSettings
+from twisted_serve.planes.management import ManagementPlane
+from twisted_serve.planes.metadata import CustomDescription, Metadata
+from twisted_serve.planes.registrar import Registration
+from twisted_serve.planes.rotation import Rotation
+from twisted_serve.web.http.queries import LEAST_INTEGER, as_boolean, as_integer, page_wanted, query_parameters
+from twisted_serve.web.http.request import ServeRequest
+from twisted_serve.web.http.responses import Answer, answer_json, job_id, json_text
+from twisted_serve.web.http.site import peer_of
+from twisted_serve.web.openapi.document import describe_model_management
+from twisted_serve.web.routes.changes import given_parameters, shielded, wanted_number
+from twisted_serve.web.routes.predictions import set_handler_headers
+
+if TYPE_CHECKING:
+    from klein import Klein
+
+
+def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata, tokens: bool) -> None:
+    """
+    Add what changes and describes models.
+
+    :param tokens: Whether token authorization is on.
+    """
+
+    @app.route("/models", methods=["GET"])
+    def list_models(request: IRequest) -> Answer:
+        return answer_json(request, 200, plane.list_models(*page_wanted(request)))
+
+    @app.route("/models", methods=["POST"])
+    def register(request: IRequest) -> Deferred[Answer]:
+        # Before the body is looked at: where models may not come and go it does not matter what it says.
+        plane.check_enabled()
+        return shielded(request, plane.register(_registration_of(request)))
+
+    @app.route("/models/<model>", methods=["GET"])
+    @app.route("/models/<model>/<version>", methods=["GET"])
+    def describe(request: ServeRequest, model: str, version: str | None = None) -> Deferred[Answer]:
+        if version != "all" and as_boolean(query_parameters(request).get("customized"), False):
+            asked = Deferred.fromCoroutine(metadata.ask(model, version, job_id(request)))
+            return asked.addCallback(lambda custom: _answer_custom(request, custom))
+        described = Deferred.fromCoroutine(plane.describe(model, version))
+        return described.addCallback(lambda versions: answer_json(request, 200, versions))
+
+    @app.route("/models/<model>", methods=["OPTIONS"])
+    @app.route("/models/<model>/<version>", methods=["OPTIONS"])
+    def describe_calls(request: IRequest, model: str, version: str | None = None) -> Answer:
+        plane.find(model, version)
+        return answer_json(request, 200, describe_model_management(model, tokens))
+
+    @app.route("/models/<model>", methods=["PUT"])
+    @app.route("/models/<model>/<version>", methods=["PUT"])
+    def scale(request: IRequest, model: str, version: str | None = None) -> Deferred[Answer]:
+        query = query_parameters(request)
+        min_worker = as_integer(query.get("min_worker"), 1)
+        max_worker = as_integer(query.get("max_worker"), min_worker)
+        synchronous = as_boolean(query.get("synchronous"), False)
+        version = version or query.get("model_version")
+        return shielded(request, plane.scale(model, version, min_worker, max_worker, synchronous))
+
+    @app.route("/models/<model>", methods=["DELETE"])
+    @app.route("/models/<model>/<version>", methods=["DELETE"])
+    def unregister(request: IRequest, model: str, version: str | None = None) -> Deferred[Answer]:
+        return shielded(request, plane.unregister(model, version))
+
+    @app.route("/models/<model>/<version>/set-default", methods=["PUT"])
+    def set_default(request: IRequest, model: str, version: str) -> Deferred[Answer]:
+        return shielded(request, plane.set_default(model, version))
+
+
+def add_token_route(app: Klein, rotation: Rotation) -> None:
+    """Add ``/token``, which replaces a key and answers with the new one."""
+
+    @app.route("/token", methods=["GET", "POST"])
+    async def replace_token(request: IRequest) -> Answer:
+        kind = query_parameters(request).get("type")
+        token = await rotation.replace_named(kind, by=peer_of(request))
+        return answer_json(request, 200, {"type": kind, **describe_token(token)})
+
+    # Werkzeug lets HEAD in where GET is: the answer to it has no body, so that the new key would be lost.
+    for rule in app.url_map.iter_rules("replace_token"):
+        if rule.methods is not None:
+            rule.methods.discard("HEAD")
+
+
+def _answer_custom(request: ServeRequest, described: CustomDescription) -> Answer:
+    """Answer with a description under the head which the handler has chosen."""
+    body = json_text([described.members])
+    request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
+    set_handler_headers(request, described.item)
+    request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    return body
+
+
+def _registration_of(request: IRequest) -> Registration:
+    """
+    Read what is to be registered (``docs/torchserve/rest_api.md`` §8.2).
+
+    :raise BadRequest: as :func:`given_parameters`.
+    """
+    given = given_parameters(request)
+    return Registration(
+        url=given.get("url"),
+        model_name=given.get("model_name"),
+        handler=given.get("handler"),
+        runtime=given.get("runtime"),
+        settings=RequestedSettings(
+            batch_size=wanted_number(given, "batch_size", 1),
+            max_batch_delay=wanted_number(given, "max_batch_delay", 0),
+            initial_workers=wanted_number(given, "initial_workers", LEAST_INTEGER),
+            response_timeout=wanted_number(given, "response_timeout", 0),
+            startup_timeout=wanted_number(given, "startup_timeout", 0),
+        ),
+        synchronous=as_boolean(given.get("synchronous"), True),
+    )

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements ``/metrics`` (``docs/torchserve/rest_api.md`` §10).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from twisted.web.iweb import IRequest
+
+from twisted_serve.auth.metrics_token import MetricsToken
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.errors import Unauthorized
+from twisted_serve.eventloop.threads import DeferToThread
+from twisted_serve.metrics.registry import CONTENT_TYPE, ServerMetrics
+from twisted_serve.web.http.responses import Answer, set_common_headers
+
+if TYPE_CHECKING:
+    from klein import Klein
+
+# More bytes are written in a thread: a thousand models have seven million, which take a second.
+MOST_AT_ONCE = 1 << 16
+
+
+def add_metrics_routes(
+    app: Klein, metrics: ServerMetrics, token: MetricsToken | None, defer_to_thread: DeferToThread
+) -> None:
+    """
+    Add ``/metrics``, which takes any method and ``name[]`` to choose.
+
+    :param token: What it wants; ``None`` for nothing.
+    :param defer_to_thread: Writes many metrics.
+    """
+
+    @app.route("/metrics")
+    @app.route("/metrics/<path:rest>")
+    async def render_metrics(request: IRequest, rest: str = "") -> Answer:
+        if token is not None and not token.admits(request.requestHeaders.getRawHeaders(b"authorization", ())):
+            request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [b"Bearer"])
+            raise Unauthorized("This needs the metrics token, as Authorization: Bearer.")
+        names = parse_qs(parse_target(request.uri).query.decode("utf-8", "replace")).get("name[]", ())
+        if metrics.read() > MOST_AT_ONCE:
+            body = await defer_to_thread(metrics.render_in_thread, names)
+        else:
+            body = metrics.render_in_thread(names)
+        set_common_headers(request, 200)
+        request.responseHeaders.setRawHeaders(b"Content-Type", [CONTENT_TYPE.encode("ascii")])
+        request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        return body

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements plug-ins' endpoints on a listener: behind its gate, before its own routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.endpoints import Context, Endpoint, EndpointAnswer, EndpointRequest
+from twisted_serve.web.http.bodies import body_of
+from twisted_serve.web.http.queries import query_pairs
+from twisted_serve.web.http.request import ServeRequest
+from twisted_serve.web.http.responses import Answer, set_common_headers
+from twisted_serve.web.routing.fast_path import Way
+from twisted_serve.wire.header_text import sendable
+
+# What the client shows to the server, and the server to nobody.
+_KEPT_BACK = frozenset({"authorization", "proxy-authorization"})
+
+
+def kind_of(endpoint: Endpoint) -> TokenKind:
+    """Say which token opens an endpoint."""
+    return TokenKind.INFERENCE if endpoint.kind == "inference" else TokenKind.MANAGEMENT
+
+
+def ways_to(endpoints: Iterable[Endpoint], kind: TokenKind, look: Callable[[], Context]) -> dict[str, Way]:
+    """
+    Make the ways to the endpoints of one kind, by first segment.
+
+    :param look: What they may know of the server, when they are asked.
+    """
+    return {
+        endpoint.segment: Way(_asking(endpoint, look), named=0, needed=0, whatever_follows=True)
+        for endpoint in endpoints
+        if kind_of(endpoint) is kind
+    }
+
+
+def _asking(endpoint: Endpoint, look: Callable[[], Context]) -> Callable[[ServeRequest], Deferred[Answer]]:
+    def ask(request: ServeRequest) -> Deferred[Answer]:
+        asked = _request_of(request)
+        return maybeDeferred(endpoint.answer, asked, look()).addCallback(_render, endpoint, request)
+
+    return ask
+
+
+def _request_of(request: ServeRequest) -> EndpointRequest:
+    query: dict[str, tuple[str, ...]] = {}
+    for name, value in query_pairs(request):
+        query[name] = (*query.get(name, ()), value)
+    return EndpointRequest(
+        method=request.method.decode("latin-1"),
+        segments=parse_target(request.uri).segments,
+        query=query,
+        headers=_headers_of(request),
+        body=body_of(request),
+    )
+
+
+def _headers_of(request: ServeRequest) -> Mapping[str, str]:
+    every = ((name.decode("latin-1").lower(), values[-1]) for name, values in request.requestHeaders.getAllRawHeaders())
+    return {name: value.decode("latin-1") for name, value in every if name not in _KEPT_BACK}
+
+
+def _render(answer: object, endpoint: Endpoint, request: ServeRequest) -> Answer:
+    if not isinstance(answer, EndpointAnswer):
+        raise TypeError(f"the plug-in {endpoint.origin} has answered {type(answer).__name__}, expected EndpointAnswer")
+    set_common_headers(request, answer.status)
+    request.setResponseCode(answer.status)
+    for name, value in answer.headers.items():
+        request.responseHeaders.setRawHeaders(name.encode("ascii"), [sendable(name, value).encode("latin-1")])
+    request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(answer.body)])
+    return answer.body

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the routes of workflows: ``/workflows`` and ``/wfpredict`` (``docs/torchserve/rest_api.md`` §12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.web.iweb import IRequest
+from werkzeug.routing import BaseConverter
+
+from twisted_serve.planes.workflows import WorkflowPlane, WorkflowRegistration
+from twisted_serve.web.http.deadlines import deadline_of
+from twisted_serve.web.http.queries import page_wanted
+from twisted_serve.web.http.request import ServeRequest
+from twisted_serve.web.http.responses import Answer, answer_json, job_id, set_common_headers
+from twisted_serve.web.routes.changes import given_parameters, shielded, wanted_number
+from twisted_serve.web.routes.predictions import Predictor
+
+if TYPE_CHECKING:
+    from klein import Klein
+
+
+class WordConverter(BaseConverter):
+    """The word ``wfpredict`` in upper and lower case; asked before the names that any path may begin with."""
+
+    regex = "(?i:wfpredict)"
+    weight = BaseConverter.weight - 1
+
+
+def add_workflow_management_routes(app: Klein, plane: WorkflowPlane) -> None:
+    """Add ``/workflows``, which registers, lists, describes and unregisters."""
+
+    @app.route("/workflows", methods=["GET"])
+    def list_workflows(request: IRequest) -> Answer:
+        return answer_json(request, 200, plane.list_workflows(*page_wanted(request)))
+
+    @app.route("/workflows", methods=["POST"])
+    def register_workflow(request: IRequest) -> Deferred[Answer]:
+        # Before the body is looked at: where workflows may not come and go it does not matter what it says.
+        plane.check_enabled()
+        return shielded(request, plane.register(_registration_of(request)))
+
+    @app.route("/workflows/<workflow>", methods=["GET"])
+    def describe_workflow(request: IRequest, workflow: str) -> Answer:
+        return answer_json(request, 200, plane.describe(workflow))
+
+    @app.route("/workflows/<workflow>", methods=["DELETE"])
+    def unregister_workflow(request: IRequest, workflow: str) -> Deferred[Answer]:
+        return shielded(request, plane.unregister(workflow))
+
+
+def add_workflow_prediction_routes(app: Klein, plane: WorkflowPlane, predictor: Predictor) -> None:
+    """Add ``/wfpredict``, which takes any method, in any spelling of the word; what follows does not matter."""
+    app.url_map.converters = {**app.url_map.converters, "wfpredict": WordConverter}
+
+    # The last ones have the word as it is described; the first take every other spelling, too.
+    @app.route("/<wfpredict:word>/<workflow>")
+    @app.route("/<wfpredict:word>/<workflow>/<rest:rest>")
+    @app.route("/wfpredict/<workflow>")
+    @app.route("/wfpredict/<workflow>/<rest:rest>")
+    async def predict_workflow(request: ServeRequest, workflow: str, word: str = "", rest: str = "") -> Answer:
+        inputs = await predictor.inputs_of(request)
+        answer = await plane.predict(
+            workflow, job_id(request), predictor.headers_of(request), inputs, deadline_of(request)
+        )
+        return _answered(request, answer)
+
+
+def _answered(request: ServeRequest, answer: bytes | Mapping[str, Any]) -> Answer:
+    """Answer with what a workflow has come to, which is called JSON whatever it is."""
+    if not isinstance(answer, bytes):
+        return answer_json(request, 200, answer)
+    set_common_headers(request, 200)
+    request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
+    request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(answer)])
+    return answer
+
+
+def _registration_of(request: IRequest) -> WorkflowRegistration:
+    """
+    Read what is to be registered.
+
+    :raise BadRequest: as :func:`given_parameters`.
+    """
+    given = given_parameters(request)
+    return WorkflowRegistration(
+        url=given.get("url"),
+        workflow_name=given.get("workflow_name"),
+        response_timeout=wanted_number(given, "response_timeout", 0),
+        startup_timeout=wanted_number(given, "startup_timeout", 0),
+    )

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+This module implements the tracing of predictions, around the routes of a listener whose server has ``tracing``.
+
+It stands behind the gate: who has no token makes no traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from zope.interface import implementer
+
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.metrics.spans import Prediction
+from twisted_serve.web.http.request import ServeRequest
+from twisted_serve.web.routes.sagemaker import CLAIMED
+
+if TYPE_CHECKING:
+    from twisted_serve.metrics.tracing import Tracer
+
+
+def route_of(segments: tuple[str, ...]) -> str | None:
+    """Name the route of a prediction without what differs from one to the next; ``None`` for what is no prediction."""
+    match segments:
+        case ("predictions" | "explanations" as first, _, *rest):
+            return "/".join([f"/{first}/{{model}}", *("{version}", "{path}")[: len(rest)]])
+        case ("invocations",):
+            return "/invocations"
+        case ("models", _, "invoke"):
+            return "/models/{model}/invoke"
+        case ("v1", "models", name) if name.endswith((":predict", ":explain")):
+            return f"/v1/models/{{model}}:{name.rpartition(':')[2]}"
+        case ("v2", "models", _, "infer" | "explain" as verb):
+            return f"/v2/models/{{model}}/{verb}"
+        case ("v2", "models", _, "versions", _, "infer" | "explain" as verb):
+            return f"/v2/models/{{model}}/versions/{{version}}/{verb}"
+        case (word, _, *_) if word.lower() == "wfpredict":
+            return "/wfpredict/{workflow}"
+        case (model, "predict") if model not in CLAIMED:
+            return "/{model}/predict"
+        case (model, _, "predict") if model not in CLAIMED:
+            return "/{model}/{version}/predict"
+    return None
+
+
+@implementer(IResource)
+class Traced:
+    """
+    A tree of routes whose predictions are traced.
+
+    :param seconds: The clock.
+    """
+
+    isLeaf = True
+
+    def __init__(self, tree: IResource, tracer: Tracer, seconds: Callable[[], float]) -> None:
+        self._tree = tree
+        self._tracer = tracer
+        self._seconds = seconds
+
+    def render(self, request: ServeRequest) -> bytes | int:
+        """Answer the request, and trace it when that is over."""
+        route = None if request.method == b"OPTIONS" else route_of(parse_target(request.uri).segments)
+        if route is not None:
+            request.notifyFinish().addBoth(self._over, request, route)
+        return self._tree.render(request)  # type: ignore[no-any-return]
+
+    def getChildWithDefault(self, name: bytes, request: ServeRequest) -> IResource:
+        """Be the leaf of every path."""
+        return self
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """
+        Refuse: routes are Klein's.
+
+        :raise TypeError: always.
+        """
+        raise TypeError(f"no child {path!r} can be put here")
+
+    def _over(self, end: Failure | None, request: ServeRequest, route: str) -> None:
+        parents = request.requestHeaders.getRawHeaders(b"traceparent", ())
+        self._tracer.trace(
+            Prediction(
+                began=request.began,
+                timing=request.timing,
+                ended=self._seconds(),
+                method=request.method.decode("latin-1"),
+                route=route,
+                # Two of them say nothing.
+                parent=parents[0].decode("latin-1") if len(parents) == 1 else "",
+                status=request.code if request.startedWriting else None,
+                whole=not isinstance(end, Failure),
+            )
+        )
