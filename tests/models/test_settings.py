@@ -22,7 +22,7 @@ from twisted_serve.models.settings import (
     ServerDefaults,
     configured_layer,
     effective_settings,
-    folded,
+    merge_layers,
 )
 from twisted_serve.models.version import ModelSettings
 
@@ -165,7 +165,7 @@ class PrecedenceTests(SynchronousTestCase):
     @given(st.lists(LAYERS, max_size=5), LAYERS)
     def test_fold(self, layers: list[Layer], lower: Layer) -> None:
         """A source of lower precedence fills unset values and never changes others."""
-        before, after = attrs.asdict(folded(layers)), attrs.asdict(folded([*layers, lower]))
+        before, after = attrs.asdict(merge_layers(layers)), attrs.asdict(merge_layers([*layers, lower]))
         for name, value in before.items():
             self.assertEqual(after[name], getattr(lower, name) if value is None else value)
 
@@ -174,7 +174,7 @@ class PrecedenceTests(SynchronousTestCase):
         """The effective settings are the sources laid over each other."""
         json = {JSON_KEYS[name]: value for name, value in attrs.asdict(configured).items()}
         result = settings(RequestedSettings(**attrs.asdict(request)), ModelConfig(**attrs.asdict(config)), json)
-        expected = folded([request, config, configured, Layer(1, 100, 120, 120)])
+        expected = merge_layers([request, config, configured, Layer(1, 100, 120, 120)])
         self.assertEqual({name: getattr(result, name) for name in COMMON}, attrs.asdict(expected))
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.errors import BadRequest
-from twisted_serve.openinference.pieces import MOST_CONTAINERS, MOST_OBJECTS, read_json
+from twisted_serve.openinference.pieces import MAX_CONTAINERS, MAX_OBJECTS, read_json
 from twisted_serve.openinference.requests import read_request
 
 # What makes a text a large one.
@@ -88,15 +88,15 @@ class ReadTests(SynchronousTestCase):
 
     def test_containers(self) -> None:
         """A large text has a limited number of lists and objects."""
-        most = b"[" + b"[]," * (MOST_CONTAINERS - 2) + b"{}]"
-        self.assertEqual(len(read_json(most)), MOST_CONTAINERS - 1)
-        with self.assertRaisesRegex(ValueError, f"more than {MOST_CONTAINERS} lists and objects"):
+        most = b"[" + b"[]," * (MAX_CONTAINERS - 2) + b"{}]"
+        self.assertEqual(len(read_json(most)), MAX_CONTAINERS - 1)
+        with self.assertRaisesRegex(ValueError, f"more than {MAX_CONTAINERS} lists and objects"):
             read_json(most[:-1] + b",[]]")
-        with self.assertRaisesRegex(ValueError, f"more than {MOST_CONTAINERS} lists and objects"):
-            read_json(b"[" + b"[1]," * MOST_CONTAINERS + b"1]")
-        objects = b"[" + b"{}," * (MOST_OBJECTS - 1) + b"{}]"
-        self.assertEqual(len(read_json(objects)), MOST_OBJECTS)
-        with self.assertRaisesRegex(ValueError, f"more than {MOST_OBJECTS} objects"):
+        with self.assertRaisesRegex(ValueError, f"more than {MAX_CONTAINERS} lists and objects"):
+            read_json(b"[" + b"[1]," * MAX_CONTAINERS + b"1]")
+        objects = b"[" + b"{}," * (MAX_OBJECTS - 1) + b"{}]"
+        self.assertEqual(len(read_json(objects)), MAX_OBJECTS)
+        with self.assertRaisesRegex(ValueError, f"more than {MAX_OBJECTS} objects"):
             read_json(objects[:-1] + b",{}]")
 
     def test_deep(self) -> None:

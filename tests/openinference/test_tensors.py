@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.errors import BadRequest
 from twisted_serve.openinference.datatypes import CHUNK, DATATYPES
-from twisted_serve.openinference.tensors import MOST_DIMENSIONS, Tensor
+from twisted_serve.openinference.tensors import MAX_DIMENSIONS, Tensor
 
 INTEGERS = [name for name in DATATYPES if "INT" in name]
 WIDTHS = {"FP16": 16, "FP32": 32, "FP64": 64}
@@ -184,7 +184,7 @@ class ShapeTests(SynchronousTestCase):
     def test_nested_deeply(self) -> None:
         """Data that is nested deeper than any tensor is refused."""
         data: Any = 1
-        for _ in range(MOST_DIMENSIONS + 1):
+        for _ in range(MAX_DIMENSIONS + 1):
             data = [data]
         with self.assertRaises(BadRequest):
             tensor("INT8", [1]).values(data)

@@ -58,14 +58,14 @@ def gather(
             warn(f"No file matches {pattern}.")
         for path in map(Path, found):
             for name, file in _files(path) if path.is_dir() else [(path.name, path)]:
-                if name in protected and file.is_file() and not same(protected[name], file):
+                if name in protected and file.is_file() and not have_same_content(protected[name], file):
                     warn(f"{file} is left out: {protected[name]} is {name} in the archive.")
                 else:
                     contents.add(name, file)
     return dict(sorted(contents.files.items()))
 
 
-def same(one: Path, other: Path) -> bool:
+def have_same_content(one: Path, other: Path) -> bool:
     """Return whether two files have the same content."""
     return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
@@ -91,7 +91,7 @@ class _Contents:
         if parts[0] == self.reserved:
             raise ArchiverError(f"{path} would be {name} in the archive, where its manifest is.")
         other = self.files.setdefault(name, path)
-        if other is not path and not same(other, path):
+        if other is not path and not have_same_content(other, path):
             raise ArchiverError(
                 f"{other} and {path} would both be {name} in the archive; "
                 "with --force the one that has a flag of its own counts more than one of --extra-files."

@@ -20,7 +20,7 @@ from twisted_serve.archives.documents import DocumentError, load_yaml
 from twisted_serve.archives.fields import attributes_of, boolean, integer, key, number_of, word
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.safe_paths import confined
-from twisted_serve.archives.sections import CHECKS, Torchrun, unsupported
+from twisted_serve.archives.sections import CHECKS, Torchrun, unsupported_keys
 from twisted_serve.errors import InvalidModel
 
 # Warnings are logged and sent to the client; a hostile file must not be able to flood either.
@@ -189,7 +189,7 @@ def load_model_config(path: Path, name: str) -> tuple[ModelConfig, tuple[str, ..
             values["parallel_level"] = torchrun.nproc_per_node
             warnings += [
                 f"Unsupported parameter {each!r:.200} of torchrun in model config file {name}: it is ignored"
-                for each in unsupported(document["torchrun"])
+                for each in unsupported_keys(document["torchrun"])
             ]
         config = ModelConfig(**values, raw=document)
     except ValueError as e:

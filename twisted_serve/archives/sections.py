@@ -113,6 +113,6 @@ def check_micro_batching(value: object) -> None:
 CHECKS = {"pt2": check_pt2, "handler": check_handler, "micro_batching": check_micro_batching}
 
 
-def unsupported(torchrun: Mapping[str, Any]) -> list[str]:
+def unsupported_keys(torchrun: Mapping[str, Any]) -> list[str]:
     """List the keys of a ``torchrun`` section that the server does not support."""
     return sorted(torchrun.keys() - attributes_of(Torchrun).keys())

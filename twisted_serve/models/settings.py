@@ -54,7 +54,7 @@ class Layer:
         return attrs.evolve(lower, **given)
 
 
-def folded(layers: Iterable[Layer]) -> Layer:
+def merge_layers(layers: Iterable[Layer]) -> Layer:
     """Merge layers, in descending order of precedence."""
     return reduce(Layer.over, layers, Layer())
 
@@ -177,7 +177,7 @@ def effective_settings(
     :param at_startup: Whether the model is loaded through ``load_models`` rather than registered by a request.
     :raise ValueError: if ``configured`` contains a value that is not a number.
     """
-    layer = folded(
+    layer = merge_layers(
         (
             Layer(request.batch_size, request.max_batch_delay, request.response_timeout, request.startup_timeout),
             Layer(config.batch_size, config.max_batch_delay, config.response_timeout, config.startup_timeout),

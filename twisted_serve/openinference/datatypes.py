@@ -37,23 +37,23 @@ class Datatype:
     least: float = 0
     most: float = 0
 
-    def first_misfit(self, values: Sequence[Any]) -> int:
+    def first_invalid(self, values: Sequence[Any]) -> int:
         """Return the index of the first invalid value, which must exist."""
         # A binary search, because checking each value separately takes many times as long.
         start, end = 0, len(values)
         while end - start > 1:
             middle = (start + end) // 2
-            if self.all_fit(values[start:middle]):
+            if self.all_valid(values[start:middle]):
                 start = middle
             else:
                 end = middle
         return start
 
-    def all_fit(self, values: Sequence[Any]) -> bool:
+    def all_valid(self, values: Sequence[Any]) -> bool:
         """Return whether all values are valid for this type."""
-        return all(map(self._all_fit, slices(values)))
+        return all(map(self._all_valid, slices(values)))
 
-    def _all_fit(self, values: Sequence[Any]) -> bool:
+    def _all_valid(self, values: Sequence[Any]) -> bool:
         if not self.types.issuperset(map(type, values)):
             return False
         if str in self.types:

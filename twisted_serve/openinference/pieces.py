@@ -19,10 +19,10 @@ _SMALL_TEXT = 1 << 17
 
 #: Maximum number of lists and objects: the garbage collector traverses all of them in one call (41 ms), and another
 #: frees them (33 ms).
-MOST_CONTAINERS = 1 << 18
+MAX_CONTAINERS = 1 << 18
 
 #: Maximum number of objects among them: in a request each is an input.
-MOST_OBJECTS = 1 << 16
+MAX_OBJECTS = 1 << 16
 
 # Number of values scanned per call.
 _SLICE = 1 << 14
@@ -43,8 +43,8 @@ def read_json(text: bytes) -> Any:
     """
     Parse a text like `json.loads`.
 
-    :raise ValueError: if it is not valid JSON, or is large and has more than `MOST_CONTAINERS` lists and objects, or
-        more than `MOST_OBJECTS` objects.
+    :raise ValueError: if it is not valid JSON, or is large and has more than `MAX_CONTAINERS` lists and objects, or
+        more than `MAX_OBJECTS` objects.
     :raise RecursionError: if it is nested too deeply.
     """
     if len(text) <= _SMALL_TEXT:
@@ -80,10 +80,10 @@ class _Reader:
         :raise JSONDecodeError: if there are too many.
         """
         self._containers += containers
-        if self._containers > MOST_CONTAINERS:
-            raise self._error(f"There are more than {MOST_CONTAINERS} lists and objects", at)
-        if self._objects > MOST_OBJECTS:
-            raise self._error(f"There are more than {MOST_OBJECTS} objects", at)
+        if self._containers > MAX_CONTAINERS:
+            raise self._error(f"There are more than {MAX_CONTAINERS} lists and objects", at)
+        if self._objects > MAX_OBJECTS:
+            raise self._error(f"There are more than {MAX_OBJECTS} objects", at)
 
     def _skip_blanks(self, at: int) -> int:
         found = _BLANK.match(self._text, at)

@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from twisted_serve.errors import BadRequest
 from twisted_serve.openinference.pieces import read_json
-from twisted_serve.openinference.tensors import BASE64, Tensor, parameters_of, shown
+from twisted_serve.openinference.tensors import BASE64, Tensor, brief, parameters_of
 
 #: The header that contains the length of the JSON in bytes.
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -79,7 +79,7 @@ def _read(body: bytes, length: str | None) -> InferRequest:
     wanted = _wanted(members)
     inputs = members.get("inputs")
     if not isinstance(inputs, list):
-        raise BadRequest("inputs is missing." if inputs is None else f"inputs must be a list, not {shown(inputs)}.")
+        raise BadRequest("inputs is missing." if inputs is None else f"inputs must be a list, not {brief(inputs)}.")
     remaining = memoryview(body)[size:]
     written = []
     binary = False
@@ -98,7 +98,7 @@ def _read(body: bytes, length: str | None) -> InferRequest:
         if type(binary_size) is not int or not 0 <= binary_size <= len(remaining):
             raise BadRequest(
                 f"inputs[{i}].parameters.binary_data_size must be from 0 to the {len(remaining)} bytes "
-                f"that are left, not {shown(binary_size)}."
+                f"that are left, not {brief(binary_size)}."
             )
         written.append(_in_json(member, tensor, remaining[:binary_size]))
         remaining = remaining[binary_size:]
@@ -112,7 +112,7 @@ def _read(body: bytes, length: str | None) -> InferRequest:
 
 def _length(text: str, maximum: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= maximum):
-        raise BadRequest(f"{LENGTH_HEADER} must be from 0 to the body's {maximum} bytes, not {shown(text)}.")
+        raise BadRequest(f"{LENGTH_HEADER} must be from 0 to the body's {maximum} bytes, not {brief(text)}.")
     return int(text)
 
 
@@ -122,7 +122,7 @@ def _object_of(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as e:
         raise BadRequest(f"The JSON of the request cannot be read: {e}.") from None
     if not isinstance(members, dict):
-        raise BadRequest(f"The request must be a JSON object, not {shown(members)}.")
+        raise BadRequest(f"The request must be a JSON object, not {brief(members)}.")
     return members
 
 
@@ -134,11 +134,11 @@ def _wanted(members: Mapping[str, Any]) -> BinaryOutputs:
     if outputs is None:
         return BinaryOutputs(bool(default))
     if not isinstance(outputs, list):
-        raise BadRequest(f"outputs must be a list, not {shown(outputs)}.")
+        raise BadRequest(f"outputs must be a list, not {brief(outputs)}.")
     named = {}
     for i, output in enumerate(outputs):
         if not isinstance(output, dict) or not isinstance(output.get("name"), str):
-            raise BadRequest(f"outputs[{i}] must be an object with a name, not {shown(output)}.")
+            raise BadRequest(f"outputs[{i}] must be an object with a name, not {brief(output)}.")
         where = f"outputs[{i}]"
         binary = _optional_boolean(f"{where}.parameters.binary_data", parameters_of(where, output).get("binary_data"))
         named[output["name"]] = bool(default if binary is None else binary)
@@ -147,7 +147,7 @@ def _wanted(members: Mapping[str, Any]) -> BinaryOutputs:
 
 def _optional_boolean(where: str, value: object) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise BadRequest(f"{where} must be true or false, not {shown(value)}.")
+        raise BadRequest(f"{where} must be true or false, not {brief(value)}.")
     return value
 
 

@@ -23,7 +23,7 @@ from twisted_serve.openinference.datatypes import DATATYPES, Datatype
 from twisted_serve.openinference.pieces import slices
 
 # Maximum number of dimensions, more than any real tensor has.
-MOST_DIMENSIONS = 64
+MAX_DIMENSIONS = 64
 
 # Maximum number of elements: the protocol's integers have 64 bits.
 _MAX_ELEMENTS = (1 << 63) - 1
@@ -45,7 +45,7 @@ _LENGTH = 4
 BASE64 = {"content_type": "base64"}
 
 
-def shown(value: object) -> str:
+def brief(value: object) -> str:
     """Return an abbreviated representation of a value for an error message."""
     return _ABBREVIATED.repr(value)
 
@@ -73,17 +73,17 @@ class Tensor:
         :raise BadRequest: naming the missing or invalid member.
         """
         if not isinstance(members, dict):
-            raise BadRequest(f"{where} must be an object, not {shown(members)}.")
+            raise BadRequest(f"{where} must be an object, not {brief(members)}.")
         for name in ("name", "shape", "datatype"):
             if name not in members:
                 raise BadRequest(f"{where}.{name} is missing.")
         name = members["name"]
         if not isinstance(name, str) or not name:
-            raise BadRequest(f"{where}.name must be a string that is not empty, not {shown(name)}.")
+            raise BadRequest(f"{where}.name must be a string that is not empty, not {brief(name)}.")
         type_name = members["datatype"]
         datatype = DATATYPES.get(type_name) if isinstance(type_name, str) else None
         if datatype is None:
-            raise BadRequest(f"{where}.datatype must be one of {', '.join(DATATYPES)}, not {shown(type_name)}.")
+            raise BadRequest(f"{where}.datatype must be one of {', '.join(DATATYPES)}, not {brief(type_name)}.")
         return cls(where, name, datatype, _shape(where, members["shape"]), parameters_of(where, members))
 
     @property
@@ -106,15 +106,15 @@ class Tensor:
             # Older clients send a bare string for a single element.
             data = [data]
         if not isinstance(data, list):
-            raise BadRequest(f"{self.where}.data must be a list, not {shown(data)}.")
+            raise BadRequest(f"{self.where}.data must be a list, not {brief(data)}.")
         values, lengths = self._flat(data)
         if self.shape.count(-1) > 1:
             self._check_nesting(lengths)
         else:
             self._check_count(len(values), "data has")
-        if not self.datatype.all_fit(values):
-            at = self.datatype.first_misfit(values)
-            raise BadRequest(f"{self.where}.data has {shown(values[at])} at {at}, which is no {self.datatype.name}.")
+        if not self.datatype.all_valid(values):
+            at = self.datatype.first_invalid(values)
+            raise BadRequest(f"{self.where}.data has {brief(values[at])} at {at}, which is no {self.datatype.name}.")
         return values
 
     def read(self, data: memoryview) -> tuple[Iterator[str], bool]:
@@ -150,7 +150,7 @@ class Tensor:
             try:
                 element = b64decode(value, validate=True) if self.base64 else value.encode("utf-8", "surrogatepass")
             except ValueError:
-                raise BadRequest(f"{self.where}.data has {shown(value)}, which is no base64.") from None
+                raise BadRequest(f"{self.where}.data has {brief(value)}, which is no base64.") from None
             written += len(element).to_bytes(_LENGTH, "little") + element
         return bytes(written)
 
@@ -179,7 +179,7 @@ class Tensor:
     def _flat(self, data: list[Any]) -> tuple[list[Any], list[int]]:
         """Return the innermost values as a flat list, and the length of the lists at each depth."""
         lengths = [len(data)]
-        for _depth in range(MOST_DIMENSIONS):
+        for _depth in range(MAX_DIMENSIONS):
             types = {each for piece in slices(data) for each in set(map(type, piece))}
             if list not in types:
                 return data, lengths
@@ -189,7 +189,7 @@ class Tensor:
             outer, data = data, []
             for piece in slices(outer):
                 data += chain.from_iterable(piece)
-        raise BadRequest(f"{self.where}.data is nested more than {MOST_DIMENSIONS} times.")
+        raise BadRequest(f"{self.where}.data is nested more than {MAX_DIMENSIONS} times.")
 
     def _check_nesting(self, lengths: list[int]) -> None:
         """
@@ -200,8 +200,8 @@ class Tensor:
         )
         if not fits:
             raise BadRequest(
-                f"{self.where}.shape leaves more than one dimension open: {shown(list(self.shape))}, "
-                f"and its data is nested as {shown(lengths)}."
+                f"{self.where}.shape leaves more than one dimension open: {brief(list(self.shape))}, "
+                f"and its data is nested as {brief(lengths)}."
             )
 
     def _check_count(self, count: int, what: str) -> None:
@@ -210,7 +210,7 @@ class Tensor:
         else:
             fits = count == self.elements
         if not fits:
-            raise BadRequest(f"{self.where}.shape is {shown(list(self.shape))}, but its {what} {count} elements.")
+            raise BadRequest(f"{self.where}.shape is {brief(list(self.shape))}, but its {what} {count} elements.")
 
 
 def parameters_of(where: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -223,20 +223,20 @@ def parameters_of(where: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise BadRequest(f"{where}.parameters must be an object, not {shown(parameters)}.")
+        raise BadRequest(f"{where}.parameters must be an object, not {brief(parameters)}.")
     return parameters
 
 
 def _shape(where: str, value: object) -> tuple[int, ...]:
     # TorchServe's and KServe's examples have a bare number, or a bare -1, for one dimension.
     dimensions = [value] if type(value) is int else value
-    if not isinstance(dimensions, list) or len(dimensions) > MOST_DIMENSIONS:
-        raise BadRequest(f"{where}.shape must be a list of at most {MOST_DIMENSIONS} integers, not {shown(value)}.")
+    if not isinstance(dimensions, list) or len(dimensions) > MAX_DIMENSIONS:
+        raise BadRequest(f"{where}.shape must be a list of at most {MAX_DIMENSIONS} integers, not {brief(value)}.")
     for dimension in dimensions:
         if type(dimension) is not int or not -1 <= dimension <= _MAX_ELEMENTS:
-            raise BadRequest(f"{where}.shape must have integers of at least 0, not {shown(dimension)}.")
+            raise BadRequest(f"{where}.shape must have integers of at least 0, not {brief(dimension)}.")
     if abs(prod(dimensions)) > _MAX_ELEMENTS:
-        raise BadRequest(f"{where}.shape has more elements than there can be: {shown(value)}.")
+        raise BadRequest(f"{where}.shape has more elements than there can be: {brief(value)}.")
     return tuple(dimensions)
 
 

@@ -67,10 +67,10 @@ def read_manifest(directory: Path, links: bool = False) -> WorkflowManifest:
     return manifest
 
 
-def _required(entries: Mapping[str, Any], entry: str, otherwise: str) -> str:
+def _required(entries: Mapping[str, Any], entry: str, message: str) -> str:
     value = _text(entries, entry)
     if value is None:
-        raise InvalidWorkflow(otherwise)
+        raise InvalidWorkflow(message)
     return value
 
 
