@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of envelopes share."""
+"""Shared fixtures for tests of envelopes."""
 
 from __future__ import annotations
 

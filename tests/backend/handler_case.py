@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of a loaded handler share: one that does what it is told."""
+"""Shared fixtures for tests of a loaded handler: a handler that follows the test's instructions."""
 
 from __future__ import annotations
 

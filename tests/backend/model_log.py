@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of the worker's side share: the model log, as a file."""
+"""Shared fixture for tests of the worker's side: the model log, as a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted_serve.backend import faults
 
 
 def model_log(test: SynchronousTestCase) -> Path:
-    """Have a worker's complaints written to a file until the test ends, and return its path."""
+    """Redirect a worker's error messages to a file until the test ends, and return its path."""
     path = Path(test.mktemp()).resolve()
     file = path.open("wb")
     test.addCleanup(file.close)

@@ -64,7 +64,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertFalse(self.channel.is_cancelled("c"))
 
     def test_cancelled_while_it_lay_there(self) -> None:
-        """Of a batch that has lain there for a while it is known who has gone, before anybody asks."""
+        """Before a batch that has been pending for some time is returned, cancellations are read."""
         self._say(Predict(1, []), PREDICT)
         self.channel.receive()
         self._say(Cancel(["a"]))
@@ -112,13 +112,13 @@ class ChannelTests(SynchronousTestCase):
         self.assertTrue(self.channel.is_cancelled("a"))
 
     def test_server_gone(self) -> None:
-        """When the server has gone nobody waits for anything."""
+        """When the server has closed the connection, every request counts as cancelled."""
         self.server.close()
         self.assertTrue(self.channel.is_cancelled("a"))
         self.assertIsNone(self.channel.receive())
 
     def test_reset(self) -> None:
-        """A server that dies with our words unread has gone like any other."""
+        """A server that dies with unread data counts as closed, like any other."""
         self.channel.send(Loaded())
         self.server.close()
         self.assertIsNone(self.channel.receive())

@@ -163,7 +163,7 @@ class ConcurrentTests(SynchronousTestCase):
         return self.code
 
     def test_any_order(self) -> None:
-        """What is asked first need not be answered first; a failure is of its own request only."""
+        """Responses may come in any order; a failure affects only its own request."""
         self.start()
         self.assertEqual(self.hear(), Loaded())
         self.say(ask(1, "self.wait('a')"), ask(2, "self.wait('b')"), ask(3, "1 / 0"), ask(4, "'quick'"))
@@ -182,7 +182,7 @@ class ConcurrentTests(SynchronousTestCase):
         self.assertEqual(self.end(), ExitCode.DONE)
 
     def test_no_exception(self) -> None:
-        """What is raised without being an ``Exception`` is a failed call like any other, for all but the exits."""
+        """An exception that is not an ``Exception`` fails the call like any other, except for the exits."""
         self.start()
         self.hear()
         self.say(ask(1, "self.throw(type('Odd', (BaseException,), {})('at odds'))"), ask(2, "'after'"))
@@ -237,7 +237,7 @@ class ConcurrentTests(SynchronousTestCase):
         self.assertEqual(names, ["[METRICS]PredictionTime", "[METRICS]C"])
 
     def test_cancel(self) -> None:
-        """A coroutine whose client has gone is cancelled, the others go on."""
+        """A coroutine whose client has disconnected is cancelled; the others continue."""
         self.start()
         self.hear()
         # One that is cancelled before it has begun is answered, too.
@@ -272,14 +272,14 @@ class ConcurrentTests(SynchronousTestCase):
         self.assertEqual(self.hear(), PredictFailed(30, 503, "The request was cancelled."))
 
     def test_server_goes(self) -> None:
-        """A worker whose server has gone ends, whatever it is at."""
+        """A worker ends when the server has closed the connection, even with requests in flight."""
         self.start()
         self.hear()
         self.say(ask(1, "self.wait('for ever')"))
         self.assertEqual(self.end(), ExitCode.DONE)
 
     def test_server_goes_unheard(self) -> None:
-        """A worker which is speaking when its server dies ends as well."""
+        """A worker that is sending when its server dies ends as well."""
         self.start()
         self.hear()
         self.say(ask(1, "b'x' * 5_000_000"))
@@ -297,7 +297,7 @@ class ConcurrentTests(SynchronousTestCase):
         self.assertEqual(self.code, ExitCode.PROTOCOL_ERROR)
 
     def test_plain_class(self) -> None:
-        """A class of its own with ``async def handle`` will do, and so will a module's function."""
+        """Any class with ``async def handle``, or a function of a module, may be the handler."""
         for source in (
             "class H:\n    def initialize(self, c): pass\n    async def handle(self, d, c): return ['well']\n",
             "async def handle(d, c): return ['well']\n",

@@ -19,7 +19,7 @@ from twisted_serve.wire.messages import Part
 
 
 class ValueTests(SynchronousTestCase):
-    """What a handler finds in its rows."""
+    """Tests for the decoding of request parts."""
 
     def test_json(self) -> None:
         """JSON arrives parsed."""
@@ -91,7 +91,7 @@ class Hostile:
 
 
 class BodyTests(SynchronousTestCase):
-    """What becomes of a result."""
+    """Tests for the encoding of results."""
 
     def test_bytes(self) -> None:
         """Bytes of either kind are sent as they are, as ``bytes``."""
@@ -105,7 +105,7 @@ class BodyTests(SynchronousTestCase):
 
     @given(json_objects())
     def test_json(self, result: dict[str, Any]) -> None:
-        """Anything that JSON can say is sent as JSON with an indent of two, as the predecessor did."""
+        """Any value that JSON can represent is sent as JSON with an indent of two, as by TorchServe."""
         self.assertEqual(json.loads(body(result)), result)
         self.assertEqual(body(result).decode(), json.dumps(result, indent=2))
 
@@ -131,7 +131,7 @@ class BodyTests(SynchronousTestCase):
         self.assertNotIn("torch", sys.modules)
 
     def test_unsupported(self) -> None:
-        """What has no form as bytes is refused, however it breaks."""
+        """A value that cannot be encoded as bytes is refused, whatever it raises."""
         circle: list[Any] = []
         circle.append(circle)
         for result in (object(), {1, 2}, circle, {(): 1}, "\ud800", Hostile(), {"a": Hostile()}):

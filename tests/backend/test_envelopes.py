@@ -38,7 +38,7 @@ class JSONTests(EnvelopeTestCase):
     """``service_envelope=json``."""
 
     def test_batch(self) -> None:
-        """All instances go to the handler at once, and each request gets the predictions for its own."""
+        """All instances go to the handler in one call, and each request gets the predictions for its instances."""
         worker = self._serve("json")
         found = self._answers(worker, {"instances": [1, "a"]}, {"instances": []}, {"instances": [{"b": 2}]})
         self.assertEqual(found, [{"predictions": ["1", "'a'"]}, {"predictions": []}, {"predictions": ["{'b': 2}"]}])
@@ -66,7 +66,7 @@ class JSONTests(EnvelopeTestCase):
         self.assertEqual(json.loads(item.body), {"predictions": ["1"]})
 
     def test_malformed(self) -> None:
-        """What does not have the form is refused, and the message says where."""
+        """A malformed request is refused, and the message names the field."""
         worker = self._serve("json")
         for request, message in (
             ([1], "the request must be a JSON object with instances, not list"),
@@ -205,7 +205,7 @@ class CustomTests(EnvelopeTestCase):
             self.assertIn(f"there is no {what}", str(raised.exception))
 
     def test_broken(self) -> None:
-        """What is wrong inside an envelope's module is said as it is."""
+        """An import error inside an envelope's module is reported unchanged."""
         (self.dir / "shouting.py").write_text("import no_such_package\n")
         with self.assertRaises(ModuleNotFoundError) as raised:
             self._serve("shouting")

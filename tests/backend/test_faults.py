@@ -25,7 +25,7 @@ class UnspeakableError(Exception):
 
 
 class ComplainTests(SynchronousTestCase):
-    """What went wrong, for whoever reads the model log."""
+    """Tests for error messages in the model log."""
 
     def test_complain(self) -> None:
         """The text comes first, then the traceback, whatever becomes of logging and of ``sys.stderr``."""
@@ -53,7 +53,7 @@ class ComplainTests(SynchronousTestCase):
 
 
 class ReasonTests(SynchronousTestCase):
-    """Why a model could not be loaded, for the one who registers it."""
+    """Tests for the reason of a failed load, as the registering client gets it."""
 
     def _reason(self, source: str, filename: str, model_dir: str) -> str:
         try:

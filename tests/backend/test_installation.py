@@ -78,7 +78,7 @@ def test_orphan(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_signals(tmp_path: Path) -> None:
-    """What does not end the server does not end an installation, from its first moment on."""
+    """Signals that do not end the server do not end an installation, from its start on."""
     words = ["--parent", str(os.getpid()), "--model-dir", str(tmp_path), "--venv", str(tmp_path / "venv")]
     with held_back():
         command = [sys.executable, "-m", "twisted_serve.backend.installation", *words]

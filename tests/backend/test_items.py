@@ -50,7 +50,7 @@ class ItemTests(SynchronousTestCase):
         self.assertEqual(item("r", RequestProcessor({}), b"x", 10), Item("r", 200, "", {}, b"x"))
 
     def test_stream_header(self) -> None:
-        """What a handler says of its stream's end stays between it and the server."""
+        """The header that marks the end of a stream is not sent to clients."""
         processor = RequestProcessor({})
         processor.add_response_property("TS_stream_next", "true")
         processor.add_response_property("x-tea", "Assam")
@@ -74,7 +74,7 @@ class ItemTests(SynchronousTestCase):
             self.assertIs(type(answer.status), int)
 
     def test_refused_statuses(self) -> None:
-        """What is no final status of HTTP is refused, naming it."""
+        """A value that is not a final HTTP status is refused; the message contains it."""
         statuses: list[Any] = [0, -1, 100, 199, 1000, 10**400, "200", None, 200.0, True]
         for status in statuses:
             processor = RequestProcessor({})
@@ -111,7 +111,7 @@ class ItemTests(SynchronousTestCase):
             self.assertIn("Response reason phrase", self._refused(processor))
 
     def test_beyond_latin_1(self) -> None:
-        """What latin-1 has not is encoded, and the model log says so; the answer goes out."""
+        """Characters outside of latin-1 are encoded, with a line in the model log; the response is sent."""
         log = model_log(self)
         processor = RequestProcessor({})
         processor.report_status(200, "Très 好")

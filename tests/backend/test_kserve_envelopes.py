@@ -116,7 +116,7 @@ class KServev2Tests(EnvelopeTestCase):
             self.assertEqual(eval(found["outputs"][0]["data"][0])["data"], "text")
 
     def test_types(self) -> None:
-        """What the handler returns is named as the protocol names it."""
+        """The handler's results get the protocol's datatypes."""
         handler = (
             "import numpy as np\ndef handle(data, context): return data and [eval(each['data']) for each in data]\n"
         )
@@ -152,7 +152,7 @@ class KServev2Tests(EnvelopeTestCase):
         self.assertEqual(found["outputs"], [{"name": "x", "datatype": "FP32", "data": [1.0, 1.0], "shape": [2]}])
 
     def test_malformed(self) -> None:
-        """What is not what it says is refused, and the message says where."""
+        """An input that does not match its datatype or shape is refused, and the message names the field."""
         worker = self._serve("kservev2")
         deep: Any = [1]
         for _ in range(100):

@@ -93,7 +93,7 @@ class LoaderTests(SynchronousTestCase):
         self.assertEqual(self._answer("h:Second"), b"model")
 
     def test_missing_function(self) -> None:
-        """A module without the function that was named is served by its class, as the predecessor did."""
+        """A module without the named function is served by its class, as in TorchServe."""
         self._write("h.py", CLASS)
         self.assertEqual(self._answer("h:nothing"), b"model")
 

@@ -71,7 +71,7 @@ class GatheringTests(SynchronousTestCase):
             self.answer()
 
     def test_age(self) -> None:
-        """What has waited too long goes ahead of the next value, and nothing of this batch waits any more."""
+        """Values that have waited too long are printed before the next value, and further values are not buffered."""
         self.emit(1)
         self.answer()
         self.assertEqual([self.emit(2), self.emit(3)], [True, True])

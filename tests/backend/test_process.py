@@ -76,7 +76,7 @@ class SocketTests(SynchronousTestCase):
             os.fstat(network.fileno())
 
     def test_main_refuses(self) -> None:
-        """Somebody who starts a worker by hand is told that this is not for hands."""
+        """A worker that is started by hand exits with an explanation."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
@@ -105,7 +105,7 @@ class DieWithParentTests(SynchronousTestCase):
         self.assertEqual(self.library.calls, [(1, signal.SIGKILL, 0, 0, 0)])
 
     def test_refused(self) -> None:
-        """A kernel that refuses is an error: nobody should believe in a promise that does not hold."""
+        """If the kernel refuses, an error is raised instead of relying on a signal that will not come."""
         self.library.result = -1
         self.assertRaises(OSError, die_with_parent, self.worker)
 
@@ -122,10 +122,10 @@ class DieWithParentTests(SynchronousTestCase):
 
 
 class SetUpTests(SynchronousTestCase):
-    """What is set once."""
+    """Tests for process-wide settings."""
 
     def test_signals(self) -> None:
-        """What is sent to all processes of a server does nothing here, and is not ignored by what is started here."""
+        """Signals sent to all processes of a server are ignored here, but not by programs that are started here."""
         for each in FOR_THE_SERVER:
             self.addCleanup(signal.signal, each, signal.getsignal(each))
         set_signals()
@@ -134,7 +134,7 @@ class SetUpTests(SynchronousTestCase):
             self.assertTrue(callable(signal.getsignal(each)))
 
     def test_logging(self) -> None:
-        """What the handler logs from INFO on comes out bare, line by line, whatever is in it."""
+        """The handler's log records from INFO on are printed without a prefix, line by line, whatever they contain."""
         root = logging.getLogger()
         before = root.handlers[:], root.level
         self.addCleanup(root.setLevel, before[1])

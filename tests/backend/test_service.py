@@ -15,7 +15,7 @@ from twisted_serve.wire.messages import Item, Job, Part, Predict, Predicted, Pre
 
 
 class ServiceTests(HandlerTestCase):
-    """What becomes of what a handler does."""
+    """Tests for the handling of a handler's results and exceptions."""
 
     def test_answers(self) -> None:
         """Each request gets the answer at its place, under its id and the batch's."""
@@ -70,7 +70,7 @@ class ServiceTests(HandlerTestCase):
         self.assertEqual(self._failure("throw(PredictionException('\\ud800', 400))"), (400, "?"))
 
     def test_exception(self) -> None:
-        """Any other exception says nothing to the client, and everything to the model log, of which requests it is."""
+        """Any other exception's text is only in the model log, with the traceback and the request ids."""
         self.assertEqual(self._failure("throw(ValueError('secret'))", 3), (503, "Prediction failed"))
         logged = self.log.read_text()
         head = "Invoking custom service failed. model: model 1.0, requests: r0, r1, r2\n"
@@ -78,7 +78,7 @@ class ServiceTests(HandlerTestCase):
         self.assertIn("ValueError: secret", logged)
 
     def test_reasons(self) -> None:
-        """What went wrong, and where, goes to the server, which knows who may be told; not for a message of its own."""
+        """The error and its place are sent to the server, which decides which clients get them; not with a message."""
         for code, reason in (
             ("throw(KeyError('name'))", "KeyError: 'name' (h.py, line 16)"),
             ("throw(ValueError())", "ValueError (h.py, line 16)"),
@@ -101,7 +101,7 @@ class ServiceTests(HandlerTestCase):
         self.assertTrue(first.endswith("r30, r31 and 8 more"), first)
 
     def test_broken_json(self) -> None:
-        """A request with broken JSON is not for the handler: it has an answer of its own, the others have theirs."""
+        """A request with malformed JSON is not passed to the handler: it gets an error, the others are answered."""
         good = [job("[str(len(data)), str(context.get_request_id(1))]", number) for number in (1, 3)]
         bad = [Job(f"r{number}", {}, [Part("body", "application/json", b"[1,")]) for number in (0, 2)]
         answer = self.worker.answer(bad[0], good[0], bad[1], good[1])
@@ -117,7 +117,7 @@ class ServiceTests(HandlerTestCase):
         self.assertEqual([flaw, flaw], [each.flaw for each in answer.items])
 
     def test_no_exception(self) -> None:
-        """What is raised without being an ``Exception`` fails the call only; what asks for the end is obeyed."""
+        """An exception that is not an ``Exception`` fails only the call; the exits end the worker."""
         odd = "throw(type('Odd', (BaseException,), {})('at odds'))"
         self.assertEqual(self._failure(odd), (503, "Prediction failed"))
         self.assertIn("Odd: at odds", self.log.read_text())
@@ -140,7 +140,7 @@ class ServiceTests(HandlerTestCase):
             self.assertEqual(self._failure(code), (503, "Invalid model predict output"))
 
     def test_wrong_length(self) -> None:
-        """A list that is not as long as the batch is refused: nobody knows whose answers these are."""
+        """A list of another length than the batch is refused: its results cannot be assigned to requests."""
         expected = (503, "number of batch response mismatched")
         self.assertEqual(self._failure("[]"), expected)
         self.assertEqual(self._failure("['a']", 2), expected)
@@ -169,7 +169,7 @@ class ServiceTests(HandlerTestCase):
         self.assertEqual(items[1], Item("r1", 201, "Made", {"X-A": "b"}, b"b"))
 
     def test_no_leak(self) -> None:
-        """What was set for one batch is not there for the next."""
+        """State set for one batch is not there for the next."""
         self._items(
             "[context.set_all_response_status(404, 'Gone'), context.set_response_header(0, 'X-A', 'b')] and ['a']"
         )
@@ -216,10 +216,10 @@ class ServiceTests(HandlerTestCase):
 
 
 class StreamTests(HandlerTestCase):
-    """What a handler sends before it returns."""
+    """Tests for intermediate responses."""
 
     def test_chunks(self) -> None:
-        """Each chunk is sent at once with the head as it is then; the list is the last one."""
+        """Each chunk is sent immediately with the current head; the returned list is the last one."""
         items = self._items("stream(context, 'a', {'b': 1})")
         self.assertEqual([item.body for item in items], [b"last"])
         expected = [StreamChunk(1, Item("r0", 200, "", {}, body)) for body in (b"a", b'{\n  "b": 1\n}')]
@@ -231,7 +231,7 @@ class StreamTests(HandlerTestCase):
         self.assertEqual(self.worker.outbox.sent, [StreamChunk(1, Item("r1", 200, "", {}, b"b"))])
 
     def test_cancelled(self) -> None:
-        """A chunk for a client that has gone is not sent, and the handler can know."""
+        """A chunk for a client that has disconnected is not sent, and the handler can query that."""
         self.worker.outbox.cancelled.add("r0")
         self.assertEqual([item.body for item in self._items("[str(context.is_cancelled(0))]")], [b"True"])
         self.assertEqual([item.body for item in self._items("stream(context, 'a')")], [b"last"])
@@ -259,6 +259,6 @@ class StreamTests(HandlerTestCase):
         self.assertEqual(self.worker.outbox.sent, [])
 
     def test_no_context(self) -> None:
-        """Without a context there is nobody to send to."""
+        """Without a context no chunk can be sent."""
         code = "send_intermediate_predict_response(['a'], context.request_ids, 'x', 200)"
         self.assertEqual(self._failure(code), (503, "Prediction failed"))

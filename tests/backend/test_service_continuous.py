@@ -24,7 +24,7 @@ class ContinuousTests(HandlerTestCase):
         self.assertEqual(self._more(code, 3), [True, False, False])
 
     def test_criteria_stay(self) -> None:
-        """Criteria hold until others are set, a dictionary will do; who sets none gives whole answers."""
+        """Criteria are kept until others are set, and may be a dict; without criteria responses are complete."""
         self.assertEqual(self._more("['a']"), [False])
         self.assertEqual(self._more("(setattr(context, 'stopping_criteria', {0: lambda _: False}), ['a'])[1]"), [True])
         self.assertEqual(self._more("['a']"), [True])
@@ -37,7 +37,7 @@ class ContinuousTests(HandlerTestCase):
             self.assertEqual((item.more, item.headers), (more, {}))
 
     def test_criterion_sets_header(self) -> None:
-        """What a criterion does to an answer's head counts, whichever answer's it is."""
+        """Headers that a criterion sets are sent, for any response of the batch."""
         criteria = "[lambda _: None, lambda _: context.set_response_header(0, 'x-end', 'yes')]"
         items = self._items(f"(setattr(context, 'stopping_criteria', {criteria}), ['a', 'b'])[1]", 2)
         self.assertEqual([item.headers for item in items], [{"x-end": "yes"}, {}])

@@ -43,7 +43,7 @@ class MetricTests(HandlerTestCase):
         self.assertEqual(self._printed(), [])
 
     def test_with_the_failure(self) -> None:
-        """What was emitted before a failure comes with it, whatever failed."""
+        """Metrics emitted before a failure are sent with it, whatever failed."""
         self._sent("['a']")
         emit = "context.metrics.add_counter('A', 1)"
         self.assertEqual(self._sent(f"[{emit}, throw(ValueError())]"), [("A", "r0")])
@@ -69,7 +69,7 @@ class MetricTests(HandlerTestCase):
         self.assertEqual(self._printed(), ["A"])
 
     def test_between_batches(self) -> None:
-        """What is emitted while nothing is being answered is printed, also by what a batch has left behind."""
+        """Metrics emitted between batches are printed, also those of a thread that a batch has left."""
         self._sent("['a']")
         self._sent("(setattr(sys.modules['h'], 'left', (context.metrics, copy_context())), ['a'])[1]")
         self._printed()
@@ -80,7 +80,7 @@ class MetricTests(HandlerTestCase):
         self.assertEqual(self._sent("['a']"), [("PredictionTime", "r0")])
 
     def test_from_a_thread(self) -> None:
-        """What another thread emits counts, whether it knows of the batch or not."""
+        """Metrics emitted by another thread count, with or without the batch's context variable."""
         self._sent("['a']")
         self._printed()
         start = "(lambda f: (f.start(), f.join()))(Thread(target={}))"
@@ -90,7 +90,7 @@ class MetricTests(HandlerTestCase):
         self.assertEqual(self._printed(), ["A"])
 
     def test_from_a_child(self) -> None:
-        """What a process emits that the handler has forked is printed there, once."""
+        """Metrics emitted by a process that the handler has forked are printed there, once."""
         self._sent("['a']")
         sys.stdout.flush()
         reading, writing = os.pipe()
@@ -130,7 +130,7 @@ class MetricTests(HandlerTestCase):
 
 
 class DefinedMetricTests(HandlerTestCase):
-    """What ``metrics_config`` defines is there before the handler asks for it."""
+    """Metrics defined in ``metrics_config`` exist before the handler uses them."""
 
     settings: ClassVar[dict[str, Any]] = {"metrics": [MetricDefinition("Size", "count", "gauge", ["ModelName"])]}
 

@@ -73,7 +73,7 @@ class SessionTests(SynchronousTestCase):
     def _converse(
         self, *words: ToWorker, raw: bytes = b"", answers: int | None = None
     ) -> tuple[ExitCode, list[FromWorker]]:
-        """Say something, and close when everything is answered (or so many answers have come)."""
+        """Send messages, and close when all are answered (or a number of answers has come)."""
         server, worker = socket.socketpair()
         server.settimeout(LONG)
         if answers is None:
@@ -117,7 +117,7 @@ class SessionTests(SynchronousTestCase):
         )
 
     def test_nobody_waits(self) -> None:
-        """A batch is not begun when all its clients have gone, and answered all the same."""
+        """A batch whose clients have all disconnected is answered without calling the handler."""
         code, said = self._converse(
             self._load(), predict(1, "open('never', 'w')"), Cancel(["r1"]), predict(2, "b'b'"), Cancel(["r3"])
         )
@@ -171,7 +171,7 @@ class SessionTests(SynchronousTestCase):
         )
 
     def test_no_directory(self) -> None:
-        """A model whose directory has gone does not load."""
+        """A model whose directory does not exist fails to load."""
         load = LoadModel("m", "1.0", str(self.dir / "gone"), "h.py", 1, {}, {}, "0")
         code, said = self._converse(load)
         self.assertEqual(code, ExitCode.NOT_LOADED)
@@ -192,7 +192,7 @@ class SessionTests(SynchronousTestCase):
         self.assertIn("a frame of 4294967295 bytes", self.errors.read_text())
 
     def test_server_dies(self) -> None:
-        """A worker whose answer nobody takes any more ends well."""
+        """A worker whose server closes the connection before it answers exits normally."""
         server, worker = socket.socketpair()
         with worker:
             server.sendall(encode(self._load()))

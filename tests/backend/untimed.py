@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of the worker's side share: what it said, without what is measured of it."""
+"""Shared helper for tests of the worker's side: its messages without measured durations."""
 
 from __future__ import annotations
 

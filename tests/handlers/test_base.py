@@ -252,7 +252,7 @@ class DeviceTests(SynchronousTestCase):
 
 
 class CompiledTests(SynchronousTestCase):
-    """What ``pt2`` in the settings does."""
+    """Tests for the setting ``pt2``."""
 
     def _asked(self, pt2: object) -> Any:
         asked: list[dict[str, Any]] = []

@@ -20,7 +20,7 @@ class ImportClassTests(SynchronousTestCase):
         self.assertIs(import_class("OrderedDict", "collections"), OrderedDict)
 
     def test_no_class(self) -> None:
-        """What is no class is an ImportError that says so."""
+        """A name that is not a class raises an ImportError that says so."""
         for name, message in (
             ("OrderedDict", "'OrderedDict' names no module; it must be package.module.Class"),
             ("collections.Nothing", "collections has no class Nothing"),

@@ -61,7 +61,7 @@ class MetricsStoreTests(SynchronousTestCase):
     """Values that are collected."""
 
     def test_no_position(self) -> None:
-        """What is no position in the batch belongs to the whole batch."""
+        """A value that is not a position in the batch stands for the whole batch."""
         store = MetricsStore({0: "a", 1: "b"}, "m")
         for idx in ("some id", 2, -1, None):
             store.add_time("T", 1, idx)

@@ -20,7 +20,7 @@ def context(**fields: Any) -> Context:
 
 
 class ContextTests(SynchronousTestCase):
-    """What a handler asks its context."""
+    """Tests for `Context`."""
 
     def setUp(self) -> None:
         self.context = context()
@@ -79,7 +79,7 @@ class ContextTests(SynchronousTestCase):
             self.assertIsNone(self.context.get_request_header(0, name))
 
     def test_responses(self) -> None:
-        """What is said of an answer can be asked again, and concerns that one only."""
+        """Status and headers set for a response can be read back, and apply to that response only."""
         self.context.set_response_status(404, "Gone", 1)
         self.context.set_response_content_type(1, "text/plain")
         self.context.set_response_header(1, "X-A", "b")
@@ -106,7 +106,7 @@ class ContextTests(SynchronousTestCase):
         self.assertEqual(self.context.cache, {"a": 1})  # type: ignore[attr-defined]
 
     def test_own_headers(self) -> None:
-        """What a handler does to its headers does not reach whoever gave them."""
+        """Changes that a handler makes to its headers do not reach the caller's dict."""
         given = {"a": "b"}
         self.context.begin_batch(["a"], [given])
         self.context.get_all_request_header(0).clear()
@@ -124,7 +124,7 @@ class ContextTests(SynchronousTestCase):
         self.assertNotEqual(context(), 1)
 
     def test_private_names(self) -> None:
-        """What public handlers reach for in spite of its name is there, and is the same thing."""
+        """Underscored attributes that published handlers use exist, and are the same objects."""
         made = context(limit_max_image_pixels=False)
         made.begin_batch(["a"], [{"X-T": "v"}])
         self.assertEqual(made._request_processor[0].get_request_property("X-T"), "v")

@@ -82,7 +82,7 @@ class TransformTests(SynchronousTestCase):
         self.assertTrue((np.asarray(CenterCrop(6)(image)) == pixels[1:7, 2:8]).all())
 
     def test_crop_of_small(self) -> None:
-        """What is too small gets a black border first, the larger half of it right and below."""
+        """A smaller image is padded with black first; the larger half of an odd border is on the right and below."""
         image = noise(3, 12)
         expected = np.zeros((6, 6, 3), dtype=np.uint8)
         expected[:, 1:4] = np.asarray(image)[3:9]
@@ -122,7 +122,7 @@ class TransformTests(SynchronousTestCase):
             )
 
     def test_imagenet(self) -> None:
-        """What ImageNet's models expect: the middle 224 of 256 pixels, by the well-known means and deviations."""
+        """ImageNet's transform: the central 224 of 256 pixels, normalized by the well-known means and deviations."""
         image = noise(256, 280)
         pixels = np.asarray(image)[28:252, 16:240].astype(np.float64) / 255
         expected = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]

@@ -26,7 +26,7 @@ from twisted_serve.wire.messages import MetricDefinition
 
 
 class MetricsTests(SynchronousTestCase):
-    """What handlers emit."""
+    """Tests for the metrics that handlers emit."""
 
     def setUp(self) -> None:
         self.lines: list[str] = []
@@ -53,7 +53,7 @@ class MetricsTests(SynchronousTestCase):
         )
 
     def test_no_position(self) -> None:
-        """What is no position in the batch, such as an id of the handler's own, belongs to the whole batch."""
+        """A value that is not a position in the batch, such as an id of the handler, stands for the whole batch."""
         strange: list[Any] = [uuid4(), str(uuid4()), "1", -1, 2, 1.5, ["a"], {}, None]
         for idx in strange:
             self.metrics.add_time("T", 1, idx, "ms")
@@ -151,7 +151,7 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.lines, [])
 
     def test_unknown(self) -> None:
-        """A metric that nobody registered, or not with this type, is not there."""
+        """A metric that was not registered, or not with this type, is not found."""
         self.metrics.add_metric_to_cache("Lamps", "count")
         self.assertRaises(MetricsCacheKeyError, self.metrics.get_metric, "Chairs")
         self.assertRaises(KeyError, self.metrics.get_metric, "Lamps", MetricTypes.GAUGE)
@@ -166,7 +166,7 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.metrics.cache_keys(), ["counter:Lamps", "histogram:Heat"])
 
     def test_wrong_types(self) -> None:
-        """What is registered must be what it should."""
+        """Arguments of a wrong type are refused when a metric is registered."""
         wrong: list[tuple[Any, ...]] = [
             (1, "count"),
             ("a", 1),

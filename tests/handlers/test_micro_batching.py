@@ -111,7 +111,7 @@ class MicroBatchingTests(SynchronousTestCase):
         self.assertEqual(self._micro(handler)([1, 2], None), [1, 2])
 
     def test_failure(self) -> None:
-        """What any stage raises fails the batch at once; the next batch does not notice."""
+        """An exception in any stage fails the batch immediately; the next batch is not affected."""
         for stage in HANDLER_METHODS:
             handler = Stages()
 

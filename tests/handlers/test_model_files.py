@@ -22,7 +22,7 @@ from twisted_serve.handlers.model_files import (
 
 
 class ModelFilesTests(SynchronousTestCase):
-    """What a handler reads out of its archive."""
+    """Tests for reading an archive's files."""
 
     def _file(self, text: str) -> Path:
         path = Path(self.mktemp())

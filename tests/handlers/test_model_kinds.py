@@ -50,7 +50,7 @@ class Calls:
 
 
 class ModelKindTests(SynchronousTestCase):
-    """What an archive's weights may be."""
+    """Tests for the formats of weights."""
 
     def setUp(self) -> None:
         self.dir = Path(self.mktemp()).resolve()

@@ -61,7 +61,7 @@ class MissingPackageTests(SynchronousTestCase):
 
     @skipUnless(find_spec("torch"), "torch is not installed")
     def test_files(self) -> None:
-        """What reads a file of weights is needed where there is such a file."""
+        """A package that reads a format of weights is required only for such a file."""
         (self.dir / "m.onnx").write_bytes(b"")
         words = self.refused("onnxruntime", "base_handler", {"serializedFile": "m.onnx"})
         self.assertEqual(

@@ -149,7 +149,7 @@ class TextClassifierTests(SynchronousTestCase):
         self.assertEqual(asked, [([3, 1, 5], [0, 0, 0], 0), ([2], [0], 0)])
 
     def test_subclass(self) -> None:
-        """What a subclass gets of ``preprocess`` is a pair, and it may give another one to ``inference``."""
+        """``preprocess`` returns a pair, and a subclass may pass another pair to ``inference``."""
         (self.dir / "h.py").write_text(
             "from ts.torch_handler.text_classifier import TextClassifier\n"
             "class Mine(TextClassifier):\n"
@@ -172,7 +172,7 @@ class Vocabulary:
 
 
 class TextHandlerTests(SynchronousTestCase):
-    """What text handlers share."""
+    """Tests for the base class of text handlers."""
 
     def test_torchtext(self) -> None:
         """A vocabulary of torchtext works as well as a dictionary."""
@@ -197,7 +197,7 @@ class TextHandlerTests(SynchronousTestCase):
         np.testing.assert_allclose(summary.numpy(), [0.6, 0.8], rtol=1e-6)
 
     def test_hostile_markup(self) -> None:
-        """A text of nothing but the beginnings of tags is cleaned in no time."""
+        """A text of many unclosed tags is cleaned in linear time."""
         self.assertEqual(len(CLEANUP_REGEX.sub("", "<" * 2_000_000)), 2_000_000)
 
     def test_contractions(self) -> None:

@@ -192,7 +192,7 @@ class ImageClassifierTests(VisionTestCase):
             self.assertEqual(answer, answers[0])
 
     def test_bad_input(self) -> None:
-        """What is no image is the client's error, and the message says what is wrong with it."""
+        """An input that is not an image is the client's error, and the message gives the reason."""
         worker = self._serve(CLASSIFIER, "image_classifier")
         whole = png(self.noise)
         for part, message in (

@@ -16,7 +16,7 @@ from twisted_serve.backend.ts.names import BUILT_IN_ENVELOPES, BUILT_IN_HANDLERS
 
 
 class TsNamesTests(SynchronousTestCase):
-    """What a handler finds below ``ts``."""
+    """Tests for the modules below ``ts``."""
 
     def setUp(self) -> None:
         self.patch(sys, "meta_path", [*sys.meta_path])
@@ -93,7 +93,7 @@ class TsNamesTests(SynchronousTestCase):
         self.assertFalse(hasattr(import_module("ts.context"), "Nothing"))
 
     def test_others(self) -> None:
-        """Modules whose names only begin alike are nobody's business."""
+        """Modules whose names only begin with ``ts`` are left to other finders."""
         finder = install()
         self.assertIsNone(finder.find_spec("tsx"))
         self.assertIsNone(finder.find_spec("json"))

@@ -145,7 +145,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual((replies[3].status, replies[3].content_type), (500, "application/json"))
 
     def test_failures(self) -> None:
-        """What a handler raises, and what cannot be an answer, has the code and the text that clients get."""
+        """Exceptions and invalid results have the code and the text that clients get."""
 
         def throw(error: Exception) -> Callable[[Any, Any], Any]:
             def handle(data: Any, context: Any) -> Any:
@@ -166,7 +166,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertIn("ValueError: secret", self.log.read_text())
 
     def test_end_of_a_test(self) -> None:
-        """What is no ``Exception``, such as the end of a test, is not made an answer."""
+        """An exception that is not an ``Exception``, such as the end of a test, is not converted to a response."""
 
         def handle(data: Any, context: Any) -> Any:
             pytest.fail("the handler's own check")
@@ -236,7 +236,7 @@ class ServiceTests(SynchronousTestCase):
 
 
 class FrameTests(SynchronousTestCase):
-    """What ``create_predict_response`` makes."""
+    """Tests for `create_predict_response`."""
 
     def test_stream(self) -> None:
         """An answer that more follows says so in a header, and so does the last one after it."""
