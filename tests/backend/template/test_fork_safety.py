@@ -29,15 +29,9 @@ class SafetyTests(SynchronousTestCase):
     """A process before and after a model was loaded."""
 
     def setUp(self) -> None:
-<<<<<<< HEAD:tests/backend/template/test_fork_safety.py
-        """Look only at what a test does: this process has threads and children of its own."""
+        """Check only what a test does: the test process has other threads and children."""
         self.patch(fork_safety, "_threads", lambda: None)
         self.patch(fork_safety, "_children", lambda: None)
-=======
-        """Check only what a test does: the test process has other threads and children."""
-        self.patch(sharing, "_threads", lambda: None)
-        self.patch(sharing, "_children", lambda: None)
->>>>>>> 43ad61a (tests: name the subject in docstrings of backend and handlers tests):tests/backend/template/test_fork_safety.py
         replace_modules(self, {"torch": None})
         self.safety = Safety(descriptors())
 
