@@ -34,43 +34,43 @@ _HOST = [Dimension("Level", "Host")]
 system_metrics: list[Metric] = []
 
 
-def _note(name: str, value: float, unit: str) -> None:
+def _record(name: str, value: float, unit: str) -> None:
     system_metrics.append(Metric(name, value, unit, _HOST))
 
 
 def cpu_utilization() -> None:
     """Read the processor utilization since the previous reading, in percent."""
-    _note("CPUUtilization", psutil.cpu_percent(), "percent")
+    _record("CPUUtilization", psutil.cpu_percent(), "percent")
 
 
 def memory_used() -> None:
     """Read the memory in use, in units of 1024² bytes."""
-    _note("MemoryUsed", psutil.virtual_memory().used / _MEGABYTE, "MB")
+    _record("MemoryUsed", psutil.virtual_memory().used / _MEGABYTE, "MB")
 
 
 def memory_available() -> None:
     """Read the available memory, in units of 1024² bytes."""
-    _note("MemoryAvailable", psutil.virtual_memory().available / _MEGABYTE, "MB")
+    _record("MemoryAvailable", psutil.virtual_memory().available / _MEGABYTE, "MB")
 
 
 def memory_utilization() -> None:
     """Read the memory in use, in percent."""
-    _note("MemoryUtilization", psutil.virtual_memory().percent, "percent")
+    _record("MemoryUtilization", psutil.virtual_memory().percent, "percent")
 
 
 def disk_used() -> None:
     """Read the disk space in use on ``/``, in units of 1024³ bytes."""
-    _note("DiskUsage", psutil.disk_usage("/").used / _GIGABYTE, "GB")
+    _record("DiskUsage", psutil.disk_usage("/").used / _GIGABYTE, "GB")
 
 
 def disk_available() -> None:
     """Read the free disk space on ``/``, in units of 1024³ bytes."""
-    _note("DiskAvailable", psutil.disk_usage("/").free / _GIGABYTE, "GB")
+    _record("DiskAvailable", psutil.disk_usage("/").free / _GIGABYTE, "GB")
 
 
 def disk_utilization() -> None:
     """Read the disk space in use on ``/``, in percent."""
-    _note("DiskUtilization", psutil.disk_usage("/").percent, "percent")
+    _record("DiskUtilization", psutil.disk_usage("/").percent, "percent")
 
 
 _READINGS: tuple[Callable[[], None], ...] = (

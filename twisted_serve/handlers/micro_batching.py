@@ -70,9 +70,9 @@ class MicroBatching:
         """
         start = perf_counter()
         self.handler.context = context
-        if _asked(self.handler, "_is_describe"):
+        if _flag(self.handler, "_is_describe"):
             output = [self.handler.describe_handle()]
-        elif _asked(self.handler, "_is_explain"):
+        elif _flag(self.handler, "_is_explain"):
             output = self.handler.explain_handle(self.handler.preprocess(data), data)
         else:
             output = self._answers(data)
@@ -85,16 +85,19 @@ class MicroBatching:
         if not self._pools:
             self._pools = {stage: ThreadPoolExecutor(n, f"micro-{stage}") for stage, n in self._parallelism.items()}
         size = self.micro_batch_size
-        pieces = [data[start : start + size] for start in range(0, len(data), size)]
-        running = [_Piece(self.handler, self._pools, index, piece) for index, piece in enumerate(pieces)]
-        wait([each.done for each in running], return_when=FIRST_EXCEPTION)
-        for each in running:
+        micro_batches = [data[start : start + size] for start in range(0, len(data), size)]
+        in_flight = [
+            _MicroBatch(self.handler, self._pools, index, micro_batch)
+            for index, micro_batch in enumerate(micro_batches)
+        ]
+        wait([each.done for each in in_flight], return_when=FIRST_EXCEPTION)
+        for each in in_flight:
             each.cancelled.set()
         # Wait for all: a stage of an abandoned micro-batch must not overlap the next batch.
-        failures = [error for each in running if (error := each.done.exception()) is not None]
+        failures = [error for each in in_flight if (error := each.done.exception()) is not None]
         if failures:
             raise failures[0]
-        return [result for each in running for result in each.done.result()]
+        return [result for each in in_flight for result in each.done.result()]
 
     def get_micro_batch_idx(self) -> int:
         """Return the index of the micro-batch that this thread is processing."""
@@ -108,11 +111,11 @@ class MicroBatching:
             pool.shutdown(wait=True)
 
 
-def _asked(handler: Any, question: str) -> bool:
+def _flag(handler: Any, question: str) -> bool:
     return hasattr(handler, question) and bool(getattr(handler, question)())
 
 
-class _Piece:
+class _MicroBatch:
     """
     A micro-batch in the pipeline.
 

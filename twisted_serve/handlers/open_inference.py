@@ -35,10 +35,10 @@ _DTYPES = {
 }
 
 # NumPy's limit; the product of a much longer shape would block the worker.
-_MOST_DIMENSIONS = 64
+_MAX_DIMENSIONS = 64
 
 # For each kind of NumPy's dtypes the kinds of values accepted: ``true`` is no number, and 1.5 is no integer.
-_GIVEN = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}
+_ACCEPTED_KINDS = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}
 
 _NUMBERS = {bool, int, float}
 _LISTS = {list, tuple}
@@ -112,10 +112,10 @@ def _input(given: Any, where: str) -> dict[str, Any]:
     if type(shape) is int:
         # Examples of TorchServe and KServe give a bare number, or -1, for one dimension.
         shape = [shape]
-    if not isinstance(shape, list) or not all(type(each) is int and each >= -1 for each in shape[:_MOST_DIMENSIONS]):
+    if not isinstance(shape, list) or not all(type(each) is int and each >= -1 for each in shape[:_MAX_DIMENSIONS]):
         raise MalformedRequestError(f"{where}.shape must be a list of whole numbers, not {shape!r:.80}")
-    if len(shape) > _MOST_DIMENSIONS:
-        raise MalformedRequestError(f"{where}.shape has {len(shape)} dimensions; at most {_MOST_DIMENSIONS} can be had")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise MalformedRequestError(f"{where}.shape has {len(shape)} dimensions; at most {_MAX_DIMENSIONS} can be had")
     kind = given.get("datatype")
     if kind == "BYTES" and isinstance(data, str):
         # Old clients send a string as the only element.
@@ -126,16 +126,16 @@ def _input(given: Any, where: str) -> dict[str, Any]:
         return {**given, "data": data[0] if len(data) == 1 else data}
     if not isinstance(kind, str) or kind not in _DTYPES:
         raise MalformedRequestError(f"{where}.datatype must be one of BYTES, {', '.join(_DTYPES)}, not {kind!r:.80}")
-    return {**given, "data": _shaped(data, shape, kind, where)}
+    return {**given, "data": _reshape(data, shape, kind, where)}
 
 
-def _shaped(data: list[Any], shape: list[int], kind: str, where: str) -> Any:
+def _reshape(data: list[Any], shape: list[int], kind: str, where: str) -> Any:
     import numpy as np  # noqa: PLC0415
 
-    values = _flat(data)
+    values = _flatten(data)
     if values is None:
         raise MalformedRequestError(f"{where}.data is of no shape: its lists are of different lengths")
-    shape = _closed(shape, data, len(values))
+    shape = _resolve_shape(shape, data, len(values))
     if len(values) != math.prod(shape):
         raise MalformedRequestError(f"{where}.data has {len(values)} values, and {where}.shape is {shape!r:.80}")
     dtype = np.dtype(_DTYPES[kind])
@@ -144,7 +144,7 @@ def _shaped(data: list[Any], shape: list[int], kind: str, where: str) -> Any:
         array = np.asarray(values)
         if not values:
             return array.reshape(shape).tolist()
-        if array.dtype.kind in _GIVEN[dtype.kind]:
+        if array.dtype.kind in _ACCEPTED_KINDS[dtype.kind]:
             # A value too large for the dtype changes in the conversion, which the comparison detects.
             with np.errstate(over="ignore"):
                 typed = array.astype(dtype)
@@ -154,7 +154,7 @@ def _shaped(data: list[Any], shape: list[int], kind: str, where: str) -> Any:
     raise MalformedRequestError(f"{where}.data holds values that are no {kind}")
 
 
-def _closed(shape: list[int], data: list[Any], count: int) -> list[int]:
+def _resolve_shape(shape: list[int], data: list[Any], count: int) -> list[int]:
     """Replace -1 in the shape by the data's length where it is unambiguous; otherwise return the shape unchanged."""
     if shape.count(-1) == 1:
         known = abs(math.prod(shape))
@@ -170,9 +170,9 @@ def _closed(shape: list[int], data: list[Any], count: int) -> list[int]:
     return shape
 
 
-def _flat(values: Sequence[Any]) -> Sequence[Any] | None:
+def _flatten(values: Sequence[Any]) -> Sequence[Any] | None:
     """Flatten nested lists; return ``None`` if they are ragged."""
-    for _ in range(_MOST_DIMENSIONS):
+    for _ in range(_MAX_DIMENSIONS):
         kinds = set(map(type, values))
         if not kinds & _LISTS:
             return values
@@ -183,11 +183,11 @@ def _flat(values: Sequence[Any]) -> Sequence[Any] | None:
 
 
 def _output(name: str, result: Any) -> dict[str, Any]:
-    datatype, data = _typed(result)
+    datatype, data = _to_datatype(result)
     return {"name": name, "datatype": datatype, "data": data, "shape": [len(data)]}
 
 
-def _typed(result: Any) -> tuple[str, list[Any]]:
+def _to_datatype(result: Any) -> tuple[str, list[Any]]:
     """Return the datatype and the flattened values of a result of the handler."""
     import numpy as np  # noqa: PLC0415
 
@@ -197,7 +197,7 @@ def _typed(result: Any) -> tuple[str, list[Any]]:
         array = np.asarray(result).flatten()
         return _datatype(array.dtype), array.tolist()
     # A ragged list is one value, like a dict.
-    flat = _flat(result) if isinstance(result, (list, tuple)) else None
+    flat = _flatten(result) if isinstance(result, (list, tuple)) else None
     values = [result] if flat is None else flat
     if set(map(type, values)) <= _NUMBERS or all(hasattr(each, "tolist") for each in values):
         array = np.asarray(values).flatten()

@@ -20,7 +20,7 @@ from twisted_serve.handlers.timer import timed
 __all__ = ["TextClassifier"]
 
 
-class _Texts(tuple[Any, list[list[str]]]):
+class _EncodedTexts(tuple[Any, list[list[str]]]):
     """
     A pair, as subclasses expect: the concatenated ids of all texts, and the tokens of each text.
 
@@ -62,7 +62,7 @@ class TextClassifier(TextHandler):
         numbers = [self.token_ids(list(ngrams_iterator(each, self.ngrams))) for each in tokens]
         ends = list(accumulate(map(len, numbers)))
         ids = torch.as_tensor([number for each in numbers for number in each], dtype=torch.int64, device=self.device)
-        texts = _Texts((ids, tokens))
+        texts = _EncodedTexts((ids, tokens))
         texts.offsets = [0, *ends[:-1]]
         return texts
 

@@ -26,25 +26,25 @@ def timed(func: _F) -> _F:
     @functools.wraps(func)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         context: Any = getattr(self, "context", None)
-        if not _wanted(context):
+        if not _is_enabled(context):
             return func(self, *args, **kwargs)
-        _wait_for_device()
+        _synchronize()
         start = perf_counter()
         result = func(self, *args, **kwargs)
-        _wait_for_device()
+        _synchronize()
         context.metrics.add_time(f"ts_handler_{func.__name__}", (perf_counter() - start) * 1000)
         return result
 
     return wrapper  # type: ignore[return-value]
 
 
-def _wanted(context: Any) -> bool:
+def _is_enabled(context: Any) -> bool:
     settings = getattr(context, "model_yaml_config", None)
     handler = settings.get("handler") if isinstance(settings, dict) else None
     return isinstance(handler, dict) and bool(handler.get("profile")) and context.metrics is not None
 
 
-def _wait_for_device() -> None:
+def _synchronize() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
