@@ -24,7 +24,7 @@ from twisted_serve.wire.messages import FromWorker, Item, Job, LoadModel, Predic
 MAX_MESSAGE = 64 * 1024
 
 # The number of requests of a batch that are named in the log.
-MOST_NAMED = 32
+MAX_LOGGED_IDS = 32
 
 
 class Outlet(Protocol):
@@ -62,10 +62,10 @@ class Call:
         self._metrics = metrics
         # Held while a chunk is sent: no chunk may follow the final response.
         self._streaming = Lock()
-        self._opened = perf_counter()
-        self._began = self._opened
+        self._started_at = perf_counter()
+        self._handler_started_at = self._started_at
         # Request id to error, for malformed requests, which the handler does not get.
-        self._flaws: dict[str, str] = {}
+        self._malformed: dict[str, str] = {}
         context.requests = self
         self._begin(predict.jobs)
         keeper.set(metrics.keep)
@@ -84,10 +84,10 @@ class Call:
             try:
                 rows.append(row(job.parts, self._load.decode_input_request))
             except FlawedInputError as e:  # noqa: PERF203 - each request separately
-                self._flaws[job.request_id] = str(e)
-        if self._flaws:
-            self._begin([job for job in self._jobs if job.request_id not in self._flaws])
-        self._began = perf_counter()
+                self._malformed[job.request_id] = str(e)
+        if self._malformed:
+            self._begin([job for job in self._jobs if job.request_id not in self._malformed])
+        self._handler_started_at = perf_counter()
         return rows
 
     def send_chunk(self, request_id: str, value: Any) -> None:
@@ -118,44 +118,44 @@ class Call:
         jobs = self._jobs
         if not jobs:
             return self._predicted([])
-        self.context.metrics.add_time("PredictionTime", round((perf_counter() - self._began) * 1000, 2))
+        self.context.metrics.add_time("PredictionTime", round((perf_counter() - self._handler_started_at) * 1000, 2))
         if not isinstance(results, list):
             flaw = f"the handler must return a list, not {type(results).__name__:.80}"
-            complain(f"{flaw}; {self._about()}")
+            complain(f"{flaw}; {self._log_context()}")
             return self._failed(503, "Invalid model predict output", flaw)
         if len(results) != len(jobs):
             flaw = f"number of batch response mismatched, expect: {len(jobs)}, got: {len(results)}."
-            complain(f"model: {self._load.model_name}, {flaw} {self._about()}")
+            complain(f"model: {self._load.model_name}, {flaw} {self._log_context()}")
             return self._failed(503, "number of batch response mismatched", flaw)
         try:
             bodies = [body(each) for each in results]
         except UnsupportedOutputError as e:
-            complain(f"Unsupported model output data type. {self._about()}", e)
+            complain(f"Unsupported model output data type. {self._log_context()}", e)
             return self._failed(503, "Unsupported model output data type.", str(e))
         limit = self._load.max_response_size
         # Stopping criteria are called first, because they may set headers.
-        more = [self._goes_on(*each) for each in enumerate(results)] if self._load.continuous else [False] * len(jobs)
+        more = [self._continues(*each) for each in enumerate(results)] if self._load.continuous else [False] * len(jobs)
         answers = zip(jobs, self.context.request_processor, bodies, more, strict=True)
         return self._predicted([item(job.request_id, head, text, limit, on) for job, head, text, on in answers])
 
     def _predicted(self, items: list[Item]) -> Predicted:
         """Return the response message for items, with errors for malformed requests inserted at their positions."""
-        if self._flaws:
+        if self._malformed:
             seen = iter(items)
             items = [
                 Item(job.request_id, 400, "", {}, b"", False, flaw)
-                if (flaw := self._flaws.get(job.request_id))
+                if (flaw := self._malformed.get(job.request_id))
                 else next(seen)
                 for job in self._predict.jobs
             ]
-        return Predicted(self._predict.batch_id, items, perf_counter() - self._opened, self._metrics.take())
+        return Predicted(self._predict.batch_id, items, perf_counter() - self._started_at, self._metrics.take())
 
     def failure(self, error: BaseException) -> PredictFailed:
         """Return the response message for an exception of the handler."""
         if isinstance(error, PredictionException):
             code = error.error_code if is_status(error.error_code) else 500
             return self._failed(int(code), text_of(error.message)[:MAX_MESSAGE])
-        complain(f"Invoking custom service failed. {self._about()}", error)
+        complain(f"Invoking custom service failed. {self._log_context()}", error)
         reason = public_reason(error, self._load.model_dir)
         if out_of_resources(error):
             return self._failed(507, "Out of resources", reason)
@@ -171,13 +171,13 @@ class Call:
     def _failed(self, code: int, message: str, reason: str = "") -> PredictFailed:
         return PredictFailed(self._predict.batch_id, code, message, self._metrics.take(), reason)
 
-    def _about(self) -> str:
+    def _log_context(self) -> str:
         """Return the model's name and the request ids (``X-Request-Id`` of the responses), for the log."""
-        ids = [job.request_id for job in self._jobs[:MOST_NAMED]]
-        more = f" and {len(self._jobs) - MOST_NAMED} more" if len(self._jobs) > MOST_NAMED else ""
+        ids = [job.request_id for job in self._jobs[:MAX_LOGGED_IDS]]
+        more = f" and {len(self._jobs) - MAX_LOGGED_IDS} more" if len(self._jobs) > MAX_LOGGED_IDS else ""
         return f"model: {self._load.model_name} {self._load.model_version}, requests: {', '.join(ids)}{more}"
 
-    def _goes_on(self, index: int, result: Any) -> bool:
+    def _continues(self, index: int, result: Any) -> bool:
         """Return whether a request continues with another batch, by its stopping criterion or a header."""
         # A describe response is complete; a criterion left over from the previous call does not apply to it.
         if "describe" in self._jobs[index].headers:

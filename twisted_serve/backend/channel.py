@@ -39,7 +39,7 @@ class Channel:
         self._connection = connection
         self._reader = worker_reader()
         # Reused: allocating a buffer for each read would cost more than the read.
-        self._room = memoryview(bytearray(_READ_SIZE))
+        self._buffer = memoryview(bytearray(_READ_SIZE))
         self._pending: deque[LoadModel | Predict] = deque()
         # The ids of the requests in flight, and which of them are cancelled or paused.
         self._asked: set[str] = set()
@@ -71,7 +71,7 @@ class Channel:
             if not self._pending:
                 self._wait(lambda: bool(self._pending))
             elif monotonic() - self._read_at > _STALE:
-                self._look()
+                self._poll()
             # Pending requests of a server that has closed the socket are dropped.
             return None if self._closed else self._pending.popleft()
 
@@ -83,7 +83,7 @@ class Channel:
         :raise WireError: for bytes that are not a valid message.
         """
         with self._received:
-            self._look()
+            self._poll()
             messages = list(self._pending)
             self._pending.clear()
             return None if self._closed else messages
@@ -95,7 +95,7 @@ class Channel:
         :raise WireError: for bytes that are not a valid message.
         """
         with self._received:
-            self._look()
+            self._poll()
             return self.has_gone(request_id)
 
     def has_gone(self, request_id: str) -> bool:
@@ -113,7 +113,7 @@ class Channel:
         :raise WireError: for bytes that are not a valid message.
         """
         with self._received:
-            self._look()
+            self._poll()
             self._wait(lambda: not self.is_paused(request_id))
             return not self.has_gone(request_id)
 
@@ -149,14 +149,14 @@ class Channel:
         with self._sending:
             self._connection.sendall(frame)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Read the available messages, unless another thread is blocked on the socket and will."""
-        while not self._closed and not self._waiting and self._take(socket.MSG_DONTWAIT):
+        while not self._closed and not self._waiting and self._receive_once(socket.MSG_DONTWAIT):
             pass
 
-    def _wait(self, enough: Callable[[], bool]) -> None:
-        """Receive until ``enough()`` is true, or the server closes the connection."""
-        while not self._closed and not enough():
+    def _wait(self, done: Callable[[], bool]) -> None:
+        """Receive until ``done()`` is true, or the server closes the connection."""
+        while not self._closed and not done():
             if self._waiting:
                 self._received.wait()
                 continue
@@ -170,7 +170,7 @@ class Channel:
                 self._received.notify_all()
             self._feed(data)
 
-    def _take(self, flags: int) -> bool:
+    def _receive_once(self, flags: int) -> bool:
         """Read once; return whether data was available."""
         try:
             data = self._read(flags)
@@ -182,9 +182,9 @@ class Channel:
     def _read(self, flags: int) -> memoryview:
         """Read once into the shared buffer; the result must be fed to `_feed` before the next read."""
         try:
-            return self._room[: self._connection.recv_into(self._room, 0, flags)]
+            return self._buffer[: self._connection.recv_into(self._buffer, 0, flags)]
         except ConnectionResetError:
-            return self._room[:0]
+            return self._buffer[:0]
 
     def _feed(self, data: memoryview) -> None:
         self._closed = not data

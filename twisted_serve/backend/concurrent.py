@@ -47,7 +47,7 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._tasks: dict[asyncio.Task[Answer], list[str]] = {}
-        self._caught_up: asyncio.Future[None] = self._loop.create_future()
+        self._next_read: asyncio.Future[None] = self._loop.create_future()
 
     async def hold(self) -> None:
         """
@@ -84,14 +84,14 @@ class Conversation:
                 # Cancel it only once: the task may need time to end.
                 self._tasks[task] = []
                 task.cancel()
-        caught_up, self._caught_up = self._caught_up, self._loop.create_future()
-        caught_up.set_result(None)
+        next_read, self._next_read = self._next_read, self._loop.create_future()
+        next_read.set_result(None)
 
     def _begin(self, predict: Predict) -> None:
         ids = [job.request_id for job in predict.jobs]
 
         def blocked() -> asyncio.Future[None] | None:
-            return self._caught_up if any(map(self._channel.is_paused, ids)) else None
+            return self._next_read if any(map(self._channel.is_paused, ids)) else None
 
         task = self._loop.create_task(self._service.answer_soon(predict, lambda work: Paced(work, blocked)))
         self._tasks[task] = ids

@@ -64,11 +64,11 @@ def main(arguments: Sequence[str]) -> int:
         os.execv(python, [str(python), "-m", "twisted_serve.backend.installation", *rest])  # noqa: S606
     if said.requirements is None:
         return 0
-    watch_over_the_rest()
+    supervise()
     return install(said.requirements, said.model_dir, said.target)
 
 
-def watch_over_the_rest() -> None:
+def supervise() -> None:
     """
     Continue in a child; the parent kills the process group if the server dies, and exits as the child exits.
 

@@ -103,7 +103,7 @@ def set_name(name: str) -> None:
         set_attribute(NAME, name.encode("utf-8", "replace"))
 
 
-def _leave_to_the_server(_number: int, _frame: object) -> None:
+def _ignore(_number: int, _frame: object) -> None:
     """Ignore a signal that was sent to all processes of a service or terminal."""
 
 
@@ -116,10 +116,10 @@ def set_signals() -> None:
     starts.
     """
     for number in FOR_THE_SERVER:
-        signal.signal(number, _leave_to_the_server)
+        signal.signal(number, _ignore)
         signal.siginterrupt(number, False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_SERVER)
-    os.register_at_fork(before=_hold_back, after_in_parent=_let_come, after_in_child=_be_no_worker)
+    os.register_at_fork(before=_block_signals, after_in_parent=_restore_signals, after_in_child=_reset_signals)
 
 
 def enter_session() -> None:
@@ -159,22 +159,22 @@ def adopt() -> None:
         set_attribute(CHILD_SUBREAPER, 1)
 
 
-def _hold_back() -> None:
+def _block_signals() -> None:
     """Block signals around a fork, so that the child does not handle one with this process's functions."""
     _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_SERVER)
 
 
-def _let_come() -> None:
+def _restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
 
 
-def _be_no_worker() -> None:
+def _reset_signals() -> None:
     """Restore default signals in a process that the model's handler forked, e.g. for ``Process.terminate``."""
     if not _dividing:
         for number in FOR_THE_SERVER:
-            if signal.getsignal(number) is _leave_to_the_server:
+            if signal.getsignal(number) is _ignore:
                 signal.signal(number, signal.SIG_DFL)
-    _let_come()
+    _restore_signals()
 
 
 def set_logging() -> None:

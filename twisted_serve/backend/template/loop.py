@@ -106,7 +106,7 @@ class Template:
                         birth = self._fork(message)
                         if birth is not None:
                             return birth
-        self._end()
+        self._shut_down()
         raise AssertionError("not reached")
 
     def fork(self, number: int) -> bool:
@@ -121,7 +121,7 @@ class Template:
         pid = divide()
         if pid == 0:
             try:
-                self._forget(parent)
+                self._detach_child(parent)
             except BaseException:
                 # The child must not continue as a template.
                 os._exit(1)
@@ -143,7 +143,7 @@ class Template:
             os.close(descriptor)
         return None
 
-    def _forget(self, parent: int) -> None:
+    def _detach_child(self, parent: int) -> None:
         """Set up a child: end with the parent, and close the parent's descriptors."""
         enter_session()
         end_with_parent()
@@ -191,7 +191,7 @@ class Template:
                 else:
                     os.waitpid(ended.si_pid, 0)
 
-    def _end(self) -> None:
+    def _shut_down(self) -> None:
         """Kill all descendants and exit."""
         kill_descendants(os.getpid())
         for descriptor, (_number, pid) in self._children.items():
