@@ -12,18 +12,12 @@ The worker process: ``python -m twisted_serve.backend --fd N``.
 ``envelopes`` service envelope around the entry point
 ``encoding``  request parts to values, results to bytes
 ``items``     validated status, headers and body of one response
-``gathering``  metrics buffered for the response to a batch
+``metric_buffer``  metrics buffered for the response to a batch
 ``faults``    exceptions as text, status codes and log entries
 ``installation``  another process: pip, for one model
-``ts_names``  TorchServe's module names
+``ts``        TorchServe's names for handlers
+``template``  the worker's other origin: forked from a template process, a zygote
+              (``docs/designs/worker-template.md``)
 
-A worker may instead be forked from a template process, a zygote (``docs/designs/worker-template.md``):
-
-``base_template``  entry point of the root template: import common modules, fork workers
-``template``       fork, reap and signal workers on request
-``divisible``      a worker that becomes a template after it has loaded its model
-``sharing``        checks that forking is safe, and per-process state after a fork
-
-These modules import neither Twisted nor the server, but for ``wire`` and the process helpers ``prctl`` and
-``descendants``.
+These modules import neither Twisted nor the server, but for ``wire`` and the process helpers in ``system``.
 """
