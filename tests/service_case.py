@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.threads import Threads
 from twisted_serve.config.options import ServerOptions
-from twisted_serve.service import ModelServer, Surroundings
+from twisted_serve.service import Dependencies, ModelServer
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.testing.server import MemoryServeReactor
 
@@ -66,13 +66,13 @@ class ServiceTestCase(SynchronousTestCase):
                 **options,
             },
         )
-        surroundings = Surroundings(
+        dependencies = Dependencies(
             environ={},
             provider=self.provider,
             defer_to_thread=self.threads,
             trim_heap=lambda: self.trimmed.append(self.clock.seconds()),
         )
-        return ModelServer(self.reactor, settings, surroundings)  # type: ignore[arg-type]
+        return ModelServer(self.reactor, settings, dependencies)  # type: ignore[arg-type]
 
     def model(self, name: str) -> str:
         """Put a model into the store."""

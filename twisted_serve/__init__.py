@@ -7,7 +7,7 @@ From the door inwards:
 ``cli``, ``tap``   the command, and the ``twistd`` plug-in
 ``service``        :class:`~twisted_serve.service.ModelServer`, what embedders use
 ``assembly``       puts it together from all that follows; ``measuring``: what is measured of it;
-                 ``provisioning``: what each model gets of it; ``surroundings``: what it takes from outside
+                 ``provisioning``: what each model gets of it; ``dependencies``: what it takes from outside
 ``archiver``       packs models: a command and a library beside the server
 ``web``            HTTP: listeners' routes, bodies, errors, the channel with its limits
 ``planes``         use cases, the same for every transport

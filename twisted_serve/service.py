@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.assembly.dependencies import Surroundings
+from twisted_serve.assembly.dependencies import Dependencies
 from twisted_serve.assembly.server import Parts
 from twisted_serve.auth.tokens import KeySet
 from twisted_serve.config.addresses import Address, is_loopback
@@ -35,9 +35,9 @@ from twisted_serve.planes.startup import StartupFailure, StartupOutcome, reason_
 from twisted_serve.web.api.access import Role
 from twisted_serve.web.http.ports import bound_address, open_port
 from twisted_serve.web.http.site import ServeSite
-from twisted_serve.web.listeners import Tokens
+from twisted_serve.web.listeners import HttpAuth
 
-__all__ = ["ModelServer", "Role", "StartupFailure", "StartupOutcome", "Surroundings"]
+__all__ = ["Dependencies", "ModelServer", "Role", "StartupFailure", "StartupOutcome"]
 
 _BOUND = {Role.INFERENCE: INFERENCE_BOUND, Role.MANAGEMENT: MANAGEMENT_BOUND, Role.METRICS: METRICS_BOUND}
 
@@ -57,12 +57,12 @@ class ModelServer(MultiService):
     _log = Logger("twisted_serve.server")
 
     def __init__(
-        self, reactor: IServeReactor, options: ServerOptions, surroundings: Surroundings | None = None
+        self, reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies | None = None
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._options = options
-        self._surroundings = surroundings or Surroundings()
+        self._dependencies = dependencies or Dependencies()
         self._parts: Parts | None = None
         self._leaving: Parts | None = None
         self._winding_down: Deferred[None] | None = None
@@ -72,7 +72,7 @@ class ModelServer(MultiService):
     @property
     def keys(self) -> KeySet | None:
         """The live tokens; ``None`` when there are none, or the server is not started."""
-        if self._parts is None or not isinstance(self._parts.faces.tokens, Tokens):
+        if self._parts is None or not isinstance(self._parts.faces.tokens, HttpAuth):
             return None
         return self._parts.faces.tokens.keyring.keys
 
@@ -84,7 +84,7 @@ class ModelServer(MultiService):
         if parts is None:
             return ()
         tokens, metrics = parts.faces.tokens, parts.faces.metrics_token
-        keys = tokens.keyring.secrets() if isinstance(tokens, Tokens) else ()
+        keys = tokens.keyring.secrets() if isinstance(tokens, HttpAuth) else ()
         return (*(key.decode() for key in keys), *(() if metrics is None else (metrics.secret,)))
 
     def startService(self) -> None:
@@ -105,7 +105,7 @@ class ModelServer(MultiService):
             self.ready = Deferred()
         # Workers run in directories of their own, where a relative path would mean something else.
         options = with_absolute_paths(self._options, Path.cwd())
-        parts = self._parts = Parts.assemble(self._reactor, options, self._surroundings)
+        parts = self._parts = Parts.assemble(self._reactor, options, self._dependencies)
         try:
             for attendant in parts.attendants:
                 attendant.setServiceParent(self)
@@ -162,7 +162,7 @@ class ModelServer(MultiService):
         if self._parts.certificate is not None:
             self._parts.certificate.renew()
         tokens = self._parts.faces.tokens
-        if isinstance(tokens, Tokens):
+        if isinstance(tokens, HttpAuth):
             Deferred.fromCoroutine(tokens.rotation.save_again())
 
     def site_of(self, role: Role) -> ServeSite:

@@ -82,7 +82,7 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
     # Imported here, because an invalid command line needs none of these.
     from twisted_serve.eventloop.monotonic import use_steady_clock  # noqa: PLC0415
     from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
-    from twisted_serve.service import ModelServer, Surroundings  # noqa: PLC0415
+    from twisted_serve.service import Dependencies, ModelServer  # noqa: PLC0415
 
     use_steady_clock(reactor)
     options, plan = loaded.options, loaded.snapshots
@@ -92,7 +92,7 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
         from twisted_serve.plugins.discovery import find_endpoints  # noqa: PLC0415 - 0.4 MB that few servers need
 
         endpoints = find_endpoints(options.plugins_path, options.plugins)
-    return ModelServer(reactor, options, Surroundings(snapshots=folder, endpoints=endpoints))
+    return ModelServer(reactor, options, Dependencies(snapshots=folder, endpoints=endpoints))
 
 
 class _Signals(Service):

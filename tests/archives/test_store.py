@@ -21,7 +21,7 @@ from twisted.web.static import Data
 from tests.threads import Threads
 from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
-from twisted_serve.archives.intake import Intake, Taken
+from twisted_serve.archives.intake import Intake, OpenedArchive
 from twisted_serve.archives.locating import Remote, StoreDirectory, StoreFile
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.archives.urls import AllowedUrls
@@ -263,7 +263,7 @@ class OpenTests(StoreTestCase):
         (self.path / "m/handler.py").touch()
         archive = self.opened("m")
         self.assertEqual(archive.model_dir, self.path / "m")
-        self.assertEqual(archive.files, Taken("m", "m", self.path / "m", links=True))
+        self.assertEqual(archive.files, OpenedArchive("m", "m", self.path / "m", links=True))
         self.assertEqual(list(self.work.iterdir()), [])
 
     def test_sagemaker_layout(self) -> None:

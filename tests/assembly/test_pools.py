@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.archives.store import ModelArchive
-from twisted_serve.assembly.dependencies import Surroundings
-from twisted_serve.assembly.pools import pool_making, settling
+from twisted_serve.assembly.dependencies import Dependencies
+from twisted_serve.assembly.pools import pool_factory, settings_resolver
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import Placement
 from twisted_serve.metrics.registry import ServerMetrics
@@ -33,14 +33,14 @@ class SettlingTests(SynchronousTestCase):
     def test_usable_processors(self) -> None:
         """A start-up model has a worker for each processor that the server may run on."""
         self.patch(os, "sched_getaffinity", lambda pid: {0, 2, 5})
-        settle = settling(ServerOptions(number_of_gpu=0), Surroundings(environ={}))
+        settle = settings_resolver(ServerOptions(number_of_gpu=0), Dependencies(environ={}))
         settings = settle(RequestedSettings(), ARCHIVE, "m", "1.0", True)
         self.assertEqual((settings.min_workers, settings.max_workers), (3, 3))
 
     def test_wrong_models(self) -> None:
         """What ``models`` says of a version is looked at before there is one."""
         options = ServerOptions(models={"m": {"2.0": {"batchSize": "many"}}})
-        error = self.assertRaises(ValueError, settling, options, Surroundings(environ={}))
+        error = self.assertRaises(ValueError, settings_resolver, options, Dependencies(environ={}))
         self.assertIn("for version 2.0 of model m", str(error))
 
 
@@ -55,8 +55,8 @@ class PoolMakingTests(SynchronousTestCase):
             provider = FakeProvider(clock)
             metrics = ServerMetrics("h", parse_catalogue(text), mode)
             options = ServerOptions(metrics_mode=mode)
-            world = Surroundings(environ={})
-            make_pool = pool_making(clock, options, world, provider, {}, metrics)  # type: ignore[arg-type]
+            world = Dependencies(environ={})
+            make_pool = pool_factory(clock, options, world, provider, {}, metrics)  # type: ignore[arg-type]
             settings = ModelSettings(min_workers=1, max_workers=1)
             version = ModelVersion(
                 name="m",

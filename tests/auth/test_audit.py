@@ -15,13 +15,13 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.auth.audit import LINES_PER_PERIOD, PEERS, PERIOD, Journal
-from twisted_serve.auth.gate import Stop
+from twisted_serve.auth.audit import LINES_PER_PERIOD, PEERS, PERIOD, AuditLog
+from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.keyring import Reason
 from twisted_serve.auth.tokens import Token, TokenKind
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-UNKNOWN = Stop(TokenKind.INFERENCE, Reason.UNKNOWN)
+UNKNOWN = Denied(TokenKind.INFERENCE, Reason.UNKNOWN)
 
 
 class Recorded:
@@ -31,17 +31,17 @@ class Recorded:
         self.clock = Clock()
         self.refusals: Counter[tuple[str, str]] = Counter()
         self.rotations: Counter[str] = Counter()
-        self.journal = Journal(
+        self.journal = AuditLog(
             self.clock.seconds,
             lambda kind, reason: self.refusals.update([(kind, reason)]),
             lambda kind: self.rotations.update([kind]),
         )
 
-    def refuse(self, times: int = 1, peer: str = "10.0.0.1", stop: Stop = UNKNOWN) -> list[str]:
+    def refuse(self, times: int = 1, peer: str = "10.0.0.1", stop: Denied = UNKNOWN) -> list[str]:
         """Have requests refused, and return the lines."""
         return [line for _level, line in logged(lambda: self._refuse(times, peer, stop))]
 
-    def _refuse(self, times: int, peer: str, stop: Stop) -> None:
+    def _refuse(self, times: int, peer: str, stop: Denied) -> None:
         for _ in range(times):
             self.journal.refused(stop, peer, "GET", "/predictions/m")
 
@@ -65,7 +65,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_line(self) -> None:
         """A line says who wanted what, why not, and with which key, by its public id."""
-        [line] = self.recorded.refuse(stop=Stop(TokenKind.INFERENCE, Reason.WRONG_KIND, "12345678"))
+        [line] = self.recorded.refuse(stop=Denied(TokenKind.INFERENCE, Reason.WRONG_KIND, "12345678"))
         for part in ("GET /predictions/m", "10.0.0.1", "wrong kind", "inference", "12345678"):
             self.assertIn(part, line)
         self.assertNotIn("AUDIT", line)
@@ -73,7 +73,7 @@ class RefusalTests(SynchronousTestCase):
     def test_audit(self) -> None:
         """Refusals at management and at the token API are marked for the audit."""
         for kind in (TokenKind.MANAGEMENT, TokenKind.API):
-            [line] = self.recorded.refuse(peer=kind.value, stop=Stop(kind, Reason.MISSING))
+            [line] = self.recorded.refuse(peer=kind.value, stop=Denied(kind, Reason.MISSING))
             self.assertTrue(line.startswith("AUDIT "), line)
 
     def test_bounded(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.auth.gate import Gate, OpenGate, Pass, Stop, bearer_token, refusal_text
+from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer, bearer_token, refusal_text
 from twisted_serve.auth.keyring import Keyring, Reason
 from twisted_serve.auth.targets import Target, parse_target
 from twisted_serve.auth.tokens import TokenKind
@@ -78,9 +78,9 @@ class GateTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.now = NOW
         self.keyring = counting()
-        self.gate = Gate(doors, self.keyring, lambda: self.now)
+        self.gate = Authorizer(doors, self.keyring, lambda: self.now)
 
-    def ask(self, path: bytes, *authorization: bytes) -> Pass | Stop:
+    def ask(self, path: bytes, *authorization: bytes) -> Allowed | Denied:
         return self.gate.ask(b"GET", parse_target(path), authorization)
 
     def bearer(self, kind: TokenKind) -> bytes:
@@ -92,10 +92,10 @@ class GateTests(SynchronousTestCase):
             for presented in TokenKind:
                 verdict = self.ask(b"/" + needed.value.encode(), self.bearer(presented))
                 if presented is needed:
-                    self.assertEqual(verdict, Pass(needed))
+                    self.assertEqual(verdict, Allowed(needed))
                 else:
                     key_id = self.keyring.keys.of(presented).public_id
-                    self.assertEqual(verdict, Stop(needed, Reason.WRONG_KIND, key_id))
+                    self.assertEqual(verdict, Denied(needed, Reason.WRONG_KIND, key_id))
 
     def test_no_right_token(self) -> None:
         """Who has no token, a broken one or one of nobody's is stopped, and told apart for the record."""
@@ -106,34 +106,35 @@ class GateTests(SynchronousTestCase):
             ((b"Bearer unknown",), Reason.UNKNOWN),
             ((b"Bearer \xff\xfe",), Reason.UNKNOWN),
         ):
-            self.assertEqual(self.ask(b"/inference", *headers), Stop(TokenKind.INFERENCE, reason))
+            self.assertEqual(self.ask(b"/inference", *headers), Denied(TokenKind.INFERENCE, reason))
 
     def test_expiry(self) -> None:
         """A token opens until just before its expiry, and not at that instant."""
         self.now = NOW + HOUR - timedelta(microseconds=1)
-        self.assertEqual(self.ask(b"/inference", self.bearer(TokenKind.INFERENCE)), Pass(TokenKind.INFERENCE))
+        self.assertEqual(self.ask(b"/inference", self.bearer(TokenKind.INFERENCE)), Allowed(TokenKind.INFERENCE))
         self.now = NOW + HOUR
         key_id = self.keyring.keys.inference.public_id
         self.assertEqual(
-            self.ask(b"/inference", self.bearer(TokenKind.INFERENCE)), Stop(TokenKind.INFERENCE, Reason.EXPIRED, key_id)
+            self.ask(b"/inference", self.bearer(TokenKind.INFERENCE)),
+            Denied(TokenKind.INFERENCE, Reason.EXPIRED, key_id),
         )
 
     def test_open_door(self) -> None:
         """At an open door nothing is asked, and it is known that anybody may stand there."""
         for headers in ((), (b"nonsense",), (self.bearer(TokenKind.API),)):
-            self.assertEqual(self.ask(b"/open", *headers), Pass(None))
+            self.assertEqual(self.ask(b"/open", *headers), Allowed(None))
 
     def test_no_tokens(self) -> None:
         """With token authorization switched off everybody passes, through the door that they would need a token for."""
-        gate = OpenGate(doors)
-        self.assertEqual(gate.ask(b"GET", parse_target(b"/inference"), ()), Pass(TokenKind.INFERENCE))
-        self.assertEqual(gate.ask(b"GET", parse_target(b"/open"), ()), Pass(None))
+        gate = OpenAuthorizer(doors)
+        self.assertEqual(gate.ask(b"GET", parse_target(b"/inference"), ()), Allowed(TokenKind.INFERENCE))
+        self.assertEqual(gate.ask(b"GET", parse_target(b"/open"), ()), Allowed(None))
 
     @given(st.sampled_from(list(TokenKind)), authorization_headers())
     def test_guesses(self, kind: TokenKind, headers: list[bytes]) -> None:
         """Nothing that somebody makes up opens a door."""
-        gate = Gate(doors, counting(), lambda: NOW)
-        self.assertIsInstance(gate.ask(b"GET", Target((kind.value,)), headers), Stop)
+        gate = Authorizer(doors, counting(), lambda: NOW)
+        self.assertIsInstance(gate.ask(b"GET", Target((kind.value,)), headers), Denied)
 
     def test_texts(self) -> None:
         """A refusal has the predecessor's text, which differs in one word at the token API."""

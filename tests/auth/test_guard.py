@@ -13,7 +13,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.test.requesthelper import DummyRequest
 from zope.interface.verify import verifyObject
 
-from twisted_serve.auth.gate import Pass, Stop
+from twisted_serve.auth.gate import Allowed, Denied
 from twisted_serve.auth.guard import Guard
 from twisted_serve.auth.keyring import Reason
 from twisted_serve.auth.targets import Target
@@ -36,11 +36,11 @@ class Tree(Resource):
 class ListedGate:
     """Lets in whoever sends the name of the kind that is needed as the only ``Authorization``."""
 
-    def ask(self, method: bytes, target: Target, authorization: Any) -> Pass | Stop:
+    def ask(self, method: bytes, target: Target, authorization: Any) -> Allowed | Denied:
         kind = doors(method, target)
         if kind is None:
-            return Pass(None)
-        return Pass(kind) if list(authorization) == [kind.value.encode()] else Stop(kind, Reason.UNKNOWN)
+            return Allowed(None)
+        return Allowed(kind) if list(authorization) == [kind.value.encode()] else Denied(kind, Reason.UNKNOWN)
 
 
 def doors(method: bytes, target: Target) -> TokenKind | None:
@@ -58,7 +58,7 @@ class GuardTests(SynchronousTestCase):
         trees = {kind: Tree(kind.value if kind else "public") for kind in kinds}
         self.guard = Guard(trees, ListedGate(), self.refuse, self.reject)  # type: ignore[arg-type]
 
-    def refuse(self, request: IRequest, stop: Stop) -> bytes:
+    def refuse(self, request: IRequest, stop: Denied) -> bytes:
         return f"refused: {stop.kind.value}".encode()
 
     def reject(self, request: IRequest, flaw: str) -> bytes:

@@ -8,7 +8,7 @@ from hypothesis.strategies import lists, none, sampled_from, tuples
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.eventloop.timeout import Alarm
+from twisted_serve.eventloop.timeout import Timeout
 
 MOMENTS = none() | sampled_from([0.0, 1.0, 2.0, 3.5, 10.0])
 
@@ -19,7 +19,7 @@ class AlarmTests(SynchronousTestCase):
     def test_rings_once(self) -> None:
         """It rings at its moment, and not again."""
         clock, rung = Clock(), []
-        alarm = Alarm(clock, lambda: rung.append(clock.seconds()))
+        alarm = Timeout(clock, lambda: rung.append(clock.seconds()))
         alarm.set(2.0)
         clock.pump([1.0, 1.0, 1.0])
         self.assertEqual([2.0], rung)
@@ -28,7 +28,7 @@ class AlarmTests(SynchronousTestCase):
     def test_later_costs_nothing(self) -> None:
         """Setting it to a later moment leaves the clock's delayed call alone; it still rings in time."""
         clock, rung = Clock(), []
-        alarm = Alarm(clock, lambda: rung.append(clock.seconds()))
+        alarm = Timeout(clock, lambda: rung.append(clock.seconds()))
         alarm.set(1.0)
         calls = clock.getDelayedCalls()
         alarm.set(2.0)
@@ -39,7 +39,7 @@ class AlarmTests(SynchronousTestCase):
     def test_sooner(self) -> None:
         """Set to an earlier moment, or one that has passed, it rings then, or now."""
         clock, rung = Clock(), []
-        alarm = Alarm(clock, lambda: rung.append(clock.seconds()))
+        alarm = Timeout(clock, lambda: rung.append(clock.seconds()))
         clock.advance(5.0)
         alarm.set(9.0)
         alarm.set(1.0)
@@ -49,7 +49,7 @@ class AlarmTests(SynchronousTestCase):
     def test_cancel(self) -> None:
         """Cancelled, it leaves nothing behind; cancelling again is harmless."""
         clock = Clock()
-        alarm = Alarm(clock, self.fail)
+        alarm = Timeout(clock, self.fail)
         alarm.set(1.0)
         alarm.cancel()
         alarm.cancel()
@@ -60,7 +60,7 @@ class AlarmTests(SynchronousTestCase):
     def test_like_a_plain_timer(self, moves: list[tuple[float | None, float]]) -> None:
         """However it is moved, it rings when a timer that is cancelled and set anew would."""
         clock, rung, plain = Clock(), [], []
-        alarm = Alarm(clock, lambda: rung.append(clock.seconds()))
+        alarm = Timeout(clock, lambda: rung.append(clock.seconds()))
         call = None
         for delay, pause in moves:
             moment = None if delay is None else clock.seconds() + delay

@@ -225,7 +225,7 @@ def test_nobody_reads(server: Server) -> None:
 
 
 def assert_no_process(server: Server) -> None:
-    """See that nothing runs any more in the server's surroundings."""
+    """See that nothing runs any more around the server."""
     left = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

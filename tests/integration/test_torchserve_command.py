@@ -55,7 +55,7 @@ def named(server: Server) -> list[int]:
 
 
 def run(server: Server, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in the server's surroundings."""
+    """Run a command around the server."""
     return subprocess.run(
         words, cwd=server.cwd, env=server.environ, capture_output=True, text=True, timeout=LONG, check=False
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.logs.coalescing import Gathering, one_by_one
+from twisted_serve.logs.coalescing import Coalescing, one_by_one
 from twisted_serve.logs.events import READY
 
 
@@ -29,7 +29,7 @@ def event(logger: str, thread: str, line: str, moment: float, status: int) -> Lo
 
 
 class GatheringTests(SynchronousTestCase):
-    """Tests for `Gathering`."""
+    """Tests for `Coalescing`."""
 
     @given(
         st.lists(
@@ -49,7 +49,7 @@ class GatheringTests(SynchronousTestCase):
         def whose(each: LogEvent) -> tuple[Any, Any]:
             return each["logger_name"], each["thread_name"]
 
-        gathering = Gathering()
+        gathering = Coalescing()
         for each in said:
             gathering.add(each["logger_name"], each)
         self.assertEqual(gathering.size, sum(len(each["line"]) + 1 for each in said))
@@ -61,7 +61,7 @@ class GatheringTests(SynchronousTestCase):
 
     def test_usual(self) -> None:
         """An event need not say its thread, nor have fields."""
-        gathering = Gathering()
+        gathering = Coalescing()
         gathering.add("ACCESS_LOG", {"log_time": 1.0, "line": "a"})
         [given] = gathering.take()
         self.assertEqual(list(one_by_one(given)), [{**event("ACCESS_LOG", "main", "a", 1.0, 0), "fields": {}}])

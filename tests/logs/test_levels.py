@@ -31,7 +31,7 @@ from twisted_serve.config.values import levels_by_name
 from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, READY
 from twisted_serve.logs.layouts import json_layout, long_layout, short_layout
 from twisted_serve.logs.levels import LEVELS, Levels
-from twisted_serve.logs.records import Entry, entry_of
+from twisted_serve.logs.records import Record, entry_of
 from twisted_serve.logs.router import GATHERING, Destination, Router, to_stream
 
 
@@ -138,7 +138,7 @@ class LayoutTests(SynchronousTestCase):
         """Whatever is said, it is JSON's way of saying it, and what somebody calls as we do counts."""
         moments = [1717098363625 + number for number in range(len(details))]
         lines = [f"{line}{number}" for number in range(len(details))]
-        entry = Entry(moments, LogLevel.error, thread, logger, lines, traceback, details)
+        entry = Record(moments, LogLevel.error, thread, logger, lines, traceback, details)
         expected = []
         for number, fields in enumerate(details):
             said = {
@@ -216,10 +216,10 @@ class RouterTests(SynchronousTestCase):
         written: list[str] = []
         router = self.router(Destination(written.append, long_layout()), waits=True)
         router(ready("x"))
-        router(event(logger_name="twisted_serve.auth.audit.Journal"))
+        router(event(logger_name="twisted_serve.auth.audit.AuditLog"))
         self.assertEqual(
             [line.split(" - ")[0].split()[-1] for line in "".join(written).splitlines()],
-            [ACCESS_LOG, "twisted_serve.auth.audit.Journal"],
+            [ACCESS_LOG, "twisted_serve.auth.audit.AuditLog"],
         )
 
     def test_trouble(self) -> None:

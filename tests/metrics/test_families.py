@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.metrics.families import Counts, Spreads
+from twisted_serve.metrics.families import CounterFamily, HistogramFamily
 from twisted_serve.metrics.model_metrics import SECONDS, SIZES
 from twisted_serve.metrics.torchserve.text import render_text
 
@@ -23,7 +23,7 @@ def shown(registry: CollectorRegistry) -> str:
 
 
 class TalliesTests(SynchronousTestCase):
-    """Tests for `Counts` and `Spreads`."""
+    """Tests for `CounterFamily` and `HistogramFamily`."""
 
     def setUp(self) -> None:
         self.registry = CollectorRegistry()
@@ -41,8 +41,8 @@ class TalliesTests(SynchronousTestCase):
     ) -> None:
         """A scrape shows, to the letter, what it would of prometheus-client's own."""
         ours, theirs = CollectorRegistry(), CollectorRegistry()
-        spreads = Spreads(ours, "ts_time", 'How\nlong, "\\".', LABELS, ends)
-        counts = Counts(ours, "ts_things", "How many.", LABELS)
+        spreads = HistogramFamily(ours, "ts_time", 'How\nlong, "\\".', LABELS, ends)
+        counts = CounterFamily(ours, "ts_things", "How many.", LABELS)
         histogram = Histogram("ts_time", 'How\nlong, "\\".', LABELS, registry=theirs, buckets=ends)
         counter = Counter("ts_things", "How many.", LABELS, registry=theirs)
         for labels, value in said:
@@ -58,12 +58,12 @@ class TalliesTests(SynchronousTestCase):
 
     def test_shown_from_the_start(self) -> None:
         """A tally that was asked for is shown before anything is counted."""
-        Counts(self.registry, "ts_things", "How many.", LABELS).labels("a", "b")
+        CounterFamily(self.registry, "ts_things", "How many.", LABELS).labels("a", "b")
         self.assertIn('ts_things_total{model_name="a",word="b",} 0.0\n', shown(self.registry))
 
     def test_kept(self) -> None:
         """Whoever has a tally goes on with it, which after its removal does no harm; the next one begins anew."""
-        counts = Counts(self.registry, "ts_things", "How many.", LABELS)
+        counts = CounterFamily(self.registry, "ts_things", "How many.", LABELS)
         old = counts.labels("a", "b")
         self.assertIs(counts.labels("a", "b"), old)
         old.inc()
@@ -75,6 +75,6 @@ class TalliesTests(SynchronousTestCase):
 
     def test_taken_name(self) -> None:
         """A name is given once."""
-        Counts(self.registry, "ts_things", "How many.", LABELS)
-        self.assertRaises(ValueError, Spreads, self.registry, "ts_things_total", "How long.", LABELS, SECONDS)
+        CounterFamily(self.registry, "ts_things", "How many.", LABELS)
+        self.assertRaises(ValueError, HistogramFamily, self.registry, "ts_things_total", "How long.", LABELS, SECONDS)
         self.assertRaises(ValueError, Counter, "ts_things", "", registry=self.registry)

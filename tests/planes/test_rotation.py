@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.auth.audit import Journal
+from twisted_serve.auth.audit import AuditLog
 from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.tokens import KeySet, Token
 from twisted_serve.errors import BadRequest, InternalError
@@ -41,7 +41,7 @@ class RotationTests(SynchronousTestCase):
             lambda: 0.0,
             self.defer,
         )
-        journal = Journal(lambda: 0.0, lambda kind, reason: None, lambda kind: self.counted.update([kind]))
+        journal = AuditLog(lambda: 0.0, lambda kind, reason: None, lambda kind: self.counted.update([kind]))
         self.rotation = Rotation(self.keyring, lambda: NOW + timedelta(minutes=1), journal)
 
     def defer(self, save: Callable[[KeySet], None], keys: KeySet) -> Deferred[None]:

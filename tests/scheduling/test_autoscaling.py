@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis.strategies import SearchStrategy, builds, floats, integers
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.scheduling.autoscaling import ScalingRules, Sighting, next_look, wanted_workers
+from twisted_serve.scheduling.autoscaling import LoadSample, ScalingRules, next_look, wanted_workers
 
 RULES = ScalingRules(1, 8, up_delay=1.0, idle_time=60.0, batch_size=4)
 
@@ -25,10 +25,10 @@ def rules() -> SearchStrategy[ScalingRules]:
     )
 
 
-def sightings() -> SearchStrategy[Sighting]:
+def sightings() -> SearchStrategy[LoadSample]:
     """Build what may be seen of a pool."""
     return builds(
-        Sighting,
+        LoadSample,
         workers=integers(0, 12),
         starting=integers(0, 2),
         free=integers(0, 3),
@@ -43,48 +43,48 @@ class ScalingTests(SynchronousTestCase):
 
     def test_up(self) -> None:
         """When a request has waited for too long there are more, as many as can be used, twice as many at most."""
-        self.assertEqual(1, wanted_workers(RULES, Sighting(1, waiting=9, oldest_wait=0.9)))
-        self.assertEqual(2, wanted_workers(RULES, Sighting(1, waiting=9, oldest_wait=1.0)))
-        self.assertEqual(4, wanted_workers(RULES, Sighting(3, waiting=4, oldest_wait=1.0)))
-        self.assertEqual(6, wanted_workers(RULES, Sighting(3, waiting=99, oldest_wait=1.0)))
-        self.assertEqual(8, wanted_workers(RULES, Sighting(7, waiting=99, oldest_wait=1.0)))
+        self.assertEqual(1, wanted_workers(RULES, LoadSample(1, waiting=9, oldest_wait=0.9)))
+        self.assertEqual(2, wanted_workers(RULES, LoadSample(1, waiting=9, oldest_wait=1.0)))
+        self.assertEqual(4, wanted_workers(RULES, LoadSample(3, waiting=4, oldest_wait=1.0)))
+        self.assertEqual(6, wanted_workers(RULES, LoadSample(3, waiting=99, oldest_wait=1.0)))
+        self.assertEqual(8, wanted_workers(RULES, LoadSample(7, waiting=99, oldest_wait=1.0)))
 
     def test_help_is_under_way(self) -> None:
         """While a worker starts no other is started, however long requests wait."""
-        self.assertEqual(2, wanted_workers(RULES, Sighting(2, starting=1, waiting=9, oldest_wait=99.0)))
+        self.assertEqual(2, wanted_workers(RULES, LoadSample(2, starting=1, waiting=9, oldest_wait=99.0)))
 
     def test_waiting_for_company(self) -> None:
         """Requests which wait for their batch to fill, while a worker is free, need no other worker."""
-        self.assertEqual(1, wanted_workers(RULES, Sighting(1, free=1, waiting=3, oldest_wait=9.0)))
+        self.assertEqual(1, wanted_workers(RULES, LoadSample(1, free=1, waiting=3, oldest_wait=9.0)))
 
     def test_from_nothing(self) -> None:
         """Without any worker the first request does not wait for the delay."""
         none = evolve(RULES, min_workers=0)
-        self.assertEqual(1, wanted_workers(none, Sighting(0, waiting=1)))
-        self.assertEqual(0, wanted_workers(none, Sighting(0)))
+        self.assertEqual(1, wanted_workers(none, LoadSample(0, waiting=1)))
+        self.assertEqual(0, wanted_workers(none, LoadSample(0)))
 
     def test_down(self) -> None:
         """A worker that has had nothing to do for long is one too many, down to the least number."""
-        self.assertEqual(2, wanted_workers(RULES, Sighting(2, free=1, longest_idle=59.0)))
-        self.assertEqual(1, wanted_workers(RULES, Sighting(2, free=1, longest_idle=60.0)))
-        self.assertEqual(1, wanted_workers(RULES, Sighting(1, free=1, longest_idle=999.0)))
-        self.assertEqual(0, wanted_workers(evolve(RULES, min_workers=0), Sighting(1, free=1, longest_idle=60.0)))
+        self.assertEqual(2, wanted_workers(RULES, LoadSample(2, free=1, longest_idle=59.0)))
+        self.assertEqual(1, wanted_workers(RULES, LoadSample(2, free=1, longest_idle=60.0)))
+        self.assertEqual(1, wanted_workers(RULES, LoadSample(1, free=1, longest_idle=999.0)))
+        self.assertEqual(0, wanted_workers(evolve(RULES, min_workers=0), LoadSample(1, free=1, longest_idle=60.0)))
 
     def test_when_to_look(self) -> None:
         """The next look is when the answer may be another, and not before."""
-        self.assertIsNone(next_look(RULES, Sighting(1, free=1)))
-        self.assertAlmostEqual(0.4, next_look(RULES, Sighting(1, waiting=1, oldest_wait=0.6)) or 0.0)
-        self.assertEqual(20.0, next_look(RULES, Sighting(2, free=1, longest_idle=40.0)))
-        self.assertEqual(60.0, next_look(RULES, Sighting(2)))
-        self.assertIsNone(next_look(evolve(RULES, min_workers=8), Sighting(8, waiting=9, oldest_wait=9.0)))
+        self.assertIsNone(next_look(RULES, LoadSample(1, free=1)))
+        self.assertAlmostEqual(0.4, next_look(RULES, LoadSample(1, waiting=1, oldest_wait=0.6)) or 0.0)
+        self.assertEqual(20.0, next_look(RULES, LoadSample(2, free=1, longest_idle=40.0)))
+        self.assertEqual(60.0, next_look(RULES, LoadSample(2)))
+        self.assertIsNone(next_look(evolve(RULES, min_workers=8), LoadSample(8, waiting=9, oldest_wait=9.0)))
 
     @given(rules(), sightings())
-    def test_within_the_bounds(self, rules: ScalingRules, seen: Sighting) -> None:
+    def test_within_the_bounds(self, rules: ScalingRules, seen: LoadSample) -> None:
         """Whatever is seen, there are never more nor fewer than there may be."""
         self.assertTrue(rules.min_workers <= wanted_workers(rules, seen) <= rules.max_workers)
 
     @given(rules(), sightings(), integers(0, 50), floats(0, 10))
-    def test_monotone(self, rules: ScalingRules, seen: Sighting, more: int, longer: float) -> None:
+    def test_monotone(self, rules: ScalingRules, seen: LoadSample, more: int, longer: float) -> None:
         """More load never means fewer workers, a longer rest never more."""
         busier = evolve(seen, waiting=seen.waiting + more, oldest_wait=seen.oldest_wait + longer)
         assume(seen.waiting or not more)
@@ -93,7 +93,7 @@ class ScalingTests(SynchronousTestCase):
         self.assertLessEqual(wanted_workers(rules, rested), wanted_workers(rules, seen))
 
     @given(rules(), sightings())
-    def test_no_flapping(self, rules: ScalingRules, seen: Sighting) -> None:
+    def test_no_flapping(self, rules: ScalingRules, seen: LoadSample) -> None:
         """Who was just started is not ended, and who was just ended not started again, by the same sight."""
         assume(rules.min_workers <= seen.workers <= rules.max_workers)
         wanted = wanted_workers(rules, seen)
@@ -105,7 +105,7 @@ class ScalingTests(SynchronousTestCase):
             self.assertLessEqual(wanted_workers(rules, after), wanted)
 
     @given(rules(), sightings(), floats(0, 300))
-    def test_nothing_changes_before_the_next_look(self, rules: ScalingRules, seen: Sighting, later: float) -> None:
+    def test_nothing_changes_before_the_next_look(self, rules: ScalingRules, seen: LoadSample, later: float) -> None:
         """As long as only time passes, the answer is the same until it is time to look again."""
         assume(rules.min_workers <= seen.workers <= rules.max_workers)
         assume(seen.waiting or not seen.oldest_wait)

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
-from twisted_serve.scheduling.replica import Slot
+from twisted_serve.scheduling.replica import Replica
 from twisted_serve.scheduling.status import (
     BackingOff,
     Draining,
@@ -38,15 +38,15 @@ class Owner:
         self.ready: list[IWorker] = []
         self.path: list[str] = []
 
-    def slot_ready(self, slot: Slot, worker: IWorker) -> None:
+    def slot_ready(self, slot: Replica, worker: IWorker) -> None:
         """See `SlotOwner`."""
         self.ready.append(worker)
 
-    def slot_unready(self, slot: Slot, worker: IWorker) -> None:
+    def slot_unready(self, slot: Replica, worker: IWorker) -> None:
         """See `SlotOwner`."""
         self.ready.remove(worker)
 
-    def slot_changed(self, slot: Slot) -> None:
+    def slot_changed(self, slot: Replica) -> None:
         """See `SlotOwner`."""
         self.path.append(type(slot.status).__name__)
 
@@ -58,7 +58,7 @@ class Life:
         self.clock = Clock()
         self.provider = FakeProvider(self.clock, load_delay=None)
         self.owner = Owner()
-        self.slot = Slot(
+        self.slot = Replica(
             Placement("9000", 2),
             lambda placement: self.provider.start(SPEC, placement),
             self.owner,

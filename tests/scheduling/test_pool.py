@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.scheduling.pool_bench import EPOCH, Bench, PoolTestCase, job, spec
-from twisted_serve.batching.ahead import MOST
+from twisted_serve.batching.prefetch import MOST
 from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerFailed
 from twisted_serve.models.version import ModelSettings

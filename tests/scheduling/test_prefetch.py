@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.scheduling.pool_bench import Bench, PoolTestCase, job
-from twisted_serve.batching.ahead import MOST, MOST_BYTES
+from twisted_serve.batching.prefetch import MOST, MOST_BYTES
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
 from twisted_serve.wire.messages import Item
 

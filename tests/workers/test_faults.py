@@ -56,7 +56,7 @@ WAY = {
     str(_HOME / name)
     for name in (
         "alarm.py",
-        "batching/ahead.py",
+        "batching/prefetch.py",
         "batching/queue.py",
         "batching/sequences.py",
         "transports.py",

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from twisted_serve.archives.cache import Lease, UnpackedArchives
 from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.fetch import Fetcher
-from twisted_serve.archives.locating import Locator, Remote, Source, StoreDirectory, StoreFile, Words
+from twisted_serve.archives.locating import Locator, Remote, Source, StoreDirectory, StoreErrors, StoreFile
 from twisted_serve.archives.urls import file_url, is_remote
 from twisted_serve.eventloop.threads import DeferToThread
 
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 @frozen
-class Taken:
+class OpenedArchive:
     """
     The files of an archive in use.
 
@@ -68,7 +68,7 @@ class Places:
 
     path: Path | None
     unpacked: str
-    words: Words
+    words: StoreErrors
     intake: Intake
     _archives: UnpackedArchives = field(init=False)
 
@@ -85,7 +85,7 @@ class Places:
         """
         return Locator(self._require_path(), self.words, self.intake.fetcher.allowed).locate(url, source)
 
-    async def open(self, url: str, read: Callable[[Taken], _T], source: Source = Source.CLIENT) -> _T:
+    async def open(self, url: str, read: Callable[[OpenedArchive], _T], source: Source = Source.CLIENT) -> _T:
         """
         Locate, fetch and unpack an archive, and read its contents.
 
@@ -101,7 +101,7 @@ class Places:
             await self.give_back(taken)
             raise
 
-    async def give_back(self, taken: Taken, keep_download: bool = False) -> None:
+    async def give_back(self, taken: OpenedArchive, keep_download: bool = False) -> None:
         """
         Delete the files that `open` created, unless they are shared; a directory that is served in place is kept.
 
@@ -114,17 +114,17 @@ class Places:
             if taken.downloaded is not None and not keep_download:
                 await self.intake.defer_to_thread(_delete, taken.downloaded)
 
-    async def _open_located(self, url: str, source: Source) -> Taken:
+    async def _open_located(self, url: str, source: Source) -> OpenedArchive:
         located = await self.intake.defer_to_thread(self.locate, url, source)
         if isinstance(located, Remote):
             return await self._fetch(url, located)
         location = self._location(url, located, source)
         if isinstance(located, StoreDirectory):
-            return Taken(url, location, located.path, links=located.links)
+            return OpenedArchive(url, location, located.path, links=located.links)
         lease = await self._archives.take(located.path)
-        return Taken(url, location, lease.directory, lease=lease)
+        return OpenedArchive(url, location, lease.directory, lease=lease)
 
-    async def _fetch(self, url: str, remote: Remote) -> Taken:
+    async def _fetch(self, url: str, remote: Remote) -> OpenedArchive:
         target = self._require_path() / remote.basename
         await self.intake.fetcher.fetch(remote.url, target, remote.trusted)
         try:
@@ -133,7 +133,7 @@ class Places:
             target.unlink(missing_ok=True)
             raise
         # A snapshot restores from the copy in the store.
-        return Taken(url, remote.basename, lease.directory, target, lease)
+        return OpenedArchive(url, remote.basename, lease.directory, target, lease)
 
     def _location(self, url: str, located: StoreFile | StoreDirectory, source: Source) -> str:
         """Return the location to store in a snapshot; a client's location remains subject to ``allowed_urls``."""

@@ -79,7 +79,7 @@ class Remote:
 
 
 @frozen
-class Words:
+class StoreErrors:
     """
     The errors of a store that does not have a requested archive.
 
@@ -106,14 +106,14 @@ class Locator:
     """
 
     store: Path
-    words: Words
+    words: StoreErrors
     allowed: AllowedUrls
 
     def locate(self, url: str, source: Source) -> StoreFile | StoreDirectory | Remote:
         """
         Return what ``url`` refers to.
 
-        :raise ServeError: of the class `Words.absent`, if ``url`` refers to nothing, or to nothing that ``source`` may
+        :raise ServeError: of the class `StoreErrors.absent`, if ``url`` refers to nothing that ``source`` may
             name.
         :raise DownloadFailed: if ``url`` is an unsound URL, or its path does not end in a usable file name.
         """

@@ -12,8 +12,8 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from twisted_serve.archives.extraction import Reading, not_read
-from twisted_serve.archives.intake import Intake, Places, Taken
-from twisted_serve.archives.locating import Remote, Source, StoreDirectory, StoreFile, Words
+from twisted_serve.archives.intake import Intake, OpenedArchive, Places
+from twisted_serve.archives.locating import Remote, Source, StoreDirectory, StoreErrors, StoreFile
 from twisted_serve.archives.manifest import Manifest, read_manifest
 from twisted_serve.archives.model_config import ModelConfig, read_model_config
 from twisted_serve.archives.safe_paths import inside
@@ -22,7 +22,7 @@ from twisted_serve.errors import ModelNotFound
 # Suffixes of the files that ``load_models=all`` loads.
 _SUFFIXES = (".mar", ".model", ".tar.gz", ".tgz")
 
-_ERRORS = Words(ModelNotFound, "Model not found at", "Model store has not been configured.")
+_ERRORS = StoreErrors(ModelNotFound, "Model not found at", "Model store has not been configured.")
 
 
 @frozen
@@ -41,7 +41,7 @@ class ModelArchive:
     manifest: Manifest
     config: ModelConfig
     warnings: tuple[str, ...] = ()
-    files: Taken | None = None
+    files: OpenedArchive | None = None
 
 
 @define(eq=False)
@@ -99,7 +99,7 @@ class ModelStore:
         if archive.files is not None:
             await self._places.give_back(archive.files, keep_download)
 
-    def _read(self, files: Taken) -> ModelArchive:
+    def _read(self, files: OpenedArchive) -> ModelArchive:
         model_dir = files.directory
         if files.lease is None:
             try:

@@ -44,7 +44,7 @@ def utc_now() -> datetime:
 
 
 @frozen
-class Surroundings:
+class Dependencies:
     """
     What a server takes from outside itself; the defaults are the real world.
 

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_serve.assembly.dependencies import Surroundings
+from twisted_serve.assembly.dependencies import Dependencies
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
 from twisted_serve.eventloop.threads import DeferToThread
@@ -25,7 +25,7 @@ from twisted_serve.metrics.pools import PoolReading
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.system import Figure, nvml, read_gpus, read_machine
 from twisted_serve.metrics.torchserve.definitions import read_catalogue
-from twisted_serve.metrics.torchserve.epoch import Seconds
+from twisted_serve.metrics.torchserve.epoch import EpochClock
 from twisted_serve.metrics.torchserve.log import MetricLog
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.scheduling.worker_events import STATES
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from twisted_serve.metrics.tracing import Tracer
 
 
-class Measuring:
+class Instrumentation:
     """
     All that is measured of one server.
 
@@ -46,7 +46,7 @@ class Measuring:
     _log = Logger("twisted_serve.metrics")
 
     def __init__(
-        self, clock: IReactorTime, options: ServerOptions, world: Surroundings, defer_to_thread: DeferToThread
+        self, clock: IReactorTime, options: ServerOptions, world: Dependencies, defer_to_thread: DeferToThread
     ) -> None:
         self._defer_to_thread = defer_to_thread
         self._hostname = socket.gethostname()
@@ -58,7 +58,7 @@ class Measuring:
             auto_detect=options.model_metrics_auto_detect,
             server_log=self._logs[0].write,
             model_log=self._logs[1].write,
-            epoch=Seconds(world.now, clock),
+            epoch=EpochClock(world.now, clock),
         )
         self.tracer = _tracer(world) if options.tracing else None
         self._interval = None if options.disable_system_metrics else options.metric_time_interval
@@ -98,7 +98,7 @@ class Measuring:
             self.metrics.emitter.bind(figure.name, *figure.labels, self._hostname)(figure.value)
 
 
-def _tracer(world: Surroundings) -> Tracer:
+def _tracer(world: Dependencies) -> Tracer:
     """
     Make what traces are made by, which is imported only where it is wanted.
 

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import count, cycle
 
 from twisted_serve.archives.store import ModelArchive
-from twisted_serve.assembly.dependencies import Surroundings, count_gpus, usable_cpus, with_threads
+from twisted_serve.assembly.dependencies import Dependencies, count_gpus, usable_cpus, with_threads
 from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
@@ -23,7 +23,7 @@ from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 from twisted_serve.wire.messages import MetricDefinition
 
 
-def settling(options: ServerOptions, world: Surroundings) -> Settle:
+def settings_resolver(options: ServerOptions, world: Dependencies) -> Settle:
     """
     Make what settles a version's settings, the server's options being the last that are asked.
 
@@ -53,10 +53,10 @@ def settling(options: ServerOptions, world: Surroundings) -> Settle:
     return settle
 
 
-def pool_making(
+def pool_factory(
     reactor: IServeReactor,
     options: ServerOptions,
-    world: Surroundings,
+    world: Dependencies,
     provider: IWorkerProvider,
     environment: Mapping[str, str],
     metrics: ServerMetrics,

@@ -24,11 +24,11 @@ from twisted.logger import Logger
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.orphans import WorkDirectory, remove_orphans
 from twisted_serve.archives.store import ModelStore
-from twisted_serve.assembly.dependencies import Surroundings, visible_environment
-from twisted_serve.assembly.instrumentation import Measuring, pool_readings
-from twisted_serve.assembly.pools import pool_making, settling
+from twisted_serve.assembly.dependencies import Dependencies, visible_environment
+from twisted_serve.assembly.instrumentation import Instrumentation, pool_readings
+from twisted_serve.assembly.pools import pool_factory, settings_resolver
 from twisted_serve.assembly.stores import installer_of, stores_of
-from twisted_serve.auth.audit import Journal
+from twisted_serve.auth.audit import AuditLog
 from twisted_serve.auth.expiry import ExpiryChecker
 from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.keyring import Keyring
@@ -59,7 +59,7 @@ from twisted_serve.web.http.certificates import CertificateWatch, LiveCertificat
 from twisted_serve.web.http.channel import Limits
 from twisted_serve.web.http.ports import Listener, plan_listeners, tls_files
 from twisted_serve.web.http.site import ServeSite
-from twisted_serve.web.listeners import Faces, NoTokens, Tokens
+from twisted_serve.web.listeners import HttpApi, HttpAuth, NoHttpAuth
 from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.packages import Installer
 
@@ -120,20 +120,20 @@ class Parts:
     snapshots: Snapshots
     restored: Snapshot | None
     workflows: WorkflowPlane
-    faces: Faces
+    faces: HttpApi
     sites: list[tuple[Listener, ServeSite]]
     ports: list[IListeningPort]
     key_file: KeyFile | None
     attendants: list[Service]
     certificate: LiveCertificate | None
     trigger: Any
-    measuring: Measuring
+    measuring: Instrumentation
     turns: TurnWatch | None = None
     delay: Deferred[None] = field(factory=lambda: succeed(None))
     owner: int = field(factory=os.getpid)
 
     @classmethod
-    def assemble(cls, reactor: IServeReactor, options: ServerOptions, world: Surroundings) -> Parts:
+    def assemble(cls, reactor: IServeReactor, options: ServerOptions, world: Dependencies) -> Parts:
         """
         Put a server together; no listener is open yet.
 
@@ -147,7 +147,7 @@ class Parts:
         key_threads = Threads(world.defer_to_thread or in_own_thread(reactor))
         account, births, environment = _births(reactor, options, world)
         catalogue = Catalogue()
-        measuring = Measuring(reactor, options, world, threads)
+        measuring = Instrumentation(reactor, options, world, threads)
         metrics = measuring.metrics
         metrics.watch_pools(partial(pool_readings, catalogue))
         provider = world.provider or LocalProvider(
@@ -169,8 +169,8 @@ class Parts:
             registrar = Registrar(
                 catalogue,
                 store,
-                settling(options, world),
-                pool_making(reactor, options, world, provider, environment, metrics),
+                settings_resolver(options, world),
+                pool_factory(reactor, options, world, provider, environment, metrics),
                 default_handler=options.default_service_handler,
                 retire_timeout=options.unregister_model_timeout,
                 installer=installer if options.install_py_dep_per_model else None,
@@ -186,7 +186,7 @@ class Parts:
                 enabled=options.enable_model_api,
                 retire_timeout=options.unregister_model_timeout,
             )
-            tokens: Tokens | NoTokens = NoTokens()
+            tokens: HttpAuth | NoHttpAuth = NoHttpAuth()
             trigger = None
             attendants: list[Service] = [] if world.trim_heap is None else [trimming(reactor, world.trim_heap)]
             turns = None
@@ -210,7 +210,7 @@ class Parts:
                 key_file.remove()
             work.remove()
             raise
-        faces = Faces(
+        faces = HttpApi(
             inference=inference,
             management=management,
             workflows=workflows,
@@ -355,7 +355,7 @@ class Parts:
 
 
 def _births(
-    reactor: IServeReactor, options: ServerOptions, world: Surroundings
+    reactor: IServeReactor, options: ServerOptions, world: Dependencies
 ) -> tuple[Account | None, IServeReactor, dict[str, str]]:
     """Return whose processes workers are, if not the server's user's; what starts them; their environment."""
     environment = visible_environment(world.environ, options)
@@ -368,24 +368,24 @@ def _births(
 def _tokens(
     reactor: IServeReactor,
     options: ServerOptions,
-    world: Surroundings,
+    world: Dependencies,
     key_file: KeyFile,
     metrics: ServerMetrics,
     defer_to_thread: DeferToThread,
-) -> Tokens:
+) -> HttpAuth:
     lifetime = timedelta(minutes=options.token_expiration_min)
     keyring = Keyring.create(key_file.save, world.entropy, lifetime, world.now(), world.uptime, defer_to_thread)
-    journal = Journal(reactor.seconds, metrics.token_refused, metrics.token_rotated)
+    journal = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated)
 
     def left(kind: TokenKind) -> float:
         return keyring.seconds_left(kind, world.now())
 
     metrics.watch_tokens({kind.value: partial(left, kind) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)})
-    return Tokens(keyring, Rotation(keyring, world.now, journal), journal, options.token_refusal_status, world.now)
+    return HttpAuth(keyring, Rotation(keyring, world.now, journal), journal, options.token_refusal_status, world.now)
 
 
 def _expiry_checker(
-    reactor: IServeReactor, options: ServerOptions, world: Surroundings, tokens: Tokens
+    reactor: IServeReactor, options: ServerOptions, world: Dependencies, tokens: HttpAuth
 ) -> ExpiryChecker:
     def replace(kind: TokenKind) -> Deferred[Token]:
         return tokens.rotation.replace(kind, by="token_auto_rotate")

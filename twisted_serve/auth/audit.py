@@ -15,7 +15,7 @@ from datetime import datetime
 
 from twisted.logger import Logger
 
-from twisted_serve.auth.gate import Stop
+from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.key_file import instant
 from twisted_serve.auth.tokens import Token, TokenKind
 
@@ -40,7 +40,7 @@ class _Peer:
         self.refused = 0
 
 
-class Journal:
+class AuditLog:
     """
     The audit log of one server.
 
@@ -57,7 +57,7 @@ class Journal:
         self._count_rotation = count_rotation
         self._peers: OrderedDict[str, _Peer] = OrderedDict()
 
-    def refused(self, stop: Stop, peer: str, method: str, path: str) -> None:
+    def refused(self, stop: Denied, peer: str, method: str, path: str) -> None:
         """Record that a request was refused."""
         self._count_refusal(stop.kind.value, stop.reason.value)
         record, suppressed = self._record_of(peer)

@@ -56,7 +56,7 @@ def bearer_token(headers: Sequence[bytes]) -> bytes | Reason:
 
 
 @frozen
-class Pass:
+class Allowed:
     """
     The request is allowed.
 
@@ -67,7 +67,7 @@ class Pass:
 
 
 @frozen
-class Stop:
+class Denied:
     """The request needs a valid token of ``kind`` and does not present one."""
 
     kind: TokenKind
@@ -75,7 +75,7 @@ class Stop:
     key_id: str | None = None
 
 
-class Gate:
+class Authorizer:
     """
     Authorize the requests of one listener.
 
@@ -87,7 +87,7 @@ class Gate:
         self._keyring = keyring
         self._now = now
 
-    def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Pass | Stop:
+    def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Allowed | Denied:
         """
         Return whether a request is allowed.
 
@@ -98,22 +98,22 @@ class Gate:
             return _PASSES[None]
         presented = bearer_token(authorization)
         if isinstance(presented, Reason):
-            return Stop(kind, presented)
+            return Denied(kind, presented)
         verdict = self._keyring.check(kind, presented, self._now())
         if isinstance(verdict, Refused):
-            return Stop(kind, verdict.reason, verdict.key_id)
+            return Denied(kind, verdict.reason, verdict.key_id)
         return _PASSES[kind]
 
 
-class OpenGate:
+class OpenAuthorizer:
     """Allow every request: token authorization is switched off, and only the tree of routes is selected."""
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
 
-    def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Pass | Stop:
+    def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Allowed | Denied:
         """Allow the request."""
         return _PASSES[self._doors(method, target)]
 
 
-_PASSES: dict[TokenKind | None, Pass] = {door: Pass(door) for door in (None, *TokenKind)}
+_PASSES: dict[TokenKind | None, Allowed] = {door: Allowed(door) for door in (None, *TokenKind)}

@@ -11,7 +11,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
-from twisted_serve.auth.gate import Gate, OpenGate, Stop
+from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.auth.tokens import TokenKind
 
@@ -36,8 +36,8 @@ class Guard:
     def __init__(
         self,
         unguarded_trees: Mapping[TokenKind | None, IResource],
-        gate: Gate | OpenGate,
-        refuse: Callable[[IRequest, Stop], bytes],
+        gate: Authorizer | OpenAuthorizer,
+        refuse: Callable[[IRequest, Denied], bytes],
         reject: Callable[[IRequest, str], bytes],
     ) -> None:
         self._unguarded_trees = unguarded_trees
@@ -50,7 +50,7 @@ class Guard:
         target = parse_target(request.uri)
         authorization = request.requestHeaders.getRawHeaders(b"authorization", ())
         verdict = self._gate.ask(request.method, target, authorization)
-        if isinstance(verdict, Stop):
+        if isinstance(verdict, Denied):
             return self._refuse(request, verdict)
         if target.flaw is not None:
             return self._reject(request, target.flaw)

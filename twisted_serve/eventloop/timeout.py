@@ -15,7 +15,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
-class Alarm:
+class Timeout:
     """
     A timeout that calls ``ring`` at the time it was last set to.
 

@@ -20,7 +20,7 @@ from twisted_serve.logs.events import READY
 _NO_FIELDS: Mapping[str, object] = {}
 
 
-class Gathering:
+class Coalescing:
     """
     A buffer that turns many events into few events with the same lines, in the same order.
 

@@ -13,10 +13,10 @@ from typing import TypeAlias, TypeVar
 
 from twisted.logger import LogLevel
 
-from twisted_serve.logs.records import Entry
+from twisted_serve.logs.records import Record
 
 #: Renders a record as complete lines.
-Layout: TypeAlias = Callable[[Entry], str]
+Layout: TypeAlias = Callable[[Record], str]
 
 _T = TypeVar("_T")
 
@@ -65,7 +65,7 @@ def short_layout(zone: tzinfo | None = None) -> Layout:
     return lambda entry: _render(clock, " - ", entry)
 
 
-def _render(clock: _Clock, middle: str, entry: Entry) -> str:
+def _render(clock: _Clock, middle: str, entry: Record) -> str:
     if len(entry.moments) == 1:
         start = clock.show(entry.moments[0]) + middle
         text = start + f"\n{start}".join(entry.lines) + "\n"
@@ -82,7 +82,7 @@ _utc = _Clock(timezone.utc)
 _OURS = frozenset({"time", "level", "logger", "thread", "message"})
 
 
-def json_layout(entry: Entry) -> str:
+def json_layout(entry: Record) -> str:
     """Render a JSON object for each line, with the time in UTC; the members that lines share are encoded once."""
     common = {"level": _LEVELS[entry.level].strip(), "logger": entry.logger, "thread": entry.thread}
     middle = _encode(common)[1:-1]

@@ -39,7 +39,7 @@ def redact(text: str, secrets: Collection[str]) -> str:
     return text
 
 
-class Entry(NamedTuple):
+class Record(NamedTuple):
     """
     An event ready to be rendered.
 
@@ -64,7 +64,7 @@ def logger_of(event: LogEvent) -> str:
     return name
 
 
-def entry_of(event: LogEvent) -> Entry:
+def entry_of(event: LogEvent) -> Record:
     """Create the record of an event."""
     said = event.get("lines")
     if said is not None and event.get("log_format") == READY:
@@ -72,7 +72,7 @@ def entry_of(event: LogEvent) -> Entry:
     else:
         message, *more = _texts(event)
         lines, traceback = [printable(message)], [printable(line) for line in more]
-    return Entry(
+    return Record(
         [int(moment * 1000) for moment in event.get("moments") or (event["log_time"],)],
         event.get("log_level", LogLevel.info),
         printable(event.get("thread_name", "main")),

@@ -14,7 +14,7 @@ from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
-from twisted_serve.logs.coalescing import Gathering
+from twisted_serve.logs.coalescing import Coalescing
 from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, READY
 from twisted_serve.logs.layouts import Layout, long_layout
 from twisted_serve.logs.levels import Levels
@@ -70,7 +70,7 @@ class Router:
         self._levels = levels
         self._secrets = secrets
         self._call_later = call_later
-        self._buffer = Gathering()
+        self._buffer = Coalescing()
 
     def __call__(self, event: LogEvent) -> None:
         """Write ``event`` immediately, or buffer it if it is a frequent one."""

@@ -23,7 +23,7 @@ _Tally = TypeVar("_Tally")
 _Family = TypeVar("_Family", bound=Metric)
 
 
-class Tallies(Collector, Generic[_Tally, _Family]):
+class ValueFamily(Collector, Generic[_Tally, _Family]):
     """A metric family: one series for each set of labels."""
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str, labels: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ class Tallies(Collector, Generic[_Tally, _Family]):
     def _show(self, family: _Family, values: Sequence[str], tally: _Tally) -> None: ...
 
 
-class Count:
+class CounterValue:
     """The value of one counter."""
 
     __slots__ = ("number",)
@@ -76,20 +76,20 @@ class Count:
         self.number += 1
 
 
-class Counts(Tallies[Count, CounterMetricFamily]):
+class CounterFamily(ValueFamily[CounterValue, CounterMetricFamily]):
     """A family of Prometheus counters."""
 
-    def _new(self) -> Count:
-        return Count()
+    def _new(self) -> CounterValue:
+        return CounterValue()
 
     def _family(self) -> CounterMetricFamily:
         return CounterMetricFamily(self._name, self._text, labels=self._labels)
 
-    def _show(self, family: CounterMetricFamily, values: Sequence[str], tally: Count) -> None:
+    def _show(self, family: CounterMetricFamily, values: Sequence[str], tally: CounterValue) -> None:
         family.add_metric(values, tally.number)
 
 
-class Spread:
+class HistogramValue:
     """
     The buckets of one histogram.
 
@@ -111,7 +111,7 @@ class Spread:
         self.total += value
 
 
-class Spreads(Tallies[Spread, HistogramMetricFamily]):
+class HistogramFamily(ValueFamily[HistogramValue, HistogramMetricFamily]):
     """
     A family of Prometheus histograms.
 
@@ -124,12 +124,12 @@ class Spreads(Tallies[Spread, HistogramMetricFamily]):
         self._ends = ends
         super().__init__(registry, name, text, labels)
 
-    def _new(self) -> Spread:
-        return Spread(self._ends)
+    def _new(self) -> HistogramValue:
+        return HistogramValue(self._ends)
 
     def _family(self) -> HistogramMetricFamily:
         return HistogramMetricFamily(self._name, self._text, labels=self._labels)
 
-    def _show(self, family: HistogramMetricFamily, values: Sequence[str], tally: Spread) -> None:
+    def _show(self, family: HistogramMetricFamily, values: Sequence[str], tally: HistogramValue) -> None:
         names = map(floatToGoString, (*self._ends, INF))
         family.add_metric(values, list(zip(names, accumulate(tally.numbers), strict=True)), tally.total)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
-from twisted_serve.metrics.families import Counts, Spreads
+from twisted_serve.metrics.families import CounterFamily, HistogramFamily
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.metrics.torchserve.emitter import Emitter
@@ -29,16 +29,18 @@ class VersionFamilies:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def seconds(name: str, text: str) -> Spreads:
-            return Spreads(registry, name, text, _LABELS, SECONDS)
+        def seconds(name: str, text: str) -> HistogramFamily:
+            return HistogramFamily(registry, name, text, _LABELS, SECONDS)
 
-        def counter(name: str, text: str, *more: str) -> Counts:
-            return Counts(registry, name, text, (*_LABELS, *more))
+        def counter(name: str, text: str, *more: str) -> CounterFamily:
+            return CounterFamily(registry, name, text, (*_LABELS, *more))
 
         self.latency = seconds("ts_request_latency_seconds", "Seconds from a whole request to its whole answer.")
         self.queue_time = seconds("ts_queue_time_seconds", "Seconds that a request waited for a worker.")
         self.worker_time = seconds("ts_worker_time_seconds", "Seconds that a worker took for a batch.")
-        self.batch_size = Spreads(registry, "ts_batch_size", "Requests sent to a worker at once.", _LABELS, SIZES)
+        self.batch_size = HistogramFamily(
+            registry, "ts_batch_size", "Requests sent to a worker at once.", _LABELS, SIZES
+        )
         self.failures = counter("ts_prediction_failures", "Predictions which failed, by status code.", "status")
         self.refused = counter("ts_requests_refused", "Requests which no worker has seen, by reason.", "reason")
         self.deaths = counter("ts_worker_deaths", "Workers which were lost.")
@@ -71,7 +73,7 @@ class VersionMetrics(PoolObserver):
         self._batch_size = families.batch_size.labels(name, version).observe
         self._deaths = families.deaths.labels(name, version).inc
         self._restarts = families.restarts.labels(name, version).inc
-        self._shown: set[tuple[Counts | Spreads, tuple[str, ...]]] = {
+        self._shown: set[tuple[CounterFamily | HistogramFamily, tuple[str, ...]]] = {
             (family, (name, version)) for family in families.of_versions
         }
         self._last_queue_time = emitter.bind("QueueTime", "Host", hostname)
@@ -130,7 +132,7 @@ class VersionMetrics(PoolObserver):
         for family, labels in shown:
             family.remove(*labels)
 
-    def _count(self, family: Counts, word: str) -> None:
+    def _count(self, family: CounterFamily, word: str) -> None:
         labels = (self._name, self._version, word)
         self._shown.add((family, labels))
         family.labels(*labels).inc()

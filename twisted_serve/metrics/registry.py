@@ -13,7 +13,7 @@ from platform import python_version
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 import twisted_serve
-from twisted_serve.metrics.families import Counts
+from twisted_serve.metrics.families import CounterFamily
 from twisted_serve.metrics.model_metrics import VersionFamilies, VersionMetrics
 from twisted_serve.metrics.pools import PoolCollector, ReadPools
 from twisted_serve.metrics.torchserve.definitions import MetricCatalogue
@@ -60,15 +60,17 @@ class ServerMetrics:
         self._pools: PoolCollector | None = None
         self._size = 0
         self._registry = registry = CollectorRegistry()
-        answers = Counts(registry, "ts_answers", "HTTP answers by class of status code.", ["code_class"])
-        self._inference = Counts(
+        answers = CounterFamily(registry, "ts_answers", "HTTP answers by class of status code.", ["code_class"])
+        self._inference = CounterFamily(
             registry,
             "ts_inference_requests",
             "Torchserve prometheus counter metric with unit: Count",
             ["model_name", "model_version", "hostname"],
         )
-        self._refused = Counts(registry, "ts_token_refused", "Requests refused for their token.", ["kind", "reason"])
-        self._rotations = Counts(registry, "ts_token_rotations", "Tokens which were replaced.", ["kind"])
+        self._refused = CounterFamily(
+            registry, "ts_token_refused", "Requests refused for their token.", ["kind", "reason"]
+        )
+        self._rotations = CounterFamily(registry, "ts_token_rotations", "Tokens which were replaced.", ["kind"])
         self._seconds_left = Gauge(
             "ts_token_seconds_left", "Seconds until a token expires.", ["kind"], registry=registry
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_serve.auth.audit import Journal
+from twisted_serve.auth.audit import AuditLog
 from twisted_serve.auth.keyring import Keyring, Replacement
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.errors import BadRequest, InternalError
@@ -20,7 +20,7 @@ _REPLACEABLE = {kind.value: kind for kind in (TokenKind.MANAGEMENT, TokenKind.IN
 class Rotation:
     """The keyring, with a record of who had what replaced."""
 
-    def __init__(self, keyring: Keyring, now: Now, journal: Journal) -> None:
+    def __init__(self, keyring: Keyring, now: Now, journal: AuditLog) -> None:
         self._keyring = keyring
         self._now = now
         self._journal = journal

@@ -24,7 +24,7 @@ _ADVICE = (
 
 
 @frozen
-class Shortage:
+class Unavailability:
     """
     Why there is no worker, and none to be hoped for.
 
@@ -38,7 +38,7 @@ class Shortage:
     retry_after: int | None = None
 
 
-class Refusals:
+class RequestAdmission:
     """TorchServe's texts for a request that no worker can take (``docs/torchserve/rest_api.md`` §5.1)."""
 
     def __init__(self, model_name: str, model_version: str, observer: PoolObserver) -> None:
@@ -48,7 +48,7 @@ class Refusals:
             f'Model "{model_name}" Version {model_version}" has no worker to serve inference request. {_ADVICE}'
         )
 
-    def no_worker(self, versioned: bool, shortage: Shortage) -> ServiceUnavailable:
+    def no_worker(self, versioned: bool, shortage: Unavailability) -> ServiceUnavailable:
         """Make the refusal of a request when there is no worker: clients know the first sentences, people read on."""
         self._observer.refused("no_worker")
         error = ServiceUnavailable(self._text(versioned, shortage.why), shortage.retry_after)

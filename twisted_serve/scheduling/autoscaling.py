@@ -34,7 +34,7 @@ class ScalingRules:
 
 
 @frozen
-class Sighting:
+class LoadSample:
     """
     A version's workers and queue at one moment.
 
@@ -54,7 +54,7 @@ class Sighting:
     longest_idle: float = 0.0
 
 
-def wanted_workers(rules: ScalingRules, seen: Sighting) -> int:
+def wanted_workers(rules: ScalingRules, seen: LoadSample) -> int:
     """
     Say how many workers there should be.
 
@@ -71,7 +71,7 @@ def wanted_workers(rules: ScalingRules, seen: Sighting) -> int:
     return min(max(wanted, rules.min_workers), rules.max_workers)
 
 
-def next_look(rules: ScalingRules, seen: Sighting) -> float | None:
+def next_look(rules: ScalingRules, seen: LoadSample) -> float | None:
     """
     Say in how many seconds the answer may be another one although nothing has happened.
 
@@ -86,5 +86,5 @@ def next_look(rules: ScalingRules, seen: Sighting) -> float | None:
     return max(0.0, min(moments)) if moments else None
 
 
-def _short_of_workers(rules: ScalingRules, seen: Sighting) -> bool:
+def _short_of_workers(rules: ScalingRules, seen: LoadSample) -> bool:
     return seen.waiting > 0 and not seen.free and not seen.starting

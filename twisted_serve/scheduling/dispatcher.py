@@ -15,20 +15,20 @@ from itertools import chain, count
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_serve.batching.ahead import Ahead
+from twisted_serve.batching.prefetch import Prefetch
 from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
 from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import RequestTimeout, ServeError, WorkerDied, WorkerFailed
-from twisted_serve.eventloop.timeout import Alarm
+from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.interfaces import IWorker
 from twisted_serve.metrics.observer import PoolObserver
-from twisted_serve.scheduling.admission import Refusals, Shortage
-from twisted_serve.scheduling.in_flight import TOO_LATE, Desk
-from twisted_serve.scheduling.pending import Ticket, fail_all
+from twisted_serve.scheduling.admission import RequestAdmission, Unavailability
+from twisted_serve.scheduling.in_flight import TOO_LATE, InFlight
+from twisted_serve.scheduling.pending import PendingRequest, fail_all
 from twisted_serve.scheduling.quarantine import Quarantine
 from twisted_serve.scheduling.queues import Queue
 from twisted_serve.scheduling.retries import Retries
-from twisted_serve.scheduling.worker_events import Unanswered
+from twisted_serve.scheduling.worker_events import MissedAnswers
 from twisted_serve.wire.messages import Item
 
 # Seconds after which batches are looked for again if that has failed.
@@ -60,10 +60,10 @@ class Dispatcher:
         queue: Queue,
         clock: IReactorTime,
         response_timeout: float,
-        refusals: Refusals,
+        refusals: RequestAdmission,
         quarantine: Quarantine,
         retries: Retries,
-        shortage: Callable[[], Shortage],
+        shortage: Callable[[], Unavailability],
         observer: PoolObserver,
         places: int = 1,
         continuous: bool = False,
@@ -83,18 +83,18 @@ class Dispatcher:
         self._retries = retries
         self._shortage = shortage
         self._observer = observer
-        self._alarm = Alarm(clock, self._ring)
+        self._alarm = Timeout(clock, self._ring)
         self._places = places
         self._continuous = continuous
         self._ahead = queue if ahead and isinstance(queue, BatchQueue) else None
         self._ended_by = ended_by
-        self._desks: dict[IWorker, list[Desk]] = {}
-        self._free: list[Desk] = []
+        self._desks: dict[IWorker, list[InFlight]] = {}
+        self._free: list[InFlight] = []
         # Those whose batch goes on at once.
-        self._going: deque[Desk] = deque()
-        self._leaving: set[Desk] = set()
+        self._going: deque[InFlight] = deque()
+        self._leaving: set[InFlight] = set()
         self._batch_ids = count(1)
-        self._unanswered = Unanswered()
+        self._unanswered = MissedAnswers()
         self._dispatching = False
 
     @property
@@ -122,7 +122,7 @@ class Dispatcher:
         """How many workers have a batch."""
         return len({desk.worker for desk in self._all_desks() if desk.running})
 
-    def submit(self, ticket: Ticket) -> None:
+    def submit(self, ticket: PendingRequest) -> None:
         """
         Take a request in.
 
@@ -148,7 +148,7 @@ class Dispatcher:
         ticket.timing.queued = now
         self._dispatch(now)
 
-    def forget(self, ticket: Ticket) -> None:
+    def forget(self, ticket: PendingRequest) -> None:
         """A client has gone: take its request out of the queue, or tell the worker that has it."""
         if not self._queue.discard(ticket):
             for desk in self._all_desks():
@@ -163,7 +163,7 @@ class Dispatcher:
         served = None if self._learner is None else self._learner.served
         now = self._clock.seconds()
         desks = self._desks[worker] = [
-            Desk(
+            InFlight(
                 worker,
                 discard,
                 self._clock,
@@ -173,7 +173,7 @@ class Dispatcher:
                 served,
                 cancels=self._places > 1,
                 continuous=self._continuous,
-                ahead=None if self._ahead is None else Ahead(),
+                ahead=None if self._ahead is None else Prefetch(),
                 unanswered=self._unanswered,
             )
             for _ in range(self._places)
@@ -205,7 +205,7 @@ class Dispatcher:
         for desk in self._all_desks():
             desk.close()
 
-    def desk_free(self, desk: Desk) -> None:
+    def desk_free(self, desk: InFlight) -> None:
         """See `DeskOwner`."""
         now = self._clock.seconds()
         self._queue.done(desk.worker, now, desk.going)
@@ -222,18 +222,18 @@ class Dispatcher:
             self._free.append(desk)
             self._dispatch(now)
 
-    def desk_heard(self, desk: Desk, items: list[Item]) -> None:
+    def desk_heard(self, desk: InFlight, items: list[Item]) -> None:
         """See `DeskOwner`."""
         if self._ended_by is not None:
             self._queue.end(desk.worker, [name for item in items for name in self._ended_by(item)])
 
-    def batch_failed(self, desk: Desk, batch: list[Ticket], error: WorkerFailed) -> None:
+    def batch_failed(self, desk: InFlight, batch: list[PendingRequest], error: WorkerFailed) -> None:
         """See `DeskOwner`."""
         again = self._try_again(self._retries.failed(batch, error))
         self.desk_free(desk)
         _fail(batch, again, error)
 
-    def desk_broken(self, desk: Desk, reason: str, tickets: list[Ticket]) -> None:
+    def desk_broken(self, desk: InFlight, reason: str, tickets: list[PendingRequest]) -> None:
         """See `DeskOwner`."""
         self._leaving.discard(desk)
         desk.close()
@@ -249,7 +249,13 @@ class Dispatcher:
             self.refuse_waiting()
 
     def desk_lost(
-        self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool, ahead: list[list[Ticket]]
+        self,
+        desk: InFlight,
+        reason: str,
+        batch: list[PendingRequest],
+        error: WorkerDied,
+        died: bool,
+        ahead: list[list[PendingRequest]],
     ) -> None:
         """See `DeskOwner`."""
         # One that was sent away was ended by us when its grace was over.
@@ -268,7 +274,7 @@ class Dispatcher:
             self.refuse_waiting()
         _fail(batch, again, error)
 
-    def _all_desks(self) -> list[Desk]:
+    def _all_desks(self) -> list[InFlight]:
         return [*chain.from_iterable(self._desks.values()), *self._leaving]
 
     def _idle_workers(self) -> list[tuple[IWorker, float]]:
@@ -279,7 +285,7 @@ class Dispatcher:
             if not any(desk.running for desk in desks)
         ]
 
-    def _next(self, now: float) -> tuple[Desk, list[Waiting[Ticket]]] | None:
+    def _next(self, now: float) -> tuple[InFlight, list[Waiting[PendingRequest]]] | None:
         """Find a batch that can go now, and the place where it is to go."""
         while self._going:
             desk = self._going[0]
@@ -296,7 +302,7 @@ class Dispatcher:
                 break
         return None if self._free else self._next_ahead(now)
 
-    def _next_ahead(self, now: float) -> tuple[Desk, list[Waiting[Ticket]]] | None:
+    def _next_ahead(self, now: float) -> tuple[InFlight, list[Waiting[PendingRequest]]] | None:
         """Find a batch that gains nothing by waiting here, and the worker that is to begin it soonest."""
         if self._ahead is None or len(self._ahead) < self._ahead.batch_size:
             return None
@@ -306,13 +312,13 @@ class Dispatcher:
         batch = self._ahead.take_full(now)
         return None if batch is None else (desk, batch)
 
-    def _joining(self, desk: Desk, now: float) -> list[Waiting[Ticket]]:
+    def _joining(self, desk: InFlight, now: float) -> list[Waiting[PendingRequest]]:
         """Find who joins a batch that goes on; nobody does at a worker that is sent away."""
         if desk in self._leaving:
             return []
         return self._queue.take_more(now, desk.going, desk.going[0].kind, desk.worker)
 
-    def _by_preference(self) -> Iterable[Desk]:
+    def _by_preference(self) -> Iterable[InFlight]:
         """
         List free places: at the worker that was busy last, which has the warmest caches, first.
 
@@ -323,7 +329,7 @@ class Dispatcher:
         free = Counter(desk.worker for desk in self._free)
         return [max(self._free, key=lambda desk: free[desk.worker])]
 
-    def _try_again(self, groups: list[list[Ticket]]) -> set[Ticket]:
+    def _try_again(self, groups: list[list[PendingRequest]]) -> set[PendingRequest]:
         """Let requests wait once more, before all others, each group a batch of its own."""
         now = self._clock.seconds()
         for group in reversed(groups):
@@ -351,7 +357,7 @@ class Dispatcher:
         except Exception:
             self._look_again()
 
-    def _give(self, desk: Desk, batch: list[Waiting[Ticket]], now: float) -> None:
+    def _give(self, desk: InFlight, batch: list[Waiting[PendingRequest]], now: float) -> None:
         going = len(desk.going)
         timings = [waiting.job.timing for waiting in batch]
         for timing, waiting in zip(timings, batch, strict=True):
@@ -386,17 +392,17 @@ class Dispatcher:
     def _tell_expired(self, now: float) -> None:
         fail_all(self._queue.expire(now), self._too_late)
 
-    def _too_late(self, _ticket: Ticket) -> RequestTimeout:
+    def _too_late(self, _ticket: PendingRequest) -> RequestTimeout:
         self._observer.refused("timeout")
         return RequestTimeout(TOO_LATE)
 
-    def _last_error(self, ticket: Ticket) -> ServeError:
+    def _last_error(self, ticket: PendingRequest) -> ServeError:
         return self._no_worker(ticket) if ticket.setback is None else ticket.setback.error.another()
 
-    def _no_worker(self, ticket: Ticket) -> ServeError:
+    def _no_worker(self, ticket: PendingRequest) -> ServeError:
         return self._refusals.no_worker(ticket.versioned, self._shortage())
 
 
-def _fail(batch: list[Ticket], again: set[Ticket], error: WorkerFailed) -> None:
+def _fail(batch: list[PendingRequest], again: set[PendingRequest], error: WorkerFailed) -> None:
     """Answer those of a batch that are not tried again."""
     fail_all([ticket for ticket in batch if ticket not in again], lambda _: error.another())

@@ -15,14 +15,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.batching.ahead import MOST_BYTES, Ahead
+from twisted_serve.batching.prefetch import MOST_BYTES, Prefetch
 from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
-from twisted_serve.eventloop.timeout import Alarm
+from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.interfaces import IWorker
 from twisted_serve.logs import CLIENT_GONE
 from twisted_serve.metrics.observer import PoolObserver
-from twisted_serve.scheduling.pending import Ticket, fail_all
-from twisted_serve.scheduling.worker_events import Unanswered
+from twisted_serve.scheduling.pending import PendingRequest, fail_all
+from twisted_serve.scheduling.worker_events import MissedAnswers
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Item, Predicted, StreamChunk
 
@@ -34,19 +34,19 @@ CALL_BACK_TIME = 10.0
 _UNCOUNTED = "An answered batch could not be counted."
 
 
-class DeskOwner(Protocol):
+class InFlightOwner(Protocol):
     """Who is told about a desk."""
 
-    def desk_free(self, desk: Desk) -> None:
+    def desk_free(self, desk: InFlight) -> None:
         """A batch is done; the worker can have another, which begins with what of this one goes on."""
 
-    def desk_heard(self, desk: Desk, items: list[Item]) -> None:
+    def desk_heard(self, desk: InFlight, items: list[Item]) -> None:
         """These are the answers to a batch that may go on; `desk_free` is next."""
 
-    def batch_failed(self, desk: Desk, batch: list[Ticket], error: WorkerFailed) -> None:
+    def batch_failed(self, desk: InFlight, batch: list[PendingRequest], error: WorkerFailed) -> None:
         """The handler raised; the worker can have the next batch, and this one needs answers."""
 
-    def desk_broken(self, desk: Desk, reason: str, tickets: list[Ticket]) -> None:
+    def desk_broken(self, desk: InFlight, reason: str, tickets: list[PendingRequest]) -> None:
         """
         Discard a worker in an unknown state, after an error on the server's side.
 
@@ -54,7 +54,13 @@ class DeskOwner(Protocol):
         """
 
     def desk_lost(
-        self, desk: Desk, reason: str, batch: list[Ticket], error: WorkerDied, died: bool, ahead: list[list[Ticket]]
+        self,
+        desk: InFlight,
+        reason: str,
+        batch: list[PendingRequest],
+        error: WorkerDied,
+        died: bool,
+        ahead: list[list[PendingRequest]],
     ) -> None:
         """
         The worker is of no use any more: it is to be discarded for a reason, and its batch needs answers.
@@ -64,7 +70,7 @@ class DeskOwner(Protocol):
         """
 
 
-class _Given:
+class _SentBatch:
     """
     A batch that was given to the worker.
 
@@ -74,7 +80,7 @@ class _Given:
 
     __slots__ = ("batch_id", "deadline", "size", "tickets")
 
-    def __init__(self, batch_id: int, tickets: list[Ticket], size: int) -> None:
+    def __init__(self, batch_id: int, tickets: list[PendingRequest], size: int) -> None:
         self.batch_id = batch_id
         self.tickets = tickets
         self.size = size
@@ -91,7 +97,7 @@ class _Given:
                 self.deadline = ticket.deadline
 
 
-class Desk:
+class InFlight:
     """
     A place at a ready worker.  It works on one batch at a time; an asynchronous worker has several such places.
 
@@ -119,16 +125,16 @@ class Desk:
         discard: Callable[[IWorker, str], None],
         clock: IReactorTime,
         response_timeout: float,
-        owner: DeskOwner,
+        owner: InFlightOwner,
         observer: PoolObserver,
         served: Callable[[int, float], None] | None = None,
         cancels: bool = False,
         continuous: bool = False,
-        ahead: Ahead | None = None,
-        unanswered: Unanswered | None = None,
+        ahead: Prefetch | None = None,
+        unanswered: MissedAnswers | None = None,
     ) -> None:
         self.worker = worker
-        self.going: list[Ticket] = []
+        self.going: list[PendingRequest] = []
         self.idle_since = 0.0
         self.discard = discard
         self._clock = clock
@@ -137,14 +143,14 @@ class Desk:
         self._served = served
         self._cancels = cancels
         self._continuous = continuous
-        self._unanswered = unanswered or Unanswered()
-        self._unsent: deque[tuple[Ticket, Item]] = deque()
+        self._unanswered = unanswered or MissedAnswers()
+        self._unsent: deque[tuple[PendingRequest, Item]] = deque()
         self._called_back = False
         self._observer = observer
-        self._alarm = Alarm(clock, self._ring)
+        self._alarm = Timeout(clock, self._ring)
         self._ahead = ahead
         # In the order in which they were sent; the worker is at the first.
-        self._given: deque[_Given] = deque()
+        self._given: deque[_SentBatch] = deque()
         self._lying = 0
         self._begun = 0.0
         self._reply_by = 0.0
@@ -161,7 +167,7 @@ class Desk:
             return 0
         return self._ahead.batches + 1 - len(self._given)
 
-    def give(self, batch_id: int, batch: list[Ticket]) -> None:
+    def give(self, batch_id: int, batch: list[PendingRequest]) -> None:
         """
         Have the worker answer a batch, and what goes on of the last one.
 
@@ -175,7 +181,7 @@ class Desk:
             for ticket in batch:
                 ticket.on_flow = self._flow_changed
             size = sum([len(part.value) for ticket in batch for part in ticket.job.parts]) if ahead else 0
-            given = _Given(batch_id, batch, size)
+            given = _SentBatch(batch_id, batch, size)
             self._given.append(given)
             self._lying += size
             if ahead:
@@ -209,7 +215,7 @@ class Desk:
         except Exception as e:
             self.break_off(e, batch)
 
-    def drop(self, ticket: Ticket) -> None:
+    def drop(self, ticket: PendingRequest) -> None:
         """Tell the worker that a client has gone, if its job is here."""
         if any(ticket in given.tickets for given in self._given):
             try:
@@ -226,7 +232,7 @@ class Desk:
         for batch in [*self._clear(), going]:
             fail_all(batch, lambda _: WorkerDied())
 
-    def break_off(self, error: Exception, tickets: Iterable[Ticket] = ()) -> None:
+    def break_off(self, error: Exception, tickets: Iterable[PendingRequest] = ()) -> None:
         """
         Discard the worker and have its requests answered, after an error that nothing here expects.
 
@@ -262,14 +268,14 @@ class Desk:
         """The last batch was not sent."""
         self._lying -= self._given.pop().size
 
-    def _clear(self) -> list[list[Ticket]]:
+    def _clear(self) -> list[list[PendingRequest]]:
         self._alarm.set(None)
         self._lying = 0
         batches = [given.tickets for given in self._given]
         self._given.clear()
         return batches
 
-    def _is_first(self, given: _Given) -> bool:
+    def _is_first(self, given: _SentBatch) -> bool:
         """Say whether it is the batch that the worker is at; if it is another one of those that are there, it lies."""
         if self._given and self._given[0] is given:
             return True
@@ -287,13 +293,13 @@ class Desk:
                 return
         self._lose("it answered a request that it had not been given")
 
-    def _answered(self, predicted: Predicted, given: _Given) -> None:
+    def _answered(self, predicted: Predicted, given: _SentBatch) -> None:
         try:
             self._take_answers(predicted, given)
         except Exception as e:
             self.break_off(e, given.tickets)
 
-    def _take_answers(self, predicted: Predicted, given: _Given) -> None:
+    def _take_answers(self, predicted: Predicted, given: _SentBatch) -> None:
         if not self._is_first(given):
             return
         items, batch = predicted.items, given.tickets
@@ -321,7 +327,7 @@ class Desk:
         for ticket, item in zip(batch, items, strict=True):
             ticket.succeed(item)
 
-    def _go_on(self, batch: list[Ticket], items: list[Item], answered: float) -> None:
+    def _go_on(self, batch: list[PendingRequest], items: list[Item], answered: float) -> None:
         """Keep what is not finished, unless its client has gone; then pass the pieces on."""
         answers = list(zip(batch, items, strict=True))
         self._unsent += answers
@@ -350,13 +356,13 @@ class Desk:
             else:
                 ticket.succeed(item)
 
-    def _failed(self, failure: Failure, given: _Given) -> None:
+    def _failed(self, failure: Failure, given: _SentBatch) -> None:
         try:
             self._take_error(failure, given)
         except Exception as e:
             self.break_off(e, given.tickets)
 
-    def _take_error(self, failure: Failure, given: _Given) -> None:
+    def _take_error(self, failure: Failure, given: _SentBatch) -> None:
         if not self._is_first(given):
             return
         error = failure.value
@@ -387,7 +393,7 @@ class Desk:
         except Exception as e:
             self.break_off(e, chain.from_iterable(batches))
 
-    def _flow_changed(self, ticket: Ticket) -> None:
+    def _flow_changed(self, ticket: PendingRequest) -> None:
         """Pass on that a client reads slower than it is sent to, or has caught up."""
         if self._continuous or not self._given or ticket not in self._given[0].tickets:
             # No client holds up the others of a batch that goes on; how much is kept for it is limited elsewhere.

@@ -33,10 +33,10 @@ from twisted_serve.scheduling.status import (
 from twisted_serve.scheduling.unstarted import UnstartedWorker
 
 if TYPE_CHECKING:
-    from twisted_serve.scheduling.replica import Slot
+    from twisted_serve.scheduling.replica import Replica
 
 
-class SlotInputs(Protocol):
+class ReplicaInputs(Protocol):
     """What can happen to a slot.  All return nothing, so that one may happen while another is being dealt with."""
 
     def start(self) -> None:
@@ -64,16 +64,16 @@ class SlotInputs(Protocol):
         """The wait before a restart is over."""
 
 
-class SlotOwner(Protocol):
+class ReplicaOwner(Protocol):
     """Who is told about a slot."""
 
-    def slot_ready(self, slot: Slot, worker: IWorker) -> None:
+    def slot_ready(self, slot: Replica, worker: IWorker) -> None:
         """``worker`` takes batches from now on."""
 
-    def slot_unready(self, slot: Slot, worker: IWorker) -> None:
+    def slot_unready(self, slot: Replica, worker: IWorker) -> None:
         """``worker`` takes no batches any more; it may be at one still."""
 
-    def slot_changed(self, slot: Slot) -> None:
+    def slot_changed(self, slot: Replica) -> None:
         """The slot has another status."""
 
 
@@ -82,8 +82,8 @@ class Core:
     """What a slot knows, and does in its transitions."""
 
     # Required.
-    slot: Slot
-    owner: SlotOwner
+    slot: Replica
+    owner: ReplicaOwner
     launch: Callable[[Placement], IWorker]
     placement: Placement
     clock: IReactorTime
@@ -110,7 +110,7 @@ class Core:
         self.status = status
         self.owner.slot_changed(self.slot)
 
-    def begin(self, inputs: SlotInputs) -> None:
+    def begin(self, inputs: ReplicaInputs) -> None:
         """Start a worker and listen to it."""
         try:
             worker = self.launch(self.placement)
@@ -125,7 +125,7 @@ class Core:
         )
         worker.lost.addBoth(lambda how: self.lost(inputs, str(how)))
 
-    def lost(self, inputs: SlotInputs, how: str) -> None:
+    def lost(self, inputs: ReplicaInputs, how: str) -> None:
         """Decide what the end of the worker means for the slot."""
         self.mark_failing()
         if self.in_window():
@@ -174,11 +174,11 @@ def _worker_failed(failure: Failure) -> WorkerFailed:
     return error if isinstance(error, WorkerFailed) else WorkerFailed(500, str(error))
 
 
-def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
+def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one table
     """Build the machine.  What is not in this table cannot happen."""
-    machine = TypeMachineBuilder(SlotInputs, Core)
+    machine = TypeMachineBuilder(ReplicaInputs, Core)
 
-    def pause(inputs: SlotInputs, core: Core, reason: str) -> IDelayedCall:
+    def pause(inputs: ReplicaInputs, core: Core, reason: str) -> IDelayedCall:
         delay = retry_delay(core.attempt)
         core.attempt += 1
         core.log.info(
@@ -189,7 +189,7 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
         )
         return core.clock.callLater(delay, inputs._retry)
 
-    def remember(inputs: SlotInputs, core: Core, worker: IWorker) -> IWorker:
+    def remember(inputs: ReplicaInputs, core: Core, worker: IWorker) -> IWorker:
         return worker
 
     # States:
@@ -203,90 +203,90 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
     stopped = machine.state("Stopped")
 
     # Behavior-less state transitions:
-    loading.upon(SlotInputs.start).loop().returns(None)
-    ready.upon(SlotInputs.start, nodata=True).loop().returns(None)
-    failing.upon(SlotInputs.start).loop().returns(None)
-    failing.upon(SlotInputs.discard).loop().returns(None)
-    failing.upon(SlotInputs._loaded).loop().returns(None)
-    failing.upon(SlotInputs._load_failed).loop().returns(None)
-    backoff.upon(SlotInputs.discard, nodata=True).loop().returns(None)
-    backoff.upon(SlotInputs._loaded, nodata=True).loop().returns(None)
-    backoff.upon(SlotInputs._load_failed, nodata=True).loop().returns(None)
-    given_up.upon(SlotInputs.discard).loop().returns(None)
-    given_up.upon(SlotInputs._loaded).loop().returns(None)
-    given_up.upon(SlotInputs._load_failed).loop().returns(None)
-    draining.upon(SlotInputs._loaded).loop().returns(None)
-    draining.upon(SlotInputs._load_failed).loop().returns(None)
-    stopped.upon(SlotInputs.discard).loop().returns(None)
-    stopped.upon(SlotInputs._loaded).loop().returns(None)
-    stopped.upon(SlotInputs._load_failed).loop().returns(None)
+    loading.upon(ReplicaInputs.start).loop().returns(None)
+    ready.upon(ReplicaInputs.start, nodata=True).loop().returns(None)
+    failing.upon(ReplicaInputs.start).loop().returns(None)
+    failing.upon(ReplicaInputs.discard).loop().returns(None)
+    failing.upon(ReplicaInputs._loaded).loop().returns(None)
+    failing.upon(ReplicaInputs._load_failed).loop().returns(None)
+    backoff.upon(ReplicaInputs.discard, nodata=True).loop().returns(None)
+    backoff.upon(ReplicaInputs._loaded, nodata=True).loop().returns(None)
+    backoff.upon(ReplicaInputs._load_failed, nodata=True).loop().returns(None)
+    given_up.upon(ReplicaInputs.discard).loop().returns(None)
+    given_up.upon(ReplicaInputs._loaded).loop().returns(None)
+    given_up.upon(ReplicaInputs._load_failed).loop().returns(None)
+    draining.upon(ReplicaInputs._loaded).loop().returns(None)
+    draining.upon(ReplicaInputs._load_failed).loop().returns(None)
+    stopped.upon(ReplicaInputs.discard).loop().returns(None)
+    stopped.upon(ReplicaInputs._loaded).loop().returns(None)
+    stopped.upon(ReplicaInputs._load_failed).loop().returns(None)
 
     # Behavior-full state transitions:
-    @idle.upon(SlotInputs.start).to(loading)
-    def first_start(inputs: SlotInputs, core: Core) -> None:
+    @idle.upon(ReplicaInputs.start).to(loading)
+    def first_start(inputs: ReplicaInputs, core: Core) -> None:
         core.begin(inputs)
 
-    @given_up.upon(SlotInputs.start).to(loading)
-    def revive(inputs: SlotInputs, core: Core) -> None:
+    @given_up.upon(ReplicaInputs.start).to(loading)
+    def revive(inputs: ReplicaInputs, core: Core) -> None:
         core.rest_no_more()
         core.failing_since, core.attempt = None, 0
         core.begin(inputs)
 
-    @backoff.upon(SlotInputs.start).to(loading)
-    def retry_now(inputs: SlotInputs, core: Core, paused: IDelayedCall) -> None:
+    @backoff.upon(ReplicaInputs.start).to(loading)
+    def retry_now(inputs: ReplicaInputs, core: Core, paused: IDelayedCall) -> None:
         paused.cancel()
         core.begin(inputs)
 
-    @backoff.upon(SlotInputs._retry).to(loading)
-    def retry(inputs: SlotInputs, core: Core, paused: IDelayedCall) -> None:
+    @backoff.upon(ReplicaInputs._retry).to(loading)
+    def retry(inputs: ReplicaInputs, core: Core, paused: IDelayedCall) -> None:
         core.begin(inputs)
 
-    @given_up.upon(SlotInputs._retry).to(loading)
-    def probe(inputs: SlotInputs, core: Core) -> None:
+    @given_up.upon(ReplicaInputs._retry).to(loading)
+    def probe(inputs: ReplicaInputs, core: Core) -> None:
         # One attempt: the window is over, so that another failure is given up at once.
         core.begin(inputs)
 
-    @loading.upon(SlotInputs._loaded).to(ready)
-    def load_done(inputs: SlotInputs, core: Core, worker: IWorker) -> None:
+    @loading.upon(ReplicaInputs._loaded).to(ready)
+    def load_done(inputs: ReplicaInputs, core: Core, worker: IWorker) -> None:
         core.failing_since, core.attempt, core.reason, core.printed = None, 0, "", False
         core.become(Ready(core.now(), worker.pid))
         core.owner.slot_ready(core.slot, worker)
         core.started(None)
 
-    @loading.upon(SlotInputs._load_failed).to(failing)
-    def load_failed(inputs: SlotInputs, core: Core, error: WorkerFailed) -> None:
+    @loading.upon(ReplicaInputs._load_failed).to(failing)
+    def load_failed(inputs: ReplicaInputs, core: Core, error: WorkerFailed) -> None:
         core.mark_failing()
         core.reason, core.printed = error.message, error.printed
         core.become(Failing(core.now(), error.message))
         core.started(error)
 
-    @loading.upon(SlotInputs.discard).to(failing)
-    def discard_loading(inputs: SlotInputs, core: Core, reason: str) -> None:
+    @loading.upon(ReplicaInputs.discard).to(failing)
+    def discard_loading(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         core.mark_failing()
         core.reason, core.printed = reason, False
         core.become(Failing(core.now(), reason))
         core.started(WorkerFailed(500, reason))
         core.end_worker(0.0)
 
-    @ready.upon(SlotInputs.discard).to(failing)
-    def discard_ready(inputs: SlotInputs, core: Core, worker: IWorker, reason: str) -> None:
+    @ready.upon(ReplicaInputs.discard).to(failing)
+    def discard_ready(inputs: ReplicaInputs, core: Core, worker: IWorker, reason: str) -> None:
         core.owner.slot_unready(core.slot, worker)
         core.mark_failing()
         core.reason, core.printed = reason, False
         core.become(Failing(core.now(), reason))
         core.end_worker(0.0)
 
-    @failing.upon(SlotInputs._retry_later).to(backoff)
-    def wait(inputs: SlotInputs, core: Core, reason: str) -> None:
+    @failing.upon(ReplicaInputs._retry_later).to(backoff)
+    def wait(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         back_off(core, reason)
 
-    @loading.upon(SlotInputs._retry_later).to(backoff)
-    def lose_loading(inputs: SlotInputs, core: Core, reason: str) -> None:
+    @loading.upon(ReplicaInputs._retry_later).to(backoff)
+    def lose_loading(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         back_off(core, reason)
         core.started(WorkerFailed(500, reason))
 
-    @ready.upon(SlotInputs._retry_later).to(backoff)
-    def lose(inputs: SlotInputs, core: Core, worker: IWorker, reason: str) -> None:
+    @ready.upon(ReplicaInputs._retry_later).to(backoff)
+    def lose(inputs: ReplicaInputs, core: Core, worker: IWorker, reason: str) -> None:
         core.owner.slot_unready(core.slot, worker)
         back_off(core, reason)
 
@@ -296,17 +296,17 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
         until = now + timedelta(seconds=retry_delay(core.attempt - 1))
         core.become(BackingOff(now, until, core.reason or reason))
 
-    @loading.upon(SlotInputs._give_up).to(given_up)
-    @failing.upon(SlotInputs._give_up).to(given_up)
-    def give_up(inputs: SlotInputs, core: Core, reason: str) -> None:
+    @loading.upon(ReplicaInputs._give_up).to(given_up)
+    @failing.upon(ReplicaInputs._give_up).to(given_up)
+    def give_up(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         resign(inputs, core, reason)
 
-    @ready.upon(SlotInputs._give_up).to(given_up)
-    def lose_for_good(inputs: SlotInputs, core: Core, worker: IWorker, reason: str) -> None:
+    @ready.upon(ReplicaInputs._give_up).to(given_up)
+    def lose_for_good(inputs: ReplicaInputs, core: Core, worker: IWorker, reason: str) -> None:
         core.owner.slot_unready(core.slot, worker)
         resign(inputs, core, reason)
 
-    def resign(inputs: SlotInputs, core: Core, reason: str) -> None:
+    def resign(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         core.worker = None
         reason = core.reason or reason
         core.log.warn(
@@ -324,48 +324,48 @@ def make_machine() -> Callable[[Core], SlotInputs]:  # noqa: PLR0915 - one table
         core.become(GivenUp(now, reason, until))
         core.started(WorkerFailed(500, reason))
 
-    @ready.upon(SlotInputs.stop).to(draining)
-    def drain(inputs: SlotInputs, core: Core, worker: IWorker, grace: float) -> None:
+    @ready.upon(ReplicaInputs.stop).to(draining)
+    def drain(inputs: ReplicaInputs, core: Core, worker: IWorker, grace: float) -> None:
         core.owner.slot_unready(core.slot, worker)
         core.become(Draining(core.now()))
         core.end_worker(grace)
 
-    @loading.upon(SlotInputs.stop).to(draining)
-    @failing.upon(SlotInputs.stop).to(draining)
-    def abandon(inputs: SlotInputs, core: Core, grace: float) -> None:
+    @loading.upon(ReplicaInputs.stop).to(draining)
+    @failing.upon(ReplicaInputs.stop).to(draining)
+    def abandon(inputs: ReplicaInputs, core: Core, grace: float) -> None:
         # There is no batch that the grace could be for.
         core.become(Draining(core.now()))
         core.end_worker(0.0)
 
-    @draining.upon(SlotInputs.stop).loop()
-    def hurry(inputs: SlotInputs, core: Core, grace: float) -> None:
+    @draining.upon(ReplicaInputs.stop).loop()
+    def hurry(inputs: ReplicaInputs, core: Core, grace: float) -> None:
         core.end_worker(grace)
 
-    @draining.upon(SlotInputs.discard).loop()
-    def end_now(inputs: SlotInputs, core: Core, reason: str) -> None:
+    @draining.upon(ReplicaInputs.discard).loop()
+    def end_now(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         core.end_worker(0.0)
 
-    @draining.upon(SlotInputs._retry_later).to(stopped)
-    @draining.upon(SlotInputs._give_up).to(stopped)
-    def gone(inputs: SlotInputs, core: Core, reason: str) -> None:
+    @draining.upon(ReplicaInputs._retry_later).to(stopped)
+    @draining.upon(ReplicaInputs._give_up).to(stopped)
+    def gone(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         core.worker = None
         core.end()
 
-    @idle.upon(SlotInputs.stop).to(stopped)
-    def stop_without_worker(inputs: SlotInputs, core: Core, grace: float) -> None:
+    @idle.upon(ReplicaInputs.stop).to(stopped)
+    def stop_without_worker(inputs: ReplicaInputs, core: Core, grace: float) -> None:
         core.end()
 
-    @given_up.upon(SlotInputs.stop).to(stopped)
-    def stop_resting(inputs: SlotInputs, core: Core, grace: float) -> None:
+    @given_up.upon(ReplicaInputs.stop).to(stopped)
+    def stop_resting(inputs: ReplicaInputs, core: Core, grace: float) -> None:
         core.rest_no_more()
         core.end()
 
-    @stopped.upon(SlotInputs.stop).loop()
-    def stop_again(inputs: SlotInputs, core: Core, grace: float) -> None:
+    @stopped.upon(ReplicaInputs.stop).loop()
+    def stop_again(inputs: ReplicaInputs, core: Core, grace: float) -> None:
         core.ended()
 
-    @backoff.upon(SlotInputs.stop).to(stopped)
-    def stop_waiting(inputs: SlotInputs, core: Core, paused: IDelayedCall, grace: float) -> None:
+    @backoff.upon(ReplicaInputs.stop).to(stopped)
+    def stop_waiting(inputs: ReplicaInputs, core: Core, paused: IDelayedCall, grace: float) -> None:
         paused.cancel()
         core.end()
 

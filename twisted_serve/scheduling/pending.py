@@ -20,18 +20,18 @@ from twisted_serve.metrics.timing import Timing
 from twisted_serve.wire.messages import Item, Job
 
 if TYPE_CHECKING:
-    from twisted_serve.scheduling.retries import Setback
+    from twisted_serve.scheduling.retries import RetryState
 
 #: Gets an intermediate answer, and whom to pause while the client takes no more of them.
 OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]
 
 
-def _nobody(_ticket: Ticket) -> None:
+def _nobody(_ticket: PendingRequest) -> None:
     """Tell nobody: the request is at no worker."""
 
 
 @implementer(IPushProducer)
-class Ticket:
+class PendingRequest:
     """
     A request which waits for a worker or is at one; it is what produces the chunks of its answer.
 
@@ -71,7 +71,7 @@ class Ticket:
         on_chunk: OnChunk | None,
         deadline: float | None,
         versioned: bool,
-        forget: Callable[[Ticket], None],
+        forget: Callable[[PendingRequest], None],
         timing: Timing,
         observer: PoolObserver,
     ) -> None:
@@ -80,8 +80,8 @@ class Ticket:
         self.versioned = versioned
         self.streaming = False
         self.paused = False
-        self.on_flow: Callable[[Ticket], None] = _nobody
-        self.setback: Setback | None = None
+        self.on_flow: Callable[[PendingRequest], None] = _nobody
+        self.setback: RetryState | None = None
         self.timing = timing
         self._observer = observer
         self.answer: Deferred[Item] = Deferred(self._cancelled)
@@ -166,7 +166,7 @@ class Ticket:
             self._log.failure("A request whose client has gone could not be called back.")
 
 
-def fail_all(tickets: Iterable[Ticket], error_of: Callable[[Ticket], ServeError]) -> None:
+def fail_all(tickets: Iterable[PendingRequest], error_of: Callable[[PendingRequest], ServeError]) -> None:
     """
     Answer requests, each with an error of its own; what is raised over one of them costs the others nothing.
 
@@ -176,5 +176,5 @@ def fail_all(tickets: Iterable[Ticket], error_of: Callable[[Ticket], ServeError]
         try:
             ticket.fail(error_of(ticket))
         except Exception:  # noqa: PERF203 - each for itself
-            Ticket._log.failure("An error could not be told to a client; the client is told so.")
+            PendingRequest._log.failure("An error could not be told to a client; the client is told so.")
             ticket.fail(WorkerFailed(500, "The request could not be answered."))

@@ -14,22 +14,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_serve.errors import BadRequest, ServiceUnavailable
-from twisted_serve.eventloop.timeout import Alarm
+from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Now, Placement, WorkerSpec
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings
-from twisted_serve.scheduling.admission import Refusals, Shortage
-from twisted_serve.scheduling.autoscaling import ScalingRules, Sighting, next_look, wanted_workers
+from twisted_serve.scheduling.admission import RequestAdmission, Unavailability
+from twisted_serve.scheduling.autoscaling import LoadSample, ScalingRules, next_look, wanted_workers
 from twisted_serve.scheduling.dispatcher import Dispatcher
-from twisted_serve.scheduling.pending import OnChunk, Ticket
+from twisted_serve.scheduling.pending import OnChunk, PendingRequest
 from twisted_serve.scheduling.quarantine import Quarantine
 from twisted_serve.scheduling.queues import make_queue
-from twisted_serve.scheduling.replica import Slot
+from twisted_serve.scheduling.replica import Replica
 from twisted_serve.scheduling.retries import Retries
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 from twisted_serve.scheduling.status import Circuit, GivenUp, PoolStatus, Ready, ScaleResult, circuit_of
-from twisted_serve.scheduling.worker_events import Chronicle
+from twisted_serve.scheduling.worker_events import WorkerEvents
 from twisted_serve.wire.messages import Item, Job
 
 # Seconds that a batch has to finish when its worker is scaled away.
@@ -84,8 +84,8 @@ class Pool:
         self._sequences = None if settings.sequences is None else names
         self._queue = make_queue(settings, names)
         self._observer = observer or PoolObserver()
-        self._chronicle = Chronicle(f"{spec.model_name}_{spec.model_version}", self._observer)
-        self._refusals = Refusals(spec.model_name, spec.model_version, self._observer)
+        self._chronicle = WorkerEvents(f"{spec.model_name}_{spec.model_version}", self._observer)
+        self._refusals = RequestAdmission(spec.model_name, spec.model_version, self._observer)
         quarantine = Quarantine()
         # Nobody knows of which of many requests an asynchronous worker died, or what a stateful one has begun.
         stateful = settings.sequences is not None
@@ -106,10 +106,10 @@ class Pool:
             ahead=not (settings.asynchronous or once),
             ended_by=names.ended_by if stateful else None,
         )
-        self._look_again = Alarm(clock, self._look)
+        self._look_again = Timeout(clock, self._look)
         self._pressed = False
-        self._slots: list[Slot] = []
-        self._leaving: list[Slot] = []
+        self._slots: list[Replica] = []
+        self._leaving: list[Replica] = []
         self._retired = False
         self._retired_by = inf
         self._retiring: list[Deferred[None]] = []
@@ -161,7 +161,7 @@ class Pool:
             job = self._sequences.named(job)
         timing = timing or Timing(self._clock.seconds())
         timing.versioned = versioned
-        ticket = Ticket(job, on_chunk, deadline, versioned, self._dispatcher.forget, timing, self._observer)
+        ticket = PendingRequest(job, on_chunk, deadline, versioned, self._dispatcher.forget, timing, self._observer)
         try:
             self._dispatcher.submit(ticket)
         except ServiceUnavailable as e:
@@ -252,16 +252,16 @@ class Pool:
         """Say whether there are as many ready workers as there should be at least."""
         return sum(isinstance(slot.status, Ready) for slot in self._slots) >= self.min_workers
 
-    def slot_ready(self, slot: Slot, worker: IWorker) -> None:
+    def slot_ready(self, slot: Replica, worker: IWorker) -> None:
         """See `SlotOwner`."""
         self._dispatcher.join(worker, slot.discard)
         self._look()
 
-    def slot_unready(self, slot: Slot, worker: IWorker) -> None:
+    def slot_unready(self, slot: Replica, worker: IWorker) -> None:
         """See `SlotOwner`."""
         self._dispatcher.leave(worker)
 
-    def slot_changed(self, slot: Slot) -> None:
+    def slot_changed(self, slot: Replica) -> None:
         """See `SlotOwner`."""
         self._pressed = False
         self._chronicle.changed(slot.info())
@@ -339,10 +339,10 @@ class Pool:
         delay = next_look(self._rules, seen)
         self._look_again.set(None if delay is None else self._clock.seconds() + delay)
 
-    def _sighting(self) -> Sighting:
+    def _sighting(self) -> LoadSample:
         now = self._clock.seconds()
         idlest = self._dispatcher.idlest()
-        return Sighting(
+        return LoadSample(
             workers=len(self._slots),
             starting=sum(not isinstance(slot.status, (Ready, GivenUp)) for slot in self._slots),
             free=self._dispatcher.free,
@@ -351,8 +351,8 @@ class Pool:
             longest_idle=0.0 if idlest is None else now - idlest[1],
         )
 
-    def _new_slot(self) -> Slot:
-        return Slot(
+    def _new_slot(self) -> Replica:
+        return Replica(
             Placement(self._worker_ids(), self._next_gpu()),
             lambda placement: self._provider.start(self._spec, placement),
             self,
@@ -362,12 +362,12 @@ class Pool:
             circuit_retry=self._settings.circuit_retry,
         )
 
-    def _send_away(self, slot: Slot, grace: float) -> Deferred[None]:
+    def _send_away(self, slot: Replica, grace: float) -> Deferred[None]:
         if slot not in self._leaving:
             self._leaving.append(slot)
         return slot.stop(grace).addCallback(lambda _: self._gone(slot))
 
-    def _gone(self, slot: Slot) -> None:
+    def _gone(self, slot: Replica) -> None:
         if slot in self._leaving:
             self._leaving.remove(slot)
 
@@ -383,17 +383,17 @@ class Pool:
     def _circuit(self) -> Circuit | None:
         return circuit_of([slot.status for slot in self._slots], self._dispatcher.staffed)
 
-    def _shortage(self) -> Shortage:
+    def _shortage(self) -> Unavailability:
         """Say why nobody takes a request."""
         if self._retired:
-            return Shortage("The model is being removed.")
+            return Unavailability("The model is being removed.")
         circuit = self._circuit()
         if circuit is None:
-            return Shortage() if self.max_workers else Shortage("It is scaled to zero workers.")
+            return Unavailability() if self.max_workers else Unavailability("It is scaled to zero workers.")
         if circuit.until is None:
-            return Shortage("Its workers have failed for too long and are not started again.", circuit.reason)
+            return Unavailability("Its workers have failed for too long and are not started again.", circuit.reason)
         left = max(1, ceil((circuit.until - self._now()).total_seconds()))
-        return Shortage(f"Its workers keep failing; the next attempt is in {left} seconds.", circuit.reason, left)
+        return Unavailability(f"Its workers keep failing; the next attempt is in {left} seconds.", circuit.reason, left)
 
 
 def _all_of(waiters: list[Deferred[None]], result: ScaleResult) -> Deferred[ScaleResult]:

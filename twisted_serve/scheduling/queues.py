@@ -10,11 +10,11 @@ from typing import TypeAlias
 from twisted_serve.batching.queue import BatchQueue, ClosePolicy
 from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.models.version import ModelSettings
-from twisted_serve.scheduling.pending import Ticket
+from twisted_serve.scheduling.pending import PendingRequest
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 
 #: Where requests wait.
-Queue: TypeAlias = "BatchQueue[Ticket] | SequenceQueue[Ticket]"
+Queue: TypeAlias = "BatchQueue[PendingRequest] | SequenceQueue[PendingRequest]"
 
 
 def make_queue(settings: ModelSettings, names: SequenceHeaders) -> Queue:

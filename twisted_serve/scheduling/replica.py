@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_serve.interfaces import IWorker, Now, Placement
-from twisted_serve.scheduling.lifecycle import Core, SlotOwner, make_machine
+from twisted_serve.scheduling.lifecycle import Core, ReplicaOwner, make_machine
 from twisted_serve.scheduling.status import (
     BackingOff,
     Draining,
@@ -35,7 +35,7 @@ PROMISING_ATTEMPTS = 2
 _machine = make_machine()
 
 
-class Slot:
+class Replica:
     """
     One slot of a pool.
 
@@ -48,7 +48,7 @@ class Slot:
         self,
         placement: Placement,
         launch: Callable[[Placement], IWorker],
-        owner: SlotOwner,
+        owner: ReplicaOwner,
         *,
         clock: IReactorTime,
         now: Now,

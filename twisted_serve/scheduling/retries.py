@@ -13,7 +13,7 @@ from __future__ import annotations
 from attrs import define, frozen
 
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.scheduling.pending import Ticket
+from twisted_serve.scheduling.pending import PendingRequest
 from twisted_serve.scheduling.quarantine import Quarantine
 
 # How many workers a request may kill.
@@ -21,14 +21,14 @@ MOST_DEATHS = 2
 
 
 @define(eq=False)
-class Allowance:
+class RetryBudget:
     """How many more batches may be spent on one that failed; all that were in it share it."""
 
     left: int
 
 
 @frozen(eq=False)
-class Setback:
+class RetryState:
     """
     What has befallen a request at workers.
 
@@ -38,7 +38,7 @@ class Setback:
 
     error: WorkerFailed
     deaths: int = 0
-    allowance: Allowance | None = None
+    allowance: RetryBudget | None = None
 
 
 class Retries:
@@ -54,7 +54,7 @@ class Retries:
         self._after_death = after_death
         self._quarantine = quarantine
 
-    def failed(self, batch: list[Ticket], error: WorkerFailed) -> list[list[Ticket]]:
+    def failed(self, batch: list[PendingRequest], error: WorkerFailed) -> list[list[PendingRequest]]:
         """
         Say which requests of a batch, whose handler raised, are to be tried again, batch by batch.
 
@@ -65,17 +65,19 @@ class Retries:
         innocent = [ticket for ticket in batch if not (ticket.done or ticket.streaming)]
         if not self._isolate or len(batch) == 1 or not innocent:
             return []
-        allowance = _allowance_of(innocent) or Allowance(4 * (len(batch) - 1).bit_length())
+        allowance = _allowance_of(innocent) or RetryBudget(4 * (len(batch) - 1).bit_length())
         half = (len(innocent) + 1) // 2 if len(innocent) == len(batch) else len(innocent)
         groups = [group for group in (innocent[:half], innocent[half:]) if group]
         if allowance.left < len(groups):
             return []
         allowance.left -= len(groups)
         for ticket in innocent:
-            ticket.setback = Setback(error, _deaths_of(ticket), allowance)
+            ticket.setback = RetryState(error, _deaths_of(ticket), allowance)
         return groups
 
-    def died(self, batch: list[Ticket], error: WorkerFailed, now: float, blame: bool) -> list[list[Ticket]]:
+    def died(
+        self, batch: list[PendingRequest], error: WorkerFailed, now: float, blame: bool
+    ) -> list[list[PendingRequest]]:
         """
         Say which requests of a batch, whose worker died, are to be tried again, batch by batch.
 
@@ -89,14 +91,14 @@ class Retries:
             if deaths >= MOST_DEATHS:
                 self._quarantine.blame(ticket.job, now)
             elif self._after_death and not ticket.streaming:
-                ticket.setback = Setback(error, deaths)
+                ticket.setback = RetryState(error, deaths)
                 groups.append([ticket])
         return groups
 
 
-def _deaths_of(ticket: Ticket) -> int:
+def _deaths_of(ticket: PendingRequest) -> int:
     return 0 if ticket.setback is None else ticket.setback.deaths
 
 
-def _allowance_of(batch: list[Ticket]) -> Allowance | None:
+def _allowance_of(batch: list[PendingRequest]) -> RetryBudget | None:
     return None if batch[0].setback is None else batch[0].setback.allowance

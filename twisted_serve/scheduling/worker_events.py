@@ -67,7 +67,7 @@ STATES: dict[_Kind, str] = {
 _DOWN = (Failing, BackingOff, GivenUp)
 
 
-class Unanswered:
+class MissedAnswers:
     """
     The batches of a model, one after the other, that had no answer in time.
 
@@ -88,7 +88,7 @@ class Unanswered:
         log_no_response(self._log)
 
 
-class Chronicle:
+class WorkerEvents:
     """
     The record of the workers of one pool.
 

@@ -26,7 +26,7 @@ from twisted_serve.auth.tokens import KeySet, TokenKind
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import Endpoint
 from twisted_serve.planes.snapshots import SnapshotFolder
-from twisted_serve.service import ModelServer, Surroundings
+from twisted_serve.service import Dependencies, ModelServer
 from twisted_serve.testing.fakes import FakeProvider, Respond, echo
 from twisted_serve.testing.memory import MemoryConnection, MemoryServeReactor
 from twisted_serve.web.api.access import Role
@@ -299,7 +299,7 @@ class MemoryServer:
         return ModelServer(
             self.clock,  # type: ignore[arg-type]  # It has what a server without real workers needs.
             self.options,
-            Surroundings(
+            Dependencies(
                 now=self.now,
                 uptime=self.clock.seconds,
                 entropy=self._entropy,

@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
-from twisted_serve.auth.audit import Journal
-from twisted_serve.auth.gate import Doors, Gate, OpenGate, Stop
+from twisted_serve.auth.audit import AuditLog
+from twisted_serve.auth.gate import Authorizer, Denied, Doors, OpenAuthorizer
 from twisted_serve.auth.guard import Guard
 from twisted_serve.auth.keyring import Keyring, Reason
 from twisted_serve.auth.metrics_token import MetricsToken
@@ -33,7 +33,7 @@ from twisted_serve.web.api.access import Role, doors_of
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.http.admission import Admission
 from twisted_serve.web.http.channel import Limits
-from twisted_serve.web.http.responses import Answer, answer_flaw, answer_refusal
+from twisted_serve.web.http.responses import Body, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
 from twisted_serve.web.openapi.document import describe_api
 from twisted_serve.web.routes.inference import add_ping_route, add_prediction_routes
@@ -53,8 +53,8 @@ from twisted_serve.web.routes.sagemaker import add_invocation_routes, add_legacy
 from twisted_serve.web.routes.workflows import add_workflow_management_routes, add_workflow_prediction_routes
 from twisted_serve.web.routing.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.routing.cors import Preflight
-from twisted_serve.web.routing.fast_path import Shortcut, Way
-from twisted_serve.web.routing.tracing import Traced
+from twisted_serve.web.routing.fast_path import FastPath, FastRoute
+from twisted_serve.web.routing.tracing import Tracing
 
 if TYPE_CHECKING:
     from klein import Klein
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 
 @frozen
-class Tokens:
+class HttpAuth:
     """
     What the listeners need to know of tokens.
 
@@ -72,7 +72,7 @@ class Tokens:
 
     keyring: Keyring
     rotation: Rotation
-    journal: Journal
+    journal: AuditLog
     refusal_status: int
     now: Now
     redact: Redact = field(init=False)
@@ -81,11 +81,11 @@ class Tokens:
     def _redacting_the_keyrings(self) -> Redact:
         return redacting(self.keyring.secrets, SHORTEST_SECRET)
 
-    def gate(self, doors: Doors) -> Gate:
+    def gate(self, doors: Doors) -> Authorizer:
         """Make the gate of a listener."""
-        return Gate(doors, self.keyring, self.now)
+        return Authorizer(doors, self.keyring, self.now)
 
-    def refuse(self, request: IRequest, stop: Stop) -> Answer:
+    def refuse(self, request: IRequest, stop: Denied) -> Body:
         """Answer a request which was stopped, and record it; a browser that has no key is sent to the open page."""
         if stop.reason is Reason.MISSING and is_browser_at_root(request):
             return answer_way_to_docs(request)
@@ -95,24 +95,24 @@ class Tokens:
 
 
 @frozen
-class NoTokens:
+class NoHttpAuth:
     """The same when token authorization is switched off: nobody is stopped."""
 
     def redact(self, target: bytes) -> bytes:
         """Leave a target as it is: there are no keys."""
         return target
 
-    def gate(self, doors: Doors) -> OpenGate:
+    def gate(self, doors: Doors) -> OpenAuthorizer:
         """Make the gate of a listener."""
-        return OpenGate(doors)
+        return OpenAuthorizer(doors)
 
-    def refuse(self, request: IRequest, stop: Stop) -> Answer:
+    def refuse(self, request: IRequest, stop: Denied) -> Body:
         """Answer a request which was stopped, although none is."""
         return answer_refusal(request, stop, 400)
 
 
 @frozen
-class Faces:
+class HttpApi:
     """
     What the listeners show, put together once for all of them.
 
@@ -135,7 +135,7 @@ class Faces:
     workflows: WorkflowPlane
     metadata: Metadata
     metrics: ServerMetrics
-    tokens: Tokens | NoTokens
+    tokens: HttpAuth | NoHttpAuth
     defer_to_thread: DeferToThread
     version: str
     limits: Limits = field(factory=Limits)
@@ -182,12 +182,12 @@ class Faces:
         from twisted_serve.web.routing.klein_app import new_app  # noqa: PLC0415 - Klein installs a reactor
 
         public, inference, management, api = new_app(), new_app(), new_app(), new_app()
-        ways: dict[str, Way] = {}
-        open_ways: dict[str, Way] = {}
+        ways: dict[str, FastRoute] = {}
+        open_ways: dict[str, FastRoute] = {}
         add_probe_routes(public, self.inference.ready)
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
-        tokens = isinstance(self.tokens, Tokens)
+        tokens = isinstance(self.tokens, HttpAuth)
         surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
         add_description_routes(public, describe_api(surface, self.version))
         if roles & Role.METRICS:
@@ -205,24 +205,24 @@ class Faces:
             add_v1_model_routes(management, self.inference)
             if guarded_metrics:
                 add_metrics_routes(management, self.metrics, None, self.defer_to_thread)
-            if isinstance(self.tokens, Tokens):
+            if isinstance(self.tokens, HttpAuth):
                 add_token_route(api, self.tokens.rotation)
         add_root_route(inference)
         add_root_route(management)
-        predictions: IResource = Shortcut(inference.resource(), {**ways, **self._plugged(TokenKind.INFERENCE)})
+        predictions: IResource = FastPath(inference.resource(), {**ways, **self._plugged(TokenKind.INFERENCE)})
         if self.tracer is not None:
-            predictions = Traced(predictions, self.tracer, reactor.seconds)
+            predictions = Tracing(predictions, self.tracer, reactor.seconds)
         return {
-            None: Shortcut(public.resource(), open_ways),
+            None: FastPath(public.resource(), open_ways),
             TokenKind.INFERENCE: predictions,
-            TokenKind.MANAGEMENT: Shortcut(management.resource(), self._plugged(TokenKind.MANAGEMENT)),
+            TokenKind.MANAGEMENT: FastPath(management.resource(), self._plugged(TokenKind.MANAGEMENT)),
             TokenKind.API: api.resource(),
         }
 
-    def _plugged(self, kind: TokenKind) -> dict[str, Way]:
+    def _plugged(self, kind: TokenKind) -> dict[str, FastRoute]:
         return ways_to(self.endpoints, kind, self.look)
 
-    def _add_inference(self, app: Klein, tokens: bool) -> dict[str, Way]:
+    def _add_inference(self, app: Klein, tokens: bool) -> dict[str, FastRoute]:
         predictor = Predictor(self.inference, tokens, self.defer_to_thread, self.envelope)
         ways = {"ping": add_ping_route(app, self.inference), "predictions": add_prediction_routes(app, predictor)}
         add_invocation_routes(app, predictor)

@@ -22,8 +22,8 @@ from twisted_serve.wire.metric_lines import METRIC_MARK
 from twisted_serve.workers.process.launch import Launch, attempt, load_message
 from twisted_serve.workers.process.process import Stream
 from twisted_serve.workers.process.spawn import Spawner
-from twisted_serve.workers.process.worker import LocalWorker
-from twisted_serve.workers.template.launcher import Forker
+from twisted_serve.workers.process.worker import ProcessWorker
+from twisted_serve.workers.template.launcher import TemplateLauncher
 
 # What may come with each answer besides its body: handler's headers, reason phrase, metrics.
 _ROOM_FOR_HEADERS = 1 << 20
@@ -61,17 +61,17 @@ class LocalProvider:
         self._forker = (
             None
             if template_environment is None
-            else Forker(reactor, template_environment, self._spawner, self._printed)
+            else TemplateLauncher(reactor, template_environment, self._spawner, self._printed)
         )
         self._on_metric_line = on_metric_line
         self._on_metrics = on_metrics
-        self._workers: set[LocalWorker] = set()
+        self._workers: set[ProcessWorker] = set()
         self._stopped = False
 
     def start(self, spec: WorkerSpec, placement: Placement) -> IWorker:
         """See `IWorkerProvider`."""
         name = f"W-{placement.worker_id}-{spec.model_name}_{spec.model_version}"
-        worker = LocalWorker(
+        worker = ProcessWorker(
             placement.worker_id,
             self._reactor,
             spec.startup_timeout,
@@ -109,7 +109,7 @@ class LocalProvider:
         stopped = gatherResults([worker.stop(0.0) for worker in list(self._workers)])
         return stopped.addCallback(lambda _: None if self._forker is None else self._forker.stop())
 
-    def _begin(self, worker: LocalWorker, spec: WorkerSpec, placement: Placement) -> None:
+    def _begin(self, worker: ProcessWorker, spec: WorkerSpec, placement: Placement) -> None:
         load = load_message(spec, placement)
         try:
             encode(load)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from twisted_serve.archives.intake import Intake, Places, Taken
-from twisted_serve.archives.locating import Words
+from twisted_serve.archives.intake import Intake, OpenedArchive, Places
+from twisted_serve.archives.locating import StoreErrors
 from twisted_serve.errors import InvalidModel, InvalidWorkflow, WorkflowNotFound
 from twisted_serve.workflows.archive import Workflow, read_workflow
 
-_ERRORS = Words(WorkflowNotFound, "Workflow not found in workflow store", "Workflow store has not been configured.")
+_ERRORS = StoreErrors(
+    WorkflowNotFound, "Workflow not found in workflow store", "Workflow store has not been configured."
+)
 
 
 @frozen
@@ -27,7 +29,7 @@ class WorkflowArchive:
 
     url: str
     workflow: Workflow
-    files: Taken
+    files: OpenedArchive
 
 
 @define(eq=False)
@@ -65,5 +67,5 @@ class WorkflowStore:
         await self._places.give_back(archive.files)
 
 
-def _read(files: Taken) -> WorkflowArchive:
+def _read(files: OpenedArchive) -> WorkflowArchive:
     return WorkflowArchive(files.url, read_workflow(files.directory, files.links), files)

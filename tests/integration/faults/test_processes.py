@@ -81,7 +81,7 @@ def all_processes(server: Server) -> list[int]:
 
 
 def processes_of(server: Server) -> list[list[str]]:
-    """Find whatever runs in the server's surroundings, whoever its parent is by now."""
+    """Find whatever runs around the server, whoever its parent is by now."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

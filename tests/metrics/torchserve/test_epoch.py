@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.metrics.torchserve.epoch import Seconds
+from twisted_serve.metrics.torchserve.epoch import EpochClock
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 class SecondsTests(SynchronousTestCase):
-    """Tests for `Seconds`."""
+    """Tests for `EpochClock`."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -33,7 +33,7 @@ class SecondsTests(SynchronousTestCase):
         """Whenever it is asked, it is right; where one second ends it may be a microsecond late."""
         self.clock = Clock()
         self.clock.advance(start)
-        seconds = Seconds(self.now, self.clock)
+        seconds = EpochClock(self.now, self.clock)
         for step in steps:
             self.clock.advance(step)
             moment = self.now().timestamp()
@@ -41,7 +41,7 @@ class SecondsTests(SynchronousTestCase):
 
     def test_asked_once(self) -> None:
         """The date is asked for once a second."""
-        seconds = Seconds(self.now, self.clock)
+        seconds = EpochClock(self.now, self.clock)
         self.clock.advance(0.25)
         for _ in range(75):
             seconds()
@@ -52,7 +52,7 @@ class SecondsTests(SynchronousTestCase):
 
     def test_set(self) -> None:
         """A clock that is set, either way, is believed within a second."""
-        seconds = Seconds(self.now, self.clock)
+        seconds = EpochClock(self.now, self.clock)
         for by in (3600.0, -3600.0):
             seconds()
             self.set_by += by
@@ -61,7 +61,7 @@ class SecondsTests(SynchronousTestCase):
 
     def test_reactor_set_back(self) -> None:
         """So is one that the reactor reads, too."""
-        seconds = Seconds(self.now, self.clock)
+        seconds = EpochClock(self.now, self.clock)
         self.clock.advance(100)
         seconds()
         self.clock.rightNow = 50.0

@@ -20,7 +20,7 @@ from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.testing.server import MemoryConnection, MemoryServer
 from twisted_serve.web.api.access import Role
-from twisted_serve.web.routing.fast_path import Shortcut, Way
+from twisted_serve.web.routing.fast_path import FastPath, FastRoute
 from twisted_serve.wire.messages import Item, Job
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "REPORT", "get")
@@ -74,15 +74,15 @@ def respond(jobs: list[Job]) -> list[Item] | Exception:
 
 
 class ShortcutTests(SynchronousTestCase):
-    """Tests for :class:`Shortcut`."""
+    """Tests for :class:`FastPath`."""
 
     def setUp(self) -> None:
         self.server = MemoryServer({}, respond=respond, models={"m": {}})
         self.addCleanup(self.server.close)
 
-    def shortcut(self) -> Shortcut:
+    def shortcut(self) -> FastPath:
         guard: Any = self.server.server.site_of(Role.INFERENCE).resource
-        tree: Shortcut = guard._unguarded_trees[TokenKind.INFERENCE]
+        tree: FastPath = guard._unguarded_trees[TokenKind.INFERENCE]
         return tree
 
     def exchange(self, head: str, body: bytes = b"x") -> bytes:
@@ -149,7 +149,7 @@ class ShortcutTests(SynchronousTestCase):
         """What an endpoint raises outside of the error tree is a logged 500."""
         shortcut = self.shortcut()
         for failing in (_raise, _fail):
-            shortcut._ways = {"ping": Way(failing, named=0, needed=0)}
+            shortcut._ways = {"ping": FastRoute(failing, named=0, needed=0)}
             self.assertIn(b"Internal server error.", self.exchange("GET /ping HTTP/1.1"))
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -180,11 +180,11 @@ class GoneTests(SynchronousTestCase):
         self.server = MemoryServer({}, models={"m": {}})
         self.addCleanup(self.server.close)
         guard: Any = self.server.server.site_of(Role.INFERENCE).resource
-        self.shortcut: Shortcut = guard._unguarded_trees[TokenKind.INFERENCE]
+        self.shortcut: FastPath = guard._unguarded_trees[TokenKind.INFERENCE]
 
     def ask(self, answer: Deferred[bytes]) -> MemoryConnection:
         """Ask for what ``answer`` will be."""
-        self.shortcut._ways = {"ping": Way(lambda request, *rest: answer, named=0, needed=0)}
+        self.shortcut._ways = {"ping": FastRoute(lambda request, *rest: answer, named=0, needed=0)}
         connection = self.server.connect()
         bearer = f"Authorization: Bearer {self.server.key(TokenKind.INFERENCE)}"
         connection.send(f"GET /ping HTTP/1.1\r\nHost: h\r\n{bearer}\r\n\r\n".encode())

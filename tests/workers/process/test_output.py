@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.strategies import binary, integers, lists, text
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.workers.process.output import LONGEST_LINE, LineCutter
+from twisted_serve.workers.process.output import LONGEST_LINE, LineSplitter
 
 
 class LineCutterTests(SynchronousTestCase):
@@ -16,7 +16,7 @@ class LineCutterTests(SynchronousTestCase):
     @given(lists(text().map(lambda one: one.replace("\n", "").rstrip("\r"))), integers(1, 7))
     def test_however_it_is_divided(self, lines: list[str], size: int) -> None:
         """Lines come out as they were printed, however the pipe divides them."""
-        cutter = LineCutter()
+        cutter = LineSplitter()
         data = "".join(line + "\n" for line in lines).encode("utf-8", "replace")
         expected = [line.encode("utf-8", "replace").decode() for line in lines]
         got = [line for at in range(0, len(data), size) for line in cutter.receive(data[at : at + size])]
@@ -25,14 +25,14 @@ class LineCutterTests(SynchronousTestCase):
 
     def test_last_line(self) -> None:
         """What is printed last counts, even without an end of line."""
-        cutter = LineCutter()
+        cutter = LineSplitter()
         self.assertEqual(["one"], list(cutter.receive(b"one\r\ntw")))
         self.assertEqual([], list(cutter.receive(b"o")))
         self.assertEqual(["two"], list(cutter.end()))
 
     def test_endless_line(self) -> None:
         """A line that never ends takes no more memory than a long one, and says that it was cut."""
-        cutter = LineCutter()
+        cutter = LineSplitter()
         for _ in range(100):
             self.assertEqual([], list(cutter.receive(b"x" * LONGEST_LINE)))
         self.assertEqual(LONGEST_LINE, len(cutter._begun))
@@ -41,7 +41,7 @@ class LineCutterTests(SynchronousTestCase):
     @given(lists(binary()), integers(1, 20))
     def test_any_bytes(self, pieces: list[bytes], longest: int) -> None:
         """Whatever bytes a handler prints become lines, none much longer than the limit."""
-        cutter = LineCutter(longest)
+        cutter = LineSplitter(longest)
         lines = [line for piece in pieces for line in cutter.receive(piece)] + list(cutter.end())
         for line in lines:
             self.assertLessEqual(len(line), longest + len(" [cut]"))

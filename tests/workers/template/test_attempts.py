@@ -18,7 +18,7 @@ from twisted_serve.workers.template import births, launcher, link, process, vers
 
 STEPS: dict[str, tuple[Any, str]] = {
     "guess": (launcher, "needs_torch"),
-    "family": (version_template.Family, "__init__"),
+    "family": (version_template.VersionTemplate, "__init__"),
     "environment": (births, "worker_environment"),
     "socket": (socket, "socketpair"),
     "pipe": (os, "pipe"),

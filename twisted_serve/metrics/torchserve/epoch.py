@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted_serve.interfaces import Now
 
 
-class Seconds:
+class EpochClock:
     """
     Return the seconds since the epoch when called.
 

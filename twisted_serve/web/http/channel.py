@@ -20,10 +20,10 @@ from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from twisted_serve.auth.gate import Stop
+from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import BadRequest, ExpectationFailed, RequestTimeout, ServeError, UnsupportedEncoding
-from twisted_serve.eventloop.timeout import Alarm
+from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.eventloop.writing import write_now
 from twisted_serve.web.http.head_checks import (
     CONTROLS,
@@ -36,7 +36,7 @@ from twisted_serve.web.http.head_checks import (
     is_host,
 )
 from twisted_serve.web.http.request import RARE, ServeRequest
-from twisted_serve.web.http.responses import Answer, answer_error, fresh_id, json_text, lines_of, members_of
+from twisted_serve.web.http.responses import Body, answer_error, fresh_id, json_text, lines_of, members_of
 
 if TYPE_CHECKING:
     from twisted_serve.web.http.site import ServeSite
@@ -110,8 +110,8 @@ class ServeChannel(HTTPChannel):
     limits: Limits
     host: IAddress
     peer: IAddress
-    _deadline: Alarm
-    _silence: Alarm
+    _deadline: Timeout
+    _silence: Timeout
     _head = b""
     _in_head = False
     _lingering = False
@@ -126,7 +126,7 @@ class ServeChannel(HTTPChannel):
         self.MAX_LENGTH = self.limits.request_line
         self.totalHeadersSize = self.limits.headers
         clock = self.site.reactor
-        self._deadline, self._silence = Alarm(clock, self._too_late), Alarm(clock, self.timeoutConnection)
+        self._deadline, self._silence = Timeout(clock, self._too_late), Timeout(clock, self.timeoutConnection)
         super().connectionMade()
         self.host, self.peer = self.transport.getHost(), self.transport.getPeer()
         self.site.channels.add(self)
@@ -283,11 +283,11 @@ class ServeChannel(HTTPChannel):
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return persistent
 
-    def _problem_before_body(self, request: ServeRequest) -> Callable[[ServeRequest], Answer] | None:
+    def _problem_before_body(self, request: ServeRequest) -> Callable[[ServeRequest], Body] | None:
         headers = request.requestHeaders
         authorization = headers.getRawHeaders(b"authorization", ())
         verdict = self.site.gate.ask(request.method, parse_target(request.uri), authorization)
-        if isinstance(verdict, Stop):
+        if isinstance(verdict, Denied):
             return lambda request: self.site.refuse(request, verdict)
         request.public = verdict.door is None
         if self.length is not None and self.length > request.body_limit:
@@ -357,7 +357,7 @@ class ServeChannel(HTTPChannel):
         request.method, request.uri, request.clientproto = self._command, self._path, self._version
         self._answer_now(request, lambda request: answer_error(request, error))
 
-    def _answer_now(self, request: ServeRequest, answer: Callable[[ServeRequest], Answer]) -> None:
+    def _answer_now(self, request: ServeRequest, answer: Callable[[ServeRequest], Body]) -> None:
         self._linger()
         request.begin()
         request.write(answer(request))

@@ -20,7 +20,7 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as RoutedElsewhere
 
-from twisted_serve.auth.gate import Stop, refusal_text
+from twisted_serve.auth.gate import Denied, refusal_text
 from twisted_serve.auth.keyring import Reason
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import (
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _log = Logger("twisted_serve.web")
 
 #: What a route returns: the body.
-Answer: TypeAlias = bytes
+Body: TypeAlias = bytes
 
 # What a client may call its request: nothing that could end a header, a line of the log, or an id in a list of ids.
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -164,7 +164,7 @@ def answer_flaw(request: IRequest, flaw: str) -> bytes:
     return answer_error(request, BadRequest(f"Invalid path: {flaw}."))
 
 
-def answer_refusal(request: IRequest, stop: Stop, status: int) -> bytes:
+def answer_refusal(request: IRequest, stop: Denied, status: int) -> bytes:
     """
     Answer a request which lacks its token.
 

@@ -16,14 +16,14 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from twisted_serve.auth.gate import Gate, OpenGate, Stop
+from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.logs import log_access
 from twisted_serve.web.http.admission import Admission
 from twisted_serve.web.http.channel import Limits, ServeChannel
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Answer
+from twisted_serve.web.http.responses import Body
 
 
 def peer_of(request: IRequest) -> str:
@@ -63,8 +63,8 @@ class ServeSite(Site):
         self,
         resource: IResource,
         reactor: IReactorTime,
-        gate: Gate | OpenGate,
-        refuse: Callable[[IRequest, Stop], Answer],
+        gate: Authorizer | OpenAuthorizer,
+        refuse: Callable[[IRequest, Denied], Body],
         limits: Limits,
         count_answer: Callable[[int], None],
         extra_headers: Mapping[bytes, bytes],

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.web.iweb import IRequest
 from twisted.web.template import Tag, flattenString, tags
 
-from twisted_serve.web.http.responses import Answer, set_common_headers
+from twisted_serve.web.http.responses import Body, set_common_headers
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
@@ -41,7 +41,7 @@ _POLICY = (
 )
 
 
-def answer_page(request: IRequest, page: bytes) -> Answer:
+def answer_page(request: IRequest, page: bytes) -> Body:
     """Answer with a page, which a browser shall not take for anything else."""
     set_common_headers(request, 200)
     request.setResponseCode(200)

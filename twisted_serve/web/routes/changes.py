@@ -18,7 +18,7 @@ from twisted_serve.errors import BadRequest
 from twisted_serve.planes.management import Outcome
 from twisted_serve.web.http.bodies import body_of, media_type
 from twisted_serve.web.http.queries import as_boolean, as_integer, query_parameters
-from twisted_serve.web.http.responses import Answer, answer_status
+from twisted_serve.web.http.responses import Body, answer_status
 
 _log = Logger("twisted_serve.web")
 
@@ -26,12 +26,12 @@ _log = Logger("twisted_serve.web")
 _LONGEST_BODY = 1 << 16
 
 
-def answer(request: IRequest, outcome: Outcome) -> Answer:
+def answer(request: IRequest, outcome: Outcome) -> Body:
     """Answer with the outcome of a change."""
     return answer_status(request, outcome.status, outcome.text)
 
 
-def shielded(request: IRequest, change: Coroutine[Deferred[Any], Any, Outcome]) -> Deferred[Answer]:
+def shielded(request: IRequest, change: Coroutine[Deferred[Any], Any, Outcome]) -> Deferred[Body]:
     """Answer with the outcome of a change, which goes on when the client leaves: half a change is worse than none."""
     outcome: Deferred[Outcome] = Deferred()
 

@@ -18,7 +18,7 @@ from twisted_serve.planes.registrar import Registration
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.web.http.queries import LEAST_INTEGER, as_boolean, as_integer, page_wanted, query_parameters
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Answer, answer_json, job_id, json_text
+from twisted_serve.web.http.responses import Body, answer_json, job_id, json_text
 from twisted_serve.web.http.site import peer_of
 from twisted_serve.web.openapi.document import describe_model_management
 from twisted_serve.web.routes.changes import given_parameters, shielded, wanted_number
@@ -36,18 +36,18 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
     """
 
     @app.route("/models", methods=["GET"])
-    def list_models(request: IRequest) -> Answer:
+    def list_models(request: IRequest) -> Body:
         return answer_json(request, 200, plane.list_models(*page_wanted(request)))
 
     @app.route("/models", methods=["POST"])
-    def register(request: IRequest) -> Deferred[Answer]:
+    def register(request: IRequest) -> Deferred[Body]:
         # Before the body is looked at: where models may not come and go it does not matter what it says.
         plane.check_enabled()
         return shielded(request, plane.register(_registration_of(request)))
 
     @app.route("/models/<model>", methods=["GET"])
     @app.route("/models/<model>/<version>", methods=["GET"])
-    def describe(request: ServeRequest, model: str, version: str | None = None) -> Deferred[Answer]:
+    def describe(request: ServeRequest, model: str, version: str | None = None) -> Deferred[Body]:
         if version != "all" and as_boolean(query_parameters(request).get("customized"), False):
             asked = Deferred.fromCoroutine(metadata.ask(model, version, job_id(request)))
             return asked.addCallback(lambda custom: _answer_custom(request, custom))
@@ -56,13 +56,13 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
 
     @app.route("/models/<model>", methods=["OPTIONS"])
     @app.route("/models/<model>/<version>", methods=["OPTIONS"])
-    def describe_calls(request: IRequest, model: str, version: str | None = None) -> Answer:
+    def describe_calls(request: IRequest, model: str, version: str | None = None) -> Body:
         plane.find(model, version)
         return answer_json(request, 200, describe_model_management(model, tokens))
 
     @app.route("/models/<model>", methods=["PUT"])
     @app.route("/models/<model>/<version>", methods=["PUT"])
-    def scale(request: IRequest, model: str, version: str | None = None) -> Deferred[Answer]:
+    def scale(request: IRequest, model: str, version: str | None = None) -> Deferred[Body]:
         query = query_parameters(request)
         min_worker = as_integer(query.get("min_worker"), 1)
         max_worker = as_integer(query.get("max_worker"), min_worker)
@@ -72,11 +72,11 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
 
     @app.route("/models/<model>", methods=["DELETE"])
     @app.route("/models/<model>/<version>", methods=["DELETE"])
-    def unregister(request: IRequest, model: str, version: str | None = None) -> Deferred[Answer]:
+    def unregister(request: IRequest, model: str, version: str | None = None) -> Deferred[Body]:
         return shielded(request, plane.unregister(model, version))
 
     @app.route("/models/<model>/<version>/set-default", methods=["PUT"])
-    def set_default(request: IRequest, model: str, version: str) -> Deferred[Answer]:
+    def set_default(request: IRequest, model: str, version: str) -> Deferred[Body]:
         return shielded(request, plane.set_default(model, version))
 
 
@@ -84,7 +84,7 @@ def add_token_route(app: Klein, rotation: Rotation) -> None:
     """Add ``/token``, which replaces a key and answers with the new one."""
 
     @app.route("/token", methods=["GET", "POST"])
-    async def replace_token(request: IRequest) -> Answer:
+    async def replace_token(request: IRequest) -> Body:
         kind = query_parameters(request).get("type")
         token = await rotation.replace_named(kind, by=peer_of(request))
         return answer_json(request, 200, {"type": kind, **describe_token(token)})
@@ -95,7 +95,7 @@ def add_token_route(app: Klein, rotation: Rotation) -> None:
             rule.methods.discard("HEAD")
 
 
-def _answer_custom(request: ServeRequest, described: CustomDescription) -> Answer:
+def _answer_custom(request: ServeRequest, described: CustomDescription) -> Body:
     """Answer with a description under the head which the handler has chosen."""
     body = json_text([described.members])
     request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])

@@ -15,7 +15,7 @@ from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import Unauthorized
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.metrics.registry import CONTENT_TYPE, ServerMetrics
-from twisted_serve.web.http.responses import Answer, set_common_headers
+from twisted_serve.web.http.responses import Body, set_common_headers
 
 if TYPE_CHECKING:
     from klein import Klein
@@ -36,7 +36,7 @@ def add_metrics_routes(
 
     @app.route("/metrics")
     @app.route("/metrics/<path:rest>")
-    async def render_metrics(request: IRequest, rest: str = "") -> Answer:
+    async def render_metrics(request: IRequest, rest: str = "") -> Body:
         if token is not None and not token.admits(request.requestHeaders.getRawHeaders(b"authorization", ())):
             request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [b"Bearer"])
             raise Unauthorized("This needs the metrics token, as Authorization: Bearer.")

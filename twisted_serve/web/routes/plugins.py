@@ -15,8 +15,8 @@ from twisted_serve.endpoints import Context, Endpoint, EndpointAnswer, EndpointR
 from twisted_serve.web.http.bodies import body_of
 from twisted_serve.web.http.queries import query_pairs
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Answer, set_common_headers
-from twisted_serve.web.routing.fast_path import Way
+from twisted_serve.web.http.responses import Body, set_common_headers
+from twisted_serve.web.routing.fast_path import FastRoute
 from twisted_serve.wire.header_text import sendable
 
 # What the client shows to the server, and the server to nobody.
@@ -28,21 +28,21 @@ def kind_of(endpoint: Endpoint) -> TokenKind:
     return TokenKind.INFERENCE if endpoint.kind == "inference" else TokenKind.MANAGEMENT
 
 
-def ways_to(endpoints: Iterable[Endpoint], kind: TokenKind, look: Callable[[], Context]) -> dict[str, Way]:
+def ways_to(endpoints: Iterable[Endpoint], kind: TokenKind, look: Callable[[], Context]) -> dict[str, FastRoute]:
     """
     Make the ways to the endpoints of one kind, by first segment.
 
     :param look: What they may know of the server, when they are asked.
     """
     return {
-        endpoint.segment: Way(_asking(endpoint, look), named=0, needed=0, whatever_follows=True)
+        endpoint.segment: FastRoute(_asking(endpoint, look), named=0, needed=0, whatever_follows=True)
         for endpoint in endpoints
         if kind_of(endpoint) is kind
     }
 
 
-def _asking(endpoint: Endpoint, look: Callable[[], Context]) -> Callable[[ServeRequest], Deferred[Answer]]:
-    def ask(request: ServeRequest) -> Deferred[Answer]:
+def _asking(endpoint: Endpoint, look: Callable[[], Context]) -> Callable[[ServeRequest], Deferred[Body]]:
+    def ask(request: ServeRequest) -> Deferred[Body]:
         asked = _request_of(request)
         return maybeDeferred(endpoint.answer, asked, look()).addCallback(_render, endpoint, request)
 
@@ -67,7 +67,7 @@ def _headers_of(request: ServeRequest) -> Mapping[str, str]:
     return {name: value.decode("latin-1") for name, value in every if name not in _KEPT_BACK}
 
 
-def _render(answer: object, endpoint: Endpoint, request: ServeRequest) -> Answer:
+def _render(answer: object, endpoint: Endpoint, request: ServeRequest) -> Body:
     if not isinstance(answer, EndpointAnswer):
         raise TypeError(f"the plug-in {endpoint.origin} has answered {type(answer).__name__}, expected EndpointAnswer")
     set_common_headers(request, answer.status)

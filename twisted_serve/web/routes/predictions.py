@@ -20,7 +20,7 @@ from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.web.http.bodies import body_of, parts_of, takes_long
 from twisted_serve.web.http.deadlines import deadline_of
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Answer, answer_json, job_id, lines_of, set_common_headers
+from twisted_serve.web.http.responses import Body, answer_json, job_id, lines_of, set_common_headers
 from twisted_serve.web.openapi.document import describe_model
 from twisted_serve.web.routes.hints import FormHints
 from twisted_serve.wire.header_text import CONTROL, latin, sendable
@@ -74,7 +74,7 @@ class Predictor:
         version: str | None,
         told: Mapping[str, str],
         parts: Sequence[Part] | None = None,
-    ) -> Deferred[Answer]:
+    ) -> Deferred[Body]:
         """
         Answer a request with what a worker makes of it; ``OPTIONS`` with the model's description.
 
@@ -147,7 +147,7 @@ class Predictor:
         """Return what handlers see of a request's headers."""
         return client_headers(request, self._hidden)
 
-    def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Answer]:
+    def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Body]:
         """
         Answer with the API description of a model.
 
@@ -231,7 +231,7 @@ class Response:
             self._request.unregisterProducer()
         return failure
 
-    def finish(self, item: Item) -> Answer:
+    def finish(self, item: Item) -> Body:
         """Send the last answer."""
         if self.streaming:
             # There are no more chunks, and nobody to pause.

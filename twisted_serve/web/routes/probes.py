@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import MethodNotAllowed
-from twisted_serve.web.http.responses import Answer, answer_status, answer_text, json_text
+from twisted_serve.web.http.responses import Body, answer_status, answer_text, json_text
 from twisted_serve.web.openapi.page import answer_page, page_of
 from twisted_serve.web.routing.browsers import answer_way_to_docs, is_browser_at_root
 
@@ -23,11 +23,11 @@ def add_probe_routes(app: Klein, ready: Callable[[], bool]) -> None:
     """Add ``/livez`` (the process answers) and ``/readyz`` (every start-up model has its workers)."""
 
     @app.route("/livez", methods=["GET"])
-    def livez(request: IRequest) -> Answer:
+    def livez(request: IRequest) -> Body:
         return answer_status(request, 200, "Live")
 
     @app.route("/readyz", methods=["GET"])
-    def readyz(request: IRequest) -> Answer:
+    def readyz(request: IRequest) -> Body:
         return answer_status(request, 200, "Ready") if ready() else answer_status(request, 503, "Not ready")
 
 
@@ -39,11 +39,11 @@ def add_description_routes(app: Klein, description: dict[str, Any]) -> None:
 
     @app.route("/", methods=["OPTIONS"])
     @app.route("/api-description")
-    def describe_api(request: IRequest) -> Answer:
+    def describe_api(request: IRequest) -> Body:
         return answer_text(request, 200, text)
 
     @app.route("/docs", methods=["GET"])
-    def show_page(request: IRequest) -> Answer:
+    def show_page(request: IRequest) -> Body:
         return answer_page(request, page)
 
 
@@ -51,7 +51,7 @@ def add_root_route(app: Klein) -> None:
     """Let ``/`` exist, but for ``OPTIONS`` alone, which is public, and for browsers: other methods are not allowed."""
 
     @app.route("/")
-    def root(request: IRequest) -> Answer:
+    def root(request: IRequest) -> Body:
         if is_browser_at_root(request):
             return answer_way_to_docs(request)
         raise MethodNotAllowed(("OPTIONS",))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from twisted_serve.errors import BadRequest, ResourceNotFound
 from twisted_serve.web.http.queries import query_pairs
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Answer
+from twisted_serve.web.http.responses import Body
 from twisted_serve.web.routes.predictions import Predictor
 from twisted_serve.wire.messages import Part
 
@@ -47,12 +47,12 @@ def add_invocation_routes(app: Klein, predictor: Predictor) -> None:
     """Add ``/invocations`` and ``/models/{model}/invoke``, which take any method and the default version."""
 
     @app.route("/invocations")
-    async def invocations(request: ServeRequest) -> Answer:
+    async def invocations(request: ServeRequest) -> Body:
         parts = await _inputs_with_query(predictor, request)
         return await predictor.answer(request, _model_wanted(predictor, request, parts), None, {}, parts)
 
     @app.route("/models/<model>/invoke")
-    async def invoke(request: ServeRequest, model: str) -> Answer:
+    async def invoke(request: ServeRequest, model: str) -> Body:
         return await _answer(predictor, request, model, None)
 
 
@@ -61,13 +61,13 @@ def add_legacy_routes(app: Klein, predictor: Predictor) -> None:
 
     @app.route("/<model>/predict")
     @app.route("/<model>/<version>/predict")
-    async def legacy_predict(request: ServeRequest, model: str, version: str | None = None) -> Answer:
+    async def legacy_predict(request: ServeRequest, model: str, version: str | None = None) -> Body:
         if model in CLAIMED:
             raise ResourceNotFound()
         return await _answer(predictor, request, model, version)
 
 
-async def _answer(predictor: Predictor, request: ServeRequest, model: str, version: str | None) -> Answer:
+async def _answer(predictor: Predictor, request: ServeRequest, model: str, version: str | None) -> Body:
     if request.method != b"OPTIONS":
         # Before anything is made of a form.
         predictor.plane.find(model, version)

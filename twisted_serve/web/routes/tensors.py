@@ -19,7 +19,7 @@ from twisted_serve.openinference.answers import InferAnswer, write_answer
 from twisted_serve.openinference.requests import LENGTH_HEADER, read_request
 from twisted_serve.web.http.bodies import body_of, media_type
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Answer, json_text
+from twisted_serve.web.http.responses import Body, json_text
 from twisted_serve.web.routes.predictions import Predictor, Response, content_type_of
 from twisted_serve.wire.messages import Item, Part
 
@@ -35,7 +35,7 @@ _LONGEST_BLANK = 64
 
 def infer(
     predictor: Predictor, request: ServeRequest, model: str, version: str | None, told: Mapping[str, str]
-) -> Deferred[Answer]:
+) -> Deferred[Body]:
     """
     Answer a request for inference; as :meth:`Predictor.answer`, but with tensors, for a handler that asks for them.
 
@@ -85,7 +85,7 @@ async def _infer(
     version: str | None,
     told: Mapping[str, str],
     length: str | None,
-) -> Answer:
+) -> Body:
     body = body_of(request)
     if len(body) > MOST_AT_ONCE:
         read = await predictor.defer_to_thread(read_request, body, length)

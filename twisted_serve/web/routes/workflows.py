@@ -16,7 +16,7 @@ from twisted_serve.planes.workflows import WorkflowPlane, WorkflowRegistration
 from twisted_serve.web.http.deadlines import deadline_of
 from twisted_serve.web.http.queries import page_wanted
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Answer, answer_json, job_id, set_common_headers
+from twisted_serve.web.http.responses import Body, answer_json, job_id, set_common_headers
 from twisted_serve.web.routes.changes import given_parameters, shielded, wanted_number
 from twisted_serve.web.routes.predictions import Predictor
 
@@ -35,21 +35,21 @@ def add_workflow_management_routes(app: Klein, plane: WorkflowPlane) -> None:
     """Add ``/workflows``, which registers, lists, describes and unregisters."""
 
     @app.route("/workflows", methods=["GET"])
-    def list_workflows(request: IRequest) -> Answer:
+    def list_workflows(request: IRequest) -> Body:
         return answer_json(request, 200, plane.list_workflows(*page_wanted(request)))
 
     @app.route("/workflows", methods=["POST"])
-    def register_workflow(request: IRequest) -> Deferred[Answer]:
+    def register_workflow(request: IRequest) -> Deferred[Body]:
         # Before the body is looked at: where workflows may not come and go it does not matter what it says.
         plane.check_enabled()
         return shielded(request, plane.register(_registration_of(request)))
 
     @app.route("/workflows/<workflow>", methods=["GET"])
-    def describe_workflow(request: IRequest, workflow: str) -> Answer:
+    def describe_workflow(request: IRequest, workflow: str) -> Body:
         return answer_json(request, 200, plane.describe(workflow))
 
     @app.route("/workflows/<workflow>", methods=["DELETE"])
-    def unregister_workflow(request: IRequest, workflow: str) -> Deferred[Answer]:
+    def unregister_workflow(request: IRequest, workflow: str) -> Deferred[Body]:
         return shielded(request, plane.unregister(workflow))
 
 
@@ -62,7 +62,7 @@ def add_workflow_prediction_routes(app: Klein, plane: WorkflowPlane, predictor: 
     @app.route("/<wfpredict:word>/<workflow>/<rest:rest>")
     @app.route("/wfpredict/<workflow>")
     @app.route("/wfpredict/<workflow>/<rest:rest>")
-    async def predict_workflow(request: ServeRequest, workflow: str, word: str = "", rest: str = "") -> Answer:
+    async def predict_workflow(request: ServeRequest, workflow: str, word: str = "", rest: str = "") -> Body:
         inputs = await predictor.inputs_of(request)
         answer = await plane.predict(
             workflow, job_id(request), predictor.headers_of(request), inputs, deadline_of(request)
@@ -70,7 +70,7 @@ def add_workflow_prediction_routes(app: Klein, plane: WorkflowPlane, predictor: 
         return _answered(request, answer)
 
 
-def _answered(request: ServeRequest, answer: bytes | Mapping[str, Any]) -> Answer:
+def _answered(request: ServeRequest, answer: bytes | Mapping[str, Any]) -> Body:
     """Answer with what a workflow has come to, which is called JSON whatever it is."""
     if not isinstance(answer, bytes):
         return answer_json(request, 200, answer)

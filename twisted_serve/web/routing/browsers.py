@@ -11,7 +11,7 @@ from __future__ import annotations
 from twisted.web.iweb import IRequest
 
 from twisted_serve.auth.targets import parse_target
-from twisted_serve.web.http.responses import Answer, set_common_headers
+from twisted_serve.web.http.responses import Body, set_common_headers
 
 _PAGES = frozenset({b"text/html", b"application/xhtml+xml"})
 
@@ -25,7 +25,7 @@ def is_browser_at_root(request: IRequest) -> bool:
     return any(_accepts_page(media_range) for media_range in accepted.split(b","))
 
 
-def answer_way_to_docs(request: IRequest) -> Answer:
+def answer_way_to_docs(request: IRequest) -> Body:
     """Redirect to ``/docs``; without the leading slash, since a proxy may have put the server below another path."""
     set_common_headers(request, 302)
     request.setResponseCode(302)

@@ -22,14 +22,14 @@ from zope.interface import implementer
 
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Answer, answer_failure
+from twisted_serve.web.http.responses import Body, answer_failure
 
 #: What Klein calls for a route: with the request, and with what stands in the variable segments of the path.
-Endpoint: TypeAlias = Callable[..., "Answer | Deferred[Answer]"]
+Endpoint: TypeAlias = Callable[..., "Body | Deferred[Body]"]
 
 
 @frozen
-class Way:
+class FastRoute:
     """
     Where paths with a certain first segment lead.
 
@@ -45,7 +45,7 @@ class Way:
 
 
 @implementer(IResource)
-class Shortcut:
+class FastPath:
     """
     A tree of routes with a shorter way to some of them.
 
@@ -56,7 +56,7 @@ class Shortcut:
     isLeaf = True
     _log = Logger("twisted_serve.web")
 
-    def __init__(self, tree: IResource, ways: Mapping[str, Way]) -> None:
+    def __init__(self, tree: IResource, ways: Mapping[str, FastRoute]) -> None:
         self.tree = tree
         self._ways = ways
 
@@ -102,7 +102,7 @@ class Shortcut:
             self._log.failure("The answer to a client that has gone could not be made", failure)
 
 
-def _send(answer: Answer, request: ServeRequest) -> None:
+def _send(answer: Body, request: ServeRequest) -> None:
     if not request.gone:
         request.write(answer)
         request.finish()

@@ -48,7 +48,7 @@ def route_of(segments: tuple[str, ...]) -> str | None:
 
 
 @implementer(IResource)
-class Traced:
+class Tracing:
     """
     A tree of routes whose predictions are traced.
 

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 import twisted_serve
 from twisted_serve.interfaces import Placement, WorkerSpec
 from twisted_serve.wire.messages import LoadModel
-from twisted_serve.workers.process.worker import LocalWorker
+from twisted_serve.workers.process.worker import ProcessWorker
 
 #: The descriptor of the socket in a process that is started, not forked; 0 to 2 are the handler's.
 SOCKET = 3
@@ -39,7 +39,7 @@ def module_command(python: str, module: str, *words: str) -> list[str]:
 
 
 @contextmanager
-def attempt(worker: LocalWorker) -> Iterator[None]:
+def attempt(worker: ProcessWorker) -> Iterator[None]:
     """
     Make a context for a step towards a worker's process: whatever is raised in it, the worker ends.
 
@@ -61,13 +61,13 @@ class Launch:
     :ivar load: The first that it is told.
     """
 
-    worker: LocalWorker
+    worker: ProcessWorker
     spec: WorkerSpec
     placement: Placement
     load: LoadModel
 
 
-class Way(Protocol):
+class Launcher(Protocol):
     """A way to start a worker."""
 
     def begin(self, launch: Launch) -> None:

@@ -13,7 +13,7 @@ LONGEST_LINE = 16 * 1024
 _CUT = " [cut]"
 
 
-class LineCutter:
+class LineSplitter:
     """
     Bytes in, lines out.
 

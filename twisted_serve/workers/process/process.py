@@ -18,7 +18,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from twisted_serve.system.descendants import descendants, kill, kill_group
-from twisted_serve.workers.process.output import LineCutter
+from twisted_serve.workers.process.output import LineSplitter
 
 #: Where a process prints.
 Stream: TypeAlias = Literal["stdout", "stderr"]
@@ -87,8 +87,8 @@ class WorkerProcess(ProcessProtocol):
         self._on_line = on_line
         self._on_exit = on_exit
         self._on_end = on_end
-        self._out = LineCutter()
-        self._err = LineCutter()
+        self._out = LineSplitter()
+        self._err = LineSplitter()
 
     def outReceived(self, data: bytes) -> None:
         """See `ProcessProtocol`."""

@@ -63,7 +63,7 @@ def error_status(code: int) -> int:
 
 
 @implementer(IWorker)
-class LocalWorker:
+class ProcessWorker:
     """
     A worker process; `twisted_serve.workers.local` makes it.
 

@@ -11,20 +11,20 @@ from collections.abc import Callable, Mapping
 from twisted.internet.defer import Deferred, gatherResults
 
 from twisted_serve.interfaces import IServeReactor, WorkerSpec
-from twisted_serve.workers.process.launch import Launch, Way, import_environment, module_command
+from twisted_serve.workers.process.launch import Launch, Launcher, import_environment, module_command
 from twisted_serve.workers.process.process import Stream
 from twisted_serve.workers.template.births import Births
-from twisted_serve.workers.template.root_template import BaseTemplate
+from twisted_serve.workers.template.root_template import RootTemplate
 from twisted_serve.workers.template.torch_detection import needs_torch
-from twisted_serve.workers.template.version_template import Family
+from twisted_serve.workers.template.version_template import VersionTemplate
 
 #: Whether templates are possible here: they watch what they fork as only Linux lets them.
 POSSIBLE = sys.platform.startswith("linux")
 
 
-class Forker:
+class TemplateLauncher:
     """
-    Starts workers by forking; see `Way`.
+    Starts workers by forking; see `Launcher`.
 
     :param environment: That of templates.
     :param otherwise: How workers begin while there is no template.
@@ -35,7 +35,7 @@ class Forker:
         self,
         reactor: IServeReactor,
         environment: Mapping[str, str],
-        otherwise: Way,
+        otherwise: Launcher,
         on_line: Callable[[str, Stream, str], None],
     ) -> None:
         self._reactor = reactor
@@ -43,9 +43,9 @@ class Forker:
         self._otherwise = otherwise
         self._on_line = on_line
         self._births = Births(reactor)
-        self._bases: dict[bool, BaseTemplate] = {}
+        self._bases: dict[bool, RootTemplate] = {}
         # By the very spec: an equal one may be of a directory whose content has changed.
-        self._families: dict[int, tuple[WorkerSpec, Family]] = {}
+        self._families: dict[int, tuple[WorkerSpec, VersionTemplate]] = {}
 
     @staticmethod
     def can_begin(spec: WorkerSpec) -> bool:
@@ -58,10 +58,10 @@ class Forker:
             self._base(torch=False).link()
 
     def begin(self, launch: Launch) -> None:
-        """See `Way`."""
+        """See `Launcher`."""
         spec = launch.spec
         if id(spec) not in self._families:
-            family = Family(self._reactor, spec, self._base(needs_torch(spec)), self._births, self._otherwise)
+            family = VersionTemplate(self._reactor, spec, self._base(needs_torch(spec)), self._births, self._otherwise)
             self._families[id(spec)] = (spec, family)
         self._families[id(spec)][1].begin(launch)
 
@@ -78,14 +78,14 @@ class Forker:
             family.close()
         return gatherResults([base.stop() for base in self._bases.values()]).addCallback(lambda _: None)
 
-    def _base(self, torch: bool) -> BaseTemplate:
+    def _base(self, torch: bool) -> RootTemplate:
         if torch not in self._bases:
             command = module_command(sys.executable, "twisted_serve.backend.template.root")
             if torch:
                 command += ["--preload", "torch"]
             # With one thread: what has more cannot be forked.  Workers get their own number.
             environment = {**import_environment(self._environment), "OMP_NUM_THREADS": "1"}
-            self._bases[torch] = BaseTemplate(
+            self._bases[torch] = RootTemplate(
                 self._reactor, command, environment, lambda stream, line: self._on_line("template", stream, line)
             )
         return self._bases[torch]

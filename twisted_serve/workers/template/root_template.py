@@ -28,7 +28,7 @@ REST = 60.0
 END_LIMIT = 5.0
 
 
-class BaseTemplate:
+class RootTemplate:
     """
     The template at the root of all others; started when first needed, and again after it has ended.
 

@@ -15,17 +15,17 @@ from twisted.python.failure import Failure
 
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import WorkerSpec
-from twisted_serve.workers.process.launch import Launch, Way, attempt
+from twisted_serve.workers.process.launch import Launch, Launcher, attempt
 from twisted_serve.workers.template.births import Births
 from twisted_serve.workers.template.link import TemplateLink
 from twisted_serve.workers.template.process import ForkedProcess
-from twisted_serve.workers.template.root_template import BaseTemplate
+from twisted_serve.workers.template.root_template import RootTemplate
 
 # Seconds that a template without workers is kept: one that died comes back, a model scaled to nothing costs nothing.
 LINGER = 60.0
 
 
-class Family:
+class VersionTemplate:
     """
     The workers of one version.
 
@@ -36,7 +36,7 @@ class Family:
     _log = Logger("twisted_serve.workers")
 
     def __init__(
-        self, clock: IReactorTime, spec: WorkerSpec, base: BaseTemplate, births: Births, otherwise: Way
+        self, clock: IReactorTime, spec: WorkerSpec, base: RootTemplate, births: Births, otherwise: Launcher
     ) -> None:
         self._clock = clock
         self._spec = spec
@@ -52,7 +52,7 @@ class Family:
         self._closed = False
 
     def begin(self, launch: Launch) -> None:
-        """See `Way`."""
+        """See `Launcher`."""
         self._members += 1
         self._stay()
         launch.worker.lost.addCallback(self._one_less)

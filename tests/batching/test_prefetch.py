@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.batching.ahead`."""
+"""Tests for `twisted_serve.batching.prefetch`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis.strategies import floats, lists
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.batching.ahead import LONGEST_STAY, MOST, Ahead
+from twisted_serve.batching.prefetch import LONGEST_STAY, MOST, Prefetch
 
 
 def after(*seconds: float) -> int:
     """Return how many batches may be prefetched to a worker after these times."""
-    ahead = Ahead()
+    ahead = Prefetch()
     for each in seconds:
         ahead.took(each)
     return ahead.batches
@@ -25,7 +25,7 @@ class AheadTests(SynchronousTestCase):
 
     def test_by_its_time(self) -> None:
         """As many as it works off in the time that one may lie there, up to a limit; none if that is unknown."""
-        self.assertEqual(0, Ahead().batches)
+        self.assertEqual(0, Prefetch().batches)
         self.assertEqual(1, after(LONGEST_STAY))
         self.assertEqual(4, after(LONGEST_STAY / 4))
         self.assertEqual(MOST, after(1e-9))
@@ -39,7 +39,7 @@ class AheadTests(SynchronousTestCase):
 
     def test_one_slow_batch(self) -> None:
         """A slow batch stops prefetching immediately; several fast ones are needed to resume it."""
-        ahead = Ahead()
+        ahead = Prefetch()
         ahead.took(0.0001)
         ahead.took(0.05)
         self.assertEqual(0, ahead.batches)

@@ -22,7 +22,7 @@ MOST_BYTES = 1 << 18
 _SMOOTHING = 1 / 8
 
 
-class Ahead:
+class Prefetch:
     """
     The number of batches that may be prefetched to one worker.
 
