@@ -206,7 +206,7 @@ def test_an_hour(seed: int) -> None:
         hour.calm()
         after = living()
         # One for each way in which a request can fail, from when it first happened.
-        assert 0 <= after.pop("Count") - before.pop("Count") <= FAILURES
+        assert 0 <= after.pop("CounterValue") - before.pop("CounterValue") <= FAILURES
         assert after == before
         assert len(server.clock.getDelayedCalls()) == timers
         # Counters, and what Twisted and Python remember, may have grown by a little; there were thousands of requests.

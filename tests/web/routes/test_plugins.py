@@ -195,7 +195,7 @@ class ExchangeTests(PluggedCase):
             self.assertNotIn(b"S3cret", answer.body)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         [wrong] = self.flushLoggedErrors(TypeError)
-        self.assertIn("test_plugged", str(wrong.value))
+        self.assertIn("test_plugins", str(wrong.value))
 
     @given(st.text(), st.text())
     def test_headers(self, name: str, value: str) -> None:
