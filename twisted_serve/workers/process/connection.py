@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the server's end of the socket to a worker process: messages instead of bytes, no policy.
+Exchange messages with a worker process over its socket; no policy.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from twisted_serve.wire.codec import UnsendableError, encode, server_reader
 from twisted_serve.wire.messages import FromWorker, ToWorker
 from twisted_serve.workers.process.framing import FrameProtocol
 
-# A longer message waits for no others: they would have to be copied.
+# A longer message (in bytes) is written immediately: joining it with others would copy it.
 _LARGE = 1 << 16
 
 
 class WorkerConnection(FrameProtocol[FromWorker]):
     """
-    The connection to one worker.
+    The server's end of the connection to one worker.
 
-    :param clock: Says when the present turn of the reactor is over.
-    :param on_message: Gets each message; none comes after the end.
-    :param on_end: Told once, and why, when the connection has ended, or is of no use because the worker broke the
-        protocol.
-    :param max_frame: The longest message that is believed, in bytes.
+    :param clock: The reactor; a delayed call of 0 seconds marks the end of the current reactor turn.
+    :param on_message: Called with each message; not called after the end.
+    :param on_end: Called once with the reason when the connection has ended or the worker has violated the protocol.
+    :param max_frame: The longest message that is accepted, in bytes.
     """
 
     _log = Logger("twisted_serve.workers")
@@ -48,11 +47,11 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         self._due: IDelayedCall | None = None
 
     def messageReceived(self, message: FromWorker) -> None:
-        """Pass a message on."""
+        """Pass a message to ``on_message``."""
         self._on_message(message)
 
     def connectionEnded(self, why: str) -> None:
-        """Pass the end on."""
+        """Cancel the delayed write and pass the reason to ``on_end``."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
@@ -60,9 +59,9 @@ class WorkerConnection(FrameProtocol[FromWorker]):
 
     def send(self, message: ToWorker) -> None:
         """
-        Send a message; does nothing after the end.
+        Send a message; do nothing after the end.
 
-        :raise UnsendableError: if it cannot be sent; nothing of it has been.
+        :raise UnsendableError: if the message cannot be encoded; no part of it has been sent.
         """
         if not self.is_open:
             return
@@ -78,7 +77,7 @@ class WorkerConnection(FrameProtocol[FromWorker]):
 
     def send_soon(self, message: ToWorker) -> None:
         """
-        Send a message for which the worker is not waiting: with others of its kind, in one write for all of them.
+        Buffer a message that the worker is not waiting for; all messages of one reactor turn share one write.
 
         :raise UnsendableError: as `send`.
         """
@@ -92,7 +91,7 @@ class WorkerConnection(FrameProtocol[FromWorker]):
             self._due = self._clock.callLater(0, self._come)
 
     def close(self) -> None:
-        """Close the connection when everything is sent; the worker ends itself when it sees that."""
+        """Flush, then close the connection; the worker exits when it sees the end of the stream."""
         self._send_waiting()
         super().close()
 
@@ -109,17 +108,17 @@ class WorkerConnection(FrameProtocol[FromWorker]):
                 self._unwritable(e)
 
     def _unwritable(self, error: Exception) -> None:
-        # Half a frame may have been written, and the worker cannot find the next one: it is replaced, and its batches
-        # are answered as those of any worker that is lost.
+        # A partial frame may have been written, so the worker cannot find the next one. The worker is replaced, and
+        # its batches are answered like those of any lost worker.
         self._log.failure("A message could not be written to a worker.")
         self.abort(f"it could not be written to: {type(error).__name__}")
 
 
 def _frame_of(message: ToWorker) -> bytes:
     """
-    Write a message as a frame.
+    Encode a message as a frame.
 
-    :raise UnsendableError: if it has no form in MessagePack, or there is no memory for it.
+    :raise UnsendableError: if the message has no MessagePack form, or memory runs out.
     """
     try:
         return bytes(encode(message))
@@ -128,7 +127,7 @@ def _frame_of(message: ToWorker) -> bytes:
 
 
 class Adopted(ServerFactory):
-    """Gives a connection, that exists already, its protocol."""
+    """A factory that returns one existing protocol, for ``adoptStreamConnection``."""
 
     noisy = False
 
@@ -136,5 +135,5 @@ class Adopted(ServerFactory):
         self._connection = connection
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """See `IProtocolFactory`."""
+        """Return the adopted protocol."""
         return self._connection

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the server's end of a socket on which frames come: messages instead of bytes, no policy.
+Decode the frames that arrive on a socket and deliver them as messages; no policy.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _M = TypeVar("_M")
 
 class FrameProtocol(Protocol, Generic[_M]):
     """
-    The connection to one process of ours.
+    The connection to one process of the server.
 
-    :ivar is_open: Whether messages can come and go.
+    :ivar is_open: Whether messages can be sent and received.
     """
 
     transport: ITCPTransport
@@ -32,15 +32,15 @@ class FrameProtocol(Protocol, Generic[_M]):
         self._reader = reader
 
     def messageReceived(self, message: _M) -> None:
-        """Take a message; none comes after the end."""
+        """Handle a message; not called after the end."""
         raise NotImplementedError
 
     def connectionEnded(self, why: str) -> None:
-        """Be told, once, that the connection has ended, or is of no use because the other side broke the protocol."""
+        """Handle the end of the connection or a protocol violation by the peer; called once."""
         raise NotImplementedError
 
     def dataReceived(self, data: bytes) -> None:
-        """See `IProtocol`."""
+        """Decode the data and handle each complete message; abort on an error."""
         try:
             self._reader.receive(data)
             for message in self._reader.messages():
@@ -50,20 +50,20 @@ class FrameProtocol(Protocol, Generic[_M]):
         except WireError as e:
             self.abort(f"it broke the protocol: {e}")
         except Exception as e:
-            # What could not be dealt with is not said again: nothing that follows can be relied on.
+            # A message that could not be handled is lost, so the state of the connection is unknown from here on.
             self._log.failure("A message from a process could not be dealt with.")
             self.abort(f"its message could not be dealt with: {type(e).__name__}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """See `IProtocol`."""
+        """End the connection: the peer has closed it."""
         self._end("it closed its connection")
 
     def close(self) -> None:
-        """Close the connection when everything is sent; the other side ends itself when it sees that."""
+        """Close the connection after the write buffer is flushed; the peer exits when it sees the end."""
         self.transport.loseConnection()
 
     def abort(self, why: str) -> None:
-        """End the connection at once."""
+        """Abort the connection immediately."""
         self._end(why)
         self.transport.abortConnection()
 

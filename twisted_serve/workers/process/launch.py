@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what a worker needs to be started: what it is told, and where it finds what it imports.
+Prepare the start of a worker: its first message, its command and its import path.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from twisted_serve.interfaces import Placement, WorkerSpec
 from twisted_serve.wire.messages import LoadModel
 from twisted_serve.workers.process.worker import ProcessWorker
 
-#: The descriptor of the socket in a process that is started, not forked; 0 to 2 are the handler's.
+#: The descriptor of the socket in a spawned process; 0 to 2 belong to the handler.
 SOCKET = 3
 
-# As ``-m``, which imports from the directory in which the process starts before all else: the server may run in any.
-# ``-P`` would do; Python 3.10 does not have it.
+# Like ``-m``, but without the working directory on the path: ``-m`` would import from it first, and the server may
+# run in any directory. ``-P`` would do the same, but Python 3.10 does not have it.
 _RUN = (
     "import sys; sys.path[:] = filter(None, sys.path); "
     "import runpy; runpy.run_module({module!r}, None, '__main__', True)"
@@ -34,17 +34,17 @@ _log = Logger("twisted_serve.workers")
 
 
 def module_command(python: str, module: str, *words: str) -> list[str]:
-    """Return the command that runs a module of ours, and imports nothing from the directory in which it starts."""
+    """Return the command that runs a module of this package without importing from the working directory."""
     return [python, "-c", _RUN.format(module=module), *words]
 
 
 @contextmanager
 def attempt(worker: ProcessWorker) -> Iterator[None]:
     """
-    Make a context for a step towards a worker's process: whatever is raised in it, the worker ends.
+    Abandon the worker if the block, one step of its start, raises an exception.
 
-    Steps are taken where nothing waits for them, in callbacks of the reactor and of a template; a worker that is
-    neither started nor failed would be waited for without end.
+    The steps run in callbacks of the reactor and of a template, where an exception has no caller to reach. A worker
+    that neither starts nor fails would keep its replica waiting forever.
     """
     try:
         yield
@@ -56,9 +56,9 @@ def attempt(worker: ProcessWorker) -> Iterator[None]:
 @frozen(eq=False)
 class Launch:
     """
-    A worker that is to begin.
+    A worker to be started.
 
-    :ivar load: The first that it is told.
+    :ivar load: The first message that the worker gets.
     """
 
     worker: ProcessWorker
@@ -68,23 +68,23 @@ class Launch:
 
 
 class Launcher(Protocol):
-    """A way to start a worker."""
+    """A way to start workers."""
 
     def begin(self, launch: Launch) -> None:
         """
-        Begin, now or later; a worker that has been stopped meanwhile does not wait any more.
+        Start the worker now or later; a worker that was stopped in the meantime is skipped.
 
-        What is raised is told by the worker: call it in the context of `attempt`.
+        Call this method inside `attempt`, which reports exceptions through the worker.
         """
 
 
 @contextmanager
 def spawned_ends() -> Iterator[tuple[socket.socket, socket.socket, int]]:
     """
-    Make what a process that is spawned is to inherit; all is closed here on the way out.
+    Open the descriptors that a spawned process inherits; all of them are closed here on exit.
 
-    :return: Our end of its socket, which does not block; its own end; a descriptor that has nothing to read.
-    :raise OSError: if there are no more descriptors; none is left open.
+    :return: The server's end of the socket (non-blocking), the process' end, and a descriptor of ``/dev/null``.
+    :raise OSError: if the process has run out of descriptors; none is left open.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs, open(os.devnull, "rb", buffering=0) as nothing:
@@ -93,16 +93,16 @@ def spawned_ends() -> Iterator[tuple[socket.socket, socket.socket, int]]:
 
 
 def no_socket(error: OSError) -> str:
-    """Say why a worker has no socket."""
+    """Return the error text for a worker whose socket could not be made."""
     return f"The worker's socket could not be made: {error}"
 
 
 def import_environment(environment: Mapping[str, str], *directories: str) -> dict[str, str]:
     """
-    Add to an environment what a process needs to import us, and what is in ``directories``.
+    Return the environment with a ``PYTHONPATH`` for this package and for ``directories``.
 
-    Our own place is left out where it is a ``site-packages``: an interpreter of a
-    model's own would find all of ours there before its own.
+    The directory of this package is left out if it is a ``site-packages``: a model's virtual environment would import
+    all of the server's packages from there before its own.
     """
     root = Path(twisted_serve.__file__).resolve().parents[1]
     ours = [] if root.name in ("site-packages", "dist-packages") else [str(root)]
@@ -112,13 +112,13 @@ def import_environment(environment: Mapping[str, str], *directories: str) -> dic
 
 
 def worker_environment(environment: Mapping[str, str], model_dir: Path, packages: Path | None = None) -> dict[str, str]:
-    """Add to an environment what a worker needs to import us, its model, and the packages of its model."""
+    """Return the environment with a ``PYTHONPATH`` for this package, the model and the model's packages."""
     directories = (str(model_dir),) if packages is None else (str(model_dir), str(packages))
     return import_environment(environment, *directories)
 
 
 def load_message(spec: WorkerSpec, placement: Placement) -> LoadModel:
-    """Tell a worker what to serve, and on which device."""
+    """Return the message that has a worker load its model on its device."""
     return LoadModel(
         model_name=spec.model_name,
         model_version=spec.model_version,

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the cutting of a worker's output into lines, of which none is longer than a log line should be.
+Split worker output into lines of bounded length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-# A handler that prints and never ends the line must not fill our memory, nor the log.
+# In bytes. A handler that prints without a newline must not fill the server's memory or the log.
 LONGEST_LINE = 16 * 1024
 
 _CUT = " [cut]"
@@ -15,9 +15,9 @@ _CUT = " [cut]"
 
 class LineSplitter:
     """
-    Bytes in, lines out.
+    An incremental splitter of bytes into lines.
 
-    :param longest: How many bytes of a line are kept; the rest of it is dropped, and the line says so.
+    :param longest: How many bytes of a line are kept; the rest is dropped, and the line is marked as cut.
     """
 
     def __init__(self, longest: int = LONGEST_LINE) -> None:
@@ -26,7 +26,7 @@ class LineSplitter:
         self._cut = False
 
     def receive(self, data: bytes) -> Iterator[str]:
-        """Take output as it came, however it was divided, and yield the lines that have ended."""
+        """Buffer a chunk of output, divided anywhere, and yield the complete lines."""
         *ended, begun = data.split(b"\n")
         for part in ended:
             self._add(part)
@@ -34,7 +34,7 @@ class LineSplitter:
         self._add(begun)
 
     def end(self) -> Iterator[str]:
-        """Yield what there is of a last line that nobody ended."""
+        """Yield the last line if it has no newline."""
         if self._begun or self._cut:
             yield self._line()
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a worker's process as the server sees it: what it prints, and how it ends; no policy.
+Watch the output and the exit of a worker process; no policy.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from twisted.python.failure import Failure
 from twisted_serve.system.descendants import descendants, kill, kill_group
 from twisted_serve.workers.process.output import LineSplitter
 
-#: Where a process prints.
+#: The stream that a line was printed to.
 Stream: TypeAlias = Literal["stdout", "stderr"]
 
-#: Seconds that a program which a process has started may hold the output open when that has ended.
+#: Seconds that descendants of an exited process may hold its output open.
 OUTPUT_WAIT = 2.0
 
-# What a shell says of a command that was killed with SIGKILL.
+# The exit code that a shell returns for a command that was killed with SIGKILL.
 _KILLED = 128 + SIGKILL
 
 
 @frozen
 class Exit:
     """
-    How a process ended.
+    The exit status of a process.
 
-    :ivar code: Its exit code, if it exited.
-    :ivar signal: The number of the signal that ended it, if one did.
+    :ivar code: The exit code; ``None`` if a signal ended the process.
+    :ivar signal: The number of the signal; ``None`` if the process exited by itself.
     """
 
     code: int | None
@@ -44,7 +44,7 @@ class Exit:
 
     @property
     def killed(self) -> bool:
-        """Whether it was killed with SIGKILL, as the kernel does when memory runs out."""
+        """Whether the process was killed with SIGKILL, as the kernel does when memory runs out."""
         return self.signal == SIGKILL or self.code == _KILLED
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Exit:
 
     @classmethod
     def from_failure(cls, reason: Failure) -> Exit:
-        """Read what Twisted says of the end of a process."""
+        """Return the exit status that a ``processExited`` failure carries."""
         error = reason.value
         if isinstance(error, (ProcessDone, ProcessTerminated)):
             return cls(error.exitCode, error.signal)
@@ -68,10 +68,10 @@ class WorkerProcess(ProcessProtocol):
     """
     The process of one worker.
 
-    :ivar last_words: The last line that it wrote to stderr.
-    :param on_line: Gets each line of output, and the stream that it was written to.
-    :param on_exit: Told once when the process has been reaped; something it started may hold its output open still.
-    :param on_end: Told once when its output has been closed besides.
+    :ivar last_words: The last line that the process wrote to stderr.
+    :param on_line: Called with the stream and the text of each line of output.
+    :param on_exit: Called once when the process has been reaped; its descendants may still hold its output open.
+    :param on_end: Called once when the process has been reaped and its output is closed.
     """
 
     transport: IProcessTransport
@@ -91,24 +91,24 @@ class WorkerProcess(ProcessProtocol):
         self._err = LineSplitter()
 
     def outReceived(self, data: bytes) -> None:
-        """See `ProcessProtocol`."""
+        """Pass on the complete lines of stdout."""
         for line in self._out.receive(data):
             self._on_line("stdout", line)
 
     def errReceived(self, data: bytes) -> None:
-        """See `ProcessProtocol`."""
+        """Pass on the complete lines of stderr and remember the last."""
         for line in self._err.receive(data):
             self._complain(line)
 
     def processExited(self, reason: Failure) -> None:
-        """See `IProcessProtocol`."""
+        """Kill what is left of the process' group and report the exit."""
         if self._group is not None:
             kill_group(self._group)
             self._group = None
         self._on_exit(Exit.from_failure(reason))
 
     def processEnded(self, reason: Failure) -> None:
-        """See `IProcessProtocol`."""
+        """Pass on unfinished lines and report the end of the output."""
         for line in self._out.end():
             self._on_line("stdout", line)
         for line in self._err.end():
@@ -116,20 +116,20 @@ class WorkerProcess(ProcessProtocol):
         self._on_end()
 
     def end_group_of(self, transport: IProcessTransport) -> None:
-        """End the process group of a process when the process ends; a process in memory has none."""
+        """Kill the process' group when the process exits; an in-memory process (a fake) has no group."""
         if isinstance(transport, Process):
             self._group = transport.pid
 
     def kill(self) -> None:
-        """Send SIGKILL, if there is still a process to get it."""
-        # What it has started can be found as long as it lives.
+        """Send SIGKILL to the process, if it is alive, and to its descendants."""
+        # Descendants can only be found while the process is alive.
         started = [] if self._group is None else descendants(self._group)
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
             kill(started)
 
     def close_output(self) -> None:
-        """Read no more of what it, or whatever it started, prints."""
+        """Stop reading the output of the process and of its descendants."""
         self.transport.loseConnection()
 
     def _complain(self, line: str) -> None:

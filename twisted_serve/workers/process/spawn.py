@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements workers that are started from nothing, in any interpreter.
+Spawn workers as new processes, in any Python interpreter.
 
-The socket is made before the process, and inherited: nobody else can connect to a worker, and there is no file to find.
+The process inherits one end of a socket pair, so no other process can connect to a worker, and there is no socket file.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from twisted_serve.workers.process.launch import (
 
 
 class Spawner:
-    """Starts workers as processes of their own; see `Way`."""
+    """A launcher that spawns a new process for each worker; see `Launcher`."""
 
     def __init__(self, reactor: IServeReactor) -> None:
         self._reactor = reactor
 
     def begin(self, launch: Launch) -> None:
-        """See `Way`."""
+        """Spawn the worker's process; see `Launcher`."""
         try:
             self._spawn(launch)
         except OSError as e:
             if launch.worker.connection.connected:
-                # There is more to end than a worker that has nothing yet.
+                # The connection was adopted, so it has to be closed, too: `attempt` abandons the worker.
                 raise
             launch.worker.fail_to_begin(no_socket(e))
 
     def _spawn(self, launch: Launch) -> None:
         worker, spec = launch.worker, launch.spec
         with spawned_ends() as (ours, theirs, nothing):
-            # The reactor takes a duplicate; these here are closed on the way out.
+            # The reactor duplicates the descriptor; these ends are closed on exit from the block.
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(worker.connection))
             try:
                 with held_back():

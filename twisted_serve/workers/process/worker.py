@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one worker that is a process of this machine.
+Implement ``IWorker`` as a process of this machine.
 
-Its end is seen in three ways, in any order: the socket ends, the process is
-reaped, its output is closed.  What waits for an answer gets one at the first
-moment when it is known how the process ended, or a second after the first sign
-if that is not known by then; ``lost`` fires when all three have come.
+The end of a worker shows in three events, in any order: the socket closes, the process is reaped, its output closes.
+Batches in flight fail as soon as the exit status is known, or `VERDICT_WAIT` seconds after the first event if it is
+not known by then. ``lost`` fires after all three events.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ from twisted_serve.wire.messages import (
 from twisted_serve.workers.process.connection import WorkerConnection
 from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
-# Seconds that the socket's end and the process' exit may lie apart; they are one event, seen twice.
+# Seconds between the end of the socket and the exit of the process within which they count as one event.
 VERDICT_WAIT = 1.0
-# Seconds that a worker with nothing to do has to leave when it is asked to, before SIGKILL: it leaves SIGTERM, which
-# may have been sent to all processes of the server, to the server.
+# Seconds that an idle worker has to exit when it is asked to, before SIGKILL. Workers ignore SIGTERM, which may have
+# been sent to all processes of the server, and leave it to the server.
 LEAVE_TIME = 5.0
 
 _STOPPED = "The worker was stopped before it had loaded."
@@ -51,14 +50,14 @@ _STOPPED = "The worker was stopped before it had loaded."
 
 @frozen(eq=False)
 class _Batch:
-    """What is at the worker."""
+    """A batch in flight at the worker."""
 
     answer: Deferred[Predicted]
     on_chunk: Callable[[StreamChunk], None]
 
 
 def error_status(code: int) -> int:
-    """Make an HTTP status of a handler's error code, which may be any number."""
+    """Return an HTTP status for a handler's error code: the code itself if it is valid (200 to 999), else 500."""
     return code if 200 <= code <= 999 else 500
 
 
@@ -67,13 +66,13 @@ class ProcessWorker:
     """
     A worker process; `twisted_serve.workers.local` makes it.
 
-    :ivar connection: What its socket is to be read and written by.
-    :ivar process: What its process is to be watched by.
+    :ivar connection: The protocol for the worker's socket.
+    :ivar process: The process protocol that watches the worker's process.
     :ivar shares_weights: See `IWorker`.
-    :param startup_timeout: Seconds that it has to load.
-    :param max_frame: The longest message that is believed, in bytes.
-    :param on_line: Gets each line that it prints, and where.
-    :param on_metrics: Gets what comes with its answers.
+    :param startup_timeout: Seconds that the worker has to load its model.
+    :param max_frame: The longest message that is accepted from the worker, in bytes.
+    :param on_line: Called with the stream and the text of each line of output.
+    :param on_metrics: Called with the metrics that come with responses.
     """
 
     _log = Logger("twisted_serve.workers")
@@ -101,9 +100,9 @@ class ProcessWorker:
         self._begun = False
         self._loading = True
         self._batches: dict[int, _Batch] = {}
-        # Whether it was asked to stop; it may finish its batch then.
+        # Whether the worker was asked to stop; it may finish its batches.
         self._stopping = False
-        # Whether somebody is being told an answer.
+        # Whether the callbacks of a batch's response are running.
         self._answering = False
         self._exit: Exit | None = None
         self._output_closed = False
@@ -113,19 +112,19 @@ class ProcessWorker:
 
     @property
     def waiting(self) -> bool:
-        """Whether it has neither begun nor failed to."""
+        """Whether the worker has neither started nor failed to start."""
         return not self._begun and not self._gone
 
     @property
     def stopping(self) -> bool:
-        """Whether it was asked to stop."""
+        """Whether the worker was asked to stop."""
         return self._stopping
 
     def begin(self, pid: int | None, load: LoadModel) -> None:
         """
-        There are a socket and a process: have it load its model.
+        Send the load message; the socket is connected and the process is running or being forked.
 
-        :param pid: ``None`` for a process that is on its way; see `born`.
+        :param pid: ``None`` while the process is being forked; see `born`.
         """
         self._begun = True
         self.connection.send(load)
@@ -134,18 +133,18 @@ class ProcessWorker:
             self._timer("load", self._startup_timeout, self._load_too_slow)
 
     def born(self, pid: int) -> None:
-        """Its process is this one, now."""
+        """Set the process id of a forked worker."""
         if self._exit is None:
             self.pid = pid
 
     def fail_to_begin(self, reason: str, status: int = 500) -> None:
-        """There is no process, and there will be none."""
+        """Fail the worker before it has a process; it will not get one."""
         self._gone = True
         self._loading_failed(WorkerFailed(status, reason))
         self.lost.callback(reason)
 
     def abandon(self, reason: str) -> None:
-        """End the worker because starting it has raised: nothing is left of what was made until then."""
+        """End the worker after its start raised an exception, and release its socket and process."""
         if self.waiting:
             self.fail_to_begin(reason)
         else:
@@ -157,38 +156,42 @@ class ProcessWorker:
             self._kill()
 
     def run(self, batch_id: int, jobs: list[Job], on_chunk: Callable[[StreamChunk], None]) -> Deferred[Predicted]:
-        """See `IWorker`."""
+        """
+        Send a batch; see `IWorker`.
+
+        :raise WorkerDied: if the worker is lost or stopping.
+        """
         if self._gone or not self.connection.is_open or self._exit is not None:
             raise WorkerDied()
         if self._stopping and not self._answering:
             raise WorkerDied()
         if self._batches:
-            # It is at another one, and does not look for this before that is answered.
+            # The worker is running another batch and reads this message only after answering that one.
             self.connection.send_soon(Predict(batch_id, jobs))
         else:
             self.connection.send(Predict(batch_id, jobs))
-        # A batch is not called back: whoever cancels hears no more of it, and the worker answers all the same.
+        # Cancelling this Deferred only discards the response: the worker still sends it.
         answer: Deferred[Predicted] = Deferred()
         self._batches[batch_id] = _Batch(answer, on_chunk)
         return answer
 
     def cancel(self, request_ids: list[str]) -> None:
-        """See `IWorker`."""
+        """Cancel requests; see `IWorker`."""
         if not self._gone:
             self.connection.send(Cancel(request_ids))
 
     def pause(self, request_ids: list[str]) -> None:
-        """See `IWorker`."""
+        """Pause the streams of requests; see `IWorker`."""
         if not self._gone:
             self.connection.send(Pause(request_ids))
 
     def resume(self, request_ids: list[str]) -> None:
-        """See `IWorker`."""
+        """Resume the streams of requests; see `IWorker`."""
         if not self._gone:
             self.connection.send(Resume(request_ids))
 
     def stop(self, grace: float) -> Deferred[None]:
-        """See `IWorker`."""
+        """Stop the worker within ``grace`` seconds; see `IWorker`."""
         stopped: Deferred[None] = Deferred()
 
         def gone(how: str) -> str:
@@ -207,7 +210,7 @@ class ProcessWorker:
         return stopped
 
     def message_received(self, message: FromWorker) -> None:
-        """The worker has said something."""
+        """Handle a message from the worker."""
         if isinstance(message, StreamChunk) and message.batch_id in self._batches:
             self._batches[message.batch_id].on_chunk(message)
         elif isinstance(message, (Predicted, PredictFailed)) and message.batch_id in self._batches:
@@ -225,7 +228,7 @@ class ProcessWorker:
                     self._on_metrics(message.metrics)
                 except Exception:
                     self._log.failure("The metrics of worker {worker_id} could not be taken", worker_id=self.worker_id)
-            # Whoever got the answer may have gone on with the batch.
+            # A callback of the response may have sent the next batch.
             if self._stopping and not self._batches:
                 self._leave()
         elif isinstance(message, Loaded) and self._loading:
@@ -239,7 +242,7 @@ class ProcessWorker:
             self.connection.abort(f"it said {type(message).__name__} when there was nothing to say it to")
 
     def connection_ended(self, why: str) -> None:
-        """The socket has ended, or the worker broke the protocol on it."""
+        """Handle the end of the socket or a protocol violation on it."""
         if self._gone:
             return
         self._why = self._why or why
@@ -252,17 +255,17 @@ class ProcessWorker:
         self._see_if_gone()
 
     def exited(self, how: Exit) -> None:
-        """The process has been reaped."""
+        """Handle the exit of the process: it has been reaped."""
         self._exit = how
         self.pid = None
-        # What it said last may not have been read yet.
+        # The last messages of the worker may not have been read yet.
         self._timer("verdict", VERDICT_WAIT, self._close_connection)
         self._timer("output", OUTPUT_WAIT, self.process.close_output)
         if not self.connection.is_open:
             self._conclude()
 
     def output_closed(self) -> None:
-        """The process has been reaped, and nobody can print in its name any more."""
+        """Handle the end of the output: the process has been reaped, and no descendant holds its output open."""
         self._output_closed = True
         self._see_if_gone()
 
@@ -278,12 +281,12 @@ class ProcessWorker:
             self.loaded.errback(error)
 
     def _leave(self) -> None:
-        """Ask the worker to end itself."""
+        """Ask the worker to exit by closing its connection; kill it after `LEAVE_TIME` seconds."""
         self.connection.close()
         self._kill_in(LEAVE_TIME)
 
     def _kill_in(self, seconds: float) -> None:
-        """Send SIGKILL then, or earlier if that was said before."""
+        """Schedule SIGKILL, unless an earlier one is scheduled."""
         due = self._timers.get("kill")
         if self._exit is None and (due is None or due.getTime() > self._clock.seconds() + seconds):
             self._timer("kill", seconds, self._kill)
@@ -293,17 +296,17 @@ class ProcessWorker:
         self.process.kill()
 
     def _close_connection(self) -> None:
-        # Something that the handler started holds it open.
+        # A process that the handler started holds the socket open.
         self.connection.abort("it left its connection open")
 
     def _conclude(self) -> None:
-        """Answer whatever waits."""
+        """Fail the batches in flight and, if it is time, the loading."""
         self._cancel_timer("verdict")
         killed = self._exit is not None and self._exit.killed and not self._killed_by_us
         batches, self._batches = self._batches, {}
         for batch in batches.values():
             batch.answer.errback(WorkerDied(killed, self._how()))
-        # Why a worker could not load is most often the last thing that it prints: that is waited for.
+        # The last line that a worker prints usually says why it could not load: wait for the end of its output.
         if self._loading and (self._exit is None or self._output_closed):
             words = self.process.last_words
             how = f"{self._how()}: {words}" if words else self._how()
@@ -311,7 +314,7 @@ class ProcessWorker:
             self._loading_failed(WorkerFailed(507 if killed else 500, reason))
 
     def _how(self) -> str:
-        """Say how the worker ended, as far as that is known."""
+        """Return how the worker ended, as far as is known."""
         return self._why if self._exit is None else str(self._exit)
 
     def _see_if_gone(self) -> None:
