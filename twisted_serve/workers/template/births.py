@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the asking of a template for a worker: its ends made, its number given, its load sent.
+Ask a template process to fork a worker.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from twisted_serve.workers.template.process import ForkedProcess
 
 
 def process_name(launch: Launch) -> str:
-    """Call a worker's process so that it is known in ``ps -o comm``, which shows 15 bytes."""
+    """Return the name of a worker's process in ``ps -o comm``, which shows 15 bytes."""
     return f"ts-W-{launch.worker.worker_id}"
 
 
 class Births:
-    """Has workers forked; their numbers are unique, whichever template it is."""
+    """Forks workers from templates; process numbers are unique across all templates."""
 
     def __init__(self, reactor: IServeReactor) -> None:
         self._reactor = reactor
         self._numbers = count(1)
 
     def from_base(self, link: TemplateLink, launch: Launch) -> None:
-        """Have a worker forked that loads for itself."""
+        """Fork a worker that loads its model itself."""
         self._fork(link, launch, self._environment(launch))
 
     def from_model(self, link: TemplateLink, launch: Launch) -> None:
-        """Have a worker forked from a template that has its model."""
+        """Fork a worker from a template that has loaded the model."""
         launch.worker.shares_weights = True
         self._fork(link, launch, None)
 
     def first(self, link: TemplateLink, launch: Launch, owner: TemplateOwner) -> None:
-        """Have a worker forked that may become the template of its siblings, of which ``owner`` will hear."""
+        """Fork a worker that may become the template of its siblings; ``owner`` receives the template's events."""
         future = TemplateLink(owner, self._reactor)
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

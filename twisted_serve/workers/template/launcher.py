@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements workers that are forked from templates: which can be, and from which template.
+Fork workers from templates, and spawn them while there is no template.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from twisted_serve.workers.template.root_template import RootTemplate
 from twisted_serve.workers.template.torch_detection import needs_torch
 from twisted_serve.workers.template.version_template import VersionTemplate
 
-#: Whether templates are possible here: they watch what they fork as only Linux lets them.
+#: Whether templates are supported on this platform: they watch their children in a way that only Linux offers.
 POSSIBLE = sys.platform.startswith("linux")
 
 
 class TemplateLauncher:
     """
-    Starts workers by forking; see `Launcher`.
+    A launcher that forks workers from templates; see `Launcher`.
 
-    :param environment: That of templates.
-    :param otherwise: How workers begin while there is no template.
-    :param on_line: Gets what templates print: whose name it is, the stream, the line.
+    :param environment: The environment of templates.
+    :param otherwise: The launcher to use while there is no template.
+    :param on_line: Called with ``"template"``, the stream and the text of each line that a template prints.
     """
 
     def __init__(
@@ -44,21 +44,21 @@ class TemplateLauncher:
         self._on_line = on_line
         self._births = Births(reactor)
         self._bases: dict[bool, RootTemplate] = {}
-        # By the very spec: an equal one may be of a directory whose content has changed.
+        # Keyed by the spec's identity: the directory of an equal spec may have other content.
         self._families: dict[int, tuple[WorkerSpec, VersionTemplate]] = {}
 
     @staticmethod
     def can_begin(spec: WorkerSpec) -> bool:
-        """Say whether workers of ``spec`` can be forked: if they run in this very interpreter, with its packages."""
+        """Return whether workers of ``spec`` can be forked: they must use the server's interpreter and packages."""
         return POSSIBLE and spec.python == sys.executable and spec.packages is None
 
     def prepare(self) -> None:
-        """See `IWorkerProvider`."""
+        """Start the root template without torch; see `IWorkerProvider`."""
         if POSSIBLE:
             self._base(torch=False).link()
 
     def begin(self, launch: Launch) -> None:
-        """See `Launcher`."""
+        """Fork a worker from the template of its version; see `Launcher`."""
         spec = launch.spec
         if id(spec) not in self._families:
             family = VersionTemplate(self._reactor, spec, self._base(needs_torch(spec)), self._births, self._otherwise)
@@ -66,13 +66,13 @@ class TemplateLauncher:
         self._families[id(spec)][1].begin(launch)
 
     def forget(self, spec: WorkerSpec) -> None:
-        """Keep nothing for ``spec``."""
+        """End the template of ``spec``."""
         _, family = self._families.pop(id(spec), (None, None))
         if family is not None:
             family.close()
 
     def stop(self) -> Deferred[None]:
-        """End all templates; fire when they are gone."""
+        """End all templates; return a Deferred that fires when they are gone."""
         families, self._families = self._families, {}
         for _, family in families.values():
             family.close()
@@ -83,7 +83,7 @@ class TemplateLauncher:
             command = module_command(sys.executable, "twisted_serve.backend.template.root")
             if torch:
                 command += ["--preload", "torch"]
-            # With one thread: what has more cannot be forked.  Workers get their own number.
+            # With one thread: a process with more cannot be forked. Workers get their own OMP_NUM_THREADS.
             environment = {**import_environment(self._environment), "OMP_NUM_THREADS": "1"}
             self._bases[torch] = RootTemplate(
                 self._reactor, command, environment, lambda stream, line: self._on_line("template", stream, line)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the server's end of the control socket to a template: it asks for forks, and hears of them.
+Ask a template process for forks and track its children over the control socket.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from twisted_serve.wire.control import (
 from twisted_serve.workers.process.framing import FrameProtocol
 from twisted_serve.workers.template.process import ORPHANED, ForkedProcess, Forking
 
-# Seconds in which a template has forked one process, and in which it has killed one and reaped it; one that has not is
-# stuck, or pretends to be one.
+# Seconds in which a template must fork one process, and in which it must kill and reap one. A template that does not
+# is stuck, or model code only pretends to be a template.
 FORK_LIMIT = 10.0
 KILL_LIMIT = 5.0
 
 
 class _ControlTransport(IUNIXTransport, ITCPTransport):
-    """What the reactor's sockets of this kind can do."""
+    """The transport of an adopted UNIX socket: it can send descriptors and abort."""
 
 
 class TemplateOwner(Protocol):
-    """Who is told about a template."""
+    """The receiver of a template's events."""
 
     def template_ready(self, link: TemplateLink) -> None:
-        """It can fork now."""
+        """Handle that the template can fork now."""
 
     def template_alone(self, link: TemplateLink, reason: str) -> None:
-        """It is none and will not be."""
+        """Handle that this worker cannot become a template, and why."""
 
     def template_divided(self, link: TemplateLink, heir: ForkedProcess) -> None:
-        """It is one now, and ``heir`` is the first of its processes."""
+        """Handle that the worker has become a template; its first child ``heir`` continues as the worker."""
 
     def template_lost(self, link: TemplateLink, why: str) -> None:
-        """It has ended, or is of no use any more; its processes end with it and know it already."""
+        """Handle the end of the template; its processes end with it and have already been told."""
 
 
 class TemplateLink(FrameProtocol[FromTemplate]):
-    """The connection to one template; when it is closed, the template ends and leaves no process behind."""
+    """The connection to one template. Closing it ends the template and all of its processes."""
 
     transport: _ControlTransport
 
@@ -65,32 +65,32 @@ class TemplateLink(FrameProtocol[FromTemplate]):
         self._fork_limit: IDelayedCall | None = None
         self._killing: dict[int, IDelayedCall] = {}
         self._heir: ForkedProcess | None = None
-        # What forked the template itself, and how it calls it.
+        # The template that forked this one, and the number of this one there.
         self._origin: tuple[Forking, int] | None = None
         self._processes: dict[int, ForkedProcess] = {}
         self._lent: dict[int, int] = {}
 
     def expect(self, heir: ForkedProcess) -> None:
         """
-        Be the link to a worker that may become a template.
+        Make this the link to a worker that may become a template.
 
-        :param heir: Its process, which will be that of a fork then.
+        :param heir: The worker's process; if the worker becomes a template, its first fork takes over as this process.
         """
         self._heir = heir
         self._origin = (heir.template, heir.number)
 
     def fork(self, process: ForkedProcess, message: Fork, control: int | None = None) -> None:
         """
-        Have a process forked.
+        Ask the template to fork a process.
 
-        :param control: The control socket of what may become a template; it is closed here when that has it, and when
-            this raises.
+        :param control: The control socket for a process that may become a template. It is closed here when the process
+            has it, and when this method raises.
         """
         if control is not None:
             self._lent[process.number] = control
         try:
             frame = bytes(encode(message))
-            # They stay open until the template has answered: they are sent when the socket can take them.
+            # The descriptors stay open until the template has answered: they are sent when the socket is writable.
             for descriptor in process.ends if control is None else [*process.ends, control]:
                 self.transport.sendFileDescriptor(descriptor)
             self.transport.write(frame)
@@ -103,15 +103,15 @@ class TemplateLink(FrameProtocol[FromTemplate]):
             self._expect_fork()
 
     def adopt(self, process: ForkedProcess) -> None:
-        """Count a process among those of this template."""
+        """Register a process as a child of this template."""
         self._processes[process.number] = process
 
     def disown(self, process: ForkedProcess) -> None:
-        """Hear no more of a process."""
+        """Unregister a process; its events are no longer delivered."""
         self._forget(process.number)
 
     def signal(self, number: int, signum: int) -> None:
-        """Send a signal to one of its processes, if that is still there."""
+        """Have the template send a signal to one of its processes, if the process is still alive."""
         if self.is_open:
             self.transport.write(bytes(encode(Signal(number, signum))))
             if signum == SIGKILL and number in self._processes and number not in self._killing:
@@ -120,7 +120,7 @@ class TemplateLink(FrameProtocol[FromTemplate]):
                 )
 
     def messageReceived(self, message: FromTemplate) -> None:
-        """See `FrameProtocol`."""
+        """Handle an event of the template or of one of its processes."""
         if isinstance(message, TemplateReady):
             self._owner.template_ready(self)
         elif isinstance(message, Alone):
@@ -147,7 +147,7 @@ class TemplateLink(FrameProtocol[FromTemplate]):
                 process.exited(message.status)
 
     def connectionEnded(self, why: str) -> None:
-        """See `FrameProtocol`."""
+        """Handle the end of the template: close lent descriptors and report the exit of its processes."""
         for number in list(self._lent):
             self._return_lent(number)
         for number in list(self._processes):
@@ -155,7 +155,7 @@ class TemplateLink(FrameProtocol[FromTemplate]):
             if process is not None:
                 process.exited(ORPHANED)
         if self._heir is None and self._origin is not None:
-            # It ends by itself, unless the code of the model that is in it has other plans.
+            # A template exits by itself when its link closes, unless the code of its model prevents that.
             template, number = self._origin
             template.signal(number, SIGKILL)
         self._settle()
@@ -172,7 +172,7 @@ class TemplateLink(FrameProtocol[FromTemplate]):
             self._expect_fork()
 
     def _expect_fork(self) -> None:
-        """Give the template its time for the next fork: it makes one after the other."""
+        """Restart the timeout for the next fork; a template forks one process after the other."""
         _cancel(self._fork_limit)
         waiting = bool(self._unborn)
         self._fork_limit = self._clock.callLater(FORK_LIMIT, self._too_slow, "it does not fork") if waiting else None
@@ -181,7 +181,7 @@ class TemplateLink(FrameProtocol[FromTemplate]):
         self.abort(why)
 
     def _settle(self) -> None:
-        """Whatever it was going to be, it is its own worker."""
+        """Settle that the expected process is the worker itself and not a template."""
         heir, self._heir = self._heir, None
         if heir is not None:
             heir.decided()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a worker's process that is not our child: a template forked it, and tells us how it ends.
+Represent a worker process that is a child of a template, which reports its exit.
 
-To the worker it is what a process of Twisted's is, as far as it cares.
+`ForkedProcess` implements the part of Twisted's process transport that a worker uses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twisted_serve.wire.messages import LoadFailed
 from twisted_serve.workers.process.connection import Adopted
 from twisted_serve.workers.process.launch import Launch
 
-# How a process ends whose template has ended: the kernel sees to it.
+# The wait status of a process whose template has ended: the kernel kills it.
 ORPHANED = int(signal.SIGKILL)
 
 
@@ -30,28 +30,29 @@ class Forking(Protocol):
     """The template of a process."""
 
     def signal(self, number: int, signum: int) -> None:
-        """Send a signal to one of its processes, if that is still there."""
+        """Send a signal to a process of the template, if the process is still alive."""
 
     def disown(self, process: ForkedProcess) -> None:
-        """Hear no more of a process."""
+        """Unregister a process; its events are no longer delivered."""
 
 
 class ForkedProcess:
     """
-    A process of some template.
+    A child process of a template.
 
-    :ivar number: What its template calls it.
-    :ivar launch: What it was forked for.
-    :ivar template: Whose child it is.
-    :ivar undecided: While true nobody knows whether this is the worker, or what forked it: its exit is kept back.
-    :ivar ends: Its ends, which are open here until there is a process that has them.
+    :ivar number: The number that identifies the process to its template.
+    :ivar launch: The worker that it was forked for.
+    :ivar template: The parent of the process.
+    :ivar undecided: Whether it is still unknown if this process is the worker or the worker's template; until that is
+        known its exit is not reported.
+    :ivar ends: The process' descriptors (socket, stdout, stderr), open here until the process has inherited them.
     """
 
     def __init__(self, reactor: IServeReactor, number: int, launch: Launch, template: Forking) -> None:
         """
-        Make the ends.
+        Open the socket pair and the pipes, and connect the server's ends.
 
-        :raise OSError: if there are no more descriptors; none is left open.
+        :raise OSError: if the server has run out of descriptors; none is left open.
         """
         self.number = number
         self.launch = launch
@@ -79,19 +80,19 @@ class ForkedProcess:
             self._readers[name] = ProcessReader(reactor, self, name, reading)
 
     def born(self, pid: int) -> None:
-        """There is a process, with its ends; or another one has taken them over."""
+        """Handle that the process exists and has inherited its descriptors, or that another has taken them over."""
         self.close_ends()
         self.launch.worker.born(pid)
 
     def unborn(self, reason: str) -> None:
-        """There is none, and will not be."""
+        """Handle that the fork failed."""
         self.close_ends()
         worker = self.launch.worker
         worker.message_received(LoadFailed(500, f"The worker's process could not be started: {reason}"))
         self.exited(ORPHANED)
 
     def exited(self, status: int) -> None:
-        """The process has been reaped, with what ``waitpid`` said."""
+        """Handle that the process has been reaped with this status of ``waitpid``."""
         if self._status is not None:
             return
         self._status = status
@@ -99,33 +100,37 @@ class ForkedProcess:
             self._told()
 
     def decided(self) -> None:
-        """This is the worker's process, and goes on to be."""
+        """Handle that this process is the worker itself; report its exit if it has exited."""
         self.undecided = False
         if self._status is not None:
             self._told()
 
     def inherited(self, pid: int, template: Forking) -> None:
-        """Another process, a child of the one that there was, goes on as the worker."""
+        """Handle that the process has become a template and its child ``pid`` continues as the worker."""
         self.undecided = False
-        # What is known of the exit is about its template, which that one does not outlive.
+        # A recorded exit is that of the template, which its child does not outlive.
         self._status = None
         self.template.disown(self)
         self.template = template
         self.born(pid)
 
     def signalProcess(self, name: Literal["KILL"]) -> None:
-        """See `IProcessTransport`."""
+        """
+        Have the template send a signal to the process; see `IProcessTransport`.
+
+        :raise ProcessExitedAlready: if the process has been reaped.
+        """
         if self._status is not None:
             raise ProcessExitedAlready()
         self.template.signal(self.number, signal.Signals[f"SIG{name}"])
 
     def loseConnection(self) -> None:
-        """See `IProcessTransport`."""
+        """Stop reading the output; see `IProcessTransport`."""
         for reader in list(self._readers.values()):
             reader.loseConnection()
 
     def childDataReceived(self, name: str, data: bytes) -> None:
-        """It has printed something."""
+        """Pass output to the worker."""
         process = self.launch.worker.process
         if name == "stdout":
             process.outReceived(data)
@@ -133,12 +138,12 @@ class ForkedProcess:
             process.errReceived(data)
 
     def childConnectionLost(self, name: str, reason: Failure) -> None:
-        """It will print no more there."""
+        """Handle the end of one output stream."""
         os.close(self._readers.pop(name).fileno())
         self._see_if_ended()
 
     def close_ends(self) -> None:
-        """Leave its ends to it."""
+        """Close the server's copies of the process' descriptors."""
         ends, self.ends = self.ends, []
         for descriptor in ends:
             os.close(descriptor)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the server's own template: a process with everything imported and no model, there when needed.
+Run the server's own template process, which has imported everything and loaded no model.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, Wor
 from twisted_serve.workers.template.link import TemplateLink
 from twisted_serve.workers.template.process import ForkedProcess
 
-# Seconds in which a template has imported everything, however slow the disk.
+# Seconds in which a template must have imported everything; enough for a slow disk.
 START_LIMIT = 60.0
-# Seconds that one which could not start is left alone; workers start without it.
+# Seconds before a template that could not start is started again; until then workers start without it.
 REST = 60.0
-# Seconds that it has to end by itself.
+# Seconds that a template has to exit by itself.
 END_LIMIT = 5.0
 
 
 class RootTemplate:
     """
-    The template at the root of all others; started when first needed, and again after it has ended.
+    The template that all others are forked from; started on first use, and again after it has ended.
 
-    :param command: What to run; the number of the control socket is added.
-    :param on_line: Gets each line that it prints.
+    :param command: The command to run; the descriptor of the control socket is added as ``--fd``.
+    :param on_line: Called with the stream and the text of each line that the template prints.
     """
 
     _log = Logger("twisted_serve.workers")
@@ -56,14 +56,14 @@ class RootTemplate:
         self._limit: IDelayedCall | None = None
         self._how: Exit | None = None
         self._process: WorkerProcess | None = None
-        # The present one and those before it that have not ended; for those that have exited,
-        # how long their output may still be held open.
+        # The current process and earlier ones that have not ended. For a process that has exited: the delayed call
+        # that closes its output if descendants hold it open.
         self._processes: dict[WorkerProcess, IDelayedCall | None] = {}
         self._stopping = False
         self._stopped: Deferred[None] = Deferred()
 
     def link(self) -> Deferred[TemplateLink | None]:
-        """Fire with the way to ask it, once it can be asked; with ``None`` if there is none."""
+        """Return a Deferred that fires with the link when the template is ready, or with ``None`` if it is not used."""
         if self._ready:
             return succeed(self._link)
         if self._stopping or self._reactor.seconds() < self._rests_until:
@@ -74,12 +74,12 @@ class RootTemplate:
             try:
                 self._start()
             except Exception as e:
-                # Whatever it is, the workers that wait are started without a template.
+                # After any error the waiting workers are started without a template.
                 self._failed(f"{type(e).__name__}: {e}")
         return waiter
 
     def stop(self) -> Deferred[None]:
-        """End it, and all that it forked; fire when it is gone."""
+        """End the template and every process forked from it; return a Deferred that fires when they are gone."""
         self._stopping = True
         if not self._processes:
             return succeed(None)
@@ -89,26 +89,26 @@ class RootTemplate:
         return self._stopped
 
     def template_ready(self, link: TemplateLink) -> None:
-        """See `TemplateOwner`."""
+        """Give the link to the waiting callers; see `TemplateOwner`."""
         self._ready = True
         self._clear_limit()
         self._tell(link)
 
     def template_alone(self, link: TemplateLink, reason: str) -> None:
-        """See `TemplateOwner`."""
+        """Abort the link, a protocol violation; see `TemplateOwner`."""
         link.abort("it has no model to be alone with")
 
     def template_divided(self, link: TemplateLink, heir: ForkedProcess) -> None:
-        """See `TemplateOwner`; it has none."""
+        """Do nothing: a root template has no heir; see `TemplateOwner`."""
 
     def template_lost(self, link: TemplateLink, why: str) -> None:
-        """See `TemplateOwner`."""
+        """Kill the process, so that its forks end with it; see `TemplateOwner`."""
         was_ready, self._ready, self._link = self._ready, False, None
         if self._stopping:
-            # It is ending its processes, and has a limit for that.
+            # The template is ending its processes within `END_LIMIT`.
             self._tell(None)
             return
-        # Its processes die with it, for certain only if it dies.
+        # Only the death of the template guarantees the death of its processes.
         self._kill()
         if was_ready:
             self._log.warn("The template of workers has ended, and they with it; another is started when it is needed.")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a guess: whether a model needs torch, so that it is forked from where torch is imported already.
+Guess whether a model needs torch, so that its workers are forked from a template that has imported torch.
 
 A wrong guess costs time or memory and nothing else.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from twisted_serve.interfaces import WorkerSpec
 
-# How many of an archive's own files are looked at, and how far.
+# How many of an archive's own modules are searched, and how many bytes of each.
 _MOST_FILES = 50
 _MOST_BYTES = 1 << 18
 
-# What imports torch in turn.
+# Import statements of torch and of packages that import torch.
 _MENTION = re.compile(
     rb"^\s*(?:from|import)\s+(?:torch|torchvision|torchaudio|torchtext|transformers|sentence_transformers|timm|"
     rb"diffusers|captum|ts\.torch_handler|twisted_serve\.handlers\.base)\b",
@@ -28,14 +28,14 @@ _WEIGHTS = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".safetensors")
 
 
 def needs_torch(spec: WorkerSpec) -> bool:
-    """Say whether an archive plainly needs torch: by its weights, or by what its files at the top import."""
+    """Return whether an archive needs torch, judged by its weights or by the imports of its top-level modules."""
     named = spec.manifest.get("model")
     weights = named.get("serializedFile") if isinstance(named, dict) else None
     if isinstance(weights, str) and weights.endswith(_WEIGHTS):
         return True
-    # Unlike Path.is_file, this takes a name that no file can have for one of nothing.
+    # Unlike Path.is_file, os.path.isfile returns False for a name that no file can have.
     if not os.path.isfile(spec.model_dir / _file_of(spec.handler)) and "." not in spec.handler:
-        # A handler of ours.
+        # A built-in handler.
         return not (isinstance(weights, str) and weights.endswith(".onnx"))
     return any(_MENTION.search(_beginning(path)) for path in _modules(spec.model_dir))
 

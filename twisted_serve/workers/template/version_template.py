@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how the workers of one model version come to share what its ``initialize`` made.
+Share the memory that a handler's ``initialize`` fills between the workers of one model version.
 
-The first of them loads, the others wait.  When it has loaded it says whether it
-can be forked: if so it has become the template of all others, else each of them
-loads for itself.  If it cannot load, neither can they: one failure is enough for all.
+The first worker loads while the others wait. When it has loaded it reports whether it can be forked. If it can, it has
+become the template of all others; if not, each of them loads for itself. If it fails to load, the waiting workers fail
+with the same error.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from twisted_serve.workers.template.link import TemplateLink
 from twisted_serve.workers.template.process import ForkedProcess
 from twisted_serve.workers.template.root_template import RootTemplate
 
-# Seconds that a template without workers is kept: one that died comes back, a model scaled to nothing costs nothing.
+# Seconds that a template without workers is kept: long enough for a restart of the last worker, and short enough that
+# a model scaled to zero soon uses no memory.
 LINGER = 60.0
 
 
 class VersionTemplate:
     """
-    The workers of one version.
+    A launcher for the workers of one model version, and their template once the first has loaded.
 
-    :param base: What the first of them is forked from, and each that loads for itself.
-    :param otherwise: How they begin while there is no such template.
+    :param base: The root template; the first worker, and each worker that loads for itself, is forked from it.
+    :param otherwise: The launcher to use while there is no root template.
     """
 
     _log = Logger("twisted_serve.workers")
@@ -52,14 +53,14 @@ class VersionTemplate:
         self._closed = False
 
     def begin(self, launch: Launch) -> None:
-        """See `Launcher`."""
+        """Start a worker from the best template there is; see `Launcher`."""
         self._members += 1
         self._stay()
         launch.worker.lost.addCallback(self._one_less)
         self._begin(launch)
 
     def close(self) -> None:
-        """There will be no more workers: keep nothing for them."""
+        """End the template: no more workers will be started."""
         self._closed = True
         self._let_template_go()
 
@@ -70,11 +71,11 @@ class VersionTemplate:
             template.close()
 
     def template_ready(self, link: TemplateLink) -> None:
-        """See `TemplateOwner`."""
+        """Abort the link, a protocol violation; see `TemplateOwner`."""
         link.abort("it says what only the first template says")
 
     def template_alone(self, link: TemplateLink, reason: str) -> None:
-        """See `TemplateOwner`."""
+        """Have each worker load for itself; see `TemplateOwner`."""
         self._shares = False
         self._log.info(
             "Each worker of {name} {version} loads for itself, the first cannot be forked: {reason}",
@@ -85,7 +86,7 @@ class VersionTemplate:
         self._decided()
 
     def template_divided(self, link: TemplateLink, heir: ForkedProcess) -> None:
-        """See `TemplateOwner`."""
+        """Fork the waiting workers from the first; see `TemplateOwner`."""
         if self._closed:
             link.close()
             return
@@ -94,7 +95,7 @@ class VersionTemplate:
         self._decided()
 
     def template_lost(self, link: TemplateLink, why: str) -> None:
-        """See `TemplateOwner`."""
+        """Have the next worker load again; see `TemplateOwner`."""
         if link is self._template:
             self._template = None
             self._log.warn(
@@ -153,7 +154,7 @@ class VersionTemplate:
         return failure
 
     def _decided(self) -> None:
-        """It is known whether there is a template now; who waited for that waits no more."""
+        """Start the waiting workers: it is known now whether there is a template."""
         for each in self._let_go():
             if each.worker.waiting:
                 with attempt(each.worker):
@@ -181,5 +182,5 @@ class VersionTemplate:
 
 
 def _can_divide(launch: Launch) -> bool:
-    """Say whether a worker may turn out to be fit to be forked: without a device, or a loop that runs already."""
+    """Return whether a worker may be forkable: it uses no GPU and its handler runs no event loop."""
     return launch.placement.gpu_id is None and not launch.load.asynchronous
