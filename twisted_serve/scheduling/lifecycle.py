@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from attrs import define, field
 from automat import TypeMachineBuilder
@@ -31,9 +31,6 @@ from twisted_serve.scheduling.status import (
     WorkerStatus,
 )
 from twisted_serve.scheduling.unstarted import UnstartedWorker
-
-if TYPE_CHECKING:
-    from twisted_serve.scheduling.replica import Replica
 
 
 class ReplicaInputs(Protocol):
@@ -64,26 +61,20 @@ class ReplicaInputs(Protocol):
         """The wait before a restart is over."""
 
 
-class ReplicaOwner(Protocol):
-    """Who is told about a slot."""
-
-    def slot_ready(self, slot: Replica, worker: IWorker) -> None:
-        """``worker`` takes batches from now on."""
-
-    def slot_unready(self, slot: Replica, worker: IWorker) -> None:
-        """``worker`` takes no batches any more; it may be at one still."""
-
-    def slot_changed(self, slot: Replica) -> None:
-        """The slot has another status."""
-
-
 @define(eq=False)
 class Core:
-    """What a slot knows, and does in its transitions."""
+    """
+    The data of a replica, and the actions of its transitions.
+
+    :ivar changed: Called when there is another status.
+    :ivar ready: Called with a worker that takes batches from now on.
+    :ivar unready: Called with a worker that takes no more batches; it may still be at one.
+    """
 
     # Required.
-    slot: Replica
-    owner: ReplicaOwner
+    changed: Callable[[], None]
+    ready: Callable[[IWorker], None]
+    unready: Callable[[IWorker], None]
     launch: Callable[[Placement], IWorker]
     placement: Placement
     clock: IReactorTime
@@ -106,9 +97,9 @@ class Core:
     log: ClassVar[Logger] = Logger("twisted_serve.scheduling")
 
     def become(self, status: WorkerStatus) -> None:
-        """Have another status, and tell the owner."""
+        """Set the status, and notify the owner."""
         self.status = status
-        self.owner.slot_changed(self.slot)
+        self.changed()
 
     def begin(self, inputs: ReplicaInputs) -> None:
         """Start a worker and listen to it."""
@@ -250,7 +241,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
     def load_done(inputs: ReplicaInputs, core: Core, worker: IWorker) -> None:
         core.failing_since, core.attempt, core.reason, core.printed = None, 0, "", False
         core.become(Ready(core.now(), worker.pid))
-        core.owner.slot_ready(core.slot, worker)
+        core.ready(worker)
         core.started(None)
 
     @loading.upon(ReplicaInputs._load_failed).to(failing)
@@ -270,7 +261,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
 
     @ready.upon(ReplicaInputs.discard).to(failing)
     def discard_ready(inputs: ReplicaInputs, core: Core, worker: IWorker, reason: str) -> None:
-        core.owner.slot_unready(core.slot, worker)
+        core.unready(worker)
         core.mark_failing()
         core.reason, core.printed = reason, False
         core.become(Failing(core.now(), reason))
@@ -287,7 +278,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
 
     @ready.upon(ReplicaInputs._retry_later).to(backoff)
     def lose(inputs: ReplicaInputs, core: Core, worker: IWorker, reason: str) -> None:
-        core.owner.slot_unready(core.slot, worker)
+        core.unready(worker)
         back_off(core, reason)
 
     def back_off(core: Core, reason: str) -> None:
@@ -303,7 +294,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
 
     @ready.upon(ReplicaInputs._give_up).to(given_up)
     def lose_for_good(inputs: ReplicaInputs, core: Core, worker: IWorker, reason: str) -> None:
-        core.owner.slot_unready(core.slot, worker)
+        core.unready(worker)
         resign(inputs, core, reason)
 
     def resign(inputs: ReplicaInputs, core: Core, reason: str) -> None:
@@ -326,7 +317,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
 
     @ready.upon(ReplicaInputs.stop).to(draining)
     def drain(inputs: ReplicaInputs, core: Core, worker: IWorker, grace: float) -> None:
-        core.owner.slot_unready(core.slot, worker)
+        core.unready(worker)
         core.become(Draining(core.now()))
         core.end_worker(grace)
 

@@ -6,8 +6,9 @@ This module implements one request's stay in a pool, and the promise that it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from attrs import define, frozen
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -19,15 +20,34 @@ from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.wire.messages import Item, Job
 
-if TYPE_CHECKING:
-    from twisted_serve.scheduling.retries import RetryState
-
 #: Gets an intermediate answer, and whom to pause while the client takes no more of them.
 OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]
 
 
 def _nobody(_ticket: PendingRequest) -> None:
     """Tell nobody: the request is at no worker."""
+
+
+@define(eq=False)
+class RetryBudget:
+    """The number of batches that may still be spent on one that failed; shared by all requests of that batch."""
+
+    left: int
+
+
+@frozen(eq=False)
+class RetryState:
+    """
+    The failures of one request so far.
+
+    :ivar error: The error that its client gets if it is not tried again.
+    :ivar deaths: The number of workers that died of it.
+    :ivar allowance: ``None`` before the first batch that failed.
+    """
+
+    error: WorkerFailed
+    deaths: int = 0
+    allowance: RetryBudget | None = None
 
 
 @implementer(IPushProducer)

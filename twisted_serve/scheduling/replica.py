@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_serve.interfaces import IWorker, Now, Placement
-from twisted_serve.scheduling.lifecycle import Core, ReplicaOwner, make_machine
+from twisted_serve.scheduling.lifecycle import Core, make_machine
 from twisted_serve.scheduling.status import (
     BackingOff,
     Draining,
@@ -33,6 +35,19 @@ PROMISING_ATTEMPTS = 2
 
 
 _machine = make_machine()
+
+
+class ReplicaOwner(Protocol):
+    """The owner of a replica, which is notified of its changes."""
+
+    def slot_ready(self, slot: Replica, worker: IWorker) -> None:
+        """Accept ``worker``, which takes batches from now on."""
+
+    def slot_unready(self, slot: Replica, worker: IWorker) -> None:
+        """Stop sending batches to ``worker``, which may still be at one."""
+
+    def slot_changed(self, slot: Replica) -> None:
+        """Record that the replica has another status."""
 
 
 class Replica:
@@ -58,7 +73,16 @@ class Replica:
         self.placement = placement
         self.created: datetime = now()
         self._core = Core(
-            self, owner, launch, placement, clock, now, max_retry_timeout, circuit_retry, Idle(self.created)
+            changed=partial(owner.slot_changed, self),
+            ready=partial(owner.slot_ready, self),
+            unready=partial(owner.slot_unready, self),
+            launch=launch,
+            placement=placement,
+            clock=clock,
+            now=now,
+            max_retry_timeout=max_retry_timeout,
+            circuit_retry=circuit_retry,
+            status=Idle(self.created),
         )
         self._inputs = _machine(self._core)
 

@@ -10,35 +10,12 @@ client has seen a part of the answer.
 
 from __future__ import annotations
 
-from attrs import define, frozen
-
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.scheduling.pending import PendingRequest
+from twisted_serve.scheduling.pending import PendingRequest, RetryBudget, RetryState
 from twisted_serve.scheduling.quarantine import Quarantine
 
 # How many workers a request may kill.
 MOST_DEATHS = 2
-
-
-@define(eq=False)
-class RetryBudget:
-    """How many more batches may be spent on one that failed; all that were in it share it."""
-
-    left: int
-
-
-@frozen(eq=False)
-class RetryState:
-    """
-    What has befallen a request at workers.
-
-    :ivar error: What its client is told if it comes to no other try.
-    :ivar deaths: How many workers died of it.
-    """
-
-    error: WorkerFailed
-    deaths: int = 0
-    allowance: RetryBudget | None = None
 
 
 class Retries:
