@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the place where workers are processes of this machine, each with a socket of its own.
+Provide workers that are processes of this machine, each with its own socket.
 
-How such a process begins is another matter: `twisted_serve.workers.process.spawn` starts it from nothing, in any
-interpreter; `twisted_serve.workers.template.launcher` forks it from one that has everything imported.
+`twisted_serve.workers.process.spawn` starts such a process from nothing, in any interpreter;
+`twisted_serve.workers.template.launcher` forks it from a process that has imported everything.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from twisted_serve.workers.process.spawn import Spawner
 from twisted_serve.workers.process.worker import ProcessWorker
 from twisted_serve.workers.template.launcher import TemplateLauncher
 
-# What may come with each answer besides its body: handler's headers, reason phrase, metrics.
+# Bytes that each response may have besides its body: the handler's headers, a reason phrase, metrics.
 _ROOM_FOR_HEADERS = 1 << 20
 
 
 def longest_frame(spec: WorkerSpec) -> int:
-    """Say how long a message of a worker may be, in bytes: as long as a full batch of the largest answers."""
+    """Return the largest length of a worker's message, in bytes: a full batch of the largest responses."""
     return min(MAX_FRAME, spec.batch_size * (spec.max_response_size + _ROOM_FOR_HEADERS))
 
 
 @implementer(IWorkerProvider)
 class LocalProvider:
     """
-    Starts workers as child processes.
+    A provider that starts workers as child processes.
 
-    :param log: Gets what workers print, as the model log's events: ``logger_name`` ``MODEL_LOG``, and
-        the ``thread_name`` by which the predecessor called a worker's output.
-    :param on_metric_line: Gets the lines that are metrics instead.
-    :param on_metrics: Gets the metrics that come with answers.
-    :param template_environment: The environment of templates, which workers are forked from where they can be;
-        ``None`` for no templates.
+    :param log: The logger for the output of workers, as events of the model log: ``logger_name`` ``MODEL_LOG``, and
+        ``thread_name`` as TorchServe named the threads that read a worker's output.
+    :param on_metric_line: Called with each line of output that is a metric; such lines are not logged.
+    :param on_metrics: Called with the metrics that come with responses.
+    :param template_environment: The environment of templates, from which workers are forked where possible; ``None``
+        to use no templates.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LocalProvider:
         self._stopped = False
 
     def start(self, spec: WorkerSpec, placement: Placement) -> IWorker:
-        """See `IWorkerProvider`."""
+        """Start a worker; see `IWorkerProvider`."""
         name = f"W-{placement.worker_id}-{spec.model_name}_{spec.model_version}"
         worker = ProcessWorker(
             placement.worker_id,
@@ -94,17 +94,17 @@ class LocalProvider:
         return worker
 
     def prepare(self) -> None:
-        """See `IWorkerProvider`."""
+        """Start the root template; see `IWorkerProvider`."""
         if self._forker is not None:
             self._forker.prepare()
 
     def forget(self, spec: WorkerSpec) -> None:
-        """See `IWorkerProvider`."""
+        """End the template of ``spec``; see `IWorkerProvider`."""
         if self._forker is not None:
             self._forker.forget(spec)
 
     def stop(self) -> Deferred[None]:
-        """See `IWorkerProvider`."""
+        """Kill all workers, then end the templates; see `IWorkerProvider`."""
         self._stopped = True
         stopped = gatherResults([worker.stop(0.0) for worker in list(self._workers)])
         return stopped.addCallback(lambda _: None if self._forker is None else self._forker.stop())
@@ -114,7 +114,7 @@ class LocalProvider:
         try:
             encode(load)
         except UnsendableError as e:
-            # YAML has values, and integers, that the wire has not.
+            # YAML has types and integers that MessagePack cannot represent.
             worker.fail_to_begin(f"The model's manifest or configuration cannot be handed to a worker: {e}")
             return
         way = self._forker if self._forker is not None and self._forker.can_begin(spec) else self._spawner

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the installation of what a model needs, by pip, in a process of its own.
+Install a model's Python packages with pip, in a separate process.
 
-What is installed lies in a directory of this registration alone, below the server's
-working directory: models that are made of the same archive do not share it, and
-nothing of it stays when anything goes wrong.
+The packages go to a new directory below the server's working directory, one for each registration: models from the same
+archive do not share it, and it is removed if the installation fails.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ from twisted_serve.wire.held_back import held_back
 from twisted_serve.workers.process.launch import import_environment
 from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
-# Lines of pip's output that an error has, and characters of each.
+# How many lines of pip's output an error message has, and how many characters of each.
 _LAST_LINES = 10
 _LONGEST = 300
 
-# What is in the directory of an installation: one of the first two, and what it needs for the time being.
+# The entries of an installation's directory: one of the first two, and two that only the installation uses.
 _VENV, _PACKAGES, _TEMPORARY, _EMPTY = "venv", "packages", "tmp", "empty"
 
 
 @frozen
 class Needs:
     """
-    What a model wants to have installed.
+    The installation that a model asks for.
 
-    :ivar requirements: A file for pip; ``None`` for none.
-    :ivar venv: Whether it gets an environment of its own, or else a directory of packages.
+    :ivar requirements: The requirements file for pip; ``None`` for none.
+    :ivar venv: Whether the model gets a virtual environment; otherwise it gets a directory of packages.
     """
 
     requirements: Path | None
@@ -57,10 +56,10 @@ class Needs:
     @classmethod
     def of(cls, model: ModelVersion) -> Needs | None:
         """
-        Take them from the manifest and the configuration of a model; ``None`` for a model that wants nothing.
+        Read the needs from a model's manifest and configuration; ``None`` if nothing is to be installed.
 
-        :raise NotInstalled: if the file is not there.
-        :raise InvalidModel: if the file is not in the model's directory.
+        :raise NotInstalled: if the requirements file does not exist.
+        :raise InvalidModel: if the requirements file is outside the model's directory.
         """
         name = model.manifest.requirements_file
         venv = bool(model.config.use_venv)
@@ -75,11 +74,11 @@ class Needs:
 @frozen(eq=False)
 class Installed:
     """
-    What a model has for itself.
+    A model's finished installation.
 
-    :ivar place: The directory that all of it is in.
-    :ivar python: The interpreter of its environment; ``None`` for the one that was there before.
-    :ivar packages: A directory to import from, before the interpreter's own; ``None`` for none.
+    :ivar place: The directory of the installation.
+    :ivar python: The interpreter of the virtual environment; ``None`` to use the server's interpreter for workers.
+    :ivar packages: A directory to import from before the interpreter's own packages; ``None`` for none.
     """
 
     place: Path
@@ -89,10 +88,10 @@ class Installed:
 
 class _Pip:
     """
-    One process, from its start until nobody can print in its name any more.
+    One pip process, from its start until it has exited and its output is closed.
 
-    :ivar ended: Fires then, with how it ended.
-    :ivar last_lines: The end of what it printed.
+    :ivar ended: A Deferred that fires then with the exit status.
+    :ivar last_lines: The last lines of its output.
     """
 
     def __init__(self, reactor: IServeReactor, log: Logger, name: str) -> None:
@@ -106,10 +105,10 @@ class _Pip:
         self._wait: IDelayedCall | None = None
 
     def kill(self) -> None:
-        """End it and everything that it has started."""
+        """Kill the process and everything that it has started."""
         pid = self.process.transport.pid
         if self._exit is None and pid is not None:
-            # It leads a group of this number, or will in a moment, and has started nothing then.
+            # The process leads a group of this number, or will soon; until then it has started no other process.
             kill_group(pid)
         self.process.kill()
 
@@ -130,13 +129,13 @@ class _Pip:
 
 class Installer:
     """
-    Installs what models need.
+    An installer of models' packages.
 
-    :param work_dir: The server's own directory.
+    :param work_dir: The server's working directory.
     :param python: The interpreter that workers run in.
-    :param environment: The environment of pip; what workers may see.
+    :param environment: The environment of pip: the variables that workers may see.
     :param timeout: Seconds that an installation may take.
-    :param made: Called in a thread with each directory that was made to install to.
+    :param made: Called in a thread with each new installation directory.
     """
 
     _log = Logger("twisted_serve.workers")
@@ -163,11 +162,11 @@ class Installer:
 
     async def install(self, model: ModelVersion) -> Installed | None:
         """
-        Install what a model needs; cancelling ends the work, and nothing of it stays.
+        Install a model's packages; cancelling kills pip and removes the directory.
 
-        :return: ``None`` if it needs nothing.
+        :return: The installation; ``None`` if the model needs none.
         :raise InvalidModel: as `Needs.of`.
-        :raise NotInstalled: if pip fails, or takes too long.
+        :raise NotInstalled: if pip fails or takes too long, or as `Needs.of`.
         :raise InternalError: if the directory cannot be made.
         :raise ServiceUnavailable: if the server is stopping.
         """
@@ -210,11 +209,11 @@ class Installer:
         return Installed(place, packages=place / _PACKAGES)
 
     async def remove(self, installed: Installed) -> None:
-        """Remove what was installed for a model that is there no more."""
+        """Remove the installation of a model that was unregistered."""
         await self._defer_to_thread(remove_tree, installed.place)
 
     async def stop(self) -> None:
-        """End what is under way, and wait until nothing of it is left."""
+        """Kill running installations and wait for their end."""
         self._stopped = True
         for pip in self._under_way:
             pip.kill()
@@ -227,7 +226,7 @@ class Installer:
         words += ["--venv", str(place / _VENV)] if needs.venv else ["--target", str(place / _PACKAGES)]
         if needs.requirements is not None:
             words += ["--requirements", str(needs.requirements)]
-        # What pip leaves behind when it is killed is to go with the rest.
+        # Temporary files that a killed pip leaves behind are removed with the directory.
         environment = import_environment(self._environment) | {"TMPDIR": str(place / _TEMPORARY)}
         nothing = os.open(os.devnull, os.O_RDONLY)
         try:
