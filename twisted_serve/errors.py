@@ -211,6 +211,10 @@ class RequestTimeout(ServeError):
     grpc_status = "DEADLINE_EXCEEDED"
 
 
+#: The message of a `RequestTimeout` for a request whose client waits no longer.
+TOO_LATE = "The request was not answered within the time that its client gives it."
+
+
 class Conflict(ServeError):
     """The resource to be created already exists."""
 

@@ -18,13 +18,15 @@ from unittest import mock
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import InternalError, InvalidModel, NotInstalled, ServiceUnavailable
+from twisted_serve.models.installation import IInstaller, Installed
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.testing.processes import NO_PID, MemoryProcess, ProcessReactor
-from twisted_serve.workers.packages import Installed, Installer, Needs
+from twisted_serve.workers.packages import Installer, Needs
 
 LIMIT = 60.0
 
@@ -109,6 +111,10 @@ class NeedsTests(InstallerTestCase):
 
 class InstallingTests(InstallerTestCase):
     """What becomes of an installation."""
+
+    def test_interface(self) -> None:
+        """The installer has all that the registrar calls."""
+        verifyObject(IInstaller, self.installer)
 
     def test_packages(self) -> None:
         """Packages go to a directory of this registration alone; what pip needed for the time being goes."""

@@ -28,7 +28,7 @@ from twisted_serve.metrics.torchserve.definitions import read_catalogue
 from twisted_serve.metrics.torchserve.epoch import EpochClock
 from twisted_serve.metrics.torchserve.log import MetricLog
 from twisted_serve.planes.catalogue import Catalogue
-from twisted_serve.scheduling.worker_events import STATES
+from twisted_serve.scheduling.status import STATES
 
 if TYPE_CHECKING:
     from twisted_serve.metrics.tracing import Tracer

@@ -16,13 +16,13 @@ from twisted_serve.archives.locating import Source
 from twisted_serve.archives.safe_paths import confined_handler
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.errors import InvalidModel, ServeError, ServiceUnavailable, WorkerFailed
+from twisted_serve.models.installation import IInstaller, Installed
 from twisted_serve.models.registry import fallback_name, valid_model_name, valid_model_version
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.snapshot import RecordedVersion
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.scheduling.pool import Pool
-from twisted_serve.workers.packages import Installed, Installer
 
 _T = TypeVar("_T")
 
@@ -89,7 +89,7 @@ class Registrar:
         make_pool: MakePool,
         default_handler: str | None,
         retire_timeout: float,
-        installer: Installer | None = None,
+        installer: IInstaller | None = None,
         changed: Callable[[], Deferred[None]] = lambda: succeed(None),
     ) -> None:
         self._catalogue = catalogue
@@ -110,7 +110,7 @@ class Registrar:
         Whatever fails, nothing of it stays.
 
         :param at_startup: Whether the operator names it, by a start-up list or a snapshot, and not a client.
-        :raise ServeError: as :meth:`ModelStore.open`, :meth:`Registry.register` and :meth:`Installer.install`.
+        :raise ServeError: as :meth:`ModelStore.open`, :meth:`Registry.register` and :meth:`IInstaller.install`.
         :raise ServiceUnavailable: if the server is stopping.
         """
         source = Source.CLIENT

@@ -20,6 +20,7 @@ from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.archives.store import ModelArchive
 from twisted_serve.errors import (
+    TOO_LATE,
     BadRequest,
     Conflict,
     InternalError,
@@ -37,7 +38,6 @@ from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import Outcome
 from twisted_serve.planes.registrar import Registrar, Registration
-from twisted_serve.scheduling.in_flight import TOO_LATE
 from twisted_serve.wire.messages import Item, Job, Part
 from twisted_serve.workflows.archive import Workflow
 from twisted_serve.workflows.execution import Attempt, execute

@@ -18,12 +18,12 @@ from twisted.logger import Logger
 from twisted_serve.batching.prefetch import Prefetch
 from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waiting
 from twisted_serve.batching.sequences import SequenceQueue
-from twisted_serve.errors import RequestTimeout, ServeError, WorkerDied, WorkerFailed
+from twisted_serve.errors import TOO_LATE, RequestTimeout, ServeError, WorkerDied, WorkerFailed
 from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.interfaces import IWorker
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.scheduling.admission import RequestAdmission, Unavailability
-from twisted_serve.scheduling.in_flight import TOO_LATE, InFlight
+from twisted_serve.scheduling.in_flight import InFlight
 from twisted_serve.scheduling.pending import PendingRequest, fail_all
 from twisted_serve.scheduling.quarantine import Quarantine
 from twisted_serve.scheduling.queues import Queue

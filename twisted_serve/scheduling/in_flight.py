@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_serve.batching.prefetch import MOST_BYTES, Prefetch
-from twisted_serve.errors import RequestTimeout, WorkerDied, WorkerFailed
+from twisted_serve.errors import TOO_LATE, RequestTimeout, WorkerDied, WorkerFailed
 from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.interfaces import IWorker
 from twisted_serve.logs import CLIENT_GONE
@@ -25,8 +25,6 @@ from twisted_serve.scheduling.pending import PendingRequest, fail_all
 from twisted_serve.scheduling.worker_events import MissedAnswers
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Item, Predicted, StreamChunk
-
-TOO_LATE = "The request was not answered within the time that its client gives it."
 
 # Seconds in which a worker that is not stuck acknowledges that a request was called back.
 CALL_BACK_TIME = 10.0

@@ -92,6 +92,18 @@ class Stopped:
 
 WorkerStatus: TypeAlias = Union[Idle, Starting, Ready, Failing, BackingOff, GivenUp, Draining, Stopped]
 
+#: The names of all statuses in metrics.
+STATES: dict[type[WorkerStatus], str] = {
+    Idle: "idle",
+    Starting: "starting",
+    Ready: "ready",
+    Failing: "failing",
+    BackingOff: "backing_off",
+    GivenUp: "given_up",
+    Draining: "draining",
+    Stopped: "stopped",
+}
+
 
 @frozen
 class WorkerInfo:

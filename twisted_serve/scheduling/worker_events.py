@@ -51,19 +51,6 @@ _WORDS: dict[_Kind, str] = {
     Stopped: "WORKER_SCALED_DOWN",
 }
 
-#: Every state of a worker, as metrics call it.
-STATES: dict[_Kind, str] = {
-    Idle: "idle",
-    Starting: "starting",
-    Ready: "ready",
-    Failing: "failing",
-    BackingOff: "backing_off",
-    GivenUp: "given_up",
-    Draining: "draining",
-    Stopped: "stopped",
-}
-
-
 _DOWN = (Failing, BackingOff, GivenUp)
 
 

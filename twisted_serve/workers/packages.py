@@ -19,6 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from twisted_serve.archives.extraction import Saving
 from twisted_serve.archives.removal import remove_tree
@@ -27,6 +28,7 @@ from twisted_serve.errors import NotInstalled, ServiceUnavailable
 from twisted_serve.eventloop.threads import DeferToThread, abandonable
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.logs import log_model_output
+from twisted_serve.models.installation import IInstaller, Installed
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.system.descendants import kill_group
 from twisted_serve.wire.held_back import held_back
@@ -71,21 +73,6 @@ class Needs:
         return cls(requirements, venv)
 
 
-@frozen(eq=False)
-class Installed:
-    """
-    A model's finished installation.
-
-    :ivar place: The directory of the installation.
-    :ivar python: The interpreter of the virtual environment; ``None`` to use the server's interpreter for workers.
-    :ivar packages: A directory to import from before the interpreter's own packages; ``None`` for none.
-    """
-
-    place: Path
-    python: str | None = None
-    packages: Path | None = None
-
-
 class _Pip:
     """
     One pip process, from its start until it has exited and its output is closed.
@@ -127,6 +114,7 @@ class _Pip:
         self.ended.callback(self._exit or Exit(None, None))
 
 
+@implementer(IInstaller)
 class Installer:
     """
     An installer of models' packages.
