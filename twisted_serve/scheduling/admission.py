@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what is said to requests that are not taken in, and why.
+Build the errors of requests that are refused admission.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from twisted_serve.errors import ServiceUnavailable
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.scheduling.retries import MOST_DEATHS
 
-# How long a client that finds the queue full is asked to stay away, in seconds.
+# Seconds of ``Retry-After`` when the queue is full.
 RETRY_AFTER = 1
 
 _ADVICE = (
@@ -26,11 +26,11 @@ _ADVICE = (
 @frozen
 class Unavailability:
     """
-    Why there is no worker, and none to be hoped for.
+    Why there is no worker and none can be expected.
 
-    :ivar why: A sentence for clients, or nothing.
-    :ivar reason: What went wrong with the last worker, if something did.
-    :ivar retry_after: Seconds after which there may be one.
+    :ivar why: A sentence for clients, or ``""``.
+    :ivar reason: The failure of the last worker, if there was one.
+    :ivar retry_after: Seconds after which there may be a worker.
     """
 
     why: str = ""
@@ -39,7 +39,7 @@ class Unavailability:
 
 
 class RequestAdmission:
-    """TorchServe's texts for a request that no worker can take (``docs/torchserve/rest_api.md`` §5.1)."""
+    """The errors for refused requests, which begin with TorchServe's texts (``docs/torchserve/rest_api.md`` §5.1)."""
 
     def __init__(self, model_name: str, model_version: str, observer: PoolObserver) -> None:
         self._observer = observer
@@ -49,20 +49,20 @@ class RequestAdmission:
         )
 
     def no_worker(self, versioned: bool, shortage: Unavailability) -> ServiceUnavailable:
-        """Make the refusal of a request when there is no worker: clients know the first sentences, people read on."""
+        """Return the error when there is no worker: TorchServe's text, which clients may match, then the reason."""
         self._observer.refused("no_worker")
         error = ServiceUnavailable(self._text(versioned, shortage.why), shortage.retry_after)
         return error if shortage.reason is None else error.because(shortage.reason)
 
     def queue_full(self, versioned: bool, full: QueueFull, loading: bool) -> ServiceUnavailable:
-        """Make the refusal of a request when there is no room."""
+        """Return the error when the queue is full."""
         self._observer.refused("queue_full")
         while_loading = " for a worker that is still loading" if loading else ""
         why = full.sentence.format(count=full.count, waiting=f"{full.count} waiting{while_loading}")
         return ServiceUnavailable(self._text(versioned, why), RETRY_AFTER)
 
     def too_late(self, seconds: float) -> ServiceUnavailable:
-        """Make the refusal of a request whose answer would come after its client has stopped waiting."""
+        """Return the error for a request whose response would come after its deadline."""
         self._observer.refused("too_late")
         return ServiceUnavailable(
             f"The request cannot be answered before its deadline: that takes about {seconds:.3f} seconds.",
@@ -70,7 +70,7 @@ class RequestAdmission:
         )
 
     def quarantined(self, seconds: float) -> ServiceUnavailable:
-        """Make the refusal of a request that has killed workers, and would kill more."""
+        """Return the error for a quarantined request."""
         self._observer.refused("quarantined")
         return ServiceUnavailable(
             f"This request has killed {MOST_DEATHS} workers; it is not tried again for {ceil(seconds)} seconds.",
@@ -78,6 +78,6 @@ class RequestAdmission:
         )
 
     def _text(self, versioned: bool, why: str) -> str:
-        """Join TorchServe's text, whole and first, to what is true of this refusal."""
+        """Return TorchServe's full text followed by the reason for this refusal."""
         theirs = self._with_version if versioned else self._without_version
         return f"{theirs}. {why}" if why else theirs

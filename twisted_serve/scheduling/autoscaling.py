@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how many workers a model version should have, between its bounds, going by what is seen of it.
+Decide how many workers a model version should have, between its bounds, from one sample of its load.
 
-It remembers nothing and knows no clock.  Workers that became free last are used
-first, so that those which are not needed are those which have been idle for long.
+The decision is a pure function: it keeps no state and reads no clock. Dispatching prefers the workers that became free
+last, so surplus workers are the ones that have been idle longest.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from attrs import frozen
 @frozen
 class ScalingRules:
     """
-    The bounds, and how patient to be within them.
+    The bounds on the number of workers, and the delays of scaling within them.
 
-    :ivar up_delay: Seconds that a request waits before there are more workers.
-    :ivar idle_time: Seconds that a worker has nothing to do before there are fewer.
-    :ivar batch_size: How many requests one worker takes at a time.
+    :ivar up_delay: Seconds that a request waits before workers are added.
+    :ivar idle_time: Seconds that a worker is idle before it is removed.
+    :ivar batch_size: The number of requests that a worker takes in one batch.
     """
 
     min_workers: int
@@ -29,7 +29,7 @@ class ScalingRules:
 
     @property
     def elastic(self) -> bool:
-        """Whether there is anything to decide."""
+        """Whether the bounds differ, so that the number of workers can change."""
         return self.min_workers < self.max_workers
 
 
@@ -38,12 +38,12 @@ class LoadSample:
     """
     A version's workers and queue at one moment.
 
-    :ivar workers: How many there are, in whatever state.
-    :ivar starting: How many of them are on their way.
-    :ivar free: How many are ready and have nothing to do.
-    :ivar waiting: How many requests wait.
-    :ivar oldest_wait: For how many seconds the first of them has.
-    :ivar longest_idle: For how many seconds the idlest worker has been free.
+    :ivar workers: The number of workers in any state.
+    :ivar starting: The number of workers that are starting.
+    :ivar free: The number of workers that are ready and idle.
+    :ivar waiting: The number of queued requests.
+    :ivar oldest_wait: Seconds that the oldest request has waited.
+    :ivar longest_idle: Seconds that the worker idle longest has been idle.
     """
 
     workers: int
@@ -56,11 +56,11 @@ class LoadSample:
 
 def wanted_workers(rules: ScalingRules, seen: LoadSample) -> int:
     """
-    Say how many workers there should be.
+    Return how many workers there should be.
 
-    More, when a request has waited for too long and help is not under way: as many as
-    those that wait can use, but never more than twice as many as before, because every
-    start costs the others time.  One less, when one has had nothing to do for long.
+    Workers are added when a request has waited for ``up_delay`` and no worker is free or starting: as many as the
+    queued requests can use, but the number at most doubles, because every start slows the running workers. One worker
+    is removed when it has been idle for ``idle_time``.
     """
     wanted = seen.workers
     if _short_of_workers(rules, seen) and (not seen.workers or seen.oldest_wait >= rules.up_delay):
@@ -73,9 +73,9 @@ def wanted_workers(rules: ScalingRules, seen: LoadSample) -> int:
 
 def next_look(rules: ScalingRules, seen: LoadSample) -> float | None:
     """
-    Say in how many seconds the answer may be another one although nothing has happened.
+    Return in how many seconds `wanted_workers` may give another number without any other event.
 
-    :return: ``None`` for never.
+    :return: ``None`` if it cannot.
     """
     moments = []
     if _short_of_workers(rules, seen) and seen.workers < rules.max_workers:

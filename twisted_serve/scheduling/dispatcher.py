@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the way of requests from their queue to free workers.
+Dispatch requests from their queue to free workers.
 
-It is event-driven: something is sent when a request comes, when a worker becomes
-free, and when the queue's own deadline says so.
+A batch is dispatched when a request arrives, when a worker becomes free, and when the queue's own deadline expires.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from twisted_serve.scheduling.retries import Retries
 from twisted_serve.scheduling.worker_events import MissedAnswers
 from twisted_serve.wire.messages import Item
 
-# Seconds after which batches are looked for again if that has failed.
+# Seconds until dispatching is retried after an error.
 _ANOTHER_TRY = 1.0
 
 _NOT_PASSED = "The request could not be passed to a worker, or its answer back."
@@ -39,18 +38,19 @@ _NOT_PASSED = "The request could not be passed to a worker, or its answer back."
 
 class Dispatcher:
     """
-    The queue of a model version, and the workers that take from it.
+    A dispatcher between the queue of a model version and its ready workers.
 
-    :ivar staffed: Whether there is, or soon may be, a worker; while there is none requests are refused.
-    :ivar after_dispatch: Called when the queue or the workers have changed; ``None``: nobody needs to know.
-    :param shortage: Says why there is no worker.
-    :param quarantine: What is refused because it has killed workers.
-    :param retries: What is tried again.
-    :param places: How many batches a worker can have at a time: more than one for an asynchronous one.
-    :param observer: Told of batches and refusals.
-    :param continuous: Whether batches go on, and others join them.
-    :param ahead: Whether full batches may be sent to a worker that is still at another.
-    :param ended_by: Lists the sequences that an answer ends, if batches go on; ``None`` if there are no sequences.
+    :ivar staffed: Whether there is a worker, or may be soon; while there is none, requests are refused.
+    :ivar after_dispatch: Called when the queue or the workers have changed; ``None`` for no call.
+    :param shortage: Returns the reason why there is no worker.
+    :param quarantine: Requests that are refused because they have killed workers.
+    :param retries: The rules for retrying requests of failed batches.
+    :param places: How many batches a worker can run concurrently; more than one for an asynchronous worker.
+    :param observer: Called with batches and refusals.
+    :param continuous: Whether batches are continuous, so that queued requests join a running one.
+    :param ahead: Whether full batches may be prefetched to a busy worker.
+    :param ended_by: Returns the sequences that a response ends, with continuous batching; ``None`` if the model is not
+        stateful.
     """
 
     _log = Logger("twisted_serve.scheduling")
@@ -74,7 +74,7 @@ class Dispatcher:
         self.after_dispatch: Callable[[], None] | None = None
         self._queue = queue
         self._learner = queue if isinstance(queue, BatchQueue) and queue.learns else None
-        # Whether it depends on the worker what can be sent to it.
+        # Whether the queue has requests that only one particular worker can take.
         self._sticky = isinstance(queue, SequenceQueue)
         self._clock = clock
         self._response_timeout = response_timeout
@@ -90,7 +90,7 @@ class Dispatcher:
         self._ended_by = ended_by
         self._desks: dict[IWorker, list[InFlight]] = {}
         self._free: list[InFlight] = []
-        # Those whose batch goes on at once.
+        # Those with requests carried over, whose next batch is due immediately.
         self._going: deque[InFlight] = deque()
         self._leaving: set[InFlight] = set()
         self._batch_ids = count(1)
@@ -99,12 +99,12 @@ class Dispatcher:
 
     @property
     def running(self) -> int:
-        """How many requests are at workers."""
+        """The number of requests at workers."""
         return sum(desk.running for desk in self._all_desks())
 
     @property
     def free(self) -> int:
-        """How many workers have nothing to do."""
+        """The number of idle workers."""
         return len(self._free) if self._places == 1 else len(self._idle_workers())
 
     @property
@@ -113,20 +113,20 @@ class Dispatcher:
         return bool(self._desks)
 
     def idlest(self) -> tuple[IWorker, float] | None:
-        """Give the worker that has been free for longest, and since when; none whose memory is still needed."""
+        """Return the worker that has been idle longest, and since when; skip workers that hold sequence state."""
         idle = [each for each in self._idle_workers() if not self._queue.keeps(each[0])]
         return min(idle, key=lambda each: each[1], default=None)
 
     @property
     def busy(self) -> int:
-        """How many workers have a batch."""
+        """The number of workers that have a batch."""
         return len({desk.worker for desk in self._all_desks() if desk.running})
 
     def submit(self, ticket: PendingRequest) -> None:
         """
-        Take a request in.
+        Queue a request, or refuse it.
 
-        :raise ServiceUnavailable: when nobody can take it; it says why.
+        :raise ServiceUnavailable: if no worker can take the request; the message says why.
         """
         if not self.staffed:
             raise self._refusals.no_worker(ticket.versioned, self._shortage())
@@ -139,7 +139,7 @@ class Dispatcher:
             except Hopeless as e:
                 raise self._refusals.too_late(e.seconds) from None
         if len(self._queue) >= self._queue.capacity:
-            # Those that are too late take nobody's place.
+            # Expired requests must not keep this one out of the queue.
             self._tell_expired(now)
         try:
             self._queue.put(ticket, now, ticket.deadline, ticket.kind)
@@ -149,16 +149,16 @@ class Dispatcher:
         self._dispatch(now)
 
     def forget(self, ticket: PendingRequest) -> None:
-        """A client has gone: take its request out of the queue, or tell the worker that has it."""
+        """Drop a request whose client has disconnected: remove it from the queue or cancel it at its worker."""
         if not self._queue.discard(ticket):
             for desk in self._all_desks():
                 desk.drop(ticket)
 
     def join(self, worker: IWorker, discard: Callable[[IWorker, str], None]) -> None:
         """
-        Give batches to ``worker``.
+        Add ``worker`` to the workers that get batches.
 
-        :param discard: Told of it, and why, when it turns out to be of no use any more.
+        :param discard: Called with the worker and a reason when the worker is to be discarded.
         """
         served = None if self._learner is None else self._learner.served
         now = self._clock.seconds()
@@ -185,7 +185,7 @@ class Dispatcher:
         self._dispatch(now)
 
     def leave(self, worker: IWorker) -> None:
-        """Give no more batches to ``worker``; it may finish what it has.  What waits for it alone is refused."""
+        """Send no more batches to ``worker``, which may finish its own, and refuse requests that only it can take."""
         fail_all(self._queue.leave(worker), self._no_worker)
         for desk in self._desks.pop(worker, ()):
             if desk.running:
@@ -195,18 +195,18 @@ class Dispatcher:
                 desk.close()
 
     def refuse_waiting(self) -> None:
-        """Answer everything in the queue: there is no worker for it."""
+        """Fail all queued requests because there is no worker for them."""
         fail_all(self._queue.drain(), self._last_error)
 
     def close(self) -> None:
-        """Leave no timer, and no request without an answer."""
+        """Cancel all timeouts and fail all requests."""
         self._alarm.cancel()
         self.refuse_waiting()
         for desk in self._all_desks():
             desk.close()
 
     def desk_free(self, desk: InFlight) -> None:
-        """See `DeskOwner`."""
+        """Dispatch the next batch; see `InFlightOwner`."""
         now = self._clock.seconds()
         self._queue.done(desk.worker, now, desk.going)
         if desk.going:
@@ -223,21 +223,21 @@ class Dispatcher:
             self._dispatch(now)
 
     def desk_heard(self, desk: InFlight, items: list[Item]) -> None:
-        """See `DeskOwner`."""
+        """End the sequences that the responses end; see `InFlightOwner`."""
         if self._ended_by is not None:
             self._queue.end(desk.worker, [name for item in items for name in self._ended_by(item)])
 
     def batch_failed(self, desk: InFlight, batch: list[PendingRequest], error: WorkerFailed) -> None:
-        """See `DeskOwner`."""
+        """Retry or fail a batch whose handler raised; see `InFlightOwner`."""
         again = self._try_again(self._retries.failed(batch, error))
         self.desk_free(desk)
         _fail(batch, again, error)
 
     def desk_broken(self, desk: InFlight, reason: str, tickets: list[PendingRequest]) -> None:
-        """See `DeskOwner`."""
+        """Fail the requests and discard the worker; see `InFlightOwner`."""
         self._leaving.discard(desk)
         desk.close()
-        # What has found its way back into the queue is not tried again: it may be what cannot be sent.
+        # Requests that are back in the queue are not retried: one of them may be what cannot be sent.
         for ticket in tickets:
             self._queue.discard(ticket)
         fail_all(tickets, lambda _: WorkerFailed(500, _NOT_PASSED))
@@ -257,15 +257,15 @@ class Dispatcher:
         died: bool,
         ahead: list[list[PendingRequest]],
     ) -> None:
-        """See `DeskOwner`."""
-        # One that was sent away was ended by us when its grace was over.
+        """Discard the worker and retry or fail its requests; see `InFlightOwner`."""
+        # A worker that was leaving has been killed by the server after its grace; its requests did not kill it.
         blame = desk not in self._leaving
         self._leaving.discard(desk)
         desk.close()
         self.leave(desk.worker)
         desk.discard(desk.worker, reason)
         groups = self._retries.died(batch, error, self._clock.seconds(), blame) if died else []
-        # What it had not begun it has not died of, and has done nothing for.
+        # Prefetched batches were not begun: they did not kill the worker, and are dispatched again.
         waiting = [[ticket for ticket in group if not ticket.done] for group in ahead]
         again = self._try_again([*groups, *filter(None, waiting)])
         if self.staffed:
@@ -278,7 +278,7 @@ class Dispatcher:
         return [*chain.from_iterable(self._desks.values()), *self._leaving]
 
     def _idle_workers(self) -> list[tuple[IWorker, float]]:
-        """List the workers that have nothing to do, and since when."""
+        """Return the idle workers, and since when each has been idle."""
         return [
             (worker, max(desk.idle_since for desk in desks))
             for worker, desks in self._desks.items()
@@ -286,7 +286,7 @@ class Dispatcher:
         ]
 
     def _next(self, now: float) -> tuple[InFlight, list[Waiting[PendingRequest]]] | None:
-        """Find a batch that can go now, and the place where it is to go."""
+        """Return the next batch to send and its destination, or ``None``."""
         while self._going:
             desk = self._going[0]
             joining = self._joining(desk, now) if desk.going else []
@@ -303,7 +303,7 @@ class Dispatcher:
         return None if self._free else self._next_ahead(now)
 
     def _next_ahead(self, now: float) -> tuple[InFlight, list[Waiting[PendingRequest]]] | None:
-        """Find a batch that gains nothing by waiting here, and the worker that is to begin it soonest."""
+        """Return a full batch to prefetch and the destination with the most room, or ``None``."""
         if self._ahead is None or len(self._ahead) < self._ahead.batch_size:
             return None
         desk = max(chain.from_iterable(self._desks.values()), key=lambda desk: desk.room, default=None)
@@ -313,16 +313,16 @@ class Dispatcher:
         return None if batch is None else (desk, batch)
 
     def _joining(self, desk: InFlight, now: float) -> list[Waiting[PendingRequest]]:
-        """Find who joins a batch that goes on; nobody does at a worker that is sent away."""
+        """Return the queued requests that join a continuous batch; none join at a worker that is leaving."""
         if desk in self._leaving:
             return []
         return self._queue.take_more(now, desk.going, desk.going[0].kind, desk.worker)
 
     def _by_preference(self) -> Iterable[InFlight]:
         """
-        List free places: at the worker that was busy last, which has the warmest caches, first.
+        Return the free destinations in order of preference: the most recently busy first, for its warm caches.
 
-        If each worker has several, there is only one: at the worker that has least to do.
+        If workers run several batches concurrently, only one is returned: at the worker with the fewest batches.
         """
         if self._places == 1 or not self._free:
             return reversed(self._free)
@@ -330,14 +330,14 @@ class Dispatcher:
         return [max(self._free, key=lambda desk: free[desk.worker])]
 
     def _try_again(self, groups: list[list[PendingRequest]]) -> set[PendingRequest]:
-        """Let requests wait once more, before all others, each group a batch of its own."""
+        """Queue requests again, ahead of all others, and each group as a separate batch."""
         now = self._clock.seconds()
         for group in reversed(groups):
             self._queue.put_again([(ticket, ticket.deadline) for ticket in group], now)
         return {ticket for group in groups for ticket in group}
 
     def _dispatch(self, now: float) -> None:
-        # An answer may come before `give` returns, and free its worker: that makes another turn here, not a recursion.
+        # A response may arrive before `give` returns, and free its worker: the loop below handles it without recursion.
         if self._dispatching:
             return
         try:
@@ -365,7 +365,7 @@ class Dispatcher:
         try:
             desk.give(next(self._batch_ids), [waiting.job for waiting in batch])
         except WorkerDied:
-            # It had died unnoticed and has seen nothing of these: they wait for another.
+            # The worker had died unnoticed and has not seen these requests: they wait for another worker.
             self._queue.put_back(batch)
             if not self.staffed:
                 self.refuse_waiting()
@@ -385,7 +385,7 @@ class Dispatcher:
         self._dispatch(now)
 
     def _look_again(self) -> None:
-        """What waits goes on waiting, for another try."""
+        """Schedule another attempt to dispatch; queued requests stay queued."""
         self._log.failure("The requests that wait could not be given to workers; that is tried again.")
         self._alarm.set(self._clock.seconds() + _ANOTHER_TRY)
 
@@ -404,5 +404,5 @@ class Dispatcher:
 
 
 def _fail(batch: list[PendingRequest], again: set[PendingRequest], error: WorkerFailed) -> None:
-    """Answer those of a batch that are not tried again."""
+    """Fail the requests of a batch that are not retried."""
     fail_all([ticket for ticket in batch if ticket not in again], lambda _: error.another())

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one ready worker, the batches that are at it, and how long that may take.
+Track the batches in flight at one ready worker and enforce their time limits.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from twisted_serve.scheduling.worker_events import MissedAnswers
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Item, Predicted, StreamChunk
 
-# Seconds in which a worker that is not stuck acknowledges that a request was called back.
+# Seconds in which a worker that is not stuck acknowledges a cancellation.
 CALL_BACK_TIME = 10.0
 
 _UNCOUNTED = "An answered batch could not be counted."
 
 
 class InFlightOwner(Protocol):
-    """Who is told about a desk."""
+    """The receiver of the events of an `InFlight`."""
 
     def desk_free(self, desk: InFlight) -> None:
-        """A batch is done; the worker can have another, which begins with what of this one goes on."""
+        """Handle that a batch is done: the next one may be sent, starting with the requests carried over."""
 
     def desk_heard(self, desk: InFlight, items: list[Item]) -> None:
-        """These are the answers to a batch that may go on; `desk_free` is next."""
+        """Handle the responses to a continuous batch; `desk_free` follows."""
 
     def batch_failed(self, desk: InFlight, batch: list[PendingRequest], error: WorkerFailed) -> None:
-        """The handler raised; the worker can have the next batch, and this one needs answers."""
+        """Handle that the handler raised: the batch needs a response, and the worker can take the next one."""
 
     def desk_broken(self, desk: InFlight, reason: str, tickets: list[PendingRequest]) -> None:
         """
         Discard a worker in an unknown state, after an error on the server's side.
 
-        :param tickets: What was at the desk, or on its way there or back: each one that has no answer needs one.
+        :param tickets: The requests in flight, including those being sent or answered; all of them need a response.
         """
 
     def desk_lost(
@@ -61,19 +61,21 @@ class InFlightOwner(Protocol):
         ahead: list[list[PendingRequest]],
     ) -> None:
         """
-        The worker is of no use any more: it is to be discarded for a reason, and its batch needs answers.
+        Discard a worker that is lost, and answer or retry its batches.
 
-        :param died: Whether it died of itself: another may have more luck with the batch.
-        :param ahead: The batches that lay there and were not begun.
+        :param reason: Why the worker is discarded.
+        :param batch: The batch that the worker had begun.
+        :param died: Whether the worker died by itself, in which case another worker may be given the batch.
+        :param ahead: The prefetched batches, which the worker has not begun.
         """
 
 
 class _SentBatch:
     """
-    A batch that was given to the worker.
+    A batch that was sent to the worker.
 
-    :ivar size: How many bytes its inputs have, if it lies there ahead of time.
-    :ivar deadline: The first moment at which a client in it has waited too long; infinite if none says.
+    :ivar size: The size of its inputs in bytes if it was prefetched, else 0.
+    :ivar deadline: The earliest deadline among its unanswered requests; infinite if there is none.
     """
 
     __slots__ = ("batch_id", "deadline", "size", "tickets")
@@ -97,22 +99,23 @@ class _SentBatch:
 
 class InFlight:
     """
-    A place at a ready worker.  It works on one batch at a time; an asynchronous worker has several such places.
+    The batches in flight at a worker, which runs one of them at a time; an asynchronous worker has several `InFlight`.
 
-    Batches may lie there ahead of time: the worker begins the next one when it has answered the one before it.
+    Batches may be prefetched: they are sent ahead of time, and the worker begins the next one when it has answered the
+    one before it.
 
-    With continuous batching a batch goes on: what the handler has not finished stays, and is in the next batch, too.
+    With continuous batching, requests that the handler has not finished are carried over to the next batch.
 
-    :ivar going: What stays, between a batch and the next.
-    :ivar idle_since: When it last became free.
-    :ivar discard: Told of the worker, and why, when it is of no use any more.
-    :param response_timeout: Seconds from a batch to its answer, or to each part of a streamed one.
-    :param cancels: Whether a request that takes too long can be called back; otherwise the worker has to go.
-    :param continuous: Whether batches go on.
-    :param ahead: Says how many batches may lie there ahead of time; ``None``: none may.
-    :param served: Told of each answered batch how many requests it had, and how many seconds it took.
-    :param observer: Told of each answered batch.
-    :param unanswered: Told of batches that were not answered in time: those of all desks of a model.
+    :ivar going: Requests carried over to the next batch (continuous batching).
+    :ivar idle_since: The time at which it last became free, in seconds of the clock.
+    :ivar discard: Called with the worker and a reason when the worker is to be discarded.
+    :param response_timeout: Seconds from a batch to its response, or to each chunk of a streamed one.
+    :param cancels: Whether a batch that exceeds the timeout can be cancelled; otherwise the worker is discarded.
+    :param continuous: Whether batches are continuous.
+    :param ahead: Limits how many batches are prefetched; ``None`` for no prefetching.
+    :param served: Called for each answered batch with its number of requests and its duration in seconds.
+    :param observer: Called with each answered batch.
+    :param unanswered: Counts batches that were not answered in time; shared by all `InFlight` of a model.
     """
 
     _log = Logger("twisted_serve.scheduling")
@@ -147,7 +150,7 @@ class InFlight:
         self._observer = observer
         self._alarm = Timeout(clock, self._ring)
         self._ahead = ahead
-        # In the order in which they were sent; the worker is at the first.
+        # In the order in which they were sent; the worker is running the first.
         self._given: deque[_SentBatch] = deque()
         self._lying = 0
         self._begun = 0.0
@@ -155,19 +158,19 @@ class InFlight:
 
     @property
     def running(self) -> int:
-        """How many requests are at the worker."""
+        """The number of requests at the worker."""
         return sum([len(given.tickets) for given in self._given]) + len(self.going)
 
     @property
     def room(self) -> int:
-        """How many more batches can be sent now, ahead of time."""
+        """The number of further batches that can be sent ahead of time now."""
         if self._ahead is None or self._lying >= MOST_BYTES:
             return 0
         return self._ahead.batches + 1 - len(self._given)
 
     def give(self, batch_id: int, batch: list[PendingRequest]) -> None:
         """
-        Have the worker answer a batch, and what goes on of the last one.
+        Send the worker a batch, together with the requests carried over from the last one.
 
         :raise WorkerDied: if the worker was lost before; the batch has not been begun.
         """
@@ -189,24 +192,24 @@ class InFlight:
             try:
                 answer = self.worker.run(batch_id, [ticket.job for ticket in batch], self._chunk)
             except WorkerDied:
-                # Nothing of the batch has been begun: it is the caller's again, unanswered.
+                # The batch has not been begun: it is returned to the caller without a response.
                 self._take_back()
                 if ahead:
-                    # What it is at will be failed by the worker itself, any moment now.
+                    # The worker will fail the batch that it is running by itself, very soon.
                     self._ahead = None
                     raise
                 self._lose("it died")
                 fail_all(going, lambda _: WorkerDied())
                 raise
             except UnsendableError:
-                # A job that cannot be sent has an answer all the same.
+                # Requests that cannot be sent are answered all the same.
                 self._log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
                 self._take_back()
                 if not ahead:
                     self._alarm.set(None)
                 self._owner.batch_failed(self, batch, WorkerFailed(500, "The request could not be sent to a worker."))
                 return
-            # What belongs to an earlier batch (of a worker that hangs, say) is told apart by the object.
+            # A late response to an earlier batch (of a hanging worker, for example) is recognized by the object.
             answer.addCallbacks(self._answered, self._failed, callbackArgs=(given,), errbackArgs=(given,))
         except WorkerDied:
             raise
@@ -214,7 +217,7 @@ class InFlight:
             self.break_off(e, batch)
 
     def drop(self, ticket: PendingRequest) -> None:
-        """Tell the worker that a client has gone, if its job is here."""
+        """Cancel a request at the worker because its client has disconnected; do nothing if it is not here."""
         if any(ticket in given.tickets for given in self._given):
             try:
                 self.worker.cancel([ticket.job.request_id])
@@ -224,7 +227,7 @@ class InFlight:
                 self.break_off(e)
 
     def close(self) -> None:
-        """Leave no timer, and no request without an answer."""
+        """Cancel the timeout and fail all requests."""
         self._alarm.cancel()
         going, self.going = self.going, []
         for batch in [*self._clear(), going]:
@@ -232,13 +235,13 @@ class InFlight:
 
     def break_off(self, error: Exception, tickets: Iterable[PendingRequest] = ()) -> None:
         """
-        Discard the worker and have its requests answered, after an error that nothing here expects.
+        Discard the worker and have its requests answered, after an unexpected error.
 
-        Whatever is raised on the way to a worker or back comes here, memory that has run out among it: what has been
-        sent, and which answer belongs to what, is not known any more.
+        Any exception while sending to a worker or handling its response ends here, `MemoryError` included: the state
+        of the connection and of the batches is then unknown.
 
-        :param error: What was raised; it is being handled.
-        :param tickets: What was on its way, and is perhaps not at the desk.
+        :param error: The exception that is being handled.
+        :param tickets: Requests that were being sent or answered, and may not be in flight here.
         """
         self._log.failure("Something failed on the way to or from worker {id}", id=self.worker.worker_id)
         going, self.going = self.going, []
@@ -246,13 +249,13 @@ class InFlight:
         self._owner.desk_broken(self, f"its batch failed on our side: {type(error).__name__}", list(theirs))
 
     def _begin(self) -> None:
-        """The worker begins with the first batch."""
+        """Start the clock for the first batch: the worker begins it now."""
         self._begun = self._clock.seconds()
         self._called_back = False
         self._expect_reply()
 
     def _end(self) -> None:
-        """The worker has answered the first batch, and is at the next one, if that is there already."""
+        """Remove the first batch, which is answered; the worker begins the next one if there is one."""
         self._given.popleft()
         if not self._given:
             self._alarm.set(None)
@@ -263,7 +266,7 @@ class InFlight:
             ticket.timing.sent = self._begun
 
     def _take_back(self) -> None:
-        """The last batch was not sent."""
+        """Remove the last batch, which was not sent."""
         self._lying -= self._given.pop().size
 
     def _clear(self) -> list[list[PendingRequest]]:
@@ -274,7 +277,11 @@ class InFlight:
         return batches
 
     def _is_first(self, given: _SentBatch) -> bool:
-        """Say whether it is the batch that the worker is at; if it is another one of those that are there, it lies."""
+        """
+        Return whether a response is to the first batch.
+
+        A response to any other batch in flight is a protocol violation, and the worker is discarded.
+        """
         if self._given and self._given[0] is given:
             return True
         if given in self._given:
@@ -314,7 +321,7 @@ class InFlight:
             self._ahead.took(predicted.seconds)
         if self._served is not None:
             self._served(len(batch), answered - begun)
-        # The next batch is at the worker before the last answer is rendered.
+        # The next batch is sent before the responses to this one are rendered.
         self._owner.desk_free(self)
         for ticket in batch:
             ticket.timing.answered = answered
@@ -326,7 +333,7 @@ class InFlight:
             ticket.succeed(item)
 
     def _go_on(self, batch: list[PendingRequest], items: list[Item], answered: float) -> None:
-        """Keep what is not finished, unless its client has gone; then pass the pieces on."""
+        """Carry over unfinished requests whose clients are connected, then pass on the responses and chunks."""
         answers = list(zip(batch, items, strict=True))
         self._unsent += answers
         self.going = [ticket for ticket, item in answers if item.more and not ticket.done]
@@ -340,13 +347,13 @@ class InFlight:
         overhead = self._clock.seconds() - answered
         for ticket, item in answers:
             if not item.more:
-                # The calls that led to it are its own time, whoever else was there.
+                # All handler calls of a request count as its own time, although it shared them with others.
                 ticket.timing.answered = answered
                 try:
                     self._observer.batch_answered([ticket.timing], overhead)
                 except Exception:
                     self._log.failure(_UNCOUNTED)
-        # A worker that answers before `give` returns has been here meanwhile: the older pieces were sent then.
+        # A worker that answers before `give` returns has already re-entered here and sent the older responses.
         while self._unsent:
             ticket, item = self._unsent.popleft()
             if item.more:
@@ -374,7 +381,7 @@ class InFlight:
             self._lose("it failed")
 
     def _call_back(self, now: float) -> None:
-        """Give the requests up; a worker that does not even take note of that is of no use."""
+        """Cancel the requests; a worker that does not acknowledge that is discarded."""
         self._called_back = True
         self._reply_by = now + CALL_BACK_TIME
         self._alarm.set(self._reply_by)
@@ -392,9 +399,9 @@ class InFlight:
             self.break_off(e, chain.from_iterable(batches))
 
     def _flow_changed(self, ticket: PendingRequest) -> None:
-        """Pass on that a client reads slower than it is sent to, or has caught up."""
+        """Pause or resume a request's stream at the worker, as the client's reading demands."""
         if self._continuous or not self._given or ticket not in self._given[0].tickets:
-            # No client holds up the others of a batch that goes on; how much is kept for it is limited elsewhere.
+            # A slow client must not hold up the others of a continuous batch; its write buffer is limited elsewhere.
             return
         tell = self.worker.pause if ticket.paused else self.worker.resume
         try:
@@ -404,7 +411,7 @@ class InFlight:
             self.break_off(e)
 
     def _expect_reply(self) -> None:
-        """Give the worker its time, from now; while it has to wait for a client, all the time that the client has."""
+        """Restart the response timeout; it is infinite while the worker waits for a paused client."""
         self._reply_by = self._clock.seconds() + self._response_timeout
         if not self._continuous:
             for ticket in self._given[0].tickets:
@@ -425,7 +432,7 @@ class InFlight:
             self.break_off(e)
 
     def _see_time(self) -> None:
-        """Act on what takes too long."""
+        """Enforce the response timeout and the requests' deadlines."""
         now = self._clock.seconds()
         if now >= self._reply_by and self._cancels and not self._called_back:
             self._call_back(now)

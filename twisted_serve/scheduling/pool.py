@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements all workers of one model version, and the promise that each of its requests is answered.
+Schedule the requests of one model version to a scalable pool of workers, and answer each of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from twisted_serve.scheduling.status import Circuit, GivenUp, PoolStatus, Ready,
 from twisted_serve.scheduling.worker_events import WorkerEvents
 from twisted_serve.wire.messages import Item, Job
 
-# Seconds that a batch has to finish when its worker is scaled away.
+# Seconds that a batch in flight has to finish when its worker is scaled down.
 DRAIN_GRACE = 30.0
 
 
@@ -40,18 +40,18 @@ class Pool:
     """
     The workers of a model version.
 
-    A new pool has none: `start` (or `scale`) brings them; so does the first request if
-    there may be none, and may be some.
+    A new pool has no workers. `start` and `scale` start them; the first request does, too, if ``min_workers`` is 0 and
+    ``max_workers`` is not.
 
-    :ivar settled: Fires once with ``None`` when it is known of every worker that `start` started
-        whether it could load.  It never fails; ask `ready`.
-    :ivar min_workers: As last scaled.
-    :ivar max_workers: As last scaled.
-    :param provider: Where workers run.
-    :param worker_ids: Gives each new worker its id, never the same one twice.
-    :param next_gpu: Gives each new worker its device.
-    :param sequences: How requests name their sequence, if the model is stateful.
-    :param observer: Told of requests, batches and workers.
+    :ivar settled: A Deferred that fires once with ``None`` when every worker started by `start` has loaded or failed
+        to load. It never fails; call `ready` for the outcome.
+    :ivar min_workers: The lower bound, as last scaled.
+    :ivar max_workers: The upper bound, as last scaled.
+    :param provider: The provider that runs workers.
+    :param worker_ids: Returns the id of each new worker; ids must be unique.
+    :param next_gpu: Returns the GPU of each new worker; ``None`` for the CPU.
+    :param sequences: The names of the sequence headers of a stateful model.
+    :param observer: Called with events of requests, batches and workers.
     """
 
     _log = Logger("twisted_serve.scheduling")
@@ -87,9 +87,9 @@ class Pool:
         self._chronicle = WorkerEvents(f"{spec.model_name}_{spec.model_version}", self._observer)
         self._refusals = RequestAdmission(spec.model_name, spec.model_version, self._observer)
         quarantine = Quarantine()
-        # Nobody knows of which of many requests an asynchronous worker died, or what a stateful one has begun.
+        # An asynchronous worker has many requests, any of which may have killed it; a stateful one has partial state.
         stateful = settings.sequences is not None
-        # A batch that goes on is as many tries already as its requests have had answers.
+        # Each partial response of a continuous batch was a handler call that a retry would repeat.
         once = stateful or settings.continuous
         after_death = settings.retry_on_worker_death and not settings.asynchronous and not once
         self._dispatcher = Dispatcher(
@@ -117,14 +117,14 @@ class Pool:
         self._review()
 
     def start(self) -> Deferred[ScaleResult]:
-        """Start ``min_workers`` workers; as `scale`."""
+        """Start ``min_workers`` workers and return a Deferred as `scale` does."""
         try:
             waiters, result = self._change(self.min_workers, self.max_workers, DRAIN_GRACE)
         except BaseException:
             self.settled.callback(None)
             raise
         started = _all_of(waiters, result)
-        # Last, so that what is said of the start is said before it is over.
+        # Added last, so that ``settled`` fires after the callbacks of the start itself.
         DeferredList(waiters).addCallback(lambda _: self.settled.callback(None))
         return started
 
@@ -137,19 +137,19 @@ class Pool:
         timing: Timing | None = None,
     ) -> Deferred[Item]:
         """
-        Have a worker answer a request.
+        Queue a request for a worker.
 
-        :param on_chunk: Gets the intermediate answers of a stream, in order, before the result, and whom to pause
-            while the client takes no more; ``None``: they are dropped.
-        :param deadline: When the client stops waiting, in seconds of the clock; the version's own
-            limit applies besides.
+        :param on_chunk: Called with each chunk of a streamed response, in order and before the result, and with the
+            producer to pause while the client is not reading; ``None`` to drop the chunks.
+        :param deadline: The time at which the client stops waiting, in seconds of the clock; the version's
+            ``client_timeout`` applies as well.
         :param versioned: Whether the client named the version: the text of a refusal depends on it.
-        :param timing: Its moments, to be filled in.
-        :return: Fires with the answer.  Fails with `ServiceUnavailable` when nobody can take the request,
-            `RequestTimeout` when there was no answer in the client's time, `WorkerFailed` when the handler raised
-            and its subclass `WorkerDied` when the worker was lost or too slow.  Cancel it when the client has gone.
+        :param timing: The request's timestamps, to be filled in.
+        :return: A Deferred that fires with the response. It fails with `ServiceUnavailable` if no worker can take the
+            request, `RequestTimeout` after the deadline, `WorkerFailed` if the handler raised, and its subclass
+            `WorkerDied` if the worker was lost or too slow. Cancel it when the client has disconnected.
         """
-        # The time of clients is for predictions, not for descriptions.
+        # ``client_timeout`` applies to predictions, not to descriptions.
         if self._client_timeout and "describe" not in job.headers:
             own = self._clock.seconds() + self._client_timeout
             deadline = own if deadline is None else min(own, deadline)
@@ -168,22 +168,22 @@ class Pool:
             self._observer.failed(e.status)
             return fail(e)
         except Exception:
-            # Its client is told; it must not take the place of another in the queue.
+            # The client gets this error, so the request must not stay in the queue.
             self._dispatcher.forget(ticket)
             return fail()
         return ticket.answer
 
     def scale(self, min_workers: int, max_workers: int, grace: float = DRAIN_GRACE) -> Deferred[ScaleResult]:
         """
-        Have at least ``min_workers`` and at most ``max_workers`` workers.
+        Set the bounds on the number of workers and start or stop workers to meet them.
 
-        Workers which have given up, or wait for a restart, are started again.  Between
-        the bounds their number follows the load.
+        Replicas that have given up or are backing off are started immediately. Between the bounds the number of
+        workers follows the load.
 
-        :param grace: Seconds that the batch of a worker which is sent away has.
-        :return: Fires when all that were started have loaded and all that were sent away are gone.  Fails
-            with the first `WorkerFailed`; the others go on.  Fails with `BadRequest` for impossible
-            numbers, and with `ServiceUnavailable` once the pool is retired; nothing has changed then.
+        :param grace: Seconds that a stopped worker has for its batch.
+        :return: A Deferred that fires when all started workers have loaded and all stopped workers are gone. It fails
+            with the first `WorkerFailed`, while the other workers continue. It fails with `BadRequest` for impossible
+            bounds and with `ServiceUnavailable` once the pool is retired; in both cases nothing has changed.
         """
         if min_workers < 0:
             return fail(BadRequest(f"min_worker is {min_workers}, it cannot be negative."))
@@ -195,9 +195,11 @@ class Pool:
 
     def retire(self, grace: float) -> Deferred[None]:
         """
-        End everything: no request is let in, and those that are have ``grace`` seconds to be answered.
+        Stop the pool: refuse new requests and give the accepted ones ``grace`` seconds to be answered.
 
-        :return: Fires when all workers are gone; calling it again can shorten the grace.
+        A second call can shorten the grace.
+
+        :return: A Deferred that fires when all workers are gone.
         """
         self._retired = True
         self._observer.retired()
@@ -209,7 +211,7 @@ class Pool:
         return retired
 
     def _finish(self) -> None:
-        """End the workers as soon as nothing waits for them, or cannot any longer."""
+        """Stop the workers once the queue is empty, no worker takes from it, or the grace is over."""
         left = self._retired_by - self._clock.seconds()
         if left > 0 and len(self._queue) and self._dispatcher.at_work:
             self._look_again.set(self._retired_by)
@@ -229,7 +231,7 @@ class Pool:
             retired.callback(None)
 
     def status(self) -> PoolStatus:
-        """Describe workers and queue as they are now."""
+        """Return a snapshot of the workers and the queue."""
         return PoolStatus(
             workers=tuple(slot.info() for slot in self._slots + self._leaving),
             pending=len(self._queue),
@@ -241,15 +243,15 @@ class Pool:
 
     def healthy(self) -> bool:
         """
-        Say what the predecessor's ``/ping`` says.
+        Return whether enough workers are healthy, as TorchServe's ``/ping`` reports it.
 
-        A worker that has never loaded yet, or failed for the first time less than
-        the recovery window ago, counts as healthy (``docs/torchserve/rest_api.md`` §4.1).
+        A worker that has not loaded yet counts as healthy, as does one whose first failure is less than the recovery
+        window ago (``docs/torchserve/rest_api.md`` §4.1).
         """
         return sum(slot.healthy for slot in self._slots) >= self.min_workers
 
     def ready(self) -> bool:
-        """Say whether there are as many ready workers as there should be at least."""
+        """Return whether at least ``min_workers`` workers are ready."""
         return sum(isinstance(slot.status, Ready) for slot in self._slots) >= self.min_workers
 
     def slot_ready(self, slot: Replica, worker: IWorker) -> None:
@@ -269,7 +271,7 @@ class Pool:
 
     def _change(self, min_workers: int, max_workers: int, grace: float) -> tuple[list[Deferred[None]], ScaleResult]:
         keep = min(len(self._slots), max_workers)
-        # Before anything has changed: these may raise.
+        # Made before anything changes: ``worker_ids`` and ``next_gpu`` may raise.
         new = [self._new_slot() for _ in range(min_workers - keep)]
         self._bound(min_workers, max_workers)
         surplus, self._slots = self._slots[keep:], self._slots[:keep]
@@ -291,17 +293,17 @@ class Pool:
         self._rules = ScalingRules(
             min_workers, max_workers, settings.scale_up_delay, settings.scale_idle_time, settings.batch_size
         )
-        # Whoever has a fixed number of workers pays nothing for those who have not.
+        # A pool with a fixed number of workers does not pay for autoscaling.
         self._dispatcher.after_dispatch = self._see_pressure if self._rules.elastic else None
 
     def _see_pressure(self) -> None:
-        # It is so for every request while all are busy: once is enough, until something has changed.
+        # The condition holds for every request while all workers are busy: check the load once, until a change.
         if not (self._pressed or self._dispatcher.free) and len(self._queue):
             self._pressed = True
             self._look()
 
     def _look(self) -> None:
-        """Have as many workers as the load asks for, and look again when that may be another number."""
+        """Scale to the number of workers that the load asks for, and schedule the next check."""
         if self._retired:
             self._finish()
             return
@@ -322,7 +324,7 @@ class Pool:
             new = [self._new_slot() for _ in range(wanted - seen.workers)]
             self._slots += new
             for slot in new:
-                # What goes wrong is in the slot's status, and its log.
+                # A failure is in the replica's status and in the log.
                 slot.start().addErrback(lambda _: None)
             seen = self._sighting()
         while wanted_workers(self._rules, seen) < seen.workers and (idlest := self._dispatcher.idlest()) is not None:
@@ -372,7 +374,7 @@ class Pool:
             self._leaving.remove(slot)
 
     def _review(self) -> None:
-        """See whether anybody is left whom a waiting request could hope for."""
+        """Refuse queued requests if no worker can be expected."""
         from_none = not (self._slots or self.min_workers or self._retired) and self.max_workers > 0
         self._dispatcher.staffed = from_none or any(slot.promising for slot in self._slots)
         if not self._dispatcher.staffed:
@@ -384,7 +386,7 @@ class Pool:
         return circuit_of([slot.status for slot in self._slots], self._dispatcher.staffed)
 
     def _shortage(self) -> Unavailability:
-        """Say why nobody takes a request."""
+        """Return the reason why no worker takes requests."""
         if self._retired:
             return Unavailability("The model is being removed.")
         circuit = self._circuit()
@@ -397,7 +399,7 @@ class Pool:
 
 
 def _all_of(waiters: list[Deferred[None]], result: ScaleResult) -> Deferred[ScaleResult]:
-    """Fire with ``result`` when all have fired, or fail with the first that failed."""
+    """Return a Deferred that fires with ``result`` when all have fired, or fails with the first failure."""
 
     def first_failure(failure: Failure) -> Failure:
         error = failure.value

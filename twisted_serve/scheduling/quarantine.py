@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the memory for requests which have killed workers, and are not let near another for a while.
+Quarantine poison requests: those that have killed workers are refused for a while.
 """
 
 from __future__ import annotations
@@ -10,33 +10,34 @@ from hashlib import blake2b
 
 from twisted_serve.wire.messages import Job
 
-# Seconds that a request is refused: enough for workers to serve others, and soon over if they died of something else.
+# Seconds that a request is refused: long enough for workers to serve others, short enough if they died for another
+# reason.
 QUARANTINE = 300.0
-# Somebody who tries one deadly request after the other fills no memory, and kills no faster than workers start.
+# A client that sends many different poison requests cannot fill the memory, and kills no faster than workers start.
 MOST_REMEMBERED = 1024
 
 
 class Quarantine:
     """
-    What must not be tried again yet.
+    The quarantined requests, as fingerprints of their inputs.
 
-    Requests are alike when their inputs are: headers differ from one attempt to the next.
+    Requests with equal inputs are considered equal: headers differ from one attempt to the next.
 
-    :param seconds: For how long a request is refused.
-    :param most: How many are remembered; the newest count.
+    :param seconds: How many seconds a request is refused.
+    :param most: How many requests are remembered; the oldest are dropped.
     """
 
     def __init__(self, seconds: float = QUARANTINE, most: int = MOST_REMEMBERED) -> None:
         self._seconds = seconds
         self._most = most
-        # Until when, oldest first.
+        # The end of each quarantine, in seconds of the clock, oldest first.
         self._until: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._until)
 
     def blame(self, job: Job, now: float) -> None:
-        """Refuse what is like ``job`` from now on; a job without any input is like too many others."""
+        """Quarantine ``job``; a job without inputs is exempt, as it equals too many others."""
         if job.parts:
             key = _fingerprint(job)
             self._until[key] = now + self._seconds
@@ -45,10 +46,10 @@ class Quarantine:
                 self._until.popitem(last=False)
 
     def left(self, job: Job, now: float) -> float:
-        """Say for how many seconds ``job`` is still to be refused; 0 for not at all."""
+        """Return for how many more seconds ``job`` is refused; 0 if it is not."""
         while self._until and (first := next(iter(self._until.items())))[1] <= now:
             del self._until[first[0]]
-        # Nothing is computed for a request as long as nothing has happened.
+        # No fingerprint is computed while the quarantine is empty.
         return max(0.0, self._until.get(_fingerprint(job), now) - now) if self._until else 0.0
 
 
@@ -64,6 +65,6 @@ def _fingerprint(job: Job) -> bytes:
 
 
 def _add(digest: blake2b, piece: bytes) -> None:
-    """Add a piece such that no two lists of pieces are alike."""
+    """Hash a piece with its length, so that different lists of pieces have different digests."""
     digest.update(b"%d:" % len(piece))
     digest.update(piece)

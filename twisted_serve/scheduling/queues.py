@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the choice of the queue that a model's requests wait in.
+Choose the queue for a model's requests.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from twisted_serve.models.version import ModelSettings
 from twisted_serve.scheduling.pending import PendingRequest
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 
-#: Where requests wait.
+#: The queue of a pool: in arrival order, or by sequence.
 Queue: TypeAlias = "BatchQueue[PendingRequest] | SequenceQueue[PendingRequest]"
 
 
 def make_queue(settings: ModelSettings, names: SequenceHeaders) -> Queue:
-    """Make the queue that a model's requests wait in."""
+    """Return a new queue as a model's settings require."""
     delay = settings.max_batch_delay / 1000
     policy = settings.batch_policy
     if settings.continuous and policy is ClosePolicy.ADAPTIVE:
-        # Who comes late joins the batch: there is nothing to wait for, and a call says nothing about a request's time.
+        # A late request joins the running batch, so waiting gains nothing, and one handler call says nothing about the
+        # duration of a request.
         policy = ClosePolicy.EAGER
     if settings.sequences is None:
         return BatchQueue(settings.job_queue_size, settings.batch_size, delay, policy)
@@ -31,6 +32,6 @@ def make_queue(settings: ModelSettings, names: SequenceHeaders) -> Queue:
         lambda ticket: names.sequence_of(ticket.job),
         settings.batch_size,
         delay if policy is ClosePolicy.WINDOW else 0.0,
-        # A handler that is called again and again keeps its own state of each sequence, and is told where one begins.
+        # With continuous batching the handler keeps the state of each sequence, and is told where one begins.
         (lambda ticket: names.begins(ticket.job)) if settings.continuous else None,
     )

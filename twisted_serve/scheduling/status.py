@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what is said about workers: one frozen value for each situation.
+Describe the states of workers and pools as frozen values.
 
-``word`` is what describe shows.  There are only three, the predecessor's: its
-clients wait for ``READY`` and were told ``UNLOADING`` for all else; a worker that
-is loading is called so here (``docs/torchserve/rest_api.md`` §19, W10).
+``word`` is the status in a model's description. TorchServe has three words: its clients wait for ``READY`` and got
+``UNLOADING`` for every other state; here a worker that is loading is ``LOADING`` (``docs/torchserve/rest_api.md`` §19,
+W10).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from attrs import frozen
 
 @frozen
 class Idle:
-    """Nothing has been started yet."""
+    """No worker has been started yet."""
 
     since: datetime
     word: ClassVar[str] = "LOADING"
@@ -26,7 +26,7 @@ class Idle:
 
 @frozen
 class Starting:
-    """The process is up, or on its way, and the handler is being loaded."""
+    """The process is starting or running, and the handler is being loaded."""
 
     since: datetime
     word: ClassVar[str] = "LOADING"
@@ -43,7 +43,7 @@ class Ready:
 
 @frozen
 class Failing:
-    """The worker is of no use any more, and not yet gone."""
+    """The worker has failed and has not ended yet."""
 
     since: datetime
     reason: str
@@ -52,7 +52,7 @@ class Failing:
 
 @frozen
 class BackingOff:
-    """The worker is gone; the next will be started at ``until``."""
+    """The worker is gone; the next one is started at ``until``."""
 
     since: datetime
     until: datetime
@@ -63,9 +63,9 @@ class BackingOff:
 @frozen
 class GivenUp:
     """
-    The worker failed for longer than the recovery window.
+    The worker kept failing for longer than the recovery window.
 
-    :ivar until: When it is tried again; ``None``: only scaling starts it again.
+    :ivar until: The time of the next attempt; ``None`` if only scaling starts a worker again.
     """
 
     since: datetime
@@ -76,7 +76,7 @@ class GivenUp:
 
 @frozen
 class Draining:
-    """The worker finishes what it has, and goes."""
+    """The worker finishes its batches and then stops."""
 
     since: datetime
     word: ClassVar[str] = "UNLOADING"
@@ -84,7 +84,7 @@ class Draining:
 
 @frozen
 class Stopped:
-    """The worker is gone and will not come back."""
+    """The worker is gone and is not restarted."""
 
     since: datetime
     word: ClassVar[str] = "UNLOADING"
@@ -108,11 +108,11 @@ STATES: dict[type[WorkerStatus], str] = {
 @frozen
 class WorkerInfo:
     """
-    One worker as describe shows it.
+    One worker as a model's description shows it.
 
-    :ivar started: When its slot was made; restarts do not change it.
-    :ivar gpu_id: The device, ``None`` for the CPU.
-    :ivar shares_weights: As `IWorker`.
+    :ivar started: When its replica was made; restarts do not change it.
+    :ivar gpu_id: The GPU; ``None`` for the CPU.
+    :ivar shares_weights: As in `IWorker`.
     """
 
     worker_id: str
@@ -124,18 +124,18 @@ class WorkerInfo:
 
     @property
     def since(self) -> datetime:
-        """When the present status began."""
+        """The time at which the current status began."""
         return self.status.since
 
 
 @frozen
 class Circuit:
     """
-    That a model version's workers fail again and again, so that requests do not wait for them.
+    An open circuit breaker: a version's workers keep failing, so requests are refused instead of queued.
 
-    :ivar trying: Whether an attempt is under way.
-    :ivar reason: What went wrong with the last worker.
-    :ivar until: When the next attempt is; ``None``: now, or not at all.
+    :ivar trying: Whether a worker is being started.
+    :ivar reason: The failure of the last worker.
+    :ivar until: The time of the next attempt; ``None`` if it is running or there is none.
     """
 
     trying: bool
@@ -145,9 +145,9 @@ class Circuit:
 
 def circuit_of(statuses: Sequence[WorkerStatus], staffed: bool) -> Circuit | None:
     """
-    Say whether, and why, workers with these statuses are not waited for.
+    Return the open circuit of workers with these statuses, or ``None`` if it is closed.
 
-    :param staffed: Whether one of them can be hoped for: then all is well, or will be.
+    :param staffed: Whether a worker is ready or expected to be ready soon, which closes the circuit.
     """
     failing = [status for status in statuses if isinstance(status, (Failing, BackingOff, GivenUp))]
     trying = any(isinstance(status, Starting) for status in statuses)
@@ -161,13 +161,13 @@ def circuit_of(statuses: Sequence[WorkerStatus], staffed: bool) -> Circuit | Non
 @frozen
 class PoolStatus:
     """
-    A model version's workers and queue at one moment.
+    A snapshot of a model version's workers and queue.
 
-    :ivar pending: How many requests wait for a worker.
-    :ivar remaining: How many more may.
-    :ivar running: How many requests are at workers.
-    :ivar busy: How many workers have a batch.
-    :ivar circuit: Why requests do not wait for workers, if they do not because those fail.
+    :ivar pending: The number of queued requests.
+    :ivar remaining: The number of further requests that the queue can hold.
+    :ivar running: The number of requests at workers.
+    :ivar busy: The number of workers that have a batch.
+    :ivar circuit: The open circuit breaker; ``None`` if it is closed.
     """
 
     workers: tuple[WorkerInfo, ...]
@@ -181,11 +181,11 @@ class PoolStatus:
 @frozen
 class ScaleResult:
     """
-    What scaling did.
+    The outcome of scaling.
 
-    :ivar workers: How many workers there are now.
-    :ivar started: The ids of those that were started, or started again.
-    :ivar stopped: The ids of those that were sent away.
+    :ivar workers: The number of workers after scaling.
+    :ivar started: The ids of workers that were started or restarted.
+    :ivar stopped: The ids of workers that were stopped.
     """
 
     workers: int

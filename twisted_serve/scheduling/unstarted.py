@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand in for a worker that could not be started: a worker that has failed to load and is gone."""
+"""Represent a worker that could not be started as one that has failed to load and is gone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class UnstartedWorker:
     """
     A worker that never ran.
 
-    A slot treats it as any worker that could not load, so a provider that raises costs an attempt and not the slot.
+    A replica treats it like any worker that failed to load, so an exception in a provider costs one attempt and not the
+    replica.
     """
 
     def __init__(self, placement: Placement, reason: str) -> None:

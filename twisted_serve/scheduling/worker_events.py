@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the record of workers: the lines of the log that scripts wait for, and what is counted.
+Log and count worker events; scripts wait for some of these log lines.
 
-The words are the predecessor's (``docs/torchserve/config_cli.md`` §9).
+The texts are TorchServe's (``docs/torchserve/config_cli.md`` §9).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from twisted_serve.scheduling.status import (
 
 _Kind: TypeAlias = type[WorkerStatus]
 
-# What the predecessor called them; "null" is before there was a worker.
+# TorchServe's names of the states; "null" is the state before there is a worker.
 _WORDS: dict[_Kind, str] = {
     Idle: "null",
     Starting: "WORKER_STARTED",
@@ -56,9 +56,9 @@ _DOWN = (Failing, BackingOff, GivenUp)
 
 class MissedAnswers:
     """
-    The batches of a model, one after the other, that had no answer in time.
+    A counter of a model's consecutive batches that were not answered in time.
 
-    :ivar count: How many; 0 again after an answer.
+    :ivar count: The number of such batches; an answered batch resets it to 0.
     """
 
     __slots__ = ("count",)
@@ -69,7 +69,7 @@ class MissedAnswers:
         self.count = 0
 
     def another(self) -> None:
-        """Record one more."""
+        """Count and log one more batch."""
         self.count += 1
         self._log.error(UNANSWERED, count=self.count)
         log_no_response(self._log)
@@ -77,9 +77,9 @@ class MissedAnswers:
 
 class WorkerEvents:
     """
-    The record of the workers of one pool.
+    The log lines and counters for the workers of one pool.
 
-    :param model: Name and version, as ``resnet_1.0``.
+    :param model: The model's name and version, as in ``resnet_1.0``.
     """
 
     _log = Logger("twisted_serve.scheduling")
@@ -88,11 +88,11 @@ class WorkerEvents:
         self._model = model
         self._observer = observer
         self._before: dict[str, WorkerStatus] = {}
-        # Those that were lost, and have not loaded again since.
+        # The ids of workers that were lost and have not loaded since.
         self._recovering: set[str] = set()
 
     def changed(self, worker: WorkerInfo) -> None:
-        """Record that a worker has another status."""
+        """Log and count the new status of a worker."""
         before, now = self._before.get(worker.worker_id), worker.status
         self._before[worker.worker_id] = now
         name = f"W-{worker.worker_id}-{self._model}"
@@ -112,7 +112,7 @@ class WorkerEvents:
             del self._before[worker.worker_id]
 
     def _tell_recovery(self, worker_id: str, before: WorkerStatus | None, now: WorkerStatus) -> None:
-        """Write that a worker is gone, and how its successors do."""
+        """Log that a worker is lost, and whether its successors recover."""
         if isinstance(before, (Starting, Ready)) and isinstance(now, _DOWN):
             self._log.info(DISCONNECTED, worker_id=worker_id, state=_WORDS[type(before)])
             if worker_id in self._recovering:
