@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 from twisted.internet.interfaces import (
@@ -26,7 +26,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from twisted_serve.wire.messages import Job, MetricDefinition, Predicted, StreamChunk
+    from twisted_serve.wire.messages import Job, LoadModel, Predicted, StreamChunk
 
 __all__ = [
     "IServeReactor",
@@ -59,41 +59,27 @@ class WorkerSpec:
     """
     The specification of a worker; the same for all workers of a model version.
 
-    :ivar model_dir: The unpacked archive; the worker's working directory.
-    :ivar handler: As in :class:`twisted_serve.wire.messages.LoadModel`.
+    :ivar load: The message by which a worker loads the model; its ``gpu_id`` is set when the worker starts.
     :ivar python: The interpreter to run.
     :ivar environment: The worker's complete environment; only ``PYTHONPATH`` is added to it.
-    :ivar max_response_size: Maximum bytes per response.
+    :ivar startup_timeout: Seconds from start to :class:`~twisted_serve.wire.messages.Loaded`.
     :ivar packages: A directory of packages for this model alone, ``None`` for none: its workers must start without
         modules that were imported before.
-    :ivar startup_timeout: Seconds from start to :class:`~twisted_serve.wire.messages.Loaded`.
     :ivar share_weights: Whether workers may share the memory that ``initialize`` allocated, where that is possible and
         safe.
-    :ivar asynchronous: Whether a worker may receive a batch while others are in flight.
-    :ivar continuous: Whether the handler is called again for requests that it has not finished.
-    :ivar metrics: As in :class:`twisted_serve.wire.messages.LoadModel`.
     """
 
-    model_name: str
-    model_version: str
-    model_dir: Path
-    handler: str
-    batch_size: int
-    manifest: Mapping[str, Any]
-    model_config: Mapping[str, Any]
+    load: LoadModel
     python: str
     environment: Mapping[str, str]
     startup_timeout: float
-    envelope: str | None = None
-    limit_max_image_pixels: bool = True
-    allow_pickled_weights: bool = False
-    decode_input_request: bool = True
-    max_response_size: int = 6553500
     packages: Path | None = None
     share_weights: bool = True
-    asynchronous: bool = False
-    continuous: bool = False
-    metrics: tuple[MetricDefinition, ...] = ()
+
+    @property
+    def model_dir(self) -> Path:
+        """The unpacked archive; the worker's working directory."""
+        return Path(self.load.model_dir)
 
 
 @frozen

@@ -70,5 +70,5 @@ class PoolMakingTests(SynchronousTestCase):
             )
             make_pool(version).start()
             spec = provider.workers[0].spec
-            self.assertEqual((MetricDefinition("Size", "count", "gauge", ["ModelName"]),), spec.metrics)
-            self.assertEqual(list(spec.metrics), load_message(spec, Placement("9000")).metrics)
+            self.assertEqual([MetricDefinition("Size", "count", "gauge", ["ModelName"])], spec.load.metrics)
+            self.assertEqual(spec.load.metrics, load_message(spec, Placement("9000")).metrics)

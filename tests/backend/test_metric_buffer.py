@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import worker_spec
 from twisted_serve.backend import metric_buffer
 from twisted_serve.backend.call import MAX_MESSAGE
 from twisted_serve.backend.metric_buffer import LONGEST_TEXT, LONGEST_WAIT, MOST_VALUES, Gathering, Patience
-from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.metrics.torchserve.lines import parse_line
 from twisted_serve.wire.codec import encode
 from twisted_serve.wire.messages import PredictFailed
@@ -109,7 +109,7 @@ class GatheringTests(SynchronousTestCase):
             self.assertTrue(self.gathering.keep("A", "", 1e-300 / 3, text, "HISTOGRAM", "h" * 64, 2**40, ""))
         failed = PredictFailed(2**63, 999, "\U0001f600" * MAX_MESSAGE, self.gathering.take(), "\U0001f600" * 1000)
         self.assertEqual(len(failed.metrics), MOST_VALUES)
-        spec = WorkerSpec("m", "1", Path("m"), "h", 1, {}, {}, "python", {}, 1.0, max_response_size=0)
+        spec = worker_spec("m", "1", Path("m"), "h", 1, {}, {}, "python", {}, 1.0, max_response_size=0)
         self.assertLess(len(encode(failed)), longest_frame(spec))
 
     def test_ended(self) -> None:

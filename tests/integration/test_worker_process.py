@@ -61,8 +61,8 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 from twisted.logger import Logger
+from tests.specs import worker_spec
 from twisted_serve.errors import ServeError
-from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.wire.messages import Job, Part
 from twisted_serve.workers.local import LocalProvider
@@ -78,7 +78,7 @@ def make(reactor, **settings):
     log = Logger(observer=lambda event: lines.append(event["line"]))
     provider = LocalProvider(reactor, log, template_environment=environment if sys.argv[2] == "fork" else None)
     model_dir = Path(sys.argv[1])
-    spec = WorkerSpec("m", "1.0", model_dir, "h.py", 1, {}, {}, sys.executable, environment, 60.0)
+    spec = worker_spec("m", "1.0", model_dir, "h.py", 1, {}, {}, sys.executable, environment, 60.0)
     settings = ModelSettings(max_workers=4, **settings)
     now = lambda: datetime.now(timezone.utc)
     return provider, Pool(spec, settings, provider, reactor, now, worker_ids=lambda: str(next(ids)))

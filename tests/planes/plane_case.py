@@ -17,13 +17,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 
+from tests.specs import worker_spec
 from tests.threads import Threads
 from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.intake import Intake
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.archives.urls import AllowedUrls
-from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
@@ -68,7 +68,7 @@ class PlaneTestCase(SynchronousTestCase):
         return ModelSettings(min_workers=workers, max_workers=workers)
 
     def pool(self, model: ModelVersion) -> Pool:
-        spec = WorkerSpec(model.name, model.version, model.model_dir, "h.py", 1, {}, {}, "python", {}, 10.0)
+        spec = worker_spec(model.name, model.version, model.model_dir, "h.py", 1, {}, {}, "python", {}, 10.0)
         return Pool(
             spec,
             model.settings,

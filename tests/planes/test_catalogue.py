@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import worker_spec
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import Conflict, InvalidModelVersion, ModelNotFound, ModelVersionNotFound, ServiceUnavailable
-from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.scheduling.pool import Pool
@@ -36,7 +36,7 @@ def version(name: str = "m", version: str = "1.0") -> ModelVersion:
 def pool() -> Pool:
     """Make a pool without workers."""
     clock, ids = Clock(), count(9000)
-    spec = WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+    spec = worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
     return Pool(
         spec,
         ModelSettings(min_workers=0),

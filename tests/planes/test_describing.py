@@ -14,10 +14,10 @@ from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import worker_spec
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.describing import describe, pids
 from twisted_serve.planes.memory_usage import measured
@@ -37,7 +37,7 @@ class DescribeTests(SynchronousTestCase):
         self.config = ModelConfig()
 
     def described(self, gpu: int | None = None) -> dict[str, Any]:
-        spec = WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+        spec = worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
         pool = Pool(
             spec,
             self.settings,

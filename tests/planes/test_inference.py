@@ -14,10 +14,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import worker_spec
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import ModelNotFound, ServiceUnavailable
-from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
@@ -41,7 +41,7 @@ class InferenceTests(SynchronousTestCase):
     def add(self, name: str = "m", version: str = "1.0", at_startup: bool = True, **settings: Any) -> Pool:
         """Register a version and start its workers."""
         made = ModelSettings(**settings)
-        spec = WorkerSpec(name, version, Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+        spec = worker_spec(name, version, Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
         pool = Pool(
             spec,
             made,

@@ -30,6 +30,7 @@ from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 
+from tests.specs import worker_spec
 from tests.threads import Threads
 from tests.workers import local_case
 from tests.workers.wire import Wire
@@ -39,7 +40,6 @@ from twisted_serve.archives.fetch import Fetcher, FetchLimits
 from twisted_serve.archives.intake import Intake, Places
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.archives.urls import AllowedUrls
-from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.registry import Registry
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.version import ModelSettings, ModelVersion
@@ -157,7 +157,7 @@ class _House:
         return succeed(None)
 
     def make_pool(self, model: ModelVersion) -> Pool:
-        spec = WorkerSpec(model.name, model.version, model.model_dir, model.handler, 1, {}, {}, "python", {}, 10.0)
+        spec = worker_spec(model.name, model.version, model.model_dir, model.handler, 1, {}, {}, "python", {}, 10.0)
         reactor: Any = self.reactor
         return Pool(spec, model.settings, self.provider, reactor, lambda: NOW, worker_ids=lambda: f"{self.worker_id()}")
 

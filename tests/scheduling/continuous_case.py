@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 
-from twisted_serve.interfaces import WorkerSpec
+from tests.specs import worker_spec
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings
@@ -97,7 +97,7 @@ class Scene:
         self.observer = Seen()
         ids, self.ids = count(9000), count(1)
         self.pool = Pool(
-            WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 120.0, continuous=True),
+            worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 120.0, continuous=True),
             ModelSettings(**{"min_workers": workers, "max_workers": workers, "continuous": True, **settings}),
             self.provider,
             self.clock,

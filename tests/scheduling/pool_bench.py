@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import worker_spec
 from twisted_serve.errors import ServeError
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.metrics.observer import PoolObserver
@@ -34,7 +35,7 @@ def job(request_id: str = "r", body: bytes = b"hi", headers: dict[str, str] | No
 
 def spec() -> WorkerSpec:
     """Make what a worker is to serve."""
-    return WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+    return worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
 
 
 class Seen(PoolObserver):

@@ -12,8 +12,9 @@ from hypothesis.strategies import lists, sampled_from
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import worker_spec
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
+from twisted_serve.interfaces import IWorker, Placement
 from twisted_serve.scheduling.replica import Replica
 from twisted_serve.scheduling.status import (
     BackingOff,
@@ -28,7 +29,7 @@ from twisted_serve.scheduling.status import (
 from twisted_serve.testing.fakes import FakeProvider, FakeWorker
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-SPEC = WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+SPEC = worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
 
 
 class Owner:

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import worker_spec
 from twisted_serve.batching.sequences import SequenceLimits
 from twisted_serve.errors import ServiceUnavailable, WorkerDied, WorkerFailed
-from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.scheduling.pool import Pool
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
@@ -58,7 +58,7 @@ class SequencePoolTests(SynchronousTestCase):
         ids, self.ids = count(9000), count(1)
         sequences = limits or SequenceLimits(sequences=4, waiting=2, idle=10.0, life=100.0)
         self.pool = Pool(
-            WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 120.0),
+            worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 120.0),
             ModelSettings(**{"min_workers": workers, "max_workers": workers, "sequences": sequences, **settings}),
             self.provider,
             self.clock,

@@ -9,12 +9,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.specs import worker_spec
 from twisted_serve.errors import WorkerDied, WorkerFailed
-from twisted_serve.interfaces import IWorker, IWorkerProvider, Placement, WorkerSpec
+from twisted_serve.interfaces import IWorker, IWorkerProvider, Placement
 from twisted_serve.testing.fakes import FakeProvider, FakeWorker, echo
 from twisted_serve.wire.messages import Item, Job, Part, StreamChunk
 
-SPEC = WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
+SPEC = worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
 JOBS = [Job("a", {}, [Part("body", "", b"hi")]), Job("b", {}, [])]
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from attrs import evolve
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
@@ -18,9 +17,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import changed, worker_spec
 from tests.workers.wire import Wire
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
+from twisted_serve.interfaces import IWorker, Placement
 from twisted_serve.wire.codec import FrameReader, encode, worker_reader
 from twisted_serve.wire.messages import (
     FromWorker,
@@ -37,7 +37,7 @@ from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.process.connection import WorkerConnection
 from twisted_serve.workers.process.process import WorkerProcess
 
-SPEC = WorkerSpec("m", "1.0", Path("/models/m"), "h.py", 2, {"a": 1}, {}, "python9", {"LANG": "C"}, 10.0)
+SPEC = worker_spec("m", "1.0", Path("/models/m"), "h.py", 2, {"a": 1}, {}, "python9", {"LANG": "C"}, 10.0)
 
 
 class Child:
@@ -177,7 +177,7 @@ class LocalTestCase(SynchronousTestCase):
 
     def start(self, **changes: Any) -> tuple[IWorker, Child]:
         """Start a worker; give its child, too."""
-        worker = self.provider.start(evolve(SPEC, **changes), Placement("9000", 1))
+        worker = self.provider.start(changed(SPEC, **changes), Placement("9000", 1))
         return worker, self.reactor.children[-1]
 
     def ready(self) -> tuple[IWorker, Child]:

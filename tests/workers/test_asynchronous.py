@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import worker_spec
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
-from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.scheduling.in_flight import CALL_BACK_TIME
 from twisted_serve.scheduling.pool import Pool
@@ -35,7 +35,7 @@ class AsynchronousTests(SynchronousTestCase):
         self.provider = FakeProvider(self.clock)
         self.provider.holding = True
         ids = count(9000)
-        spec = WorkerSpec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 120.0, asynchronous=True)
+        spec = worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 120.0, asynchronous=True)
         self.pool = Pool(
             spec,
             ModelSettings(**{"min_workers": workers, "max_workers": workers, "asynchronous": True, **settings}),

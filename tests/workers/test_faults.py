@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 import hypothesis
-from attrs import evolve
 from hypothesis import given
 from hypothesis.strategies import integers, sampled_from
 from twisted.internet import defer
@@ -26,6 +25,7 @@ from twisted.python.failure import Failure
 
 import twisted_serve
 from tests.scheduling.pool_bench import Seen
+from tests.specs import changed
 from tests.workers.local_case import SPEC, Child, LocalTestCase
 from tests.workers.wire import Wire
 from twisted_serve.batching.sequences import SequenceLimits
@@ -143,7 +143,7 @@ class Stage:
         self._said: dict[Child, bool] = {}
         self.clients: list[Deferred[Any]] = []
         self.results: list[list[Any]] = []
-        spec = evolve(SPEC, asynchronous=kind.get("asynchronous", False), continuous=kind.get("continuous", False))
+        spec = changed(SPEC, asynchronous=kind.get("asynchronous", False), continuous=kind.get("continuous", False))
         self.pool = Pool(
             spec,
             ModelSettings(**{"min_workers": 2, "max_workers": 2, "job_queue_size": 20, **kind}),

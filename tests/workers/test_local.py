@@ -7,13 +7,13 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 import twisted_serve
+from tests.specs import changed
 from tests.workers.local_case import SPEC, LocalTestCase, items, jobs
 from twisted_serve.errors import WorkerDied
 from twisted_serve.interfaces import IWorker, IWorkerProvider, Placement
@@ -146,7 +146,7 @@ class StartTests(LocalTestCase):
         for _ in range(100_000):
             deep = [deep]
         for value in (1 << 70, object(), "\ud800", deep):
-            worker = self.provider.start(evolve(SPEC, model_config={"x": value}), Placement("9000"))
+            worker = self.provider.start(changed(SPEC, model_config={"x": value}), Placement("9000"))
             self.assertIn("cannot be handed to a worker", self.failed(worker.loaded).message)
             self.successResultOf(worker.lost)
         self.assertEqual([], self.reactor.children)

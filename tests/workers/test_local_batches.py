@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from signal import SIGKILL
 
-from attrs import evolve
-
+from tests.specs import changed
 from tests.workers.local_case import SPEC, Child, LocalTestCase, items, jobs
 from twisted_serve.errors import WorkerDied
 from twisted_serve.wire.codec import UnsendableError
@@ -166,5 +165,5 @@ class RunTests(LocalTestCase):
 
     def test_longest_message(self) -> None:
         """A worker cannot make us keep more than a batch of its largest answers."""
-        self.assertEqual(2 * (100 + (1 << 20)), longest_frame(evolve(SPEC, max_response_size=100)))
-        self.assertEqual(1 << 31, longest_frame(evolve(SPEC, max_response_size=1 << 40)))
+        self.assertEqual(2 * (100 + (1 << 20)), longest_frame(changed(SPEC, max_response_size=100)))
+        self.assertEqual(1 << 31, longest_frame(changed(SPEC, max_response_size=1 << 40)))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from itertools import count, cycle
 
+from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.store import ModelArchive
 from twisted_serve.assembly.dependencies import Dependencies, count_gpus, usable_cpus, with_threads
 from twisted_serve.batching.queue import ClosePolicy
@@ -20,7 +21,7 @@ from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.registrar import MakePool, Settle
 from twisted_serve.scheduling.pool import Pool
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
-from twisted_serve.wire.messages import MetricDefinition
+from twisted_serve.wire.messages import LoadModel, MetricDefinition
 
 
 def settings_resolver(options: ServerOptions, world: Dependencies) -> Settle:
@@ -72,35 +73,39 @@ def pool_factory(
         options.ts_header_key_sequence_id, options.ts_header_key_sequence_start, options.ts_header_key_sequence_end
     )
 
-    defined = tuple(
+    defined = [
         # Each value brings its host with it: a handler gives the other labels only.
         MetricDefinition(each.name, each.unit, each.kind.value, list(each.dimensions[:-1]))
         for each in metrics.catalogue.models.values()
-    )
+    ]
 
     def make_pool(model: ModelVersion) -> Pool:
         settings = model.settings
-        spec = WorkerSpec(
+        load = LoadModel(
             model_name=model.name,
             model_version=model.version,
-            model_dir=model.model_dir,
+            model_dir=str(model.model_dir),
             handler=model.handler,
             batch_size=settings.batch_size,
-            manifest=model.manifest.raw,
-            model_config=model.config.raw,
-            python=model.python or options.python,
-            environment=with_threads(environment, settings.max_workers),
-            startup_timeout=settings.startup_timeout,
+            manifest=dict(model.manifest.raw),
+            model_config=dict(model.config.raw),
+            server_version=COMPATIBLE_WITH,
             envelope=options.service_envelope,
             limit_max_image_pixels=options.limit_max_image_pixels,
             allow_pickled_weights=options.allow_pickled_weights,
             decode_input_request=options.decode_input_request,
             max_response_size=options.max_response_size,
-            packages=model.packages,
-            share_weights=model.config.share_weights is not False,
             asynchronous=settings.asynchronous,
             continuous=settings.continuous,
             metrics=defined,
+        )
+        spec = WorkerSpec(
+            load,
+            python=model.python or options.python,
+            environment=with_threads(environment, settings.max_workers),
+            startup_timeout=settings.startup_timeout,
+            packages=model.packages,
+            share_weights=model.config.share_weights is not False,
         )
         gpus = cycle(settings.device_ids or all_gpus or (None,)) if settings.device_type == "gpu" else cycle((None,))
         return Pool(

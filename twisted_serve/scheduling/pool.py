@@ -84,8 +84,8 @@ class Pool:
         self._sequences = None if settings.sequences is None else names
         self._queue = make_queue(settings, names)
         self._observer = observer or PoolObserver()
-        self._chronicle = WorkerEvents(f"{spec.model_name}_{spec.model_version}", self._observer)
-        self._refusals = RequestAdmission(spec.model_name, spec.model_version, self._observer)
+        self._chronicle = WorkerEvents(f"{spec.load.model_name}_{spec.load.model_version}", self._observer)
+        self._refusals = RequestAdmission(spec.load.model_name, spec.load.model_version, self._observer)
         quarantine = Quarantine()
         # An asynchronous worker has many requests, any of which may have killed it; a stateful one has partial state.
         stateful = settings.sequences is not None
@@ -190,7 +190,7 @@ class Pool:
         if max_workers < min_workers:
             return fail(BadRequest("max_worker cannot be less than min_worker."))
         if self._retired:
-            return fail(ServiceUnavailable(f"Model {self._spec.model_name} is being removed."))
+            return fail(ServiceUnavailable(f"Model {self._spec.load.model_name} is being removed."))
         return _all_of(*self._change(min_workers, max_workers, grace))
 
     def retire(self, grace: float) -> Deferred[None]:
@@ -316,7 +316,7 @@ class Pool:
         if wanted > seen.workers:
             self._log.info(
                 "Model {name} gets {more} more workers: {waiting} requests wait, for up to {seconds:.3f} seconds",
-                name=self._spec.model_name,
+                name=self._spec.load.model_name,
                 more=wanted - seen.workers,
                 waiting=seen.waiting,
                 seconds=seen.oldest_wait,
@@ -331,7 +331,7 @@ class Pool:
             slot = next(slot for slot in self._slots if slot.holds(idlest[0]))
             self._log.info(
                 "Model {name} ends worker {worker_id}, which had nothing to do for {seconds:.0f} seconds",
-                name=self._spec.model_name,
+                name=self._spec.load.model_name,
                 worker_id=slot.placement.worker_id,
                 seconds=seen.longest_idle,
             )

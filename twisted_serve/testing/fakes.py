@@ -92,7 +92,7 @@ class FakeWorker:
         if not self.alive or (self._stopping and not self._answering):
             raise WorkerDied()
         # Batches are prefetched only to a worker that reports its times.
-        several = self.spec.asynchronous or self._provider.seconds
+        several = self.spec.load.asynchronous or self._provider.seconds
         if self._loading or (self._running and not several):
             raise AssertionError("a batch was given to a worker that is not ready for it")
         self.batches.append(jobs)

@@ -31,7 +31,7 @@ _ROOM_FOR_HEADERS = 1 << 20
 
 def longest_frame(spec: WorkerSpec) -> int:
     """Return the largest length of a worker's message, in bytes: a full batch of the largest responses."""
-    return min(MAX_FRAME, spec.batch_size * (spec.max_response_size + _ROOM_FOR_HEADERS))
+    return min(MAX_FRAME, spec.load.batch_size * (spec.load.max_response_size + _ROOM_FOR_HEADERS))
 
 
 @implementer(IWorkerProvider)
@@ -70,7 +70,7 @@ class LocalProvider:
 
     def start(self, spec: WorkerSpec, placement: Placement) -> IWorker:
         """Start a worker; see `IWorkerProvider`."""
-        name = f"W-{placement.worker_id}-{spec.model_name}_{spec.model_version}"
+        name = f"W-{placement.worker_id}-{spec.load.model_name}_{spec.load.model_version}"
         worker = ProcessWorker(
             placement.worker_id,
             self._reactor,

@@ -40,7 +40,9 @@ class InvocationTestCase(SynchronousTestCase):
     def asked(self) -> tuple[str, list[Part], dict[str, str]]:
         """Return which model was asked last, with which inputs and headers."""
         [(name, job)] = [
-            (worker.spec.model_name, batch[0]) for worker in self.server.provider.workers for batch in worker.batches
+            (worker.spec.load.model_name, batch[0])
+            for worker in self.server.provider.workers
+            for batch in worker.batches
         ]
         return name, job.parts, job.headers
 

@@ -82,7 +82,7 @@ class PredictTests(WorkflowTestCase):
     def test_timed_out(self) -> None:
         """A node that takes too long, twice, fails the request; its workers are told to forget about it."""
         for worker in self.server.provider.workers:
-            worker.holding = worker.spec.model_name == "w__model"
+            worker.holding = worker.spec.load.model_name == "w__model"
         waiting = self.server.send("POST", "/wfpredict/w", self.server.key(TokenKind.INFERENCE))
         self.server.advance(2)
         self.assertRaises(NoAnswerYet, self.server.answered, waiting)
@@ -102,7 +102,7 @@ class PredictTests(WorkflowTestCase):
     def test_streams(self) -> None:
         """A node that streams its answer fails: no other could go on with it."""
         for worker in self.server.provider.workers:
-            worker.holding = worker.spec.model_name == "w__before"
+            worker.holding = worker.spec.load.model_name == "w__before"
         waiting = self.server.send("POST", "/wfpredict/w", self.server.key(TokenKind.INFERENCE))
         [first] = [worker for worker in self.server.provider.workers if worker.holding]
         for _ in range(2):

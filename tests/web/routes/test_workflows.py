@@ -31,8 +31,8 @@ class RegisterTests(WorkflowTestCase):
         function = self.manage("GET", "/models/w__before").json[0]
         self.assertEqual((function["modelVersion"], len(function["workers"])), ("1.0", 1))
         self.assertEqual((function["batchSize"], function["maxBatchDelay"], function["modelUrl"]), (1, 0, ""))
-        [spec] = [w.spec for w in self.server.provider.workers if w.spec.model_name == "w__before"]
-        self.assertEqual((spec.handler, spec.model_dir.name), ("functions.py:before", "w"))
+        [spec] = [w.spec for w in self.server.provider.workers if w.spec.load.model_name == "w__before"]
+        self.assertEqual((spec.load.handler, spec.model_dir.name), ("functions.py:before", "w"))
 
     def test_functions_are_hidden(self) -> None:
         """Functions are not listed with the models, nor do they take a place on a page."""
@@ -125,7 +125,7 @@ class RegisterTests(WorkflowTestCase):
         self.server.provider.load_delay = None
         coming = self.server.send("POST", "/workflows?url=w", self.server.key(TokenKind.MANAGEMENT))
         for worker in list(self.server.provider.workers):
-            if worker.spec.model_name == "w__after":
+            if worker.spec.load.model_name == "w__after":
                 worker.fail_to_load(WorkerFailed(500, "no function 'after'"))
             else:
                 worker.load()

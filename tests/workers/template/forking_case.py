@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.specs import worker_spec
 from tests.workers.wire import Wire
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import IWorker, Placement, WorkerSpec
@@ -35,7 +36,7 @@ from twisted_serve.workers.local import LocalProvider
 from twisted_serve.workers.process.connection import WorkerConnection
 from twisted_serve.workers.process.process import WorkerProcess
 
-SPEC = WorkerSpec("m", "1.0", Path("/models/m"), "h.py", 2, {}, {}, sys.executable, {"LANG": "C"}, 10.0)
+SPEC = worker_spec("m", "1.0", Path("/models/m"), "h.py", 2, {}, {}, sys.executable, {"LANG": "C"}, 10.0)
 
 
 class TemplateInMemory:

@@ -9,6 +9,7 @@ from typing import cast
 
 from attrs import evolve
 
+from tests.specs import changed
 from tests.workers.template.forking_case import SPEC, ForkingTestCase, TemplateInMemory
 from twisted_serve.wire.codec import encode, worker_reader
 from twisted_serve.wire.control import (
@@ -87,7 +88,7 @@ class FamilyTests(ForkingTestCase):
     def test_unwanted(self) -> None:
         """Workers with a device, or that must not share, load each for themselves, at once."""
         for changes, gpu in (({"share_weights": False}, None), ({}, 1)):
-            spec = evolve(SPEC, **changes)  # type: ignore[arg-type]
+            spec = changed(SPEC, **changes)
             self.start(spec=spec, gpu=gpu)
             self.start(spec=spec, gpu=gpu)
         base = self.base()
@@ -137,7 +138,7 @@ class FamilyTests(ForkingTestCase):
 
     def test_no_fork(self) -> None:
         """A fork that fails is a worker that could not load, and leaves nothing open."""
-        worker = self.start(spec=evolve(SPEC, share_weights=False))
+        worker = self.start(spec=changed(SPEC, share_weights=False))
         base = self.base()
         [number] = base.forks()
         base.say(ForkFailed(number, "fork: Resource temporarily unavailable"))
@@ -152,7 +153,7 @@ class FamilyTests(ForkingTestCase):
 
     def test_does_not_fork(self) -> None:
         """A template that does not fork, because it is stopped say, is ended; the next worker gets another one."""
-        worker = self.start(spec=evolve(SPEC, share_weights=False, startup_timeout=120.0))
+        worker = self.start(spec=changed(SPEC, share_weights=False, startup_timeout=120.0))
         base = self.base()
         base.forks()
         self.reactor.advance(FORK_LIMIT)
@@ -169,7 +170,7 @@ class FamilyTests(ForkingTestCase):
 
     def test_forks_slowly(self) -> None:
         """A template has its time for each fork, however many are asked for at once."""
-        spec = evolve(SPEC, share_weights=False, startup_timeout=120.0)
+        spec = changed(SPEC, share_weights=False, startup_timeout=120.0)
         workers = [self.start(9000 + each, spec) for each in range(3)]
         base = self.base()
         for number in base.forks():
@@ -259,7 +260,7 @@ class FamilyTests(ForkingTestCase):
     def test_lies(self) -> None:
         """The code of a model can write what it likes to its control socket; it concerns nobody else."""
         _, base, model = self.shared()
-        alone = self.start(9001, evolve(SPEC, share_weights=False))
+        alone = self.start(9001, changed(SPEC, share_weights=False))
         [number] = base.forks()
         base.say(Forked(number, 102))
         model.say(Forked(number, 1), Exited(number, 0), ForkFailed(77, "x"))
@@ -276,7 +277,7 @@ class OutputTests(ForkingTestCase):
 
     def test_lines(self) -> None:
         """What is written to a worker's pipe comes under the worker's name."""
-        self.start(spec=evolve(SPEC, share_weights=False))
+        self.start(spec=changed(SPEC, share_weights=False))
         base = self.base()
         base.heard()
         _, out, err = base.wire.descriptors

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests.specs import worker_spec
 from twisted_serve.interfaces import WorkerSpec
 from twisted_serve.workers.template.torch_detection import needs_torch
 
 
 def spec(model_dir: Path, handler: str = "handler.py", **model: Any) -> WorkerSpec:
     """Make a model's."""
-    return WorkerSpec("m", "1.0", model_dir, handler, 1, {"model": model} if model else {}, {}, "python", {}, 10.0)
+    return worker_spec("m", "1.0", model_dir, handler, 1, {"model": model} if model else {}, {}, "python", {}, 10.0)
 
 
 @pytest.mark.parametrize(

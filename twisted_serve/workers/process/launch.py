@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attrs import frozen
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 import twisted_serve
@@ -119,22 +120,4 @@ def worker_environment(environment: Mapping[str, str], model_dir: Path, packages
 
 def load_message(spec: WorkerSpec, placement: Placement) -> LoadModel:
     """Return the message that has a worker load its model on its device."""
-    return LoadModel(
-        model_name=spec.model_name,
-        model_version=spec.model_version,
-        model_dir=str(spec.model_dir),
-        handler=spec.handler,
-        batch_size=spec.batch_size,
-        manifest=dict(spec.manifest),
-        model_config=dict(spec.model_config),
-        server_version=twisted_serve.COMPATIBLE_WITH,
-        envelope=spec.envelope,
-        gpu_id=placement.gpu_id,
-        limit_max_image_pixels=spec.limit_max_image_pixels,
-        allow_pickled_weights=spec.allow_pickled_weights,
-        decode_input_request=spec.decode_input_request,
-        max_response_size=spec.max_response_size,
-        asynchronous=spec.asynchronous,
-        continuous=spec.continuous,
-        metrics=list(spec.metrics),
-    )
+    return replace(spec.load, gpu_id=placement.gpu_id)

@@ -29,12 +29,12 @@ _WEIGHTS = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".safetensors")
 
 def needs_torch(spec: WorkerSpec) -> bool:
     """Return whether an archive needs torch, judged by its weights or by the imports of its top-level modules."""
-    named = spec.manifest.get("model")
+    named = spec.load.manifest.get("model")
     weights = named.get("serializedFile") if isinstance(named, dict) else None
     if isinstance(weights, str) and weights.endswith(_WEIGHTS):
         return True
     # Unlike Path.is_file, os.path.isfile returns False for a name that no file can have.
-    if not os.path.isfile(spec.model_dir / _file_of(spec.handler)) and "." not in spec.handler:
+    if not os.path.isfile(spec.model_dir / _file_of(spec.load.handler)) and "." not in spec.load.handler:
         # A built-in handler.
         return not (isinstance(weights, str) and weights.endswith(".onnx"))
     return any(_MENTION.search(_beginning(path)) for path in _modules(spec.model_dir))

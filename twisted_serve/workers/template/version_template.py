@@ -79,8 +79,8 @@ class VersionTemplate:
         self._shares = False
         self._log.info(
             "Each worker of {name} {version} loads for itself, the first cannot be forked: {reason}",
-            name=self._spec.model_name,
-            version=self._spec.model_version,
+            name=self._spec.load.model_name,
+            version=self._spec.load.model_version,
             reason=reason,
         )
         self._decided()
@@ -100,8 +100,8 @@ class VersionTemplate:
             self._template = None
             self._log.warn(
                 "The template of {name} {version} has ended, and its workers with it; the next worker loads again.",
-                name=self._spec.model_name,
-                version=self._spec.model_version,
+                name=self._spec.load.model_name,
+                version=self._spec.load.model_version,
             )
 
     def _begin(self, launch: Launch) -> None:
