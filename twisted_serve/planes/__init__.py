@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Use cases, the same for every transport.
+Implement the use cases of the server, independent of the transport.
 
-``catalogue``    the registered versions, each with its pool of workers
-``inference``    predict, and whether the server is healthy or ready
-``registrar``    versions come and go, with their files and workers
-``management``   register, describe, scale, unregister, choose the default
-``workflows``    the same for workflows, and have one answer
-``metadata``     describe with the handler's own words
-``rotation``     replace a token
-``memory``       how much memory workers have
-``snapshots``    a file for each change of the registered versions
-``overview``     what plug-ins may know of the server
-``describing``   a model version as the members which describe shows
+``catalogue``     the registered versions, each with its pool of workers
+``inference``     predictions, health and readiness
+``registrar``     register and unregister versions with their files and workers
+``management``    register, describe, scale, unregister, set the default
+``workflows``     the same for workflows, and their predictions
+``describing``    the JSON description of a model version
+``metadata``      that description with the handler's own metadata
+``memory_usage``  the memory of worker processes
+``startup``       the outcome of loading the start-up models
+``snapshots``     a file for each change of the registered versions
+``rotation``      replace a token
+``overview``      the view of the server that plug-ins get
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the catalogue: the registered model versions, each with its pool of workers.
+Keep the registered model versions, each with its pool of workers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from twisted_serve.scheduling.pool import Pool
 
 class Catalogue:
     """
-    What can be predicted with now.
+    The model versions that can answer requests now.
 
     :ivar registry: The registered versions; replaced as a whole by each change.
-    :ivar starting: Whether start-up models are still being registered, so that a
-        model which is not there may be about to come.
-    :ivar missing: The start-up models that could not be registered, the location of each by its name; a registration
-        with one of both takes it out.
-    :ivar stopping: Whether the server is on its way out.
+    :ivar starting: Whether start-up models are still being registered, so that an unknown model may appear soon.
+    :ivar missing: The start-up models that could not be registered: name to location. Registering a model with the
+        same name or location removes the entry.
+    :ivar stopping: Whether the server is shutting down.
     """
 
     def __init__(self) -> None:
@@ -34,11 +33,11 @@ class Catalogue:
 
     def resolve(self, name: str, version: str | None) -> ModelVersion:
         """
-        Find a version, the default one for ``None``.
+        Return a version; ``None`` selects the default one.
 
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
-        :raise ServiceUnavailable: if it is not there, but may be in a moment.
+        :raise ServiceUnavailable: if the model is unknown while start-up models are still being registered.
         """
         try:
             return self.registry.resolve(name, version)
@@ -48,34 +47,35 @@ class Catalogue:
             raise
 
     def pool_of(self, model: ModelVersion) -> Pool:
-        """Return the workers of a registered version."""
+        """Return the worker pool of a registered version."""
         return self._pools[model.name, model.version]
 
     def add(self, model: ModelVersion, pool: Pool) -> None:
         """
-        Enter a version with its workers.
+        Register a version with its worker pool.
 
-        :raise Conflict: if it is registered already.
+        :raise Conflict: if the version is already registered.
         """
         self.registry = self.registry.register(model)
         self._pools[model.name, model.version] = pool
 
     def remove(self, name: str, version: str | None) -> tuple[ModelVersion, Pool]:
         """
-        Take a version out and return it with its workers, which go on until they are retired.
+        Remove a version and return it with its worker pool, which runs until it is retired.
 
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
-        :raise InvalidModelVersion: if it is the default one of several.
+        :raise InvalidModelVersion: if the version is the default one of several.
         """
         self.registry, model = self.registry.unregister(name, version)
         return model, self._pools.pop((model.name, model.version))
 
     def forget(self, model: ModelVersion) -> Pool | None:
         """
-        Take out this very version, the default one too.
+        Remove exactly this version, even if it is the default one.
 
-        :return: Its workers, as `remove`; ``None`` if it was there no more: another with its name may be, and is left.
+        :return: Its worker pool, as in `remove`; ``None`` if the version was no longer registered. Another version
+            registered under the same name since then is kept.
         """
         registry = self.registry
         if not any(registered is model for registered in registry):
@@ -87,6 +87,6 @@ class Catalogue:
         return self._pools.pop((model.name, model.version))
 
     def __iter__(self) -> Iterator[tuple[ModelVersion, Pool]]:
-        """Go through all versions with their workers."""
+        """Iterate over all versions with their worker pools."""
         for (name, version), pool in list(self._pools.items()):
             yield self.registry.resolve(name, version), pool

@@ -20,7 +20,7 @@ def _instant(moment: datetime) -> str:
 
 
 def _trouble(status: WorkerStatus) -> dict[str, Any]:
-    """Return what is wrong with a worker, and when it is started again, as far as there is anything to say."""
+    """Return the failure reason and restart time of a worker, as far as they are known."""
     if not isinstance(status, (Failing, BackingOff, GivenUp)):
         return {}
     shown: dict[str, Any] = {"reason": status.reason}
@@ -30,7 +30,7 @@ def _trouble(status: WorkerStatus) -> dict[str, Any]:
 
 
 def _sequences(config: ModelConfig) -> dict[str, int]:
-    """Return the limits of sequences; TorchServe shows 0 for all of them where there can be none."""
+    """Return the sequence limits; like TorchServe, all are 0 for a model without sequences."""
     idle = config.sequence_max_idle or 0
     there = bool(config.sequence_batching or idle)
     return {
@@ -42,15 +42,15 @@ def _sequences(config: ModelConfig) -> dict[str, int]:
 
 
 def pids(pools: Iterable[Pool]) -> list[int]:
-    """List the processes of workers."""
+    """Return the process ids of all workers."""
     return [worker.pid for pool in pools for worker in pool.status().workers if worker.pid is not None]
 
 
 def describe(model: ModelVersion, pool: Pool, memory: Mapping[int, int]) -> dict[str, Any]:
     """
-    Return the members for one version.
+    Return the description of one version.
 
-    :param memory: The bytes that processes have; see `pids`.
+    :param memory: Memory in bytes by process id; see `pids`.
     """
     settings, config = model.settings, model.config
     status = pool.status()
@@ -89,7 +89,7 @@ def describe(model: ModelVersion, pool: Pool, memory: Mapping[int, int]) -> dict
                 "pid": worker.pid if worker.pid is not None else -1,
                 "gpu": worker.gpu_id is not None,
                 "gpuUsage": "N/A",
-                # From here on what the predecessor does not tell.
+                # Not in TorchServe.
                 "statusSince": _instant(worker.since),
                 "sharesWeights": worker.shares_weights,
                 **_trouble(worker.status),

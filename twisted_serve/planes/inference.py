@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements prediction and the questions about the server's health.
+Run predictions and report health and readiness.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted_serve.wire.messages import Item, Job
 
 
 class InferencePlane:
-    """What clients of the inference listener can ask for."""
+    """The use cases of the inference listener."""
 
     def __init__(self, catalogue: Catalogue, metrics: ServerMetrics) -> None:
         self._catalogue = catalogue
@@ -33,13 +33,13 @@ class InferencePlane:
         timing: Timing | None = None,
     ) -> Deferred[Item]:
         """
-        Have a job answered by a worker.
+        Submit a job to a worker.
 
-        :param on_chunk: Called with each intermediate answer, in order, and whom to pause while the client takes
-            no more.
-        :param deadline: When the client stops waiting, in seconds of the clock; ``None`` if it did not say.
-        :param timing: Its moments, to be filled in.
-        :return: Fires with the (last) answer; cancelling it gives the job up.
+        :param on_chunk: Called in order with each intermediate response and the producer to pause while the client
+            is not reading.
+        :param deadline: The client's deadline in seconds of the clock; ``None`` if the client sent none.
+        :param timing: Filled with the timestamps of the request.
+        :return: A Deferred that fires with the (last) response; cancelling it cancels the job.
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
         """
@@ -52,7 +52,7 @@ class InferencePlane:
 
     def find(self, name: str, version: str | None) -> ModelVersion:
         """
-        Find a version, the default one for ``None``.
+        Return a version; ``None`` selects the default one.
 
         :raise ServeError: as :meth:`Catalogue.resolve`.
         """
@@ -60,7 +60,7 @@ class InferencePlane:
 
     def versions(self, name: str) -> list[str]:
         """
-        List a model's versions in the order of their registration.
+        Return a model's versions in order of registration.
 
         :raise ServeError: as :meth:`Catalogue.resolve`.
         """
@@ -68,17 +68,17 @@ class InferencePlane:
         return [model.version for model in self._catalogue.registry.versions(name)]
 
     def names(self) -> list[str]:
-        """List the models by name; the functions of workflows are none."""
+        """Return the sorted names of all models, without the functions of workflows."""
         return sorted({model.name for model in self._catalogue.registry if model.url})
 
     def only_startup_model(self) -> str | None:
-        """Return the name of the one start-up model, ``None`` if there is none or several."""
+        """Return the name of the only start-up model; ``None`` if there are none or several."""
         names = {model.name for model in self._catalogue.registry if model.loaded_at_startup}
         return names.pop() if len(names) == 1 else None
 
     def model_ready(self, name: str, version: str | None) -> bool:
         """
-        Say whether a version can answer now: its minimum of workers is loaded, and it is one at least.
+        Return whether a version can answer now: its minimum of workers, and at least one, is loaded.
 
         :raise ServeError: as :meth:`Catalogue.resolve`.
         """
@@ -87,9 +87,9 @@ class InferencePlane:
 
     def healthy(self) -> bool:
         """
-        Say whether every model has workers which run or may come back (``docs/torchserve/rest_api.md`` §4.1).
+        Return whether every model has workers that run or may recover (``docs/torchserve/rest_api.md`` §4.1).
 
-        Not before the start-up models are registered.
+        ``False`` until the start-up models are registered.
         """
         if self._catalogue.starting or self._catalogue.stopping:
             return False
@@ -97,7 +97,7 @@ class InferencePlane:
         return all(pool.healthy() for model, pool in self._catalogue if registry.resolve(model.name, None) is model)
 
     def ready(self) -> bool:
-        """Return whether every start-up model has its minimum of workers, loaded, and none is missing."""
+        """Return whether no start-up model is missing and each has its minimum of workers loaded."""
         if self._catalogue.starting or self._catalogue.stopping or self._catalogue.missing:
             return False
         return all(pool.ready() for model, pool in self._catalogue if model.loaded_at_startup)

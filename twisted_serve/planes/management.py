@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the management of models: register, describe, scale, unregister, choose the default.
+Manage models: register, describe, scale, unregister, set the default version.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ IN_PROGRESS = "Processing worker updates..."
 @frozen
 class Outcome:
     """
-    What became of a change.
+    The outcome of a change.
 
-    :ivar status: 200 when it is done, 202 when it goes on.
+    :ivar status: 200 if the change is complete, 202 if it continues in the background.
     """
 
     status: int
@@ -43,9 +43,9 @@ class Outcome:
 
 class ManagementPlane:
     """
-    What clients of the management listener can ask for.
+    The use cases of the management listener.
 
-    :param enabled: Whether models may come and go over the API (``enable_model_api``).
+    :param enabled: Whether clients may register and unregister models (``enable_model_api``).
     """
 
     _log = Logger("twisted_serve.planes")
@@ -58,9 +58,9 @@ class ManagementPlane:
 
     def check_enabled(self) -> None:
         """
-        Go on only if models may come and go over the API.
+        Check that clients may register and unregister models.
 
-        :raise MethodNotAllowed: if they may not.
+        :raise MethodNotAllowed: if the model API is off.
         """
         if not self._enabled:
             raise MethodNotAllowed()
@@ -69,10 +69,10 @@ class ManagementPlane:
         """
         Register a version and start its workers.
 
-        Whatever fails, nothing of it stays: no version, no worker, no file.
+        A failure leaves no version, no worker and no file behind.
 
         :raise MethodNotAllowed: if the model API is off.
-        :raise BadRequest: for a parameter that cannot be.
+        :raise BadRequest: for an invalid parameter.
         :raise ServeError: as :meth:`Registrar.enter`.
         :raise WorkerFailed: if the workers cannot be started.
         """
@@ -99,7 +99,7 @@ class ManagementPlane:
             )
         if not wanted.synchronous:
             self._watch(Deferred.fromCoroutine(self._registrar.begin(model)), model)
-            # It stays, whether its workers load or not.
+            # The version stays registered even if its workers fail to load.
             await self._registrar.record(model, complete=False)
             return Outcome(202, IN_PROGRESS)
         await self._registrar.start(model)
@@ -112,14 +112,14 @@ class ManagementPlane:
 
     async def load_at_startup(self, name: str | None, url: str) -> Deferred[StartupFailure | None]:
         """
-        Register a model of the start-up list; a failure is logged and the server goes on.
+        Register a model of the start-up list; a failure is logged and does not stop the server.
 
-        :return: Fires when its workers are loaded or have failed to, with what failed, if something did.
+        :return: A Deferred that fires when the workers have loaded or failed, with the failure if there was one.
         """
         return await self._load(Registration(url=url, model_name=name), url)
 
     async def restore(self, recorded: RecordedVersion) -> Deferred[StartupFailure | None]:
-        """Register a version of a snapshot; as `load_at_startup`."""
+        """Register a version from a snapshot; otherwise like `load_at_startup`."""
         url = recorded.mar_name
         wanted = Registration(url, recorded.name, recorded.handler, recorded.runtime, recorded=recorded)
         return await self._load(wanted, url)
@@ -129,18 +129,18 @@ class ManagementPlane:
         try:
             model = await self._registrar.enter(wanted, url, at_startup=True)
         except Conflict as e:
-            # Listed twice, e.g. as an archive and as a directory: it is not missing.
+            # Listed twice, e.g. as an archive and as a directory: the model is not missing.
             self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
             return succeed(StartupFailure(wanted.model_name, url, reason_of(e)))
         except ServeError as e:
             self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
             return self.missing(wanted.model_name, url, reason_of(e))
         except Exception as e:
-            # A defect, met in one model, is no reason to leave out those after it.
+            # A bug triggered by one model must not prevent loading the models after it.
             self._log.failure(MODEL_NOT_LOADED, url=url)
             return self.missing(wanted.model_name, url, type(e).__name__)
         if wanted.recorded is not None and wanted.recorded.default:
-            # The archive decides on the version, which may be another one than the snapshot's.
+            # The archive determines the version, which may differ from the snapshot's.
             self._make_default(model.name, model.version)
         if model.settings.min_workers == 0:
             return succeed(None)
@@ -155,12 +155,12 @@ class ManagementPlane:
             if isinstance(error, WorkerFailed):
                 failures.append(StartupFailure(model.name, url, reason, registered=True))
             elif not outcome.called:
-                # A defect: the version has gone, and no worker of it will settle anything.
+                # A bug: the version was removed, so no worker will fire `settled`.
                 self.missing(model.name, url, reason).chainDeferred(outcome)
             return failure
 
         def settled(_result: None) -> None:
-            # Workers that are ended because the server is being stopped have not failed.
+            # Workers terminated by the shutdown of the server have not failed.
             if not outcome.called:
                 outcome.callback(failures[0] if failures and not self._catalogue.stopping else None)
 
@@ -178,7 +178,7 @@ class ManagementPlane:
 
     async def unregister(self, name: str, version: str | None) -> Outcome:
         """
-        Take a version away: its running work is finished, what waits is refused, its files are removed.
+        Unregister a version: finish its work in flight, refuse its queued requests, remove its files.
 
         :raise MethodNotAllowed: if the model API is off.
         :raise ServeError: as :meth:`Registry.unregister`.
@@ -186,7 +186,7 @@ class ManagementPlane:
         self.check_enabled()
         model, pool = self._catalogue.remove(name, version)
         try:
-            # Now, because no snapshot must name an archive that goes with its version.
+            # First, because no snapshot may name an archive that is removed with its version.
             recorded = self._registrar.changed()
         finally:
             await self._registrar.give_up(model, pool)
@@ -197,10 +197,10 @@ class ManagementPlane:
         self, name: str, version: str | None, min_worker: int, max_worker: int | None, synchronous: bool
     ) -> Outcome:
         """
-        Change how many workers a version has.
+        Change the number of workers of a version.
 
-        :param max_worker: ``None`` for as many as ``min_worker``.
-        :raise BadRequest: for numbers that cannot be.
+        :param max_worker: ``None`` for the same number as ``min_worker``.
+        :raise BadRequest: for invalid numbers.
         :raise ServeError: as :meth:`Registry.resolve`.
         :raise WorkerFailed: if the workers cannot be started.
         """
@@ -221,7 +221,7 @@ class ManagementPlane:
             await scaling
         except WorkerFailed as e:
             log_failed(model, e)
-            # The numbers are as they were asked for, and the workers are started again.
+            # The new numbers apply, and the workers are restarted.
             await self._registrar.changed()
             # Literally "null" when the request names no version: clients compare the text.
             raise not_started(e, name, version or "null") from e
@@ -231,7 +231,7 @@ class ManagementPlane:
 
     async def set_default(self, name: str, version: str) -> Outcome:
         """
-        Make a version the one which is used when a request names none.
+        Make a version the default one, which answers requests that name no version.
 
         :raise ServeError: as :meth:`Registry.set_default`.
         """
@@ -244,7 +244,7 @@ class ManagementPlane:
 
     async def describe(self, name: str, version: str | None) -> list[dict[str, Any]]:
         """
-        Describe a version, the default one for ``None``, every one for ``all``.
+        Describe a version: ``None`` selects the default one, ``all`` selects every one.
 
         :raise ServeError: as :meth:`Registry.resolve`.
         """
@@ -259,14 +259,14 @@ class ManagementPlane:
 
     def find(self, name: str, version: str | None) -> ModelVersion:
         """
-        Find a version, the default one for ``None``.
+        Return a version; ``None`` selects the default one.
 
         :raise ServeError: as :meth:`Catalogue.resolve`.
         """
         return self._catalogue.resolve(name, version)
 
     def list_models(self, limit: int, offset: int) -> dict[str, Any]:
-        """List the default versions by name, a page at a time (``docs/torchserve/rest_api.md`` §8.1)."""
+        """Return one page of the default versions, sorted by name (``docs/torchserve/rest_api.md`` §8.1)."""
         registry = self._catalogue.registry
         page = registry.names(limit, offset)
         listing: dict[str, Any] = {}
@@ -276,19 +276,19 @@ class ManagementPlane:
         return listing
 
     async def retire_all(self, grace: float) -> None:
-        """End every worker, running work has ``grace`` seconds; and go on with no registration."""
+        """Cancel all registrations and retire all workers; work in flight has ``grace`` seconds."""
         self._registrar.stop()
         retiring = [pool.retire(grace) for _model, pool in self._catalogue]
         for pool in retiring:
             await pool
 
     def hurry(self) -> None:
-        """End every worker now, while `retire_all` waits for them."""
+        """Terminate all workers immediately, while `retire_all` waits for them."""
         for _model, pool in self._catalogue:
             pool.retire(0.0)
 
     def _watch(self, scaling: Deferred[Any], model: ModelVersion, at_startup: bool = False) -> None:
-        """Log what becomes of a change which nobody waits for."""
+        """Log the outcome of a change in the background."""
 
         def loaded(_result: object) -> None:
             self._log.info(MODEL_LOADED, name=model.name)

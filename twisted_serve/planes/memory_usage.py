@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how much memory workers have, each counting only its part of what several share (PSS).
+Measure the memory of worker processes, counting a proportional share of shared pages (PSS).
 
-The kernel adds that up page by page, which takes milliseconds for a large model: it is asked in a thread, and what it
-said is good for a while.
+The kernel sums PSS page by page, which takes milliseconds for a large model; so readings are taken in a thread and
+cached for `FRESH` seconds.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import psutil
 
 from twisted_serve.eventloop.threads import DeferToThread
 
-# Seconds that a reading is good for.
+# How long a reading is cached, in seconds.
 FRESH = 2.0
 
 
 def measured(pids: Iterable[int]) -> dict[int, int]:
-    """Read the bytes of processes; those that are not there have none."""
+    """Return the memory of processes in bytes, 0 for a process that does not exist."""
     return {pid: _bytes_of(pid) for pid in pids}
 
 
 def _bytes_of(pid: int) -> int:
     try:
         process = psutil.Process(pid)
-        # Not every system can say it.
+        # PSS is not available on every system.
         whole = process.memory_full_info()
         return int(getattr(whole, "pss", 0) or whole.rss)
     except (psutil.Error, OSError, ValueError):
-        # It may go while it is looked at.
+        # The process may exit while it is read.
         return 0
 
 
 class Memory:
     """
-    Knows it of the workers that it was asked for lately.
+    A cache of the memory of worker processes.
 
-    :param seconds: The time.
+    :param seconds: Return the time in seconds.
     """
 
     def __init__(self, defer_to_thread: DeferToThread, seconds: Callable[[], float]) -> None:
@@ -47,7 +47,7 @@ class Memory:
         self._readings: dict[int, tuple[float, int]] = {}
 
     async def of(self, pids: Iterable[int]) -> Mapping[int, int]:
-        """Return the bytes of each of these processes, 0 for one that is not there."""
+        """Return the memory of processes in bytes, 0 for a process that does not exist."""
         wanted = set(pids)
         oldest = self._seconds() - FRESH
         self._readings = {pid: reading for pid, reading in self._readings.items() if reading[0] > oldest}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the describe call which a model's handler has a say in (``docs/torchserve/rest_api.md`` §8.3).
+Describe a model version with metadata from its handler (``docs/torchserve/rest_api.md`` §8.3).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from twisted_serve.wire.messages import Item, Job
 @frozen
 class CustomDescription:
     """
-    A version with what its handler says of it.
+    The description of a version with its handler's metadata.
 
-    :ivar members: As `describe` has them, and ``customizedMetadata``.
-    :ivar item: The handler's answer, whose head is the whole answer's.
+    :ivar members: The members from `describe`, and ``customizedMetadata``.
+    :ivar item: The handler's response; its status and headers become those of the HTTP response.
     """
 
     members: dict[str, Any]
@@ -33,9 +33,9 @@ class CustomDescription:
 
 class Metadata:
     """
-    Asks handlers to describe their models.
+    Queries handlers for the metadata of their models.
 
-    :param seconds: The time of the clock which the pools have.
+    :param seconds: Return the time in seconds of the pools' clock.
     """
 
     def __init__(self, catalogue: Catalogue, seconds: Callable[[], float], memory: Memory) -> None:
@@ -45,13 +45,13 @@ class Metadata:
 
     async def ask(self, name: str, version: str | None, request_id: str) -> CustomDescription:
         """
-        Have a version's handler describe it: a job in the version's queue, in a batch of its own.
+        Query a version's handler for its metadata: a job in the version's queue, batched alone.
 
-        It waits no longer than a worker may take for an answer.
+        The job's deadline is the version's response timeout.
 
         :raise ServeError: as :meth:`Catalogue.resolve`.
-        :raise ServiceUnavailable: if there is no worker, or no room in the queue.
-        :raise InternalError: if there is no answer in time.
+        :raise ServiceUnavailable: if there is no worker, or the queue is full.
+        :raise InternalError: if the handler does not respond in time.
         :raise WorkerFailed: if the worker fails.
         """
         model = self._catalogue.resolve(name, version)
@@ -74,7 +74,7 @@ class Metadata:
 
 
 def _custom_member(body: bytes) -> dict[str, Any]:
-    """Return the member which a handler's answer becomes: none for nothing, and an object in any case."""
+    """Return the member for a handler's response: none if the response is empty; its value is always an object."""
     try:
         said = json.loads(body or b"null")
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what plug-ins may know of the server: its models and workers, and no secrets.
+Show plug-ins the models, workers and settings of the server, without secrets.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from twisted_serve.scheduling.status import Ready
 
 
 def shown_settings(options: ServerOptions) -> dict[str, str]:
-    """Return all settings that are set, as text, but for the secret ones."""
+    """Return the text of all settings that are set, except secrets."""
     texts = {key: text_of(getattr(options, key)) for key in KEYS - SECRETS}
     return {key: text for key, text in sorted(texts.items()) if text is not None}
 
 
 def overview(catalogue: Catalogue, settings: Mapping[str, str]) -> Context:
-    """Look at the registered versions and their workers."""
+    """Return an overview of the registered versions and their workers."""
     registry = catalogue.registry
     models = tuple(
         Model(

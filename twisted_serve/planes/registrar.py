@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the coming and going of model versions, with their files and workers, for all who ask for it.
+Register and unregister model versions with their files and workers.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _T = TypeVar("_T")
 
 _log = Logger("twisted_serve.planes")
 
-# The runtimes that a manifest or a request may name; both run in this server's interpreter.
+# The runtimes that a manifest or a request may name; both use this server's interpreter.
 RUNTIMES = ("python", "python3")
 
 
 @frozen
 class _Files:
     """
-    What was made for a version, and is to go with it.
+    The files made for a version, to be removed with it.
 
-    :ivar installed: ``None`` if nothing was installed for it.
+    :ivar installed: The installed packages; ``None`` if nothing was installed.
     """
 
     archive: ModelArchive
@@ -47,12 +47,12 @@ class _Files:
 @frozen
 class Registration:
     """
-    What a client asks to be registered; ``None`` is for what it left open.
+    A request to register a version; ``None`` stands for a parameter that the client omitted.
 
-    :ivar url: Where the archive is (``docs/torchserve/rest_api.md`` §8.2).
-    :ivar synchronous: Whether the answer waits for the workers.
-    :ivar recorded: The version as a snapshot has it, when it is restored.
-    :ivar workflow: The workflow of which it is to be a node.
+    :ivar url: The archive's location (``docs/torchserve/rest_api.md`` §8.2).
+    :ivar synchronous: Whether the response waits for the workers.
+    :ivar recorded: The version's record in the snapshot that is being restored.
+    :ivar workflow: The workflow that the version is a node in.
     """
 
     url: str | None
@@ -65,20 +65,21 @@ class Registration:
     workflow: str | None = None
 
 
-#: Weighs all sources of a version's settings: the request, the archive, and the name, the version, whether at start-up.
+#: Resolve a version's settings from the request, the archive, the name, the version, and whether at start-up.
 Settle = Callable[[RequestedSettings, ModelArchive, str, str, bool], ModelSettings]
 
-#: Makes the workers' pool of a version; it has none until it is scaled.
+#: Make the worker pool of a version; the pool has no workers until it is started or scaled.
 MakePool = Callable[[ModelVersion], Pool]
 
 
 class Registrar:
     """
-    Enters versions into the catalogue, and takes them out, so that nothing of one stays behind.
+    Adds versions to the catalogue and removes them completely, with their files and workers.
 
-    :param retire_timeout: Seconds that running work has when its version goes.
-    :param installer: Installs what models need; ``None`` if nothing is to be installed (``install_py_dep_per_model``).
-    :ivar changed: To be called when a change is complete, or has been undone; it fires when the change is recorded.
+    :param retire_timeout: Seconds that work in flight has when its version is unregistered.
+    :param installer: Installs the packages that models require; ``None`` if installing is off
+        (``install_py_dep_per_model``).
+    :ivar changed: Called when a change is complete or undone; its Deferred fires when the change is recorded.
     """
 
     def __init__(
@@ -105,11 +106,12 @@ class Registrar:
 
     async def enter(self, wanted: Registration, url: str, at_startup: bool = False) -> ModelVersion:
         """
-        Register a version, which has no workers yet.
+        Register a version, without workers yet.
 
-        Whatever fails, nothing of it stays.
+        A failure leaves nothing of the version behind.
 
-        :param at_startup: Whether the operator names it, by a start-up list or a snapshot, and not a client.
+        :param at_startup: Whether the version comes from the operator's start-up list or a snapshot, not from a
+            client.
         :raise ServeError: as :meth:`ModelStore.open`, :meth:`Registry.register` and :meth:`IInstaller.install`.
         :raise ServiceUnavailable: if the server is stopping.
         """
@@ -122,7 +124,7 @@ class Registrar:
         self, wanted: Registration, archive: ModelArchive, at_startup: bool = False
     ) -> ModelVersion:
         """
-        Register a version of which the archive is open; it is discarded with the version, or if there can be none.
+        Register a version from an open archive, which is discarded with the version or if registering fails.
 
         :raise ServeError: as :meth:`enter`.
         """
@@ -131,7 +133,7 @@ class Registrar:
             if self._catalogue.stopping:
                 raise _stopping()
             model = self._version_of(wanted, archive, at_startup)
-            # Asked now, too, so that nobody waits for pip only to hear that there is such a version.
+            # Checked before pip runs, so that a conflict is reported without waiting for pip.
             self._catalogue.registry.register(model)
             for warning in archive.warnings:
                 _log.warn("Model {name}: {warning}", name=model.name, warning=warning)
@@ -150,7 +152,7 @@ class Registrar:
 
     async def start(self, model: ModelVersion) -> None:
         """
-        Start the workers of a version that was entered, and wait for them; whatever is raised, the version goes.
+        Start the workers of a registered version and wait for them; any failure unregisters the version.
 
         :raise WorkerFailed: if a worker cannot be started.
         """
@@ -166,10 +168,10 @@ class Registrar:
 
     async def begin(self, model: ModelVersion) -> None:
         """
-        Start the workers of a version for which no client waits.
+        Start the workers of a version in the background, with no client waiting.
 
-        A version whose workers fail stays, and they are started again, as in TorchServe; whatever else is raised, the
-        version goes.
+        If workers fail, the version stays and they are restarted, as in TorchServe; any other exception unregisters
+        the version.
 
         :raise WorkerFailed: if a worker cannot be started.
         """
@@ -183,9 +185,9 @@ class Registrar:
 
     async def record(self, model: ModelVersion, complete: bool = True) -> None:
         """
-        Report a registration, and wait until it is recorded; if that raises, the version goes.
+        Report a registration and wait until it is recorded; an exception unregisters the version.
 
-        :param complete: Whether the workers that it is to have are there.
+        :param complete: Whether all workers of the version are loaded.
         """
         try:
             await (self.arrived(model) if complete else self.changed())
@@ -195,7 +197,7 @@ class Registrar:
 
     def arrived(self, model: ModelVersion) -> Deferred[None]:
         """
-        Record that a version is complete: a start-up model of its name, or location, is no longer missing.
+        Record that a version is complete: a start-up model with its name or location is no longer missing.
 
         :return: As `changed`.
         """
@@ -204,11 +206,11 @@ class Registrar:
         return self.changed()
 
     async def forget(self, model: ModelVersion) -> None:
-        """Take this very version away, the default one too; another may have come in its place, and is left."""
+        """Unregister exactly this version, even the default one; another registered in its place since then is kept."""
         pool = self._catalogue.forget(model)
         if pool is not None:
             try:
-                # Another change may have been recorded while it was there.
+                # Another change may have been recorded while the version was registered.
                 recorded = self.changed()
             finally:
                 await self.give_up(model, pool)
@@ -216,9 +218,9 @@ class Registrar:
 
     async def unless_stopped(self, work: Coroutine[Deferred[Any], Any, _T]) -> _T:
         """
-        Wait for a part of a registration, unless the server is stopped meanwhile.
+        Wait for a part of a registration; stopping the server cancels it.
 
-        :raise ServiceUnavailable: if it is.
+        :raise ServiceUnavailable: if the server is stopped meanwhile.
         """
         under_way = Deferred.fromCoroutine(work)
         self._under_way.add(under_way)
@@ -230,13 +232,13 @@ class Registrar:
             self._under_way.discard(under_way)
 
     def stop(self) -> None:
-        """Go on with no registration."""
+        """Cancel all registrations in progress."""
         for registering in list(self._under_way):
             registering.cancel()
 
     async def give_up(self, model: ModelVersion, pool: Pool) -> None:
-        """End the workers of a version that is registered no more, and remove its files."""
-        # Now, because its name may be another's when the workers have gone.
+        """Retire the workers of an unregistered version and remove its files."""
+        # Taken first: another version may have the same name when the workers have terminated.
         files = self._files.pop((model.name, model.version))
         try:
             await pool.retire(self._retire_timeout)
@@ -265,7 +267,7 @@ class Registrar:
         if not name:
             raise InvalidModel("Model name is not defined.")
         if wanted.handler and wanted.recorded is None:
-            # A snapshot may have the operator's default_service_handler, which may be anywhere.
+            # A snapshot may name the operator's default_service_handler, which may lie outside the archive.
             confined_handler(archive.model_dir, wanted.handler, manifest.links, "Parameter")
         handler = wanted.handler or manifest.handler or self._default_handler
         if not handler:
@@ -303,7 +305,7 @@ def _stopping() -> ServiceUnavailable:
 
 
 def not_started(error: WorkerFailed, name: str, version: str) -> WorkerFailed:
-    """Make the error for a version whose workers failed to start."""
+    """Return the error for a version whose workers failed to start."""
     status = 507 if error.status == 507 else 500
     return WorkerFailed(status, f"Failed to start workers for model {name} version: {version}").because(
         error.reason or error.message
@@ -312,10 +314,10 @@ def not_started(error: WorkerFailed, name: str, version: str) -> WorkerFailed:
 
 def log_failed(model: ModelVersion, error: ServeError, again: bool = True) -> None:
     """
-    Tell the operator about workers that failed to start.
+    Log that workers failed to start.
 
-    :param again: Whether to say why, too, if the traceback is in the model's log.  Scripts that count attempts by the
-        exception's name there, as a test of TorchServe does, must not find it twice for one.
+    :param again: Whether to log the reason even if the traceback is already in the model's log. Scripts that count
+        attempts by the exception's name there, as a test of TorchServe does, must find it once per attempt.
     """
     printed = isinstance(error, WorkerFailed) and error.printed
     _log.error(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the replacing of a token at somebody's request.
+Replace tokens on request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _REPLACEABLE = {kind.value: kind for kind in (TokenKind.MANAGEMENT, TokenKind.IN
 
 
 class Rotation:
-    """The keyring, with a record of who had what replaced."""
+    """Token rotation on a keyring, recorded in the audit log."""
 
     def __init__(self, keyring: Keyring, now: Now, journal: AuditLog) -> None:
         self._keyring = keyring
@@ -29,8 +29,9 @@ class Rotation:
         """
         Replace the token of a kind; the Deferred fires with the new one.
 
-        To cancel it ends the wait alone: what has begun is finished, so that the file and the live keys agree.
-        It fails with `OSError` if the key file cannot be written; the old token stays.
+        Cancelling the Deferred only ends the wait: a rotation in progress completes, so that the key file and the
+        live keys agree. The Deferred fails with `OSError` if the key file cannot be written; the old token stays
+        valid.
         """
 
         def replaced(tokens: Replacement) -> Token:
@@ -51,8 +52,8 @@ class Rotation:
         """
         Replace the token of the kind that a client names.
 
-        :raise BadRequest: if there is no such kind, or none that can be replaced.
-        :raise InternalError: if the key file cannot be written; the old token stays.
+        :raise BadRequest: if the kind is unknown or cannot be replaced.
+        :raise InternalError: if the key file cannot be written; the old token stays valid.
         """
         if name is None:
             raise BadRequest("Parameter type is required: management or inference.")
@@ -67,7 +68,7 @@ class Rotation:
             ) from e
 
     async def save_again(self) -> None:
-        """Write the live keys to their file again, which may have been deleted; the log says how that went."""
+        """Write the live keys to the key file again, which may have been deleted; log a failure."""
         try:
             await self._keyring.save_again()
         except OSError as e:

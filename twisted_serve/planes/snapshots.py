@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the taking of snapshots: a file for each change of the registered versions, and no more of them
-than are of use.
+Write a snapshot file for each change of the registered versions, and keep a bounded number of them.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ class SnapshotFolder:
     """
     The directory of a server's snapshots.
 
-    :ivar settings: What every snapshot says besides the models, as text.
-    :ivar kept: How many snapshots stay, the newest.
+    :ivar settings: The text of the settings that every snapshot holds besides the models.
+    :ivar kept: How many snapshots are kept, the newest ones.
     """
 
     path: Path
@@ -48,12 +47,12 @@ class SnapshotFolder:
 
     def write(self, snapshot: Snapshot, now: datetime, occasion: Occasion) -> Path:
         """
-        Write a snapshot, completely or not at all, for its owner's eyes only, and remove the oldest ones.
+        Write a snapshot atomically, readable only by its owner, and remove the oldest ones.
 
-        It is the newest by its name whatever became of the clock.
+        Its name sorts last even if the clock was set back.
 
-        :param now: In the time zone that names are in.
-        :raise OSError: when it cannot be written.
+        :param now: The time, in the time zone of the names.
+        :raise OSError: if the snapshot cannot be written.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         before = self._names()
@@ -70,21 +69,21 @@ class SnapshotFolder:
         finally:
             partial.unlink(missing_ok=True)
         for old in before[: max(0, len(before) + 1 - self.kept)]:
-            # Another server may have removed it.
+            # Another server may have removed the file.
             with suppress(OSError):
                 (self.path / old).unlink()
         return self.path / name
 
     def _names(self) -> list[str]:
-        """List the snapshots which are there, the oldest first."""
+        """Return the names of the existing snapshots, oldest first."""
         return sorted(name for name in os.listdir(self.path) if snapshot_moment(name) is not None)
 
 
 def restorable(model_snapshot: Mapping[str, Any], store: ModelStore) -> Snapshot:
     """
-    Read what is to be restored, and see that all of it is there; it looks at the file system.
+    Parse the snapshot to restore and check that all its archives exist; this reads the file system.
 
-    :raise InvalidSnapshot: if it cannot be read, or an archive is missing.
+    :raise InvalidSnapshot: if the snapshot cannot be parsed, or an archive is missing.
     """
     snapshot = read(model_snapshot)
     if not snapshot.versions:
@@ -106,9 +105,9 @@ def _check_there(recorded: RecordedVersion, store: ModelStore) -> None:
 
 class Snapshots:
     """
-    Takes a snapshot whenever the registered versions have changed.
+    Takes a snapshot whenever the registered versions change.
 
-    :ivar folder: Where they go; ``None`` if none are taken.
+    :param folder: The directory of the snapshots; ``None`` if none are taken.
     """
 
     def __init__(
@@ -124,10 +123,10 @@ class Snapshots:
 
     async def begin(self) -> None:
         """
-        Take the first one: the start-up models are there.
+        Take the first snapshot: the start-up models are registered.
 
-        None is taken while one of them is missing, up to the first change that a client makes: the next start would
-        do without the missing model, and say that all is well.
+        While a start-up model is missing, no snapshot is taken until a client makes the first change: otherwise the
+        next start would restore a snapshot without the missing model and report success.
         """
         if not self._catalogue.stopping:
             self._begun = True
@@ -136,16 +135,17 @@ class Snapshots:
 
     def changed(self) -> Deferred[None]:
         """
-        Take one if something is different; before `begin` it does nothing.
+        Take a snapshot if something changed; do nothing before `begin`.
 
-        :return: Fires when what there is now is on disk, or could not be written, which is logged and fails nothing.
+        :return: A Deferred that fires when the current state is on disk, or when writing failed; a failure is logged
+            and not raised.
         """
         if self._begun and not self._catalogue.stopping:
             return Deferred.fromCoroutine(self._take("snapshot"))
         return succeed(None)
 
     async def end(self) -> None:
-        """Take the last one; not if some models have not come yet, which would be forgotten."""
+        """Take the last snapshot, unless start-up models are missing and no snapshot was taken: it would lose them."""
         if self._begun:
             self._begun = False
             if self._written is not None or not self._catalogue.missing:
@@ -156,13 +156,13 @@ class Snapshots:
             return
         await self._one_at_a_time.acquire()
         try:
-            # Now, and not when it was asked for: one snapshot has all the changes that have waited for the last one.
+            # Read after the lock is acquired, so that one snapshot covers all changes that waited for the previous one.
             snapshot = self._of_now()
             if occasion == "snapshot" and snapshot == self._written:
                 return
             path = await self._defer_to_thread(self._folder.write, snapshot, self._now().astimezone(), occasion)
         except Exception:
-            # What is served is served all the same.
+            # A failed snapshot does not affect serving.
             _log.failure("The {occasion} snapshot could not be written", occasion=occasion)
         else:
             self._written = snapshot

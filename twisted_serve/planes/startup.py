@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Describe what became of the models that a server was to load at its start.
+Describe the outcome of loading the start-up models.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from attrs import frozen
 
 from twisted_serve.errors import ServeError
 
-# So many failures are told in one line.
+# The most failures that one line lists.
 _SHOWN = 10
 
 
@@ -18,10 +18,10 @@ class StartupFailure:
     """
     A start-up model that is not served.
 
-    :ivar name: The name that it was to have, or was registered as; ``None`` if only its archive knows.
-    :ivar url: Where its archive was looked for.
-    :ivar reason: What went wrong.
-    :ivar registered: Whether it is registered all the same, and its workers are started again.
+    :ivar name: Its configured or registered name; ``None`` if only the archive names it.
+    :ivar url: The location of its archive.
+    :ivar reason: The reason of the failure.
+    :ivar registered: Whether the model is nevertheless registered and its workers are being restarted.
     """
 
     name: str | None
@@ -30,7 +30,7 @@ class StartupFailure:
     registered: bool = False
 
     def __str__(self) -> str:
-        """Write the failure as one part of a line."""
+        """Return the failure as part of a log line."""
         named = self.url if self.name in (None, self.url) else f"{self.name} ({self.url})"
         return f"{named}: {self.reason}"
 
@@ -38,17 +38,17 @@ class StartupFailure:
 @frozen
 class StartupOutcome:
     """
-    What became of the start-up models.
+    The outcome of loading the start-up models.
 
-    :ivar models: How many there were to load.
-    :ivar failures: Those that failed, in the order of the list.
+    :ivar models: The number of models to load.
+    :ivar failures: The failures, in the order of the start-up list.
     """
 
     models: int = 0
     failures: tuple[StartupFailure, ...] = ()
 
     def problem(self) -> str | None:
-        """Return one line on which of how many models failed, and why; ``None`` if none did."""
+        """Return one line that lists the failed models with reasons; ``None`` if none failed."""
         if not self.failures:
             return None
         parts = [str(failure) for failure in self.failures[:_SHOWN]]
@@ -58,7 +58,7 @@ class StartupOutcome:
 
 
 def reason_of(error: ServeError) -> str:
-    """Write an error with its reason, in one line."""
+    """Return an error with its reason on one line."""
     told = error.reason is None or error.reason in error.message
     text = error.message if told else f"{error.message} ({error.reason})"
     return " ".join(text.split())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements workflows for clients: register, describe, list, unregister, and have one answer a request.
+Manage workflows and run their predictions: register, describe, list, unregister, predict.
 
-Each node is a model like any other, so it has queue, batches and workers of its own.
+Each node is an ordinary model with its own queue, batches and workers.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ from twisted_serve.workflows.execution import Attempt, execute
 from twisted_serve.workflows.spec import Node
 from twisted_serve.workflows.store import WorkflowArchive, WorkflowStore
 
-# Of the models that functions are.
+# The version of the models made from workflow functions.
 _FUNCTION_VERSION = "1.0"
 
 
 @frozen
 class WorkflowRegistration:
     """
-    What a client asks to be registered; ``None`` is for what it left open.
+    A request to register a workflow; ``None`` stands for a parameter that the client omitted.
 
-    :ivar url: Where the archive is.
-    :ivar response_timeout: Seconds, for each node; like ``startup_timeout``.
+    :ivar url: The archive's location.
+    :ivar response_timeout: Seconds, for each node; likewise ``startup_timeout``.
     """
 
     url: str | None
@@ -66,10 +66,10 @@ class WorkflowRegistration:
 @define(eq=False)
 class _Registered:
     """
-    A workflow that can be asked.
+    A registered workflow.
 
-    :ivar models: The model of each node.
-    :ivar running: Fire when the requests which are on their way are answered.
+    :ivar models: The model version of each node.
+    :ivar running: One Deferred per request in flight, which fires when the request is answered.
     """
 
     name: str
@@ -80,10 +80,11 @@ class _Registered:
 
 class WorkflowPlane:
     """
-    What clients can ask for about workflows.
+    The use cases of workflows.
 
-    :param enabled: Whether models may come and go over the API, since nodes are models (``enable_model_api``).
-    :param retire_timeout: Seconds that requests on their way have when their workflow is unregistered.
+    :param enabled: Whether clients may register and unregister models, since nodes are models
+        (``enable_model_api``).
+    :param retire_timeout: Seconds that requests in flight have when their workflow is unregistered.
     """
 
     _log = Logger("twisted_serve.planes")
@@ -108,9 +109,9 @@ class WorkflowPlane:
 
     def check_enabled(self) -> None:
         """
-        Go on only if workflows may come and go over the API.
+        Check that clients may register and unregister workflows.
 
-        :raise MethodNotAllowed: if they may not.
+        :raise MethodNotAllowed: if the model API is off.
         """
         if not self._enabled:
             raise MethodNotAllowed()
@@ -119,12 +120,12 @@ class WorkflowPlane:
         """
         Register a workflow: all its nodes, with their workers.
 
-        Whatever fails, nothing of it stays: no node, no worker, no file.
+        A failure leaves no node, no worker and no file behind.
 
         :raise MethodNotAllowed: if the model API is off.
-        :raise BadRequest: for a parameter that cannot be.
+        :raise BadRequest: for an invalid parameter.
         :raise ServeError: as :meth:`WorkflowStore.open`.
-        :raise Conflict: if there is a workflow of this name.
+        :raise Conflict: if a workflow has this name already.
         :raise WorkflowNotRegistered: if a node cannot be registered or started.
         """
         self.check_enabled()
@@ -150,7 +151,7 @@ class WorkflowPlane:
 
     async def unregister(self, name: str) -> Outcome:
         """
-        Take a workflow away, with its nodes and files; requests on their way are finished.
+        Unregister a workflow with its nodes and files, after its requests in flight.
 
         :raise MethodNotAllowed: if the model API is off.
         :raise WorkflowNotFound: if there is no such workflow.
@@ -169,7 +170,7 @@ class WorkflowPlane:
 
     def describe(self, name: str) -> list[dict[str, Any]]:
         """
-        Describe a workflow; the numbers are those that its specification has for all nodes.
+        Describe a workflow; the numbers are those in its specification that apply to all nodes.
 
         :raise WorkflowNotFound: if there is no such workflow.
         """
@@ -188,7 +189,7 @@ class WorkflowPlane:
         ]
 
     def list_workflows(self, limit: int, offset: int) -> dict[str, Any]:
-        """List the workflows by name, a page at a time (``docs/torchserve/rest_api.md`` §8.1)."""
+        """Return one page of the workflows, sorted by name (``docs/torchserve/rest_api.md`` §8.1)."""
         page = page_of(self._workflows, limit, offset)
         listing: dict[str, Any] = {}
         if page.next_page_token is not None:
@@ -207,20 +208,20 @@ class WorkflowPlane:
         deadline: float | None = None,
     ) -> Deferred[bytes | Mapping[str, Any]]:
         """
-        Have a workflow answer.
+        Run a workflow on a request.
 
-        :param job_id: What the request is called by workers; no other is.
-        :param headers: Each node gets them.
-        :param inputs: The start node gets them.
-        :param deadline: When the client stops waiting, in seconds of the clock; ``None`` if it did not say.
-        :return: Fires as `execute`; cancelling it gives everything up that is done for the request.
+        :param job_id: The unique id of the request; the ids of the nodes' jobs are made from it.
+        :param headers: The headers that every node gets.
+        :param inputs: The inputs of the start node.
+        :param deadline: The client's deadline in seconds of the clock; ``None`` if the client sent none.
+        :return: A Deferred that fires as `execute`; cancelling it cancels all work for the request.
         :raise WorkflowNotFound: if there is no such workflow.
         """
         workflow = self._find(name)
 
         def ask(attempt: Attempt) -> Deferred[Item]:
             model = workflow.models[attempt.node]
-            # A worker tells its requests apart by their ids; those of other attempts may still be there.
+            # A worker distinguishes requests by id, and earlier attempts may still be in flight.
             job = Job(f"{job_id}.{attempt.node}.{attempt.number}", dict(headers), attempt.parts)
             chunks: list[Item] = []
 
@@ -239,7 +240,7 @@ class WorkflowPlane:
         return answer
 
     async def finish(self, grace: float) -> None:
-        """Wait for the requests on their way, for ``grace`` seconds at most: their next nodes are still to be asked."""
+        """Wait up to ``grace`` seconds for the requests in flight, which may still run further nodes."""
         await self._answered(list(self._workflows.values()), grace)
 
     def _find(self, name: str) -> _Registered:
@@ -249,7 +250,7 @@ class WorkflowPlane:
         return workflow
 
     async def _add_nodes(self, name: str, workflow: Workflow, wanted: WorkflowRegistration) -> dict[str, ModelVersion]:
-        """Register all nodes side by side, or none."""
+        """Register all nodes concurrently; if one fails, unregister the others."""
         nodes = list(workflow.spec.nodes.values())
         outcomes = await DeferredList(
             [Deferred.fromCoroutine(self._add(name, node, workflow, wanted)) for node in nodes], consumeErrors=True
@@ -261,7 +262,7 @@ class WorkflowPlane:
             errors = []
             for failure in failures:
                 if not isinstance(failure.value, ServeError):
-                    # A defect.
+                    # A bug.
                     failure.raiseException()
                 errors.append(failure.value)
             texts = ", ".join(error.message for error in errors)
@@ -272,9 +273,9 @@ class WorkflowPlane:
 
     async def _add(self, name: str, node: Node, workflow: Workflow, wanted: WorkflowRegistration) -> ModelVersion:
         """
-        Register a node as a model, and start its workers.
+        Register a node as a model and start its workers.
 
-        :raise ServeError: saying which node it is.
+        :raise ServeError: with the name of the node.
         """
         model_name = f"{name}__{node.name}"
         settings = node.settings
@@ -304,19 +305,19 @@ class WorkflowPlane:
         return model
 
     async def _forget(self, models: Iterable[ModelVersion]) -> None:
-        """Take nodes away, those that are still there."""
+        """Unregister those nodes that are still registered."""
         await DeferredList(
             [Deferred.fromCoroutine(self._registrar.forget(model)) for model in models], fireOnOneErrback=True
         )
 
     async def _answered(self, workflows: Sequence[_Registered], seconds: float) -> None:
-        """Wait until no request is on its way, for some time."""
+        """Wait until no request is in flight, for ``seconds`` at most."""
         running = [ended for workflow in workflows for ended in workflow.running]
         await DeferredList([_after(ended) for ended in running]).addTimeout(seconds, self._clock, lambda *_: None)
 
 
 def _function(model_name: str, node: Node, workflow: Workflow) -> ModelArchive:
-    """Make the archive of a model of which the handler is a function of the workflow's own."""
+    """Return the archive of a model whose handler is a function of the workflow."""
     handler = f"{workflow.manifest.handler}:{node.name}"
     raw = {"model": {"modelName": model_name, "modelVersion": _FUNCTION_VERSION, "handler": handler}}
     manifest = Manifest(model_name, _FUNCTION_VERSION, handler, raw=raw)
@@ -325,9 +326,9 @@ def _function(model_name: str, node: Node, workflow: Workflow) -> ModelArchive:
 
 def _whole(item: Item, chunks: Sequence[Item]) -> Item:
     """
-    Return an answer that is not the rest of a stream.
+    Return a response that was not streamed.
 
-    :raise InternalError: if it is: nobody could go on with a part.
+    :raise InternalError: if the response was streamed: the next node needs the whole.
     """
     if chunks:
         raise InternalError("it streams its answer, which no node of a workflow can do")
@@ -339,7 +340,7 @@ def _too_late(_result: object, _seconds: float) -> Any:
 
 
 def _after(ended: Deferred[None]) -> Deferred[None]:
-    """Fire when ``ended`` does; to cancel it changes nothing for others who wait."""
+    """Return a Deferred that fires when ``ended`` does; cancelling it does not affect other waiters."""
     after: Deferred[None] = Deferred(lambda after: after.callback(None))
 
     def tell(_result: None) -> None:
