@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the states of a slot of a pool, and what leads from one to the other.
+Define the state machine of a replica.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ from twisted_serve.scheduling.unstarted import UnstartedWorker
 
 
 class ReplicaInputs(Protocol):
-    """What can happen to a slot.  All return nothing, so that one may happen while another is being dealt with."""
+    """The inputs of the state machine. None returns a value, so that an input may arrive during another."""
 
     def start(self) -> None:
-        """Have a worker: a slot that waits to retry, or has given up, tries now."""
+        """Start a worker; a replica that backs off or has given up makes an attempt immediately."""
 
     def stop(self, grace: float) -> None:
-        """Have no worker any more; a running batch has ``grace`` seconds."""
+        """Stop the worker for good; a batch in flight has ``grace`` seconds."""
 
     def discard(self, reason: str) -> None:
-        """The worker is of no use (it hangs, say): end it, and start another as after any failure."""
+        """End a worker that hangs or misbehaves, and start another as after any failure."""
 
     def _loaded(self, worker: IWorker) -> None:
-        """The worker is ready."""
+        """Handle that the worker has loaded."""
 
     def _load_failed(self, error: WorkerFailed) -> None:
-        """The worker could not load; it is stopping itself."""
+        """Handle that the worker failed to load; it stops by itself."""
 
     def _retry_later(self, reason: str) -> None:
-        """The worker is gone, within the recovery window."""
+        """Handle the end of the worker within the recovery window."""
 
     def _give_up(self, reason: str) -> None:
-        """The worker is gone, and has been failing for too long."""
+        """Handle the end of the worker after the recovery window."""
 
     def _retry(self) -> None:
-        """The wait before a restart is over."""
+        """Start the next attempt: the delay before it is over."""
 
 
 @define(eq=False)
@@ -66,9 +66,9 @@ class Core:
     """
     The data of a replica, and the actions of its transitions.
 
-    :ivar changed: Called when there is another status.
+    :ivar changed: Called when the status has changed.
     :ivar ready: Called with a worker that takes batches from now on.
-    :ivar unready: Called with a worker that takes no more batches; it may still be at one.
+    :ivar unready: Called with a worker that takes no more batches; it may still have batches in flight.
     """
 
     # Required.
@@ -90,19 +90,19 @@ class Core:
     attempt: int = 0
     resting: IDelayedCall | None = None
     reason: str = ""
-    # Whether the model's log has the traceback of that reason.
+    # Whether the model's log has the traceback of ``reason``.
     printed: bool = False
     start_waiters: list[Deferred[None]] = field(factory=list)
     stop_waiters: list[Deferred[None]] = field(factory=list)
     log: ClassVar[Logger] = Logger("twisted_serve.scheduling")
 
     def become(self, status: WorkerStatus) -> None:
-        """Set the status, and notify the owner."""
+        """Set the status and notify the owner."""
         self.status = status
         self.changed()
 
     def begin(self, inputs: ReplicaInputs) -> None:
-        """Start a worker and listen to it."""
+        """Start a worker and feed its events to the state machine."""
         try:
             worker = self.launch(self.placement)
         except Exception as e:
@@ -117,7 +117,7 @@ class Core:
         worker.lost.addBoth(lambda how: self.lost(inputs, str(how)))
 
     def lost(self, inputs: ReplicaInputs, how: str) -> None:
-        """Decide what the end of the worker means for the slot."""
+        """Handle the end of the worker: retry within the recovery window, give up after it."""
         self.mark_failing()
         if self.in_window():
             inputs._retry_later(how)
@@ -125,21 +125,21 @@ class Core:
             inputs._give_up(how)
 
     def mark_failing(self) -> None:
-        """Begin the recovery window, unless it has begun."""
+        """Begin the recovery window if it has not begun."""
         if self.failing_since is None:
             self.failing_since = self.clock.seconds()
 
     def in_window(self) -> bool:
-        """Say whether the slot is well, or has been failing for less than the recovery window."""
+        """Return whether the replica works or has been failing for less than the recovery window."""
         return self.failing_since is None or self.clock.seconds() - self.failing_since < self.max_retry_timeout
 
     def rest_no_more(self) -> None:
-        """Have no attempt made after having given up."""
+        """Cancel the attempt that is scheduled after giving up."""
         if self.resting is not None and self.resting.active():
             self.resting.cancel()
 
     def started(self, result: WorkerFailed | None) -> None:
-        """Tell who waits for a start how it went."""
+        """Fire the Deferreds of `Replica.start` with the result."""
         self.start_waiters, waiting = [], self.start_waiters
         for waiter in waiting:
             if result is None:
@@ -148,13 +148,13 @@ class Core:
                 waiter.errback(WorkerFailed(result.status, result.message, printed=result.printed))
 
     def end(self) -> None:
-        """Be stopped."""
+        """Enter the stopped state and fire all waiting Deferreds."""
         self.become(Stopped(self.now()))
         self.started(WorkerFailed(500, "The worker was stopped before it had loaded."))
         self.ended()
 
     def ended(self) -> None:
-        """Tell who waits for the end."""
+        """Fire the Deferreds of `Replica.stop`."""
         self.stop_waiters, waiting = [], self.stop_waiters
         for waiter in waiting:
             waiter.callback(None)
@@ -166,7 +166,7 @@ def _worker_failed(failure: Failure) -> WorkerFailed:
 
 
 def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one table
-    """Build the machine.  What is not in this table cannot happen."""
+    """Build the state machine. An input that is not in this table for a state raises an error."""
     machine = TypeMachineBuilder(ReplicaInputs, Core)
 
     def pause(inputs: ReplicaInputs, core: Core, reason: str) -> IDelayedCall:
@@ -234,7 +234,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
 
     @given_up.upon(ReplicaInputs._retry).to(loading)
     def probe(inputs: ReplicaInputs, core: Core) -> None:
-        # One attempt: the window is over, so that another failure is given up at once.
+        # A single attempt: the recovery window is over, so another failure gives up immediately.
         core.begin(inputs)
 
     @loading.upon(ReplicaInputs._loaded).to(ready)
@@ -324,7 +324,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
     @loading.upon(ReplicaInputs.stop).to(draining)
     @failing.upon(ReplicaInputs.stop).to(draining)
     def abandon(inputs: ReplicaInputs, core: Core, grace: float) -> None:
-        # There is no batch that the grace could be for.
+        # No batch is in flight that could use the grace period.
         core.become(Draining(core.now()))
         core.end_worker(0.0)
 

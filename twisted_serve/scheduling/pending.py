@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one request's stay in a pool, and the promise that it is answered exactly once.
+Represent one request in a pool, which is answered exactly once.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.wire.messages import Item, Job
 
-#: Gets an intermediate answer, and whom to pause while the client takes no more of them.
+#: Called with a chunk of a streamed response and the producer to pause while the client is not reading.
 OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]
 
 
 def _nobody(_ticket: PendingRequest) -> None:
-    """Tell nobody: the request is at no worker."""
+    """Do nothing: the request is not at a worker."""
 
 
 @define(eq=False)
@@ -40,9 +40,9 @@ class RetryState:
     """
     The failures of one request so far.
 
-    :ivar error: The error that its client gets if it is not tried again.
-    :ivar deaths: The number of workers that died of it.
-    :ivar allowance: ``None`` before the first batch that failed.
+    :ivar error: The error that the client gets if the request is not retried.
+    :ivar deaths: The number of workers that died while they had the request.
+    :ivar allowance: The retry budget of the request's batch; ``None`` before a handler has raised.
     """
 
     error: WorkerFailed
@@ -53,18 +53,19 @@ class RetryState:
 @implementer(IPushProducer)
 class PendingRequest:
     """
-    A request which waits for a worker or is at one; it is what produces the chunks of its answer.
+    A request that is queued or in flight, and the producer of its response's chunks.
 
-    :ivar answer: Fires with the answer, fails with `ServeError`.  Cancelling it says that the client has gone.
-    :ivar deadline: The moment at which the client is told that it took too long.
-    :ivar streaming: Whether the client has got a part of its answer already.
-    :ivar paused: Whether the client takes no more of it at the moment.
-    :ivar on_flow: Told when that changes.
-    :ivar setback: What has gone wrong with it so far; ``None`` for nothing.
-    :ivar timing: Its moments, of which the pool sets some.
-    :param on_chunk: Gets the intermediate answers; ``None``: nobody wants them.
-    :param forget: Called with the ticket when the client has gone.
-    :param observer: Told when it fails.
+    :ivar answer: A Deferred that fires with the response or fails with `ServeError`. Cancel it when the client has
+        disconnected.
+    :ivar deadline: The time at which the request fails, in seconds of the clock; ``None`` for no limit.
+    :ivar streaming: Whether the client has received a part of the response.
+    :ivar paused: Whether the client is not reading at the moment.
+    :ivar on_flow: Called with the request when ``paused`` changes.
+    :ivar setback: The failures of the request so far; ``None`` for none.
+    :ivar timing: The request's timestamps; the pool sets some of them.
+    :param on_chunk: Called with each chunk of the response; ``None`` to drop the chunks.
+    :param forget: Called with the request when the client has disconnected.
+    :param observer: Called when the request fails.
     """
 
     __slots__ = (
@@ -112,25 +113,25 @@ class PendingRequest:
     @property
     def kind(self) -> Hashable:
         """
-        What may share a batch with this job.
+        The key of requests that may share a batch: only requests of an equal kind do.
 
-        Handlers look at the first job of a batch to see what is asked for, and of which class to explain
-        (``docs/torchserve/rest_api.md`` §19, W27): a description is asked for alone, and so is an explanation.
+        Handlers read from the first job of a batch whether to describe or explain, and which class to explain
+        (``docs/torchserve/rest_api.md`` §19, W27), so descriptions and explanations are sent alone.
         """
         headers = self.job.headers
         return self if "describe" in headers or headers.get("explain") == "True" else None
 
     @property
     def done(self) -> bool:
-        """Whether the client has its answer, or has gone."""
+        """Whether the request is answered or its client has disconnected."""
         return self._done
 
     def expired(self, now: float) -> bool:
-        """Say whether the client has waited too long for a first sign."""
+        """Return whether the deadline is over and the client has received nothing yet."""
         return self.deadline is not None and self.deadline <= now and not self.streaming
 
     def chunk(self, item: Item) -> None:
-        """Pass an intermediate answer on."""
+        """Pass on a chunk of the response."""
         if self._done or self._on_chunk is None:
             return
         self.streaming = True
@@ -140,28 +141,28 @@ class PendingRequest:
             self._log.failure("An intermediate answer could not be passed on.")
 
     def begun(self) -> None:
-        """The worker has its inputs, and goes on with it: what it is sent from now on is that the request is there."""
+        """Drop the inputs: the worker has them, and later continuous batches only repeat the request's id."""
         if self.job.parts:
             self.job = replace(self.job, parts=[])
 
     def pauseProducing(self) -> None:
-        """See `IPushProducer`."""
+        """Pause the chunks of the response; see `IPushProducer`."""
         if not self.paused and not self._done:
             self.paused = True
             self.on_flow(self)
 
     def resumeProducing(self) -> None:
-        """See `IPushProducer`."""
+        """Resume the chunks of the response; see `IPushProducer`."""
         if self.paused:
             self.paused = False
             if not self._done:
                 self.on_flow(self)
 
     def stopProducing(self) -> None:
-        """See `IProducer`: the client has gone, which whoever cancels `answer` says as well."""
+        """Do nothing: the client has disconnected, and ``answer`` is cancelled as well; see `IProducer`."""
 
     def succeed(self, item: Item) -> None:
-        """Answer, with an error if the request is at fault, unless the client has been answered or has gone."""
+        """Answer with an item, or with an error if the item has a flaw; do nothing if the request is done."""
         if item.flaw:
             self.fail(BadRequest(item.flaw))
         elif not self._done:
@@ -169,7 +170,7 @@ class PendingRequest:
             self.answer.callback(item)
 
     def fail(self, error: ServeError) -> None:
-        """Answer with an error, unless the client has been answered or has gone."""
+        """Answer with an error; do nothing if the request is done."""
         if not self._done:
             self._done = True
             try:
@@ -188,9 +189,9 @@ class PendingRequest:
 
 def fail_all(tickets: Iterable[PendingRequest], error_of: Callable[[PendingRequest], ServeError]) -> None:
     """
-    Answer requests, each with an error of its own; what is raised over one of them costs the others nothing.
+    Fail requests, each with its own error; an exception for one of them does not affect the others.
 
-    :param error_of: Makes the error of a request.
+    :param error_of: Returns the error for a request.
     """
     for ticket in tickets:
         try:

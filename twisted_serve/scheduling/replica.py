@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one slot of a pool: the worker in it, that worker's successors, and their end.
+Keep one replica of a model running: a worker and, after failures, its successors.
 
-A slot keeps its id through all restarts and has never more than one worker at a time.
+A replica keeps its worker id through all restarts and has at most one worker at a time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from twisted_serve.scheduling.status import (
     WorkerStatus,
 )
 
-# After so many failures in a row requests do not wait for the next attempt; up to then that is a matter of seconds.
+# After more consecutive failures than this, requests do not wait for the next attempt; until then the delays are short.
 PROMISING_ATTEMPTS = 2
 
 
@@ -52,11 +52,11 @@ class ReplicaOwner(Protocol):
 
 class Replica:
     """
-    One slot of a pool.
+    One replica of a pool.
 
-    :param launch: Starts a worker; what it raises counts as a worker that could not load.
-    :param max_retry_timeout: Seconds after a first failure in which the worker is started again.
-    :param circuit_retry: Seconds from then on between one attempt and the next; 0 for none.
+    :param launch: Starts a worker; an exception counts as a worker that failed to load.
+    :param max_retry_timeout: The recovery window: seconds after a first failure in which the worker is restarted.
+    :param circuit_retry: Seconds between attempts after the recovery window; 0 for no attempts.
     """
 
     def __init__(
@@ -88,21 +88,21 @@ class Replica:
 
     @property
     def status(self) -> WorkerStatus:
-        """What the slot is doing."""
+        """The current state of the worker."""
         return self._core.status
 
     @property
     def healthy(self) -> bool:
-        """Whether the worker is well, or fails within the recovery window (``docs/torchserve/rest_api.md`` §4.1)."""
+        """Whether the worker works or is in its recovery window (``docs/torchserve/rest_api.md`` §4.1)."""
         return self._core.in_window()
 
     @property
     def promising(self) -> bool:
         """
-        Whether a request that waits now may come to be answered by this slot, and soon.
+        Whether this replica can be expected to answer a waiting request soon.
 
-        Not while it backs off after having failed more than once, nor while one that was
-        given up is tried: a client had better be told than kept waiting for minutes
+        It is false while the replica backs off after more than `PROMISING_ATTEMPTS` failures and while a replica that
+        had given up makes an attempt: an immediate error is better for a client than a wait of minutes
         (``docs/torchserve/rest_api.md`` §19, H3).
         """
         if isinstance(self.status, BackingOff):
@@ -112,11 +112,11 @@ class Replica:
         return not isinstance(self.status, (GivenUp, Draining, Stopped))
 
     def holds(self, worker: IWorker) -> bool:
-        """Say whether ``worker`` is the present one."""
+        """Return whether ``worker`` is the current worker."""
         return self._core.worker is worker
 
     def info(self) -> WorkerInfo:
-        """Describe the slot as it is now."""
+        """Return a snapshot of the replica."""
         worker = self._core.worker
         return WorkerInfo(
             worker_id=self.placement.worker_id,
@@ -129,9 +129,9 @@ class Replica:
 
     def start(self) -> Deferred[None]:
         """
-        Have a worker, at once.
+        Start a worker immediately if there is none.
 
-        :return: Fires when it has loaded; fails with `WorkerFailed` when it could not.
+        :return: A Deferred that fires when the worker has loaded, or fails with `WorkerFailed`.
         """
         if isinstance(self.status, Ready):
             return succeed(None)
@@ -142,10 +142,10 @@ class Replica:
 
     def stop(self, grace: float) -> Deferred[None]:
         """
-        Have no worker any more.
+        Stop the worker for good.
 
-        :param grace: Seconds that a running batch has.
-        :return: Fires when the worker is gone; never fails.
+        :param grace: Seconds that a batch in flight has to finish.
+        :return: A Deferred that fires when the worker is gone; it never fails.
         """
         waiter: Deferred[None] = Deferred()
         self._core.stop_waiters.append(waiter)
@@ -153,6 +153,6 @@ class Replica:
         return waiter
 
     def discard(self, worker: IWorker, reason: str) -> None:
-        """End ``worker``, which is of no use, and start another as after any failure; unless that has been done."""
+        """End ``worker`` and start another as after any failure; do nothing if ``worker`` is not the current one."""
         if self._core.worker is worker:
             self._inputs.discard(reason)

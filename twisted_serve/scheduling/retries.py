@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements which requests of a batch that came to grief are tried again, and in what company.
+Decide which requests of a failed batch are retried, and in which groups.
 
-A batch whose handler raised is split, so that in the end only the culprit fails.
-A batch whose worker died is tried again one by one, so that a culprit dies alone
-and is known; nothing is tried after it has killed two workers, or after its
-client has seen a part of the answer.
+A batch whose handler raised is split, so that in the end only the request at fault fails. The requests of a batch whose
+worker died are retried one by one, which identifies a poison request. A request is not retried after it has killed
+`MOST_DEATHS` workers, or after its client has received a part of the response.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ MOST_DEATHS = 2
 
 class Retries:
     """
-    The rules of trying again.
+    The rules for retrying requests.
 
-    :param isolate: Whether batches which failed are split (``isolateFailures``).
-    :param after_death: Whether what was at a worker that died is given to another (``retryOnWorkerDeath``).
+    :param isolate: Whether batches whose handler raised are split (``isolateFailures``).
+    :param after_death: Whether requests of a worker that died are retried at another (``retryOnWorkerDeath``).
+    :param quarantine: Gets the requests that have killed `MOST_DEATHS` workers.
     """
 
     def __init__(self, isolate: bool, after_death: bool, quarantine: Quarantine) -> None:
@@ -33,11 +33,10 @@ class Retries:
 
     def failed(self, batch: list[PendingRequest], error: WorkerFailed) -> list[list[PendingRequest]]:
         """
-        Say which requests of a batch, whose handler raised, are to be tried again, batch by batch.
+        Return the groups of requests to retry after a handler raised; each group is a batch.
 
-        Halving finds one culprit among ``n`` in two batches for each doubling.  What is
-        spent on a batch is limited to twice that: if more than a few are culprits, it is
-        the handler that is broken.
+        Halving finds one faulty request among ``n`` with ``2 * log2(n)`` batches. The retry budget of a batch is twice
+        that: if more than a few requests are at fault, the handler itself is broken.
         """
         innocent = [ticket for ticket in batch if not (ticket.done or ticket.streaming)]
         if not self._isolate or len(batch) == 1 or not innocent:
@@ -56,9 +55,9 @@ class Retries:
         self, batch: list[PendingRequest], error: WorkerFailed, now: float, blame: bool
     ) -> list[list[PendingRequest]]:
         """
-        Say which requests of a batch, whose worker died, are to be tried again, batch by batch.
+        Return the groups of requests to retry after a worker died; each group is a batch.
 
-        :param blame: Whether the requests can have been the reason: not if we ended the worker ourselves.
+        :param blame: Whether the requests may have killed the worker; false if the server ended it.
         """
         groups = []
         for ticket in batch:

@@ -92,7 +92,7 @@ class Stopped:
 
 WorkerStatus: TypeAlias = Union[Idle, Starting, Ready, Failing, BackingOff, GivenUp, Draining, Stopped]
 
-#: The names of all statuses in metrics.
+#: The name of each worker state in metrics.
 STATES: dict[type[WorkerStatus], str] = {
     Idle: "idle",
     Starting: "starting",
