@@ -263,7 +263,7 @@ def test_no_template(make_server: MakeServer) -> None:
     # What the template imports, and a worker by itself does not.
     (server.cwd / "broken").mkdir()
     (server.cwd / "broken" / "sitecustomize.py").write_text(
-        "import sys\nif 'base_template' in ' '.join(sys.orig_argv):\n    sys.exit('no template today')\n"
+        "import sys\nif 'backend.template.root' in ' '.join(sys.orig_argv):\n    sys.exit('no template today')\n"
     )
     server.environ["PYTHONPATH"] = str(server.cwd / "broken")
     server.start("--models", "m=m")
