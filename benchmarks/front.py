@@ -42,7 +42,10 @@ LAYERS = (
         ),
     ),
     ("answers", ("twisted_serve/web/",)),
-    ("queue and workers", ("twisted_serve/batching/", "twisted_serve/workers/", "twisted_serve/planes/")),
+    (
+        "queue and workers",
+        ("twisted_serve/batching/", "twisted_serve/scheduling/", "twisted_serve/workers/", "twisted_serve/planes/"),
+    ),
     ("Deferreds", ("internet/defer.py",)),
     ("log", ("twisted_serve/logs", "twisted/logger/")),
     ("metrics", ("twisted_serve/metrics/", "prometheus_client/")),
