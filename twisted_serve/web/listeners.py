@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what stands behind each listener: its routes, the guard around them, and its site.
+Build the site of each listener: its routes and the guard around them.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ if TYPE_CHECKING:
 @frozen
 class HttpAuth:
     """
-    What the listeners need to know of tokens.
+    Token authorization of the listeners.
 
-    :ivar refusal_status: 400 or 401 (``token_refusal_status``).
+    :ivar refusal_status: The status of a refusal, 400 or 401 (``token_refusal_status``).
     """
 
     keyring: Keyring
@@ -82,11 +82,11 @@ class HttpAuth:
         return redacting(self.keyring.secrets, SHORTEST_SECRET)
 
     def gate(self, doors: Doors) -> Authorizer:
-        """Make the gate of a listener."""
+        """Return the authorizer of a listener."""
         return Authorizer(doors, self.keyring, self.now)
 
     def refuse(self, request: IRequest, stop: Denied) -> Body:
-        """Answer a request which was stopped, and record it; a browser that has no key is sent to the open page."""
+        """Answer a denied request and record it in the audit log; redirect a browser without a key to the open page."""
         if stop.reason is Reason.MISSING and is_browser_at_root(request):
             return answer_way_to_docs(request)
         path = self.redact(request.uri.partition(b"?")[0])
@@ -96,38 +96,40 @@ class HttpAuth:
 
 @frozen
 class NoHttpAuth:
-    """The same when token authorization is switched off: nobody is stopped."""
+    """Replaces `HttpAuth` when token authorization is off: no request is denied."""
 
     def redact(self, target: bytes) -> bytes:
-        """Leave a target as it is: there are no keys."""
+        """Return the target unchanged: there are no keys."""
         return target
 
     def gate(self, doors: Doors) -> OpenAuthorizer:
-        """Make the gate of a listener."""
+        """Return the authorizer of a listener."""
         return OpenAuthorizer(doors)
 
     def refuse(self, request: IRequest, stop: Denied) -> Body:
-        """Answer a request which was stopped, although none is."""
+        """Answer a denied request; only the interface requires this, since no request is denied."""
         return answer_refusal(request, stop, 400)
 
 
 @frozen
 class HttpApi:
     """
-    What the listeners show, put together once for all of them.
+    The HTTP API that all listeners share.
 
-    :ivar serve_metrics: Whether there is a ``/metrics`` (``enable_metrics_api``).
-    :ivar open_inference: Whether there are the extras of the Open Inference Protocol.
+    :ivar exempt_ping: Whether ``/ping`` needs no token (``token_exempt_ping``).
+    :ivar serve_metrics: Whether ``/metrics`` is served (``enable_metrics_api``).
+    :ivar open_inference: Whether the extensions of the Open Inference Protocol are served.
     :ivar envelope: The request envelope of every model (``service_envelope``).
-    :ivar extra_headers: On every answer, unless a handler sets them itself (CORS); where there are
-        any, browsers' preflight requests are answered.
-    :ivar server_timing: Whether answers say where the time went.
-    :ivar admission: Says how many connections all listeners have together.
-    :ivar error_detail: Whether clients learn what went wrong in a handler; ``None``: those of the machine alone.
-    :ivar tracer: Makes traces of predictions, if there are to be any.
-    :ivar metrics_token: What ``/metrics`` wants where it is not behind the management token.
-    :ivar endpoints: Of plug-ins; no two of them are called the same.
-    :ivar look: What these may know of the server.
+    :ivar extra_headers: CORS headers of every response, unless a handler sets them; if there are any, preflight
+        requests of browsers are answered.
+    :ivar server_timing: Whether responses have a ``Server-Timing`` header.
+    :ivar admission: Limits the number of connections of all listeners together.
+    :ivar error_detail: Whether responses include the details of handler errors; ``None``: only on listeners that
+        only this machine can reach.
+    :ivar tracer: Traces predictions; ``None`` if tracing is off.
+    :ivar metrics_token: The token for ``/metrics`` where the management token does not protect it.
+    :ivar endpoints: The endpoints of plug-ins, with unique names.
+    :ivar look: Return the overview of the server that plug-ins get.
     """
 
     inference: InferencePlane
@@ -154,9 +156,9 @@ class HttpApi:
 
     def site(self, roles: Role, reactor: IReactorTime, local: bool = False) -> ServeSite:
         """
-        Make the site of a listener with these roles.
+        Return the site of a listener with these roles.
 
-        :param local: Whether only this machine can reach it.
+        :param local: Whether only this machine can reach the listener.
         """
         doors = doors_of(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
         gate, refuse = self.tokens.gate(doors), self.tokens.refuse
@@ -178,7 +180,7 @@ class HttpApi:
         )
 
     def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:
-        """Make what each kind of token can reach; ``None`` is for what is public (:func:`doors.is_open`)."""
+        """Return the resource that each kind of token opens; ``None`` stands for the public one (`web.api.access`)."""
         from twisted_serve.web.routing.klein_app import new_app  # noqa: PLC0415 - Klein installs a reactor
 
         public, inference, management, api = new_app(), new_app(), new_app(), new_app()
@@ -197,7 +199,7 @@ class HttpApi:
                 open_ways["ping"] = add_ping_route(public, self.inference)
             ways = self._add_inference(inference, tokens)
             if not roles & Role.MANAGEMENT:
-                # Where both share an address these are management's (`doors`).
+                # If both roles share an address, these routes belong to management (`web.api.access`).
                 add_v1_model_routes(inference, self.inference, "<unmarked:model>")
         if roles & Role.MANAGEMENT:
             add_management_routes(management, self.management, self.metadata, tokens)

@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Describe the API: OpenAPI documents (``document``), and the page ``/docs`` (``page``).
+Describe the API.
+
+``document``   OpenAPI documents of a listener or a model
+``page``       the HTML page ``/docs``
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the API descriptions: OpenAPI 3.0.1 documents of a listener, and of one model.
+Describe a listener or one model as an OpenAPI 3.0.1 document.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ _PATH_PARAMETERS = {
 
 
 def describe_api(surface: Surface, version: str) -> dict[str, Any]:
-    """Write the document of a listener."""
+    """Return the document of a listener."""
     info = {
         "title": "TorchServe APIs",
         "description": "Served by twisted_serve: serving of PyTorch models over HTTP.",
@@ -95,12 +95,12 @@ def describe_api(surface: Surface, version: str) -> dict[str, Any]:
 
 
 def describe_model(model: str, tokens: bool) -> dict[str, Any]:
-    """Write the document of what predicts with a model."""
+    """Return the document of the prediction routes of a model."""
     return _document({"title": f"RESTful API for: {model}", "version": "1.0.0"}, predictions_of_model(model), tokens)
 
 
 def describe_model_management(model: str, tokens: bool) -> dict[str, Any]:
-    """Write the document of what manages a model."""
+    """Return the document of the management routes of a model."""
     info = {"title": f"RESTful Management API for: {model}", "version": COMPATIBLE_WITH}
     return _document(info, management_of_model(), tokens)
 
@@ -161,7 +161,7 @@ def _answer(operation: Operation, code: int) -> dict[str, Any]:
 
 
 def _content(what: str) -> dict[str, Any]:
-    """Describe a body: a schema by its name, a text by its media type, or anything."""
+    """Return the content of a body: a named schema, text of a media type, or arbitrary bytes."""
     if what == "InferRequest":
         return {"application/json": {"schema": _ref(what)}, "application/octet-stream": {"schema": _BINARY}}
     if what in _SCHEMAS:

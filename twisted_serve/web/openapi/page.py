@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``/docs``: the API description as a page to read, without scripts and from nowhere but here.
+Render the API description as the HTML page ``/docs``, without scripts or external resources.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ td[colspan] { font-family: inherit; }
 p { margin: .3rem 0; }
 """
 
-# The page may show this style, and do nothing else: whatever gets into it is text.
+# The page may use this style and nothing else, so injected content can only be text.
 _POLICY = (
     b"default-src 'none'; style-src 'sha256-"
     + b64encode(sha256(_STYLE.encode()).digest())
@@ -42,7 +42,7 @@ _POLICY = (
 
 
 def answer_page(request: IRequest, page: bytes) -> Body:
-    """Answer with a page, which a browser shall not take for anything else."""
+    """Serve the page with headers that forbid sniffing and scripts."""
     set_common_headers(request, 200)
     request.setResponseCode(200)
     for name, value in (
@@ -57,7 +57,7 @@ def answer_page(request: IRequest, page: bytes) -> Body:
 
 
 def page_of(description: Mapping[str, Any]) -> bytes:
-    """Write a description as a page."""
+    """Return an API description rendered as a page."""
     info = description["info"]
     body = tags.body(
         tags.h1(info["title"]),
@@ -76,7 +76,7 @@ def page_of(description: Mapping[str, Any]) -> bytes:
         tags.style(_STYLE),
     )
     written: list[bytes] = []
-    # Nothing in it has to be waited for.
+    # The template holds no Deferred, so it is flattened synchronously.
     flattenString(None, tags.html(head, body, lang="en")).addCallback(written.append)
     return b"<!DOCTYPE html>\n" + written[0]
 
@@ -108,7 +108,7 @@ def _rows(operation: Mapping[str, Any]) -> Iterator[Tag]:
 
 
 def _kind(parameter: Mapping[str, Any]) -> str:
-    """Say what a parameter may be."""
+    """Return the type of a parameter with its place and default."""
     schema = parameter["schema"]
     said = [" or ".join(schema["enum"]) if "enum" in schema else schema["type"], f"in the {parameter['in']}"]
     if parameter.get("required") and parameter["in"] == "query":

@@ -2,6 +2,9 @@
 """
 Route requests to endpoints.
 
-``klein_app``: Klein applications. ``fast_path``: the most frequent routes, past Klein. ``tracing``, ``cors``,
-``browsers``: resources around the routes.
+``klein_app``   Klein applications with exact routes
+``fast_path``   the most frequent routes, dispatched without Klein
+``tracing``     traces of predictions
+``cors``        answers to CORS preflight requests
+``browsers``    the redirect of browsers from ``/`` to ``/docs``
 """

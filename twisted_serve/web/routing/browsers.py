@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Send a browser that asks for the root of a listener to the page that describes its API.
+Redirect browsers from the root of a listener to the page that describes its API.
 
-The page is open, so the way to it is, too; all other clients get what the root
-answers.
+The page needs no token, so neither does the redirect; all other clients get the ordinary response of the root.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _PAGES = frozenset({b"text/html", b"application/xhtml+xml"})
 
 
 def is_browser_at_root(request: IRequest) -> bool:
-    """Return whether a request is a GET or HEAD of ``/`` that names HTML as what it accepts, not ``*/*`` alone."""
+    """Return whether a request is a GET or HEAD of ``/`` whose ``Accept`` names HTML, not only ``*/*``."""
     target = parse_target(request.uri)
     if target.segments or target.flaw is not None or request.method not in (b"GET", b"HEAD"):
         return False
@@ -26,7 +25,7 @@ def is_browser_at_root(request: IRequest) -> bool:
 
 
 def answer_way_to_docs(request: IRequest) -> Body:
-    """Redirect to ``/docs``; without the leading slash, since a proxy may have put the server below another path."""
+    """Redirect to ``/docs``, relatively, since a proxy may serve this server below another path."""
     set_common_headers(request, 302)
     request.setResponseCode(302)
     for name, value in ((b"Location", b"docs"), (b"Vary", b"Accept"), (b"Content-Length", b"0")):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the answer to a browser's question whether a page may call us (the CORS protocol's preflight).
+Answer CORS preflight requests, by which a browser asks whether a page may call this server.
 
-A browser asks without the token, so this is answered before the gate, and tells
-nothing but the configured headers, the same for every path.
+A browser sends a preflight without the token, so it is answered before authorization, and the response holds only the
+configured headers, the same for every path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted_serve.web.http.responses import set_common_headers
 
 
 def is_preflight(request: IRequest) -> bool:
-    """Say whether a request is a preflight (Fetch standard, "CORS-preflight request")."""
+    """Return whether a request is a preflight (Fetch standard, "CORS-preflight request")."""
     headers = request.requestHeaders
     asked = (b"origin", b"access-control-request-method")
     return bool(request.method == b"OPTIONS" and all(headers.hasHeader(name) for name in asked))
@@ -26,9 +26,9 @@ def is_preflight(request: IRequest) -> bool:
 @implementer(IResource)
 class Preflight:
     """
-    Stands before the guard of a listener whose answers other origins may read.
+    Wraps the guard of a listener with responses that other origins may read.
 
-    :param guarded: Answers everything else.
+    :param guarded: The resource for all other requests.
     """
 
     isLeaf = True
@@ -37,22 +37,22 @@ class Preflight:
         self.guarded = guarded
 
     def render(self, request: IRequest) -> bytes | int:
-        """Answer a preflight, whose headers the site has set already; hand anything else on."""
+        """Answer a preflight, with the headers that the site has already set; pass on all other requests."""
         if not is_preflight(request):
             return self.guarded.render(request)  # type: ignore[no-any-return]
         set_common_headers(request, 204)
         request.setResponseCode(204)
-        # Not returned as a body: to a body of no bytes Twisted gives a length, which this code may not have.
+        # Not returned as an empty body: Twisted would add a Content-Length, which a 204 must not have.
         request.finish()
         return NOT_DONE_YET
 
     def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """Be the leaf of every path."""
+        """Return this resource for every path."""
         return self
 
     def putChild(self, path: bytes, child: IResource) -> None:
         """
-        Refuse: nothing stands beside the guard.
+        Refuse children: no resource may bypass the guard.
 
         :raise TypeError: always.
         """

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the short way of the requests of which there are most, past Klein to the same endpoints.
+Dispatch the most frequent requests to their endpoints without Klein.
 
-What Klein and werkzeug do to find a route and to call it takes longer than all the
-rest of a prediction.  The path has been read by then, and
-a few of them say by their first segment where they lead.
+Finding and calling a route takes Klein and werkzeug longer than all the rest of a prediction. The path is already
+parsed by then, and the first segment alone identifies a few routes.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from twisted_serve.auth.targets import parse_target
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_failure
 
-#: What Klein calls for a route: with the request, and with what stands in the variable segments of the path.
+#: The function that Klein calls for a route, with the request and the variable segments of the path.
 Endpoint: TypeAlias = Callable[..., "Body | Deferred[Body]"]
 
 
 @frozen
 class FastRoute:
     """
-    Where paths with a certain first segment lead.
+    The route of all paths with a certain first segment.
 
-    :ivar named: How many of the segments after the first are arguments of their own; the rest is one, as it was.
-    :ivar needed: How many of them there must be.
-    :ivar whatever_follows: Whether all paths with that first segment lead there, and none is told from another.
+    :ivar named: How many segments after the first are passed as separate arguments; the rest is passed unsplit.
+    :ivar needed: The minimum number of segments after the first.
+    :ivar whatever_follows: Whether all paths with this first segment match, and the endpoint gets no arguments.
     """
 
     endpoint: Endpoint
@@ -47,10 +46,10 @@ class FastRoute:
 @implementer(IResource)
 class FastPath:
     """
-    A tree of routes with a shorter way to some of them.
+    A tree of routes with a fast path to some of them.
 
-    :ivar tree: Answers everything else; it has the same routes, too.
-    :param ways: By the first segment of the path.
+    :ivar tree: The resource for all other requests; it has the fast routes as well.
+    :param ways: The fast routes by the first segment of the path.
     """
 
     isLeaf = True
@@ -64,7 +63,7 @@ class FastPath:
         """Answer the request."""
         segments = parse_target(request.uri).segments
         way = self._ways.get(segments[0]) if segments else None
-        # An empty segment matches some routes and not others; Klein knows.
+        # Only Klein knows which routes match an empty segment.
         if way is None or (not way.whatever_follows and (len(segments) <= way.needed or "" in segments)):
             return self.tree.render(request)  # type: ignore[no-any-return]
         end = 1 + way.named
@@ -83,12 +82,12 @@ class FastPath:
         return NOT_DONE_YET
 
     def getChildWithDefault(self, name: bytes, request: ServeRequest) -> IResource:
-        """Be the leaf of every path."""
+        """Return this resource for every path."""
         return self
 
     def putChild(self, path: bytes, child: IResource) -> None:
         """
-        Refuse: routes are Klein's.
+        Refuse children: Klein holds all routes.
 
         :raise TypeError: always.
         """
@@ -98,7 +97,7 @@ class FastPath:
         if not request.gone:
             _send(answer_failure(request, failure), request)
         elif not failure.check(CancelledError):
-            # Nobody is left to be told; that the answer was called off is no news.
+            # The client has disconnected; a cancelled response is the expected result and is not logged.
             self._log.failure("The answer to a client that has gone could not be made", failure)
 
 

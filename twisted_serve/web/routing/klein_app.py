@@ -2,8 +2,8 @@
 """
 Make Klein applications with exact routes.
 
-Import this module in functions only: it imports Klein, and that installs the default reactor unless there is one.
-Everywhere else Klein is named in annotations, and imported for type checkers.
+Import this module inside functions only: it imports Klein, which installs the default reactor if none is installed.
+All other modules name Klein only in annotations and import it for type checkers.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from twisted_serve.web.http.responses import answer_failure
 
 
 class RestConverter(PathConverter):
-    """The rest of a path, empty segments at its beginning included."""
+    """The rest of a path, including leading empty segments."""
 
     regex = ".+?"
     part_isolating = False
 
 
 class UnmarkedConverter(BaseConverter):
-    """A segment without a colon, after which KServe's version 1 has a verb."""
+    """A segment without a colon, which separates the verb in KServe's version 1."""
 
     regex = "[^/:]+"
 
 
 class ExactMap(Map):
-    """Routes that know ``GET`` from ``get``: methods are case-sensitive (RFC 9110 §9.1), and werkzeug forgets that."""
+    """Routes with case-sensitive methods (RFC 9110 §9.1); werkzeug ignores case."""
 
     def bind(
         self,
@@ -46,13 +46,13 @@ class ExactMap(Map):
         path_info: str | None = None,
         query_args: Mapping[str, Any] | str | None = None,
     ) -> MapAdapter:
-        """Bind to a request; a method that is not in upper case matches no route that names its methods."""
+        """Bind to a request; a method not in upper case matches no route that lists its methods."""
         method = default_method if default_method.isupper() else f"-{default_method}"
         return super().bind(server_name, script_name, subdomain, url_scheme, method, path_info, query_args)
 
 
 class ExactApp(Klein):
-    """A Klein application with such routes."""
+    """A Klein application with case-sensitive methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,9 +60,9 @@ class ExactApp(Klein):
 
 
 def new_app() -> Klein:
-    """Make a Klein application on which every error becomes an answer."""
+    """Return a Klein application that renders every error as a response."""
     app = ExactApp()
-    # Paths are what the gate has read, and are not to be improved upon by redirects.
+    # The path was authorized as it is, and must not be normalized or redirected.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.url_map.redirect_defaults = False
@@ -77,6 +77,6 @@ def _answer_failure(request: Any, failure: Failure) -> bytes:
 
 
 def _methods_of_path(request: IRequest) -> frozenset[str]:
-    """Return the methods that the routes of a request's path have, none if no route was looked for."""
+    """Return the methods of the routes that match a request's path; none if no routing took place."""
     mapper = getattr(IKleinRequest(request), "mapper", None)
     return frozenset() if mapper is None else frozenset(mapper.allowed_methods())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the tracing of predictions, around the routes of a listener whose server has ``tracing``.
+Trace the predictions of a listener if the server has ``tracing``.
 
-It stands behind the gate: who has no token makes no traces.
+Tracing runs after authorization: requests without a token are not traced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def route_of(segments: tuple[str, ...]) -> str | None:
-    """Name the route of a prediction without what differs from one to the next; ``None`` for what is no prediction."""
+    """Return the route template of a prediction; ``None`` for other requests."""
     match segments:
         case ("predictions" | "explanations" as first, _, *rest):
             return "/".join([f"/{first}/{{model}}", *("{version}", "{path}")[: len(rest)]])
@@ -50,9 +50,9 @@ def route_of(segments: tuple[str, ...]) -> str | None:
 @implementer(IResource)
 class Tracing:
     """
-    A tree of routes whose predictions are traced.
+    Wraps a tree of routes and traces its predictions.
 
-    :param seconds: The clock.
+    :param seconds: Return the time in seconds.
     """
 
     isLeaf = True
@@ -63,19 +63,19 @@ class Tracing:
         self._seconds = seconds
 
     def render(self, request: ServeRequest) -> bytes | int:
-        """Answer the request, and trace it when that is over."""
+        """Answer the request; trace it when the response is finished."""
         route = None if request.method == b"OPTIONS" else route_of(parse_target(request.uri).segments)
         if route is not None:
             request.notifyFinish().addBoth(self._over, request, route)
         return self._tree.render(request)  # type: ignore[no-any-return]
 
     def getChildWithDefault(self, name: bytes, request: ServeRequest) -> IResource:
-        """Be the leaf of every path."""
+        """Return this resource for every path."""
         return self
 
     def putChild(self, path: bytes, child: IResource) -> None:
         """
-        Refuse: routes are Klein's.
+        Refuse children: Klein holds all routes.
 
         :raise TypeError: always.
         """
@@ -90,7 +90,7 @@ class Tracing:
                 ended=self._seconds(),
                 method=request.method.decode("latin-1"),
                 route=route,
-                # Two of them say nothing.
+                # More than one ``traceparent`` is invalid and ignored.
                 parent=parents[0].decode("latin-1") if len(parents) == 1 else "",
                 status=request.code if request.startedWriting else None,
                 whole=not isinstance(end, Failure),
