@@ -56,7 +56,7 @@ from twisted_serve.system.account import Account
 from twisted_serve.system.heap import trimming
 from twisted_serve.web.http.admission import Admission, connection_limit
 from twisted_serve.web.http.certificates import CertificateWatch, LiveCertificate
-from twisted_serve.web.http.channel import Limits
+from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.ports import Listener, plan_listeners, tls_files
 from twisted_serve.web.http.site import ServeSite
 from twisted_serve.web.listeners import HttpApi, HttpAuth, NoHttpAuth

@@ -32,7 +32,7 @@ from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.web.api.access import Role, doors_of
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.http.admission import Admission
-from twisted_serve.web.http.channel import Limits
+from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.responses import Body, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
 from twisted_serve.web.openapi.document import describe_api

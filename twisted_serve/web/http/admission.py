@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.web.http.responses import json_text
+from twisted_serve.web.http.rendering import json_text
 
 # Descriptors that are not for connections: logs, archives, three for each worker.
 _RESERVE = 256

@@ -10,9 +10,8 @@ off byte by byte, and an early answer which reaches a client that is still sendi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from attrs import frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -25,6 +24,7 @@ from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import BadRequest, ExpectationFailed, RequestTimeout, ServeError, UnsupportedEncoding
 from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.eventloop.writing import write_now
+from twisted_serve.web.http.contracts import ChannelSite
 from twisted_serve.web.http.head_checks import (
     CONTROLS,
     check_coding,
@@ -35,11 +35,10 @@ from twisted_serve.web.http.head_checks import (
     folding,
     is_host,
 )
-from twisted_serve.web.http.request import RARE, ServeRequest
-from twisted_serve.web.http.responses import Body, answer_error, fresh_id, json_text, lines_of, members_of
-
-if TYPE_CHECKING:
-    from twisted_serve.web.http.site import ServeSite
+from twisted_serve.web.http.limits import Limits
+from twisted_serve.web.http.rendering import json_text, lines_of, members_of
+from twisted_serve.web.http.request import RARE, ServeRequest, fresh_id
+from twisted_serve.web.http.responses import Body, answer_error
 
 # After an early answer the client's bytes are read and dropped, so that it gets to read the answer before the
 # connection goes: this many of them, for a client that reads only when it has sent all.  The rest is left where it
@@ -72,31 +71,6 @@ _NO_CACHE = (
 )
 
 
-@frozen
-class Limits:
-    """
-    What a client may ask of a connection.
-
-    :ivar request_line: Bytes of one line of the head.
-    :ivar headers: Bytes of the whole head.
-    :ivar body: Bytes of a body (``max_request_size``).
-    :ivar header_timeout: Seconds from a head's first byte to its last.
-    :ivar body_timeout: Seconds from a head's end to the body's end, for taking the last of the answers, and that a
-        stream waits for its client to take what it was sent.
-    :ivar keepalive_timeout: Seconds that a connection may be silent between requests.
-    :ivar unsent: Bytes of a stream that are kept for a client which has stopped reading, beyond what it takes for
-        its handler to hear of that.
-    """
-
-    request_line: int = 8192
-    headers: int = 16384
-    body: int = 6553500
-    header_timeout: float = 30.0
-    body_timeout: float = 300.0
-    keepalive_timeout: float = 75.0
-    unsent: int = 1 << 24
-
-
 def _drop(data: bytes) -> None:
     """Take bytes which nobody reads."""
 
@@ -104,7 +78,7 @@ def _drop(data: bytes) -> None:
 class ServeChannel(HTTPChannel):
     """One client's connection."""
 
-    site: ServeSite
+    site: ChannelSite
     transport: Any
     requestFactory: Any = ServeRequest
     limits: Limits

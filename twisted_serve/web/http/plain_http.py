@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 
-from twisted_serve.web.http.responses import json_text
+from twisted_serve.web.http.rendering import json_text
 
 # The first byte of a TLS record which begins a handshake (RFC 8446 §5.1).
 _HANDSHAKE = 0x16

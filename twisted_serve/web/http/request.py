@@ -5,23 +5,23 @@ This module implements a request on a connection: its body is in memory and boun
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from random import getrandbits
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from twisted_serve.errors import InternalError, RequestTooLarge, ServeError
 from twisted_serve.eventloop.threads import abandonable
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.web.http.content_coding import MOST_AT_ONCE, codings_of, inflated
-from twisted_serve.web.http.responses import answer_error, client_request_id, fresh_id
-
-if TYPE_CHECKING:
-    from twisted_serve.web.http.channel import ServeChannel
-    from twisted_serve.web.http.site import ServeSite
+from twisted_serve.web.http.contracts import ChannelSite, RequestChannel
+from twisted_serve.web.http.responses import answer_error
 
 # Headers which mean something to us and which most requests do not have, so that nobody need look for them each time.
 RARE = frozenset(
@@ -30,6 +30,32 @@ RARE = frozenset(
 
 # What somebody without a token may make us keep of a body; nothing at an open door reads one.
 PUBLIC_BODY = 8192
+
+# What a client may call its request: nothing that could end a header, a line of the log, or an id in a list of ids.
+_CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def client_request_id(headers: Headers) -> str | None:
+    """Return what the client calls its request, ``None`` if it says nothing or nothing that can be used."""
+    said = headers.getRawHeaders(b"x-request-id")
+    return said[0].decode("ascii") if said is not None and len(said) == 1 and _CLIENT_ID.fullmatch(said[0]) else None
+
+
+def fresh_id() -> str:
+    """Make an id for a request whose client has none: a UUID."""
+    # A name, not a secret: it need not be hard to guess, and is made for every request.
+    bits = f"{getrandbits(128):032x}"
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
+
+
+def job_id(request: ServeRequest) -> str:
+    """
+    Return the id by which workers know a request, and which its metrics have in the log.
+
+    It is that of the answer; behind a client's own id there is something more, for
+    two clients may use the same one at the same time, and each gets its own answer.
+    """
+    return request.answer_id if request.client_id is None else f"{request.answer_id}.{getrandbits(64):016x}"
 
 
 class ServeRequest(Request):
@@ -47,11 +73,12 @@ class ServeRequest(Request):
     """
 
     _log = Logger("twisted_serve.web")
-    channel: ServeChannel
-    site: ServeSite
+    # Twisted names its own classes here, of which only these parts are used.
+    channel: RequestChannel  # type: ignore[assignment]
+    site: ChannelSite  # type: ignore[assignment]
     content: BytesIO
 
-    def __init__(self, channel: ServeChannel, queued: Any = None) -> None:
+    def __init__(self, channel: RequestChannel, queued: Any = None) -> None:
         super().__init__(channel, queued)
         self.spelled_headers: list[tuple[bytes, bytes]] = []
         self.plain = True

@@ -5,17 +5,13 @@ This module implements answers: JSON with the predecessor's headers, and the one
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from functools import lru_cache
-from random import getrandbits
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES, RESET_CONTENT
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as RoutedElsewhere
@@ -34,45 +30,18 @@ from twisted_serve.errors import (
     UnsupportedEncoding,
     WorkerFailed,
 )
-
-if TYPE_CHECKING:
-    from twisted_serve.web.http.request import ServeRequest
+from twisted_serve.web.http.contracts import AnsweredRequest
+from twisted_serve.web.http.rendering import json_text, members_of
 
 _log = Logger("twisted_serve.web")
 
 #: What a route returns: the body.
 Body: TypeAlias = bytes
 
-# What a client may call its request: nothing that could end a header, a line of the log, or an id in a list of ids.
-_CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-
-
-def client_request_id(headers: Headers) -> str | None:
-    """Return what the client calls its request, ``None`` if it says nothing or nothing that can be used."""
-    said = headers.getRawHeaders(b"x-request-id")
-    return said[0].decode("ascii") if said is not None and len(said) == 1 and _CLIENT_ID.fullmatch(said[0]) else None
-
-
-def fresh_id() -> str:
-    """Make an id for a request whose client has none: a UUID."""
-    # A name, not a secret: it need not be hard to guess, and is made for every request.
-    bits = f"{getrandbits(128):032x}"
-    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
-
-
-def job_id(request: ServeRequest) -> str:
-    """
-    Return the id by which workers know a request, and which its metrics have in the log.
-
-    It is that of the answer; behind a client's own id there is something more, for
-    two clients may use the same one at the same time, and each gets its own answer.
-    """
-    return request.answer_id if request.client_id is None else f"{request.answer_id}.{getrandbits(64):016x}"
-
 
 def set_common_headers(request: IRequest, status: int) -> None:
     """Set the headers of this response, and close after an error (``docs/torchserve/rest_api.md`` §2.6)."""
-    served = cast("ServeRequest", request)
+    served = cast("AnsweredRequest", request)
     headers = served.responseHeaders
     timing = served.server_timing()
     if timing is not None:
@@ -83,21 +52,6 @@ def set_common_headers(request: IRequest, status: int) -> None:
             served.channel.persistent = False
     elif not headers.hasHeader(b"Connection"):
         headers.setRawHeaders(b"Connection", [b"keep-alive"])
-
-
-def lines_of(headers: Headers) -> bytes:
-    """Write headers as they stand in a message, each with the end of its line."""
-    return b"".join([b"%s: %s\r\n" % (name, value) for name, values in headers.getAllRawHeaders() for value in values])
-
-
-def json_text(value: Any) -> bytes:
-    """
-    Render JSON in TorchServe's layout (``docs/torchserve/rest_api.md`` §2.5).
-
-    Two blanks indent, non-ASCII characters stay as they are, and one newline is at the end.
-    """
-    # Half of a surrogate pair, which JSON can bring in, goes out as the JSON escape that it was.
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def answer_json(request: IRequest, status: int, value: Any) -> bytes:
@@ -127,14 +81,6 @@ def _status_text(text: str) -> bytes:
 
 #: Statuses of which the answer has no body.
 _WITHOUT_CONTENT = frozenset([*NO_BODY_CODES, RESET_CONTENT])
-
-
-def members_of(error: ServeError) -> dict[str, Any]:
-    """Return the members of the error object."""
-    members: dict[str, Any] = {"code": error.status, "type": error.kind, "message": error.message}
-    if error.reason is not None:
-        members["reason"] = error.reason
-    return members
 
 
 def answer_error(request: IRequest, error: ServeError) -> bytes:

@@ -21,7 +21,8 @@ from twisted_serve.auth.redaction import Redact
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.logs import log_access
 from twisted_serve.web.http.admission import Admission
-from twisted_serve.web.http.channel import Limits, ServeChannel
+from twisted_serve.web.http.channel import ServeChannel
+from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body
 

@@ -17,8 +17,9 @@ from twisted_serve.planes.metadata import CustomDescription, Metadata
 from twisted_serve.planes.registrar import Registration
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.web.http.queries import LEAST_INTEGER, as_boolean, as_integer, page_wanted, query_parameters
-from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Body, answer_json, job_id, json_text
+from twisted_serve.web.http.rendering import json_text
+from twisted_serve.web.http.request import ServeRequest, job_id
+from twisted_serve.web.http.responses import Body, answer_json
 from twisted_serve.web.http.site import peer_of
 from twisted_serve.web.openapi.document import describe_model_management
 from twisted_serve.web.routes.changes import given_parameters, shielded, wanted_number

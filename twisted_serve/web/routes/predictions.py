@@ -19,8 +19,9 @@ from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.web.http.bodies import body_of, parts_of, takes_long
 from twisted_serve.web.http.deadlines import deadline_of
-from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Body, answer_json, job_id, lines_of, set_common_headers
+from twisted_serve.web.http.rendering import lines_of
+from twisted_serve.web.http.request import ServeRequest, job_id
+from twisted_serve.web.http.responses import Body, answer_json, set_common_headers
 from twisted_serve.web.openapi.document import describe_model
 from twisted_serve.web.routes.hints import FormHints
 from twisted_serve.wire.header_text import CONTROL, latin, sendable

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import MethodNotAllowed
-from twisted_serve.web.http.responses import Body, answer_status, answer_text, json_text
+from twisted_serve.web.http.rendering import json_text
+from twisted_serve.web.http.responses import Body, answer_status, answer_text
 from twisted_serve.web.openapi.page import answer_page, page_of
 from twisted_serve.web.routing.browsers import answer_way_to_docs, is_browser_at_root
 

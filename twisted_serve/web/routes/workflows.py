@@ -15,8 +15,8 @@ from werkzeug.routing import BaseConverter
 from twisted_serve.planes.workflows import WorkflowPlane, WorkflowRegistration
 from twisted_serve.web.http.deadlines import deadline_of
 from twisted_serve.web.http.queries import page_wanted
-from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Body, answer_json, job_id, set_common_headers
+from twisted_serve.web.http.request import ServeRequest, job_id
+from twisted_serve.web.http.responses import Body, answer_json, set_common_headers
 from twisted_serve.web.routes.changes import given_parameters, shielded, wanted_number
 from twisted_serve.web.routes.predictions import Predictor
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Define what the parts of an HTTP connection need of each other.
+
+The imports go one way, from site to channel to request to responses; what is needed in the other direction is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+
+from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
+from twisted_serve.errors import ServeError
+from twisted_serve.eventloop.threads import DeferToThread
+from twisted_serve.web.http.limits import Limits
+
+
+@runtime_checkable
+class ChannelSite(Protocol):
+    """
+    What a channel, and the requests on it, need of their site.
+
+    :ivar gate: Decides on a request when its head has been read.
+    :ivar resource: Serves all requests.
+    :ivar extra_headers: The headers of all responses.
+    :ivar server_timing: Whether responses have the ``Server-Timing`` header.
+    :ivar channels: The open connections.
+    """
+
+    limits: Limits
+    gate: Authorizer | OpenAuthorizer
+    resource: IResource
+    reactor: IReactorTime
+    defer_to_thread: DeferToThread
+    extra_headers: Mapping[bytes, bytes]
+    server_timing: bool
+    channels: set[Any]
+
+    @property
+    def refuse(self) -> Callable[[IRequest, Denied], bytes]:
+        """Renders the response to a request that the gate denied."""
+
+    def date(self) -> bytes:
+        """Return the value of the ``Date`` header."""
+
+    def shown(self, detail: str) -> str | None:
+        """Return the part of a handler's error that clients may see; ``None``: nothing."""
+
+    def log_unread(self, address: IAddress, status: int, request_id: str) -> None:
+        """Log and count the response to bytes that are no request."""
+
+    def log_abandoned(self, request: Any) -> None:
+        """Log a request whose connection was lost before its response."""
+
+    def channel_lost(self, channel: Any) -> None:
+        """Remove a channel whose connection was lost."""
+
+
+@runtime_checkable
+class RequestChannel(Protocol):
+    """
+    What a request and its response need of their channel.
+
+    :ivar persistent: Whether the connection stays open after the response; Twisted begins with 1.
+    """
+
+    site: ChannelSite
+    limits: Limits
+    persistent: int
+    transport: Any
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the client has to read before more is sent."""
+
+    def answer_early(self, error: ServeError) -> None:
+        """Respond with an error to the request that is being read, and drop the rest of it."""
+
+    def write_whole(self, lines: bytes, body: bytes) -> None:
+        """Send a complete response with status 200: its header lines and its body."""
+
+    def send_head(self) -> None:
+        """Send the head alone, unless it has been sent."""
+
+
+@runtime_checkable
+class AnsweredRequest(Protocol):
+    """What a response needs of its request."""
+
+    responseHeaders: Headers
+
+    @property
+    def channel(self) -> RequestChannel | None:
+        """The channel of the request; ``None`` when the connection is lost."""
+
+    def server_timing(self) -> bytes | None:
+        """Return the value of the ``Server-Timing`` header; ``None`` for no such header."""

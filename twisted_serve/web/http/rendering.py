@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Render JSON, error objects and header lines.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.web.http_headers import Headers
+
+from twisted_serve.errors import ServeError
+
+
+def lines_of(headers: Headers) -> bytes:
+    """Write headers as they stand in a message, each with the end of its line."""
+    return b"".join([b"%s: %s\r\n" % (name, value) for name, values in headers.getAllRawHeaders() for value in values])
+
+
+def json_text(value: Any) -> bytes:
+    """
+    Render JSON in TorchServe's layout (``docs/torchserve/rest_api.md`` §2.5).
+
+    Two blanks indent, non-ASCII characters stay as they are, and one newline is at the end.
+    """
+    # Half of a surrogate pair, which JSON can bring in, goes out as the JSON escape that it was.
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def members_of(error: ServeError) -> dict[str, Any]:
+    """Return the members of the error object."""
+    members: dict[str, Any] = {"code": error.status, "type": error.kind, "message": error.message}
+    if error.reason is not None:
+        members["reason"] = error.reason
+    return members
