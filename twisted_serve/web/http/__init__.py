@@ -1,9 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Speak HTTP: the only package that uses private parts of ``twisted.web``.
+Serve HTTP/1.1: the only package that uses private attributes of ``twisted.web``.
 
-``site``, ``channel``, ``request``: a listener, its connections, their requests; ``contracts``: what each needs of the
-one before it; ``limits``: how much a client may send. ``head_checks``, ``admission``, ``deadlines``: what is refused or
-given up. ``bodies``, ``multipart_lines``, ``content_coding``, ``queries``: parse requests. ``responses``,
-``rendering``: write answers and errors. ``ports``, ``tls``, ``certificates``, ``plain_http``: sockets and TLS.
+``site``             a listener: access log, counters, open connections
+``channel``          a connection: timeouts, refusals before the body
+``request``          a request: its bounded body, its headers as spelled
+``contracts``        what channel, request and response need of each other
+``limits``           the limits of a connection
+``responses``        JSON responses, and the error tree as responses
+``rendering``        JSON, error objects and header lines
+``admission``        the limit on the number of connections
+``head_checks``      the checks of a request head that Twisted leaves out
+``deadlines``        the client's deadline
+``bodies``           request bodies parsed into the inputs of a handler
+``multipart_lines``  multipart bodies with bare LF line ends
+``content_coding``   compressed request bodies
+``queries``          query parameters
+``ports``            the listeners of a server, and their sockets
+``tls``              certificates, keys and TLS settings
+``certificates``     renewed certificates for new connections
+``plain_http``       TLS listeners that answer plain HTTP with an error
 """

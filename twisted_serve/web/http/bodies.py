@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the way from a request's body to a handler's inputs (``docs/torchserve/rest_api.md`` §3).
+Parse request bodies into the inputs of a handler (``docs/torchserve/rest_api.md`` §3).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from twisted_serve.errors import BadRequest
 from twisted_serve.web.http.multipart_lines import in_crlf
 from twisted_serve.wire.messages import Part
 
-# More parts than any form has.
+# The most parts of a form; real forms have fewer.
 MOST_PARTS = 1000
 
-# A larger form is read in a thread: the worst one of this size takes some milliseconds.
+# In bytes. A larger form is parsed in a thread: the worst form of this size takes a few milliseconds.
 MOST_AT_ONCE = 1 << 16
 
 #: The content type of a form without files.
@@ -28,29 +28,29 @@ _FORMS = frozenset({URLENCODED, _MULTIPART})
 
 _PLUS_AS_BLANK = bytes.maketrans(b"+", b" ")
 
-# The bytes that are decoded in one call.
+# The bytes decoded per call.
 _PIECE = 1 << 14
 
 _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 
-# As many as stand side by side.
+# A run of adjacent escapes.
 _ESCAPES = re.compile(rb"(?:%[0-9A-Fa-f]{2})+")
 
-# One part's headers.
+# In bytes, for the headers of one part.
 _LONGEST_PART_HEADER = 8192
 
-# The parameters of a content type, one after the other, so that none is looked for within another's value.
+# Matches the parameters of a content type one by one, so that no name is found inside another parameter's value.
 _PARAMETER = re.compile(r';\s*([^\s;="]+)=(?:"([^"]*)"|([^\s;,"]*))', re.ASCII)
 
 _LONGEST_BOUNDARY = 200
 
-# What a part with a file name is, if it does not say (RFC 7578 §4.4 leaves it to us).
+# The content type of a part with a file name but no content type (RFC 7578 §4.4 leaves it open).
 _FILE_TYPE = "application/octet-stream"
 
 
 def body_of(request: IRequest) -> bytes:
     """Return the whole body of a request."""
-    # Reading it would make a copy, for as long as the request waits for a worker.
+    # ``read()`` would make a copy that lives as long as the request waits for a worker.
     body: bytes = request.content.getvalue()
     return body
 
@@ -61,16 +61,16 @@ def media_type(content_type: str) -> str:
 
 
 def takes_long(content_type: str, body: bytes) -> bool:
-    """Return whether `parts_of` is to be called in a thread, for a form that is large."""
+    """Return whether a body is a form so large that `parts_of` must run in a thread."""
     return len(body) > MOST_AT_ONCE and media_type(content_type).lower() in _FORMS
 
 
 def parts_of(content_type: str, body: bytes) -> list[Part]:
     """
-    Read a body as the inputs of a handler.
+    Parse a body into the inputs of a handler.
 
-    :param content_type: The header's value, ``""`` if there was none.
-    :raise BadRequest: for a form that cannot be read.
+    :param content_type: The header's value, ``""`` if the header is absent.
+    :raise BadRequest: for a malformed form.
     """
     kind = media_type(content_type)
     if kind.lower() == URLENCODED:
@@ -82,10 +82,9 @@ def parts_of(content_type: str, body: bytes) -> list[Part]:
 
 def _urlencoded(body: bytes) -> list[Part]:
     """
-    Read ``name=value`` pairs; values keep their bytes exactly.
+    Parse ``name=value`` pairs; values keep their bytes exactly.
 
-    As with the predecessor, text without any ``=`` or ``&`` is no form at all,
-    and a last name without ``=`` does not count.
+    As in TorchServe, text without ``=`` and ``&`` has no fields, and a last name without ``=`` is ignored.
     """
     counted = body.count(b"&") + (body.find(b"=", body.rfind(b"&") + 1) >= 0)
     if counted > MOST_PARTS:
@@ -99,14 +98,14 @@ def _urlencoded(body: bytes) -> list[Part]:
 
 
 def _unescaped(text: bytes) -> bytes:
-    """Decode percent escapes, and leave what is none; ``unquote_to_bytes`` takes seconds for megabytes of them."""
+    """Decode percent escapes and keep malformed ones; ``unquote_to_bytes`` takes seconds for megabytes of escapes."""
     if b"%" not in text:
         return text
-    # Piece by piece: one call for megabytes would keep the reactor's thread from running, too.
+    # In pieces: one call for megabytes would hold the GIL and block the reactor's thread.
     pieces, begin = [], 0
     while begin < len(text):
         end = begin + _PIECE
-        # An escape is not cut in two.
+        # Do not split an escape.
         end -= next((back for back in (1, 2) if _ESCAPE.match(text, end - back)), 0)
         pieces.append(_ESCAPES.sub(_bytes_of, text[begin:end]))
         begin = end
@@ -159,6 +158,6 @@ def _part_of(segment: MultipartSegment, value: bytes) -> Part:
 
 
 def _has_extended_name(segment: MultipartSegment) -> bool:
-    """Return whether a part has a file name as RFC 8187 writes it, which Netty reads, and the parser does not."""
+    """Return whether a part has an RFC 8187 file name, which Netty supports and the parser does not."""
     disposition = segment.header("Content-Disposition") or ""
     return any(name.lower() == "filename*" for name, _quoted, _plain in _PARAMETER.findall(disposition))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the renewal of a certificate while connections are open: each new one gets the newest.
+Renew the certificate of a running server: each new connection uses the newest one.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import Now
 from twisted_serve.web.http.tls import TlsFiles, context_factory
 
-# How often the files are looked at, in seconds: whoever renews certificates does it days before they expire.
+# How often the files are checked, in seconds; certificates are renewed days before they expire.
 INTERVAL = 10.0
 
 
-# Seconds in which the files have been read, or something is wrong with their file system.
+# Seconds after which reading the files is reported as late: their file system may hang.
 LIMIT = 10.0
 
 
 @frozen
 class _Read:
-    """What was read of the files: their state before, and a factory or what is wrong with them."""
+    """The outcome of reading the files: their state before, and a context factory or an error."""
 
     seen: list[tuple[Any, ...] | None]
     factory: IOpenSSLContextFactory | None = None
@@ -43,13 +43,13 @@ class _Read:
 @implementer(IOpenSSLContextFactory)
 class LiveCertificate:
     """
-    The TLS side of all listeners of a server.
+    The TLS context factory that all listeners of a server share.
 
-    The files are read in a thread, one reading at a time: a file system may hang.
+    The files are read in a thread, one read at a time, because a file system may hang.
 
-    :param clock: Measures how long that takes.
-    :param defer_to_thread: Where it is done.
-    :raise ValueError: naming the file which cannot be used.
+    :param clock: Times the reads.
+    :param defer_to_thread: Runs the reads.
+    :raise ValueError: naming the file that cannot be used.
     """
 
     _log = Logger("twisted_serve.web")
@@ -65,28 +65,28 @@ class LiveCertificate:
         self._factory = context_factory(files, now())
 
     def getContext(self) -> SSL.Context:
-        """See `IOpenSSLContextFactory`; asked once for each connection."""
+        """Return the newest TLS context; called once per connection (`IOpenSSLContextFactory`)."""
         return self._factory.getContext()
 
     def renew(self) -> Deferred[bool]:
         """
-        Read the files again; what cannot be used is said in the log, and the old certificate stays.
+        Read the files again; an error is logged, and the old certificate stays in use.
 
-        :return: Fires with whether new connections get what is in the files now.
+        :return: A Deferred that fires with whether new connections use the current files.
         """
         if not any(self._files):
-            # One that was made for this run is as good as another.
+            # A self-signed certificate need not be renewed.
             return succeed(True)
         return self._begin(True)
 
     def look(self) -> Deferred[bool]:
-        """Renew if a file has changed; a half-written one is tried again when the other half has come."""
+        """Renew if a file has changed; a half-written file is read again when it changes once more."""
         return self._begin(False) if any(self._files) else succeed(True)
 
     def _begin(self, asked: bool) -> Deferred[bool]:
         waiting: Deferred[bool] = Deferred()
         if self._reading is not None:
-            # The files may have changed since; they are read again afterwards.
+            # The files may have changed since the current read began, so they are read again after it.
             self._asked = self._asked or asked
             self._reading.addBoth(_passing(waiting))
             return waiting
@@ -127,7 +127,7 @@ class LiveCertificate:
 
 
 def _read(files: TlsFiles, now: datetime, seen: list[tuple[Any, ...] | None] | None) -> _Read:
-    """Read the files, unless they are as they were ``seen``; this may block."""
+    """Read the files unless their state equals ``seen``; this may block."""
     state = _state_of(files)
     if state == seen:
         return _Read(state)
@@ -138,7 +138,7 @@ def _read(files: TlsFiles, now: datetime, seen: list[tuple[Any, ...] | None] | N
 
 
 def _passing(waiting: Deferred[bool]) -> Callable[[bool], bool]:
-    """Return a callback that passes a result on to one more Deferred."""
+    """Return a callback that also passes its result to another Deferred."""
 
     def tell(result: bool) -> bool:
         waiting.callback(result)
@@ -152,7 +152,7 @@ def _state_of(files: TlsFiles) -> list[tuple[Any, ...] | None]:
 
 
 def _state(stat: Callable[[], Any]) -> tuple[Any, ...] | None:
-    """Describe a file so that another content has another description; links, as Kubernetes has them, are followed."""
+    """Return a value that changes with a file's content; links, as Kubernetes uses them, are followed."""
     try:
         found = stat()
     except OSError:
@@ -161,22 +161,22 @@ def _state(stat: Callable[[], Any]) -> tuple[Any, ...] | None:
 
 
 class CertificateWatch(Service):
-    """A look at the files, again and again."""
+    """A service that checks the files periodically."""
 
     _log = Logger("twisted_serve.web")
 
     def __init__(self, certificate: LiveCertificate, clock: IReactorTime) -> None:
-        # Not what it returns: a loop that waits would wait for a file system that hangs.
+        # Discard the Deferred: the loop would wait for it, and a file system may hang.
         self._loop = LoopingCall(lambda: certificate.look() and None)
         self._loop.clock = clock
 
     def startService(self) -> None:
-        """Begin to look."""
+        """Start the periodic checks."""
         super().startService()
         self._loop.start(INTERVAL, now=False).addErrback(self._ended)
 
     def stopService(self) -> None:
-        """Stop looking."""
+        """Stop the periodic checks."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Inflate request bodies that ``Content-Encoding`` says are compressed (RFC 9110 §8.4).
+Inflate request bodies that are compressed according to ``Content-Encoding`` (RFC 9110 §8.4).
 
-The size of what comes out is bounded while it comes out, and so is the number of
-codings and of gzip members: a small body can say that it is a very large one.
+The inflated size is bounded during inflation, and so are the numbers of codings and of gzip members, since a small
+body can inflate to a very large one.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 from twisted_serve.errors import BadRequest, RequestTooLarge, UnsupportedEncoding
 
-#: A larger compressed body is inflated in a thread: deflate makes at most about a thousand bytes of one.
+#: In bytes. A larger compressed body is inflated in a thread: deflate expands a byte to about a thousand at most.
 MOST_AT_ONCE = 4096
 
-# The name of each coding by what it is called, RFC 9110 §8.4.1.3 included.
+# The supported codings by name, with the alias from RFC 9110 §8.4.1.3.
 _CODINGS = {b"gzip": b"gzip", b"x-gzip": b"gzip", b"deflate": b"deflate"}
 
-# More than anything has that is meant to be read.
+# Bounds that no legitimate body exceeds.
 _MOST_CODINGS = 3
 _MOST_MEMBERS = 1000
 
@@ -31,10 +31,10 @@ _GZIP, _ZLIB, _RAW = 31, 15, -15
 
 def codings_of(values: Sequence[bytes]) -> tuple[bytes, ...]:
     """
-    Read all ``Content-Encoding`` headers of a request.
+    Parse all ``Content-Encoding`` headers of a request.
 
     :return: The codings in the order in which they were applied, without ``identity``.
-    :raise UnsupportedEncoding: for another coding than gzip and deflate, or for too many.
+    :raise UnsupportedEncoding: for a coding other than gzip and deflate, or for too many codings.
     """
     said = [name.strip(b" \t").lower() for value in values for name in value.split(b",")]
     codings = tuple(_CODINGS.get(name, name) for name in said if name not in (b"", b"identity"))
@@ -52,9 +52,9 @@ def inflated(body: bytes, codings: Sequence[bytes], limit: int) -> bytes:
     """
     Undo the codings of a body, the last one first.
 
-    :param limit: How many bytes there may be, after each of them.
-    :raise BadRequest: for a body which is not what it is said to be, not whole, or has something behind it.
-    :raise RequestTooLarge: if there are more bytes.
+    :param limit: The most bytes after each coding.
+    :raise BadRequest: for a body that does not match its coding, is truncated, or has trailing data.
+    :raise RequestTooLarge: if the inflated body exceeds the limit.
     """
     for coding in reversed(codings):
         body = _inflated(body, coding, limit)
@@ -89,7 +89,7 @@ def _inflated(body: bytes, coding: bytes, limit: int) -> bytes:
 
 
 def _is_zlib(body: bytes) -> bool:
-    """Return whether a body begins as RFC 1950 has it; some clients send what RFC 1951 has, which does not."""
+    """Return whether a body begins with an RFC 1950 header; some clients send raw RFC 1951 data, which has none."""
     return len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
 
 

@@ -2,8 +2,7 @@
 """
 Check the head of a request where RFC 9112 is stricter than Twisted's parser.
 
-``docs/designs/http.md`` lists each sentence of the RFC with what this server
-and a plain Twisted site answer.
+``docs/designs/http.md`` lists each sentence of the RFC with the responses of this server and of a plain Twisted site.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from functools import lru_cache
 
 from twisted_serve.errors import BadRequest, CodingNotImplemented, VersionNotSupported
 
-# How many values of ``Host`` are remembered as valid.
+# The number of cached checks of ``Host`` values.
 _REMEMBERED = 256
 
-#: What no field value has (RFC 9110 §5.5): all control characters but the horizontal tab.
+#: The bytes that no field value may contain (RFC 9110 §5.5): all control characters but the horizontal tab.
 CONTROLS = bytes([*range(9), *range(10, 32), 127])
 
-# As nearly all request lines are; what is not so is looked at more closely.
+# Matches nearly all request lines; others are checked in detail.
 _USUAL = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.[01]").fullmatch
 
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
@@ -31,14 +30,14 @@ _HOST = re.compile(
     rb"|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 )
 
-# The absolute form of a target, which proxies send.
+# A target in absolute form, as clients send it to proxies.
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?#]*)")
 
 _FIELD_NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 
 
 def _malformed(reason: str) -> BadRequest:
-    """Make the error for what is not HTTP; the message is TorchServe's."""
+    """Return the error for a malformed head; the message is TorchServe's."""
     error = BadRequest("Invalid HTTP message.")
     error.reason = reason
     return error
@@ -46,11 +45,12 @@ def _malformed(reason: str) -> BadRequest:
 
 def checked_request_line(line: bytes) -> bytes:
     """
-    Check a request line, and return it with the version as which it is handled.
+    Check a request line and return it with the HTTP version to handle it as.
 
-    What Twisted's parser refuses itself is left to it.
+    Lines that Twisted's parser refuses are left to it.
 
-    :raise BadRequest: for a target with characters outside of ASCII, or without a host in its absolute form.
+    :raise BadRequest: for a line with characters outside of printable ASCII, or a target in absolute form without a
+        valid host.
     :raise VersionNotSupported: for another major version.
     """
     if _USUAL(line) is not None:
@@ -60,7 +60,7 @@ def checked_request_line(line: bytes) -> bytes:
         if said[1] != b"1":
             raise VersionNotSupported(f"HTTP version {said[1].decode()}.{said[2].decode()} is not supported, 1.1 is.")
         if said[2] > b"1":
-            # RFC 9110 §2.5: a higher minor version is handled as the highest that the server knows.
+            # RFC 9110 §2.5: a higher minor version is handled as the highest one that the server supports.
             line = start + b" HTTP/1.1"
     if not line.isascii() or b"\x7f" in line:
         raise _malformed("the request line has a character outside of printable ASCII")
@@ -68,23 +68,23 @@ def checked_request_line(line: bytes) -> bytes:
     if not target.startswith(b"/") and (absolute := _ABSOLUTE.match(target)):
         authority = absolute[1]
         if not authority or authority.startswith(b":") or not is_host(authority):
-            # Not shown: it may be one with a password.
+            # Not shown, because it may contain a password.
             raise _malformed("the host of the request target cannot be used")
     return line
 
 
 def control_in(line: bytes) -> BadRequest:
-    """Make the error for a header field with a control character."""
+    """Return the error for a header field with a control character."""
     return _malformed(f"the header {_shown(line.partition(b':')[0])} has a control character")
 
 
 def folding() -> BadRequest:
-    """Make the error for a header which is continued on a second line (``obs-fold``)."""
+    """Return the error for a header that continues on a second line (``obs-fold``)."""
     return _malformed("obsolete line folding: a line of the head begins with whitespace")
 
 
 def flaw_of_hosts(hosts: Sequence[bytes], version: bytes) -> BadRequest | None:
-    """Return the error if a request has more than one ``Host``, none in HTTP/1.1, or one which is no host."""
+    """Return the error if a request has several ``Host`` headers, none in HTTP/1.1, or an invalid one."""
     if len(hosts) > 1:
         return _malformed(f"the header Host is there {len(hosts)} times")
     if hosts and not is_host(hosts[0]):
@@ -96,16 +96,16 @@ def flaw_of_hosts(hosts: Sequence[bytes], version: bytes) -> BadRequest | None:
 
 @lru_cache(_REMEMBERED)
 def is_host(value: bytes) -> bool:
-    """Return whether a value is a host with or without a port, or empty."""
+    """Return whether a value is a host, with or without a port, or is empty."""
     return _HOST.fullmatch(value) is not None
 
 
 def check_coding(value: bytes, version: bytes) -> None:
     """
-    Check a ``Transfer-Encoding``, of which only ``chunked`` is understood.
+    Check a ``Transfer-Encoding`` header; only ``chunked`` is supported.
 
-    :raise BadRequest: for HTTP/1.0, and if the end of the body cannot be known.
-    :raise CodingNotImplemented: for other codings below ``chunked``.
+    :raise BadRequest: for HTTP/1.0, and if the codings do not determine the end of the body.
+    :raise CodingNotImplemented: for other codings applied before ``chunked``.
     """
     if version == b"HTTP/1.0":
         raise _malformed("the header Transfer-Encoding does not exist in version 1.0")
@@ -120,9 +120,9 @@ def check_coding(value: bytes, version: bytes) -> None:
 
 def check_trailers(lines: Iterable[bytes]) -> None:
     """
-    Check the trailer section of a chunked body, which is dropped afterwards.
+    Check the trailer section of a chunked body; the caller discards it afterwards.
 
-    :raise BadRequest: for a line which is no header field.
+    :raise BadRequest: for a line that is not a header field.
     """
     for line in lines:
         name, colon, _value = bytes(line).partition(b":")
@@ -133,5 +133,5 @@ def check_trailers(lines: Iterable[bytes]) -> None:
 
 
 def _shown(value: bytes) -> str:
-    """Write a client's bytes for an error's text, not at their full length."""
+    """Return a client's bytes, shortened, for the text of an error."""
     return ascii(value[:60].decode("latin-1"))

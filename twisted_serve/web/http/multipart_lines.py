@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Write a multipart body whose lines end with LF alone as the standard has it, with CRLF.
+Convert multipart bodies with bare LF line ends to CRLF, as the standard requires.
 
-Scripts that put such a body together by hand send it so, and Netty reads it.  The
-first boundary decides for the whole body: one whose line ends with CRLF is left as it
-is, so that a body which every reader understands has no second reading.
+Scripts that assemble such bodies by hand send bare LF, and Netty accepts it. The first boundary decides for the whole
+body: if its line ends with CRLF, the body is left unchanged, so that a standard body has only one interpretation.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from __future__ import annotations
 
 def in_crlf(boundary: bytes, body: bytes, most: int) -> bytes:
     """
-    Return a body with CRLF around its boundaries and its parts' headers; the parts' own bytes stay as they are.
+    Return a body with CRLF around its boundaries and in its parts' headers; the content of the parts is unchanged.
 
-    What is malformed besides is left for the parser to refuse, and so is a body of more parts than that.
+    Other malformations, and a body with too many parts, are left for the parser to refuse.
 
-    :param most: How many parts it may have.
+    :param most: The most parts that a body may have.
     """
     delimiter = b"--" + boundary
     begin = 0 if body.startswith(delimiter) else body.find(b"\n" + delimiter) + 1
@@ -26,7 +25,7 @@ def in_crlf(boundary: bytes, body: bytes, most: int) -> bytes:
     written = []
     for piece in body[first:].split(b"\n" + delimiter, most + 1):
         if not piece.startswith(b"\n"):
-            # The last boundary, or one that is none.
+            # The last boundary, or a malformed one.
             written.append(piece)
             continue
         head, end, value = piece.partition(b"\n\n")

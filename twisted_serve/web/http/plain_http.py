@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements connections to a TLS listener, and the friendly refusal of those which do not speak TLS.
+Answer plain HTTP requests on a TLS listener with an error.
 
-A client that says ``http://`` where it should say ``https://`` is told so in the
-clear, as the predecessor does (``docs/torchserve/rest_api.md`` §1.4), instead of being left
-with a reset connection.
+A client that uses ``http://`` instead of ``https://`` gets an unencrypted error response, as in TorchServe
+(``docs/torchserve/rest_api.md`` §1.4), instead of a reset connection.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 
 from twisted_serve.web.http.rendering import json_text
 
-# The first byte of a TLS record which begins a handshake (RFC 8446 §5.1).
+# The first byte of a TLS record that begins a handshake (RFC 8446 §5.1).
 _HANDSHAKE = 0x16
 
 _REFUSAL = json_text({"status": "This TorchServe instance only accepts HTTPS requests"})
@@ -26,13 +25,13 @@ _ANSWER = (
 
 
 class _Connection(BufferingTLSTransport):
-    """One connection; its first byte says whether it speaks TLS."""
+    """A connection whose first byte tells TLS from plain HTTP."""
 
     _spoken = False
     _refused = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Refuse what begins with the letter of an HTTP method."""
+        """Refuse data that begins with a letter, as an HTTP method does."""
         if not self._spoken and data:
             self._spoken = True
             if data[0] != _HANDSHAKE and data[:1].isalpha():
@@ -45,7 +44,7 @@ class _Connection(BufferingTLSTransport):
 
 
 class TlsFactory(TLSMemoryBIOFactory):
-    """Makes such connections."""
+    """Makes TLS connections that answer plain HTTP with an error."""
 
     protocol = _Connection
     noisy = False

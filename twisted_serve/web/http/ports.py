@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the opening of listeners: which addresses there are, whom they serve, and the ports themselves.
+Plan the listeners of a server and open their ports.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from twisted_serve.web.http.plain_http import TlsFactory
 from twisted_serve.web.http.site import ServeSite
 from twisted_serve.web.http.tls import TlsFiles
 
-# Connections which the kernel keeps for us, as many as the predecessor asks for.
+# The length of the kernel's accept queue, as in TorchServe.
 BACKLOG = 1024
 
-# The owner and its group may connect; who else may is the directory's to say.
+# The owner and the group may connect; the directory's mode can restrict this further.
 _SOCKET_MODE = 0o660
 
 
 @frozen
 class Listener:
-    """An address with the roles which share it."""
+    """An address with the roles that share it."""
 
     address: Address
     roles: Role
@@ -56,7 +56,7 @@ def plan_listeners(options: ServerOptions) -> list[Listener]:
 
 
 def tls_files(options: ServerOptions) -> TlsFiles:
-    """Return what the https listeners show and ask for."""
+    """Return the TLS files and settings of the https listeners."""
     return TlsFiles(
         options.certificate_file,
         options.private_key_file,
@@ -74,11 +74,11 @@ def open_port(
     """
     Listen at an address.
 
-    :param certificate: What an https listener shows.
-    :raise CannotListenError: when the address cannot be had.
-    :raise ValueError: when there is no certificate for an https listener.
+    :param certificate: The TLS context factory of an https listener.
+    :raise CannotListenError: if the address is not available.
+    :raise ValueError: if an https listener has no certificate.
     """
-    factory: Any = site  # Twisted's factories are typed by their protocols, which Site hides.
+    factory: Any = site  # Twisted types factories by their protocols, which Site hides.
     if address.scheme == "unix":
         _clear_stale_socket(Path(address.path))
         return reactor.listenUNIX(address.path, factory, backlog=BACKLOG, mode=_SOCKET_MODE)
@@ -90,21 +90,21 @@ def open_port(
 
 
 def bound_address(address: Address, port: IListeningPort) -> Address:
-    """Return the address with the port that the system has chosen for port 0."""
+    """Return the address with the port that the system chose for port 0."""
     if address.scheme == "unix":
         return address
     return evolve(address, port=port.getHost().port)  # type: ignore[attr-defined]
 
 
 def _clear_stale_socket(path: Path) -> None:
-    """Remove a socket which a server left behind; another file, or one at which somebody listens, is in our way."""
+    """Remove a stale socket; keep other files and sockets with a listener, so that listening fails."""
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.lstat(path).st_mode) and not _answers(path):
             os.unlink(path)
 
 
 def _answers(path: Path) -> bool:
-    """Say whether somebody may be listening at a socket."""
+    """Return whether a process may be listening at a socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         return probe.connect_ex(str(path)) != errno.ECONNREFUSED

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the reading of query parameters (``docs/torchserve/rest_api.md`` §2.2).
+Parse query parameters (``docs/torchserve/rest_api.md`` §2.2).
 
-The predecessor's leniency is what its clients rely on: a number that is none is
-the default, and any word but ``true`` is false.
+Clients rely on TorchServe's leniency: an invalid number means the default, and any word but ``true`` is false.
 """
 
 from __future__ import annotations
@@ -19,31 +18,31 @@ from twisted_serve.errors import BadRequest
 
 MOST_PARAMETERS = 1024
 
-# Whoever asks for more, or for none, gets so many (:meth:`Registry.names`).
+# Also used for a larger or missing limit (:meth:`Registry.names`).
 MOST_ON_A_PAGE = 100
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,10}", re.ASCII)
 
-#: The smallest number that a parameter can be.
+#: The smallest value of an integer parameter.
 LEAST_INTEGER = -(2**31)
 _INT_RANGE = range(LEAST_INTEGER, 2**31)
 
 
 def as_integer(text: str | None, default: int) -> int:
-    """Read a 32-bit decimal integer; anything else is ``default``."""
+    """Parse a 32-bit decimal integer; return ``default`` for anything else."""
     if text is not None and _INTEGER.fullmatch(text) and int(text) in _INT_RANGE:
         return int(text)
     return default
 
 
 def as_boolean(text: str | None, default: bool) -> bool:
-    """Read ``true`` in any case as true and anything else as false; absent is ``default``."""
+    """Return whether a text is ``true`` in any case; ``default`` if it is absent."""
     return default if text is None else text.lower() == "true"
 
 
 def query_pairs(request: IRequest) -> list[tuple[str, str]]:
     """
-    Read the query of a request, in order.
+    Parse the query of a request into pairs, in order.
 
     :raise BadRequest: for more than `MOST_PARAMETERS`.
     """
@@ -56,7 +55,7 @@ def query_pairs(request: IRequest) -> list[tuple[str, str]]:
 
 def query_parameters(request: IRequest) -> Mapping[str, str]:
     """
-    Read the query of a request by name; of a repeated name the first value counts.
+    Parse the query of a request into a mapping; a repeated name keeps its first value.
 
     :raise BadRequest: for more than `MOST_PARAMETERS`.
     """
@@ -68,7 +67,7 @@ def query_parameters(request: IRequest) -> Mapping[str, str]:
 
 def page_wanted(request: IRequest) -> tuple[int, int]:
     """
-    Read which page of a list is wanted: how many entries, and where it begins (``docs/torchserve/rest_api.md`` §8.1).
+    Return the limit and offset of the requested page of a list (``docs/torchserve/rest_api.md`` §8.1).
 
     :raise BadRequest: as :func:`query_parameters`.
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the TLS side of a listener: its certificate and key, from PEM files, a key store, or made now.
+Make TLS context factories with a certificate and key from PEM files or a key store, or a self-signed certificate.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ from twisted_serve.system.small_files import read_small
 
 _log = Logger("twisted_serve.web")
 
-# How long a certificate lasts that was made because none was given.
+# The validity of a self-signed certificate.
 _SELF_SIGNED_LIFE = timedelta(days=365)
 
-# What files of JKS and JCEKS begin with.
+# The first bytes of JKS and JCEKS files.
 _JAVA_MAGIC = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")
 
 _PEM_END = b"-----END CERTIFICATE-----"
 
-# The bytes that a file may have; the certificates of all public authorities have half of it.
+# The most bytes of a file; the certificates of all public authorities take half as many.
 LARGEST_FILE = 1 << 20
 
 # Forward secrecy and authenticated encryption only: the ciphers of TLS 1.2 in Mozilla's "intermediate" configuration.
-# Those of TLS 1.3, all of which are so, are chosen apart from these.
+# The ciphers of TLS 1.3, which all have both properties, are configured separately.
 _CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 
-#: What a client is asked for: no certificate, one if it has one, or one without which it does not get in.
+#: Whether a client certificate is not requested, requested, or required.
 CLIENT_CERTIFICATES = ("none", "optional", "required")
 
 
 @frozen
 class TlsFiles:
     """
-    Where a listener's certificate and key come from, and whom it trusts.
+    The sources of a listener's certificate and key, and the authorities that it trusts.
 
-    :ivar certificate_file: The chain, PEM; with ``private_key_file``, its key.
-    :ivar keystore: A PKCS#12 file; it comes before the PEM files.
-    :ivar client_ca_file: The authorities whose clients are trusted, PEM.
+    :ivar certificate_file: The certificate chain, PEM; ``private_key_file`` is its key.
+    :ivar keystore: A PKCS#12 file; it takes precedence over the PEM files.
+    :ivar client_ca_file: The authorities trusted to sign client certificates, PEM.
     :ivar client_certificate: One of `CLIENT_CERTIFICATES`.
     """
 
@@ -76,19 +76,19 @@ class TlsFiles:
     client_certificate: str = "none"
 
     def __iter__(self) -> Iterator[Path]:
-        """Go through the files that are really used."""
+        """Iterate over the files in use."""
         own = (self.certificate_file, self.private_key_file) if self.keystore is None else (self.keystore,)
         yield from (path for path in (*own, self.client_ca_file) if path is not None)
 
 
 def context_factory(files: TlsFiles, now: datetime) -> IOpenSSLContextFactory:
     """
-    Make what a TLS listener needs: TLS 1.2 or later, with forward secrecy and authenticated encryption.
+    Make the context factory of a TLS listener: TLS 1.2 or later, with forward secrecy and authenticated encryption.
 
-    With neither a key store nor PEM files a certificate is made which nobody
-    trusts, as the predecessor does (``docs/torchserve/config_cli.md`` §4.2).
+    With neither a key store nor PEM files, a self-signed certificate is made, as in TorchServe
+    (``docs/torchserve/config_cli.md`` §4.2).
 
-    :raise ValueError: naming the file which cannot be used.
+    :raise ValueError: naming the file that cannot be used.
     """
     if files.keystore is not None:
         key, chain = _from_keystore(files.keystore, files.keystore_pass)
@@ -116,12 +116,12 @@ def context_factory(files: TlsFiles, now: datetime) -> IOpenSSLContextFactory:
         acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(_CIPHERS),
     )
     try:
-        # What does not go together shall be told now, not to the first client.
+        # Report a key that does not match its certificate now, not when the first client connects.
         context = factory.getContext()
     except SSL.Error as e:
         raise ValueError(f"{named} cannot be used: {_reason(e)}") from e
     if files.client_certificate == "optional":
-        # None is well, but a bad one is not.
+        # No certificate is accepted, an invalid one is not.
         context.set_verify(SSL.VERIFY_PEER, lambda _connection, _certificate, _error, _depth, well: bool(well))
     return factory
 
@@ -142,7 +142,7 @@ def _certificates(path: Path) -> list[X509]:
 
 
 def _reason(error: Exception) -> str:
-    """Say what OpenSSL, whose errors are lists of (library, function, reason), or anybody else has to complain of."""
+    """Return the reason of an error; OpenSSL's errors hold lists of (library, function, reason)."""
     match error.args:
         case ([*_, (_, _, str(reason))],) if reason:
             return reason
@@ -150,7 +150,7 @@ def _reason(error: Exception) -> str:
 
 
 def _secret(option: str, path: Path) -> bytes:
-    """Read a file that holds a private key, and warn if others may read or change it."""
+    """Read a file with a private key, and warn if other users may read or change it."""
     file = read_small(path, LARGEST_FILE)
     if file.exposed:
         _log.warn(
@@ -174,7 +174,7 @@ def _from_pem(certificate_file: Path, private_key_file: Path) -> tuple[PKey, lis
 def _from_keystore(keystore: Path, password: str) -> tuple[PKey, list[X509]]:
     try:
         content = _secret("keystore", keystore)
-        # What a file is counts, and not what keystore_type says: Java reads either format for either type, too.
+        # The content decides the format, not keystore_type: Java, too, reads either format for either type.
         if content.startswith(_JAVA_MAGIC):
             kind = "JKS" if content.startswith(_JAVA_MAGIC[0]) else "JCEKS"
             source, target = (shlex.quote(name) for name in (str(keystore), f"{keystore}.p12"))
