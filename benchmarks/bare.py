@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what no server passes: a handler called in a loop, and a ``twisted.web`` that only echoes.
+Measure upper limits: a handler called in a loop, and a ``twisted.web`` that only echoes.
 
 It is run as a script, ``python bare.py loop CASE SECONDS`` or ``python bare.py echo PORT``.
 """

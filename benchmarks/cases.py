@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what is asked of every server: models, bodies, and the archives they are served from.
+Define the cases: models, request bodies, and the archives that servers load.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the profile of the front: what a prediction costs there, with workers that answer at once.
+Profile the server's own process: what one prediction costs there, with workers that answer immediately.
 
 No socket is in it, so the kernel's part and the worker's are not.  Run it with
 ``python -m benchmarks.front``; it prints the table for the documentation.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements one measurement: ``wrk`` with our script, and what it says.
+Measure once: run ``wrk`` with our script, and parse its output.
 """
 
 from __future__ import annotations

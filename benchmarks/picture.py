@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the picture of the results, for the documentation.
+Draw the results for the documentation.
 """
 
 from __future__ import annotations

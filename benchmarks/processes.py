@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the processes of a server that was started in a session of its own: time, memory, end.
+Watch the processes of a server that was started in a session of its own: time, memory, exit.
 """
 
 from __future__ import annotations

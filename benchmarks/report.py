@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what measurements are compared with, and the tables that show them.
+Compare measurements, and print them as tables.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements measurements: what they are, how they are kept, and the medians of their rounds.
+Store measurements, and compute the medians over their rounds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the command: measure all servers in one run, in turns, and print the tables.
+Measure all servers in one run, in turns, and print the tables.
 
 What has been measured is kept row by row; ``--resume`` goes on where a run ended.
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the servers that are compared: how each is started, asked, scaled and ended.
+Start, query, scale and stop the servers that are compared.
 """
 
 from __future__ import annotations

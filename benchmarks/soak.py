@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the command that loads a server for minutes, kills its workers at random, and shows what grows.
+Load a server for minutes, kill its workers at random, and show what grows.
 
 What a worker had when it was killed is given to another; so of all requests hardly
 one fails, and after it all the server has what it had in the beginning.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the list of all examples: how each is built, what it is asked, and its answer in a line.
+List all examples: how to build each, what to ask it, and its answer in a line.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a server for the examples: in a process and a directory of its own, and what to ask it with.
+Run a server for the examples, in a process and a directory of its own, and send it requests.
 """
 
 from __future__ import annotations

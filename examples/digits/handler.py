@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the handler: a picture of a digit in, the digit and its probability out.
+Classify the picture of a digit: return the digit and its probability.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the network: two convolutions and a linear layer, for digits of 8 by 8 pixels.
+Define the network: two convolutions and a linear layer, for digits of 8 by 8 pixels.
 """
 
 from __future__ import annotations

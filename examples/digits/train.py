@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the training, on scikit-learn's digits: ``python examples/digits/train.py WEIGHTS``.
+Train on scikit-learn's digits: ``python examples/digits/train.py WEIGHTS``.
 
 It takes some seconds and gives the same network each time on the same machine.
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the archive of the old style: ``python examples/old_style/build.py STORE``.
+Pack the archive of the old style: ``python examples/old_style/build.py STORE``.
 
 It is made as such archives were: a gzip-compressed tar with the files at its root, by hand, without an archiver.
 """

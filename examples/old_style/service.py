@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a service of the old style: a class with ``_context``, one object of it, and a function in front.
+Serve in the old style: a class with ``_context``, one object of it, and a function that calls the object.
 
 It is how handlers were written for the predecessor's predecessor, and many archives in use still are.
 """

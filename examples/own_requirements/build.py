@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the archive with requirements of its own: ``python examples/own_requirements/build.py STORE``.
+Pack an archive that brings its requirements: ``python examples/own_requirements/build.py STORE``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a handler that needs a package which only its own archive asks for.
+Use a package that only this archive requires.
 """
 
 from __future__ import annotations

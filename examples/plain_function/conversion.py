@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the rule: a length in one unit is a length in another.
+Convert a length from one unit to another.
 """
 
 from __future__ import annotations

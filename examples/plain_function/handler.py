@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a handler that is a function in one file, with its rules in a second and its data in a third.
+Handle requests in one function, with its rules in a second file and its data in a third.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the archive of the sentence embeddings: ``python examples/sentence_embeddings/build.py STORE``.
+Pack the archive of the sentence embeddings: ``python examples/sentence_embeddings/build.py STORE``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the handler: sentences in, one vector for each out; one forward pass for a whole batch.
+Embed sentences: one vector for each, in one forward pass for a whole batch.
 """
 
 from __future__ import annotations

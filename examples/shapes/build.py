@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the archives of both networks: ``python examples/shapes/build.py STORE``.
+Pack the archives of both networks: ``python examples/shapes/build.py STORE``.
 
 There is no handler in them: they name a built-in one.
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the segmenting network: for each pixel, ground or shape.
+Define the segmenting network: for each pixel, ground or shape.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements pictures of one shape each, drawn at random, which the two networks learn from.
+Draw pictures of one shape each, at random, as training data of both networks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the training of both networks, some seconds each.
+Train both networks, for some seconds each.
 """
 
 from __future__ import annotations

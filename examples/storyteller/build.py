@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the archive of the storyteller: ``python examples/storyteller/build.py STORE``.
+Pack the archive of the storyteller: ``python examples/storyteller/build.py STORE``.
 """
 
 from __future__ import annotations

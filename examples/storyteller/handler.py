@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the handler: the beginning of a story in, the rest of it out, word by word.
+Continue a story: stream the text that follows its beginning, word by word.
 """
 
 from __future__ import annotations

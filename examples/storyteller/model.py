@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the network: characters in, the next character out, one at a time.
+Define the network: characters in, the next character out, one at a time.
 """
 
 from __future__ import annotations

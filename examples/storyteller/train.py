@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the training: the network learns one small story by heart, which takes some seconds.
+Train the network on one small story until it reproduces the story, which takes some seconds.
 """
 
 from __future__ import annotations

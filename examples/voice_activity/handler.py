@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the handler: a WAV file in, the seconds in which somebody speaks out.
+Find speech in a WAV file: return its segments in seconds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements how probabilities of speech, frame by frame, become segments of it.
+Turn probabilities of speech, frame by frame, into segments.
 """
 
 from __future__ import annotations

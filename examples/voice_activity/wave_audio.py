@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the way from the bytes of a WAV file to samples at 16 kHz.
+Decode a WAV file into samples at 16 kHz.
 """
 
 from __future__ import annotations

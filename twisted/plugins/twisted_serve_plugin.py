@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the drop-in by which ``twistd`` knows ``twisted-serve``.
+Register ``twisted-serve`` with ``twistd``.
 """
 
 from twisted.application.service import ServiceMaker

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements numbers in the figures of the Romans.
+Write numbers in Roman numerals.
 """
 
 from __future__ import annotations
