@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis.strategies import SearchStrategy, builds, floats, integers
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.scheduling.autoscaling import LoadSample, ScalingRules, next_look, wanted_workers
+from twisted_serve.scheduling.autoscaling import LoadSample, ScalingRules, next_check, wanted_workers
 
 RULES = ScalingRules(1, 8, up_delay=1.0, idle_time=60.0, batch_size=4)
 
@@ -72,50 +72,50 @@ class ScalingTests(SynchronousTestCase):
 
     def test_when_to_look(self) -> None:
         """The next look is when the answer may be another, and not before."""
-        self.assertIsNone(next_look(RULES, LoadSample(1, free=1)))
-        self.assertAlmostEqual(0.4, next_look(RULES, LoadSample(1, waiting=1, oldest_wait=0.6)) or 0.0)
-        self.assertEqual(20.0, next_look(RULES, LoadSample(2, free=1, longest_idle=40.0)))
-        self.assertEqual(60.0, next_look(RULES, LoadSample(2)))
-        self.assertIsNone(next_look(evolve(RULES, min_workers=8), LoadSample(8, waiting=9, oldest_wait=9.0)))
+        self.assertIsNone(next_check(RULES, LoadSample(1, free=1)))
+        self.assertAlmostEqual(0.4, next_check(RULES, LoadSample(1, waiting=1, oldest_wait=0.6)) or 0.0)
+        self.assertEqual(20.0, next_check(RULES, LoadSample(2, free=1, longest_idle=40.0)))
+        self.assertEqual(60.0, next_check(RULES, LoadSample(2)))
+        self.assertIsNone(next_check(evolve(RULES, min_workers=8), LoadSample(8, waiting=9, oldest_wait=9.0)))
 
     @given(rules(), sightings())
-    def test_within_the_bounds(self, rules: ScalingRules, seen: LoadSample) -> None:
+    def test_within_the_bounds(self, rules: ScalingRules, sample: LoadSample) -> None:
         """Whatever is seen, there are never more nor fewer than there may be."""
-        self.assertTrue(rules.min_workers <= wanted_workers(rules, seen) <= rules.max_workers)
+        self.assertTrue(rules.min_workers <= wanted_workers(rules, sample) <= rules.max_workers)
 
     @given(rules(), sightings(), integers(0, 50), floats(0, 10))
-    def test_monotone(self, rules: ScalingRules, seen: LoadSample, more: int, longer: float) -> None:
+    def test_monotone(self, rules: ScalingRules, sample: LoadSample, more: int, longer: float) -> None:
         """More load never means fewer workers, a longer rest never more."""
-        busier = evolve(seen, waiting=seen.waiting + more, oldest_wait=seen.oldest_wait + longer)
-        assume(seen.waiting or not more)
-        self.assertLessEqual(wanted_workers(rules, seen), wanted_workers(rules, busier))
-        rested = evolve(seen, longest_idle=seen.longest_idle + longer)
-        self.assertLessEqual(wanted_workers(rules, rested), wanted_workers(rules, seen))
+        busier = evolve(sample, waiting=sample.waiting + more, oldest_wait=sample.oldest_wait + longer)
+        assume(sample.waiting or not more)
+        self.assertLessEqual(wanted_workers(rules, sample), wanted_workers(rules, busier))
+        rested = evolve(sample, longest_idle=sample.longest_idle + longer)
+        self.assertLessEqual(wanted_workers(rules, rested), wanted_workers(rules, sample))
 
     @given(rules(), sightings())
-    def test_no_flapping(self, rules: ScalingRules, seen: LoadSample) -> None:
+    def test_no_flapping(self, rules: ScalingRules, sample: LoadSample) -> None:
         """Who was just started is not ended, and who was just ended not started again, by the same sight."""
-        assume(rules.min_workers <= seen.workers <= rules.max_workers)
-        wanted = wanted_workers(rules, seen)
-        if wanted > seen.workers:
-            after = evolve(seen, workers=wanted, starting=seen.starting + wanted - seen.workers)
+        assume(rules.min_workers <= sample.workers <= rules.max_workers)
+        wanted = wanted_workers(rules, sample)
+        if wanted > sample.workers:
+            after = evolve(sample, workers=wanted, starting=sample.starting + wanted - sample.workers)
             self.assertEqual(wanted, wanted_workers(rules, after))
-        elif wanted < seen.workers:
-            after = evolve(seen, workers=wanted, free=seen.free - 1, longest_idle=0.0)
+        elif wanted < sample.workers:
+            after = evolve(sample, workers=wanted, free=sample.free - 1, longest_idle=0.0)
             self.assertLessEqual(wanted_workers(rules, after), wanted)
 
     @given(rules(), sightings(), floats(0, 300))
-    def test_nothing_changes_before_the_next_look(self, rules: ScalingRules, seen: LoadSample, later: float) -> None:
+    def test_nothing_changes_before_the_next_look(self, rules: ScalingRules, sample: LoadSample, later: float) -> None:
         """As long as only time passes, the answer is the same until it is time to look again."""
-        assume(rules.min_workers <= seen.workers <= rules.max_workers)
-        assume(seen.waiting or not seen.oldest_wait)
-        assume(seen.free or not seen.longest_idle)
-        wanted, due = wanted_workers(rules, seen), next_look(rules, seen)
-        assume(wanted == seen.workers)
+        assume(rules.min_workers <= sample.workers <= rules.max_workers)
+        assume(sample.waiting or not sample.oldest_wait)
+        assume(sample.free or not sample.longest_idle)
+        wanted, due = wanted_workers(rules, sample), next_check(rules, sample)
+        assume(wanted == sample.workers)
         if due is None or later < due * 0.999:
             aged = evolve(
-                seen,
-                oldest_wait=seen.oldest_wait + later if seen.waiting else 0.0,
-                longest_idle=seen.longest_idle + later if seen.free else 0.0,
+                sample,
+                oldest_wait=sample.oldest_wait + later if sample.waiting else 0.0,
+                longest_idle=sample.longest_idle + later if sample.free else 0.0,
             )
             self.assertEqual(wanted, wanted_workers(rules, aged))

@@ -39,17 +39,17 @@ class Owner:
         self.ready: list[IWorker] = []
         self.path: list[str] = []
 
-    def slot_ready(self, slot: Replica, worker: IWorker) -> None:
+    def replica_ready(self, replica: Replica, worker: IWorker) -> None:
         """See `SlotOwner`."""
         self.ready.append(worker)
 
-    def slot_unready(self, slot: Replica, worker: IWorker) -> None:
+    def replica_unready(self, replica: Replica, worker: IWorker) -> None:
         """See `SlotOwner`."""
         self.ready.remove(worker)
 
-    def slot_changed(self, slot: Replica) -> None:
+    def replica_changed(self, replica: Replica) -> None:
         """See `SlotOwner`."""
-        self.path.append(type(slot.status).__name__)
+        self.path.append(type(replica.status).__name__)
 
 
 class Life:
@@ -59,7 +59,7 @@ class Life:
         self.clock = Clock()
         self.provider = FakeProvider(self.clock, load_delay=None)
         self.owner = Owner()
-        self.slot = Replica(
+        self.replica = Replica(
             Placement("9000", 2),
             lambda placement: self.provider.start(SPEC, placement),
             self.owner,
@@ -80,16 +80,16 @@ class SlotTests(SynchronousTestCase):
     def test_life(self) -> None:
         """A worker is started, loads, is lost, waits, is started again, and stops."""
         life = Life()
-        self.assertIsInstance(life.slot.status, Idle)
-        started = life.slot.start()
+        self.assertIsInstance(life.replica.status, Idle)
+        started = life.replica.start()
         life.worker.load()
         self.successResultOf(started)
-        self.successResultOf(life.slot.start())
+        self.successResultOf(life.replica.start())
         life.worker.kill()
         life.clock.advance(1.0)
         life.worker.load()
-        self.successResultOf(life.slot.stop(0.0))
-        self.successResultOf(life.slot.stop(0.0))
+        self.successResultOf(life.replica.stop(0.0))
+        self.successResultOf(life.replica.stop(0.0))
         self.assertEqual(
             ["Starting", "Ready", "BackingOff", "Starting", "Ready", "Draining", "Stopped"], life.owner.path
         )
@@ -97,7 +97,7 @@ class SlotTests(SynchronousTestCase):
     def test_started_while_loading(self) -> None:
         """Whoever asks for a worker that is loading waits for the same one."""
         life = Life()
-        first, second = life.slot.start(), life.slot.start()
+        first, second = life.replica.start(), life.replica.start()
         life.worker.load()
         self.successResultOf(first)
         self.successResultOf(second)
@@ -106,60 +106,60 @@ class SlotTests(SynchronousTestCase):
     def test_discarded_while_loading(self) -> None:
         """A worker that is of no use before it has loaded is replaced as any other."""
         life = Life()
-        started = life.slot.start()
-        life.slot.discard(life.worker, "it hangs")
+        started = life.replica.start()
+        life.replica.discard(life.worker, "it hangs")
         self.failureResultOf(started, WorkerFailed)
-        status = life.slot.status
+        status = life.replica.status
         assert isinstance(status, BackingOff)
         self.assertEqual("it hangs", status.reason)
 
     def test_discarded_too_late(self) -> None:
         """What is said of an earlier worker does not touch its successor."""
         life = Life()
-        life.slot.start()
+        life.replica.start()
         life.worker.load()
         old = life.worker
         old.kill()
         life.clock.advance(1.0)
         life.worker.load()
-        life.slot.discard(old, "it hangs")
-        self.assertIsInstance(life.slot.status, Ready)
+        life.replica.discard(old, "it hangs")
+        self.assertIsInstance(life.replica.status, Ready)
 
     def test_lost_without_a_word(self) -> None:
         """A worker that is lost before it said whether it could load has failed to."""
         for window, status in ((300.0, BackingOff), (0.0, GivenUp)):
             life = Life(window)
-            started = life.slot.start()
+            started = life.replica.start()
             life.worker.alive = False
             life.worker.lost.callback("gone")
             self.assertEqual("gone", self.failureResultOf(started, WorkerFailed).value.message)
-            self.assertIsInstance(life.slot.status, status)
+            self.assertIsInstance(life.replica.status, status)
             life.worker.loaded.errback(RuntimeError("late"))
-            self.assertIsInstance(life.slot.status, status)
+            self.assertIsInstance(life.replica.status, status)
 
     def test_strange_failure(self) -> None:
         """A provider's failure of any kind is a failure to load."""
         life = Life()
-        started = life.slot.start()
+        started = life.replica.start()
         life.worker.loaded.errback(RuntimeError("strange"))
         error = self.failureResultOf(started, WorkerFailed).value
         self.assertEqual((500, "strange"), (error.status, error.message))
-        self.assertIsInstance(life.slot.status, Failing)
+        self.assertIsInstance(life.replica.status, Failing)
 
     def test_failing_takes_time(self) -> None:
         """There is never a second worker before the first is gone, whoever asks for it."""
         life = Life()
-        life.slot.start()
+        life.replica.start()
         life.worker.load()
         life.worker.holding = True
         life.worker.run(1, [], lambda chunk: None).addErrback(lambda _: None)
         stop = life.worker.stop
         # It takes a second to end, whatever it is told.
-        life.slot._core.end_worker = lambda grace: stop(1.0)
-        life.slot.discard(life.worker, "it hangs")
-        self.assertEqual((Failing(NOW, "it hangs"), []), (life.slot.status, life.owner.ready))
-        again = life.slot.start()
-        life.slot.discard(life.worker, "twice")
+        life.replica._core.end_worker = lambda grace: stop(1.0)
+        life.replica.discard(life.worker, "it hangs")
+        self.assertEqual((Failing(NOW, "it hangs"), []), (life.replica.status, life.owner.ready))
+        again = life.replica.start()
+        life.replica.discard(life.worker, "twice")
         life.clock.advance(1.0)
         self.assertEqual(1, len(life.provider.workers))
         life.clock.advance(1.0)
@@ -169,21 +169,21 @@ class SlotTests(SynchronousTestCase):
     def test_stopped_is_the_end(self) -> None:
         """A slot that has stopped is not started again."""
         life = Life()
-        self.successResultOf(life.slot.stop(1.0))
-        self.assertRaises(NoTransition, life.slot.start)
-        self.assertIsInstance(life.slot.status, Stopped)
+        self.successResultOf(life.replica.stop(1.0))
+        self.assertRaises(NoTransition, life.replica.start)
+        self.assertIsInstance(life.replica.status, Stopped)
 
     def test_info(self) -> None:
         """A slot describes itself, with its process while it has one."""
         life = Life()
-        life.slot.start().addErrback(lambda _: None)
-        info = life.slot.info()
+        life.replica.start().addErrback(lambda _: None)
+        info = life.replica.info()
         self.assertEqual(
             ("9000", Starting(NOW), NOW, NOW, 1000, 2),
             (info.worker_id, info.status, info.started, info.since, info.pid, info.gpu_id),
         )
         life.worker.kill()
-        self.assertIsNone(life.slot.info().pid)
+        self.assertIsNone(life.replica.info().pid)
 
 
 EVENTS = ["start", "stop", "drain", "discard", "load", "fail", "kill", "second", "hour", "hold"]
@@ -199,30 +199,31 @@ class SlotProperties(SynchronousTestCase):
         life = Life(window)
         pending = []
         for event in events:
-            if event == "start" and not isinstance(life.slot.status, (Draining, Stopped)):
-                pending.append(life.slot.start().addErrback(lambda _: None))
+            if event == "start" and not isinstance(life.replica.status, (Draining, Stopped)):
+                pending.append(life.replica.start().addErrback(lambda _: None))
             elif event in ("stop", "drain"):
-                pending.append(life.slot.stop(0.0 if event == "stop" else 1.0))
+                pending.append(life.replica.stop(0.0 if event == "stop" else 1.0))
             elif event in ("second", "hour"):
                 life.clock.advance(1.0 if event == "second" else 3600.0)
             elif life.provider.alive:
                 worker = life.worker
                 if event == "discard":
-                    life.slot.discard(worker, "of no use")
+                    life.replica.discard(worker, "of no use")
                 elif event == "load":
                     worker.load()
                 elif event == "fail":
-                    worker.fail_to_load(WorkerFailed(500, "broken")) if isinstance(life.slot.status, Starting) else None
+                    if isinstance(life.replica.status, Starting):
+                        worker.fail_to_load(WorkerFailed(500, "broken"))
                 elif event == "kill":
                     worker.kill()
-                elif isinstance(life.slot.status, Ready) and not worker.busy:
+                elif isinstance(life.replica.status, Ready) and not worker.busy:
                     worker.holding = True
                     worker.run(1, [], lambda chunk: None).addErrback(lambda _: None)
-            self.assertIsInstance(life.slot.status, STATUSES)
+            self.assertIsInstance(life.replica.status, STATUSES)
             self.assertLessEqual(len(life.provider.alive), 1)
-            self.assertEqual(life.owner.ready, life.provider.alive if isinstance(life.slot.status, Ready) else [])
-            self.assertTrue(life.slot.healthy or not isinstance(life.slot.status, Ready))
-        self.successResultOf(life.slot.stop(0.0))
+            self.assertEqual(life.owner.ready, life.provider.alive if isinstance(life.replica.status, Ready) else [])
+            self.assertTrue(life.replica.healthy or not isinstance(life.replica.status, Ready))
+        self.successResultOf(life.replica.stop(0.0))
         for waiter in pending:
             self.successResultOf(waiter)
         self.assertEqual(([], []), (life.provider.alive, life.clock.getDelayedCalls()))

@@ -99,7 +99,7 @@ class FailureTests(PoolTestCase):
     def test_answers_after_all(self) -> None:
         """What a worker says after it was given up is not heard."""
         bench = self.running(holding=True, response_timeout=5)
-        bench.pool._slots[0]._core.end_worker = lambda grace: None
+        bench.pool._replicas[0]._core.end_worker = lambda grace: None
         parts: list[Item] = []
         answer = bench.pool.submit(job("1"), lambda item, _producer: parts.append(item))
         bench.clock.advance(5.0)

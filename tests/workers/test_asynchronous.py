@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.specs import worker_spec
 from twisted_serve.errors import RequestTimeout, ServiceUnavailable, WorkerDied, WorkerFailed
 from twisted_serve.models.version import ModelSettings
-from twisted_serve.scheduling.in_flight import CALL_BACK_TIME
+from twisted_serve.scheduling.in_flight import CANCEL_TIME
 from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.wire.messages import Item, Job, Part
@@ -124,7 +124,7 @@ class AsynchronousTests(SynchronousTestCase):
         self.clock.advance(20.0)
         self.failureResultOf(slow, WorkerFailed)
         self.failureResultOf(other, WorkerFailed)
-        self.clock.advance(CALL_BACK_TIME)
+        self.clock.advance(CANCEL_TIME)
         self.assertFalse(worker.alive)
         self.clock.advance(10.0)
         [again] = self.submit("again")

@@ -48,11 +48,11 @@ class RequestAdmission:
             f'Model "{model_name}" Version {model_version}" has no worker to serve inference request. {_ADVICE}'
         )
 
-    def no_worker(self, versioned: bool, shortage: Unavailability) -> ServiceUnavailable:
+    def no_worker(self, versioned: bool, unavailability: Unavailability) -> ServiceUnavailable:
         """Return the error when there is no worker: TorchServe's text, which clients may match, then the reason."""
         self._observer.refused("no_worker")
-        error = ServiceUnavailable(self._text(versioned, shortage.why), shortage.retry_after)
-        return error if shortage.reason is None else error.because(shortage.reason)
+        error = ServiceUnavailable(self._text(versioned, unavailability.why), unavailability.retry_after)
+        return error if unavailability.reason is None else error.because(unavailability.reason)
 
     def queue_full(self, versioned: bool, full: QueueFull, loading: bool) -> ServiceUnavailable:
         """Return the error when the queue is full."""

@@ -54,7 +54,7 @@ class LoadSample:
     longest_idle: float = 0.0
 
 
-def wanted_workers(rules: ScalingRules, seen: LoadSample) -> int:
+def wanted_workers(rules: ScalingRules, sample: LoadSample) -> int:
     """
     Return how many workers there should be.
 
@@ -62,29 +62,29 @@ def wanted_workers(rules: ScalingRules, seen: LoadSample) -> int:
     queued requests can use, but the number at most doubles, because every start slows the running workers. One worker
     is removed when it has been idle for ``idle_time``.
     """
-    wanted = seen.workers
-    if _short_of_workers(rules, seen) and (not seen.workers or seen.oldest_wait >= rules.up_delay):
-        batches = -(-seen.waiting // rules.batch_size)
-        wanted += min(batches, max(1, seen.workers))
-    elif seen.free and not seen.waiting and seen.longest_idle >= rules.idle_time:
+    wanted = sample.workers
+    if _short_of_workers(rules, sample) and (not sample.workers or sample.oldest_wait >= rules.up_delay):
+        batches = -(-sample.waiting // rules.batch_size)
+        wanted += min(batches, max(1, sample.workers))
+    elif sample.free and not sample.waiting and sample.longest_idle >= rules.idle_time:
         wanted -= 1
     return min(max(wanted, rules.min_workers), rules.max_workers)
 
 
-def next_look(rules: ScalingRules, seen: LoadSample) -> float | None:
+def next_check(rules: ScalingRules, sample: LoadSample) -> float | None:
     """
     Return in how many seconds `wanted_workers` may give another number without any other event.
 
     :return: ``None`` if it cannot.
     """
     moments = []
-    if _short_of_workers(rules, seen) and seen.workers < rules.max_workers:
-        moments.append(rules.up_delay - seen.oldest_wait)
-    if seen.workers > rules.min_workers:
-        idle = seen.longest_idle if seen.free and not seen.waiting else 0.0
+    if _short_of_workers(rules, sample) and sample.workers < rules.max_workers:
+        moments.append(rules.up_delay - sample.oldest_wait)
+    if sample.workers > rules.min_workers:
+        idle = sample.longest_idle if sample.free and not sample.waiting else 0.0
         moments.append(rules.idle_time - idle)
     return max(0.0, min(moments)) if moments else None
 
 
-def _short_of_workers(rules: ScalingRules, seen: LoadSample) -> bool:
-    return seen.waiting > 0 and not seen.free and not seen.starting
+def _short_of_workers(rules: ScalingRules, sample: LoadSample) -> bool:
+    return sample.waiting > 0 and not sample.free and not sample.starting

@@ -88,7 +88,7 @@ class Core:
     end_worker: Callable[[float], object] = lambda grace: None
     failing_since: float | None = None
     attempt: int = 0
-    resting: IDelayedCall | None = None
+    next_attempt: IDelayedCall | None = None
     reason: str = ""
     # Whether the model's log has the traceback of ``reason``.
     printed: bool = False
@@ -96,7 +96,7 @@ class Core:
     stop_waiters: list[Deferred[None]] = field(factory=list)
     log: ClassVar[Logger] = Logger("twisted_serve.scheduling")
 
-    def become(self, status: WorkerStatus) -> None:
+    def set_status(self, status: WorkerStatus) -> None:
         """Set the status and notify the owner."""
         self.status = status
         self.changed()
@@ -110,7 +110,7 @@ class Core:
             worker = UnstartedWorker(self.placement, f"The worker could not be started: {type(e).__name__}: {e}")
         self.worker = worker
         self.end_worker = worker.stop
-        self.become(Starting(self.now()))
+        self.set_status(Starting(self.now()))
         worker.loaded.addCallbacks(
             lambda _: inputs._loaded(worker), lambda failure: inputs._load_failed(_worker_failed(failure))
         )
@@ -133,12 +133,12 @@ class Core:
         """Return whether the replica works or has been failing for less than the recovery window."""
         return self.failing_since is None or self.clock.seconds() - self.failing_since < self.max_retry_timeout
 
-    def rest_no_more(self) -> None:
+    def cancel_attempt(self) -> None:
         """Cancel the attempt that is scheduled after giving up."""
-        if self.resting is not None and self.resting.active():
-            self.resting.cancel()
+        if self.next_attempt is not None and self.next_attempt.active():
+            self.next_attempt.cancel()
 
-    def started(self, result: WorkerFailed | None) -> None:
+    def notify_started(self, result: WorkerFailed | None) -> None:
         """Fire the Deferreds of `Replica.start` with the result."""
         self.start_waiters, waiting = [], self.start_waiters
         for waiter in waiting:
@@ -149,11 +149,11 @@ class Core:
 
     def end(self) -> None:
         """Enter the stopped state and fire all waiting Deferreds."""
-        self.become(Stopped(self.now()))
-        self.started(WorkerFailed(500, "The worker was stopped before it had loaded."))
-        self.ended()
+        self.set_status(Stopped(self.now()))
+        self.notify_started(WorkerFailed(500, "The worker was stopped before it had loaded."))
+        self.notify_stopped()
 
-    def ended(self) -> None:
+    def notify_stopped(self) -> None:
         """Fire the Deferreds of `Replica.stop`."""
         self.stop_waiters, waiting = [], self.stop_waiters
         for waiter in waiting:
@@ -169,7 +169,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
     """Build the state machine. An input that is not in this table for a state raises an error."""
     machine = TypeMachineBuilder(ReplicaInputs, Core)
 
-    def pause(inputs: ReplicaInputs, core: Core, reason: str) -> IDelayedCall:
+    def schedule_retry(inputs: ReplicaInputs, core: Core, reason: str) -> IDelayedCall:
         delay = retry_delay(core.attempt)
         core.attempt += 1
         core.log.info(
@@ -180,15 +180,15 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
         )
         return core.clock.callLater(delay, inputs._retry)
 
-    def remember(inputs: ReplicaInputs, core: Core, worker: IWorker) -> IWorker:
+    def keep_worker(inputs: ReplicaInputs, core: Core, worker: IWorker) -> IWorker:
         return worker
 
     # States:
     idle = machine.state("Idle")
     loading = machine.state("Loading")
-    ready = machine.state("Ready", remember)
+    ready = machine.state("Ready", keep_worker)
     failing = machine.state("Failing")
-    backoff = machine.state("Backoff", pause)
+    backoff = machine.state("Backoff", schedule_retry)
     given_up = machine.state("GivenUp")
     draining = machine.state("Draining")
     stopped = machine.state("Stopped")
@@ -218,8 +218,8 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
         core.begin(inputs)
 
     @given_up.upon(ReplicaInputs.start).to(loading)
-    def revive(inputs: ReplicaInputs, core: Core) -> None:
-        core.rest_no_more()
+    def restart(inputs: ReplicaInputs, core: Core) -> None:
+        core.cancel_attempt()
         core.failing_since, core.attempt = None, 0
         core.begin(inputs)
 
@@ -240,23 +240,23 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
     @loading.upon(ReplicaInputs._loaded).to(ready)
     def load_done(inputs: ReplicaInputs, core: Core, worker: IWorker) -> None:
         core.failing_since, core.attempt, core.reason, core.printed = None, 0, "", False
-        core.become(Ready(core.now(), worker.pid))
+        core.set_status(Ready(core.now(), worker.pid))
         core.ready(worker)
-        core.started(None)
+        core.notify_started(None)
 
     @loading.upon(ReplicaInputs._load_failed).to(failing)
     def load_failed(inputs: ReplicaInputs, core: Core, error: WorkerFailed) -> None:
         core.mark_failing()
         core.reason, core.printed = error.message, error.printed
-        core.become(Failing(core.now(), error.message))
-        core.started(error)
+        core.set_status(Failing(core.now(), error.message))
+        core.notify_started(error)
 
     @loading.upon(ReplicaInputs.discard).to(failing)
     def discard_loading(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         core.mark_failing()
         core.reason, core.printed = reason, False
-        core.become(Failing(core.now(), reason))
-        core.started(WorkerFailed(500, reason))
+        core.set_status(Failing(core.now(), reason))
+        core.notify_started(WorkerFailed(500, reason))
         core.end_worker(0.0)
 
     @ready.upon(ReplicaInputs.discard).to(failing)
@@ -264,7 +264,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
         core.unready(worker)
         core.mark_failing()
         core.reason, core.printed = reason, False
-        core.become(Failing(core.now(), reason))
+        core.set_status(Failing(core.now(), reason))
         core.end_worker(0.0)
 
     @failing.upon(ReplicaInputs._retry_later).to(backoff)
@@ -274,7 +274,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
     @loading.upon(ReplicaInputs._retry_later).to(backoff)
     def lose_loading(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         back_off(core, reason)
-        core.started(WorkerFailed(500, reason))
+        core.notify_started(WorkerFailed(500, reason))
 
     @ready.upon(ReplicaInputs._retry_later).to(backoff)
     def lose(inputs: ReplicaInputs, core: Core, worker: IWorker, reason: str) -> None:
@@ -285,19 +285,19 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
         core.worker = None
         now = core.now()
         until = now + timedelta(seconds=retry_delay(core.attempt - 1))
-        core.become(BackingOff(now, until, core.reason or reason))
+        core.set_status(BackingOff(now, until, core.reason or reason))
 
     @loading.upon(ReplicaInputs._give_up).to(given_up)
     @failing.upon(ReplicaInputs._give_up).to(given_up)
     def give_up(inputs: ReplicaInputs, core: Core, reason: str) -> None:
-        resign(inputs, core, reason)
+        stop_retrying(inputs, core, reason)
 
     @ready.upon(ReplicaInputs._give_up).to(given_up)
     def lose_for_good(inputs: ReplicaInputs, core: Core, worker: IWorker, reason: str) -> None:
         core.unready(worker)
-        resign(inputs, core, reason)
+        stop_retrying(inputs, core, reason)
 
-    def resign(inputs: ReplicaInputs, core: Core, reason: str) -> None:
+    def stop_retrying(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         core.worker = None
         reason = core.reason or reason
         core.log.warn(
@@ -310,26 +310,26 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
         now = core.now()
         until = None
         if core.circuit_retry:
-            core.resting = core.clock.callLater(core.circuit_retry, inputs._retry)
+            core.next_attempt = core.clock.callLater(core.circuit_retry, inputs._retry)
             until = now + timedelta(seconds=core.circuit_retry)
-        core.become(GivenUp(now, reason, until))
-        core.started(WorkerFailed(500, reason))
+        core.set_status(GivenUp(now, reason, until))
+        core.notify_started(WorkerFailed(500, reason))
 
     @ready.upon(ReplicaInputs.stop).to(draining)
     def drain(inputs: ReplicaInputs, core: Core, worker: IWorker, grace: float) -> None:
         core.unready(worker)
-        core.become(Draining(core.now()))
+        core.set_status(Draining(core.now()))
         core.end_worker(grace)
 
     @loading.upon(ReplicaInputs.stop).to(draining)
     @failing.upon(ReplicaInputs.stop).to(draining)
     def abandon(inputs: ReplicaInputs, core: Core, grace: float) -> None:
         # No batch is in flight that could use the grace period.
-        core.become(Draining(core.now()))
+        core.set_status(Draining(core.now()))
         core.end_worker(0.0)
 
     @draining.upon(ReplicaInputs.stop).loop()
-    def hurry(inputs: ReplicaInputs, core: Core, grace: float) -> None:
+    def shorten_grace(inputs: ReplicaInputs, core: Core, grace: float) -> None:
         core.end_worker(grace)
 
     @draining.upon(ReplicaInputs.discard).loop()
@@ -347,13 +347,13 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
         core.end()
 
     @given_up.upon(ReplicaInputs.stop).to(stopped)
-    def stop_resting(inputs: ReplicaInputs, core: Core, grace: float) -> None:
-        core.rest_no_more()
+    def stop_given_up(inputs: ReplicaInputs, core: Core, grace: float) -> None:
+        core.cancel_attempt()
         core.end()
 
     @stopped.upon(ReplicaInputs.stop).loop()
     def stop_again(inputs: ReplicaInputs, core: Core, grace: float) -> None:
-        core.ended()
+        core.notify_stopped()
 
     @backoff.upon(ReplicaInputs.stop).to(stopped)
     def stop_waiting(inputs: ReplicaInputs, core: Core, paused: IDelayedCall, grace: float) -> None:

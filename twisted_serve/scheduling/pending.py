@@ -24,7 +24,7 @@ from twisted_serve.wire.messages import Item, Job
 OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]
 
 
-def _nobody(_ticket: PendingRequest) -> None:
+def _ignore(_request: PendingRequest) -> None:
     """Do nothing: the request is not at a worker."""
 
 
@@ -42,12 +42,12 @@ class RetryState:
 
     :ivar error: The error that the client gets if the request is not retried.
     :ivar deaths: The number of workers that died while they had the request.
-    :ivar allowance: The retry budget of the request's batch; ``None`` before a handler has raised.
+    :ivar budget: The retry budget of the request's batch; ``None`` before a handler has raised.
     """
 
     error: WorkerFailed
     deaths: int = 0
-    allowance: RetryBudget | None = None
+    budget: RetryBudget | None = None
 
 
 @implementer(IPushProducer)
@@ -61,7 +61,7 @@ class PendingRequest:
     :ivar streaming: Whether the client has received a part of the response.
     :ivar paused: Whether the client is not reading at the moment.
     :ivar on_flow: Called with the request when ``paused`` changes.
-    :ivar setback: The failures of the request so far; ``None`` for none.
+    :ivar retry_state: The failures of the request so far; ``None`` for none.
     :ivar timing: The request's timestamps; the pool sets some of them.
     :param on_chunk: Called with each chunk of the response; ``None`` to drop the chunks.
     :param forget: Called with the request when the client has disconnected.
@@ -78,7 +78,7 @@ class PendingRequest:
         "job",
         "on_flow",
         "paused",
-        "setback",
+        "retry_state",
         "streaming",
         "timing",
         "versioned",
@@ -101,8 +101,8 @@ class PendingRequest:
         self.versioned = versioned
         self.streaming = False
         self.paused = False
-        self.on_flow: Callable[[PendingRequest], None] = _nobody
-        self.setback: RetryState | None = None
+        self.on_flow: Callable[[PendingRequest], None] = _ignore
+        self.retry_state: RetryState | None = None
         self.timing = timing
         self._observer = observer
         self.answer: Deferred[Item] = Deferred(self._cancelled)
@@ -140,7 +140,7 @@ class PendingRequest:
         except Exception:
             self._log.failure("An intermediate answer could not be passed on.")
 
-    def begun(self) -> None:
+    def drop_inputs(self) -> None:
         """Drop the inputs: the worker has them, and later continuous batches only repeat the request's id."""
         if self.job.parts:
             self.job = replace(self.job, parts=[])
@@ -187,15 +187,15 @@ class PendingRequest:
             self._log.failure("A request whose client has gone could not be called back.")
 
 
-def fail_all(tickets: Iterable[PendingRequest], error_of: Callable[[PendingRequest], ServeError]) -> None:
+def fail_all(requests: Iterable[PendingRequest], error_of: Callable[[PendingRequest], ServeError]) -> None:
     """
     Fail requests, each with its own error; an exception for one of them does not affect the others.
 
     :param error_of: Returns the error for a request.
     """
-    for ticket in tickets:
+    for request in requests:
         try:
-            ticket.fail(error_of(ticket))
+            request.fail(error_of(request))
         except Exception:  # noqa: PERF203 - each for itself
             PendingRequest._log.failure("An error could not be told to a client; the client is told so.")
-            ticket.fail(WorkerFailed(500, "The request could not be answered."))
+            request.fail(WorkerFailed(500, "The request could not be answered."))

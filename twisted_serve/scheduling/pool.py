@@ -20,7 +20,7 @@ from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.scheduling.admission import RequestAdmission, Unavailability
-from twisted_serve.scheduling.autoscaling import LoadSample, ScalingRules, next_look, wanted_workers
+from twisted_serve.scheduling.autoscaling import LoadSample, ScalingRules, next_check, wanted_workers
 from twisted_serve.scheduling.dispatcher import Dispatcher
 from twisted_serve.scheduling.pending import OnChunk, PendingRequest
 from twisted_serve.scheduling.quarantine import Quarantine
@@ -84,8 +84,8 @@ class Pool:
         self._sequences = None if settings.sequences is None else names
         self._queue = make_queue(settings, names)
         self._observer = observer or PoolObserver()
-        self._chronicle = WorkerEvents(f"{spec.load.model_name}_{spec.load.model_version}", self._observer)
-        self._refusals = RequestAdmission(spec.load.model_name, spec.load.model_version, self._observer)
+        self._events = WorkerEvents(f"{spec.load.model_name}_{spec.load.model_version}", self._observer)
+        self._admission = RequestAdmission(spec.load.model_name, spec.load.model_version, self._observer)
         quarantine = Quarantine()
         # An asynchronous worker has many requests, any of which may have killed it; a stateful one has partial state.
         stateful = settings.sequences is not None
@@ -96,25 +96,25 @@ class Pool:
             self._queue,
             clock,
             settings.response_timeout,
-            self._refusals,
+            self._admission,
             quarantine,
             Retries(settings.isolate_failures and not once, after_death, quarantine),
-            self._shortage,
+            self._unavailability,
             self._observer,
-            places=settings.job_queue_size if settings.asynchronous and not stateful else 1,
+            concurrency=settings.job_queue_size if settings.asynchronous and not stateful else 1,
             continuous=settings.continuous,
-            ahead=not (settings.asynchronous or once),
+            prefetches=not (settings.asynchronous or once),
             ended_by=names.ended_by if stateful else None,
         )
-        self._look_again = Timeout(clock, self._look)
+        self._next_check = Timeout(clock, self._autoscale)
         self._pressed = False
-        self._slots: list[Replica] = []
+        self._replicas: list[Replica] = []
         self._leaving: list[Replica] = []
         self._retired = False
         self._retired_by = inf
         self._retiring: list[Deferred[None]] = []
-        self._bound(self.min_workers, self.max_workers)
-        self._review()
+        self._set_bounds(self.min_workers, self.max_workers)
+        self._update_availability()
 
     def start(self) -> Deferred[ScaleResult]:
         """Start ``min_workers`` workers and return a Deferred as `scale` does."""
@@ -154,24 +154,24 @@ class Pool:
             own = self._clock.seconds() + self._client_timeout
             deadline = own if deadline is None else min(own, deadline)
         if self._retired:
-            refusal = self._refusals.no_worker(versioned, self._shortage())
+            refusal = self._admission.no_worker(versioned, self._unavailability())
             self._observer.failed(refusal.status)
             return fail(refusal)
         if self._sequences is not None:
             job = self._sequences.named(job)
         timing = timing or Timing(self._clock.seconds())
         timing.versioned = versioned
-        ticket = PendingRequest(job, on_chunk, deadline, versioned, self._dispatcher.forget, timing, self._observer)
+        request = PendingRequest(job, on_chunk, deadline, versioned, self._dispatcher.forget, timing, self._observer)
         try:
-            self._dispatcher.submit(ticket)
+            self._dispatcher.submit(request)
         except ServiceUnavailable as e:
             self._observer.failed(e.status)
             return fail(e)
         except Exception:
             # The client gets this error, so the request must not stay in the queue.
-            self._dispatcher.forget(ticket)
+            self._dispatcher.forget(request)
             return fail()
-        return ticket.answer
+        return request.answer
 
     def scale(self, min_workers: int, max_workers: int, grace: float = DRAIN_GRACE) -> Deferred[ScaleResult]:
         """
@@ -214,14 +214,14 @@ class Pool:
         """Stop the workers once the queue is empty, no worker takes from it, or the grace is over."""
         left = self._retired_by - self._clock.seconds()
         if left > 0 and len(self._queue) and self._dispatcher.at_work:
-            self._look_again.set(self._retired_by)
+            self._next_check.set(self._retired_by)
             return
-        self._look_again.cancel()
+        self._next_check.cancel()
         self._dispatcher.after_dispatch = None
         retiring, self._retiring = self._retiring, []
-        leaving, self._slots = self._slots + self._leaving, []
-        waiters = [self._send_away(slot, max(0.0, left)) for slot in leaving]
-        self._review()
+        leaving, self._replicas = self._replicas + self._leaving, []
+        waiters = [self._stop_replica(replica, max(0.0, left)) for replica in leaving]
+        self._update_availability()
         gatherResults(waiters).addCallback(lambda _: self._end(retiring))
 
     def _end(self, retiring: list[Deferred[None]]) -> None:
@@ -233,7 +233,7 @@ class Pool:
     def status(self) -> PoolStatus:
         """Return a snapshot of the workers and the queue."""
         return PoolStatus(
-            workers=tuple(slot.info() for slot in self._slots + self._leaving),
+            workers=tuple(replica.info() for replica in self._replicas + self._leaving),
             pending=len(self._queue),
             remaining=self._queue.remaining,
             running=self._dispatcher.running,
@@ -248,112 +248,116 @@ class Pool:
         A worker that has not loaded yet counts as healthy, as does one whose first failure is less than the recovery
         window ago (``docs/torchserve/rest_api.md`` §4.1).
         """
-        return sum(slot.healthy for slot in self._slots) >= self.min_workers
+        return sum(replica.healthy for replica in self._replicas) >= self.min_workers
 
     def ready(self) -> bool:
         """Return whether at least ``min_workers`` workers are ready."""
-        return sum(isinstance(slot.status, Ready) for slot in self._slots) >= self.min_workers
+        return sum(isinstance(replica.status, Ready) for replica in self._replicas) >= self.min_workers
 
-    def slot_ready(self, slot: Replica, worker: IWorker) -> None:
+    def replica_ready(self, replica: Replica, worker: IWorker) -> None:
         """See `SlotOwner`."""
-        self._dispatcher.join(worker, slot.discard)
-        self._look()
+        self._dispatcher.join(worker, replica.discard)
+        self._autoscale()
 
-    def slot_unready(self, slot: Replica, worker: IWorker) -> None:
+    def replica_unready(self, replica: Replica, worker: IWorker) -> None:
         """See `SlotOwner`."""
         self._dispatcher.leave(worker)
 
-    def slot_changed(self, slot: Replica) -> None:
+    def replica_changed(self, replica: Replica) -> None:
         """See `SlotOwner`."""
         self._pressed = False
-        self._chronicle.changed(slot.info())
-        self._review()
+        self._events.changed(replica.info())
+        self._update_availability()
 
     def _change(self, min_workers: int, max_workers: int, grace: float) -> tuple[list[Deferred[None]], ScaleResult]:
-        keep = min(len(self._slots), max_workers)
+        keep = min(len(self._replicas), max_workers)
         # Made before anything changes: ``worker_ids`` and ``next_gpu`` may raise.
-        new = [self._new_slot() for _ in range(min_workers - keep)]
-        self._bound(min_workers, max_workers)
-        surplus, self._slots = self._slots[keep:], self._slots[:keep]
-        starting = [slot for slot in self._slots if not isinstance(slot.status, Ready)] + new
-        self._slots += new
+        new = [self._new_replica() for _ in range(min_workers - keep)]
+        self._set_bounds(min_workers, max_workers)
+        surplus, self._replicas = self._replicas[keep:], self._replicas[:keep]
+        starting = [replica for replica in self._replicas if not isinstance(replica.status, Ready)] + new
+        self._replicas += new
         result = ScaleResult(
-            workers=len(self._slots),
-            started=tuple(slot.placement.worker_id for slot in starting),
-            stopped=tuple(slot.placement.worker_id for slot in surplus),
+            workers=len(self._replicas),
+            started=tuple(replica.placement.worker_id for replica in starting),
+            stopped=tuple(replica.placement.worker_id for replica in surplus),
         )
-        waiters = [slot.start() for slot in starting] + [self._send_away(slot, grace) for slot in surplus]
-        self._review()
-        self._look()
+        waiters = [replica.start() for replica in starting] + [
+            self._stop_replica(replica, grace) for replica in surplus
+        ]
+        self._update_availability()
+        self._autoscale()
         return waiters, result
 
-    def _bound(self, min_workers: int, max_workers: int) -> None:
+    def _set_bounds(self, min_workers: int, max_workers: int) -> None:
         self.min_workers, self.max_workers = min_workers, max_workers
         settings = self._settings
         self._rules = ScalingRules(
             min_workers, max_workers, settings.scale_up_delay, settings.scale_idle_time, settings.batch_size
         )
         # A pool with a fixed number of workers does not pay for autoscaling.
-        self._dispatcher.after_dispatch = self._see_pressure if self._rules.elastic else None
+        self._dispatcher.after_dispatch = self._check_pressure if self._rules.elastic else None
 
-    def _see_pressure(self) -> None:
+    def _check_pressure(self) -> None:
         # The condition holds for every request while all workers are busy: check the load once, until a change.
         if not (self._pressed or self._dispatcher.free) and len(self._queue):
             self._pressed = True
-            self._look()
+            self._autoscale()
 
-    def _look(self) -> None:
+    def _autoscale(self) -> None:
         """Scale to the number of workers that the load asks for, and schedule the next check."""
         if self._retired:
             self._finish()
             return
         if not self._rules.elastic:
-            self._look_again.set(None)
+            self._next_check.set(None)
             return
         self._pressed = self._dispatcher.free == 0 and len(self._queue) > 0
-        seen = self._sighting()
-        wanted = wanted_workers(self._rules, seen)
-        if wanted > seen.workers:
+        sample = self._sample()
+        wanted = wanted_workers(self._rules, sample)
+        if wanted > sample.workers:
             self._log.info(
                 "Model {name} gets {more} more workers: {waiting} requests wait, for up to {seconds:.3f} seconds",
                 name=self._spec.load.model_name,
-                more=wanted - seen.workers,
-                waiting=seen.waiting,
-                seconds=seen.oldest_wait,
+                more=wanted - sample.workers,
+                waiting=sample.waiting,
+                seconds=sample.oldest_wait,
             )
-            new = [self._new_slot() for _ in range(wanted - seen.workers)]
-            self._slots += new
-            for slot in new:
+            new = [self._new_replica() for _ in range(wanted - sample.workers)]
+            self._replicas += new
+            for replica in new:
                 # A failure is in the replica's status and in the log.
-                slot.start().addErrback(lambda _: None)
-            seen = self._sighting()
-        while wanted_workers(self._rules, seen) < seen.workers and (idlest := self._dispatcher.idlest()) is not None:
-            slot = next(slot for slot in self._slots if slot.holds(idlest[0]))
+                replica.start().addErrback(lambda _: None)
+            sample = self._sample()
+        while (
+            wanted_workers(self._rules, sample) < sample.workers and (idlest := self._dispatcher.idlest()) is not None
+        ):
+            replica = next(replica for replica in self._replicas if replica.holds(idlest[0]))
             self._log.info(
                 "Model {name} ends worker {worker_id}, which had nothing to do for {seconds:.0f} seconds",
                 name=self._spec.load.model_name,
-                worker_id=slot.placement.worker_id,
-                seconds=seen.longest_idle,
+                worker_id=replica.placement.worker_id,
+                seconds=sample.longest_idle,
             )
-            self._slots.remove(slot)
-            self._send_away(slot, DRAIN_GRACE)
-            seen = self._sighting()
-        delay = next_look(self._rules, seen)
-        self._look_again.set(None if delay is None else self._clock.seconds() + delay)
+            self._replicas.remove(replica)
+            self._stop_replica(replica, DRAIN_GRACE)
+            sample = self._sample()
+        delay = next_check(self._rules, sample)
+        self._next_check.set(None if delay is None else self._clock.seconds() + delay)
 
-    def _sighting(self) -> LoadSample:
+    def _sample(self) -> LoadSample:
         now = self._clock.seconds()
         idlest = self._dispatcher.idlest()
         return LoadSample(
-            workers=len(self._slots),
-            starting=sum(not isinstance(slot.status, (Ready, GivenUp)) for slot in self._slots),
+            workers=len(self._replicas),
+            starting=sum(not isinstance(replica.status, (Ready, GivenUp)) for replica in self._replicas),
             free=self._dispatcher.free,
             waiting=len(self._queue),
             oldest_wait=self._queue.oldest_wait(now),
             longest_idle=0.0 if idlest is None else now - idlest[1],
         )
 
-    def _new_slot(self) -> Replica:
+    def _new_replica(self) -> Replica:
         return Replica(
             Placement(self._worker_ids(), self._next_gpu()),
             lambda placement: self._provider.start(self._spec, placement),
@@ -364,28 +368,28 @@ class Pool:
             circuit_retry=self._settings.circuit_retry,
         )
 
-    def _send_away(self, slot: Replica, grace: float) -> Deferred[None]:
-        if slot not in self._leaving:
-            self._leaving.append(slot)
-        return slot.stop(grace).addCallback(lambda _: self._gone(slot))
+    def _stop_replica(self, replica: Replica, grace: float) -> Deferred[None]:
+        if replica not in self._leaving:
+            self._leaving.append(replica)
+        return replica.stop(grace).addCallback(lambda _: self._gone(replica))
 
-    def _gone(self, slot: Replica) -> None:
-        if slot in self._leaving:
-            self._leaving.remove(slot)
+    def _gone(self, replica: Replica) -> None:
+        if replica in self._leaving:
+            self._leaving.remove(replica)
 
-    def _review(self) -> None:
+    def _update_availability(self) -> None:
         """Refuse queued requests if no worker can be expected."""
-        from_none = not (self._slots or self.min_workers or self._retired) and self.max_workers > 0
-        self._dispatcher.staffed = from_none or any(slot.promising for slot in self._slots)
-        if not self._dispatcher.staffed:
+        from_none = not (self._replicas or self.min_workers or self._retired) and self.max_workers > 0
+        self._dispatcher.available = from_none or any(replica.available_soon for replica in self._replicas)
+        if not self._dispatcher.available:
             self._dispatcher.refuse_waiting()
         if self._retiring:
             self._finish()
 
     def _circuit(self) -> Circuit | None:
-        return circuit_of([slot.status for slot in self._slots], self._dispatcher.staffed)
+        return circuit_of([replica.status for replica in self._replicas], self._dispatcher.available)
 
-    def _shortage(self) -> Unavailability:
+    def _unavailability(self) -> Unavailability:
         """Return the reason why no worker takes requests."""
         if self._retired:
             return Unavailability("The model is being removed.")

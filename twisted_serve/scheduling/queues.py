@@ -29,9 +29,9 @@ def make_queue(settings: ModelSettings, names: SequenceHeaders) -> Queue:
         return BatchQueue(settings.job_queue_size, settings.batch_size, delay, policy)
     return SequenceQueue(
         settings.sequences,
-        lambda ticket: names.sequence_of(ticket.job),
+        lambda request: names.sequence_of(request.job),
         settings.batch_size,
         delay if policy is ClosePolicy.WINDOW else 0.0,
         # With continuous batching the handler keeps the state of each sequence, and is told where one begins.
-        (lambda ticket: names.begins(ticket.job)) if settings.continuous else None,
+        (lambda request: names.begins(request.job)) if settings.continuous else None,
     )

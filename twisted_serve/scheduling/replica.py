@@ -31,7 +31,7 @@ from twisted_serve.scheduling.status import (
 )
 
 # After more consecutive failures than this, requests do not wait for the next attempt; until then the delays are short.
-PROMISING_ATTEMPTS = 2
+QUICK_ATTEMPTS = 2
 
 
 _machine = make_machine()
@@ -40,13 +40,13 @@ _machine = make_machine()
 class ReplicaOwner(Protocol):
     """The owner of a replica, which is notified of its changes."""
 
-    def slot_ready(self, slot: Replica, worker: IWorker) -> None:
+    def replica_ready(self, replica: Replica, worker: IWorker) -> None:
         """Accept ``worker``, which takes batches from now on."""
 
-    def slot_unready(self, slot: Replica, worker: IWorker) -> None:
+    def replica_unready(self, replica: Replica, worker: IWorker) -> None:
         """Stop sending batches to ``worker``, which may still be at one."""
 
-    def slot_changed(self, slot: Replica) -> None:
+    def replica_changed(self, replica: Replica) -> None:
         """Record that the replica has another status."""
 
 
@@ -73,9 +73,9 @@ class Replica:
         self.placement = placement
         self.created: datetime = now()
         self._core = Core(
-            changed=partial(owner.slot_changed, self),
-            ready=partial(owner.slot_ready, self),
-            unready=partial(owner.slot_unready, self),
+            changed=partial(owner.replica_changed, self),
+            ready=partial(owner.replica_ready, self),
+            unready=partial(owner.replica_unready, self),
             launch=launch,
             placement=placement,
             clock=clock,
@@ -97,16 +97,16 @@ class Replica:
         return self._core.in_window()
 
     @property
-    def promising(self) -> bool:
+    def available_soon(self) -> bool:
         """
         Whether this replica can be expected to answer a waiting request soon.
 
-        It is false while the replica backs off after more than `PROMISING_ATTEMPTS` failures and while a replica that
+        It is false while the replica backs off after more than `QUICK_ATTEMPTS` failures and while a replica that
         had given up makes an attempt: an immediate error is better for a client than a wait of minutes
         (``docs/torchserve/rest_api.md`` §19, H3).
         """
         if isinstance(self.status, BackingOff):
-            return self._core.attempt <= PROMISING_ATTEMPTS
+            return self._core.attempt <= QUICK_ATTEMPTS
         if isinstance(self.status, (Starting, Failing)) and not self._core.in_window():
             return False
         return not isinstance(self.status, (GivenUp, Draining, Stopped))

@@ -38,17 +38,17 @@ class Retries:
         Halving finds one faulty request among ``n`` with ``2 * log2(n)`` batches. The retry budget of a batch is twice
         that: if more than a few requests are at fault, the handler itself is broken.
         """
-        innocent = [ticket for ticket in batch if not (ticket.done or ticket.streaming)]
-        if not self._isolate or len(batch) == 1 or not innocent:
+        retriable = [request for request in batch if not (request.done or request.streaming)]
+        if not self._isolate or len(batch) == 1 or not retriable:
             return []
-        allowance = _allowance_of(innocent) or RetryBudget(4 * (len(batch) - 1).bit_length())
-        half = (len(innocent) + 1) // 2 if len(innocent) == len(batch) else len(innocent)
-        groups = [group for group in (innocent[:half], innocent[half:]) if group]
-        if allowance.left < len(groups):
+        budget = _budget_of(retriable) or RetryBudget(4 * (len(batch) - 1).bit_length())
+        half = (len(retriable) + 1) // 2 if len(retriable) == len(batch) else len(retriable)
+        groups = [group for group in (retriable[:half], retriable[half:]) if group]
+        if budget.left < len(groups):
             return []
-        allowance.left -= len(groups)
-        for ticket in innocent:
-            ticket.setback = RetryState(error, _deaths_of(ticket), allowance)
+        budget.left -= len(groups)
+        for request in retriable:
+            request.retry_state = RetryState(error, _deaths_of(request), budget)
         return groups
 
     def died(
@@ -60,21 +60,21 @@ class Retries:
         :param blame: Whether the requests may have killed the worker; false if the server ended it.
         """
         groups = []
-        for ticket in batch:
-            deaths = _deaths_of(ticket) + blame
-            if ticket.done:
+        for request in batch:
+            deaths = _deaths_of(request) + blame
+            if request.done:
                 continue
             if deaths >= MOST_DEATHS:
-                self._quarantine.blame(ticket.job, now)
-            elif self._after_death and not ticket.streaming:
-                ticket.setback = RetryState(error, deaths)
-                groups.append([ticket])
+                self._quarantine.blame(request.job, now)
+            elif self._after_death and not request.streaming:
+                request.retry_state = RetryState(error, deaths)
+                groups.append([request])
         return groups
 
 
-def _deaths_of(ticket: PendingRequest) -> int:
-    return 0 if ticket.setback is None else ticket.setback.deaths
+def _deaths_of(request: PendingRequest) -> int:
+    return 0 if request.retry_state is None else request.retry_state.deaths
 
 
-def _allowance_of(batch: list[PendingRequest]) -> RetryBudget | None:
-    return None if batch[0].setback is None else batch[0].setback.allowance
+def _budget_of(batch: list[PendingRequest]) -> RetryBudget | None:
+    return None if batch[0].retry_state is None else batch[0].retry_state.budget

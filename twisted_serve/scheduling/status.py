@@ -143,15 +143,15 @@ class Circuit:
     until: datetime | None
 
 
-def circuit_of(statuses: Sequence[WorkerStatus], staffed: bool) -> Circuit | None:
+def circuit_of(statuses: Sequence[WorkerStatus], available: bool) -> Circuit | None:
     """
     Return the open circuit of workers with these statuses, or ``None`` if it is closed.
 
-    :param staffed: Whether a worker is ready or expected to be ready soon, which closes the circuit.
+    :param available: Whether a worker is ready or expected to be ready soon, which closes the circuit.
     """
     failing = [status for status in statuses if isinstance(status, (Failing, BackingOff, GivenUp))]
     trying = any(isinstance(status, Starting) for status in statuses)
-    if staffed or not (failing or trying):
+    if available or not (failing or trying):
         return None
     moments = [status.until for status in failing if not isinstance(status, Failing) and status.until is not None]
     reason = max(failing, key=lambda status: status.since).reason if failing else ""
