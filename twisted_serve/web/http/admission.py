@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Decide whether one more connection is taken, before the process runs out of descriptors.
+Limit the number of connections, so that the process does not run out of file descriptors.
 
-Each connection is a descriptor, and so are files, and the pipes and the socket of each worker.  Where there are none
-left, everything fails at once: answers, workers, the log.  So clients are refused while some are left.
+Each connection takes a descriptor, and so do files, and the pipes and the socket of each worker. Without free
+descriptors everything fails together: responses, workers, the log. So clients are refused while some are still free.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from twisted.python.failure import Failure
 
 from twisted_serve.web.http.rendering import json_text
 
-# Descriptors that are not for connections: logs, archives, three for each worker.
+# Descriptors reserved for logs, archives and workers (three each).
 _RESERVE = 256
 
-# Of all connections, those that clients of predictions leave to listeners that have none.
+# Connections reserved for listeners without predictions.
 _KEPT = 16
 
-# Clients that are told at a time that they are refused, and the seconds in which they have to take that.  While there
-# are so many, others wait at the listeners; twice as many may have been accepted by then, and what is more is closed.
+# The most clients that are being sent a refusal at a time, and the seconds they have to read it. At this number the
+# ports stop accepting; up to twice as many may have been accepted by then, and more are closed without a response.
 MOST_REFUSALS = 6
 REFUSAL_SECONDS = 1.0
 
-# Seconds between two lines of the log.
+# Seconds between two log lines.
 LOG_INTERVAL = 60.0
 
 _BODY = json_text(
@@ -47,19 +47,19 @@ _ANSWER = (
 
 def connection_limit(descriptors: int) -> int:
     """
-    Return how many connections a process may have.
+    Return the most connections of a process.
 
-    :param descriptors: How many descriptors it may have; below 0 for any number (``RLIM_INFINITY``).
+    :param descriptors: The process's limit of descriptors; below 0 for no limit (``RLIM_INFINITY``).
     """
     return max(1, descriptors // 4, descriptors - _RESERVE) if descriptors >= 0 else 1 << 20
 
 
 class Admission:
     """
-    The connections of all listeners together.
+    The limit on the connections of all listeners together.
 
-    :ivar limit: How many there may be.
-    :ivar refusals: The clients that are being refused.
+    :ivar limit: The most connections.
+    :ivar refusals: The connections that are being refused.
     """
 
     _log = Logger("twisted_serve.web")
@@ -75,26 +75,26 @@ class Admission:
         self._refused = 0
 
     def watch(self, connections: Collection[object]) -> None:
-        """Count the connections of a listener, which change."""
+        """Include the open connections of a listener, a live collection, in the count."""
         self._listeners.append(connections)
 
     def pause(self, port: Any) -> None:
-        """Stop a port from accepting while too many clients are being refused."""
+        """Pause a port whenever too many clients are being refused."""
         self._ports.append(port)
-        # It begins with a hundred at once, which may be more than there are descriptors.
+        # A port initially accepts up to 100 connections at a time, possibly more than there are free descriptors.
         self._slow_down()
 
     def begin(self, refusal: Refusal) -> None:
-        """Count a client that is being refused."""
+        """Add a connection that is being refused."""
         self.refusals.add(refusal)
-        # When it has done with those at hand, a port takes twenty more at once than before.
+        # After accepting a group of connections, Twisted's port raises its group size by twenty.
         self.reactor.callLater(0, self._slow_down)
         if len(self.refusals) == MOST_REFUSALS:
             for port in self._ports:
                 port.stopReading()
 
     def end(self, refusal: Refusal) -> None:
-        """Count it no more."""
+        """Remove a connection that has been refused."""
         self.refusals.discard(refusal)
         if len(self.refusals) == MOST_REFUSALS - 1:
             for port in self._ports:
@@ -107,16 +107,16 @@ class Admission:
 
     def admits(self, predictions: bool) -> bool:
         """
-        Return whether one more connection may be taken.
+        Return whether one more connection may be accepted.
 
-        :param predictions: Whether its listener takes predictions; the others, e.g. for management, are kept some of
-            the connections, so that an operator can see to a server that has too many clients.
+        :param predictions: Whether its listener serves predictions. Some connections are reserved for the other
+            listeners, e.g. for management, so that an operator can reach a server with too many clients.
         """
         kept = min(_KEPT, max(1, self.limit // 8), self.limit - 1) if predictions else 0
         return sum(map(len, self._listeners)) < self.limit - kept
 
     def refuse(self) -> Refusal | None:
-        """Refuse a client; return what tells it, if there are descriptors enough to do so."""
+        """Refuse a client; return the protocol that responds, or ``None`` if too many clients are being refused."""
         self._refused += 1
         self._count_refusal(503)
         now = self.reactor.seconds()
@@ -130,13 +130,13 @@ class Admission:
         return Refusal(self) if len(self.refusals) < 2 * MOST_REFUSALS else None
 
     def close(self) -> None:
-        """Close the connections of all clients that are being refused."""
+        """Abort the connections of all clients that are being refused."""
         for refusal in list(self.refusals):
             refusal.cut()
 
 
 class Refusal(Protocol):
-    """One client that is told to come again."""
+    """A connection that gets a 503 response with ``Retry-After``."""
 
     transport: Any
 
@@ -144,7 +144,7 @@ class Refusal(Protocol):
         self._admission = admission
 
     def connectionMade(self) -> None:
-        """Answer whatever is going to be asked, and wait a moment: bytes that stay unread would undo the answer."""
+        """Send the response and wait a moment before closing, since unread bytes would reset the connection."""
         self._admission.begin(self)
         self._limit = self._admission.reactor.callLater(REFUSAL_SECONDS, self._leave)
         self.transport.write(_ANSWER)
@@ -154,17 +154,17 @@ class Refusal(Protocol):
             self.transport.loseWriteConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget it."""
+        """Remove the connection from the count of refusals."""
         self._admission.end(self)
         if self._limit.active():
             self._limit.cancel()
 
     def cut(self) -> None:
-        """Close the connection, whatever has come of it."""
+        """Abort the connection."""
         self.transport.abortConnection()
 
     def _leave(self) -> None:
-        # To cut the connection would take the answer away from a client that has not read it yet.
+        # Aborting the connection would lose the response for a client that has not read it yet.
         if self._over_tls():
             self.cut()
         else:

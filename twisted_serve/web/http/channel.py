@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements connections: how much a client may send, how long it may take, and the gate before the body.
+Handle a connection: size limits, timeouts, and authorization before the body.
 
-Twisted's channel reads requests and keeps their order; what is added here is
-what it leaves open: a bounded body, deadlines which a slow client cannot put
-off byte by byte, and an early answer which reaches a client that is still sending.
+Twisted's channel parses requests and keeps their order. This module adds a bounded body, deadlines that a slow client
+cannot extend byte by byte, and early responses that reach a client while it is still sending.
 """
 
 from __future__ import annotations
@@ -40,31 +39,30 @@ from twisted_serve.web.http.rendering import json_text, lines_of, members_of
 from twisted_serve.web.http.request import RARE, ServeRequest, fresh_id
 from twisted_serve.web.http.responses import Body, answer_error
 
-# After an early answer the client's bytes are read and dropped, so that it gets to read the answer before the
-# connection goes: this many of them, for a client that reads only when it has sent all.  The rest is left where it
-# is, since cutting the connection would take the answer away from a client that is about to read it; not for longer.
+# After an early response, incoming bytes are discarded, up to this many, so that a client that reads only after sending
+# everything gets the response before the connection is closed. Further bytes are left unread, since aborting the
+# connection would lose the response for a client that is about to read it. After these seconds it is aborted.
 LINGER_BYTES = 1 << 23
 LINGER_SECONDS = 5.0
 
-# Of one read, these many requests and these many bytes in small chunks are handled before
-# other clients have their turn.
+# The most requests, and the most bytes of small chunks, handled from one read before other connections get a turn.
 MOST_REQUESTS_AT_ONCE = 16
 MOST_CHUNKED_AT_ONCE = 1 << 14
 
-# A longer body is not copied to be sent in one piece with its head.
+# In bytes. A longer body is written separately, since joining it with its head would copy it.
 _JOINED = 1 << 16
 
-# A longer number of bytes is no length (and would be slow to read).
+# In digits. A longer Content-Length is invalid (and slow to parse).
 _LONGEST_LENGTH = 18
 
-# What a line of a head begins with which continues the one before.
+# The first byte of a line that continues the previous header line.
 _BLANKS = frozenset(b" \t")
 
-# Looked up once: they are called for each line.
+# Looked up once, because they are called for each line.
 _receive_line = HTTPChannel.lineReceived
 _receive_header = HTTPChannel.headerReceived
 
-# On every answer (``docs/torchserve/rest_api.md`` §2.4); the single semicolon is the predecessor's.
+# In every response (``docs/torchserve/rest_api.md`` §2.4); the single semicolon is TorchServe's.
 _NO_CACHE = (
     b"Pragma: no-cache\r\nCache-Control: no-cache; no-store, must-revalidate, private\r\n"
     b"Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"
@@ -72,11 +70,11 @@ _NO_CACHE = (
 
 
 def _drop(data: bytes) -> None:
-    """Take bytes which nobody reads."""
+    """Discard bytes."""
 
 
 class ServeChannel(HTTPChannel):
-    """One client's connection."""
+    """The connection of one client."""
 
     site: ChannelSite
     transport: Any
@@ -95,7 +93,7 @@ class ServeChannel(HTTPChannel):
     _at_once = 0
 
     def connectionMade(self) -> None:
-        """Begin the connection under the site's limits."""
+        """Apply the site's limits to the new connection."""
         self.limits = self.site.limits
         self.MAX_LENGTH = self.limits.request_line
         self.totalHeadersSize = self.limits.headers
@@ -106,17 +104,17 @@ class ServeChannel(HTTPChannel):
         self.site.channels.add(self)
 
     def getHost(self) -> IAddress:
-        """Return our own address, without asking the system again for each request."""
+        """Return the cached local address, without a system call per request."""
         return self.host
 
     def getPeer(self) -> IAddress:
-        """Return the client's address, likewise."""
+        """Return the cached address of the client."""
         return self.peer
 
     # Reading
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes; after an early answer only to drop them."""
+        """Handle incoming data; discard it after an early response."""
         if self._lingering:
             self._dropped += len(data)
             if self._dropped > LINGER_BYTES:
@@ -132,11 +130,11 @@ class ServeChannel(HTTPChannel):
 
     @property
     def has_put_off(self) -> bool:
-        """Whether reading goes on in the next turn of the reactor."""
+        """Whether reading resumes in the next reactor iteration."""
         return self._put_off is not None
 
     def _let_others(self) -> None:
-        """Stop reading until the next turn of the reactor."""
+        """Pause reading until the next reactor iteration, so that other connections get a turn."""
         self.paused = True
         if self._put_off is None:
             self._put_off = self.site.reactor.callLater(0, self._go_on)
@@ -145,7 +143,7 @@ class ServeChannel(HTTPChannel):
     def _go_on(self) -> None:
         self._put_off = None
         if self.stalled:
-            # It goes on when the client has read its answers.
+            # `resumeProducing` resumes reading when the client has read its responses.
             return
         self.paused = False
         if not self._handlingRequest:
@@ -153,20 +151,20 @@ class ServeChannel(HTTPChannel):
         self.dataReceived(b"")
 
     def rawDataReceived(self, data: bytes) -> None:
-        """Take a part of a body; of one in chunks, which may be tiny, not too much at once."""
-        # Without a length the body is in chunks; the decoder's is what is left of the present one.
+        """Handle a part of a body; handle a bounded part of a chunked body at a time, as its chunks may be tiny."""
+        # Without a length the body is chunked; the decoder's length is the rest of the current chunk.
         chunked = self.length is None and not self._handlingRequest
         if chunked and len(data) > max(MOST_CHUNKED_AT_ONCE, getattr(self._transferDecoder, "length", 0)):
             super().rawDataReceived(data[:MOST_CHUNKED_AT_ONCE])
             if not self._lingering:
-                # What follows the body may be there already.
+                # The buffer may already hold data after the body.
                 self._buffer += data[MOST_CHUNKED_AT_ONCE:]
                 self._let_others()
         else:
             super().rawDataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
-        """Take a line of a head: check the request line, and refuse a folded header, which Twisted would unfold."""
+        """Handle a line of a head: check the request line, and refuse folded headers, which Twisted would unfold."""
         if not self._in_head:
             self._at_once += 1
             if self._at_once > MOST_REQUESTS_AT_ONCE:
@@ -176,7 +174,7 @@ class ServeChannel(HTTPChannel):
             except ServeError as error:
                 self._refuse_head(error)
                 return
-            # An empty line before the request line is none of the head.
+            # An empty line before the request line is not part of the head.
             self._in_head = line != b""
         elif line and line[0] in _BLANKS:
             self._refuse_head(folding())
@@ -184,11 +182,11 @@ class ServeChannel(HTTPChannel):
         _receive_line(self, line)
 
     def headerReceived(self, line: bytes) -> bool:
-        """Keep a header as it was spelled, and refuse a length which is none."""
+        """Check a header and keep it as spelled."""
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
         lowered = name.lower()
-        # Asked here, not in a function: this is done for each header.
+        # Checked inline, not in a function, because this runs for each header.
         if line.translate(None, CONTROLS) != line:
             self._refuse_head(control_in(line))
             return False
@@ -210,7 +208,7 @@ class ServeChannel(HTTPChannel):
         return True
 
     def allHeadersReceived(self) -> None:
-        """Decide about a body before it is read, and before the client is told to go on."""
+        """Check whether to refuse the request before its body is read and before ``100 Continue`` is sent."""
         self._in_head = False
         request = self.requests[-1]
         hosts = request.requestHeaders.getRawHeaders(b"host", ())
@@ -230,7 +228,7 @@ class ServeChannel(HTTPChannel):
         super().allHeadersReceived()
 
     def allContentReceived(self) -> None:
-        """Hand a whole request on."""
+        """Process a complete request, after checking the trailers of a chunked body."""
         if self._lingering:
             return
         if self.length is None:
@@ -243,7 +241,7 @@ class ServeChannel(HTTPChannel):
         super().allContentReceived()
 
     def checkPersistence(self, request: ServeRequest, version: bytes) -> bool:
-        """Say whether the connection may go on after this request: HTTP/1.0 clients have to ask."""
+        """Return whether the connection persists after this request; HTTP/1.0 clients must ask for it."""
         if request.plain and version == b"HTTP/1.1" and not self._finishing:
             return True
         headers = request.requestHeaders
@@ -281,14 +279,14 @@ class ServeChannel(HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """
-        Buffer the head of a response, with the headers of all responses, until the first bytes of the body.
+        Buffer the head of a response until the first bytes of its body.
 
-        The headers are those of ``docs/torchserve/rest_api.md`` §2.4.
+        The head includes the headers of every response (``docs/torchserve/rest_api.md`` §2.4).
         """
         self._head = self._head_of(version, code, reason, lines_of(headers))
 
     def write_whole(self, lines: bytes, body: bytes) -> None:
-        """Send a whole answer whose status is 200: its headers, each with the end of its line, and its body."""
+        """Send a complete response with status 200: its headers, each with its line end, and its body."""
         self._head = self._head_of(b"HTTP/1.1", b"200", b"OK", b"%sContent-Length: %d\r\n" % (lines, len(body)))
         self.write(body)
 
@@ -306,7 +304,7 @@ class ServeChannel(HTTPChannel):
         )
 
     def write(self, data: bytes) -> None:
-        """Send a part of an answer, after the head if that has not been sent."""
+        """Send a part of a response, preceded by its head if not yet sent."""
         head, self._head = self._head, b""
         if len(data) > _JOINED:
             self.transport.write(head)
@@ -315,18 +313,18 @@ class ServeChannel(HTTPChannel):
             write_now(self.transport, head + data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Send a part of an answer."""
+        """Send a part of a response."""
         self.write(b"".join(iovec))
 
     def send_head(self) -> None:
-        """Send the head alone, if it has not been sent."""
+        """Send the head alone, unless already sent."""
         if self._head:
             self.write(b"")
 
-    # Answering early
+    # Early responses
 
     def answer_early(self, error: ServeError) -> None:
-        """Answer the request which is being read; what else it has is dropped."""
+        """Send an error response to the request being read, and discard the rest of the request."""
         request = self.requests[-1]
         request.method, request.uri, request.clientproto = self._command, self._path, self._version
         self._answer_now(request, lambda request: answer_error(request, error))
@@ -338,7 +336,7 @@ class ServeChannel(HTTPChannel):
         request.finish()
 
     def _linger(self) -> None:
-        """Read no more of what is sent but to drop it, the rest of the present read included."""
+        """Discard all further data, including the rest of the current read."""
         self._lingering = True
         self.persistent = False
         self._buffer = b""
@@ -346,18 +344,18 @@ class ServeChannel(HTTPChannel):
         self._clear_deadline()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """Answer what is not HTTP (the name is Twisted's) with a body that says so."""
+        """Answer a malformed head with an error body (the method name is Twisted's)."""
         self._refuse_head(BadRequest("Invalid HTTP message."))
 
     def _refuse_head(self, error: ServeError) -> None:
-        """Answer what cannot be read as a request, read nothing of what follows, and close the connection."""
+        """Answer a malformed head with an error, discard all further data and close the connection."""
         if self._lingering:
             return
         self._linger()
         answer_id = fresh_id()
         self.site.log_unread(self.transport.getPeer(), error.status, answer_id)
         body = json_text(members_of(error))
-        # There is no request to answer: its head may be what cannot be read.
+        # There may be no request object, since its head may be malformed.
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n"
             b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
@@ -366,29 +364,29 @@ class ServeChannel(HTTPChannel):
         self.loseConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Answer a line that has no end."""
+        """Answer a line that exceeds the limit with an error."""
         self._respondToBadRequestAndDisconnect()
 
-    # Clients which do not read
+    # Back-pressure
 
     @property
     def stalled(self) -> bool:
-        """Whether the client has to take something before it can be sent more."""
+        """Whether the client must read before more can be sent."""
         return bool(self._waitingForTransport)
 
     def pauseProducing(self) -> None:
-        """Stop: the client does not read; a stream waits for it, but not for ever."""
+        """Pause, as the client is not reading; a stream waits for it until the body timeout."""
         stalled = self.stalled
         super().pauseProducing()
         if self._handlingRequest and not stalled:
             self._set_deadline(self.limits.body_timeout)
 
     def requestDone(self, request: Request) -> None:
-        """Go on to the next request, but not while the client leaves the answers which it has been sent."""
+        """Continue with the next request, unless the client is not reading its responses."""
         if not self._lingering:
             self._clear_deadline()
         if self.stalled:
-            # Twisted stops reading from such a client only in the middle of a request.
+            # Twisted pauses reading from such a client only during a request.
             self.paused = True
             self._networkProducer.pauseProducing()
         super().requestDone(request)
@@ -396,7 +394,7 @@ class ServeChannel(HTTPChannel):
             self._networkProducer.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Go on: the client has taken its answers."""
+        """Resume, as the client has read its responses."""
         if self._handlingRequest:
             self._clear_deadline()
         super().resumeProducing()
@@ -407,7 +405,7 @@ class ServeChannel(HTTPChannel):
     # Closing
 
     def loseConnection(self) -> None:
-        """Close when all is sent, but after an early answer only when the client has had a chance to read it."""
+        """Close when everything is sent; after an early response, linger so that the client can read it."""
         if not self._lingering:
             self._set_deadline(self.limits.body_timeout)
             super().loseConnection()
@@ -418,7 +416,7 @@ class ServeChannel(HTTPChannel):
             self.transport.loseWriteConnection()
 
     def finish_up(self) -> None:
-        """Close as soon as nothing is being read or answered: the server is going to stop."""
+        """Close the connection as soon as it is idle, because the server is stopping."""
         self._finishing = True
         for request in self.requests:
             self.persistent = False
@@ -427,14 +425,14 @@ class ServeChannel(HTTPChannel):
             self.loseConnection()
 
     def timeoutConnection(self) -> None:
-        """Cut a connection which has been silent for too long; a client that still takes its answer has longer."""
+        """Abort an idle connection; a client still reading a response gets the body timeout first."""
         if self.stalled and not self._deadline.is_set:
             self._set_deadline(self.limits.body_timeout)
         else:
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget the deadline with the connection."""
+        """Cancel the timeouts and delayed calls of the connection."""
         self.site.channel_lost(self)
         super().connectionLost(reason)
         self._deadline.cancel()
@@ -446,13 +444,13 @@ class ServeChannel(HTTPChannel):
     # Deadlines
 
     def setTimeout(self, period: int | None) -> int | None:
-        """Set for how long the connection may be silent (Twisted makes a delayed call for each request)."""
+        """Set the idle timeout in seconds (Twisted would make a delayed call for each request)."""
         before, self.timeOut = self.timeOut, period
         self._silence.set(None if period is None else self.site.reactor.seconds() + period)
         return before
 
     def resetTimeout(self) -> None:
-        """The connection is not silent."""
+        """Restart the idle timeout."""
         if self.timeOut is not None:
             self._silence.set(self.site.reactor.seconds() + self.timeOut)
 

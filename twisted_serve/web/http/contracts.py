@@ -24,9 +24,9 @@ from twisted_serve.web.http.limits import Limits
 @runtime_checkable
 class ChannelSite(Protocol):
     """
-    What a channel, and the requests on it, need of their site.
+    The part of a site that its channels and their requests use.
 
-    :ivar gate: Decides on a request when its head has been read.
+    :ivar gate: Authorizes a request when its head has been read.
     :ivar resource: Serves all requests.
     :ivar extra_headers: The headers of all responses.
     :ivar server_timing: Whether responses have the ``Server-Timing`` header.
@@ -44,16 +44,16 @@ class ChannelSite(Protocol):
 
     @property
     def refuse(self) -> Callable[[IRequest, Denied], bytes]:
-        """Renders the response to a request that the gate denied."""
+        """Renders the response to a denied request."""
 
     def date(self) -> bytes:
         """Return the value of the ``Date`` header."""
 
     def shown(self, detail: str) -> str | None:
-        """Return the part of a handler's error that clients may see; ``None``: nothing."""
+        """Return the part of a handler's error that clients may see; ``None`` if they may see nothing."""
 
     def log_unread(self, address: IAddress, status: int, request_id: str) -> None:
-        """Log and count the response to bytes that are no request."""
+        """Log and count the response to bytes that are not a request."""
 
     def log_abandoned(self, request: Any) -> None:
         """Log a request whose connection was lost before its response."""
@@ -65,9 +65,9 @@ class ChannelSite(Protocol):
 @runtime_checkable
 class RequestChannel(Protocol):
     """
-    What a request and its response need of their channel.
+    The part of a channel that its requests and their responses use.
 
-    :ivar persistent: Whether the connection stays open after the response; Twisted begins with 1.
+    :ivar persistent: Whether the connection stays open after the response; initially 1, set by Twisted.
     """
 
     site: ChannelSite
@@ -77,7 +77,7 @@ class RequestChannel(Protocol):
 
     @property
     def stalled(self) -> bool:
-        """Whether the client has to read before more is sent."""
+        """Whether the client must read before more can be sent."""
 
     def answer_early(self, error: ServeError) -> None:
         """Respond with an error to the request that is being read, and drop the rest of it."""
@@ -86,12 +86,12 @@ class RequestChannel(Protocol):
         """Send a complete response with status 200: its header lines and its body."""
 
     def send_head(self) -> None:
-        """Send the head alone, unless it has been sent."""
+        """Send the head alone, unless already sent."""
 
 
 @runtime_checkable
 class AnsweredRequest(Protocol):
-    """What a response needs of its request."""
+    """The part of a request that its response uses."""
 
     responseHeaders: Headers
 
@@ -100,4 +100,4 @@ class AnsweredRequest(Protocol):
         """The channel of the request; ``None`` when the connection is lost."""
 
     def server_timing(self) -> bytes | None:
-        """Return the value of the ``Server-Timing`` header; ``None`` for no such header."""
+        """Return the value of the ``Server-Timing`` header; ``None`` if the header is off."""

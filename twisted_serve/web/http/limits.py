@@ -11,17 +11,17 @@ from attrs import frozen
 @frozen
 class Limits:
     """
-    What a client may ask of a connection.
+    The limits of a connection.
 
     :ivar request_line: Bytes of one line of the head.
     :ivar headers: Bytes of the whole head.
     :ivar body: Bytes of a body (``max_request_size``).
-    :ivar header_timeout: Seconds from a head's first byte to its last.
-    :ivar body_timeout: Seconds from a head's end to the body's end, for taking the last of the answers, and that a
-        stream waits for its client to take what it was sent.
-    :ivar keepalive_timeout: Seconds that a connection may be silent between requests.
-    :ivar unsent: Bytes of a stream that are kept for a client which has stopped reading, beyond what it takes for
-        its handler to hear of that.
+    :ivar header_timeout: Seconds from the first byte of a head to its last.
+    :ivar body_timeout: Seconds from the end of a head to the end of the body; also the time that a client has to
+        read the last responses, and to resume reading a stream.
+    :ivar keepalive_timeout: Seconds that a connection may be idle between requests.
+    :ivar unsent: Bytes of a stream that are buffered for a client that has stopped reading; more than arrive
+        before its handler learns of that.
     """
 
     request_line: int = 8192

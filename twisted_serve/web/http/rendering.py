@@ -14,7 +14,7 @@ from twisted_serve.errors import ServeError
 
 
 def lines_of(headers: Headers) -> bytes:
-    """Write headers as they stand in a message, each with the end of its line."""
+    """Return headers as the lines of a message, each with its line end."""
     return b"".join([b"%s: %s\r\n" % (name, value) for name, values in headers.getAllRawHeaders() for value in values])
 
 
@@ -22,9 +22,9 @@ def json_text(value: Any) -> bytes:
     """
     Render JSON in TorchServe's layout (``docs/torchserve/rest_api.md`` §2.5).
 
-    Two blanks indent, non-ASCII characters stay as they are, and one newline is at the end.
+    The layout indents by two blanks, keeps non-ASCII characters, and ends with one newline.
     """
-    # Half of a surrogate pair, which JSON can bring in, goes out as the JSON escape that it was.
+    # A lone surrogate, which JSON input can contain, is written as a JSON escape again.
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 

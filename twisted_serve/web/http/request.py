@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements a request on a connection: its body is in memory and bounded, its headers are kept as spelled.
+Represent a request with a bounded body in memory and its headers as spelled.
 """
 
 from __future__ import annotations
@@ -23,57 +23,59 @@ from twisted_serve.web.http.content_coding import MOST_AT_ONCE, codings_of, infl
 from twisted_serve.web.http.contracts import ChannelSite, RequestChannel
 from twisted_serve.web.http.responses import answer_error
 
-# Headers which mean something to us and which most requests do not have, so that nobody need look for them each time.
+# Headers that affect this server and are rare, so that requests without any of them skip the look-ups.
 RARE = frozenset(
     {b"connection", b"content-encoding", b"expect", b"transfer-encoding", b"x-request-id", b"x-request-timeout-ms"}
 )
 
-# What somebody without a token may make us keep of a body; nothing at an open door reads one.
+# The most bytes of a body at a path that needs no token; no such endpoint reads a body.
 PUBLIC_BODY = 8192
 
-# What a client may call its request: nothing that could end a header, a line of the log, or an id in a list of ids.
+# The characters of a client's request id: none that could end a header, a log line, or an id in a list of ids.
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def client_request_id(headers: Headers) -> str | None:
-    """Return what the client calls its request, ``None`` if it says nothing or nothing that can be used."""
+    """Return the client's request id; ``None`` if it is missing or invalid."""
     said = headers.getRawHeaders(b"x-request-id")
     return said[0].decode("ascii") if said is not None and len(said) == 1 and _CLIENT_ID.fullmatch(said[0]) else None
 
 
 def fresh_id() -> str:
-    """Make an id for a request whose client has none: a UUID."""
-    # A name, not a secret: it need not be hard to guess, and is made for every request.
+    """Return a new UUID for a request without a client's id."""
+    # Not a secret, so a fast generator will do, as this runs for every request.
     bits = f"{getrandbits(128):032x}"
     return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
 
 
 def job_id(request: ServeRequest) -> str:
     """
-    Return the id by which workers know a request, and which its metrics have in the log.
+    Return the id of a request for workers, and for its metrics in the log.
 
-    It is that of the answer; behind a client's own id there is something more, for
-    two clients may use the same one at the same time, and each gets its own answer.
+    It equals the response's id; a random suffix follows a client's id, since two clients may use the same id at the
+    same time, and each must get its own response.
     """
     return request.answer_id if request.client_id is None else f"{request.answer_id}.{getrandbits(64):016x}"
 
 
 class ServeRequest(Request):
     """
-    A request whose body is in memory, bounded, and which goes to the site's one resource.
+    A request with a bounded body in memory, rendered by the single resource of its site.
 
-    :ivar spelled_headers: The headers as the client spelled their names, which
-        handlers see (``docs/torchserve/rest_api.md`` §3.1).
-    :ivar client_id: What the client calls it, if anything; ``answer_id``: what its answer is called.
-    :ivar timing: Its moments, from the one when the whole of it was there.
-    :ivar plain: Whether it has none of the headers that few requests have and that are for us (`RARE`).
-    :ivar ready_lines: The headers of a whole answer with status 200, as `Response` makes them ready; ``None``: they
-        are in ``responseHeaders``.
-    :ivar public: Whether it stands at an open door, so that anybody may have sent it.
+    :ivar spelled_headers: The headers with their names as the client spelled them, for handlers
+        (``docs/torchserve/rest_api.md`` §3.1).
+    :ivar client_id: The client's request id, if any.
+    :ivar answer_id: The id of the response.
+    :ivar began: When the first line of the request arrived, in seconds of the clock.
+    :ivar timing: The timestamps of the request, starting when it had arrived completely.
+    :ivar plain: Whether the request has none of the `RARE` headers.
+    :ivar ready_lines: The header lines of a complete response with status 200, prepared by `Response`; ``None`` if
+        the headers are in ``responseHeaders``.
+    :ivar public: Whether the path needs no token, so that any client may have sent the request.
     """
 
     _log = Logger("twisted_serve.web")
-    # Twisted names its own classes here, of which only these parts are used.
+    # Twisted declares its own classes here; only these parts of them are used.
     channel: RequestChannel  # type: ignore[assignment]
     site: ChannelSite  # type: ignore[assignment]
     content: BytesIO
@@ -92,12 +94,12 @@ class ServeRequest(Request):
 
     @property
     def gone(self) -> bool:
-        """Whether nothing can be sent any more: the client has left, or has been sent everything."""
+        """Whether nothing more can be sent, because the client disconnected or the response is complete."""
         return self._disconnected or bool(self.finished)
 
     @property
     def is_usual(self) -> bool:
-        """Whether nothing but the answer itself decides about its head."""
+        """Whether the head of the response depends on the response alone."""
         return (
             self.clientproto == b"HTTP/1.1"
             and self.method != b"HEAD"
@@ -107,11 +109,11 @@ class ServeRequest(Request):
         )
 
     def wait_for(self, answer: Deferred[Any]) -> None:
-        """Cancel ``answer`` when the client leaves before it is sent."""
+        """Cancel ``answer`` if the client disconnects before it is sent."""
         self._awaited = answer
 
     def connectionLost(self, reason: Failure) -> None:
-        """Cancel the work of a request whose client has gone, and log the request."""
+        """Log the request and cancel its work, as its client has disconnected."""
         super().connectionLost(reason)
         if self.answer_id and not self.finished:
             self.site.log_abandoned(self)
@@ -120,23 +122,23 @@ class ServeRequest(Request):
 
     @property
     def body_limit(self) -> int:
-        """How many bytes its body may have."""
+        """The most bytes of the body."""
         limit = self.channel.limits.body
         return min(limit, PUBLIC_BODY) if self.public else limit
 
     def getRequestHostname(self) -> bytes:
-        """Name no host: no route depends on it, and what a client sends as one need not be a name at all."""
+        """Return a constant: no route depends on the host, and a client's value need not be a host name."""
         return b"localhost"
 
     def parseCookies(self) -> None:
-        """Leave cookies alone: nothing here reads them."""
+        """Skip parsing, since this server uses no cookies."""
 
     def gotLength(self, length: int | None) -> None:
-        """Take the body in memory: it is bounded by then."""
+        """Prepare a buffer in memory, since the size of the body is bounded."""
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Take a piece of the body, unless it is too much by now (a chunked body says so only here)."""
+        """Buffer a piece of the body, or refuse a body over the limit (only here for a chunked body)."""
         if self.finished:
             return
         if self.content.tell() + len(data) > self.body_limit:
@@ -145,12 +147,12 @@ class ServeRequest(Request):
             self.content.write(data)
 
     def too_large(self) -> RequestTooLarge:
-        """Make the error for a body over the limit."""
+        """Return the error for a body over the limit."""
         whose = "what an open path takes" if self.public else "max_request_size"
         return RequestTooLarge(f"The request body is larger than {whose}, which is {self.body_limit} bytes.")
 
     def process(self) -> None:
-        """Hand the request to the listener's resource, which decides on the whole path."""
+        """Render the listener's resource, which handles all paths."""
         self.begin()
         self.timing = Timing(self.site.reactor.seconds())
         self.prepath, self.postpath = [], []
@@ -164,14 +166,14 @@ class ServeRequest(Request):
 
     def codings(self) -> tuple[bytes, ...]:
         """
-        Return how the body is compressed.
+        Return the content codings of the body.
 
         :raise UnsupportedEncoding: as `codings_of`.
         """
         return codings_of(self.requestHeaders.getRawHeaders(b"content-encoding", ()))
 
     def _inflate(self, codings: tuple[bytes, ...]) -> None:
-        """Inflate the body, and go on with it."""
+        """Inflate the body, then render the request."""
         body = self.content.getvalue()
         if len(body) > MOST_AT_ONCE:
             work = abandonable(self.site.defer_to_thread(inflated, body, codings, self.body_limit), lambda _body: None)
@@ -181,7 +183,7 @@ class ServeRequest(Request):
         work.addCallbacks(self._go_on_with, self._refuse_body).addErrback(self.processingFailed)
 
     def _go_on_with(self, body: bytes) -> None:
-        """Answer the request as if its body had come so: a handler sees no header that says otherwise."""
+        """Render the request as if it had arrived uncompressed, with headers that match."""
         self._awaited = None
         self.content = BytesIO(body)
         self.requestHeaders.removeHeader(b"content-encoding")
@@ -196,7 +198,7 @@ class ServeRequest(Request):
         self.render(self.site.resource)
 
     def _refuse_body(self, failure: Failure) -> Failure | None:
-        """Answer a request whose body cannot be inflated, unless its client has left."""
+        """Answer a request whose body cannot be inflated, unless its client has disconnected."""
         error = failure.value
         if isinstance(error, CancelledError) and self.gone:
             return None
@@ -207,7 +209,7 @@ class ServeRequest(Request):
         return None
 
     def begin(self) -> None:
-        """Set what every answer of the site has."""
+        """Set the ids of the request and the headers of every response of the site."""
         self.site = self.channel.site
         self.client_id = None if self.plain else client_request_id(self.requestHeaders)
         self.answer_id = self.client_id or fresh_id()
@@ -215,7 +217,7 @@ class ServeRequest(Request):
             self.setHeader(name, value)
 
     def write(self, data: bytes) -> None:
-        """Send a part of the answer; the first brings the head with it, empty as it may be."""
+        """Send a part of the response; the first part, even if empty, sends the head as well."""
         if self.ready_lines is not None and not (self.startedWriting or self.finished or self._disconnected):
             self.startedWriting = 1
             self.sentLength = len(data)
@@ -226,13 +228,13 @@ class ServeRequest(Request):
             self.channel.send_head()
 
     def server_timing(self) -> bytes | None:
-        """Return the value of the ``Server-Timing`` header, if there is to be one."""
+        """Return the value of the ``Server-Timing`` header; ``None`` if the header is off."""
         if not self.channel.site.server_timing:
             return None
         return self.timing.server_timing(self.channel.site.reactor.seconds()).encode("ascii")
 
     def processingFailed(self, reason: Failure) -> None:
-        """Tell the log what happened, and the client that something did."""
+        """Log the failure and answer with a generic error, or abort a response in progress."""
         self._log.failure("A request failed", reason)
         if self.startedWriting:
             self.channel.transport.abortConnection()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements answers: JSON with the predecessor's headers, and the one place where errors become answers.
+Render JSON responses with TorchServe's headers, and errors as responses.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from twisted_serve.web.http.rendering import json_text, members_of
 
 _log = Logger("twisted_serve.web")
 
-#: What a route returns: the body.
+#: The body of a response, which a route returns.
 Body: TypeAlias = bytes
 
 
 def set_common_headers(request: IRequest, status: int) -> None:
-    """Set the headers of this response, and close after an error (``docs/torchserve/rest_api.md`` §2.6)."""
+    """Set the common headers of a response, and close after an error (``docs/torchserve/rest_api.md`` §2.6)."""
     served = cast("AnsweredRequest", request)
     headers = served.responseHeaders
     timing = served.server_timing()
@@ -60,7 +60,7 @@ def answer_json(request: IRequest, status: int, value: Any) -> bytes:
 
 
 def answer_text(request: IRequest, status: int, body: bytes) -> bytes:
-    """Answer with JSON that is written already."""
+    """Answer with rendered JSON."""
     set_common_headers(request, status)
     request.setResponseCode(status)
     request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
@@ -75,11 +75,11 @@ def answer_status(request: IRequest, status: int, text: str) -> bytes:
 
 @lru_cache(maxsize=16)
 def _status_text(text: str) -> bytes:
-    """Write the status object, of which there are few, and which whoever asks for the health gets each time."""
+    """Render a status object; the few that exist are cached."""
     return json_text({"status": text})
 
 
-#: Statuses of which the answer has no body.
+#: Statuses whose responses have no body.
 _WITHOUT_CONTENT = frozenset([*NO_BODY_CODES, RESET_CONTENT])
 
 
@@ -92,7 +92,7 @@ def answer_error(request: IRequest, error: ServeError) -> bytes:
     if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
         request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
     if error.status in _WITHOUT_CONTENT:
-        # A handler's PredictionException may have any status; RFC 9110 §15.3.5, §15.3.6, §15.4.5.
+        # A handler's PredictionException may have any status (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
         set_common_headers(request, error.status)
         request.setResponseCode(error.status)
         if error.status == RESET_CONTENT:
@@ -100,21 +100,21 @@ def answer_error(request: IRequest, error: ServeError) -> bytes:
         return b""
     members = members_of(error)
     if parse_target(request.uri).first == "v2":
-        # Where the Open Inference Protocol's clients look.
+        # Clients of the Open Inference Protocol read this member.
         members["error"] = error.message
     return answer_json(request, error.status, members)
 
 
 def answer_flaw(request: IRequest, flaw: str) -> bytes:
-    """Answer a request whose path cannot be understood."""
+    """Answer a request with an invalid path."""
     return answer_error(request, BadRequest(f"Invalid path: {flaw}."))
 
 
 def answer_refusal(request: IRequest, stop: Denied, status: int) -> bytes:
     """
-    Answer a request which lacks its token.
+    Answer a request without the token it needs.
 
-    :param status: 400 as the predecessor has it, or 401 as RFC 6750 §3.1 has it.
+    :param status: 400 as in TorchServe, or 401 as in RFC 6750 §3.1.
     """
     challenge = b'Bearer realm="twisted_serve"'
     if stop.reason is not Reason.MISSING:
@@ -126,12 +126,12 @@ def answer_refusal(request: IRequest, stop: Denied, status: int) -> bytes:
 
 
 def error_of(failure: Failure) -> ServeError:
-    """Find what a client may know of a failure; what is outside the error tree is logged."""
+    """Return the error to show to a client; log a failure that is not in the error tree."""
     problem = failure.value
     if isinstance(problem, ServeError):
         return problem
     if isinstance(problem, HTTPException):
-        # Werkzeug's routing, which knows no more than "no such path" and "no such method".
+        # Werkzeug's routing raises only "no such path" and "no such method".
         if isinstance(problem, RoutedElsewhere):
             return MethodNotAllowed(problem.valid_methods or ())
         return ResourceNotFound()
@@ -140,7 +140,7 @@ def error_of(failure: Failure) -> ServeError:
 
 
 def no_methods(request: IRequest) -> frozenset[str]:
-    """Return no methods: those of the path are unknown."""
+    """Return the empty set, because the methods of the path are unknown."""
     return frozenset()
 
 
@@ -150,16 +150,16 @@ def answer_failure(
     """
     Answer a request whose endpoint failed.
 
-    :param methods_of_path: Finds the methods that the routes of a request's path have.
+    :param methods_of_path: Return the methods of the routes that match a request's path.
     """
     error = error_of(failure)
     if isinstance(error, WorkerFailed) and error.detail and request.channel is not None:
         error.because(request.channel.site.shown(error.detail))
     if request.startedWriting:
-        # The head is out: only breaking off can still tell the client that this is not all.
+        # The head is sent, so only an incomplete body can signal the error to the client.
         _log.warn("A stream was broken off: {error}", error=error)
         if request.chunked:
-            # What was sent may arrive; that the last chunk is missing tells it.
+            # The data already sent may arrive; the missing last chunk signals the error.
             request.chunked = 0
             request.channel.persistent = False
         else:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what a listener serves its connections from, with the access log and the counters of answers.
+Serve the connections of a listener, with its access log and response counters.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from twisted_serve.web.http.responses import Body
 
 
 def peer_of(request: IRequest) -> str:
-    """Name the client's address without its port, which changes with each connection."""
+    """Return the client's address without the port, which differs for each connection."""
     return str(getattr(request.getClientAddress(), "host", None) or "127.0.0.1")
 
 
 def _host_and_port(address: Any) -> tuple[str, int] | None:
-    """Return where a client is; ``None`` if its address, on a UNIX socket, is no host's."""
+    """Return the host and port of an address; ``None`` for the address of a UNIX socket."""
     return (address.host, address.port) if hasattr(address, "port") else None
 
 
-#: What the access log has, as nginx has it, for a request whose client left before it was answered.
+#: The status in the access log, as in nginx, of a request whose client disconnected before the response.
 CLIENT_CLOSED = 499
 
 
 class ServeSite(Site):
     """
-    One listener's site.
+    The site of one listener.
 
-    :ivar gate: Asked when the headers of a request with a body are in; the guard in
-        ``resource`` asks it again.
-    :ivar refuse: Answers a request which the gate stopped.
-    :ivar extra_headers: On every answer, unless a handler sets them itself (CORS).
-    :ivar server_timing: Whether answers say where the time went.
-    :ivar defer_to_thread: Does what takes long, such as inflating a large body.
-    :ivar admission: Asked for each connection.
-    :ivar predictions: Whether this listener takes predictions.
-    :ivar error_detail: Whether clients learn what went wrong in a handler.
-    :ivar channels: The connections which are open.
+    :ivar gate: Authorizes a request with a body when its headers have arrived; the guard in ``resource`` authorizes
+        every request, these included.
+    :ivar refuse: Renders the response to a denied request.
+    :ivar extra_headers: CORS headers of every response, unless a handler sets them.
+    :ivar server_timing: Whether responses have a ``Server-Timing`` header.
+    :ivar defer_to_thread: Runs slow work, such as inflating a large body, in a thread.
+    :ivar admission: Admits or refuses each connection.
+    :ivar predictions: Whether this listener serves predictions.
+    :ivar error_detail: Whether responses include the details of handler errors.
+    :ivar channels: The open connections.
     """
 
     noisy = False
@@ -93,7 +93,7 @@ class ServeSite(Site):
         self.error_detail = error_detail
         self._redact = redact
         self.defer_to_thread = defer_to_thread
-        # A class's logger is made anew each time that it is asked for.
+        # Kept, because each access to a class's logger creates a new one.
         self._access = self._log
         self.channels: set[ServeChannel] = set()
         self.predictions = predictions
@@ -105,41 +105,41 @@ class ServeSite(Site):
         self._date = b""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Take a connection, or refuse it; without a protocol it is closed."""
+        """Accept a connection or refuse it; Twisted closes a connection without a protocol."""
         if self.admission is not None and not self.admission.admits(self.predictions):
             return self.admission.refuse()
         return super().buildProtocol(addr)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Speak HTTP/1.1 only: over TLS, Twisted would offer HTTP/2 wherever ``h2`` is installed."""
+        """Offer HTTP/1.1 only: over TLS, Twisted would offer HTTP/2 if ``h2`` is installed."""
         return [b"http/1.1"]
 
     def startFactory(self) -> None:
-        """Begin to serve; Twisted's own access log, with its timer, is not wanted."""
+        """Do nothing: Twisted's own access log, with its timer, is not used."""
 
     def stopFactory(self) -> None:
-        """Stop serving."""
+        """Do nothing: there is no log to close."""
 
     def date(self) -> bytes:
-        """Return the date of an answer, which is made once a second."""
+        """Return the value of the ``Date`` header, rendered once per second."""
         second = int(self.reactor.seconds())
         if second != self._second:
             self._second, self._date = second, datetimeToString()
         return self._date
 
     def shown(self, detail: str) -> str | None:
-        """Return what a client of this listener may know of a handler's error, without any key; ``None``: nothing."""
+        """Return the detail of a handler's error for clients, with keys redacted; ``None`` if they may not see it."""
         if not self.error_detail:
             return None
         return self._redact(detail.encode("utf-8", "replace")).decode("utf-8", "replace")
 
     def log(self, request: ServeRequest) -> None:  # type: ignore[override]
-        """Write an answered request to the access log and count it."""
+        """Write an answered request to the access log and count its response."""
         self.count_answer(request.code)
         self._log_request(request, request.code)
 
     def log_abandoned(self, request: ServeRequest) -> None:
-        """Write a request to the access log whose connection ended before its answer; there is nothing to count."""
+        """Write a request whose client disconnected before the response to the access log, without counting it."""
         self._log_request(request, CLIENT_CLOSED)
 
     def _log_request(self, request: ServeRequest, status: int) -> None:
@@ -156,7 +156,7 @@ class ServeSite(Site):
         )
 
     def log_unread(self, address: IAddress, status: int, request_id: str) -> None:
-        """Write what was no request to the access log and count it; who sent it is all that is known."""
+        """Write a malformed request to the access log and count its response; only its sender's address is known."""
         self.count_answer(status)
         log_access(
             self._access,
@@ -170,12 +170,12 @@ class ServeSite(Site):
         )
 
     def finish_up(self) -> None:
-        """Close every connection as soon as nothing is being answered on it."""
+        """Close every connection as soon as it is idle."""
         for channel in list(self.channels):
             channel.finish_up()
 
     def channel_lost(self, channel: ServeChannel) -> None:
-        """Forget a connection."""
+        """Remove a closed connection."""
         self.channels.discard(channel)
         if not self.channels:
             waiting, self._waiting = self._waiting, []
@@ -183,7 +183,7 @@ class ServeSite(Site):
                 waiter.callback(None)
 
     def all_closed(self, limit: float) -> Deferred[None]:
-        """Fire when no connection is left; those that are after ``limit`` seconds are cut."""
+        """Return a Deferred that fires when all connections are closed; abort those left after ``limit`` seconds."""
         if not self.channels:
             return succeed(None)
         waiter: Deferred[None] = Deferred()
@@ -197,6 +197,6 @@ class ServeSite(Site):
         return waiter.addCallback(closed)
 
     def abort(self) -> None:
-        """Cut every connection."""
+        """Abort every connection."""
         for channel in list(self.channels):
             channel.transport.abortConnection()
