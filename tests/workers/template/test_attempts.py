@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from tests.workers.template.forking_case import SPEC, ForkingTestCase
 from twisted_serve.workers.process import connection
-from twisted_serve.workers.template import births, launcher, link, process, version_template
+from twisted_serve.workers.template import launcher, link, process, version_template
 
 STEPS: dict[str, tuple[Any, str]] = {
     "guess": (launcher, "needs_torch"),
     "family": (version_template.VersionTemplate, "__init__"),
-    "environment": (births, "worker_environment"),
+    "environment": (version_template, "worker_environment"),
     "socket": (socket, "socketpair"),
     "pipe": (os, "pipe"),
     "reader": (process, "ProcessReader"),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from itertools import count
 
 from twisted.internet.defer import Deferred, gatherResults
 
 from twisted_serve.interfaces import IServeReactor, WorkerSpec
 from twisted_serve.workers.process.launch import Launch, Launcher, import_environment, module_command
 from twisted_serve.workers.process.process import Stream
-from twisted_serve.workers.template.births import Births
 from twisted_serve.workers.template.root_template import RootTemplate
 from twisted_serve.workers.template.torch_detection import needs_torch
 from twisted_serve.workers.template.version_template import VersionTemplate
@@ -42,7 +42,7 @@ class TemplateLauncher:
         self._environment = environment
         self._otherwise = otherwise
         self._on_line = on_line
-        self._births = Births(reactor)
+        self._numbers = count(1)
         self._bases: dict[bool, RootTemplate] = {}
         # Keyed by the spec's identity: the directory of an equal spec may have other content.
         self._families: dict[int, tuple[WorkerSpec, VersionTemplate]] = {}
@@ -61,7 +61,7 @@ class TemplateLauncher:
         """Fork a worker from the template of its version; see `Launcher`."""
         spec = launch.spec
         if id(spec) not in self._families:
-            family = VersionTemplate(self._reactor, spec, self._base(needs_torch(spec)), self._births, self._otherwise)
+            family = VersionTemplate(self._reactor, spec, self._numbers, self._base(needs_torch(spec)), self._otherwise)
             self._families[id(spec)] = (spec, family)
         self._families[id(spec)][1].begin(launch)
 

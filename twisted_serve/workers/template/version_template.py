@@ -9,14 +9,18 @@ with the same error.
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+import socket
+from collections.abc import Iterator
+
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.interfaces import WorkerSpec
-from twisted_serve.workers.process.launch import Launch, Launcher, attempt
-from twisted_serve.workers.template.births import Births
+from twisted_serve.interfaces import IServeReactor, WorkerSpec
+from twisted_serve.wire.control import Fork
+from twisted_serve.workers.process.connection import Adopted
+from twisted_serve.workers.process.launch import Launch, Launcher, attempt, no_socket, worker_environment
 from twisted_serve.workers.template.link import TemplateLink
 from twisted_serve.workers.template.process import ForkedProcess
 from twisted_serve.workers.template.root_template import RootTemplate
@@ -26,10 +30,16 @@ from twisted_serve.workers.template.root_template import RootTemplate
 LINGER = 60.0
 
 
+def _process_name(launch: Launch) -> str:
+    """Return the name of a worker's process in ``ps -o comm``, which shows 15 bytes."""
+    return f"ts-W-{launch.worker.worker_id}"
+
+
 class VersionTemplate:
     """
     A launcher for the workers of one model version, and their template once the first has loaded.
 
+    :param numbers: Yields the numbers of forked processes, unique across all templates.
     :param base: The root template; the first worker, and each worker that loads for itself, is forked from it.
     :param otherwise: The launcher to use while there is no root template.
     """
@@ -37,12 +47,17 @@ class VersionTemplate:
     _log = Logger("twisted_serve.workers")
 
     def __init__(
-        self, clock: IReactorTime, spec: WorkerSpec, base: RootTemplate, births: Births, otherwise: Launcher
+        self,
+        reactor: IServeReactor,
+        spec: WorkerSpec,
+        numbers: Iterator[int],
+        base: RootTemplate,
+        otherwise: Launcher,
     ) -> None:
-        self._clock = clock
+        self._reactor = reactor
         self._spec = spec
+        self._numbers = numbers
         self._base = base
-        self._births = births
         self._otherwise = otherwise
         self._shares = spec.share_weights
         self._first: Launch | None = None
@@ -106,7 +121,8 @@ class VersionTemplate:
 
     def _begin(self, launch: Launch) -> None:
         if self._template is not None and self._template.is_open:
-            self._births.from_model(self._template, launch)
+            launch.worker.shares_weights = True
+            self._fork(self._template, launch, None)
         elif self._first is not None:
             self._waiting.append(launch)
         elif self._shares and _can_divide(launch):
@@ -121,7 +137,7 @@ class VersionTemplate:
             if link is None:
                 self._otherwise.begin(launch)
             else:
-                self._births.from_base(link, launch)
+                self._fork(link, launch, _environment(launch))
 
     def _begin_first(self, launch: Launch) -> None:
         self._first = launch
@@ -137,7 +153,58 @@ class VersionTemplate:
             self._decided()
         else:
             with attempt(launch.worker):
-                self._births.first(link, launch, self)
+                self._fork_template(link, launch)
+
+    def _fork_template(self, link: TemplateLink, launch: Launch) -> None:
+        """Fork the worker that may become the template of the others."""
+        future = TemplateLink(self, self._reactor)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            with ours, theirs:
+                ours.setblocking(False)
+                self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(future))
+                process = self._fork(link, launch, _environment(launch), theirs)
+        except BaseException as e:
+            if future.connected:
+                future.abort("there is no process")
+            if not isinstance(e, OSError) or not launch.worker.waiting:
+                raise
+            launch.worker.fail_to_begin(no_socket(e))
+            return
+        if process is None:
+            future.abort("there is no process")
+        else:
+            future.expect(process)
+
+    def _fork(
+        self,
+        link: TemplateLink,
+        launch: Launch,
+        environment: dict[str, str] | None,
+        control: socket.socket | None = None,
+    ) -> ForkedProcess | None:
+        """
+        Ask a template to fork a worker and send the worker its load message.
+
+        :param environment: The environment of a worker that loads its model itself; ``None`` for a template that has
+            loaded the model.
+        :param control: The control socket of a worker that may become a template.
+        """
+        try:
+            process = ForkedProcess(self._reactor, next(self._numbers), launch, link)
+        except OSError as e:
+            launch.worker.fail_to_begin(no_socket(e))
+            return None
+        divides = control is not None
+        message = Fork(process.number, _process_name(launch), environment, divides)
+        try:
+            link.fork(process, message, None if control is None else control.detach())
+        except BaseException as e:
+            process.unborn(f"{type(e).__name__}: {e}")
+            raise
+        process.undecided = divides
+        launch.worker.begin(None, launch.load)
+        return process
 
     def _first_failed(self, failure: Failure, launch: Launch) -> Failure:
         if launch is self._first:
@@ -168,7 +235,7 @@ class VersionTemplate:
     def _one_less(self, how: str) -> str:
         self._members -= 1
         if not self._members and self._template is not None and not self._closed:
-            self._lingering = self._clock.callLater(LINGER, self._linger_over)
+            self._lingering = self._reactor.callLater(LINGER, self._linger_over)
         return how
 
     def _linger_over(self) -> None:
@@ -184,3 +251,7 @@ class VersionTemplate:
 def _can_divide(launch: Launch) -> bool:
     """Return whether a worker may be forkable: it uses no GPU and its handler runs no event loop."""
     return launch.placement.gpu_id is None and not launch.load.asynchronous
+
+
+def _environment(launch: Launch) -> dict[str, str]:
+    return worker_environment(launch.spec.environment, launch.spec.model_dir)
