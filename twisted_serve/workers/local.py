@@ -58,7 +58,7 @@ class LocalProvider:
         self._reactor = reactor
         self._log = log or Logger("twisted_serve.workers")
         self._spawner = Spawner(reactor)
-        self._forker = (
+        self._template_launcher = (
             None
             if template_environment is None
             else TemplateLauncher(reactor, template_environment, self._spawner, self._printed)
@@ -80,7 +80,7 @@ class LocalProvider:
             self._on_metrics,
         )
         if self._stopped:
-            worker.fail_to_begin("The server is stopping.")
+            worker.fail_to_start("The server is stopping.")
             return worker
         self._workers.add(worker)
 
@@ -95,19 +95,20 @@ class LocalProvider:
 
     def prepare(self) -> None:
         """Start the root template; see `IWorkerProvider`."""
-        if self._forker is not None:
-            self._forker.prepare()
+        if self._template_launcher is not None:
+            self._template_launcher.prepare()
 
     def forget(self, spec: WorkerSpec) -> None:
         """End the template of ``spec``; see `IWorkerProvider`."""
-        if self._forker is not None:
-            self._forker.forget(spec)
+        if self._template_launcher is not None:
+            self._template_launcher.forget(spec)
 
     def stop(self) -> Deferred[None]:
         """Kill all workers, then end the templates; see `IWorkerProvider`."""
         self._stopped = True
         stopped = gatherResults([worker.stop(0.0) for worker in list(self._workers)])
-        return stopped.addCallback(lambda _: None if self._forker is None else self._forker.stop())
+        templates = self._template_launcher
+        return stopped.addCallback(lambda _: None if templates is None else templates.stop())
 
     def _begin(self, worker: ProcessWorker, spec: WorkerSpec, placement: Placement) -> None:
         load = load_message(spec, placement)
@@ -115,10 +116,11 @@ class LocalProvider:
             encode(load)
         except UnsendableError as e:
             # YAML has types and integers that MessagePack cannot represent.
-            worker.fail_to_begin(f"The model's manifest or configuration cannot be handed to a worker: {e}")
+            worker.fail_to_start(f"The model's manifest or configuration cannot be handed to a worker: {e}")
             return
-        way = self._forker if self._forker is not None and self._forker.can_begin(spec) else self._spawner
-        way.begin(Launch(worker, spec, placement, load))
+        templates = self._template_launcher
+        launcher = templates if templates is not None and templates.can_begin(spec) else self._spawner
+        launcher.begin(Launch(worker, spec, placement, load))
 
     def _printed(self, name: str, stream: Stream, line: str) -> None:
         if line.startswith(METRIC_MARK):

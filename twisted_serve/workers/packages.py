@@ -209,30 +209,30 @@ class Installer:
 
     def _start(self, model: ModelVersion, needs: Needs, place: Path) -> _Pip:
         pip = _Pip(self._reactor, self._log, f"pip-{model.name}_{model.version}")
-        words = [self._python, "-m", "twisted_serve.backend.installation"]
-        words += ["--parent", str(os.getpid()), "--model-dir", str(model.model_dir)]
-        words += ["--venv", str(place / _VENV)] if needs.venv else ["--target", str(place / _PACKAGES)]
+        command = [self._python, "-m", "twisted_serve.backend.installation"]
+        command += ["--parent", str(os.getpid()), "--model-dir", str(model.model_dir)]
+        command += ["--venv", str(place / _VENV)] if needs.venv else ["--target", str(place / _PACKAGES)]
         if needs.requirements is not None:
-            words += ["--requirements", str(needs.requirements)]
+            command += ["--requirements", str(needs.requirements)]
         # Temporary files that a killed pip leaves behind are removed with the directory.
         environment = import_environment(self._environment) | {"TMPDIR": str(place / _TEMPORARY)}
-        nothing = os.open(os.devnull, os.O_RDONLY)
+        devnull = os.open(os.devnull, os.O_RDONLY)
         try:
             with held_back():
                 self._reactor.spawnProcess(
                     pip.process,
                     self._python,
-                    words,
+                    command,
                     env=environment,
                     path=str(place / _EMPTY),
-                    childFDs={0: nothing, 1: "r", 2: "r"},
+                    childFDs={0: devnull, 1: "r", 2: "r"},
                 )
         except BaseException:
             if pip.process.connected:
                 pip.kill()
             raise
         finally:
-            os.close(nothing)
+            os.close(devnull)
         self._under_way[pip] = Deferred()
         pip.ended.addCallback(self._ended, pip)
         return pip

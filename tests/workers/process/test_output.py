@@ -35,7 +35,7 @@ class LineCutterTests(SynchronousTestCase):
         cutter = LineSplitter()
         for _ in range(100):
             self.assertEqual([], list(cutter.receive(b"x" * LONGEST_LINE)))
-        self.assertEqual(LONGEST_LINE, len(cutter._begun))
+        self.assertEqual(LONGEST_LINE, len(cutter._partial))
         self.assertEqual(["x" * LONGEST_LINE + " [cut]", "next"], list(cutter.receive(b"\nnext\n")))
 
     @given(lists(binary()), integers(1, 20))

@@ -43,8 +43,8 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         self._clock = clock
         self._on_message = on_message
         self._on_end = on_end
-        self._waiting: list[bytes] = []
-        self._due: IDelayedCall | None = None
+        self._buffer: list[bytes] = []
+        self._delayed_flush: IDelayedCall | None = None
 
     def messageReceived(self, message: FromWorker) -> None:
         """Pass a message to ``on_message``."""
@@ -52,9 +52,9 @@ class WorkerConnection(FrameProtocol[FromWorker]):
 
     def connectionEnded(self, why: str) -> None:
         """Cancel the delayed write and pass the reason to ``on_end``."""
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        if self._delayed_flush is not None:
+            self._delayed_flush.cancel()
+            self._delayed_flush = None
         self._on_end(why)
 
     def send(self, message: ToWorker) -> None:
@@ -66,14 +66,14 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         if not self.is_open:
             return
         frame = _frame_of(message)
-        if self._waiting:
-            self._waiting.append(frame)
-            self._send_waiting()
+        if self._buffer:
+            self._buffer.append(frame)
+            self._flush()
         else:
             try:
                 write_now(self.transport, frame)
             except Exception as e:
-                self._unwritable(e)
+                self._write_failed(e)
 
     def send_soon(self, message: ToWorker) -> None:
         """
@@ -84,30 +84,30 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         if not self.is_open:
             return
         frame = _frame_of(message)
-        self._waiting.append(frame)
+        self._buffer.append(frame)
         if len(frame) > _LARGE:
-            self._send_waiting()
-        elif self._due is None:
-            self._due = self._clock.callLater(0, self._come)
+            self._flush()
+        elif self._delayed_flush is None:
+            self._delayed_flush = self._clock.callLater(0, self._flush_late)
 
     def close(self) -> None:
         """Flush, then close the connection; the worker exits when it sees the end of the stream."""
-        self._send_waiting()
+        self._flush()
         super().close()
 
-    def _come(self) -> None:
-        self._due = None
-        self._send_waiting()
+    def _flush_late(self) -> None:
+        self._delayed_flush = None
+        self._flush()
 
-    def _send_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
+    def _flush(self) -> None:
+        waiting, self._buffer = self._buffer, []
         if waiting and self.is_open:
             try:
                 write_now(self.transport, b"".join(waiting))
             except Exception as e:
-                self._unwritable(e)
+                self._write_failed(e)
 
-    def _unwritable(self, error: Exception) -> None:
+    def _write_failed(self, error: Exception) -> None:
         # A partial frame may have been written, so the worker cannot find the next one. The worker is replaced, and
         # its batches are answered like those of any lost worker.
         self._log.failure("A message could not be written to a worker.")
@@ -126,7 +126,7 @@ def _frame_of(message: ToWorker) -> bytes:
         raise UnsendableError(f"there is no memory to send {type(message).__name__}") from e
 
 
-class Adopted(ServerFactory):
+class AdoptedFactory(ServerFactory):
     """A factory that returns one existing protocol, for ``adoptStreamConnection``."""
 
     noisy = False

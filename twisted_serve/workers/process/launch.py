@@ -34,9 +34,9 @@ _RUN = (
 _log = Logger("twisted_serve.workers")
 
 
-def module_command(python: str, module: str, *words: str) -> list[str]:
+def module_command(python: str, module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module of this package without importing from the working directory."""
-    return [python, "-c", _RUN.format(module=module), *words]
+    return [python, "-c", _RUN.format(module=module), *arguments]
 
 
 @contextmanager
@@ -80,7 +80,7 @@ class Launcher(Protocol):
 
 
 @contextmanager
-def spawned_ends() -> Iterator[tuple[socket.socket, socket.socket, int]]:
+def open_descriptors() -> Iterator[tuple[socket.socket, socket.socket, int]]:
     """
     Open the descriptors that a spawned process inherits; all of them are closed here on exit.
 
@@ -88,12 +88,12 @@ def spawned_ends() -> Iterator[tuple[socket.socket, socket.socket, int]]:
     :raise OSError: if the process has run out of descriptors; none is left open.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours, theirs, open(os.devnull, "rb", buffering=0) as nothing:
+    with ours, theirs, open(os.devnull, "rb", buffering=0) as devnull:
         ours.setblocking(False)
-        yield ours, theirs, nothing.fileno()
+        yield ours, theirs, devnull.fileno()
 
 
-def no_socket(error: OSError) -> str:
+def socket_error_text(error: OSError) -> str:
     """Return the error text for a worker whose socket could not be made."""
     return f"The worker's socket could not be made: {error}"
 

@@ -22,29 +22,29 @@ class LineSplitter:
 
     def __init__(self, longest: int = LONGEST_LINE) -> None:
         self._longest = longest
-        self._begun = bytearray()
+        self._partial = bytearray()
         self._cut = False
 
     def receive(self, data: bytes) -> Iterator[str]:
         """Buffer a chunk of output, divided anywhere, and yield the complete lines."""
-        *ended, begun = data.split(b"\n")
+        *ended, partial = data.split(b"\n")
         for part in ended:
             self._add(part)
             yield self._line()
-        self._add(begun)
+        self._add(partial)
 
     def end(self) -> Iterator[str]:
         """Yield the last line if it has no newline."""
-        if self._begun or self._cut:
+        if self._partial or self._cut:
             yield self._line()
 
     def _add(self, part: bytes) -> None:
-        room = self._longest - len(self._begun)
-        self._begun += part[:room]
+        room = self._longest - len(self._partial)
+        self._partial += part[:room]
         self._cut = self._cut or len(part) > room
 
     def _line(self) -> str:
-        line = self._begun.decode("utf-8", "replace").rstrip("\r") + (_CUT if self._cut else "")
-        self._begun.clear()
+        line = self._partial.decode("utf-8", "replace").rstrip("\r") + (_CUT if self._cut else "")
+        self._partial.clear()
         self._cut = False
         return line

@@ -68,7 +68,7 @@ class WorkerProcess(ProcessProtocol):
     """
     The process of one worker.
 
-    :ivar last_words: The last line that the process wrote to stderr.
+    :ivar last_error_line: The last line that the process wrote to stderr.
     :param on_line: Called with the stream and the text of each line of output.
     :param on_exit: Called once when the process has been reaped; its descendants may still hold its output open.
     :param on_end: Called once when the process has been reaped and its output is closed.
@@ -82,7 +82,7 @@ class WorkerProcess(ProcessProtocol):
         on_exit: Callable[[Exit], None],
         on_end: Callable[[], None],
     ) -> None:
-        self.last_words = ""
+        self.last_error_line = ""
         self._group: int | None = None
         self._on_line = on_line
         self._on_exit = on_exit
@@ -98,7 +98,7 @@ class WorkerProcess(ProcessProtocol):
     def errReceived(self, data: bytes) -> None:
         """Pass on the complete lines of stderr and remember the last."""
         for line in self._err.receive(data):
-            self._complain(line)
+            self._error_line(line)
 
     def processExited(self, reason: Failure) -> None:
         """Kill what is left of the process' group and report the exit."""
@@ -112,7 +112,7 @@ class WorkerProcess(ProcessProtocol):
         for line in self._out.end():
             self._on_line("stdout", line)
         for line in self._err.end():
-            self._complain(line)
+            self._error_line(line)
         self._on_end()
 
     def end_group_of(self, transport: IProcessTransport) -> None:
@@ -132,6 +132,6 @@ class WorkerProcess(ProcessProtocol):
         """Stop reading the output of the process and of its descendants."""
         self.transport.loseConnection()
 
-    def _complain(self, line: str) -> None:
-        self.last_words = line.strip() or self.last_words
+    def _error_line(self, line: str) -> None:
+        self.last_error_line = line.strip() or self.last_error_line
         self._on_line("stderr", line)

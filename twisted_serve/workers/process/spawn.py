@@ -11,13 +11,13 @@ import socket
 
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.wire.held_back import held_back
-from twisted_serve.workers.process.connection import Adopted
+from twisted_serve.workers.process.connection import AdoptedFactory
 from twisted_serve.workers.process.launch import (
     SOCKET,
     Launch,
     module_command,
-    no_socket,
-    spawned_ends,
+    open_descriptors,
+    socket_error_text,
     worker_environment,
 )
 
@@ -36,13 +36,13 @@ class Spawner:
             if launch.worker.connection.connected:
                 # The connection was adopted, so it has to be closed, too: `attempt` abandons the worker.
                 raise
-            launch.worker.fail_to_begin(no_socket(e))
+            launch.worker.fail_to_start(socket_error_text(e))
 
     def _spawn(self, launch: Launch) -> None:
         worker, spec = launch.worker, launch.spec
-        with spawned_ends() as (ours, theirs, nothing):
+        with open_descriptors() as (ours, theirs, devnull):
             # The reactor duplicates the descriptor; these ends are closed on exit from the block.
-            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(worker.connection))
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, AdoptedFactory(worker.connection))
             try:
                 with held_back():
                     transport = self._reactor.spawnProcess(
@@ -50,10 +50,10 @@ class Spawner:
                         spec.python,
                         module_command(spec.python, "twisted_serve.backend", "--fd", str(SOCKET)),
                         env=worker_environment(spec.environment, spec.model_dir, spec.packages),
-                        childFDs={0: nothing, 1: "r", 2: "r", SOCKET: theirs.fileno()},
+                        childFDs={0: devnull, 1: "r", 2: "r", SOCKET: theirs.fileno()},
                     )
             except (OSError, ValueError) as e:
-                worker.fail_to_begin(f"The worker's process could not be started: {e}")
+                worker.fail_to_start(f"The worker's process could not be started: {e}")
                 worker.connection.abort("there is no process")
                 return
         worker.process.end_group_of(transport)

@@ -3,7 +3,7 @@
 Implement ``IWorker`` as a process of this machine.
 
 The end of a worker shows in three events, in any order: the socket closes, the process is reaped, its output closes.
-Batches in flight fail as soon as the exit status is known, or `VERDICT_WAIT` seconds after the first event if it is
+Batches in flight fail as soon as the exit status is known, or `EXIT_STATUS_WAIT` seconds after the first event if it is
 not known by then. ``lost`` fires after all three events.
 """
 
@@ -40,10 +40,10 @@ from twisted_serve.workers.process.connection import WorkerConnection
 from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
 # Seconds between the end of the socket and the exit of the process within which they count as one event.
-VERDICT_WAIT = 1.0
+EXIT_STATUS_WAIT = 1.0
 # Seconds that an idle worker has to exit when it is asked to, before SIGKILL. Workers ignore SIGTERM, which may have
 # been sent to all processes of the server, and leave it to the server.
-LEAVE_TIME = 5.0
+EXIT_TIME = 5.0
 
 _STOPPED = "The worker was stopped before it had loaded."
 
@@ -97,7 +97,7 @@ class ProcessWorker:
         self.connection = WorkerConnection(clock, self.message_received, self.connection_ended, max_frame)
         self.process = WorkerProcess(on_line, self.exited, self.output_closed)
         self._timers: dict[str, IDelayedCall] = {}
-        self._begun = False
+        self._started = False
         self._loading = True
         self._batches: dict[int, _Batch] = {}
         # Whether the worker was asked to stop; it may finish its batches.
@@ -113,7 +113,7 @@ class ProcessWorker:
     @property
     def waiting(self) -> bool:
         """Whether the worker has neither started nor failed to start."""
-        return not self._begun and not self._gone
+        return not self._started and not self._gone
 
     @property
     def stopping(self) -> bool:
@@ -124,20 +124,20 @@ class ProcessWorker:
         """
         Send the load message; the socket is connected and the process is running or being forked.
 
-        :param pid: ``None`` while the process is being forked; see `born`.
+        :param pid: ``None`` while the process is being forked; see `forked`.
         """
-        self._begun = True
+        self._started = True
         self.connection.send(load)
         if self._exit is None:
             self.pid = pid
             self._timer("load", self._startup_timeout, self._load_too_slow)
 
-    def born(self, pid: int) -> None:
+    def forked(self, pid: int) -> None:
         """Set the process id of a forked worker."""
         if self._exit is None:
             self.pid = pid
 
-    def fail_to_begin(self, reason: str, status: int = 500) -> None:
+    def fail_to_start(self, reason: str, status: int = 500) -> None:
         """Fail the worker before it has a process; it will not get one."""
         self._gone = True
         self._loading_failed(WorkerFailed(status, reason))
@@ -146,7 +146,7 @@ class ProcessWorker:
     def abandon(self, reason: str) -> None:
         """End the worker after its start raised an exception, and release its socket and process."""
         if self.waiting:
-            self.fail_to_begin(reason)
+            self.fail_to_start(reason)
         else:
             self._loading_failed(WorkerFailed(500, reason))
             self.stop(0.0)
@@ -201,12 +201,12 @@ class ProcessWorker:
         self.lost.addCallback(gone)
         if self.waiting:
             self._stopping = True
-            self.fail_to_begin(_STOPPED)
+            self.fail_to_start(_STOPPED)
         elif not self._gone:
             self._stopping = True
-            self._kill_in(grace)
+            self._kill_after(grace)
             if not (self._batches or self._answering):
-                self._leave()
+                self._ask_to_exit()
         return stopped
 
     def message_received(self, message: FromWorker) -> None:
@@ -230,14 +230,14 @@ class ProcessWorker:
                     self._log.failure("The metrics of worker {worker_id} could not be taken", worker_id=self.worker_id)
             # A callback of the response may have sent the next batch.
             if self._stopping and not self._batches:
-                self._leave()
+                self._ask_to_exit()
         elif isinstance(message, Loaded) and self._loading:
             self._loading = False
             self._cancel_timer("load")
             self.loaded.callback(None)
         elif isinstance(message, LoadFailed) and self._loading:
             self._loading_failed(WorkerFailed(error_status(message.code), message.reason, printed=message.printed))
-            self.stop(LEAVE_TIME)
+            self.stop(EXIT_TIME)
         else:
             self.connection.abort(f"it said {type(message).__name__} when there was nothing to say it to")
 
@@ -249,17 +249,17 @@ class ProcessWorker:
         if self._exit is not None:
             self._conclude()
         else:
-            self._timer("verdict", VERDICT_WAIT, self._conclude)
+            self._timer("verdict", EXIT_STATUS_WAIT, self._conclude)
             if not self._stopping:
-                self._kill_in(VERDICT_WAIT)
-        self._see_if_gone()
+                self._kill_after(EXIT_STATUS_WAIT)
+        self._check_gone()
 
     def exited(self, how: Exit) -> None:
         """Handle the exit of the process: it has been reaped."""
         self._exit = how
         self.pid = None
         # The last messages of the worker may not have been read yet.
-        self._timer("verdict", VERDICT_WAIT, self._close_connection)
+        self._timer("verdict", EXIT_STATUS_WAIT, self._close_connection)
         self._timer("output", OUTPUT_WAIT, self.process.close_output)
         if not self.connection.is_open:
             self._conclude()
@@ -267,7 +267,7 @@ class ProcessWorker:
     def output_closed(self) -> None:
         """Handle the end of the output: the process has been reaped, and no descendant holds its output open."""
         self._output_closed = True
-        self._see_if_gone()
+        self._check_gone()
 
     def _load_too_slow(self) -> None:
         log_no_response(self._log)
@@ -280,12 +280,12 @@ class ProcessWorker:
             self._cancel_timer("load")
             self.loaded.errback(error)
 
-    def _leave(self) -> None:
-        """Ask the worker to exit by closing its connection; kill it after `LEAVE_TIME` seconds."""
+    def _ask_to_exit(self) -> None:
+        """Ask the worker to exit by closing its connection; kill it after `EXIT_TIME` seconds."""
         self.connection.close()
-        self._kill_in(LEAVE_TIME)
+        self._kill_after(EXIT_TIME)
 
-    def _kill_in(self, seconds: float) -> None:
+    def _kill_after(self, seconds: float) -> None:
         """Schedule SIGKILL, unless an earlier one is scheduled."""
         due = self._timers.get("kill")
         if self._exit is None and (due is None or due.getTime() > self._clock.seconds() + seconds):
@@ -305,19 +305,19 @@ class ProcessWorker:
         killed = self._exit is not None and self._exit.killed and not self._killed_by_us
         batches, self._batches = self._batches, {}
         for batch in batches.values():
-            batch.answer.errback(WorkerDied(killed, self._how()))
+            batch.answer.errback(WorkerDied(killed, self._cause()))
         # The last line that a worker prints usually says why it could not load: wait for the end of its output.
         if self._loading and (self._exit is None or self._output_closed):
-            words = self.process.last_words
-            how = f"{self._how()}: {words}" if words else self._how()
+            last_line = self.process.last_error_line
+            how = f"{self._cause()}: {last_line}" if last_line else self._cause()
             reason = _STOPPED if self._stopping else f"The worker died before it had loaded: {how}"
             self._loading_failed(WorkerFailed(507 if killed else 500, reason))
 
-    def _how(self) -> str:
+    def _cause(self) -> str:
         """Return how the worker ended, as far as is known."""
         return self._why if self._exit is None else str(self._exit)
 
-    def _see_if_gone(self) -> None:
+    def _check_gone(self) -> None:
         if self._output_closed and not self.connection.is_open and not self._gone:
             self._gone = True
             self._conclude()

@@ -27,7 +27,7 @@ class TemplateLauncher:
     A launcher that forks workers from templates; see `Launcher`.
 
     :param environment: The environment of templates.
-    :param otherwise: The launcher to use while there is no template.
+    :param fallback: The launcher to use while there is no template.
     :param on_line: Called with ``"template"``, the stream and the text of each line that a template prints.
     """
 
@@ -35,17 +35,17 @@ class TemplateLauncher:
         self,
         reactor: IServeReactor,
         environment: Mapping[str, str],
-        otherwise: Launcher,
+        fallback: Launcher,
         on_line: Callable[[str, Stream, str], None],
     ) -> None:
         self._reactor = reactor
         self._environment = environment
-        self._otherwise = otherwise
+        self._fallback = fallback
         self._on_line = on_line
         self._numbers = count(1)
-        self._bases: dict[bool, RootTemplate] = {}
+        self._roots: dict[bool, RootTemplate] = {}
         # Keyed by the spec's identity: the directory of an equal spec may have other content.
-        self._families: dict[int, tuple[WorkerSpec, VersionTemplate]] = {}
+        self._templates: dict[int, tuple[WorkerSpec, VersionTemplate]] = {}
 
     @staticmethod
     def can_begin(spec: WorkerSpec) -> bool:
@@ -55,37 +55,39 @@ class TemplateLauncher:
     def prepare(self) -> None:
         """Start the root template without torch; see `IWorkerProvider`."""
         if POSSIBLE:
-            self._base(torch=False).link()
+            self._root(torch=False).link()
 
     def begin(self, launch: Launch) -> None:
         """Fork a worker from the template of its version; see `Launcher`."""
         spec = launch.spec
-        if id(spec) not in self._families:
-            family = VersionTemplate(self._reactor, spec, self._numbers, self._base(needs_torch(spec)), self._otherwise)
-            self._families[id(spec)] = (spec, family)
-        self._families[id(spec)][1].begin(launch)
+        if id(spec) not in self._templates:
+            template = VersionTemplate(
+                self._reactor, spec, self._numbers, self._root(needs_torch(spec)), self._fallback
+            )
+            self._templates[id(spec)] = (spec, template)
+        self._templates[id(spec)][1].begin(launch)
 
     def forget(self, spec: WorkerSpec) -> None:
         """End the template of ``spec``."""
-        _, family = self._families.pop(id(spec), (None, None))
-        if family is not None:
-            family.close()
+        _, template = self._templates.pop(id(spec), (None, None))
+        if template is not None:
+            template.close()
 
     def stop(self) -> Deferred[None]:
         """End all templates; return a Deferred that fires when they are gone."""
-        families, self._families = self._families, {}
-        for _, family in families.values():
-            family.close()
-        return gatherResults([base.stop() for base in self._bases.values()]).addCallback(lambda _: None)
+        templates, self._templates = self._templates, {}
+        for _, template in templates.values():
+            template.close()
+        return gatherResults([root.stop() for root in self._roots.values()]).addCallback(lambda _: None)
 
-    def _base(self, torch: bool) -> RootTemplate:
-        if torch not in self._bases:
+    def _root(self, torch: bool) -> RootTemplate:
+        if torch not in self._roots:
             command = module_command(sys.executable, "twisted_serve.backend.template.root")
             if torch:
                 command += ["--preload", "torch"]
             # With one thread: a process with more cannot be forked. Workers get their own OMP_NUM_THREADS.
             environment = {**import_environment(self._environment), "OMP_NUM_THREADS": "1"}
-            self._bases[torch] = RootTemplate(
+            self._roots[torch] = RootTemplate(
                 self._reactor, command, environment, lambda stream, line: self._on_line("template", stream, line)
             )
-        return self._bases[torch]
+        return self._roots[torch]

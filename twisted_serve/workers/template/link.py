@@ -42,11 +42,11 @@ class TemplateOwner(Protocol):
     def template_ready(self, link: TemplateLink) -> None:
         """Handle that the template can fork now."""
 
-    def template_alone(self, link: TemplateLink, reason: str) -> None:
+    def template_impossible(self, link: TemplateLink, reason: str) -> None:
         """Handle that this worker cannot become a template, and why."""
 
-    def template_divided(self, link: TemplateLink, heir: ForkedProcess) -> None:
-        """Handle that the worker has become a template; its first child ``heir`` continues as the worker."""
+    def template_formed(self, link: TemplateLink, successor: ForkedProcess) -> None:
+        """Handle that the worker has become a template; its first child ``successor`` continues as the worker."""
 
     def template_lost(self, link: TemplateLink, why: str) -> None:
         """Handle the end of the template; its processes end with it and have already been told."""
@@ -61,23 +61,24 @@ class TemplateLink(FrameProtocol[FromTemplate]):
         super().__init__(server_control_reader())
         self._owner = owner
         self._clock = clock
-        self._unborn: set[int] = set()
+        self._unforked: set[int] = set()
         self._fork_limit: IDelayedCall | None = None
         self._killing: dict[int, IDelayedCall] = {}
-        self._heir: ForkedProcess | None = None
+        self._successor: ForkedProcess | None = None
         # The template that forked this one, and the number of this one there.
         self._origin: tuple[Forking, int] | None = None
         self._processes: dict[int, ForkedProcess] = {}
-        self._lent: dict[int, int] = {}
+        self._control_sockets: dict[int, int] = {}
 
-    def expect(self, heir: ForkedProcess) -> None:
+    def expect(self, successor: ForkedProcess) -> None:
         """
         Make this the link to a worker that may become a template.
 
-        :param heir: The worker's process; if the worker becomes a template, its first fork takes over as this process.
+        :param successor: The worker's process; if the worker becomes a template, its first fork takes over as this
+            process.
         """
-        self._heir = heir
-        self._origin = (heir.template, heir.number)
+        self._successor = successor
+        self._origin = (successor.template, successor.number)
 
     def fork(self, process: ForkedProcess, message: Fork, control: int | None = None) -> None:
         """
@@ -87,26 +88,26 @@ class TemplateLink(FrameProtocol[FromTemplate]):
             has it, and when this method raises.
         """
         if control is not None:
-            self._lent[process.number] = control
+            self._control_sockets[process.number] = control
         try:
             frame = bytes(encode(message))
             # The descriptors stay open until the template has answered: they are sent when the socket is writable.
-            for descriptor in process.ends if control is None else [*process.ends, control]:
+            for descriptor in process.descriptors if control is None else [*process.descriptors, control]:
                 self.transport.sendFileDescriptor(descriptor)
             self.transport.write(frame)
         except BaseException:
-            self._return_lent(process.number)
+            self._close_control(process.number)
             raise
-        self.adopt(process)
-        self._unborn.add(process.number)
+        self.register(process)
+        self._unforked.add(process.number)
         if self._fork_limit is None:
             self._expect_fork()
 
-    def adopt(self, process: ForkedProcess) -> None:
+    def register(self, process: ForkedProcess) -> None:
         """Register a process as a child of this template."""
         self._processes[process.number] = process
 
-    def disown(self, process: ForkedProcess) -> None:
+    def unregister(self, process: ForkedProcess) -> None:
         """Unregister a process; its events are no longer delivered."""
         self._forget(process.number)
 
@@ -126,35 +127,35 @@ class TemplateLink(FrameProtocol[FromTemplate]):
         elif isinstance(message, Alone):
             self._settle()
             self._origin = None
-            self._owner.template_alone(self, message.reason)
+            self._owner.template_impossible(self, message.reason)
         elif isinstance(message, Forked):
-            self._no_more_unborn(message.number)
-            self._return_lent(message.number)
-            heir = self._heir
-            if heir is not None and heir.number == message.number:
-                self._heir = None
-                self.adopt(heir)
-                heir.inherited(message.pid, self)
-                self._owner.template_divided(self, heir)
+            self._fork_done(message.number)
+            self._close_control(message.number)
+            successor = self._successor
+            if successor is not None and successor.number == message.number:
+                self._successor = None
+                self.register(successor)
+                successor.taken_over(message.pid, self)
+                self._owner.template_formed(self, successor)
             elif message.number in self._processes:
-                self._processes[message.number].born(message.pid)
+                self._processes[message.number].forked(message.pid)
         else:
-            self._return_lent(message.number)
+            self._close_control(message.number)
             process = self._forget(message.number)
             if process is not None and isinstance(message, ForkFailed):
-                process.unborn(message.reason)
+                process.fork_failed(message.reason)
             elif process is not None and isinstance(message, Exited):
                 process.exited(message.status)
 
     def connectionEnded(self, why: str) -> None:
         """Handle the end of the template: close lent descriptors and report the exit of its processes."""
-        for number in list(self._lent):
-            self._return_lent(number)
+        for number in list(self._control_sockets):
+            self._close_control(number)
         for number in list(self._processes):
             process = self._forget(number)
             if process is not None:
                 process.exited(ORPHANED)
-        if self._heir is None and self._origin is not None:
+        if self._successor is None and self._origin is not None:
             # A template exits by itself when its link closes, unless the code of its model prevents that.
             template, number = self._origin
             template.signal(number, SIGKILL)
@@ -162,19 +163,19 @@ class TemplateLink(FrameProtocol[FromTemplate]):
         self._owner.template_lost(self, why)
 
     def _forget(self, number: int) -> ForkedProcess | None:
-        self._no_more_unborn(number)
+        self._fork_done(number)
         _cancel(self._killing.pop(number, None))
         return self._processes.pop(number, None)
 
-    def _no_more_unborn(self, number: int) -> None:
-        if number in self._unborn:
-            self._unborn.remove(number)
+    def _fork_done(self, number: int) -> None:
+        if number in self._unforked:
+            self._unforked.remove(number)
             self._expect_fork()
 
     def _expect_fork(self) -> None:
         """Restart the timeout for the next fork; a template forks one process after the other."""
         _cancel(self._fork_limit)
-        waiting = bool(self._unborn)
+        waiting = bool(self._unforked)
         self._fork_limit = self._clock.callLater(FORK_LIMIT, self._too_slow, "it does not fork") if waiting else None
 
     def _too_slow(self, why: str) -> None:
@@ -182,12 +183,12 @@ class TemplateLink(FrameProtocol[FromTemplate]):
 
     def _settle(self) -> None:
         """Settle that the expected process is the worker itself and not a template."""
-        heir, self._heir = self._heir, None
-        if heir is not None:
-            heir.decided()
+        successor, self._successor = self._successor, None
+        if successor is not None:
+            successor.decided()
 
-    def _return_lent(self, number: int) -> None:
-        descriptor = self._lent.pop(number, None)
+    def _close_control(self, number: int) -> None:
+        descriptor = self._control_sockets.pop(number, None)
         if descriptor is not None:
             os.close(descriptor)
 

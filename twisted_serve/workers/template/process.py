@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.wire.messages import LoadFailed
-from twisted_serve.workers.process.connection import Adopted
+from twisted_serve.workers.process.connection import AdoptedFactory
 from twisted_serve.workers.process.launch import Launch
 
 # The wait status of a process whose template has ended: the kernel kills it.
@@ -32,7 +32,7 @@ class Forking(Protocol):
     def signal(self, number: int, signum: int) -> None:
         """Send a signal to a process of the template, if the process is still alive."""
 
-    def disown(self, process: ForkedProcess) -> None:
+    def unregister(self, process: ForkedProcess) -> None:
         """Unregister a process; its events are no longer delivered."""
 
 
@@ -45,7 +45,7 @@ class ForkedProcess:
     :ivar template: The parent of the process.
     :ivar undecided: Whether it is still unknown if this process is the worker or the worker's template; until that is
         known its exit is not reported.
-    :ivar ends: The process' descriptors (socket, stdout, stderr), open here until the process has inherited them.
+    :ivar descriptors: The process' ends of its socket, stdout and stderr, open here until it has inherited them.
     """
 
     def __init__(self, reactor: IServeReactor, number: int, launch: Launch, template: Forking) -> None:
@@ -71,22 +71,22 @@ class ForkedProcess:
                 for descriptor in pipes[name]:
                     stack.callback(os.close, descriptor)
             ours.setblocking(False)
-            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(launch.worker.connection))
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, AdoptedFactory(launch.worker.connection))
             stack.pop_all()
         ours.close()
-        self.ends = [theirs.detach(), pipes["stdout"][1], pipes["stderr"][1]]
+        self.descriptors = [theirs.detach(), pipes["stdout"][1], pipes["stderr"][1]]
         launch.worker.process.makeConnection(self)
         for name, (reading, _) in pipes.items():
             self._readers[name] = ProcessReader(reactor, self, name, reading)
 
-    def born(self, pid: int) -> None:
+    def forked(self, pid: int) -> None:
         """Handle that the process exists and has inherited its descriptors, or that another has taken them over."""
-        self.close_ends()
-        self.launch.worker.born(pid)
+        self.close_descriptors()
+        self.launch.worker.forked(pid)
 
-    def unborn(self, reason: str) -> None:
+    def fork_failed(self, reason: str) -> None:
         """Handle that the fork failed."""
-        self.close_ends()
+        self.close_descriptors()
         worker = self.launch.worker
         worker.message_received(LoadFailed(500, f"The worker's process could not be started: {reason}"))
         self.exited(ORPHANED)
@@ -97,22 +97,22 @@ class ForkedProcess:
             return
         self._status = status
         if not self.undecided:
-            self._told()
+            self._report_exit()
 
     def decided(self) -> None:
         """Handle that this process is the worker itself; report its exit if it has exited."""
         self.undecided = False
         if self._status is not None:
-            self._told()
+            self._report_exit()
 
-    def inherited(self, pid: int, template: Forking) -> None:
+    def taken_over(self, pid: int, template: Forking) -> None:
         """Handle that the process has become a template and its child ``pid`` continues as the worker."""
         self.undecided = False
         # A recorded exit is that of the template, which its child does not outlive.
         self._status = None
-        self.template.disown(self)
+        self.template.unregister(self)
         self.template = template
-        self.born(pid)
+        self.forked(pid)
 
     def signalProcess(self, name: Literal["KILL"]) -> None:
         """
@@ -140,20 +140,20 @@ class ForkedProcess:
     def childConnectionLost(self, name: str, reason: Failure) -> None:
         """Handle the end of one output stream."""
         os.close(self._readers.pop(name).fileno())
-        self._see_if_ended()
+        self._check_ended()
 
-    def close_ends(self) -> None:
+    def close_descriptors(self) -> None:
         """Close the server's copies of the process' descriptors."""
-        ends, self.ends = self.ends, []
-        for descriptor in ends:
+        descriptors, self.descriptors = self.descriptors, []
+        for descriptor in descriptors:
             os.close(descriptor)
 
-    def _told(self) -> None:
-        self.close_ends()
+    def _report_exit(self) -> None:
+        self.close_descriptors()
         self.launch.worker.process.processExited(self._reason())
-        self._see_if_ended()
+        self._check_ended()
 
-    def _see_if_ended(self) -> None:
+    def _check_ended(self) -> None:
         if self._status is not None and not self.undecided and not self._readers:
             self.launch.worker.process.processEnded(self._reason())
 

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.wire.held_back import held_back
-from twisted_serve.workers.process.connection import Adopted
-from twisted_serve.workers.process.launch import SOCKET, spawned_ends
+from twisted_serve.workers.process.connection import AdoptedFactory
+from twisted_serve.workers.process.launch import SOCKET, open_descriptors
 from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 from twisted_serve.workers.template.link import TemplateLink
 from twisted_serve.workers.template.process import ForkedProcess
@@ -23,7 +23,7 @@ from twisted_serve.workers.template.process import ForkedProcess
 # Seconds in which a template must have imported everything; enough for a slow disk.
 START_LIMIT = 60.0
 # Seconds before a template that could not start is started again; until then workers start without it.
-REST = 60.0
+RETRY_DELAY = 60.0
 # Seconds that a template has to exit by itself.
 END_LIMIT = 5.0
 
@@ -52,7 +52,7 @@ class RootTemplate:
         self._link: TemplateLink | None = None
         self._ready = False
         self._waiting: list[Deferred[TemplateLink | None]] = []
-        self._rests_until = 0.0
+        self._retry_at = 0.0
         self._limit: IDelayedCall | None = None
         self._how: Exit | None = None
         self._process: WorkerProcess | None = None
@@ -66,7 +66,7 @@ class RootTemplate:
         """Return a Deferred that fires with the link when the template is ready, or with ``None`` if it is not used."""
         if self._ready:
             return succeed(self._link)
-        if self._stopping or self._reactor.seconds() < self._rests_until:
+        if self._stopping or self._reactor.seconds() < self._retry_at:
             return succeed(None)
         waiter: Deferred[TemplateLink | None] = Deferred()
         self._waiting.append(waiter)
@@ -92,21 +92,21 @@ class RootTemplate:
         """Give the link to the waiting callers; see `TemplateOwner`."""
         self._ready = True
         self._clear_limit()
-        self._tell(link)
+        self._fire_waiting(link)
 
-    def template_alone(self, link: TemplateLink, reason: str) -> None:
+    def template_impossible(self, link: TemplateLink, reason: str) -> None:
         """Abort the link, a protocol violation; see `TemplateOwner`."""
         link.abort("it has no model to be alone with")
 
-    def template_divided(self, link: TemplateLink, heir: ForkedProcess) -> None:
-        """Do nothing: a root template has no heir; see `TemplateOwner`."""
+    def template_formed(self, link: TemplateLink, successor: ForkedProcess) -> None:
+        """Do nothing: a root template has no successor; see `TemplateOwner`."""
 
     def template_lost(self, link: TemplateLink, why: str) -> None:
         """Kill the process, so that its forks end with it; see `TemplateOwner`."""
         was_ready, self._ready, self._link = self._ready, False, None
         if self._stopping:
             # The template is ending its processes within `END_LIMIT`.
-            self._tell(None)
+            self._fire_waiting(None)
             return
         # Only the death of the template guarantees the death of its processes.
         self._kill()
@@ -114,7 +114,7 @@ class RootTemplate:
             self._log.warn("The template of workers has ended, and they with it; another is started when it is needed.")
 
     def _start(self) -> None:
-        with spawned_ends() as (ours, theirs, nothing):
+        with open_descriptors() as (ours, theirs, devnull):
             link = TemplateLink(self, self._reactor)
             process = WorkerProcess(self._on_line, lambda how: self._exited(process, how), lambda: self._ended(process))
             with held_back():
@@ -123,12 +123,12 @@ class RootTemplate:
                     self._command[0],
                     self._command,
                     env=dict(self._environment),
-                    childFDs={0: nothing, 1: "r", 2: "r", SOCKET: theirs.fileno()},
+                    childFDs={0: devnull, 1: "r", 2: "r", SOCKET: theirs.fileno()},
                 )
             process.end_group_of(transport)
             self._process = process
             self._processes[process] = None
-            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(link))
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, AdoptedFactory(link))
         self._link = link
         self._set_limit(START_LIMIT, self._kill)
 
@@ -147,20 +147,20 @@ class RootTemplate:
         if process is self._process:
             self._process = None
             if self._waiting:
-                self._failed(f"{self._how}: {process.last_words}" if process.last_words else str(self._how))
+                self._failed(f"{self._how}: {process.last_error_line}" if process.last_error_line else str(self._how))
         if self._stopping and not self._processes:
             self._stopped.callback(None)
 
     def _failed(self, why: str) -> None:
-        self._rests_until = self._reactor.seconds() + REST
+        self._retry_at = self._reactor.seconds() + RETRY_DELAY
         self._log.warn(
             "The template of workers could not start, each worker starts from nothing for {seconds} seconds: {why}",
-            seconds=int(REST),
+            seconds=int(RETRY_DELAY),
             why=why,
         )
-        self._tell(None)
+        self._fire_waiting(None)
 
-    def _tell(self, link: TemplateLink | None) -> None:
+    def _fire_waiting(self, link: TemplateLink | None) -> None:
         self._waiting, waiting = [], self._waiting
         for waiter in waiting:
             waiter.callback(link)

@@ -41,8 +41,8 @@ def needs_torch(spec: WorkerSpec) -> bool:
 
 
 def _file_of(handler: str) -> str:
-    place = handler.partition(":")[0]
-    return place if place.endswith(".py") else f"{place}.py"
+    path = handler.partition(":")[0]
+    return path if path.endswith(".py") else f"{path}.py"
 
 
 def _modules(model_dir: Path) -> list[Path]:

@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.interfaces import IServeReactor, WorkerSpec
 from twisted_serve.wire.control import Fork
-from twisted_serve.workers.process.connection import Adopted
-from twisted_serve.workers.process.launch import Launch, Launcher, attempt, no_socket, worker_environment
+from twisted_serve.workers.process.connection import AdoptedFactory
+from twisted_serve.workers.process.launch import Launch, Launcher, attempt, socket_error_text, worker_environment
 from twisted_serve.workers.template.link import TemplateLink
 from twisted_serve.workers.template.process import ForkedProcess
 from twisted_serve.workers.template.root_template import RootTemplate
@@ -40,8 +40,8 @@ class VersionTemplate:
     A launcher for the workers of one model version, and their template once the first has loaded.
 
     :param numbers: Yields the numbers of forked processes, unique across all templates.
-    :param base: The root template; the first worker, and each worker that loads for itself, is forked from it.
-    :param otherwise: The launcher to use while there is no root template.
+    :param root: The root template; the first worker, and each worker that loads for itself, is forked from it.
+    :param fallback: The launcher to use while there is no root template.
     """
 
     _log = Logger("twisted_serve.workers")
@@ -51,14 +51,14 @@ class VersionTemplate:
         reactor: IServeReactor,
         spec: WorkerSpec,
         numbers: Iterator[int],
-        base: RootTemplate,
-        otherwise: Launcher,
+        root: RootTemplate,
+        fallback: Launcher,
     ) -> None:
         self._reactor = reactor
         self._spec = spec
         self._numbers = numbers
-        self._base = base
-        self._otherwise = otherwise
+        self._root = root
+        self._fallback = fallback
         self._shares = spec.share_weights
         self._first: Launch | None = None
         self._waiting: list[Launch] = []
@@ -70,17 +70,17 @@ class VersionTemplate:
     def begin(self, launch: Launch) -> None:
         """Start a worker from the best template there is; see `Launcher`."""
         self._members += 1
-        self._stay()
-        launch.worker.lost.addCallback(self._one_less)
+        self._cancel_linger()
+        launch.worker.lost.addCallback(self._worker_lost)
         self._begin(launch)
 
     def close(self) -> None:
         """End the template: no more workers will be started."""
         self._closed = True
-        self._let_template_go()
+        self._close_template()
 
-    def _let_template_go(self) -> None:
-        self._stay()
+    def _close_template(self) -> None:
+        self._cancel_linger()
         template, self._template = self._template, None
         if template is not None:
             template.close()
@@ -89,7 +89,7 @@ class VersionTemplate:
         """Abort the link, a protocol violation; see `TemplateOwner`."""
         link.abort("it says what only the first template says")
 
-    def template_alone(self, link: TemplateLink, reason: str) -> None:
+    def template_impossible(self, link: TemplateLink, reason: str) -> None:
         """Have each worker load for itself; see `TemplateOwner`."""
         self._shares = False
         self._log.info(
@@ -98,16 +98,16 @@ class VersionTemplate:
             version=self._spec.load.model_version,
             reason=reason,
         )
-        self._decided()
+        self._start_waiting()
 
-    def template_divided(self, link: TemplateLink, heir: ForkedProcess) -> None:
+    def template_formed(self, link: TemplateLink, successor: ForkedProcess) -> None:
         """Fork the waiting workers from the first; see `TemplateOwner`."""
         if self._closed:
             link.close()
             return
         self._template = link
-        heir.launch.worker.shares_weights = True
-        self._decided()
+        successor.launch.worker.shares_weights = True
+        self._start_waiting()
 
     def template_lost(self, link: TemplateLink, why: str) -> None:
         """Have the next worker load again; see `TemplateOwner`."""
@@ -125,32 +125,32 @@ class VersionTemplate:
             self._fork(self._template, launch, None)
         elif self._first is not None:
             self._waiting.append(launch)
-        elif self._shares and _can_divide(launch):
+        elif self._shares and _may_be_forkable(launch):
             self._begin_first(launch)
         else:
-            self._base.link().addCallback(self._begin_alone, launch)
+            self._root.link().addCallback(self._begin_unshared, launch)
 
-    def _begin_alone(self, link: TemplateLink | None, launch: Launch) -> None:
+    def _begin_unshared(self, link: TemplateLink | None, launch: Launch) -> None:
         if not launch.worker.waiting:
             return
         with attempt(launch.worker):
             if link is None:
-                self._otherwise.begin(launch)
+                self._fallback.begin(launch)
             else:
                 self._fork(link, launch, _environment(launch))
 
     def _begin_first(self, launch: Launch) -> None:
         self._first = launch
         launch.worker.loaded.addErrback(self._first_failed, launch)
-        self._base.link().addCallback(self._fork_first, launch)
+        self._root.link().addCallback(self._fork_first, launch)
 
     def _fork_first(self, link: TemplateLink | None, launch: Launch) -> None:
         if not launch.worker.waiting:
             return
         if link is None:
             with attempt(launch.worker):
-                self._otherwise.begin(launch)
-            self._decided()
+                self._fallback.begin(launch)
+            self._start_waiting()
         else:
             with attempt(launch.worker):
                 self._fork_template(link, launch)
@@ -162,14 +162,14 @@ class VersionTemplate:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             with ours, theirs:
                 ours.setblocking(False)
-                self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Adopted(future))
+                self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, AdoptedFactory(future))
                 process = self._fork(link, launch, _environment(launch), theirs)
         except BaseException as e:
             if future.connected:
                 future.abort("there is no process")
             if not isinstance(e, OSError) or not launch.worker.waiting:
                 raise
-            launch.worker.fail_to_begin(no_socket(e))
+            launch.worker.fail_to_start(socket_error_text(e))
             return
         if process is None:
             future.abort("there is no process")
@@ -193,22 +193,22 @@ class VersionTemplate:
         try:
             process = ForkedProcess(self._reactor, next(self._numbers), launch, link)
         except OSError as e:
-            launch.worker.fail_to_begin(no_socket(e))
+            launch.worker.fail_to_start(socket_error_text(e))
             return None
-        divides = control is not None
-        message = Fork(process.number, _process_name(launch), environment, divides)
+        forkable = control is not None
+        message = Fork(process.number, _process_name(launch), environment, forkable)
         try:
             link.fork(process, message, None if control is None else control.detach())
         except BaseException as e:
-            process.unborn(f"{type(e).__name__}: {e}")
+            process.fork_failed(f"{type(e).__name__}: {e}")
             raise
-        process.undecided = divides
+        process.undecided = forkable
         launch.worker.begin(None, launch.load)
         return process
 
     def _first_failed(self, failure: Failure, launch: Launch) -> Failure:
         if launch is self._first:
-            waiting = self._let_go()
+            waiting = self._take_waiting()
             error = failure.value
             for each in waiting:
                 if not each.worker.waiting:
@@ -217,38 +217,38 @@ class VersionTemplate:
                     with attempt(each.worker):
                         self._begin(each)
                 else:
-                    each.worker.fail_to_begin(error.message, error.status)
+                    each.worker.fail_to_start(error.message, error.status)
         return failure
 
-    def _decided(self) -> None:
+    def _start_waiting(self) -> None:
         """Start the waiting workers: it is known now whether there is a template."""
-        for each in self._let_go():
+        for each in self._take_waiting():
             if each.worker.waiting:
                 with attempt(each.worker):
                     self._begin(each)
 
-    def _let_go(self) -> list[Launch]:
+    def _take_waiting(self) -> list[Launch]:
         self._first = None
         self._waiting, waiting = [], self._waiting
         return waiting
 
-    def _one_less(self, how: str) -> str:
+    def _worker_lost(self, how: str) -> str:
         self._members -= 1
         if not self._members and self._template is not None and not self._closed:
-            self._lingering = self._reactor.callLater(LINGER, self._linger_over)
+            self._lingering = self._reactor.callLater(LINGER, self._linger_expired)
         return how
 
-    def _linger_over(self) -> None:
+    def _linger_expired(self) -> None:
         self._lingering = None
-        self._let_template_go()
+        self._close_template()
 
-    def _stay(self) -> None:
+    def _cancel_linger(self) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
 
 
-def _can_divide(launch: Launch) -> bool:
+def _may_be_forkable(launch: Launch) -> bool:
     """Return whether a worker may be forkable: it uses no GPU and its handler runs no event loop."""
     return launch.placement.gpu_id is None and not launch.load.asynchronous
 
