@@ -169,6 +169,33 @@ class WayTests(SynchronousTestCase):
             code_of(name)
 
 
+class DesignTests(SynchronousTestCase):
+    """The pages in docs/designs name modules and tests that are there."""
+
+    def test_names(self) -> None:
+        """Paths of modules, paths of tests, and names of tests."""
+        missing: list[str] = []
+        paths = tests = 0
+        for design in sorted((ROOT / "docs" / "designs").glob("*.md")):
+            text = design.read_text(encoding="utf-8")
+            words = re.findall(r"`([\w./]+)`", text)
+            files = [word for word in words if word.endswith(".py") and "/" in word]
+            there = [path for word in files for path in (ROOT / word, PACKAGE / word) if path.is_file()]
+            paths += len(there)
+            missing += [
+                f"{design.name}: {word}"
+                for word in files
+                if not (ROOT / word).is_file() and not (PACKAGE / word).is_file()
+            ]
+            source = "\n".join(path.read_text(encoding="utf-8") for path in there)
+            named = [name for name in words if re.fullmatch(r"test_\w+", name)]
+            tests += len(named)
+            missing += [f"{design.name}: {name}" for name in named if f"def {name}(" not in source]
+        self.assertEqual(missing, [])
+        self.assertGreater(paths, 40)
+        self.assertGreater(tests, 20)
+
+
 class HouseTests(SynchronousTestCase):
     """The picture of the packages is made from the contract and the docstrings."""
 
