@@ -13,6 +13,15 @@ from twisted.trial.unittest import SynchronousTestCase
 import twisted_serve.testing
 import twisted_serve.web
 
+# Uses each name of the facade, then prints the same.
+FACADE = """
+import json, sys
+from twisted_serve import *
+import twisted_serve
+assert twisted_serve.ModelServer is ModelServer
+print(json.dumps([name for name in ("klein", "twisted.internet.reactor") if name in sys.modules]))
+"""
+
 # Prints which of the modules that install a reactor are there after an import.
 PROGRAM = """
 import importlib, json, sys
@@ -36,9 +45,9 @@ PUBLIC = (
 MAKES_APPLICATIONS = "twisted_serve.web.routing.klein_app"
 
 
-def installed_by(*names: str) -> list[str]:
+def installed_by(*names: str, program: str = PROGRAM) -> list[str]:
     """Import modules in a fresh interpreter; return which of Klein and the reactor are imported then."""
-    ended = subprocess.run([sys.executable, "-c", PROGRAM, *names], capture_output=True, text=True, check=True)
+    ended = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, check=True)
     found: list[str] = json.loads(ended.stdout)
     return found
 
@@ -56,6 +65,10 @@ class ReactorChoiceTests(SynchronousTestCase):
     def test_public_modules(self) -> None:
         """No module that programs of embedders import installs a reactor."""
         self.assertEqual(installed_by(*PUBLIC, *modules_of(twisted_serve.testing)), [])
+
+    def test_facade(self) -> None:
+        """Importing the names of the facade installs no reactor."""
+        self.assertEqual(installed_by(program=FACADE), [])
 
     def test_web(self) -> None:
         """One module of the HTTP side imports Klein, and the others do not import that module."""

@@ -1,28 +1,89 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A model server for PyTorch: TorchServe's successor, in Python on Twisted.
+Serve PyTorch models: TorchServe's drop-in successor, in Python on Twisted.
 
-From the door inwards:
+The names of ``__all__`` are imported on first use, so that importing this package stays cheap and installs no reactor.
+``docs/api.md`` lists what is stable.
 
-``cli``, ``tap``   the command, and the ``twistd`` plug-in
-``service``        :class:`~twisted_serve.service.ModelServer`, what embedders use
-``assembly``       puts it together from all that follows; ``measuring``: what is measured of it;
-                 ``provisioning``: what each model gets of it; ``dependencies``: what it takes from outside
-``archiver``       packs models: a command and a library beside the server
-``web``            HTTP: listeners' routes, bodies, errors, the channel with its limits
-``planes``         use cases, the same for every transport
-``workers``        the server's side of worker processes
-``models`` ``workflows`` ``archives`` ``batching`` ``config`` ``metrics``   values and decisions
-``openinference``  the Open Inference Protocol's tensors, for any transport
-``auth``           tokens: who may come in
-``transports``     writing to sockets without delay; ``alarm``: timers that hardly ever go off; ``heap``: giving back
-                   what is free
-``wire``           what the server and a worker agree on
-``backend`` ``handlers``   the worker's side, and what handler authors import
-``testing``        public fakes, strategies and an in-memory server
+The map of the code, from the top; each package imports from those below it only:
+
+``testing``        public fakes, Hypothesis strategies, and a server in memory
+``cli``            the command ``twisted-serve``; ``__main__`` runs it, too
+``archiver``       pack models and workflows: commands, and a library
+``backend``        the worker process
+``handlers``       base classes and tools for authors of handlers
+``tap``            the ``twistd`` plug-in
+``command``        one server in a process of its own: banner, pid file, signals
+``plugins``        find plug-ins; SageMaker's endpoints
+``service``        :class:`~twisted_serve.service.ModelServer`, the server as a Twisted service
+``assembly``       the parts of a server, put together
+``web``            HTTP: listeners, routes, the API as data, the engine
+``planes``         the use cases, independent of the transport
+``scheduling``     from queues to workers: dispatch, retries, restarts, scaling
+``workers``        worker and template processes, seen from the server
+``models``         registered versions and their settings
+``workflows``      graphs of models and functions
+``metrics``        metrics and traces, and TorchServe's three modes
+``logs``           log lines, their layouts and files
+``archives``       locate, fetch, unpack and remove archives
+``batching``       queues and batch policies
+``auth``           tokens, key files and the check of each request
+``config``         settings and their sources
+``openinference``  the Open Inference Protocol's tensors
+``eventloop``      timers, writes and threads for Twisted's reactor
+``system``         the operating system: accounts, processes, memory
+``interfaces``     what has more than one implementation: workers, their provider, the reactor
+``endpoints``      what authors of plug-ins import
+``wire``           messages between the server and its processes
+``errors``         the errors that clients see
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twisted_serve import errors
+    from twisted_serve.auth.tokens import TokenKind
+    from twisted_serve.config.options import ServerOptions
+    from twisted_serve.service import Dependencies, ModelServer
+    from twisted_serve.web.roles import Role
+
+__all__ = [
+    "COMPATIBLE_WITH",
+    "Dependencies",
+    "ModelServer",
+    "Role",
+    "ServerOptions",
+    "TokenKind",
+    "__version__",
+    "errors",
+]
 
 __version__ = "0.1.0"
 
 #: The TorchServe release whose behaviour this server keeps.
 COMPATIBLE_WITH = "0.12.0"
+
+_MODULES = {
+    "Dependencies": "twisted_serve.service",
+    "ModelServer": "twisted_serve.service",
+    "Role": "twisted_serve.web.roles",
+    "ServerOptions": "twisted_serve.config.options",
+    "TokenKind": "twisted_serve.auth.tokens",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use (PEP 562)."""
+    if name == "errors":
+        return import_module("twisted_serve.errors")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the names of this module, those not yet imported included."""
+    return sorted({*globals(), *__all__})

@@ -32,10 +32,10 @@ from twisted_serve.logs import (
     TOKEN_ENABLED,
 )
 from twisted_serve.planes.startup import StartupFailure, StartupOutcome, reason_of
-from twisted_serve.web.api.access import Role
 from twisted_serve.web.http.ports import bound_address, open_port
 from twisted_serve.web.http.site import ServeSite
 from twisted_serve.web.listeners import HttpAuth
+from twisted_serve.web.roles import Role
 
 __all__ = ["Dependencies", "ModelServer", "Role", "StartupFailure", "StartupOutcome"]
 

@@ -20,7 +20,7 @@ from twisted.web.server import Site
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.logs import console
 from twisted_serve.service import ModelServer
-from twisted_serve.web.api.access import Role
+from twisted_serve.web.roles import Role
 
 
 class Front(Resource):

@@ -82,7 +82,10 @@ class Box:
 
 def layers(contracts: str) -> _Layers:
     """Return the layers in the text of ``pyproject.toml``, from the top, each with the modules beside each other."""
-    return [[name.strip() for name in layer.split("|")] for layer in _listed(contracts, LAYERS, "layers")]
+    [package] = _listed(contracts, LAYERS, "containers")
+    return [
+        [f"{package}.{name.strip()}" for name in layer.split("|")] for layer in _listed(contracts, LAYERS, "layers")
+    ]
 
 
 def boxes(contracts: str, root: Path = ROOT) -> list[list[Box]]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from twisted_serve.web.api.access import Role
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.api.surface import operations_of
+from twisted_serve.web.roles import Role
 
 if TYPE_CHECKING:
     from tests.docs.conftest import ReadBlocks, RunCommands

@@ -29,7 +29,7 @@ from twisted_serve.planes.snapshots import SnapshotFolder
 from twisted_serve.service import Dependencies, ModelServer
 from twisted_serve.testing.fakes import FakeProvider, Respond, echo
 from twisted_serve.testing.memory import MemoryConnection, MemoryServeReactor
-from twisted_serve.web.api.access import Role
+from twisted_serve.web.roles import Role
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

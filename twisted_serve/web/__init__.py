@@ -7,5 +7,6 @@ Serve the use cases over HTTP. Only this package uses Klein.
 ``routing``    Klein applications, the fast path around them, tracing, CORS
 ``openapi``    OpenAPI documents and the page ``/docs``, made from ``api``
 ``api``        the API as data: operations, and the token that each path needs
+``roles``      the roles of a listener
 ``http``       the HTTP engine on top of ``twisted.web``: connections, requests, responses, TLS
 """

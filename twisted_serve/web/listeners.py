@@ -29,13 +29,14 @@ from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.workflows import WorkflowPlane
-from twisted_serve.web.api.access import Role, doors_of
+from twisted_serve.web.api.access import doors_of
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.http.admission import Admission
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.responses import Body, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
 from twisted_serve.web.openapi.document import describe_api
+from twisted_serve.web.roles import Role
 from twisted_serve.web.routes.inference import add_ping_route, add_prediction_routes
 from twisted_serve.web.routes.kserve import (
     add_open_inference_routes,

@@ -9,12 +9,12 @@ like a known one, so that nothing can be learnt by trying.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Flag, auto
 from functools import lru_cache
 
 from twisted_serve.auth.gate import Doors
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.web.roles import Role
 
 #: Open on every listener, exactly so: they say yes or no to a probe.
 PROBES = frozenset({("livez",), ("readyz",)})
@@ -44,14 +44,6 @@ OPEN = (
 
 # How many decisions are remembered; none of them depends on anything but method and path.
 _REMEMBERED = 256
-
-
-class Role(Flag):
-    """What a listener is there for; one which shares its address has several."""
-
-    INFERENCE = auto()
-    MANAGEMENT = auto()
-    METRICS = auto()
 
 
 _ROLES = {TokenKind.INFERENCE: Role.INFERENCE, TokenKind.MANAGEMENT: Role.MANAGEMENT}

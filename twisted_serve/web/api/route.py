@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from twisted_serve.web.api.access import Role
+from twisted_serve.web.roles import Role
 
 
 @frozen

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from twisted_serve.web.api.access import Role
 from twisted_serve.web.api.inference import INFERENCE, OPEN_INFERENCE, READINESS
 from twisted_serve.web.api.management import MANAGEMENT, V1_MODELS
 from twisted_serve.web.api.route import DESCRIPTION, Operation, Parameter, Surface
 from twisted_serve.web.api.workflows import WORKFLOW_INFERENCE, WORKFLOW_MANAGEMENT
+from twisted_serve.web.roles import Role
 
 PUBLIC = (
     Operation("/", "options", "apiDescription", "This description.", DESCRIPTION, result="Description"),

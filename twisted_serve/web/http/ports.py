@@ -19,10 +19,10 @@ from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
 from twisted_serve.config.addresses import Address, same_listener
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import IServeReactor
-from twisted_serve.web.api.access import Role
 from twisted_serve.web.http.plain_http import TlsFactory
 from twisted_serve.web.http.site import ServeSite
 from twisted_serve.web.http.tls import TlsFiles
+from twisted_serve.web.roles import Role
 
 # The length of the kernel's accept queue, as in TorchServe.
 BACKLOG = 1024

@@ -1,57 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Define the interfaces that have, or will have, more than one implementation.
+Define the interfaces of workers and of their provider.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from attrs import frozen
-from twisted.internet.interfaces import (
-    IReactorCore,
-    IReactorFDSet,
-    IReactorProcess,
-    IReactorSocket,
-    IReactorTCP,
-    IReactorThreads,
-    IReactorTime,
-    IReactorUNIX,
-)
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_serve.wire.messages import Job, LoadModel, Predicted, StreamChunk
-
-__all__ = [
-    "IServeReactor",
-    "IWorker",
-    "IWorkerProvider",
-    "Now",
-    "Placement",
-    "WorkerSpec",
-]
-
-#: Returns the current date and time, always timezone-aware and in UTC.
-Now: TypeAlias = Callable[[], datetime]
-
-
-class IServeReactor(
-    IReactorCore,
-    IReactorTime,
-    IReactorTCP,
-    IReactorUNIX,
-    IReactorProcess,
-    IReactorSocket,
-    IReactorThreads,
-    IReactorFDSet,
-):
-    """The reactor interfaces that a server needs."""
 
 
 @frozen
