@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of continuous batching share: a model that counts, and its clients."""
+"""Shared parts of the tests of continuous batching: a handler that counts letters, and its clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 @define(eq=False)
 class Client:
-    """Who has asked for some pieces, and what has come of it."""
+    """A client with its request, the chunks that it has received, and the outcome."""
 
     request_id: str
     wanted: int
@@ -38,7 +38,7 @@ class Client:
 
     @property
     def text(self) -> bytes:
-        """What it has got so far, pieces and last answer."""
+        """The chunks and the response so far."""
         return b"".join([*self.pieces, *(each.body for each in self.answers if isinstance(each, Item))])
 
     def chunk(self, item: Item, producer: IPushProducer) -> None:
@@ -57,7 +57,7 @@ class Generator:
         self.given: dict[str, int] = {}
 
     def __call__(self, jobs: list[Job]) -> list[Item]:
-        # Who is not there any more has gone.
+        # A request that is not in this batch has left.
         self.left = {each: left for each, left in self.left.items() if each in {job.request_id for job in jobs}}
         items = []
         for job in jobs:
@@ -73,7 +73,7 @@ class Generator:
 
 
 class Seen(PoolObserver):
-    """Keeps the sizes of batches, and what is said of requests that are finished."""
+    """An observer that records the sizes of batches and the timings of finished requests."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -87,7 +87,7 @@ class Seen(PoolObserver):
 
 
 class Scene:
-    """A pool of workers which keep what they are given until told otherwise, each with a handler of its own."""
+    """A pool with fake workers that hold their batches until told otherwise; each has its own handler."""
 
     def __init__(self, workers: int = 1, holding: bool = True, respond: Respond | None = None, **settings: Any) -> None:
         self.clock = Clock()
@@ -115,12 +115,12 @@ class Scene:
         return client
 
     def step(self, number: int = 0) -> None:
-        """Let a worker make one call of its handler."""
+        """Let a worker call its handler once."""
         worker = self.provider.alive[number]
         if worker.busy:
             worker.answer(self.handlers.setdefault(worker, Generator())(worker.batches[-1]))
 
     def running(self, number: int = 0) -> list[str]:
-        """Who is at a worker."""
+        """The requests at a worker."""
         worker = self.provider.alive[number]
         return [job.request_id for job in worker.batches[-1]] if worker.busy else []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of a pool share: one with fake workers, and what is seen of it."""
+"""Shared parts of the pool tests: a pool with fake workers and a recording observer."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def job(request_id: str = "r", body: bytes = b"hi", headers: dict[str, str] | No
 
 
 def spec() -> WorkerSpec:
-    """Make what a worker is to serve."""
+    """Make the spec of a version's workers."""
     return worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0)
 
 
 class Seen(PoolObserver):
-    """Keeps what it is told."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.waited: list[float | None] = []
@@ -95,15 +95,15 @@ class Bench:
         return self.provider.workers[-1]
 
     def words(self) -> list[str]:
-        """What describe shows as status of each worker."""
+        """The status of each worker in the model's description."""
         return [worker.status.word for worker in self.pool.status().workers]
 
 
 class PoolTestCase(SynchronousTestCase):
-    """What the tests below share."""
+    """The base class of the pool tests."""
 
     def failed(self, answer: Deferred[Any], kind: type[E]) -> E:
-        """Give the error of exactly ``kind`` with which ``answer`` has failed."""
+        """Return the error of exactly ``kind`` with which ``answer`` has failed."""
         error = self.failureResultOf(answer).value
         self.assertIs(kind, type(error))
         assert isinstance(error, kind)

@@ -14,7 +14,7 @@ RULES = ScalingRules(1, 8, up_delay=1.0, idle_time=60.0, batch_size=4)
 
 
 def rules() -> SearchStrategy[ScalingRules]:
-    """Build bounds and patience."""
+    """Build bounds and delays."""
     return builds(
         lambda least, more, up, idle, size: ScalingRules(least, least + more, up, idle, size),
         integers(0, 4),
@@ -26,7 +26,7 @@ def rules() -> SearchStrategy[ScalingRules]:
 
 
 def sightings() -> SearchStrategy[LoadSample]:
-    """Build what may be seen of a pool."""
+    """Build load samples of a pool."""
     return builds(
         LoadSample,
         workers=integers(0, 12),
@@ -39,10 +39,10 @@ def sightings() -> SearchStrategy[LoadSample]:
 
 
 class ScalingTests(SynchronousTestCase):
-    """How many workers there should be."""
+    """The wanted number of workers."""
 
     def test_up(self) -> None:
-        """When a request has waited for too long there are more, as many as can be used, twice as many at most."""
+        """If a request has waited too long, workers are added: as many as can be used, at most doubling the number."""
         self.assertEqual(1, wanted_workers(RULES, LoadSample(1, waiting=9, oldest_wait=0.9)))
         self.assertEqual(2, wanted_workers(RULES, LoadSample(1, waiting=9, oldest_wait=1.0)))
         self.assertEqual(4, wanted_workers(RULES, LoadSample(3, waiting=4, oldest_wait=1.0)))
@@ -50,7 +50,7 @@ class ScalingTests(SynchronousTestCase):
         self.assertEqual(8, wanted_workers(RULES, LoadSample(7, waiting=99, oldest_wait=1.0)))
 
     def test_help_is_under_way(self) -> None:
-        """While a worker starts no other is started, however long requests wait."""
+        """While a worker is starting, no other is started, however long requests wait."""
         self.assertEqual(2, wanted_workers(RULES, LoadSample(2, starting=1, waiting=9, oldest_wait=99.0)))
 
     def test_waiting_for_company(self) -> None:
@@ -64,14 +64,14 @@ class ScalingTests(SynchronousTestCase):
         self.assertEqual(0, wanted_workers(none, LoadSample(0)))
 
     def test_down(self) -> None:
-        """A worker that has had nothing to do for long is one too many, down to the least number."""
+        """A worker that has been idle for long is removed, down to the minimum."""
         self.assertEqual(2, wanted_workers(RULES, LoadSample(2, free=1, longest_idle=59.0)))
         self.assertEqual(1, wanted_workers(RULES, LoadSample(2, free=1, longest_idle=60.0)))
         self.assertEqual(1, wanted_workers(RULES, LoadSample(1, free=1, longest_idle=999.0)))
         self.assertEqual(0, wanted_workers(evolve(RULES, min_workers=0), LoadSample(1, free=1, longest_idle=60.0)))
 
     def test_when_to_look(self) -> None:
-        """The next look is when the answer may be another, and not before."""
+        """The next check is due when the decision may change, and not before."""
         self.assertIsNone(next_check(RULES, LoadSample(1, free=1)))
         self.assertAlmostEqual(0.4, next_check(RULES, LoadSample(1, waiting=1, oldest_wait=0.6)) or 0.0)
         self.assertEqual(20.0, next_check(RULES, LoadSample(2, free=1, longest_idle=40.0)))
@@ -80,12 +80,12 @@ class ScalingTests(SynchronousTestCase):
 
     @given(rules(), sightings())
     def test_within_the_bounds(self, rules: ScalingRules, sample: LoadSample) -> None:
-        """Whatever is seen, there are never more nor fewer than there may be."""
+        """For every load sample the number of workers stays within the bounds."""
         self.assertTrue(rules.min_workers <= wanted_workers(rules, sample) <= rules.max_workers)
 
     @given(rules(), sightings(), integers(0, 50), floats(0, 10))
     def test_monotone(self, rules: ScalingRules, sample: LoadSample, more: int, longer: float) -> None:
-        """More load never means fewer workers, a longer rest never more."""
+        """More load never means fewer workers, and a longer idle time never means more."""
         busier = evolve(sample, waiting=sample.waiting + more, oldest_wait=sample.oldest_wait + longer)
         assume(sample.waiting or not more)
         self.assertLessEqual(wanted_workers(rules, sample), wanted_workers(rules, busier))
@@ -94,7 +94,7 @@ class ScalingTests(SynchronousTestCase):
 
     @given(rules(), sightings())
     def test_no_flapping(self, rules: ScalingRules, sample: LoadSample) -> None:
-        """Who was just started is not ended, and who was just ended not started again, by the same sight."""
+        """A worker just started is not stopped, nor one just stopped started again, by the same load."""
         assume(rules.min_workers <= sample.workers <= rules.max_workers)
         wanted = wanted_workers(rules, sample)
         if wanted > sample.workers:
@@ -106,7 +106,7 @@ class ScalingTests(SynchronousTestCase):
 
     @given(rules(), sightings(), floats(0, 300))
     def test_nothing_changes_before_the_next_look(self, rules: ScalingRules, sample: LoadSample, later: float) -> None:
-        """As long as only time passes, the answer is the same until it is time to look again."""
+        """While only time passes, the decision does not change before the next check is due."""
         assume(rules.min_workers <= sample.workers <= rules.max_workers)
         assume(sample.waiting or not sample.oldest_wait)
         assume(sample.free or not sample.longest_idle)

@@ -11,14 +11,14 @@ from twisted_serve.scheduling.backoff import retry_delay
 
 
 class RetryDelayTests(SynchronousTestCase):
-    """How long a worker that failed is left alone."""
+    """The delay before a failed worker is restarted."""
 
     def test_table(self) -> None:
-        """The delays are the predecessor's; the last repeats."""
+        """The delays are TorchServe's; the last one repeats."""
         self.assertEqual([1, 1, 2, 3, 5, 8], [retry_delay(attempt) for attempt in range(6)])
         self.assertEqual([987, 1597, 1597], [retry_delay(attempt) for attempt in (15, 16, 1000)])
 
     @given(integers(0, 10_000))
     def test_never_shorter(self, attempt: int) -> None:
-        """No restart comes sooner than the one before."""
+        """No delay is shorter than the one before."""
         self.assertLessEqual(retry_delay(attempt), retry_delay(attempt + 1))

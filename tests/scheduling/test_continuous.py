@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for pools with continuous batching: who is in a batch from call to call, and what its clients get."""
+"""Tests for pools with continuous batching: the requests in each batch, and the responses to clients."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertEqual((status.running, status.pending), (0, 0))
 
     def test_observed(self) -> None:
-        """The size of each batch is seen, and each request once: how long it waited, and how long its calls took."""
+        """The observer gets the size of each batch, and for each request its waiting time and the time of its calls."""
         scene = self.make(batch_size=2)
         scene.ask(3)
         scene.ask(1)
@@ -65,7 +65,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertEqual((second.parts, second.headers), ([], {"x": "y"}))
 
     def test_client_gone(self) -> None:
-        """A client that has gone is not in the next call, while the others go on; with the last one the calls end."""
+        """A request whose client has disconnected is not in the next call; when it was the last one, the calls end."""
         scene = self.make(batch_size=2)
         first, second = scene.ask(9), scene.ask(9)
         scene.step()
@@ -82,7 +82,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertEqual(third.text, b"a")
 
     def test_gone_while_waiting(self) -> None:
-        """A client that goes before its request has joined leaves nothing behind."""
+        """A client that disconnects before its request has joined leaves nothing behind."""
         scene = self.make(batch_size=1)
         scene.ask(2)
         waiting = scene.ask(2)
@@ -93,7 +93,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertIsInstance(waiting.answers[0], CancelledError)
 
     def test_failure(self) -> None:
-        """A call that fails fails all that are in it, once; nothing is tried again, and who waits is next."""
+        """A call that fails fails all requests in it once; none is retried, and queued requests are next."""
         scene = self.make(batch_size=2)
         clients = [scene.ask(9), scene.ask(9), scene.ask(1)]
         scene.step()
@@ -107,7 +107,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertEqual(clients[2].text, b"a")
 
     def test_worker_dies(self) -> None:
-        """All that a worker was at get an error when it dies, those without a sign so far as well; others go on."""
+        """All requests at a worker fail when it dies, even those without a chunk so far; other workers continue."""
         scene = self.make(workers=2, batch_size=2)
         clients = [scene.ask(3) for _ in range(4)]
         scene.step(0)
@@ -149,7 +149,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertIsInstance(slow.answers[0], WorkerDied)
 
     def test_describe(self) -> None:
-        """A description is asked for alone: when the batch has ended, before those that came later, once."""
+        """A description is in a batch by itself: after the running batch, before later requests, and once."""
         scene = self.make(batch_size=3)
         scene.ask(2)
         scene.pool.submit(Job("d", {"describe": "True"}, [Part("body", "", b"1")]))
@@ -162,7 +162,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertEqual(scene.running(), ["r2"])
 
     def test_sent_away(self) -> None:
-        """A worker that is sent away finishes what goes on, takes nothing new, and then ends."""
+        """A worker that is stopped finishes its requests, takes no new ones, and then ends."""
         scene = self.make(batch_size=2)
         client = scene.ask(4)
         scene.step()
@@ -178,7 +178,7 @@ class ContinuousTests(SynchronousTestCase):
         self.successResultOf(gone)
 
     def test_nobody_joins_who_leaves(self) -> None:
-        """Who waits joins a worker that stays, and not one that was sent away, whoever of them answers first."""
+        """Queued requests join a worker that stays and not one that is stopping, whichever answers first."""
         scene = self.make(workers=2, batch_size=2)
         clients = [scene.ask(3), scene.ask(3), scene.ask(1)]
         scene.pool.scale(1, 1)
@@ -195,7 +195,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertEqual((staying.alive, leaving.alive), (True, False))
 
     def test_grace(self) -> None:
-        """What is not finished when the grace is over is answered with an error."""
+        """Requests that are unfinished when the grace is over fail."""
         scene = self.make()
         client = scene.ask(9)
         scene.step()
@@ -208,14 +208,14 @@ class ContinuousTests(SynchronousTestCase):
         self.successResultOf(gone)
 
     def test_at_once(self) -> None:
-        """Pieces keep their order also from a worker that answers before it returns."""
+        """Chunks keep their order even if a worker answers before ``run`` returns."""
         scene = self.make(holding=False, batch_size=2)
         client = scene.ask(20)
         self.assertEqual(client.text, b"abcdefghijklmnopqrst")
         self.assertEqual(len(client.pieces), 19)
 
     def test_more_without_leave(self) -> None:
-        """A worker whose model does not batch continuously has no say in it: its answer is the last one."""
+        """If a model does not batch continuously, ``more`` from its worker is ignored: its response is final."""
         scene = self.make(continuous=False)
         client = scene.ask(3)
         scene.step()
@@ -230,7 +230,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertEqual(client.text, b"ab")
 
     def test_window(self) -> None:
-        """Under ``window`` a batch waits for company when it begins, and not when it goes on."""
+        """Under ``window`` a batch waits for more requests when it begins, and not when it continues."""
         scene = self.make(batch_size=3, batch_policy=ClosePolicy.WINDOW, max_batch_delay=1000)
         scene.ask(5)
         self.assertEqual(scene.running(), [])
@@ -241,7 +241,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertEqual(scene.running(), ["r1", "r2"])
 
     def test_worker_lost_unseen(self) -> None:
-        """Where a worker turns out to have gone between two calls, who was at it is told, and who waits is not lost."""
+        """If a worker is found lost between two calls, its requests fail and queued requests are kept."""
         scene = self.make(batch_size=2)
         going = scene.ask(9)
         waiting = scene.ask(1)
@@ -260,7 +260,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertEqual(waiting.text, b"a")
 
     def test_unsendable(self) -> None:
-        """Where a call cannot be sent, all that would have been in it are told."""
+        """If a call cannot be sent, all requests in it fail."""
         scene = self.make(batch_size=2)
         clients = [scene.ask(9), scene.ask(1)]
         [worker] = scene.provider.workers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for pools with continuous batching: sequences, and anything at all."""
+"""Tests for pools with continuous batching: sequences, and random operations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SequenceTests(SynchronousTestCase):
         return self.scene.ask(wanted, {"ts_request_sequence_id": sequence})
 
     def test_cancel(self) -> None:
-        """Another request of a sequence joins while the first goes on, also when the batch is full."""
+        """Another request of a sequence joins while the first continues, even when the batch is full."""
         first, _second = self.ask("a"), self.ask("b")
         self.scene.step()
         third, fourth = self.ask("c", 1), self.ask("a", 1)
@@ -39,7 +39,7 @@ class SequenceTests(SynchronousTestCase):
         self.assertEqual(third.text, b"a")
 
     def test_at_most(self) -> None:
-        """There are never more than twice ``batchSize`` in a call, and one new one of each sequence."""
+        """A call has at most twice ``batchSize`` requests, and one new request of each sequence."""
         self.ask("a")
         self.scene.step()
         for expected in (["r1", "r2"], ["r1", "r2", "r3"], ["r1", "r2", "r3", "r4"], ["r1", "r2", "r3", "r4"]):
@@ -48,7 +48,7 @@ class SequenceTests(SynchronousTestCase):
             self.assertEqual(self.scene.running(), expected)
 
     def test_end(self) -> None:
-        """The handler ends sequences, which makes room at once; what waits of one begins anew."""
+        """When the handler ends a sequence, its place is free immediately; a queued request of it begins it anew."""
         [worker] = self.scene.provider.workers
         clients = [self.ask(name, 1) for name in "abcd"]
         self.scene.step()
@@ -65,7 +65,7 @@ class SequenceTests(SynchronousTestCase):
         self.assertIsInstance(self.ask("g").answers[0], ServiceUnavailable)
 
     def test_idle_for_too_long(self) -> None:
-        """A request that names a sequence which was idle for too long is refused, until the sequence is begun anew."""
+        """A request for a sequence that was idle for too long is refused until the sequence is begun anew."""
         scene = Scene(workers=2, sequences=SequenceLimits(sequences=2, waiting=10, idle=30.0, life=60.0))
         self.addCleanup(scene.pool.retire, 0.0)
         name = {"ts_request_sequence_id": "a"}
@@ -78,7 +78,7 @@ class SequenceTests(SynchronousTestCase):
         self.assertIsInstance(error, ServiceUnavailable)
         self.assertIn("please check if it is closed, or expired", error.message)
         self.assertIn("Its sequence is over", error.message)
-        # A sequence of a name that no one has used, one that is begun in so many words, and one without a name.
+        # A sequence with an unused name, one that is begun explicitly, and one without a name.
         for headers in ({"ts_request_sequence_id": "b"}, {**name, "ts_request_sequence_start": "true"}, None):
             asked = scene.ask(1, headers)
             scene.step(0)
@@ -87,7 +87,7 @@ class SequenceTests(SynchronousTestCase):
             scene.clock.advance(31.0)
 
     def test_lasted_too_long(self) -> None:
-        """A request that names a sequence which has lasted its time is refused, however busy the sequence was."""
+        """A request for a sequence that has reached its maximum duration is refused, however busy the sequence was."""
         scene = Scene(workers=1, sequences=SequenceLimits(sequences=2, waiting=10, idle=30.0, life=60.0))
         self.addCleanup(scene.pool.retire, 0.0)
         name = {"ts_request_sequence_id": "a"}
@@ -101,7 +101,7 @@ class SequenceTests(SynchronousTestCase):
         self.assertEqual(0, scene.pool.status().pending)
 
     def test_not_continuous(self) -> None:
-        """A model without continuous batching is not told where a sequence begins: its sequences begin anew."""
+        """Without continuous batching a request for an expired sequence begins it anew."""
         scene = Scene(workers=1, sequences=SequenceLimits(sequences=2, waiting=10, idle=30.0), continuous=False)
         self.addCleanup(scene.pool.retire, 0.0)
         for _ in range(2):
@@ -111,7 +111,7 @@ class SequenceTests(SynchronousTestCase):
             scene.clock.advance(31.0)
 
     def test_end_of_its_own(self) -> None:
-        """A request that waits while its sequence is ended is answered all the same."""
+        """A request that is queued while its sequence is ended is still answered."""
         [worker] = self.scene.provider.workers
         self.ask("a")
         waiting = self.ask("a", 1)
@@ -121,7 +121,7 @@ class SequenceTests(SynchronousTestCase):
         self.assertEqual(waiting.text, b"a")
 
     def test_goes_on_past_its_time(self) -> None:
-        """A sequence is not over while a request of it goes on, however long that has been idle otherwise."""
+        """A sequence does not expire while one of its requests continues, however long it has been idle otherwise."""
         self.ask("a", 5)
         self.scene.step()
         self.scene.clock.advance(20.0)
@@ -131,7 +131,7 @@ class SequenceTests(SynchronousTestCase):
 
 
 class Continuous(RuleBasedStateMachine):
-    """Whatever happens in whatever order: nothing is lost, nothing comes twice, batches are never too large."""
+    """After any operations in any order no response is lost or repeated, and no batch is too large."""
 
     def __init__(self) -> None:
         super().__init__()

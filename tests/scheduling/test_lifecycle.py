@@ -33,27 +33,27 @@ SPEC = worker_spec("m", "1.0", Path("/m"), "h.py", 1, {}, {}, "python", {}, 10.0
 
 
 class Owner:
-    """Notes what it is told about a slot."""
+    """An owner that records the events of a replica."""
 
     def __init__(self) -> None:
         self.ready: list[IWorker] = []
         self.path: list[str] = []
 
     def replica_ready(self, replica: Replica, worker: IWorker) -> None:
-        """See `SlotOwner`."""
+        """See `ReplicaOwner`."""
         self.ready.append(worker)
 
     def replica_unready(self, replica: Replica, worker: IWorker) -> None:
-        """See `SlotOwner`."""
+        """See `ReplicaOwner`."""
         self.ready.remove(worker)
 
     def replica_changed(self, replica: Replica) -> None:
-        """See `SlotOwner`."""
+        """See `ReplicaOwner`."""
         self.path.append(type(replica.status).__name__)
 
 
 class Life:
-    """A slot, its owner, its clock, and where its workers come from."""
+    """A replica with its owner, its clock and its provider."""
 
     def __init__(self, window: float = 300.0) -> None:
         self.clock = Clock()
@@ -75,7 +75,7 @@ class Life:
 
 
 class SlotTests(SynchronousTestCase):
-    """The life of a slot."""
+    """The lifecycle of a replica."""
 
     def test_life(self) -> None:
         """A worker is started, loads, is lost, waits, is started again, and stops."""
@@ -95,7 +95,7 @@ class SlotTests(SynchronousTestCase):
         )
 
     def test_started_while_loading(self) -> None:
-        """Whoever asks for a worker that is loading waits for the same one."""
+        """A second start while a worker is loading waits for the same worker."""
         life = Life()
         first, second = life.replica.start(), life.replica.start()
         life.worker.load()
@@ -104,7 +104,7 @@ class SlotTests(SynchronousTestCase):
         self.assertEqual(1, len(life.provider.workers))
 
     def test_discarded_while_loading(self) -> None:
-        """A worker that is of no use before it has loaded is replaced as any other."""
+        """A worker discarded before it has loaded is replaced like any other."""
         life = Life()
         started = life.replica.start()
         life.replica.discard(life.worker, "it hangs")
@@ -114,7 +114,7 @@ class SlotTests(SynchronousTestCase):
         self.assertEqual("it hangs", status.reason)
 
     def test_discarded_too_late(self) -> None:
-        """What is said of an earlier worker does not touch its successor."""
+        """A late event of an earlier worker does not affect its successor."""
         life = Life()
         life.replica.start()
         life.worker.load()
@@ -126,7 +126,7 @@ class SlotTests(SynchronousTestCase):
         self.assertIsInstance(life.replica.status, Ready)
 
     def test_lost_without_a_word(self) -> None:
-        """A worker that is lost before it said whether it could load has failed to."""
+        """A worker lost before it has loaded has failed to load."""
         for window, status in ((300.0, BackingOff), (0.0, GivenUp)):
             life = Life(window)
             started = life.replica.start()
@@ -138,7 +138,7 @@ class SlotTests(SynchronousTestCase):
             self.assertIsInstance(life.replica.status, status)
 
     def test_strange_failure(self) -> None:
-        """A provider's failure of any kind is a failure to load."""
+        """Any exception in a provider is a failure to load."""
         life = Life()
         started = life.replica.start()
         life.worker.loaded.errback(RuntimeError("strange"))
@@ -147,14 +147,14 @@ class SlotTests(SynchronousTestCase):
         self.assertIsInstance(life.replica.status, Failing)
 
     def test_failing_takes_time(self) -> None:
-        """There is never a second worker before the first is gone, whoever asks for it."""
+        """A second worker is never started before the first is gone."""
         life = Life()
         life.replica.start()
         life.worker.load()
         life.worker.holding = True
         life.worker.run(1, [], lambda chunk: None).addErrback(lambda _: None)
         stop = life.worker.stop
-        # It takes a second to end, whatever it is told.
+        # The worker takes a second to end, whatever the grace.
         life.replica._core.end_worker = lambda grace: stop(1.0)
         life.replica.discard(life.worker, "it hangs")
         self.assertEqual((Failing(NOW, "it hangs"), []), (life.replica.status, life.owner.ready))
@@ -167,14 +167,14 @@ class SlotTests(SynchronousTestCase):
         self.successResultOf(again)
 
     def test_stopped_is_the_end(self) -> None:
-        """A slot that has stopped is not started again."""
+        """A stopped replica cannot be started again."""
         life = Life()
         self.successResultOf(life.replica.stop(1.0))
         self.assertRaises(NoTransition, life.replica.start)
         self.assertIsInstance(life.replica.status, Stopped)
 
     def test_info(self) -> None:
-        """A slot describes itself, with its process while it has one."""
+        """A replica's snapshot has the process id while there is a process."""
         life = Life()
         life.replica.start().addErrback(lambda _: None)
         info = life.replica.info()
@@ -191,11 +191,11 @@ STATUSES = (Idle, Starting, Ready, Failing, BackingOff, GivenUp, Draining, Stopp
 
 
 class SlotProperties(SynchronousTestCase):
-    """What holds whatever happens to a slot."""
+    """Invariants of a replica."""
 
     @given(sampled_from([0.0, 2.0, 300.0]), lists(sampled_from(EVENTS), max_size=30))
     def test_always_somewhere(self, window: float, events: list[str]) -> None:
-        """Whatever happens, a slot is in a named state with one worker at most, and can be stopped without a trace."""
+        """After any events a replica is in a named state with at most one worker, and can be stopped completely."""
         life = Life(window)
         pending = []
         for event in events:

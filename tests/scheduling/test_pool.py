@@ -43,7 +43,7 @@ NO_WORKER = (
 
 
 class ObserverTests(PoolTestCase):
-    """What an observer is told."""
+    """The events that an observer gets."""
 
     def test_answers_and_refusals(self) -> None:
         """Batches with their times, and each refusal with its reason and its status."""
@@ -79,17 +79,17 @@ class ObserverTests(PoolTestCase):
 
 
 class SubmitTests(PoolTestCase):
-    """A request's way through a pool."""
+    """Submitting requests to a pool."""
 
     def test_answered(self) -> None:
-        """A request gets the answer of a worker."""
+        """A request gets the response of a worker."""
         bench = self.running()
         item = self.successResultOf(bench.pool.submit(job("a", b"hello")))
         self.assertEqual(("a", b"hello"), (item.request_id, item.body))
         self.assertEqual([0.0], bench.seen.waited)
 
     def test_no_worker(self) -> None:
-        """Without a worker a request is refused at once, in the predecessor's words, odd quote included."""
+        """Without a worker a request is refused immediately with TorchServe's text, including its odd quote."""
         pool = Bench().pool
         self.assertEqual(NO_WORKER, self.failed(pool.submit(job()), ServiceUnavailable).message)
         versioned = self.failed(pool.submit(job(), versioned=True), ServiceUnavailable)
@@ -109,7 +109,7 @@ class SubmitTests(PoolTestCase):
         self.assertEqual([3.0], bench.seen.waited)
 
     def test_queue_full(self) -> None:
-        """A request that finds the queue full is told so, in a sentence after the predecessor's, and when to retry."""
+        """A request that finds the queue full is refused with TorchServe's text, a reason and ``Retry-After``."""
         bench = self.running(holding=True, job_queue_size=1)
         first, second = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
         error = self.failed(bench.pool.submit(job("3")), ServiceUnavailable)
@@ -123,7 +123,7 @@ class SubmitTests(PoolTestCase):
         self.successResultOf(second)
 
     def test_the_expired_make_room(self) -> None:
-        """A request whose time is over takes nobody's place in a full queue."""
+        """An expired request does not keep another one out of a full queue."""
         bench = self.running(holding=True, job_queue_size=1)
         bench.pool.submit(job("1"))
         late = bench.pool.submit(job("2"), deadline=0.0)
@@ -132,7 +132,7 @@ class SubmitTests(PoolTestCase):
         self.assertEqual(1, bench.pool.status().pending)
 
     def test_batches_grow_while_workers_are_busy(self) -> None:
-        """What comes while all workers are busy goes together, up to the batch size, in order."""
+        """Requests that arrive while all workers are busy share a batch, up to the batch size and in order."""
         bench = self.running(holding=True, batch_size=3)
         answers = [bench.pool.submit(job(str(n))) for n in range(6)]
         for _ in range(3):
@@ -142,7 +142,7 @@ class SubmitTests(PoolTestCase):
         self.assertEqual([str(n) for n in range(6)], [self.successResultOf(a).request_id for a in answers])
 
     def test_window(self) -> None:
-        """Under the predecessor's rule a batch waits for company, as long as the version allows."""
+        """Under TorchServe's policy a batch waits for more requests as long as the version allows."""
         bench = self.running(batch_policy=ClosePolicy.WINDOW, batch_size=3, max_batch_delay=100)
         first = bench.pool.submit(job("1"))
         bench.clock.advance(0.05)
@@ -154,7 +154,7 @@ class SubmitTests(PoolTestCase):
         self.assertEqual(1, len(bench.provider.batches))
 
     def test_adaptive(self) -> None:
-        """A version that learns what a batch costs makes a request wait when that pays, and only then."""
+        """A version that learns the cost of a batch makes a request wait if that pays, and only then."""
         bench = self.running(batch_policy=ClosePolicy.ADAPTIVE, batch_size=4, max_batch_delay=1000)
         bench.provider.answer_delay = 1.0
         for number, gap in enumerate([0.1] * 20):
@@ -170,7 +170,7 @@ class SubmitTests(PoolTestCase):
         self.assertEqual([3], [len(batch) for batch in bench.provider.batches[before:]])
 
     def test_refused_for_its_deadline(self) -> None:
-        """A request that cannot be answered in time is refused before it waits, and told so."""
+        """A request that cannot be answered before its deadline is refused immediately, with the reason."""
         bench = self.running(batch_policy=ClosePolicy.ADAPTIVE)
         bench.provider.answer_delay = 1.0
         for number in range(4):
@@ -187,7 +187,7 @@ class SubmitTests(PoolTestCase):
         self.successResultOf(patient)
 
     def test_descriptions_and_explanations_go_apart(self) -> None:
-        """A batch never mixes predictions with anything: descriptions and explanations go alone."""
+        """A batch never mixes predictions with descriptions or explanations, which are sent alone."""
         bench = self.running(holding=True, batch_size=4)
         bench.pool.submit(job("0"))
         explain, describe = {"explain": "True"}, {"describe": "True"}
@@ -208,7 +208,7 @@ class SubmitTests(PoolTestCase):
         self.assertEqual(2000, len([self.successResultOf(answer) for answer in answers]))
 
     def test_two_workers(self) -> None:
-        """Each worker has one batch at a time, and all work."""
+        """Each worker has one batch at a time, and all workers are used."""
         bench = self.running(holding=True, min_workers=2)
         for n in range(3):
             bench.pool.submit(job(str(n)))
@@ -217,9 +217,9 @@ class SubmitTests(PoolTestCase):
 
 
 class PoolProperties(SynchronousTestCase):
-    """What holds whatever happens."""
+    """Invariants of a pool."""
 
-    # Its rarest paths take more examples than a profile gives.
+    # The rarest paths need more examples than a profile has.
     @settings(max_examples=max(300, settings().max_examples))
     @given(
         model_settings(),
@@ -228,7 +228,7 @@ class PoolProperties(SynchronousTestCase):
         sampled_from([0.0, 0.0005]),
         worker_events(),
     )
-    # A worker that has loaded, died and been sent away in one and the same turn.
+    # A worker that has loaded, died and been stopped in the same turn.
     @example(
         ModelSettings(
             min_workers=2,
@@ -256,11 +256,11 @@ class PoolProperties(SynchronousTestCase):
         seconds: float,
         events: list[WorkerEvent],
     ) -> None:
-        """Each request gets one answer; workers never exceed their number; after the end nothing is left."""
+        """Each request gets one response, the number of workers stays within bounds, and nothing is left at the end."""
         bench = Bench()
         clock, provider = bench.clock, bench.provider
         provider.load_delay, provider.answer_delay, provider.seconds = load_delay, answer_delay, seconds
-        # What a worker that died had not begun comes back, whatever the queue holds.
+        # Batches that a dead worker had not begun are queued again, whatever the queue's capacity.
         at_workers = given_settings.batch_size * (1 + (3 * MOST if seconds else 0))
         ids = count(9000)
         pool = Pool(spec(), given_settings, provider, clock, lambda: EPOCH, worker_ids=lambda: str(next(ids)))

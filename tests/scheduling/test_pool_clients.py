@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for what clients do to a pool: they leave, read slowly, and wait only so long."""
+"""Tests for clients of a pool that disconnect, read slowly, or have a deadline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from twisted_serve.wire.messages import Item
 
 
 class ClientTests(PoolTestCase):
-    """Clients who go away, or do not wait for ever."""
+    """Clients that disconnect or stop waiting."""
 
     def test_gone_while_waiting(self) -> None:
-        """A client that goes takes its request out of the queue."""
+        """The request of a client that disconnects is removed from the queue."""
         bench = self.running(holding=True)
         bench.pool.submit(job("1"))
         gone = bench.pool.submit(job("2"))
@@ -26,7 +26,7 @@ class ClientTests(PoolTestCase):
         self.assertEqual(1, len(bench.worker.batches))
 
     def test_gone_while_running(self) -> None:
-        """A worker is told of a client that goes; the others of its batch get their answers."""
+        """A request at a worker is cancelled when its client disconnects; the rest of its batch is answered."""
         bench = self.running(holding=True, batch_size=2)
         bench.pool.submit(job("0"))
         gone, stays = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
@@ -38,13 +38,13 @@ class ClientTests(PoolTestCase):
         self.assertEqual("2", self.successResultOf(stays).request_id)
 
     def test_gone_after_the_answer(self) -> None:
-        """A client that goes after its answer troubles nobody."""
+        """A client that disconnects after its response has no effect."""
         bench = self.running()
         bench.pool.submit(job()).cancel()
         self.assertEqual([], bench.worker.cancelled)
 
     def test_client_timeout_in_the_queue(self) -> None:
-        """A client that has waited as long as the version allows is told so; its request is not begun."""
+        """A request that has waited as long as the version allows fails, and is not sent to a worker."""
         bench = self.running(holding=True, client_timeout=1500)
         bench.pool.submit(job("1")).addErrback(lambda _: None)
         late = bench.pool.submit(job("2"))
@@ -54,7 +54,7 @@ class ClientTests(PoolTestCase):
         self.assertEqual(1, len(bench.worker.batches))
 
     def test_client_timeout_at_a_worker(self) -> None:
-        """A client is told in time also when a worker has its request; the worker's answer is dropped."""
+        """A request at a worker fails at its deadline, too; the worker's response is dropped."""
         bench = self.running(holding=True, client_timeout=1500)
         late = bench.pool.submit(job("1"))
         bench.clock.advance(1.5)
@@ -65,7 +65,7 @@ class ClientTests(PoolTestCase):
         self.successResultOf(bench.pool.submit(job("2")))
 
     def test_own_deadline(self) -> None:
-        """A client may be in more of a hurry than the version; others of its batch are not touched by that."""
+        """A client's deadline may be earlier than the version's; the rest of its batch is not affected."""
         bench = self.running(holding=True, batch_size=2, client_timeout=9000)
         bench.pool.submit(job("0"))
         hasty, patient = bench.pool.submit(job("1"), deadline=2.0), bench.pool.submit(job("2"))
@@ -77,7 +77,7 @@ class ClientTests(PoolTestCase):
         self.failed(patient, RequestTimeout)
 
     def test_everything_ends_with_a_timeout(self) -> None:
-        """Whoever is told that it took too long may end the pool there and then."""
+        """A callback of a request that timed out may retire the pool."""
         bench = self.running(holding=True, batch_size=2)
         bench.pool.submit(job("0"))
         hasty = bench.pool.submit(job("1"), deadline=2.0)
@@ -90,7 +90,7 @@ class ClientTests(PoolTestCase):
         self.assertEqual([], bench.clock.getDelayedCalls())
 
     def test_stream(self) -> None:
-        """Parts of an answer are passed on in order, before the end; each gives the worker time anew."""
+        """Chunks are passed on in order, before the response; each one restarts the response timeout."""
         bench = self.running(holding=True, response_timeout=5, client_timeout=6000)
         parts: list[bytes] = []
         answer = bench.pool.submit(job("s"), lambda item, _producer: parts.append(item.body))
@@ -110,7 +110,7 @@ class ClientTests(PoolTestCase):
         self.failed(answer, WorkerDied)
 
     def test_slow_client(self) -> None:
-        """While a client takes no more the worker is told to wait, and its time stands still."""
+        """While a client is not reading, the worker is paused and its response timeout does not run."""
         bench = self.running(holding=True, response_timeout=5, batch_size=2)
         producers: list[IPushProducer] = []
         answer = bench.pool.submit(job("s"), lambda _item, producer: producers.append(producer))
@@ -131,7 +131,7 @@ class ClientTests(PoolTestCase):
         self.assertEqual(set(), bench.worker.paused)
 
     def test_slow_client_leaves(self) -> None:
-        """A client that leaves instead of reading on keeps its worker no longer than any other."""
+        """A paused client that disconnects frees its worker like any other client."""
         bench = self.running(holding=True, response_timeout=5)
         producers: list[IPushProducer] = []
         answer = bench.pool.submit(job("s"), lambda _item, producer: producers.append(producer))
@@ -144,7 +144,7 @@ class ClientTests(PoolTestCase):
         self.assertFalse(bench.provider.workers[0].alive)
 
     def test_slow_client_among_others(self) -> None:
-        """A slow client does not put off another's deadline, even if they share a batch."""
+        """A slow client does not postpone another's deadline, even in the same batch."""
         bench = self.running(holding=True, response_timeout=50, batch_size=2)
         producers: list[IPushProducer] = []
         first = bench.pool.submit(job("first"))
@@ -161,7 +161,7 @@ class ClientTests(PoolTestCase):
         self.successResultOf(slow)
 
     def test_chunks_nobody_wants(self) -> None:
-        """Parts of an answer for a client that takes no stream, or has gone, are dropped."""
+        """Chunks for a client that does not stream, or has disconnected, are dropped."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job("s"))
         bench.worker.chunk(Item("s", 200, "", {}, b"1"))
@@ -176,14 +176,14 @@ class ClientTests(PoolTestCase):
         self.assertEqual([], parts)
 
     def test_chunk_for_a_stranger(self) -> None:
-        """A worker that answers a request it was not given is not believed, and replaced."""
+        """A worker that answers an unknown request is replaced."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job("s"))
         bench.worker.chunk(Item("another's", 200, "", {}, b"1"))
         self.failed(answer, WorkerDied)
 
     def test_chunk_not_taken(self) -> None:
-        """An error of whoever takes the parts is logged and harms nobody else."""
+        """An exception of the consumer of chunks is logged and affects no other request."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job("s"), lambda _item, _producer: 1 / 0)  # type: ignore[arg-type]
         bench.worker.chunk(Item("s", 200, "", {}, b"1"))

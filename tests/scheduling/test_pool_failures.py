@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for what a pool makes of batches that fail, and of workers that die at them."""
+"""Tests for batches that fail, and for batches whose workers die."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from twisted_serve.wire.messages import Item, Job
 
 
 class FailureTests(PoolTestCase):
-    """What clients are told when a worker cannot answer."""
+    """The errors that clients get when a worker cannot answer."""
 
     def test_handler_raised(self) -> None:
-        """A handler's error is the answer to each request of the batch, and the worker lives on."""
+        """A handler's error is the response to each request of the batch, and the worker stays."""
         bench = self.running()
         bench.provider.respond = lambda jobs: WorkerFailed(503, "Prediction failed")
         error = self.failed(bench.pool.submit(job()), WorkerFailed)
@@ -33,14 +33,14 @@ class FailureTests(PoolTestCase):
         self.assertEqual(1, len(bench.provider.workers))
 
     def test_codes_of_handlers(self) -> None:
-        """Whatever code a handler gives its error is the client's, 413 among them."""
+        """A handler's error code is the client's status, whatever it is, including 413."""
         bench = self.running()
         for code in (400, 404, 413, 422, 429, 507, 599):
             bench.provider.respond = lambda jobs, code=code: WorkerFailed(code, "too much")  # type: ignore[misc]
             self.assertEqual(code, self.failed(bench.pool.submit(job()), WorkerFailed).status)
 
     def test_worker_dies(self) -> None:
-        """What a lost worker had is answered; what waits is answered by its successor, a second later."""
+        """The batch of a lost worker fails; queued requests are answered by its successor, a second later."""
         bench = self.running(holding=True, retry_on_worker_death=False)
         first, second = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
         bench.provider.holding = False
@@ -60,7 +60,7 @@ class FailureTests(PoolTestCase):
         self.assertEqual(507, self.failed(answer, WorkerDied).status)
 
     def test_idle_worker_dies(self) -> None:
-        """A worker that dies with nothing to do is replaced; no request goes to it."""
+        """An idle worker that dies is replaced; no request is sent to it."""
         bench = self.running()
         bench.worker.kill()
         answer = bench.pool.submit(job())
@@ -69,7 +69,7 @@ class FailureTests(PoolTestCase):
         self.successResultOf(answer)
 
     def test_worker_died_unnoticed(self) -> None:
-        """Requests given to a worker that turns out to be dead have not been begun: another worker answers them."""
+        """Requests sent to a worker that turns out to be dead have not been begun: another worker answers them."""
         bench = self.running()
         bench.worker._stopping = True
         answer = bench.pool.submit(job())
@@ -79,7 +79,7 @@ class FailureTests(PoolTestCase):
         self.successResultOf(answer)
 
     def test_worker_died_unnoticed_and_for_good(self) -> None:
-        """If it was the last worker, and will not be replaced, they are refused."""
+        """If it was the last worker and is not replaced, the requests are refused."""
         bench = self.running(max_retry_timeout=0)
         bench.worker._stopping = True
         message = self.failed(bench.pool.submit(job()), ServiceUnavailable).message
@@ -88,7 +88,7 @@ class FailureTests(PoolTestCase):
         )
 
     def test_lost_without_a_word(self) -> None:
-        """A worker that is lost without having said what becomes of its batch leaves nobody without an answer."""
+        """A worker that is lost without failing its batch leaves no request without a response."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job())
         bench.worker.lost.callback("gone")
@@ -97,7 +97,7 @@ class FailureTests(PoolTestCase):
         self.failed(answer, WorkerDied)
 
     def test_answers_after_all(self) -> None:
-        """What a worker says after it was given up is not heard."""
+        """A late response of a discarded worker is ignored."""
         bench = self.running(holding=True, response_timeout=5)
         bench.pool._replicas[0]._core.end_worker = lambda grace: None
         parts: list[Item] = []
@@ -109,7 +109,7 @@ class FailureTests(PoolTestCase):
         self.assertEqual([], parts)
 
     def test_response_timeout(self) -> None:
-        """A worker that does not answer in time is ended and replaced, and its clients are told."""
+        """A worker that exceeds the response timeout is killed and replaced, and its requests fail."""
         bench = self.running(holding=True, response_timeout=5)
         answer = bench.pool.submit(job())
         bench.clock.advance(4.9)
@@ -124,7 +124,7 @@ class FailureTests(PoolTestCase):
         self.assertEqual(["READY"], bench.words())
 
     def test_busy_for_long(self) -> None:
-        """The time for an answer counts from its own batch, not from earlier ones."""
+        """The response timeout of a batch does not include earlier batches."""
         bench = self.running(holding=True, response_timeout=5)
         for n in range(4):
             answer = bench.pool.submit(job(str(n)))
@@ -134,7 +134,7 @@ class FailureTests(PoolTestCase):
         self.assertEqual(1, len(bench.provider.workers))
 
     def test_answers_that_fit_no_request(self) -> None:
-        """A worker whose answers do not fit the requests is not believed, and replaced."""
+        """A worker whose responses do not match the requests is replaced."""
         for wrong in ([], [Item("x", 200, "", {}, b"")], echo([job("r"), job("r")])):
             bench = self.running(holding=True)
             answer = bench.pool.submit(job("r"))
@@ -144,7 +144,7 @@ class FailureTests(PoolTestCase):
             self.assertEqual(2, len(bench.provider.workers))
 
     def test_cannot_be_sent(self) -> None:
-        """A request that cannot be sent to a worker is answered, and harms no other."""
+        """A request that cannot be sent to a worker fails, and affects no other."""
         bench = self.running()
         run = bench.worker.run
 
@@ -160,7 +160,7 @@ class FailureTests(PoolTestCase):
         self.successResultOf(bench.pool.submit(job("good")))
 
     def test_unknown_error(self) -> None:
-        """An error of our own in a worker is logged, not shown; the worker is replaced."""
+        """An unexpected exception in a worker is logged and not shown to clients; the worker is replaced."""
         bench = self.running()
         bench.provider.respond = lambda jobs: ZeroDivisionError("secret")
         self.assertEqual("Worker died.", self.failed(bench.pool.submit(job()), WorkerDied).message)
@@ -182,7 +182,7 @@ class IsolationTests(PoolTestCase):
     """Batches whose handler raised."""
 
     def batch(self, size: int, **settings: Any) -> tuple[Bench, list[Deferred[Item]]]:
-        """Make a pool which has a batch of ``size`` requests at its worker."""
+        """Make a pool with a batch of ``size`` requests at its worker."""
         bench = self.running(holding=True, **{"batch_size": size, **settings})
         bench.pool.submit(job("first"))
         answers = [bench.pool.submit(job(str(n), str(n).encode())) for n in range(size)]
@@ -191,7 +191,7 @@ class IsolationTests(PoolTestCase):
         return bench, answers
 
     def test_only_the_culprit_fails(self) -> None:
-        """A batch is split until the one who makes the handler raise is alone; the others get their answers."""
+        """A batch is split until the faulty request is alone; the others are answered."""
         bench, answers = self.batch(8)
         bench.provider.respond = raising("5")
         later = bench.pool.submit(job("later"))
@@ -220,7 +220,7 @@ class IsolationTests(PoolTestCase):
         self.assertEqual(2, len(bench.provider.batches))
 
     def test_what_has_begun_is_not_tried_again(self) -> None:
-        """A client that has a part of its answer gets no second beginning; the rest of its batch is tried again."""
+        """A request whose client has received a chunk is not retried; the rest of its batch is."""
         bench = self.running(holding=True, batch_size=3)
         bench.pool.submit(job("first"))
         parts: list[Item] = []
@@ -236,7 +236,7 @@ class IsolationTests(PoolTestCase):
             self.successResultOf(answer)
 
     def test_gone_or_late_meanwhile(self) -> None:
-        """Who has gone, or is too late, is not tried again."""
+        """A request whose client has disconnected, or whose deadline is over, is not retried."""
         bench = self.running(holding=True, batch_size=4)
         bench.pool.submit(job("first"))
         gone, late = bench.pool.submit(job("gone")), bench.pool.submit(job("late"), deadline=3.0)
@@ -256,7 +256,7 @@ class IsolationTests(PoolTestCase):
             self.successResultOf(answer)
 
     def test_cannot_be_sent(self) -> None:
-        """A request that cannot be sent takes nobody of its batch with it."""
+        """A request that cannot be sent does not fail the rest of its batch."""
         bench, _ = self.batch(2)
         run = bench.worker.run
 
@@ -274,7 +274,7 @@ class IsolationTests(PoolTestCase):
 
     @given(integers(2, 40), sets(integers(0, 39), max_size=6))
     def test_bounded(self, size: int, culprits: set[int]) -> None:
-        """Culprits fail, innocents of one culprit do not, and the handler is not called out of all proportion."""
+        """Faulty requests fail, the others succeed if only one is faulty, and the number of calls is bounded."""
         bench, answers = self.batch(size)
         bench.provider.respond = raising(*map(str, culprits))
         bench.worker.answer()
@@ -294,7 +294,7 @@ class WorkerDeathTests(PoolTestCase):
     """Requests whose worker died."""
 
     def test_another_worker_answers(self) -> None:
-        """What a worker that died had is given to another, before all that waits, request by request."""
+        """The requests of a dead worker are retried at another one, one by one and before all queued requests."""
         bench = self.running(holding=True, min_workers=2, batch_size=2)
         one, other = bench.provider.workers
         answers = [bench.pool.submit(job(str(n))) for n in range(6)]
@@ -309,7 +309,7 @@ class WorkerDeathTests(PoolTestCase):
         self.assertEqual([["1"], ["2"], ["3"], ["4", "5"]], [[a.request_id for a in batch] for batch in one.batches])
 
     def test_waits_for_the_successor(self) -> None:
-        """If there is no other worker it waits for the next."""
+        """If there is no other worker, the request waits for the next."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job())
         bench.provider.holding = False
@@ -319,7 +319,7 @@ class WorkerDeathTests(PoolTestCase):
         self.successResultOf(answer)
 
     def test_no_successor(self) -> None:
-        """If there will be none it is answered with what has happened."""
+        """If there will be no worker, the request fails with the error of the last one."""
         bench = self.running(holding=True, max_retry_timeout=0)
         answer = bench.pool.submit(job())
         bench.worker.kill(killed=True)
@@ -327,7 +327,7 @@ class WorkerDeathTests(PoolTestCase):
         self.assertEqual((507, "Worker died."), (error.status, error.message))
 
     def test_kills_twice(self) -> None:
-        """A request that kills two workers is answered, and refused for a while; others are not."""
+        """A request that kills two workers fails and is quarantined; others are not."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job("1", b"deadly"))
         bench.worker.kill(killed=True)
@@ -344,7 +344,7 @@ class WorkerDeathTests(PoolTestCase):
         self.successResultOf(bench.pool.submit(job("4", b"deadly")))
 
     def test_innocents_of_a_deadly_batch(self) -> None:
-        """Only the culprit of a batch is left without an answer, and only it is refused later."""
+        """Only the poison request of a batch fails, and only it is quarantined."""
         bench = self.running(holding=True, batch_size=3)
         bench.pool.submit(job("first"))
         answers = [bench.pool.submit(job(body.decode(), body)) for body in (b"a", b"deadly", b"b")]
@@ -363,7 +363,7 @@ class WorkerDeathTests(PoolTestCase):
         self.failed(bench.pool.submit(job("again", b"deadly")), ServiceUnavailable)
 
     def test_not_after_a_part(self) -> None:
-        """A client that has a part of its answer is told that there is no more; nothing is begun anew."""
+        """A request whose client has received a chunk fails and is not retried."""
         bench = self.running(holding=True)
         stream = bench.pool.submit(job("s"), lambda _item, _producer: None)
         bench.worker.chunk(Item("s", 200, "", {}, b"1"))
@@ -371,14 +371,14 @@ class WorkerDeathTests(PoolTestCase):
         self.failed(stream, WorkerDied)
 
     def test_not_after_a_timeout(self) -> None:
-        """What a worker did not answer in time is not given to a second one, to hang there, too."""
+        """A batch that timed out is not retried, as it might hang a second worker."""
         bench = self.running(holding=True, response_timeout=5)
         answer = bench.pool.submit(job())
         bench.clock.advance(5.0)
         self.failed(answer, WorkerDied)
 
     def test_ended_by_us(self) -> None:
-        """A request whose worker was sent away in the end goes to another, and is not to blame."""
+        """A request whose worker was killed after its grace is retried and not blamed."""
         bench = self.running(holding=True, min_workers=2)
         stays, goes = bench.provider.workers
         answer, _ = bench.pool.submit(job("0", b"long")), bench.pool.submit(job("1"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for how the workers of a pool come back, when they are given up, and how they end with it."""
+"""Tests for the recovery of workers, for giving up, and for the end of a pool."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from twisted_serve.wire.messages import Item
 
 
 class CircuitTests(PoolTestCase):
-    """A version whose workers die at start again and again."""
+    """A version whose workers fail at every start."""
 
     def test_recovers_by_itself(self) -> None:
-        """It is given up after a while, says why and until when, is tried again, and serves when it is repaired."""
+        """Its workers give up with a reason and a time, are tried again, and serve once they are repaired."""
         bench = Bench(max_retry_timeout=5, circuit_retry=100.0)
         bench.provider.load_error = WorkerFailed(500, "SyntaxError: invalid syntax (h.py, line 1)")
         self.failed(bench.pool.start(), WorkerFailed)
@@ -41,7 +41,7 @@ class CircuitTests(PoolTestCase):
         self.assertEqual((True, True), (bench.pool.healthy(), bench.pool.ready()))
 
     def test_half_open(self) -> None:
-        """While it is being tried again nobody waits for what will most likely fail."""
+        """While an attempt is being made after giving up, requests are refused."""
         bench = Bench(max_retry_timeout=0, circuit_retry=100.0)
         bench.provider.load_error = WorkerFailed(500, "broken")
         self.failed(bench.pool.start(), WorkerFailed)
@@ -53,7 +53,7 @@ class CircuitTests(PoolTestCase):
         self.failed(bench.pool.submit(job()), ServiceUnavailable)
 
     def test_scaling_tries_now(self) -> None:
-        """Whoever scales has it tried at once, and the recovery window begins anew."""
+        """Scaling starts an attempt immediately and a new recovery window."""
         bench = Bench(max_retry_timeout=0, circuit_retry=100.0)
         bench.provider.load_error = WorkerFailed(500, "broken")
         self.failed(bench.pool.start(), WorkerFailed)
@@ -63,14 +63,14 @@ class CircuitTests(PoolTestCase):
         self.successResultOf(bench.pool.submit(job()))
 
     def test_another_worker_answers(self) -> None:
-        """As long as one worker is well nothing is refused."""
+        """While one worker works, no request is refused."""
         bench = self.running(min_workers=2, max_retry_timeout=0, circuit_retry=100.0)
         bench.worker.kill()
         self.assertIsNone(bench.pool.status().circuit)
         self.successResultOf(bench.pool.submit(job()))
 
     def test_queue_full_while_loading(self) -> None:
-        """Who finds the queue full before the first worker has loaded is told that as well."""
+        """A request that finds the queue full while the first worker is loading is told that, too."""
         bench = Bench(job_queue_size=1)
         bench.provider.load_delay = 5.0
         bench.pool.start()
@@ -80,7 +80,7 @@ class CircuitTests(PoolTestCase):
 
 
 class RecoveryTests(PoolTestCase):
-    """Workers which fail again and again."""
+    """Workers that fail repeatedly."""
 
     def test_back_off(self) -> None:
         """Restarts come after 1, 1, 2, 3, 5 … seconds until the window has passed; then requests are refused."""
@@ -104,7 +104,7 @@ class RecoveryTests(PoolTestCase):
         self.assertEqual((False, False), (bench.pool.healthy(), bench.pool.ready()))
 
     def test_nobody_waits_for_what_keeps_failing(self) -> None:
-        """A request waits for the first attempts of a worker to come back, not for the later ones, minutes apart."""
+        """A request waits for the first attempts of a worker, not for later ones, which are minutes apart."""
         bench = Bench(max_retry_timeout=300)
         bench.provider.load_error = WorkerFailed(500, "broken")
         self.failed(bench.pool.start(), WorkerFailed)
@@ -130,7 +130,7 @@ class RecoveryTests(PoolTestCase):
         self.assertEqual([], bench.clock.getDelayedCalls())
 
     def test_loading_resets(self) -> None:
-        """A worker that has loaded begins anew with the shortest delay."""
+        """A worker that has loaded begins again with the shortest delay."""
         bench = self.running()
         for _ in range(5):
             bench.worker.kill()
@@ -141,14 +141,14 @@ class RecoveryTests(PoolTestCase):
         self.assertEqual(6, len(bench.provider.workers))
 
     def test_others_answer(self) -> None:
-        """While one worker is given up the other answers."""
+        """While one worker has given up, the other answers."""
         bench = self.running(min_workers=2, max_retry_timeout=0)
         bench.worker.kill()
         self.successResultOf(bench.pool.submit(job()))
         self.assertEqual((False, False), (bench.pool.healthy(), bench.pool.ready()))
 
     def test_health_while_loading(self) -> None:
-        """A model whose workers load is healthy, as ever, but not ready."""
+        """A model whose workers are loading is healthy, as in TorchServe, but not ready."""
         bench = Bench()
         bench.provider.load_delay = 1.0
         bench.pool.start()
@@ -174,7 +174,7 @@ class RetireTests(PoolTestCase):
     """The end of a pool."""
 
     def test_retire(self) -> None:
-        """Nobody is let in, who is in is answered, and then nothing is left."""
+        """New requests are refused, accepted requests are answered, and then nothing is left."""
         bench = self.running(holding=True)
         running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
         retired = bench.pool.retire(30.0)
@@ -187,7 +187,7 @@ class RetireTests(PoolTestCase):
         self.assertEqual(([], []), (bench.clock.getDelayedCalls(), bench.provider.alive))
 
     def test_grace_is_over(self) -> None:
-        """What does not finish in time is answered all the same."""
+        """Requests that are unfinished after the grace fail."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job())
         retired = bench.pool.retire(30.0)
@@ -197,7 +197,7 @@ class RetireTests(PoolTestCase):
         self.assertEqual([], bench.clock.getDelayedCalls())
 
     def test_what_waits_when_the_grace_is_over(self) -> None:
-        """What has not come to a worker by then is refused; so is everything if there is no worker."""
+        """Requests still queued after the grace are refused, and immediately if there is no worker."""
         bench = self.running(holding=True)
         running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
         retired = bench.pool.retire(30.0)
@@ -214,7 +214,7 @@ class RetireTests(PoolTestCase):
         self.failed(waiting, ServiceUnavailable)
 
     def test_dies_while_retiring(self) -> None:
-        """If the last worker is lost on the way out nobody waits for another."""
+        """If the last worker is lost while the pool retires, queued requests fail."""
         bench = self.running(holding=True)
         running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"))
         retired = bench.pool.retire(30.0)
@@ -234,14 +234,14 @@ class RetireTests(PoolTestCase):
         self.successResultOf(bench.pool.retire(0.0))
 
     def test_no_scaling_after(self) -> None:
-        """A pool that is retired is not brought back to life."""
+        """A retired pool cannot be scaled."""
         bench = self.running()
         self.successResultOf(bench.pool.retire(0.0))
         self.failed(bench.pool.scale(1, 1), ServiceUnavailable)
         self.assertEqual([], bench.provider.alive)
 
     def test_while_everything_happens(self) -> None:
-        """A pool may be retired, scaled and used by whoever gets an answer of it."""
+        """A callback of a response may retire, scale and use the pool."""
         bench = self.running(holding=True, batch_size=2, min_workers=2)
         ends: list[Deferred[Any]] = []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for how many workers a pool has: as it is told, and as there is work."""
+"""Tests for the number of workers of a pool: as scaled, and as the load demands."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from twisted_serve.wire.messages import Item
 
 
 class ScaleTests(PoolTestCase):
-    """More and fewer workers."""
+    """Scaling up and down."""
 
     def test_up_and_down(self) -> None:
-        """Scaling starts workers, and sends the newest away."""
+        """Scaling up starts workers, and scaling down stops the newest."""
         bench = self.running()
         up = self.successResultOf(bench.pool.scale(3, 3))
         self.assertEqual(ScaleResult(3, ("9001", "9002"), ()), up)
@@ -52,7 +52,7 @@ class ScaleTests(PoolTestCase):
         self.successResultOf(bench.pool.settled)
 
     def test_drains(self) -> None:
-        """A worker that is sent away finishes what it has; scaling is done when it is gone."""
+        """A worker that is scaled down finishes its batch; scaling is done when it is gone."""
         bench = self.running(holding=True, min_workers=2)
         answers = [bench.pool.submit(job(str(n))) for n in range(3)]
         scaled = bench.pool.scale(1, 1)
@@ -68,7 +68,7 @@ class ScaleTests(PoolTestCase):
             self.successResultOf(answer)
 
     def test_drain_takes_too_long(self) -> None:
-        """A worker that does not finish in the time it was given is terminated; its clients are told."""
+        """A worker that exceeds its grace is killed, and its requests fail."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job())
         scaled = bench.pool.scale(0, 0, grace=10.0)
@@ -78,7 +78,7 @@ class ScaleTests(PoolTestCase):
         self.assertEqual((), bench.pool.status().workers)
 
     def test_hangs_while_draining(self) -> None:
-        """A worker that exceeds the response timeout while it drains is ended there and then."""
+        """A worker that exceeds the response timeout while it drains is killed immediately."""
         bench = self.running(holding=True, response_timeout=5)
         answer = bench.pool.submit(job())
         scaled = bench.pool.scale(0, 0, grace=100.0)
@@ -88,7 +88,7 @@ class ScaleTests(PoolTestCase):
         self.assertEqual([], bench.clock.getDelayedCalls())
 
     def test_gone_while_draining(self) -> None:
-        """A client that goes while its worker drains is told to that worker."""
+        """A request at a draining worker is cancelled when its client disconnects."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job("1"))
         bench.pool.scale(0, 0)
@@ -96,7 +96,7 @@ class ScaleTests(PoolTestCase):
         self.assertEqual(["1"], bench.worker.cancelled)
 
     def test_to_nothing(self) -> None:
-        """Without workers nothing waits: the queue is answered, and whoever comes is refused; no worker is left."""
+        """Scaling to zero refuses queued and new requests, and stops all workers."""
         bench = self.running(holding=True)
         running, waiting = bench.pool.submit(job("1")), bench.pool.submit(job("2"), versioned=True)
         bench.pool.scale(0, 0)
@@ -110,7 +110,7 @@ class ScaleTests(PoolTestCase):
         self.assertTrue(bench.pool.healthy())
 
     def test_impossible_numbers(self) -> None:
-        """Impossible numbers are refused before anything is changed."""
+        """Impossible bounds are refused before anything changes."""
         bench = self.running()
         error = self.failed(bench.pool.scale(2, 1), BadRequest)
         self.assertEqual("max_worker cannot be less than min_worker.", error.message)
@@ -118,7 +118,7 @@ class ScaleTests(PoolTestCase):
         self.assertEqual(1, len(bench.provider.alive))
 
     def test_same_number_revives(self) -> None:
-        """Scaling to the number there should be replaces workers which were given up."""
+        """Scaling to the current number replaces workers that have given up."""
         bench = self.running(max_retry_timeout=0)
         bench.worker.kill()
         self.assertIsInstance(bench.pool.status().workers[0].status, GivenUp)
@@ -136,7 +136,7 @@ class ScaleTests(PoolTestCase):
         self.assertTrue(bench.pool.ready())
 
     def test_down_while_waiting_to_retry(self) -> None:
-        """A worker that waits for its restart, or was given up, can be sent away."""
+        """A worker that backs off or has given up can be stopped."""
         for window in (0, 300):
             bench = self.running(max_retry_timeout=window)
             bench.worker.kill()
@@ -144,7 +144,7 @@ class ScaleTests(PoolTestCase):
             self.assertEqual([], bench.clock.getDelayedCalls())
 
     def test_down_while_loading(self) -> None:
-        """A worker that is sent away before it has loaded fails who waits for it."""
+        """Stopping a worker that is loading fails the Deferred of its start."""
         bench = Bench()
         bench.provider.load_delay = None
         started = bench.pool.start()
@@ -153,7 +153,7 @@ class ScaleTests(PoolTestCase):
         self.successResultOf(bench.pool.settled)
 
     def test_gpus(self) -> None:
-        """Each worker is placed on the device that it is given."""
+        """Each worker is placed on the GPU that it is assigned."""
         bench = Bench()
         gpus = iter([1, 0])
         bench.pool._next_gpu = lambda: next(gpus)
@@ -166,14 +166,14 @@ class ElasticTests(PoolTestCase):
     """Between the bounds the number of workers follows the load."""
 
     def elastic(self, least: int = 1, most: int = 4, **settings: Any) -> Bench:
-        """Make a pool that starts a worker after 1 s of waiting and ends one after 60 s of rest."""
+        """Make a pool that starts a worker after 1 s of waiting and stops one after 60 s of idleness."""
         bench = Bench(min_workers=least, max_workers=most, scale_idle_time=60.0, **settings)
         bench.provider.answer_delay = 1.0
         self.successResultOf(bench.pool.start())
         return bench
 
     def busy(self, bench: Bench, seconds: int, each: int) -> list[Deferred[Item]]:
-        """Let ``each`` requests come every second."""
+        """Submit ``each`` requests every second."""
         answers = []
         for second in range(seconds):
             answers += [bench.pool.submit(job(f"{second}.{n}")) for n in range(each)]
@@ -181,7 +181,7 @@ class ElasticTests(PoolTestCase):
         return answers
 
     def test_up_and_down(self) -> None:
-        """Load brings workers, rest ends them one by one; nobody who was let in is left without an answer."""
+        """Load starts workers, idleness stops them one by one, and every accepted request is answered."""
         bench = self.elastic()
         answers = self.busy(bench, 30, 3)
         self.assertGreaterEqual(len(bench.provider.alive), 3)
@@ -194,7 +194,7 @@ class ElasticTests(PoolTestCase):
         self.assertEqual([], bench.clock.getDelayedCalls())
 
     def test_steady_load_settles(self) -> None:
-        """Under steady load workers do not come and go."""
+        """Under steady load workers are neither started nor stopped."""
         bench = self.elastic()
         self.busy(bench, 30, 2)
         before = len(bench.provider.workers)
@@ -202,14 +202,14 @@ class ElasticTests(PoolTestCase):
         self.assertEqual(before, len(bench.provider.workers))
 
     def test_never_beyond_the_most(self) -> None:
-        """However great the load is, there are never more than there may be."""
+        """However great the load is, there are never more than ``max_workers`` workers."""
         bench = self.elastic(most=3, job_queue_size=50)
         for answer in self.busy(bench, 60, 9):
             answer.addErrback(lambda _: None)
         self.assertEqual(3, len(bench.provider.alive))
 
     def test_to_nothing_and_back(self) -> None:
-        """With no least number all workers end after a rest; the next request waits for one, and is answered."""
+        """With a minimum of 0 all workers stop when idle; the next request waits for a new one and is answered."""
         bench = self.elastic(least=0)
         self.assertEqual([], bench.provider.alive)
         bench.provider.load_delay = 5.0
@@ -226,12 +226,12 @@ class ElasticTests(PoolTestCase):
         self.successResultOf(again)
 
     def test_not_started_before(self) -> None:
-        """A version which may have none is never started by hand: the first request does it."""
+        """A version with a minimum of 0 is not started by hand: its first request starts a worker."""
         bench = Bench(min_workers=0, max_workers=1)
         self.successResultOf(bench.pool.submit(job()))
 
     def test_a_broken_model(self) -> None:
-        """A worker that cannot load brings no further ones; who waits is told why."""
+        """A worker that fails to load does not cause others to be started; waiting requests fail with the reason."""
         bench = self.elastic(least=0, max_retry_timeout=0)
         bench.provider.load_error = WorkerFailed(500, "broken")
         error = self.failed(bench.pool.submit(job()), ServiceUnavailable)
@@ -239,7 +239,7 @@ class ElasticTests(PoolTestCase):
         self.assertEqual(1, len(bench.provider.workers))
 
     def test_scaled_by_hand(self) -> None:
-        """Scaling sets the bounds; with no least number those that run stay until they have rested."""
+        """Scaling sets the bounds; with a minimum of 0 running workers stay until they have been idle long enough."""
         bench = self.elastic()
         self.successResultOf(bench.pool.scale(3, 3))
         self.successResultOf(bench.pool.scale(0, 2))
@@ -250,7 +250,7 @@ class ElasticTests(PoolTestCase):
         self.failed(bench.pool.submit(job()), ServiceUnavailable)
 
     def test_retired(self) -> None:
-        """A pool that is retired starts nothing more and leaves no timer."""
+        """A retired pool starts no worker and leaves no timer."""
         bench = self.elastic(least=0)
         answer = bench.pool.submit(job())
         self.successResultOf(bench.pool.retire(0.0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches that are sent to a worker which is still at another one."""
+"""Tests for batches that are prefetched: sent to a worker that is still running another one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUICK = 1e-5
 
 
 class AheadTestCase(PoolTestCase):
-    """A pool of quick workers which hold their batches."""
+    """A pool of quick workers that hold their batches."""
 
     def quick(self, seconds: float = QUICK, **settings: Any) -> Bench:
         """Make a pool whose workers have answered a request and hold the next ones."""
@@ -38,19 +38,19 @@ class AheadTestCase(PoolTestCase):
         return [bench.pool.submit(job(name, name.encode()), deadline=deadline) for name in names]
 
     def at(self, bench: Bench, worker: int = 0) -> list[str]:
-        """List what is at a worker, batch by batch."""
+        """Return the requests at a worker, batch by batch."""
         return ["".join(job.request_id for job in batch) for batch in bench.provider.workers[worker].running]
 
     def answered(self, answers: list[Deferred[Item]]) -> list[str]:
-        """List the answers."""
+        """Return the responses."""
         return [self.successResultOf(answer).body.decode() for answer in answers]
 
 
 class SendingTests(AheadTestCase):
-    """What is sent ahead of time."""
+    """The batches that are prefetched."""
 
     def test_quick(self) -> None:
-        """A quick worker has several batches; they are answered in their order, and as many follow."""
+        """A quick worker has several batches; they are answered in order, and each response makes room for one more."""
         bench = self.quick()
         names = [str(number) for number in range(MOST + 4)]
         answers = self.submit(bench, *names)
@@ -65,12 +65,12 @@ class SendingTests(AheadTestCase):
         self.assertEqual(0, bench.pool.status().busy)
 
     def test_slow_or_unknown(self) -> None:
-        """Others have one batch at a time."""
+        """A slow worker, or one of unknown speed, has one batch at a time."""
         for seconds in (0.0, 0.1):
             bench = self.quick(seconds)
             self.submit(bench, *"abc")
             self.assertEqual(["a"], self.at(bench))
-            # Whoever was quick once does not stay it.
+            # A worker that was quick once does not stay quick.
             bench.provider.seconds = QUICK
             bench.worker.answer()
             bench.provider.seconds = 0.1
@@ -78,7 +78,7 @@ class SendingTests(AheadTestCase):
             self.assertLessEqual(len(self.at(bench)), 1)
 
     def test_full_batches_only(self) -> None:
-        """Who could still get company waits for it."""
+        """A batch that is not full is not prefetched."""
         bench = self.quick(batch_size=3)
         self.submit(bench, *"abcde")
         self.assertEqual(["a", "bcd"], self.at(bench))
@@ -89,7 +89,7 @@ class SendingTests(AheadTestCase):
         self.assertEqual(["h"], self.at(bench))
 
     def test_large_ones(self) -> None:
-        """Large inputs do not pile up at a worker; when they have been begun there is room again."""
+        """The bytes of prefetched inputs are bounded; beginning a batch makes room again."""
         bench = self.quick()
         large = b"x" * (MOST_BYTES // 2)
         answers = [bench.pool.submit(job(name, large)) for name in "abcdef"]
@@ -103,24 +103,24 @@ class SendingTests(AheadTestCase):
         self.assertEqual(["g", "h", "i"], self.at(bench))
 
     def test_free_workers_first(self) -> None:
-        """Nobody lies at a worker while another has nothing to do; then all have the same."""
+        """No batch is prefetched while another worker is idle; after that all workers have the same number."""
         bench = self.quick(min_workers=2)
         self.submit(bench, *"abcdef")
         self.assertEqual((3, 3), (len(self.at(bench, 0)), len(self.at(bench, 1))))
         self.assertEqual(list("ab"), sorted(self.at(bench, 0)[:1] + self.at(bench, 1)[:1]))
 
     def test_stateful_and_asynchronous(self) -> None:
-        """Where order, state or many batches at once are the model's own, nothing is sent ahead."""
+        """Stateful, continuous and asynchronous models get no prefetched batches."""
         bench = self.quick(asynchronous=True, job_queue_size=2)
         self.submit(bench, *"abc")
         self.assertEqual(2, len(self.at(bench)))
 
 
 class TroubleTests(AheadTestCase):
-    """What becomes of batches that had not been begun."""
+    """Prefetched batches that were not begun."""
 
     def test_death(self) -> None:
-        """The worker has died of the first one at most: the others are none the worse, and are answered in order."""
+        """Only the first batch of a dead worker may have killed it: the others are dispatched again, in order."""
         bench = self.quick(retry_on_worker_death=False)
         answers = self.submit(bench, *"abc")
         bench.provider.holding = True
@@ -133,7 +133,7 @@ class TroubleTests(AheadTestCase):
         self.assertEqual([["b"], ["c"]], [[each.request_id for each in batch] for batch in bench.worker.batches])
 
     def test_deadly_request(self) -> None:
-        """One that kills two workers is known for it; those behind it have killed nobody."""
+        """A request that kills two workers is quarantined; those prefetched behind it are not blamed."""
         bench = self.quick()
         bench.provider.holding = True
         answers = self.submit(bench, *"abc")
@@ -148,7 +148,7 @@ class TroubleTests(AheadTestCase):
         self.assertEqual(["b", "c"], self.answered(answers[1:]))
 
     def test_nobody_left(self) -> None:
-        """Without another worker to come they are refused."""
+        """If no other worker is expected, they are refused."""
         bench = self.quick(max_retry_timeout=0)
         answers = self.submit(bench, *"ab")
         bench.provider.load_error = WorkerFailed(500, "broken")
@@ -158,7 +158,7 @@ class TroubleTests(AheadTestCase):
         self.failed(answers[1], ServiceUnavailable)
 
     def test_handler_raises(self) -> None:
-        """The failure of one is not that of the next."""
+        """The failure of a batch does not affect the next one."""
         bench = self.quick()
         answers = self.submit(bench, *"abc")
         bench.worker.answer(WorkerFailed(503, "Prediction failed"))
@@ -168,7 +168,7 @@ class TroubleTests(AheadTestCase):
         self.assertEqual(["b", "c"], self.answered(answers[1:]))
 
     def test_out_of_order(self) -> None:
-        """A worker that answers the second first is of no use; what it had not answered goes to another."""
+        """A worker that answers the second batch first is replaced; its unanswered batches go to another."""
         bench = self.quick(retry_on_worker_death=False)
         answers = self.submit(bench, *"ab")
         first = bench.worker
@@ -183,10 +183,10 @@ class TroubleTests(AheadTestCase):
         self.assertEqual(["b"], self.answered(answers[1:]))
 
     def test_died_unnoticed(self) -> None:
-        """What cannot be sent any more waits for another worker."""
+        """Requests that can no longer be sent wait for another worker."""
         bench = self.quick()
         answers = self.submit(bench, "a")
-        # It has died, but what it was at does not know yet.
+        # The worker has died, but its first batch has not failed yet.
         bench.worker.alive = False
         answers += self.submit(bench, "b", "c")
         self.assertEqual((["a"], 2), (self.at(bench), bench.pool.status().pending))
@@ -196,7 +196,7 @@ class TroubleTests(AheadTestCase):
         self.assertEqual(["a", "b", "c"], self.answered(answers))
 
     def test_response_timeout(self) -> None:
-        """Each has its time from when the worker can begin it; one that hangs takes nobody with it."""
+        """The response timeout of each batch runs from when the worker can begin it; one that hangs fails alone."""
         bench = self.quick(response_timeout=10, retry_on_worker_death=False)
         answers = self.submit(bench, *"abc")
         bench.provider.holding = True
@@ -212,10 +212,10 @@ class TroubleTests(AheadTestCase):
 
 
 class ClientTests(AheadTestCase):
-    """Clients whose requests lie at a worker."""
+    """Clients whose requests are prefetched."""
 
     def test_gone(self) -> None:
-        """The worker is told of a client that has gone; others are answered."""
+        """A prefetched request is cancelled when its client disconnects; the others are answered."""
         bench = self.quick()
         answers = self.submit(bench, *"abc")
         answers[1].cancel()
@@ -226,7 +226,7 @@ class ClientTests(AheadTestCase):
         self.assertEqual(["a", "c"], self.answered([answers[0], answers[2]]))
 
     def test_gone_before_a_death(self) -> None:
-        """Nobody works for a client that has gone."""
+        """A request of a client that has disconnected is not dispatched again."""
         bench = self.quick()
         answers = self.submit(bench, *"abc")
         answers[1].addErrback(lambda _: None).cancel()
@@ -238,7 +238,7 @@ class ClientTests(AheadTestCase):
         self.assertEqual([["a"], ["c"]], [[each.request_id for each in batch] for batch in bench.worker.batches])
 
     def test_late(self) -> None:
-        """A client is told in time that it waited too long, wherever its request lies."""
+        """A request fails at its deadline, prefetched or not."""
         bench = self.quick()
         (first,) = self.submit(bench, "a")
         (second,) = self.submit(bench, "b", deadline=bench.clock.seconds() + 2.0)
@@ -254,7 +254,7 @@ class ClientTests(AheadTestCase):
         self.assertEqual(["a"], self.answered([first]))
 
     def test_times(self) -> None:
-        """A worker's time for a batch begins when it has answered the one before."""
+        """The response timeout of a batch begins when the batch before it is answered."""
         bench = self.quick()
         self.submit(bench, *"ab")
         bench.clock.advance(2.0)
@@ -265,10 +265,10 @@ class ClientTests(AheadTestCase):
 
 
 class EndTests(AheadTestCase):
-    """Workers which are sent away."""
+    """Workers that are stopped."""
 
     def test_scaled_down(self) -> None:
-        """One that is sent away finishes all that lies there, and gets no more."""
+        """A worker that is stopped finishes its prefetched batches, and gets no more."""
         bench = self.quick()
         answers = self.submit(bench, *"abc")
         gone = bench.pool.scale(0, 0)
@@ -281,7 +281,7 @@ class EndTests(AheadTestCase):
         self.assertFalse(bench.worker.alive)
 
     def test_grace_is_over(self) -> None:
-        """What one that takes too long had not begun goes to another."""
+        """Prefetched batches that a worker has not begun within its grace go to another worker."""
         bench = self.quick(min_workers=2, retry_on_worker_death=False)
         answers = self.submit(bench, *"abcd")
         leaving, staying = bench.provider.workers[1], bench.provider.workers[0]
@@ -297,7 +297,7 @@ class EndTests(AheadTestCase):
         self.assertEqual(sorted(by_name), sorted(self.answered(list(by_name.values()))))
 
     def test_retired(self) -> None:
-        """A model that is removed answers what it has let in."""
+        """A model that is removed answers all accepted requests."""
         bench = self.quick()
         answers = self.submit(bench, *"abcdefghijkl")
         retired = bench.pool.retire(10.0)

@@ -19,10 +19,10 @@ def job(*values: bytes, url_path: str = "", **headers: str) -> Job:
 
 
 class QuarantineTests(SynchronousTestCase):
-    """Requests which have killed workers."""
+    """Requests that have killed workers."""
 
     def test_for_a_while(self) -> None:
-        """What is blamed is refused until its time is over, then forgotten."""
+        """A blamed request is refused for its time, then forgotten."""
         quarantine = Quarantine(10.0)
         self.assertEqual(0.0, quarantine.left(job(b"x"), 0.0))
         quarantine.blame(job(b"x"), 0.0)
@@ -31,20 +31,20 @@ class QuarantineTests(SynchronousTestCase):
         self.assertEqual(0, len(quarantine))
 
     def test_headers_do_not_disguise(self) -> None:
-        """The same input with other headers is the same request; at another path of the model it is not."""
+        """The same input with other headers is the same request; at another path of the model it is another."""
         quarantine = Quarantine()
         quarantine.blame(job(b"x", traceparent="1"), 0.0)
         self.assertGreater(quarantine.left(job(b"x", traceparent="2"), 0.0), 0)
         self.assertEqual(0.0, quarantine.left(job(b"x", url_path="other"), 0.0))
 
     def test_without_input(self) -> None:
-        """A request without any input is never refused: it is like too many others."""
+        """A request without any input is never refused: it equals too many others."""
         quarantine = Quarantine()
         quarantine.blame(job(), 0.0)
         self.assertEqual((0, 0.0), (len(quarantine), quarantine.left(job(), 0.0)))
 
     def test_bounded(self) -> None:
-        """Somebody who sends one deadly request after the other fills no memory."""
+        """A client that sends many different poison requests cannot fill the memory."""
         quarantine = Quarantine(most=3)
         for n in range(10):
             quarantine.blame(job(b"%d" % n), float(n))
@@ -54,7 +54,7 @@ class QuarantineTests(SynchronousTestCase):
 
     @given(inputs, inputs)
     def test_no_confusion(self, one: list[Part], other: list[Part]) -> None:
-        """However inputs are cut into parts, only equal ones are taken for equal."""
+        """However inputs are divided into parts, only equal ones have equal fingerprints."""
         quarantine = Quarantine()
         quarantine.blame(Job("1", {}, one), 0.0)
         self.assertEqual(bool(one) and one == other, quarantine.left(Job("2", {}, other), 0.0) > 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for stateful models' pools: which worker the requests of a sequence go to, and when, in virtual time."""
+"""Tests for pools of stateful models: the worker and the time of each request of a sequence, in virtual time."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ADVICE = "Please use scale workers API to add workers. If this is a sequence inf
 
 
 class SequenceHeadersTests(SynchronousTestCase):
-    """How a request names its sequence."""
+    """The headers that name a request's sequence."""
 
     def test_named(self) -> None:
-        """A request that names its sequence, in whatever spelling, is left as it is."""
+        """A request that names its sequence, in any case, is not changed."""
         headers = SequenceHeaders()
         for name in ("ts_request_sequence_id", "Ts_Request_Sequence_ID"):
             job = Job("r", {name: "a", "x": "y"}, [])
@@ -38,7 +38,7 @@ class SequenceHeadersTests(SynchronousTestCase):
             self.assertEqual(headers.sequence_of(job), "a")
 
     def test_nameless(self) -> None:
-        """A request without a name begins a sequence of its own; its handler learns both."""
+        """A request without a name begins a new sequence; both headers are set for its handler."""
         headers = SequenceHeaders("x-sequence", "x-start")
         jobs = [headers.named(Job("r", given, [])) for given in ({}, {"x-sequence": ""}, {"x": "y"})]
         for job in jobs:
@@ -49,7 +49,7 @@ class SequenceHeadersTests(SynchronousTestCase):
 
 
 class SequencePoolTests(SynchronousTestCase):
-    """A pool whose workers keep what they are given until the test says otherwise."""
+    """A pool with fake workers that hold their batches until told otherwise."""
 
     def make(self, workers: int = 2, limits: SequenceLimits | None = None, **settings: Any) -> None:
         self.clock = Clock()
@@ -73,11 +73,11 @@ class SequencePoolTests(SynchronousTestCase):
         return self.pool.submit(Job(f"{sequence}{next(self.ids)}", headers, [Part("body", "", b"")]))
 
     def running(self) -> list[list[str]]:
-        """What each worker is at."""
+        """The requests at each worker."""
         return [[job.request_id for job in worker.batches[-1]] if worker.busy else [] for worker in self.provider.alive]
 
     def test_sticks(self) -> None:
-        """The requests of a sequence go to one worker, one at a time, in order, while others go elsewhere."""
+        """The requests of a sequence go to one worker, one at a time and in order, while others go elsewhere."""
         self.make()
         answers = [self.submit(name) for name in ("a", "a", "b", "a")[:3]]
         self.assertEqual(sorted(self.running()), [["a1"], ["b3"]])
@@ -106,7 +106,7 @@ class SequencePoolTests(SynchronousTestCase):
             self.successResultOf(answer)
 
     def test_refused(self) -> None:
-        """One sequence, or one waiting request of a sequence, too many is refused in the predecessor's words."""
+        """One sequence, or one queued request of a sequence, too many is refused with TorchServe's text."""
         self.make(workers=1, limits=SequenceLimits(sequences=1, waiting=1))
         [worker] = self.provider.workers
         answers = [self.submit("a"), self.submit("a")]
@@ -140,7 +140,7 @@ class SequencePoolTests(SynchronousTestCase):
         self.successResultOf(second)
 
     def test_worker_dies(self) -> None:
-        """With a worker its sequences end, whoever waits is told; a request that comes later begins anew elsewhere."""
+        """When a worker is lost its sequences end and queued requests fail; later requests begin anew elsewhere."""
         self.make()
         running, waiting, other = self.submit("a"), self.submit("a"), self.submit("b")
         [home] = [worker for worker in self.provider.workers if worker.batches[0][0].request_id == "a1"]
@@ -164,7 +164,7 @@ class SequencePoolTests(SynchronousTestCase):
             self.successResultOf(answer)
 
     def test_failure(self) -> None:
-        """An error of the handler is not tried again, which would be a second step; the sequence goes on."""
+        """A request whose handler raised is not retried, which would be a second step; the sequence continues."""
         self.make(workers=1, batch_size=2)
         [worker] = self.provider.workers
         answers = [self.submit(name) for name in ("x", "a", "b")]
@@ -179,7 +179,7 @@ class SequencePoolTests(SynchronousTestCase):
         self.successResultOf(again)
 
     def test_scaled_away(self) -> None:
-        """A worker that is sent away finishes what it is at; who waits for it is told that its sequence is over."""
+        """A stopped worker finishes its batch; queued requests of its sequences fail."""
         self.make()
         running, waiting = self.submit("a"), self.submit("a")
         [home] = [worker for worker in self.provider.workers if worker.batches]

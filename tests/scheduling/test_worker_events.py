@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for the lines on workers that scripts and TorchServe's own tests wait for, word for word, and their order."""
+"""Tests for the log lines on workers that scripts and TorchServe's own tests wait for: their text and their order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STARTS = (
 
 @contextmanager
 def lines() -> Iterator[list[str]]:
-    """Collect the lines that are looked for."""
+    """Collect the lines of interest."""
     found: list[str] = []
     with capturedLogs() as events:
         yield found
@@ -37,7 +37,7 @@ class RecoveryTests(PoolTestCase):
     """A worker that is lost, and its successors."""
 
     def test_recovered(self) -> None:
-        """It is said that the worker is gone, since when, when it is tried again, and that it is back."""
+        """The log has the loss of a worker, its time, the time of the retry, and the recovery."""
         bench = self.running()
         with lines() as found:
             bench.worker.kill()
@@ -54,7 +54,7 @@ class RecoveryTests(PoolTestCase):
         self.assertEqual(["READY"], bench.words())
 
     def test_failed_again(self) -> None:
-        """A successor that does not load is said to have failed again; one that does ends the recovery."""
+        """A successor that fails to load is logged as a failed recovery; one that loads ends the recovery."""
         bench = self.running()
         bench.provider.load_error = WorkerFailed(500, "no such thing")
         with lines() as found:
@@ -68,7 +68,7 @@ class RecoveryTests(PoolTestCase):
         self.assertEqual(["Auto recovery succeeded, reset recoveryStartTS"], found)
 
     def test_reason_is_printed(self) -> None:
-        """What a handler's traceback says is not repeated when its worker is tried again; other reasons are given."""
+        """A reason that is in a handler's logged traceback is not repeated with the retry; other reasons are."""
         for printed, said in ((True, ""), (False, "AssertionError")):
             bench = self.running()
             bench.provider.load_error = WorkerFailed(500, "AssertionError", printed=printed)
@@ -82,7 +82,7 @@ class RecoveryTests(PoolTestCase):
             )
 
     def test_scaled_down(self) -> None:
-        """A worker that is sent away is no case for recovery."""
+        """A worker that is stopped is not recovered."""
         bench = self.running()
         with lines() as found:
             self.successResultOf(bench.pool.scale(0, 0))
@@ -90,10 +90,10 @@ class RecoveryTests(PoolTestCase):
 
 
 class UnansweredTests(PoolTestCase):
-    """Batches that have no answer in time."""
+    """Batches that are not answered in time."""
 
     def test_numbers(self) -> None:
-        """They are counted, one after the other, until there is an answer; TorchServe's exception goes with each."""
+        """They are counted until a batch is answered; each is logged with TorchServe's exception."""
         bench = self.running(holding=True, response_timeout=5, retry_on_worker_death=False)
         numbers: list[str] = []
         for answered in (False, False, True, False):
@@ -121,7 +121,7 @@ class LoadingTests(LocalTestCase):
     """A worker that does not load in time."""
 
     def test_too_slow(self) -> None:
-        """The same exception is there."""
+        """It is logged with the same exception."""
         worker, child = self.start(startup_timeout=3.0)
         with lines() as found:
             self.reactor.advance(3.0)
@@ -137,10 +137,10 @@ class LoadingTests(LocalTestCase):
 
 
 class ContinuousTests(PoolTestCase):
-    """A client that goes away while its answer is made."""
+    """A client that disconnects while its response is generated."""
 
     def test_client_gone(self) -> None:
-        """It is said whose request is not gone on with."""
+        """The log has the id of the request that is not continued."""
         scene = Scene(workers=1)
         self.addCleanup(scene.pool.retire, 0.0)
         client = scene.ask(5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of local workers share: a reactor whose child processes do as a test says."""
+"""Shared parts of the tests of local workers: a reactor whose child processes the tests control."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SPEC = worker_spec("m", "1.0", Path("/models/m"), "h.py", 2, {"a": 1}, {}, "pyth
 
 
 class Child:
-    """A process that does as the test says."""
+    """A child process that the test controls."""
 
     def __init__(self, reactor: Reactor, process: WorkerProcess, command: list[str], env: Mapping[str, str]) -> None:
         self.pid: int | None = 4711
@@ -67,7 +67,7 @@ class Child:
         self._end()
 
     def messages(self) -> list[ToWorker]:
-        """Give what the server has sent since last asked."""
+        """Return the messages that the server has sent since the last call."""
         self.reader.receive(self.wire.value())
         self.wire.clear()
         return list(self.reader.messages())
@@ -82,14 +82,14 @@ class Child:
         self._process.errReceived(err)
 
     def exit(self, code: int | None = 0, signal: int | None = None) -> None:
-        """End, and be reaped; the socket's end is another event."""
+        """Exit and be reaped; the end of the socket is another event."""
         self.pid = None
         self._reason = Failure(ProcessTerminated(code, signal) if code or signal else ProcessDone(0))
         self._process.processExited(self._reason)
         self._end()
 
     def die(self, code: int | None = 0, signal: int | None = None) -> None:
-        """End, seen by the socket first."""
+        """Exit; the end of the socket is seen first."""
         self.wire.end()
         self.exit(code, signal)
 
@@ -100,7 +100,7 @@ class Child:
 
 
 class Reactor(Clock):
-    """A clock that can also make processes, and take sockets, in memory."""
+    """A clock that also spawns processes and adopts sockets, in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,12 +145,12 @@ def jobs(*request_ids: str) -> list[Job]:
 
 
 def items(*request_ids: str) -> list[Item]:
-    """Make its answers."""
+    """Make the response to a batch."""
     return [Item(request_id, 200, "", {}, b"") for request_id in request_ids]
 
 
 class LocalTestCase(SynchronousTestCase):
-    """A provider on a reactor in memory."""
+    """The base class of tests with a provider on a reactor in memory."""
 
     def setUp(self) -> None:
         """Make the provider."""
@@ -163,20 +163,20 @@ class LocalTestCase(SynchronousTestCase):
         self.descriptors = self.open_descriptors()
 
     def tearDown(self) -> None:
-        """See that nothing stays open."""
+        """Assert that no descriptor stays open."""
         self.assertEqual(self.descriptors, self.open_descriptors())
 
     def observe(self, event: Mapping[str, Any]) -> None:
-        """Note a line of the model log."""
+        """Record a line of the model log."""
         self.assertEqual("MODEL_LOG", event["logger_name"])
         self.printed.append((event["thread_name"], event["log_level"].name, event["line"]))
 
     def open_descriptors(self) -> int:
-        """Count this process' open descriptors."""
+        """Return the number of open descriptors of this process."""
         return len(os.listdir("/proc/self/fd"))
 
     def start(self, **changes: Any) -> tuple[IWorker, Child]:
-        """Start a worker; give its child, too."""
+        """Start a worker and return it with its child process."""
         worker = self.provider.start(changed(SPEC, **changes), Placement("9000", 1))
         return worker, self.reactor.children[-1]
 
@@ -198,13 +198,13 @@ class LocalTestCase(SynchronousTestCase):
         return worker, child, answer
 
     def failed(self, result: Deferred[Any]) -> WorkerFailed:
-        """Give the error with which ``result`` has failed."""
+        """Return the error with which ``result`` has failed."""
         error = self.failureResultOf(result, WorkerFailed).value
         assert isinstance(error, WorkerFailed)
         return error
 
     def assert_gone(self, worker: IWorker, how: str) -> None:
-        """See that the worker is lost, and has left no timer."""
+        """Assert that the worker is lost and has left no timer."""
         self.assertEqual(how, self.successResultOf(worker.lost))
         self.assertIsNone(worker.pid)
         self.assertEqual([], self.reactor.getDelayedCalls())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for pools of asynchronous workers, which have many requests at a time, in virtual time."""
+"""Tests for pools of asynchronous workers, which run many requests concurrently, in virtual time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def job(request_id: str) -> Job:
 
 
 class AsynchronousTests(SynchronousTestCase):
-    """A pool whose workers keep what they are given until the test says otherwise."""
+    """A pool with fake workers that hold their batches until told otherwise."""
 
     def make(self, workers: int = 1, **settings: Any) -> None:
         self.clock = Clock()
@@ -51,7 +51,7 @@ class AsynchronousTests(SynchronousTestCase):
         return [self.pool.submit(job(each), **more) for each in ids]
 
     def test_any_order(self) -> None:
-        """Requests go to a worker that has others, and are answered as they are done."""
+        """Requests go to a worker that has others, and are answered as they finish."""
         self.make()
         [worker] = self.provider.workers
         first, second, third = self.submit("1", "2", "3")
@@ -66,7 +66,7 @@ class AsynchronousTests(SynchronousTestCase):
         self.successResultOf(third)
 
     def test_bounded(self) -> None:
-        """A worker has at most ``jobQueueSize`` batches; as many more wait, the next is refused."""
+        """A worker has at most ``jobQueueSize`` batches; as many more are queued, and the next is refused."""
         self.make(job_queue_size=2)
         [worker] = self.provider.workers
         answers = self.submit("1", "2", "3", "4", "5")
@@ -81,7 +81,7 @@ class AsynchronousTests(SynchronousTestCase):
             self.successResultOf(answer)
 
     def test_spread(self) -> None:
-        """Of several workers the one that has least to do gets the next request."""
+        """Of several workers the one with the fewest requests gets the next."""
         self.make(workers=2, job_queue_size=10)
         answers = self.submit("1", "2", "3", "4")
         self.assertEqual([len(worker.batches) for worker in self.provider.workers], [2, 2])
@@ -97,7 +97,7 @@ class AsynchronousTests(SynchronousTestCase):
             self.successResultOf(answer)
 
     def test_response_timeout(self) -> None:
-        """A request that takes too long is called back and its client told; the others and the worker go on."""
+        """A request that takes too long is cancelled and fails; the others and the worker continue."""
         self.make(response_timeout=20)
         [worker] = self.provider.workers
         [slow] = self.submit("slow")
@@ -117,7 +117,7 @@ class AsynchronousTests(SynchronousTestCase):
         self.successResultOf(again)
 
     def test_stuck(self) -> None:
-        """A worker that does not even notice that a request was called back is replaced."""
+        """A worker that does not acknowledge a cancellation is replaced."""
         self.make(response_timeout=20)
         [worker] = self.provider.workers
         slow, other = self.submit("slow", "other")
@@ -132,7 +132,7 @@ class AsynchronousTests(SynchronousTestCase):
         self.successResultOf(again)
 
     def test_worker_dies(self) -> None:
-        """When a worker dies, everything that it had is answered, once; what waits goes to its successor."""
+        """When a worker dies all its requests fail, once; queued requests go to its successor."""
         self.make(job_queue_size=2)
         [worker] = self.provider.workers
         first, second, waiting = self.submit("1", "2", "3")
@@ -145,7 +145,7 @@ class AsynchronousTests(SynchronousTestCase):
         self.successResultOf(waiting)
 
     def test_client_leaves(self) -> None:
-        """The worker is told of a client that leaves; its place is free when the worker says so."""
+        """A request is cancelled when its client disconnects; its place is free when the worker has answered."""
         self.make(job_queue_size=1)
         [worker] = self.provider.workers
         gone, waiting = self.submit("gone", "waiting")
@@ -157,7 +157,7 @@ class AsynchronousTests(SynchronousTestCase):
         self.successResultOf(waiting)
 
     def test_deadline(self) -> None:
-        """A client's own deadline is about its request alone."""
+        """A client's deadline concerns only its own request."""
         self.make()
         [worker] = self.provider.workers
         [hasty] = self.submit("hasty", deadline=5.0)
@@ -169,7 +169,7 @@ class AsynchronousTests(SynchronousTestCase):
         self.successResultOf(patient)
 
     def test_streams(self) -> None:
-        """Streams of several requests at one worker do not get into each other's way."""
+        """Streams of several requests at one worker do not affect each other."""
         self.make()
         [worker] = self.provider.workers
         parts: list[tuple[str, bytes]] = []
@@ -183,7 +183,7 @@ class AsynchronousTests(SynchronousTestCase):
             self.successResultOf(answer)
 
     def test_drain(self) -> None:
-        """A worker that is sent away finishes everything that it has."""
+        """A worker that is stopped finishes all its requests."""
         self.make()
         [worker] = self.provider.workers
         first, second = self.submit("1", "2")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests that nothing which is raised on a batch's way to a worker, or back, costs more than that batch and worker."""
+"""Tests that an exception on a batch's way to a worker or back costs no more than that batch and worker."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Stage:
         self.pass_time(1.0)
 
     def ask(self, deadline: float | None = None) -> None:
-        """Let a request come; what is raised then is its answer."""
+        """Submit a request; an exception counts as its response."""
         number = next(self._ids)
         headers = {"ts_request_sequence_id": f"s{number % 2}"}
         job = Job(f"r{number}", headers, [Part("body", "", b"%d" % number)])
@@ -173,7 +173,7 @@ class Stage:
         self.results.append(results)
 
     def leave(self, number: int) -> None:
-        """Let a client go away."""
+        """Disconnect a client."""
         with self._planted.active():
             self.clients[number].cancel()
 
@@ -220,7 +220,7 @@ class Stage:
             child.wire.protocol.connectionLost(Failure(ConnectionLost()))
 
     def _chunk(self, _item: Item, producer: IPushProducer) -> None:
-        # A client that is slow for a moment.
+        # A client that does not read for a moment.
         producer.pauseProducing()
         producer.resumeProducing()
 
@@ -256,10 +256,10 @@ STEPS: dict[tuple[int, object], int] = {}
 
 
 class FaultTests(LocalTestCase):
-    """Whatever is raised, wherever."""
+    """An exception at any step."""
 
     def tell(self, planted: Planted, kind: dict[str, Any], says: Callable[[Predict], list[FromWorker]]) -> None:
-        """Serve some requests, of all fortunes; then see that all have an answer, and that others get theirs."""
+        """Serve requests of all kinds; then assert that all are answered, and that further ones succeed."""
         self.setUp()
         stage = Stage(self, Planted(), kind)
         stage._planted = planted
@@ -293,7 +293,7 @@ class FaultTests(LocalTestCase):
         kind: dict[str, Any],
         says: Callable[[Predict], list[FromWorker]],
     ) -> None:
-        """Whatever is raised at whichever step, each request is answered, and the workers are all there afterwards."""
+        """After an exception at any step each request is answered, and all workers are running afterwards."""
         story = (KINDS.index(kind), says)
         if story not in STEPS:
             # What earlier examples have left unsaid.
@@ -308,7 +308,7 @@ class FaultTests(LocalTestCase):
         self.flushLoggedErrors()
 
     def test_no_memory_to_send(self) -> None:
-        """A batch that there is no memory to send is answered at once, and its worker, which knows nothing, stays."""
+        """A batch that there is no memory to send fails immediately; its worker, which has seen nothing, stays."""
         stage = Stage(self, Planted(), {})
         pids = [worker.worker_id for worker in stage.pool.status().workers]
         self.patch(connection, "encode", _raise_memory_error)
@@ -326,7 +326,7 @@ class FaultTests(LocalTestCase):
         self.assertEqual(2, len(self.reactor.children))
 
     def test_half_written(self) -> None:
-        """A worker that has got half of a frame is replaced: another one answers its request."""
+        """A worker that has received half of a frame is replaced: another one answers its request."""
         stage = Stage(self, Planted(), {})
         whole = Wire.write
         broken: list[Wire] = []
@@ -346,7 +346,7 @@ class FaultTests(LocalTestCase):
         self.assertEqual(["READY", "READY"], [worker.status.word for worker in stage.pool.status().workers])
 
     def test_metrics_that_cannot_be_taken(self) -> None:
-        """What goes wrong with a worker's metrics costs no request, and no worker."""
+        """An error in a worker's metrics costs no request and no worker."""
         self.patch(self.provider, "_on_metrics", _raise_memory_error)
         stage = Stage(self, Planted(), {})
         stage.ask()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.workers.local` and the modules of one child process, with a reactor that makes none."""
+"""Tests for `twisted_serve.workers.local` and `twisted_serve.workers.process`, with a reactor in memory."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from twisted_serve.workers.process.process import Exit
 
 
 class StartTests(LocalTestCase):
-    """How a worker comes to life."""
+    """The start of a worker."""
 
     def test_contract(self) -> None:
-        """Provider and worker fulfil their contracts."""
+        """Provider and worker provide their interfaces."""
         verifyObject(IWorkerProvider, self.provider)
         verifyObject(IWorker, self.start()[0])
 
     def test_command(self) -> None:
-        """A worker is the version's interpreter with our entry, a socket at 3, nothing at 0, no other descriptor."""
+        """A worker runs the version's interpreter, with its socket at descriptor 3, nothing at 0 and no others."""
         worker, child = self.start()
         self.assertEqual(["python9", *module_command("python9", "twisted_serve.backend", "--fd", "3")], child.command)
         self.assertEqual({0, 1, 2, 3}, set(self.reactor.inherited[0]))
@@ -45,7 +45,7 @@ class StartTests(LocalTestCase):
         self.assertEqual(4711, worker.pid)
 
     def test_first_message(self) -> None:
-        """A worker is told what to serve, and on what."""
+        """A worker is sent the model to load and its device."""
         _, child = self.start(model_config={"x": [1]}, envelope="json")
         (load,) = child.messages()
         assert isinstance(load, LoadModel)
@@ -59,13 +59,13 @@ class StartTests(LocalTestCase):
         self.assertEqual(twisted_serve.COMPATIBLE_WITH, load.server_version)
 
     def test_loaded(self) -> None:
-        """A worker that has loaded has as much time as it likes."""
+        """A worker that has loaded has no time limit."""
         worker, _ = self.ready()
         self.reactor.advance(1000.0)
         self.assertNoResult(worker.lost)
 
     def test_cannot_load(self) -> None:
-        """A worker that cannot load says why; it is let go, and made to go if it does not."""
+        """A worker that fails to load gives the reason; it is asked to exit, and killed if it does not."""
         worker, child = self.start()
         child.say(LoadFailed(507, "System out of memory"))
         error = self.failed(worker.loaded)
@@ -76,7 +76,7 @@ class StartTests(LocalTestCase):
         self.assert_gone(worker, "it exited with code 1")
 
     def test_too_slow(self) -> None:
-        """A worker that does not load in time is killed; that is not taken for lack of memory."""
+        """A worker that does not load in time is killed; that does not count as a lack of memory."""
         worker, child = self.start()
         self.reactor.advance(10.0)
         error = self.failed(worker.loaded)
@@ -89,7 +89,7 @@ class StartTests(LocalTestCase):
         self.assert_gone(worker, "it was ended by SIGKILL")
 
     def test_dies_before_it_has_loaded(self) -> None:
-        """A worker that dies early fails with its exit code and its last words."""
+        """A worker that dies early fails with its exit code and its last line."""
         worker, child = self.start()
         child.print(err=b"Traceback\nModuleNotFoundError: No module named 'x'\n\n")
         child.die(1)
@@ -109,7 +109,7 @@ class StartTests(LocalTestCase):
             self.assertEqual(507, self.failed(worker.loaded).status)
 
     def test_last_message_read_after_the_exit(self) -> None:
-        """What a worker says last counts, even when its exit is noticed first."""
+        """The last message of a worker counts even if its exit is noticed first."""
         worker, child = self.start()
         child.exit(1)
         child.say(LoadFailed(500, "SyntaxError: invalid syntax"))
@@ -119,7 +119,7 @@ class StartTests(LocalTestCase):
         self.assert_gone(worker, "it exited with code 1")
 
     def test_no_such_interpreter(self) -> None:
-        """A process that cannot be made is no exception but a worker that could not load, and leaves nothing."""
+        """A process that cannot be spawned is a worker that failed to load, not an exception, and leaves nothing."""
         for error in (FileNotFoundError(2, "No such file or directory", "python9"), ValueError("embedded null byte")):
             self.reactor.spawn_error = error
             worker = self.provider.start(SPEC, Placement("9000"))
@@ -133,7 +133,7 @@ class StartTests(LocalTestCase):
             self.assertEqual([], self.reactor.getDelayedCalls())
 
     def test_no_descriptors_left(self) -> None:
-        """Nor is running out of descriptors an exception."""
+        """Running out of descriptors is not an exception, either."""
         self.reactor.adopt_error = OSError(24, "Too many open files")
         worker = self.provider.start(SPEC, Placement("9000"))
         self.assertIn("Too many open files", self.failed(worker.loaded).message)
@@ -141,7 +141,7 @@ class StartTests(LocalTestCase):
         self.assertEqual([], self.reactor.children)
 
     def test_strange_configuration(self) -> None:
-        """Values which YAML has and the wire has not are no exception, and cost no process."""
+        """Values that YAML has and MessagePack lacks are not an exception, and start no process."""
         deep: list[Any] = []
         for _ in range(100_000):
             deep = [deep]
@@ -152,23 +152,23 @@ class StartTests(LocalTestCase):
         self.assertEqual([], self.reactor.children)
 
     def test_environment(self) -> None:
-        """A worker can import us, what the operator says, and its model, in this order."""
+        """A worker imports from the server's package, the operator's ``PYTHONPATH`` and the model, in this order."""
         root = str(Path(twisted_serve.__file__).resolve().parents[1])
         plain = worker_environment({"A": "b"}, Path("/m"))
         self.assertEqual({"A": "b", "PYTHONPATH": f"{root}:/m"}, plain)
         self.assertEqual(f"{root}:/x:/y:/m", worker_environment({"PYTHONPATH": "/x:/y"}, Path("/m"))["PYTHONPATH"])
 
     def test_environment_when_installed(self) -> None:
-        """Our own ``site-packages`` does not get in front of those of a model's own interpreter."""
+        """The server's ``site-packages`` does not precede those of a model's own interpreter."""
         self.patch(twisted_serve, "__file__", "/usr/lib/python3/site-packages/twisted_serve/__init__.py")
         self.assertEqual({"PYTHONPATH": "/m"}, worker_environment({}, Path("/m")))
 
 
 class StopTests(LocalTestCase):
-    """How a worker ends when it is asked to."""
+    """The end of a worker that is asked to stop."""
 
     def test_idle(self) -> None:
-        """A worker with nothing to do sees its socket close, and leaves."""
+        """An idle worker sees its socket close, and exits."""
         worker, child = self.ready()
         stopped = worker.stop(60.0)
         self.assertRaises(WorkerDied, worker.run, 8, jobs("c"), lambda chunk: None)
@@ -181,7 +181,7 @@ class StopTests(LocalTestCase):
         self.successResultOf(worker.stop(1.0))
 
     def test_idle_and_deaf(self) -> None:
-        """One that does not leave is killed after some seconds, however long a batch might have had."""
+        """An idle worker that does not exit is killed after some seconds, however long the grace is."""
         worker, child = self.ready()
         worker.stop(60.0)
         self.reactor.advance(5.0)
@@ -190,7 +190,7 @@ class StopTests(LocalTestCase):
         self.assertEqual(["KILL"], child.signals)
 
     def test_busy(self) -> None:
-        """A running batch is finished first."""
+        """A batch in flight is finished first."""
         worker, child, answer = self.busy()
         stopped = worker.stop(60.0)
         self.reactor.advance(59.0)
@@ -203,7 +203,7 @@ class StopTests(LocalTestCase):
         self.successResultOf(stopped)
 
     def test_goes_on(self) -> None:
-        """A batch that goes on when it is answered is finished, too; nobody else is taken in."""
+        """A continuous batch that continues when it is answered is finished, too; no other is accepted."""
         worker, child, answer = self.busy()
         more: list[Deferred[Predicted]] = []
         answer.addCallback(lambda _: more.append(worker.run(8, jobs("a"), lambda chunk: None)))
@@ -220,7 +220,7 @@ class StopTests(LocalTestCase):
         self.successResultOf(stopped)
 
     def test_stopped_by_an_answer(self) -> None:
-        """A worker that is stopped by whoever gets its answer leaves at once."""
+        """A worker that is stopped in a callback of its response exits immediately."""
         worker, child, answer = self.busy()
         answer.addCallback(lambda _: worker.stop(60.0))
         child.say(Predicted(7, items("a", "b")))
@@ -230,7 +230,7 @@ class StopTests(LocalTestCase):
         self.assert_gone(worker, "it exited with code 0")
 
     def test_busy_for_too_long(self) -> None:
-        """A batch that takes longer than the grace fails, as one whose worker died."""
+        """A batch that exceeds the grace fails like one whose worker died."""
         worker, child, answer = self.busy()
         worker.stop(60.0)
         self.reactor.advance(60.0)
@@ -256,7 +256,7 @@ class StopTests(LocalTestCase):
         self.assert_gone(worker, "it was ended by SIGKILL")
 
     def test_signal_too_late(self) -> None:
-        """A process that is gone already cannot be signalled; nobody minds."""
+        """Signalling a process that has exited has no effect."""
         worker, child = self.ready()
         worker.stop(0.0)
         child.pid = None
@@ -265,7 +265,7 @@ class StopTests(LocalTestCase):
         self.assert_gone(worker, "it exited with code 0")
 
     def test_while_loading(self) -> None:
-        """A worker stopped while it loads fails who waits for it."""
+        """Stopping a worker while it loads fails its loading."""
         worker, child = self.start()
         worker.stop(0.0)
         self.reactor.advance(0.0)
@@ -273,7 +273,7 @@ class StopTests(LocalTestCase):
         self.assertEqual("The worker was stopped before it had loaded.", self.failed(worker.loaded).message)
 
     def test_dies_while_stopping(self) -> None:
-        """A worker that breaks off while it is given time is not killed sooner."""
+        """A worker whose connection breaks during its grace is not killed sooner."""
         worker, child, answer = self.busy()
         worker.stop(60.0)
         child.wire.end()
@@ -298,10 +298,10 @@ class StopTests(LocalTestCase):
 
 
 class OutputTests(LocalTestCase):
-    """What handlers print."""
+    """The output of handlers."""
 
     def test_model_log(self) -> None:
-        """Lines go to the model log under the names they always had; stderr warns."""
+        """Lines go to the model log under TorchServe's names; lines of stderr are warnings."""
         _, child = self.start()
         child.print(b"one\ntwo {braces}\nthr", b"oops\n")
         child.exit(1)
@@ -316,7 +316,7 @@ class OutputTests(LocalTestCase):
         )
 
     def test_last_words_without_end(self) -> None:
-        """A last line on stderr that does not end is heard, too."""
+        """A last line of stderr without a newline counts, too."""
         worker, child = self.start()
         child.print(err=b"Segmentation fault")
         child.die(None, 11)
@@ -324,14 +324,14 @@ class OutputTests(LocalTestCase):
         self.assertEqual(("W-9000-m_1.0-stderr", "warn", "Segmentation fault"), self.printed[-1])
 
     def test_metrics(self) -> None:
-        """Lines that are metrics go elsewhere; a line that only contains the mark is a line."""
+        """Lines that are metrics are not logged; a line that only contains the mark is."""
         _, child = self.start()
         child.print(b"[METRICS]A.Count:1|#L:H|#hostname:h,1\nnot [METRICS]\n")
         self.assertEqual(["[METRICS]A.Count:1|#L:H|#hostname:h,1"], self.metrics)
         self.assertEqual("not [METRICS]", self.printed[0][2])
 
     def test_metrics_of_a_batch(self) -> None:
-        """Metrics come with an answer or a failure, too; those of an answer that nobody has asked for do not count."""
+        """Metrics come with responses and failures; those of an unexpected response do not count."""
         first, second, third = (Reading("A", "Count", n, "L:H", "COUNTER", "h", 1, "a") for n in (1.0, 2.0, 3.0))
         worker, child, answer = self.busy()
         child.say(Predicted(7, items("a", "b"), 0.0, [first, second]))
@@ -345,10 +345,10 @@ class OutputTests(LocalTestCase):
 
 
 class ExitTests(SynchronousTestCase):
-    """How the end of a process is told."""
+    """The description of an exit."""
 
     def test_words(self) -> None:
-        """Signals are called by name, where they have one."""
+        """Signals are called by name if they have one."""
         self.assertEqual("it was ended by SIGSEGV", str(Exit(None, 11)))
         self.assertEqual("it was ended by signal 99", str(Exit(None, 99)))
         self.assertEqual("it exited with code None", str(Exit.from_failure(Failure(RuntimeError()))))

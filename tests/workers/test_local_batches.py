@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for the batches of a local worker, with a reactor that makes no process."""
+"""Tests for the batches of a local worker, with a reactor in memory."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from twisted_serve.workers.local import longest_frame
 
 
 class RunTests(LocalTestCase):
-    """Batches and their answers."""
+    """Batches and their responses."""
 
     def test_answer(self) -> None:
-        """A batch goes out in one frame; its parts and its answer come back."""
+        """A batch is sent in one frame; its chunks and its response come back."""
         chunks: list[StreamChunk] = []
         _, child, answer = self.busy(chunks.append)
         child.say(StreamChunk(7, items("a")[0]), Predicted(7, items("a", "b")))
@@ -36,7 +36,7 @@ class RunTests(LocalTestCase):
         self.assertEqual([StreamChunk(7, items("a")[0])], chunks)
 
     def test_ahead(self) -> None:
-        """What the worker is not waiting for is sent a little later, all of it in one piece, before anything else."""
+        """Messages that the worker is not waiting for are sent a little later, in one write, before any other."""
         worker, child, first = self.busy()
         others = [worker.run(number, jobs(str(number)), lambda chunk: None) for number in (8, 9)]
         self.assertEqual([], child.messages())
@@ -50,7 +50,7 @@ class RunTests(LocalTestCase):
         self.successResultOf(first)
 
     def test_large_ahead(self) -> None:
-        """What is large is not kept back."""
+        """A large message is not delayed."""
         worker, child, _ = self.busy()
         large = [Job("large", {}, [Part("body", "", b"x" * 100_000)])]
         worker.run(8, jobs("8"), lambda chunk: None)
@@ -58,7 +58,7 @@ class RunTests(LocalTestCase):
         self.assertEqual([Predict(8, jobs("8")), Predict(9, large)], child.messages())
 
     def test_dies_with_several(self) -> None:
-        """All that it had fails when it dies, in the order in which it was given, and nothing is left to be sent."""
+        """All its batches fail when it dies, in the order in which they were sent, and nothing is left to be sent."""
         worker, child, first = self.busy()
         second = worker.run(8, jobs("8"), lambda chunk: None)
         failed: list[int] = []
@@ -69,7 +69,7 @@ class RunTests(LocalTestCase):
         self.assert_gone(worker, "it exited with code 1")
 
     def test_handler_raised(self) -> None:
-        """A handler's error has its code; a code that no answer can have becomes 500."""
+        """A handler's error has its code; an impossible code becomes 500."""
         for code, status in ((503, 503), (599, 599), (0, 500), (-1, 500), (100, 500), (1000, 500)):
             _, child, answer = self.busy()
             child.say(PredictFailed(7, code, "Prediction failed"))
@@ -77,13 +77,13 @@ class RunTests(LocalTestCase):
             self.assertEqual((status, "Prediction failed"), (error.status, error.message))
 
     def test_cancel(self) -> None:
-        """A worker is told whose clients have gone."""
+        """A worker is told which requests are cancelled."""
         worker, child, _ = self.busy()
         worker.cancel(["b"])
         self.assertEqual([Cancel(["b"])], child.messages())
 
     def test_cannot_be_sent(self) -> None:
-        """A batch that cannot be sent leaves the worker as it was."""
+        """A batch that cannot be sent does not change the worker."""
         worker, child = self.ready()
         self.assertRaises(UnsendableError, worker.run, 7, [Job("\ud800", {}, [])], lambda chunk: None)
         self.assertEqual([], child.messages())
@@ -102,7 +102,7 @@ class RunTests(LocalTestCase):
             self.assert_gone(worker, "it exited with code 1")
 
     def test_killed(self) -> None:
-        """SIGKILL by somebody else is told from other ends: 507."""
+        """A SIGKILL from outside the server is told from other ends: 507."""
         _, child, answer = self.busy()
         child.wire.end()
         self.assertNoResult(answer)
@@ -110,7 +110,7 @@ class RunTests(LocalTestCase):
         self.assertEqual(507, self.failed(answer).status)
 
     def test_hangs_after_closing(self) -> None:
-        """A worker that closes its socket and does not exit is answered for after a second, and killed."""
+        """A worker that closes its socket and does not exit fails its batch after a second, and is killed."""
         worker, child, answer = self.busy()
         child.wire.end()
         self.reactor.advance(1.0)
@@ -122,7 +122,7 @@ class RunTests(LocalTestCase):
         self.assert_gone(worker, "it was ended by SIGKILL")
 
     def test_socket_held_open(self) -> None:
-        """A dead worker whose socket something else holds open is answered for after a second."""
+        """If the socket of a dead worker is held open, its batch fails after a second."""
         worker, child, answer = self.busy()
         child.exit(1)
         self.reactor.advance(1.0)
@@ -131,7 +131,7 @@ class RunTests(LocalTestCase):
         self.assert_gone(worker, "it exited with code 1")
 
     def test_output_held_open(self) -> None:
-        """A program that the handler started, and that lives on, does not keep a dead worker from being lost."""
+        """A program that the handler started, and that runs on, does not keep a dead worker from being lost."""
         worker, child, answer = self.busy()
         child.holds_output = True
         child.die(1)
@@ -141,7 +141,7 @@ class RunTests(LocalTestCase):
         self.assert_gone(worker, "it exited with code 1")
 
     def test_breaks_the_protocol(self) -> None:
-        """Bytes that are no message, and messages out of turn, end the connection, and so the worker."""
+        """Invalid messages and unexpected messages end the connection, and so the worker."""
         nonsense: list[Callable[[Child], object]] = [
             lambda child: child.wire.protocol.dataReceived(b"\xff\xff\xff\xff"),
             lambda child: child.wire.protocol.dataReceived(b"\x00\x00\x00\x01\xc1"),
@@ -164,6 +164,6 @@ class RunTests(LocalTestCase):
             self.assert_gone(worker, "it was ended by SIGKILL")
 
     def test_longest_message(self) -> None:
-        """A worker cannot make us keep more than a batch of its largest answers."""
+        """The server keeps no more of a worker's message than a batch of the largest responses."""
         self.assertEqual(2 * (100 + (1 << 20)), longest_frame(changed(SPEC, max_response_size=100)))
         self.assertEqual(1 << 31, longest_frame(changed(SPEC, max_response_size=1 << 40)))

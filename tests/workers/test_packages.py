@@ -74,10 +74,10 @@ class InstallerTestCase(SynchronousTestCase):
 
 
 class NeedsTests(InstallerTestCase):
-    """What models want."""
+    """The needs of models."""
 
     def test_needs(self) -> None:
-        """A requirements file, an environment, both, or nothing."""
+        """A requirements file, an environment, both, or neither."""
         path = self.model_dir / "r.txt"
         self.assertIsNone(Needs.of(self.model(None)))
         self.assertIsNone(Needs.of(self.model(None, False)))
@@ -86,7 +86,7 @@ class NeedsTests(InstallerTestCase):
         self.assertEqual(Needs.of(self.model(venv=True)), Needs(path, True))
 
     def test_bad_files(self) -> None:
-        """A file that is missing, or is not the model's own, is refused before anything is started."""
+        """A file that is missing, or outside the model's directory, is refused before anything is started."""
         (self.root / "outside.txt").write_text("six")
         (self.model_dir / "link.txt").symlink_to(self.root / "outside.txt")
         (self.model_dir / "dir.txt").mkdir()
@@ -104,20 +104,20 @@ class NeedsTests(InstallerTestCase):
         self.assertEqual(self.reactor.children, [])
 
     def test_nothing(self) -> None:
-        """Who needs nothing waits for nothing."""
+        """A model without needs starts no installation."""
         self.assertIsNone(self.successResultOf(self.installing(requirements=None)))
         self.assertEqual(self.reactor.children, [])
 
 
 class InstallingTests(InstallerTestCase):
-    """What becomes of an installation."""
+    """The outcome of an installation."""
 
     def test_interface(self) -> None:
         """The installer has all that the registrar calls."""
         verifyObject(IInstaller, self.installer)
 
     def test_packages(self) -> None:
-        """Packages go to a directory of this registration alone; what pip needed for the time being goes."""
+        """Packages go to a directory of this registration alone; pip's temporary files are removed."""
         installing = self.installing()
         place = Path(self.child.path).parent
         self.assertEqual(place.parent, self.root / "packages")
@@ -144,7 +144,7 @@ class InstallingTests(InstallerTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_venv(self) -> None:
-        """An environment is there also for a model without requirements."""
+        """A model without requirements can have a virtual environment, too."""
         installing = self.installing(requirements=None, venv=True)
         self.assertNotIn("--requirements", self.child.words)
         self.child.end()
@@ -153,7 +153,7 @@ class InstallingTests(InstallerTestCase):
         self.assertEqual((installed.python, installed.packages), (str(installed.place / "venv/bin/python"), None))
 
     def test_failure(self) -> None:
-        """A failure has the last lines of what pip said, of both streams and in their order, none of them endless."""
+        """A failure has the last lines of pip's output, of both streams and in their order, each of bounded length."""
         installing = self.installing()
         for number in range(8):
             self.child.process.outReceived(b"line %d\n\n" % number)
@@ -163,13 +163,13 @@ class InstallingTests(InstallerTestCase):
         self.assertFailed(installing, "\n".join([*lines, f"ERROR: {'x' * 293}", "unfinished"]))
 
     def test_silent_failure(self) -> None:
-        """Who says nothing is quoted by how it ended."""
+        """A failure without output has the exit status."""
         installing = self.installing()
         self.child.end(None, signal.SIGKILL)
         self.assertFailed(installing, "it was ended by SIGKILL")
 
     def test_too_slow(self) -> None:
-        """When the time is up, the whole group is killed, and the directory goes when it is gone."""
+        """After the timeout the whole process group is killed, and then the directory is removed."""
         installing = self.installing()
         self.reactor.advance(LIMIT - 1)
         self.assertNoResult(installing)
@@ -180,7 +180,7 @@ class InstallingTests(InstallerTestCase):
         self.assertFailed(installing, "It took more than 60 seconds.")
 
     def test_cancelled(self) -> None:
-        """Cancelling ends the wait at once and the work soon."""
+        """Cancelling ends the wait immediately and the installation soon."""
         installing = self.installing()
         installing.cancel()
         self.failureResultOf(installing, CancelledError)
@@ -189,7 +189,7 @@ class InstallingTests(InstallerTestCase):
         self.assertEqual(self.left(), [])
 
     def test_output_held_open(self) -> None:
-        """Something that pip has started and that goes on does not hold up the registration."""
+        """A process that pip has started and that runs on does not delay the registration."""
         installing = self.installing()
         self.child.holds_output = True
         self.child.end()
@@ -198,7 +198,7 @@ class InstallingTests(InstallerTestCase):
         self.assertIsNotNone(self.successResultOf(installing))
 
     def test_killed_when_gone(self) -> None:
-        """What has been reaped is not killed: its number may be another's."""
+        """A reaped process is not killed: its id may be another's."""
         installing = self.installing()
         self.child.holds_output = True
         self.child.end()
@@ -209,7 +209,7 @@ class InstallingTests(InstallerTestCase):
         self.assertEqual(self.left(), [])
 
     def test_cannot_start(self) -> None:
-        """A machine without room for a process, or for a directory, is told of."""
+        """A failure to start a process or to make a directory is reported."""
         self.reactor.refuses = True
         self.assertFailed(self.installing(), "It could not be started: no more processes")
         (self.root / "packages").rmdir()
@@ -217,7 +217,7 @@ class InstallingTests(InstallerTestCase):
         self.failureResultOf(self.installing(), InternalError)
 
     def test_disk_full(self) -> None:
-        """A disk that is full before pip begins is told of, and nothing stays."""
+        """A disk that is full before pip starts is reported, and nothing stays."""
         mkdir = Path.mkdir
 
         # Python 3.10's pathlib has os.mkdir from its import on: a patch of that goes unnoticed.
@@ -232,7 +232,7 @@ class InstallingTests(InstallerTestCase):
         self.assertEqual(list((self.root / "packages").iterdir()), [])
 
     def test_stop(self) -> None:
-        """Stopping ends what is under way, waits for its end, and begins nothing new."""
+        """Stopping kills running installations, waits for their end, and starts no new ones."""
         two = [self.installing(), self.installing()]
         stopping = Deferred.fromCoroutine(self.installer.stop())
         self.assertEqual(len(self.killed), 2)

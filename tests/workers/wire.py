@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's end of a socket in memory, whose other end is a test."""
+"""The server's end of a socket in memory, whose other end is the test."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Wire(StringTransport):
         self.loseConnection()
 
     def end(self) -> None:
-        """Tell the protocol, once, that it is over."""
+        """Tell the protocol once that the connection is lost."""
         if not self.closed:
             self.closed = True
             self.protocol.connectionLost(Failure(ConnectionDone()))

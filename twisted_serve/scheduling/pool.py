@@ -255,16 +255,16 @@ class Pool:
         return sum(isinstance(replica.status, Ready) for replica in self._replicas) >= self.min_workers
 
     def replica_ready(self, replica: Replica, worker: IWorker) -> None:
-        """See `SlotOwner`."""
+        """Add the worker to the dispatcher; see `ReplicaOwner`."""
         self._dispatcher.join(worker, replica.discard)
         self._autoscale()
 
     def replica_unready(self, replica: Replica, worker: IWorker) -> None:
-        """See `SlotOwner`."""
+        """Remove the worker from the dispatcher; see `ReplicaOwner`."""
         self._dispatcher.leave(worker)
 
     def replica_changed(self, replica: Replica) -> None:
-        """See `SlotOwner`."""
+        """Log the new status and update the availability; see `ReplicaOwner`."""
         self._pressed = False
         self._events.changed(replica.info())
         self._update_availability()

@@ -11,11 +11,11 @@ from twisted_serve.workers.process.output import LONGEST_LINE, LineSplitter
 
 
 class LineCutterTests(SynchronousTestCase):
-    """A worker's output becomes lines."""
+    """Splitting a worker's output into lines."""
 
     @given(lists(text().map(lambda one: one.replace("\n", "").rstrip("\r"))), integers(1, 7))
     def test_however_it_is_divided(self, lines: list[str], size: int) -> None:
-        """Lines come out as they were printed, however the pipe divides them."""
+        """Lines are yielded as they were printed, however the pipe divides them."""
         cutter = LineSplitter()
         data = "".join(line + "\n" for line in lines).encode("utf-8", "replace")
         expected = [line.encode("utf-8", "replace").decode() for line in lines]
@@ -24,14 +24,14 @@ class LineCutterTests(SynchronousTestCase):
         self.assertEqual([], list(cutter.end()))
 
     def test_last_line(self) -> None:
-        """What is printed last counts, even without an end of line."""
+        """A last line without a newline is yielded, too."""
         cutter = LineSplitter()
         self.assertEqual(["one"], list(cutter.receive(b"one\r\ntw")))
         self.assertEqual([], list(cutter.receive(b"o")))
         self.assertEqual(["two"], list(cutter.end()))
 
     def test_endless_line(self) -> None:
-        """A line that never ends takes no more memory than a long one, and says that it was cut."""
+        """An endless line takes no more memory than a long one, and is marked as cut."""
         cutter = LineSplitter()
         for _ in range(100):
             self.assertEqual([], list(cutter.receive(b"x" * LONGEST_LINE)))
@@ -40,7 +40,7 @@ class LineCutterTests(SynchronousTestCase):
 
     @given(lists(binary()), integers(1, 20))
     def test_any_bytes(self, pieces: list[bytes], longest: int) -> None:
-        """Whatever bytes a handler prints become lines, none much longer than the limit."""
+        """Any bytes that a handler prints become lines, none much longer than the limit."""
         cutter = LineSplitter(longest)
         lines = [line for piece in pieces for line in cutter.receive(piece)] + list(cutter.end())
         for line in lines:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of workers that are forked share: a reactor with templates in memory."""
+"""Shared parts of the tests of forked workers: a reactor with templates in memory."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ SPEC = worker_spec("m", "1.0", Path("/models/m"), "h.py", 2, {}, {}, sys.executa
 
 
 class TemplateInMemory:
-    """A template that does as the test says; at the other end of a link."""
+    """A template that the test controls, at the other end of a link."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self._reader = template_control_reader()
 
     def heard(self) -> list[ToTemplate]:
-        """Give what it was asked since last time."""
+        """Return the messages that the server has sent since the last call."""
         self._reader.receive(self.wire.value())
         self.wire.clear()
         return list(self._reader.messages())
 
     def say(self, *messages: FromTemplate) -> None:
-        """Tell the server something."""
+        """Send messages to the server."""
         self.wire.protocol.dataReceived(b"".join(map(encode, messages)))
 
     def forks(self) -> list[int]:
-        """Give the numbers of the workers it was asked for, and take their ends."""
+        """Return the numbers of the requested forks, and take their descriptors."""
         forks = [each for each in self.heard() if isinstance(each, Fork)]
         count = sum(4 if fork.may_divide else 3 for fork in forks)
         ends, self.wire.descriptors = self.wire.descriptors[:count], self.wire.descriptors[count:]
@@ -67,7 +67,7 @@ class TemplateInMemory:
 
 
 class Base(TemplateInMemory):
-    """The process of a base template, besides."""
+    """The process of a root template."""
 
     def __init__(self, wire: Wire, process: WorkerProcess, command: list[str], env: Mapping[str, str]) -> None:
         super().__init__(wire)
@@ -95,7 +95,7 @@ class Base(TemplateInMemory):
 
 
 class Reactor(Clock):
-    """A clock with sockets and processes in memory; pipes are real, and read when a test says so."""
+    """A clock with sockets and processes in memory; pipes are real, and read when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Reactor(Clock):
         """See `IReactorFDSet`."""
 
     def read_all(self) -> None:
-        """Read what there is to be read; a pipe without writers ends."""
+        """Read all pipes; a pipe without writers ends."""
         for reader in list(self.readers):
             why = reader.doRead()
             if why is not None:
@@ -151,10 +151,10 @@ class Reactor(Clock):
 
 
 class ForkingTestCase(SynchronousTestCase):
-    """A provider that forks."""
+    """The base class of tests with a provider that forks."""
 
     def setUp(self) -> None:
-        """Make it."""
+        """Make the provider."""
         self.reactor = Reactor()
         self.events: list[Mapping[str, Any]] = []
         log = Logger(observer=self.events.append)  # type: ignore[arg-type]
@@ -166,7 +166,7 @@ class ForkingTestCase(SynchronousTestCase):
         self.descriptors = len(os.listdir("/proc/self/fd"))
 
     def assert_nothing_open(self) -> None:
-        """See that every descriptor has been closed."""
+        """Assert that every descriptor has been closed."""
         self.reactor.read_all()
         self.assertEqual(self.descriptors, len(os.listdir("/proc/self/fd")))
 
@@ -175,23 +175,23 @@ class ForkingTestCase(SynchronousTestCase):
         return self.provider.start(spec, Placement(str(number), gpu))
 
     def base(self) -> Base:
-        """Give the base template, which is ready."""
+        """Return the root template, which is ready."""
         base = self.reactor.bases[-1]
         base.say(TemplateReady())
         return base
 
     def loaded(self, wire: Wire) -> None:
-        """Have the worker at the other end say that it has loaded."""
+        """Have the worker at the other end report that it has loaded."""
         wire.protocol.dataReceived(bytes(encode(Loaded())))
 
     def failed(self, worker: IWorker) -> WorkerFailed:
-        """Give the error with which it has failed to load."""
+        """Return the error with which the worker has failed to load."""
         error = self.failureResultOf(worker.loaded, WorkerFailed).value
         assert isinstance(error, WorkerFailed)
         return error
 
     def shared(self) -> tuple[IWorker, Base, TemplateInMemory]:
-        """Start a worker which has become the template of its siblings; give the three."""
+        """Start a worker that has become the template of its siblings; return it, the root and the template."""
         worker = self.start()
         base = self.base()
         [number] = base.forks()

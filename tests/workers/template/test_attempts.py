@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for what is left of a worker if anything raises while a template is asked for it: nothing."""
+"""Tests that an exception while a template is asked for a worker leaves nothing of that worker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS: dict[str, tuple[Any, str]] = {
 
 
 class AttemptTests(ForkingTestCase):
-    """One step raises."""
+    """An exception at one step."""
 
     @given(
         step=st.sampled_from(sorted(STEPS)),
@@ -38,7 +38,7 @@ class AttemptTests(ForkingTestCase):
         shares=st.booleans(),
     )
     def test_raises(self, step: str, error: Exception, ready: bool, shares: bool) -> None:
-        """The worker fails to load, whether the template was there or came later; the next one is forked."""
+        """The worker fails to load, whether the template was ready or started later; the next one is forked."""
         self.setUp()
         spec = evolve(SPEC, share_weights=shares)
         if ready:
@@ -59,7 +59,7 @@ class AttemptTests(ForkingTestCase):
             held.clear()
         another = self.start(9001)
         if step == "socket" and not ready:
-            # There is no template, and none for some time.
+            # There is no template, and there will be none for some time.
             self.assertEqual(len(self.reactor.spawned), 1)
         else:
             self.assertEqual(len(self.base().forks()), 1)

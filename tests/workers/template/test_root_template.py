@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for the server's own template, from which all others come."""
+"""Tests for the server's own template, from which all others are forked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BaseTests(ForkingTestCase):
     """The server's own template."""
 
     def test_command(self) -> None:
-        """It is started once, in our interpreter, with one thread and nothing of any model."""
+        """It is started once, in the server's interpreter, with one thread and nothing of any model."""
         first, second = self.start(), self.start(9001, evolve(SPEC))
         [base] = self.reactor.bases
         self.assertEqual(
@@ -33,7 +33,7 @@ class BaseTests(ForkingTestCase):
         self.assertNoResult(second.loaded)
 
     def test_prepared(self) -> None:
-        """It can be begun before there is a worker."""
+        """It can be started before there is a worker."""
         self.provider.prepare()
         self.assertEqual(1, len(self.reactor.bases))
         self.provider.prepare()
@@ -42,7 +42,7 @@ class BaseTests(ForkingTestCase):
         self.assertEqual(1, len(self.reactor.bases))
 
     def test_cannot_start(self) -> None:
-        """If it cannot start, workers do by themselves, with one line in the log; it is tried again after a while."""
+        """If it cannot start, workers start without it, with one line in the log; it is tried again after a while."""
         first = self.start()
         self.reactor.bases[0].die(SIGKILL, b"no torch today\n")
         self.assertEqual(1, len(self.reactor.spawned))
@@ -58,7 +58,7 @@ class BaseTests(ForkingTestCase):
         self.assertEqual(2, len(self.reactor.bases))
 
     def test_too_slow(self) -> None:
-        """One that does not get ready is killed."""
+        """A template that does not get ready is killed."""
         self.start()
         self.reactor.advance(60.0)
         [base] = self.reactor.bases
@@ -67,7 +67,7 @@ class BaseTests(ForkingTestCase):
         self.assertEqual(1, len(self.reactor.spawned))
 
     def test_dies(self) -> None:
-        """When it dies, so do its workers, as if killed; the next worker has another."""
+        """When it dies, so do its workers, as if killed; the next worker gets another one."""
         worker, base, _ = self.shared()
         alone = self.start(9001, evolve(SPEC, share_weights=False))
         [number] = base.forks()
@@ -83,7 +83,7 @@ class BaseTests(ForkingTestCase):
         self.assertEqual(2, len(self.reactor.bases))
 
     def test_stop(self) -> None:
-        """It ends with the provider, and is made to if it does not."""
+        """It ends with the provider, and is killed if it does not exit."""
         worker, base, model = self.shared()
         stopped = self.provider.stop()
         self.reactor.advance(0)
@@ -113,7 +113,7 @@ class BaseTests(ForkingTestCase):
         self.assertEqual([], self.reactor.getDelayedCalls())
 
     def test_nonsense(self) -> None:
-        """One that breaks the protocol is killed."""
+        """A template that violates the protocol is killed."""
         self.start()
         base = self.base()
         base.forks()
@@ -121,7 +121,7 @@ class BaseTests(ForkingTestCase):
         self.assertEqual(["KILL"], base.signals)
 
     def test_own_interpreter(self) -> None:
-        """A model with an interpreter of its own is not forked from ours."""
+        """A model with its own interpreter is not forked from the server's."""
         self.start(spec=evolve(SPEC, python="/venv/bin/python"))
         self.assertEqual([], self.reactor.bases)
         self.assertEqual("/venv/bin/python", self.reactor.spawned[0][0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for workers that are forked: the server's side, with templates in memory."""
+"""Tests for the server's side of forked workers, with templates in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FamilyTests(ForkingTestCase):
     """The workers of a version."""
 
     def test_first(self) -> None:
-        """The first loads while the others wait; then they are forked from it."""
+        """The first worker loads while the others wait; then they are forked from it."""
         first, second = self.start(), self.start(9001)
         base = self.base()
         [fork] = base.heard()
@@ -54,13 +54,13 @@ class FamilyTests(ForkingTestCase):
         self.assertEqual(Fork(2, "ts-W-9001"), again)
         model.say(Forked(2, 102))
         self.assertEqual((102, True), (second.pid, second.shares_weights))
-        # What comes of the process that has become the template is not the worker's end.
+        # The exit of the process that has become the template is not the worker's end.
         base.say(Exited(fork.number, 0))
         self.assertEqual(101, first.pid)
         self.assertEqual([], base.heard())
 
     def test_alone(self) -> None:
-        """If the first cannot be forked each loads for itself, and the log has the reason."""
+        """If the first cannot be forked, each worker loads for itself, and the log has the reason."""
         first, second = self.start(), self.start(9001)
         base = self.base()
         [number] = base.forks()
@@ -80,13 +80,13 @@ class FamilyTests(ForkingTestCase):
         self.assertNoResult(second.loaded)
 
     def first_message(self, at: int) -> object:
-        """Read what the worker with the ``at``-th socket was told first."""
+        """Return the first message to the worker with the ``at``-th socket."""
         reader = worker_reader()
         reader.receive(self.reactor.frames[at].value())
         return next(iter(reader.messages()))
 
     def test_unwanted(self) -> None:
-        """Workers with a device, or that must not share, load each for themselves, at once."""
+        """Workers with a GPU, or that must not share, load for themselves, immediately."""
         for changes, gpu in (({"share_weights": False}, None), ({}, 1)):
             spec = changed(SPEC, **changes)
             self.start(spec=spec, gpu=gpu)
@@ -95,7 +95,7 @@ class FamilyTests(ForkingTestCase):
         self.assertEqual([False] * 4, [each.may_divide for each in base.heard() if isinstance(each, Fork)])
 
     def test_cannot_load(self) -> None:
-        """What the first cannot load the others cannot either; the next to come tries again."""
+        """If the first fails to load, so do the waiting ones; the next worker tries again."""
         first, second = self.start(), self.start(9001)
         base = self.base()
         [number] = base.forks()
@@ -103,7 +103,7 @@ class FamilyTests(ForkingTestCase):
         self.reactor.frames[0].protocol.dataReceived(bytes(encode(LoadFailed(507, "no memory"))))
         self.assertEqual((507, "no memory"), (self.failed(first).status, self.failed(second).message))
         self.successResultOf(second.lost)
-        # The exit is known when it is known that nothing goes on in its place.
+        # The exit is reported once it is known that no fork continues as the worker.
         base.say(Exited(number, 1 << 8))
         self.reactor.frames[0].end()
         self.reactor.read_all()
@@ -116,7 +116,7 @@ class FamilyTests(ForkingTestCase):
         self.assertEqual(1, len(self.reactor.bases))
 
     def test_first_is_stopped(self) -> None:
-        """When the first is sent away while it loads, the next takes its place."""
+        """When the first is stopped while it loads, the next takes its place."""
         first, second, third = self.start(), self.start(9001), self.start(9002)
         base = self.base()
         [number] = base.forks()
@@ -137,7 +137,7 @@ class FamilyTests(ForkingTestCase):
         self.assertNoResult(second.loaded)
 
     def test_no_fork(self) -> None:
-        """A fork that fails is a worker that could not load, and leaves nothing open."""
+        """A failed fork is a worker that failed to load, and leaves nothing open."""
         worker = self.start(spec=changed(SPEC, share_weights=False))
         base = self.base()
         [number] = base.forks()
@@ -152,7 +152,7 @@ class FamilyTests(ForkingTestCase):
         self.assert_nothing_open()
 
     def test_does_not_fork(self) -> None:
-        """A template that does not fork, because it is stopped say, is ended; the next worker gets another one."""
+        """A template that does not fork (a stopped one, for example) is ended; the next worker gets another one."""
         worker = self.start(spec=changed(SPEC, share_weights=False, startup_timeout=120.0))
         base = self.base()
         base.forks()
@@ -169,7 +169,7 @@ class FamilyTests(ForkingTestCase):
         self.assertEqual(1, len(self.base().forks()))
 
     def test_forks_slowly(self) -> None:
-        """A template has its time for each fork, however many are asked for at once."""
+        """The time limit of a template is for each fork, however many are requested together."""
         spec = changed(SPEC, share_weights=False, startup_timeout=120.0)
         workers = [self.start(9000 + each, spec) for each in range(3)]
         base = self.base()
@@ -187,7 +187,7 @@ class FamilyTests(ForkingTestCase):
         self.reactor.frames[0].end()
         self.reactor.read_all()
         self.assertEqual("it was ended by SIGKILL", self.successResultOf(worker.lost))
-        # Whatever it is that closed the connection, it is not let live.
+        # The process is killed even if it only closed its connection.
         self.assertEqual([Signal(1, SIGKILL)], base.heard())
         self.start(9001)
         [fork] = base.heard()
@@ -195,7 +195,7 @@ class FamilyTests(ForkingTestCase):
         self.assertTrue(fork.may_divide)
 
     def test_stuck(self) -> None:
-        """A template which does not kill what it is told to is ended itself: nobody waits for it for ever."""
+        """A template that does not kill a process as told is ended itself."""
         worker, base, model = self.shared()
         stopped = worker.stop(0.0)
         for _ in range(4):
@@ -207,7 +207,7 @@ class FamilyTests(ForkingTestCase):
         self.successResultOf(stopped)
 
     def test_lingers(self) -> None:
-        """A template whose workers are gone is kept for a while, and then not."""
+        """A template whose workers are gone is kept for a while, and then ended."""
         worker, _, model = self.shared()
         worker.stop(0.0)
         self.end_worker(model, 1)
@@ -228,14 +228,14 @@ class FamilyTests(ForkingTestCase):
         self.assertTrue(model.wire.closed)
 
     def end_worker(self, model: TemplateInMemory, number: int) -> None:
-        """Have a worker end that was asked to."""
+        """Have a worker exit that was asked to."""
         self.reactor.advance(0)
         model.say(Exited(number, 0))
         self.reactor.frames[number - 1].end()
         self.reactor.read_all()
 
     def test_forgotten(self) -> None:
-        """A version that is no more has no template; one that is forgotten while it loads gets none."""
+        """The template of an unregistered version ends; a version unregistered while it loads gets none."""
         _, base, model = self.shared()
         self.provider.forget(evolve(SPEC))
         self.reactor.advance(0)
@@ -252,13 +252,13 @@ class FamilyTests(ForkingTestCase):
         self.assertTrue(self.reactor.links[-1].closed)
 
     def test_same_directory_again(self) -> None:
-        """A model that is registered again is loaded again, even if nothing that we know of it is different."""
+        """A model that is registered again is loaded again, even if nothing known about it has changed."""
         self.shared()
         self.start(9001, evolve(SPEC))
         self.assertEqual(1, len(self.reactor.bases[0].forks()))
 
     def test_lies(self) -> None:
-        """The code of a model can write what it likes to its control socket; it concerns nobody else."""
+        """A model's code may write anything to its control socket; no other version is affected."""
         _, base, model = self.shared()
         alone = self.start(9001, changed(SPEC, share_weights=False))
         [number] = base.forks()
@@ -273,10 +273,10 @@ class FamilyTests(ForkingTestCase):
 
 
 class OutputTests(ForkingTestCase):
-    """What forked workers print."""
+    """The output of forked workers."""
 
     def test_lines(self) -> None:
-        """What is written to a worker's pipe comes under the worker's name."""
+        """Output from a worker's pipe is logged under the worker's name."""
         self.start(spec=changed(SPEC, share_weights=False))
         base = self.base()
         base.heard()

@@ -14,7 +14,7 @@ from twisted_serve.workers.template.torch_detection import needs_torch
 
 
 def spec(model_dir: Path, handler: str = "handler.py", **model: Any) -> WorkerSpec:
-    """Make a model's."""
+    """Make the spec of a model."""
     return worker_spec("m", "1.0", model_dir, handler, 1, {"model": model} if model else {}, {}, "python", {}, 10.0)
 
 
@@ -32,14 +32,14 @@ def spec(model_dir: Path, handler: str = "handler.py", **model: Any) -> WorkerSp
     ],
 )
 def test_source(tmp_path: Path, source: str, needed: bool) -> None:
-    """A model whose own files import torch, or what imports it, needs it."""
+    """A model whose own files import torch, or a package that imports it, needs torch."""
     (tmp_path / "handler.py").write_text("import os\n")
     (tmp_path / "model.py").write_text(source, "latin-1")
     assert needs_torch(spec(tmp_path)) is needed
 
 
 def test_manifest(tmp_path: Path) -> None:
-    """So does one with weights of torch's, or a handler of ours; but not for ONNX."""
+    """A model with torch weights or a built-in handler needs torch, but not one with ONNX weights."""
     (tmp_path / "handler.py").write_text("")
     assert needs_torch(spec(tmp_path, serializedFile="w.pt"))
     assert not needs_torch(spec(tmp_path, serializedFile="w.pkl"))
@@ -49,7 +49,7 @@ def test_manifest(tmp_path: Path) -> None:
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    """What cannot be read needs nothing; a huge file is not read to its end."""
+    """A model whose files cannot be read does not need torch; a huge file is not read to its end."""
     assert not needs_torch(spec(tmp_path / "absent"))
     (tmp_path / "handler.py").write_text(" " * (1 << 19) + "\nimport torch\n")
     (tmp_path / "dir.py").mkdir()
