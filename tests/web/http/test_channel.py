@@ -19,7 +19,7 @@ from twisted.logger import capturedLogs
 from tests.web.http.channel_case import ChannelTestCase
 from twisted_serve.logs import ACCESS_LOG
 from twisted_serve.testing.server import Role
-from twisted_serve.web.http.channel import LINGER_SECONDS
+from twisted_serve.web.http.early_responses import LINGER_SECONDS
 
 
 class KeepAliveTests(ChannelTestCase):

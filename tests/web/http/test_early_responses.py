@@ -6,7 +6,7 @@ from __future__ import annotations
 from tests.web.http.channel_case import ChannelTestCase
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.testing.server import MemoryConnection, MemoryServer, Role
-from twisted_serve.web.http.channel import LINGER_BYTES, LINGER_SECONDS
+from twisted_serve.web.http.early_responses import LINGER_BYTES, LINGER_SECONDS
 from twisted_serve.web.http.request import PUBLIC_BODY
 
 

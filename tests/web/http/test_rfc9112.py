@@ -24,7 +24,7 @@ from twisted.web.server import Site
 
 from tests.web.http.rfc9112 import CASES, Case, get
 from twisted_serve.testing.server import MemoryServer, Role
-from twisted_serve.web.http.channel import LINGER_SECONDS
+from twisted_serve.web.http.early_responses import LINGER_SECONDS
 
 PAGE = Path(__file__).parent.parent.parent.parent / "docs" / "designs" / "http.md"
 

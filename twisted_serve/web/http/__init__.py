@@ -4,6 +4,8 @@ Serve HTTP/1.1: the only package that uses private attributes of ``twisted.web``
 
 ``site``             a listener: access log, counters, open connections
 ``channel``          a connection: timeouts, refusals before the body
+``early_responses``  responses to requests that are still arriving
+``writing``          the head of a response, sent with its first bytes
 ``request``          a request: its bounded body, its headers as spelled
 ``contracts``        what channel, request and response need of each other
 ``limits``           the limits of a connection

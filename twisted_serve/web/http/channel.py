@@ -8,22 +8,20 @@ cannot extend byte by byte, and early responses that reach a client while it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, HTTPChannel
-from twisted.web.http_headers import Headers
+from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
 from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.targets import parse_target
-from twisted_serve.errors import BadRequest, ExpectationFailed, RequestTimeout, ServeError, UnsupportedEncoding
+from twisted_serve.errors import ExpectationFailed, RequestTimeout, ServeError, UnsupportedEncoding
 from twisted_serve.eventloop.timeout import Timeout
-from twisted_serve.eventloop.writing import write_now
-from twisted_serve.web.http.contracts import ChannelSite
+from twisted_serve.web.http.early_responses import LINGER_BYTES, EarlyResponseChannel
 from twisted_serve.web.http.head_checks import (
     CONTROLS,
     check_coding,
@@ -34,23 +32,12 @@ from twisted_serve.web.http.head_checks import (
     folding,
     is_host,
 )
-from twisted_serve.web.http.limits import Limits
-from twisted_serve.web.http.rendering import json_text, lines_of, members_of
-from twisted_serve.web.http.request import RARE, ServeRequest, fresh_id
+from twisted_serve.web.http.request import RARE, ServeRequest
 from twisted_serve.web.http.responses import Body, answer_error
-
-# After an early response, incoming bytes are discarded, up to this many, so that a client that reads only after sending
-# everything gets the response before the connection is closed. Further bytes are left unread, since aborting the
-# connection would lose the response for a client that is about to read it. After these seconds it is aborted.
-LINGER_BYTES = 1 << 23
-LINGER_SECONDS = 5.0
 
 # The most requests, and the most bytes of small chunks, handled from one read before other connections get a turn.
 MOST_REQUESTS_AT_ONCE = 16
 MOST_CHUNKED_AT_ONCE = 1 << 14
-
-# In bytes. A longer body is written separately, since joining it with its head would copy it.
-_JOINED = 1 << 16
 
 # In digits. A longer Content-Length is invalid (and slow to parse).
 _LONGEST_LENGTH = 18
@@ -62,31 +49,14 @@ _BLANKS = frozenset(b" \t")
 _receive_line = HTTPChannel.lineReceived
 _receive_header = HTTPChannel.headerReceived
 
-# In every response (``docs/torchserve/rest_api.md`` §2.4); the single semicolon is TorchServe's.
-_NO_CACHE = (
-    b"Pragma: no-cache\r\nCache-Control: no-cache; no-store, must-revalidate, private\r\n"
-    b"Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"
-)
 
-
-def _drop(data: bytes) -> None:
-    """Discard bytes."""
-
-
-class ServeChannel(HTTPChannel):
+class ServeChannel(EarlyResponseChannel):
     """The connection of one client."""
 
-    site: ChannelSite
-    transport: Any
     requestFactory: Any = ServeRequest
-    limits: Limits
     host: IAddress
     peer: IAddress
-    _deadline: Timeout
-    _silence: Timeout
-    _head = b""
     _in_head = False
-    _lingering = False
     _dropped = 0
     _finishing = False
     _put_off: IDelayedCall | None = None
@@ -275,98 +245,6 @@ class ServeChannel(HTTPChannel):
                 return lambda request: answer_error(request, ExpectationFailed())
         return None
 
-    # Writing
-
-    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """
-        Buffer the head of a response until the first bytes of its body.
-
-        The head includes the headers of every response (``docs/torchserve/rest_api.md`` §2.4).
-        """
-        self._head = self._head_of(version, code, reason, lines_of(headers))
-
-    def write_whole(self, lines: bytes, body: bytes) -> None:
-        """Send a complete response with status 200: its headers, each with its line end, and its body."""
-        self._head = self._head_of(b"HTTP/1.1", b"200", b"OK", b"%sContent-Length: %d\r\n" % (lines, len(body)))
-        self.write(body)
-
-    def _head_of(self, version: bytes, code: bytes, reason: bytes, lines: bytes) -> bytes:
-        answer_id = self.requests[0].answer_id.encode("ascii")
-        date = self.site.date()
-        return b"%s %s %s\r\nDate: %s\r\nX-Request-Id: %s\r\n%s%s\r\n" % (
-            version,
-            code,
-            reason,
-            date,
-            answer_id,
-            _NO_CACHE,
-            lines,
-        )
-
-    def write(self, data: bytes) -> None:
-        """Send a part of a response, preceded by its head if not yet sent."""
-        head, self._head = self._head, b""
-        if len(data) > _JOINED:
-            self.transport.write(head)
-            write_now(self.transport, data)
-        else:
-            write_now(self.transport, head + data)
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Send a part of a response."""
-        self.write(b"".join(iovec))
-
-    def send_head(self) -> None:
-        """Send the head alone, unless already sent."""
-        if self._head:
-            self.write(b"")
-
-    # Early responses
-
-    def answer_early(self, error: ServeError) -> None:
-        """Send an error response to the request being read, and discard the rest of the request."""
-        request = self.requests[-1]
-        request.method, request.uri, request.clientproto = self._command, self._path, self._version
-        self._answer_now(request, lambda request: answer_error(request, error))
-
-    def _answer_now(self, request: ServeRequest, answer: Callable[[ServeRequest], Body]) -> None:
-        self._linger()
-        request.begin()
-        request.write(answer(request))
-        request.finish()
-
-    def _linger(self) -> None:
-        """Discard all further data, including the rest of the current read."""
-        self._lingering = True
-        self.persistent = False
-        self._buffer = b""
-        self.lineReceived = self.rawDataReceived = _drop  # type: ignore[assignment, method-assign]
-        self._clear_deadline()
-
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        """Answer a malformed head with an error body (the method name is Twisted's)."""
-        self._refuse_head(BadRequest("Invalid HTTP message."))
-
-    def _refuse_head(self, error: ServeError) -> None:
-        """Answer a malformed head with an error, discard all further data and close the connection."""
-        if self._lingering:
-            return
-        self._linger()
-        answer_id = fresh_id()
-        self.site.log_unread(self.transport.getPeer(), error.status, answer_id)
-        body = json_text(members_of(error))
-        # There may be no request object, since its head may be malformed.
-        self.transport.write(
-            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
-            % (error.status, RESPONSES[error.status], answer_id.encode(), len(body), body)
-        )
-        self.loseConnection()
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """Answer a line that exceeds the limit with an error."""
-        self._respondToBadRequestAndDisconnect()
-
     # Back-pressure
 
     @property
@@ -404,17 +282,6 @@ class ServeChannel(HTTPChannel):
 
     # Closing
 
-    def loseConnection(self) -> None:
-        """Close when everything is sent; after an early response, linger so that the client can read it."""
-        if not self._lingering:
-            self._set_deadline(self.limits.body_timeout)
-            super().loseConnection()
-            return
-        self.setTimeout(None)
-        self._set_deadline(LINGER_SECONDS)
-        if ISSLTransport(self.transport, None) is None and hasattr(self.transport, "loseWriteConnection"):
-            self.transport.loseWriteConnection()
-
     def finish_up(self) -> None:
         """Close the connection as soon as it is idle, because the server is stopping."""
         self._finishing = True
@@ -440,25 +307,6 @@ class ServeChannel(HTTPChannel):
         if self._put_off is not None:
             self._put_off.cancel()
             self._put_off = None
-
-    # Deadlines
-
-    def setTimeout(self, period: int | None) -> int | None:
-        """Set the idle timeout in seconds (Twisted would make a delayed call for each request)."""
-        before, self.timeOut = self.timeOut, period
-        self._silence.set(None if period is None else self.site.reactor.seconds() + period)
-        return before
-
-    def resetTimeout(self) -> None:
-        """Restart the idle timeout."""
-        if self.timeOut is not None:
-            self._silence.set(self.site.reactor.seconds() + self.timeOut)
-
-    def _set_deadline(self, seconds: float) -> None:
-        self._deadline.set(self.site.reactor.seconds() + seconds)
-
-    def _clear_deadline(self) -> None:
-        self._deadline.set(None)
 
     def _too_late(self) -> None:
         if self.requests and hasattr(self, "_command") and not self._lingering:
