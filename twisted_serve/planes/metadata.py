@@ -76,9 +76,9 @@ class Metadata:
 def _custom_member(body: bytes) -> dict[str, Any]:
     """Return the member for a handler's response: none if the response is empty; its value is always an object."""
     try:
-        said = json.loads(body or b"null")
+        metadata = json.loads(body or b"null")
     except (ValueError, RecursionError):
-        said = body
-    if said is None:
+        metadata = body
+    if metadata is None:
         return {}
-    return {"customizedMetadata": said if isinstance(said, dict) else {}}
+    return {"customizedMetadata": metadata if isinstance(metadata, dict) else {}}

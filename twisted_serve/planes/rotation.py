@@ -20,10 +20,10 @@ _REPLACEABLE = {kind.value: kind for kind in (TokenKind.MANAGEMENT, TokenKind.IN
 class Rotation:
     """Token rotation on a keyring, recorded in the audit log."""
 
-    def __init__(self, keyring: Keyring, now: Now, journal: AuditLog) -> None:
+    def __init__(self, keyring: Keyring, now: Now, audit_log: AuditLog) -> None:
         self._keyring = keyring
         self._now = now
-        self._journal = journal
+        self._audit_log = audit_log
 
     def replace(self, kind: TokenKind, by: str) -> Deferred[Token]:
         """
@@ -35,12 +35,12 @@ class Rotation:
         """
 
         def replaced(tokens: Replacement) -> Token:
-            self._journal.rotated(tokens.old, tokens.new, by)
+            self._audit_log.rotated(tokens.old, tokens.new, by)
             return tokens.new
 
         def failed(failure: Failure) -> Failure:
             if isinstance(failure.value, OSError):
-                self._journal.rotation_failed(kind, failure.value)
+                self._audit_log.rotation_failed(kind, failure.value)
             return failure
 
         done = self._keyring.rotate(kind, self._now()).addCallbacks(replaced, failed)
@@ -72,4 +72,4 @@ class Rotation:
         try:
             await self._keyring.save_again()
         except OSError as e:
-            self._journal.not_saved_again(e)
+            self._audit_log.not_saved_again(e)

@@ -59,6 +59,6 @@ class StartupOutcome:
 
 def reason_of(error: ServeError) -> str:
     """Return an error with its reason on one line."""
-    told = error.reason is None or error.reason in error.message
-    text = error.message if told else f"{error.message} ({error.reason})"
+    included = error.reason is None or error.reason in error.message
+    text = error.message if included else f"{error.message} ({error.reason})"
     return " ".join(text.split())

@@ -84,7 +84,7 @@ class MemoryConnection:
             waiting, self._waiting = self._waiting, b""
             self._channel.dataReceived(waiting)
             # Turns of the reactor, which take no time.
-            while self._channel.has_put_off:
+            while self._channel.has_postponed_read:
                 self._channel.site.reactor.advance(0)
         return self.received
 

@@ -73,26 +73,26 @@ class HttpAuth:
 
     keyring: Keyring
     rotation: Rotation
-    journal: AuditLog
+    audit_log: AuditLog
     refusal_status: int
     now: Now
     redact: Redact = field(init=False)
 
     @redact.default
-    def _redacting_the_keyrings(self) -> Redact:
+    def _redact_keys(self) -> Redact:
         return redacting(self.keyring.secrets, SHORTEST_SECRET)
 
-    def gate(self, doors: Doors) -> Authorizer:
+    def authorizer(self, access: Doors) -> Authorizer:
         """Return the authorizer of a listener."""
-        return Authorizer(doors, self.keyring, self.now)
+        return Authorizer(access, self.keyring, self.now)
 
-    def refuse(self, request: IRequest, stop: Denied) -> Body:
+    def refuse(self, request: IRequest, denied: Denied) -> Body:
         """Answer a denied request and record it in the audit log; redirect a browser without a key to the open page."""
-        if stop.reason is Reason.MISSING and is_browser_at_root(request):
+        if denied.reason is Reason.MISSING and is_browser_at_root(request):
             return answer_way_to_docs(request)
         path = self.redact(request.uri.partition(b"?")[0])
-        self.journal.refused(stop, peer_of(request), request.method.decode("latin-1"), path.decode("latin-1"))
-        return answer_refusal(request, stop, self.refusal_status)
+        self.audit_log.refused(denied, peer_of(request), request.method.decode("latin-1"), path.decode("latin-1"))
+        return answer_refusal(request, denied, self.refusal_status)
 
 
 @frozen
@@ -103,13 +103,13 @@ class NoHttpAuth:
         """Return the target unchanged: there are no keys."""
         return target
 
-    def gate(self, doors: Doors) -> OpenAuthorizer:
+    def authorizer(self, access: Doors) -> OpenAuthorizer:
         """Return the authorizer of a listener."""
-        return OpenAuthorizer(doors)
+        return OpenAuthorizer(access)
 
-    def refuse(self, request: IRequest, stop: Denied) -> Body:
+    def refuse(self, request: IRequest, denied: Denied) -> Body:
         """Answer a denied request; only the interface requires this, since no request is denied."""
-        return answer_refusal(request, stop, 400)
+        return answer_refusal(request, denied, 400)
 
 
 @frozen
@@ -161,13 +161,13 @@ class HttpApi:
 
         :param local: Whether only this machine can reach the listener.
         """
-        doors = doors_of(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
-        gate, refuse = self.tokens.gate(doors), self.tokens.refuse
-        guard = Guard(self._unguarded_trees(roles, reactor), gate, refuse, answer_flaw)
+        access = doors_of(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
+        authorizer, refuse = self.tokens.authorizer(access), self.tokens.refuse
+        guard = Guard(self._unguarded_trees(roles, reactor), authorizer, refuse, answer_flaw)
         return ServeSite(
             Preflight(guard) if self.extra_headers else guard,
             reactor,
-            gate,
+            authorizer,
             refuse,
             self.limits,
             self.metrics.answered,
@@ -185,8 +185,8 @@ class HttpApi:
         from twisted_serve.web.routing.klein_app import new_app  # noqa: PLC0415 - Klein installs a reactor
 
         public, inference, management, api = new_app(), new_app(), new_app(), new_app()
-        ways: dict[str, FastRoute] = {}
-        open_ways: dict[str, FastRoute] = {}
+        fast: dict[str, FastRoute] = {}
+        open_fast: dict[str, FastRoute] = {}
         add_probe_routes(public, self.inference.ready)
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
@@ -197,8 +197,8 @@ class HttpApi:
             add_metrics_routes(public, self.metrics, self.metrics_token, self.defer_to_thread)
         if roles & Role.INFERENCE:
             if self.exempt_ping:
-                open_ways["ping"] = add_ping_route(public, self.inference)
-            ways = self._add_inference(inference, tokens)
+                open_fast["ping"] = add_ping_route(public, self.inference)
+            fast = self._add_inference(inference, tokens)
             if not roles & Role.MANAGEMENT:
                 # If both roles share an address, these routes belong to management (`web.api.access`).
                 add_v1_model_routes(inference, self.inference, "<unmarked:model>")
@@ -212,22 +212,22 @@ class HttpApi:
                 add_token_route(api, self.tokens.rotation)
         add_root_route(inference)
         add_root_route(management)
-        predictions: IResource = FastPath(inference.resource(), {**ways, **self._plugged(TokenKind.INFERENCE)})
+        predictions: IResource = FastPath(inference.resource(), {**fast, **self._plugin_routes(TokenKind.INFERENCE)})
         if self.tracer is not None:
             predictions = Tracing(predictions, self.tracer, reactor.seconds)
         return {
-            None: FastPath(public.resource(), open_ways),
+            None: FastPath(public.resource(), open_fast),
             TokenKind.INFERENCE: predictions,
-            TokenKind.MANAGEMENT: FastPath(management.resource(), self._plugged(TokenKind.MANAGEMENT)),
+            TokenKind.MANAGEMENT: FastPath(management.resource(), self._plugin_routes(TokenKind.MANAGEMENT)),
             TokenKind.API: api.resource(),
         }
 
-    def _plugged(self, kind: TokenKind) -> dict[str, FastRoute]:
+    def _plugin_routes(self, kind: TokenKind) -> dict[str, FastRoute]:
         return ways_to(self.endpoints, kind, self.look)
 
     def _add_inference(self, app: Klein, tokens: bool) -> dict[str, FastRoute]:
         predictor = Predictor(self.inference, tokens, self.defer_to_thread, self.envelope)
-        ways = {"ping": add_ping_route(app, self.inference), "predictions": add_prediction_routes(app, predictor)}
+        fast = {"ping": add_ping_route(app, self.inference), "predictions": add_prediction_routes(app, predictor)}
         add_invocation_routes(app, predictor)
         add_v1_routes(app, predictor)
         add_v2_routes(app, predictor)
@@ -236,4 +236,4 @@ class HttpApi:
             add_open_inference_routes(app, predictor, self.version)
         add_workflow_prediction_routes(app, self.workflows, predictor)
         add_legacy_routes(app, predictor)
-        return ways
+        return fast

@@ -31,13 +31,13 @@ class FairnessTestCase(ChannelTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.turns: list[int] = []
-        go_on = ServeChannel._go_on
+        go_on = ServeChannel._resume_reading
 
         def next_turn(channel: ServeChannel) -> None:
             go_on(channel)
             self.turns.append(len(self.statuses()))
 
-        patched = patch.object(ServeChannel, "_go_on", next_turn)
+        patched = patch.object(ServeChannel, "_resume_reading", next_turn)
         patched.start()
         self.addCleanup(patched.stop)
 
@@ -122,7 +122,7 @@ class ChunkTests(FairnessTestCase):
         sent = self.chunked(body, len(body))
         deliver(self.connection, sent[:1000])
         deliver(self.connection, sent[1000:-20])
-        self.assertFalse(self.connection._channel.has_put_off)
+        self.assertFalse(self.connection._channel.has_postponed_read)
         deliver(self.connection, sent[-20:])
         self.assertEqual(self.body(), body)
 

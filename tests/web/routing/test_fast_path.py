@@ -97,14 +97,14 @@ class ShortcutTests(SynchronousTestCase):
         """Send a request the short way and the long way."""
         short = self.exchange(head)
         shortcut = self.shortcut()
-        ways, shortcut._ways = shortcut._ways, {}
+        fast_routes, shortcut._fast_routes = shortcut._fast_routes, {}
         try:
             return short, self.exchange(head)
         finally:
-            shortcut._ways = ways
+            shortcut._fast_routes = fast_routes
 
     def test_same_answers(self) -> None:
-        """Both ways lead to the same bytes, for every method and path, errors included."""
+        """The fast path and Klein give the same bytes, for every method and path, errors included."""
         for method in METHODS:
             for path in PATHS:
                 for version in ("1.1", "1.0"):
@@ -119,7 +119,7 @@ class ShortcutTests(SynchronousTestCase):
         )
     )
     def test_same_answers_to_any_path(self, segments: list[str]) -> None:
-        """No path tells the ways apart."""
+        """No path makes the fast path and Klein differ."""
         for first in ("predictions", "ping"):
             short, long = self.both(f"GET /{'/'.join([first, *segments])} HTTP/1.1")
             self.assertEqual(short, long)
@@ -149,7 +149,7 @@ class ShortcutTests(SynchronousTestCase):
         """What an endpoint raises outside of the error tree is a logged 500."""
         shortcut = self.shortcut()
         for failing in (_raise, _fail):
-            shortcut._ways = {"ping": FastRoute(failing, named=0, needed=0)}
+            shortcut._fast_routes = {"ping": FastRoute(failing, named=0, needed=0)}
             self.assertIn(b"Internal server error.", self.exchange("GET /ping HTTP/1.1"))
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -184,7 +184,7 @@ class GoneTests(SynchronousTestCase):
 
     def ask(self, answer: Deferred[bytes]) -> MemoryConnection:
         """Ask for what ``answer`` will be."""
-        self.shortcut._ways = {"ping": FastRoute(lambda request, *rest: answer, named=0, needed=0)}
+        self.shortcut._fast_routes = {"ping": FastRoute(lambda request, *rest: answer, named=0, needed=0)}
         connection = self.server.connect()
         bearer = f"Authorization: Bearer {self.server.key(TokenKind.INFERENCE)}"
         connection.send(f"GET /ping HTTP/1.1\r\nHost: h\r\n{bearer}\r\n\r\n".encode())

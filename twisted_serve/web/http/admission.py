@@ -146,7 +146,7 @@ class Refusal(Protocol):
     def connectionMade(self) -> None:
         """Send the response and wait a moment before closing, since unread bytes would reset the connection."""
         self._admission.begin(self)
-        self._limit = self._admission.reactor.callLater(REFUSAL_SECONDS, self._leave)
+        self._limit = self._admission.reactor.callLater(REFUSAL_SECONDS, self._close_gently)
         self.transport.write(_ANSWER)
         if self._over_tls():
             self.transport.loseConnection()
@@ -163,7 +163,7 @@ class Refusal(Protocol):
         """Abort the connection."""
         self.transport.abortConnection()
 
-    def _leave(self) -> None:
+    def _close_gently(self) -> None:
         # Aborting the connection would lose the response for a client that has not read it yet.
         if self._over_tls():
             self.cut()

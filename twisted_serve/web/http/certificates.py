@@ -60,7 +60,7 @@ class LiveCertificate:
         self._clock = clock
         self._defer_to_thread = defer_to_thread
         self._reading: Deferred[bool] | None = None
-        self._asked = False
+        self._forced = False
         self._seen = _state_of(files)
         self._factory = context_factory(files, now())
 
@@ -83,18 +83,18 @@ class LiveCertificate:
         """Renew if a file has changed; a half-written file is read again when it changes once more."""
         return self._begin(False) if any(self._files) else succeed(True)
 
-    def _begin(self, asked: bool) -> Deferred[bool]:
+    def _begin(self, forced: bool) -> Deferred[bool]:
         waiting: Deferred[bool] = Deferred()
         if self._reading is not None:
             # The files may have changed since the current read began, so they are read again after it.
-            self._asked = self._asked or asked
-            self._reading.addBoth(_passing(waiting))
+            self._forced = self._forced or forced
+            self._reading.addBoth(_also_fire(waiting))
             return waiting
-        seen = None if asked else self._seen
+        seen = None if forced else self._seen
         reading = self._reading = self._defer_to_thread(_read, self._files, self._now(), seen).addCallback(self._take)
-        late = self._clock.callLater(LIMIT, self._say_late)
+        late = self._clock.callLater(LIMIT, self._log_late)
         reading.addBoth(self._read_once, late)
-        reading.addBoth(_passing(waiting))
+        reading.addBoth(_also_fire(waiting))
         return waiting
 
     def _take(self, read: _Read) -> bool:
@@ -114,12 +114,12 @@ class LiveCertificate:
         if isinstance(result, Failure):
             self._log.failure("The certificate is not renewed", result)
             result = False
-        if self._asked:
-            self._asked = False
+        if self._forced:
+            self._forced = False
             return self._begin(True)
         return result
 
-    def _say_late(self) -> None:
+    def _log_late(self) -> None:
         self._log.error(
             "The certificate is not renewed: its files are not read after {limit:.0f} s; the old one stays until then",
             limit=LIMIT,
@@ -137,14 +137,14 @@ def _read(files: TlsFiles, now: datetime, seen: list[tuple[Any, ...] | None] | N
         return _Read(state, error=e)
 
 
-def _passing(waiting: Deferred[bool]) -> Callable[[bool], bool]:
+def _also_fire(waiting: Deferred[bool]) -> Callable[[bool], bool]:
     """Return a callback that also passes its result to another Deferred."""
 
-    def tell(result: bool) -> bool:
+    def fire(result: bool) -> bool:
         waiting.callback(result)
         return result
 
-    return tell
+    return fire
 
 
 def _state_of(files: TlsFiles) -> list[tuple[Any, ...] | None]:

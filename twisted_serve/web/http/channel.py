@@ -59,8 +59,8 @@ class ServeChannel(EarlyResponseChannel):
     _in_head = False
     _dropped = 0
     _finishing = False
-    _put_off: IDelayedCall | None = None
-    _at_once = 0
+    _postponed_read: IDelayedCall | None = None
+    _requests_in_read = 0
 
     def connectionMade(self) -> None:
         """Apply the site's limits to the new connection."""
@@ -68,7 +68,7 @@ class ServeChannel(EarlyResponseChannel):
         self.MAX_LENGTH = self.limits.request_line
         self.totalHeadersSize = self.limits.headers
         clock = self.site.reactor
-        self._deadline, self._silence = Timeout(clock, self._too_late), Timeout(clock, self.timeoutConnection)
+        self._deadline, self._idle_timeout = Timeout(clock, self._timed_out), Timeout(clock, self.timeoutConnection)
         super().connectionMade()
         self.host, self.peer = self.transport.getHost(), self.transport.getPeer()
         self.site.channels.add(self)
@@ -90,28 +90,28 @@ class ServeChannel(EarlyResponseChannel):
             if self._dropped > LINGER_BYTES:
                 self.transport.pauseProducing()
             return
-        if self._put_off is not None:
+        if self._postponed_read is not None:
             self._networkProducer.pauseProducing()
         elif not self._busyReceiving:
-            self._at_once = 0
+            self._requests_in_read = 0
         super().dataReceived(data)
         if not (self._handlingRequest or self._deadline.is_set) and (self.requests or self._buffer):
             self._set_deadline(self.limits.header_timeout)
 
     @property
-    def has_put_off(self) -> bool:
+    def has_postponed_read(self) -> bool:
         """Whether reading resumes in the next reactor iteration."""
-        return self._put_off is not None
+        return self._postponed_read is not None
 
-    def _let_others(self) -> None:
+    def _yield_to_others(self) -> None:
         """Pause reading until the next reactor iteration, so that other connections get a turn."""
         self.paused = True
-        if self._put_off is None:
-            self._put_off = self.site.reactor.callLater(0, self._go_on)
+        if self._postponed_read is None:
+            self._postponed_read = self.site.reactor.callLater(0, self._resume_reading)
         self._networkProducer.pauseProducing()
 
-    def _go_on(self) -> None:
-        self._put_off = None
+    def _resume_reading(self) -> None:
+        self._postponed_read = None
         if self.stalled:
             # `resumeProducing` resumes reading when the client has read its responses.
             return
@@ -129,16 +129,16 @@ class ServeChannel(EarlyResponseChannel):
             if not self._lingering:
                 # The buffer may already hold data after the body.
                 self._buffer += data[MOST_CHUNKED_AT_ONCE:]
-                self._let_others()
+                self._yield_to_others()
         else:
             super().rawDataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
         """Handle a line of a head: check the request line, and refuse folded headers, which Twisted would unfold."""
         if not self._in_head:
-            self._at_once += 1
-            if self._at_once > MOST_REQUESTS_AT_ONCE:
-                self._let_others()
+            self._requests_in_read += 1
+            if self._requests_in_read > MOST_REQUESTS_AT_ONCE:
+                self._yield_to_others()
             try:
                 line = checked_request_line(line)
             except ServeError as error:
@@ -228,7 +228,7 @@ class ServeChannel(EarlyResponseChannel):
     def _problem_before_body(self, request: ServeRequest) -> Callable[[ServeRequest], Body] | None:
         headers = request.requestHeaders
         authorization = headers.getRawHeaders(b"authorization", ())
-        verdict = self.site.gate.ask(request.method, parse_target(request.uri), authorization)
+        verdict = self.site.authorizer.ask(request.method, parse_target(request.uri), authorization)
         if isinstance(verdict, Denied):
             return lambda request: self.site.refuse(request, verdict)
         request.public = verdict.door is None
@@ -268,7 +268,7 @@ class ServeChannel(EarlyResponseChannel):
             self.paused = True
             self._networkProducer.pauseProducing()
         super().requestDone(request)
-        if self._put_off is not None:
+        if self._postponed_read is not None:
             self._networkProducer.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -303,12 +303,12 @@ class ServeChannel(EarlyResponseChannel):
         self.site.channel_lost(self)
         super().connectionLost(reason)
         self._deadline.cancel()
-        self._silence.cancel()
-        if self._put_off is not None:
-            self._put_off.cancel()
-            self._put_off = None
+        self._idle_timeout.cancel()
+        if self._postponed_read is not None:
+            self._postponed_read.cancel()
+            self._postponed_read = None
 
-    def _too_late(self) -> None:
+    def _timed_out(self) -> None:
         if self.requests and hasattr(self, "_command") and not self._lingering:
             self.answer_early(RequestTimeout("The request did not arrive in time."))
         else:

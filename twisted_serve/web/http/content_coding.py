@@ -36,8 +36,8 @@ def codings_of(values: Sequence[bytes]) -> tuple[bytes, ...]:
     :return: The codings in the order in which they were applied, without ``identity``.
     :raise UnsupportedEncoding: for a coding other than gzip and deflate, or for too many codings.
     """
-    said = [name.strip(b" \t").lower() for value in values for name in value.split(b",")]
-    codings = tuple(_CODINGS.get(name, name) for name in said if name not in (b"", b"identity"))
+    names = [name.strip(b" \t").lower() for value in values for name in value.split(b",")]
+    codings = tuple(_CODINGS.get(name, name) for name in names if name not in (b"", b"identity"))
     for coding in codings:
         if coding not in _CODINGS:
             raise UnsupportedEncoding(

@@ -26,7 +26,7 @@ class ChannelSite(Protocol):
     """
     The part of a site that its channels and their requests use.
 
-    :ivar gate: Authorizes a request when its head has been read.
+    :ivar authorizer: Checks a request when its head has been read.
     :ivar resource: Serves all requests.
     :ivar extra_headers: The headers of all responses.
     :ivar server_timing: Whether responses have the ``Server-Timing`` header.
@@ -34,7 +34,7 @@ class ChannelSite(Protocol):
     """
 
     limits: Limits
-    gate: Authorizer | OpenAuthorizer
+    authorizer: Authorizer | OpenAuthorizer
     resource: IResource
     reactor: IReactorTime
     defer_to_thread: DeferToThread

@@ -25,7 +25,7 @@ LINGER_BYTES = 1 << 23
 LINGER_SECONDS = 5.0
 
 
-def _drop(data: bytes) -> None:
+def _discard(data: bytes) -> None:
     """Discard bytes."""
 
 
@@ -34,7 +34,7 @@ class EarlyResponseChannel(WritingChannel):
 
     limits: Limits
     _deadline: Timeout
-    _silence: Timeout
+    _idle_timeout: Timeout
     _lingering = False
 
     def answer_early(self, error: ServeError) -> None:
@@ -54,7 +54,7 @@ class EarlyResponseChannel(WritingChannel):
         self._lingering = True
         self.persistent = False
         self._buffer = b""
-        self.lineReceived = self.rawDataReceived = _drop  # type: ignore[method-assign]
+        self.lineReceived = self.rawDataReceived = _discard  # type: ignore[method-assign]
         self._clear_deadline()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
@@ -95,13 +95,13 @@ class EarlyResponseChannel(WritingChannel):
     def setTimeout(self, period: int | None) -> int | None:
         """Set the idle timeout in seconds (Twisted would make a delayed call for each request)."""
         before, self.timeOut = self.timeOut, period
-        self._silence.set(None if period is None else self.site.reactor.seconds() + period)
+        self._idle_timeout.set(None if period is None else self.site.reactor.seconds() + period)
         return before
 
     def resetTimeout(self) -> None:
         """Restart the idle timeout."""
         if self.timeOut is not None:
-            self._silence.set(self.site.reactor.seconds() + self.timeOut)
+            self._idle_timeout.set(self.site.reactor.seconds() + self.timeOut)
 
     def _set_deadline(self, seconds: float) -> None:
         self._deadline.set(self.site.reactor.seconds() + seconds)

@@ -56,10 +56,10 @@ def checked_request_line(line: bytes) -> bytes:
     if _USUAL(line) is not None:
         return line
     start, _, version = line.rpartition(b" ")
-    if version != b"HTTP/1.1" and (said := _VERSION.fullmatch(version)):
-        if said[1] != b"1":
-            raise VersionNotSupported(f"HTTP version {said[1].decode()}.{said[2].decode()} is not supported, 1.1 is.")
-        if said[2] > b"1":
+    if version != b"HTTP/1.1" and (match := _VERSION.fullmatch(version)):
+        if match[1] != b"1":
+            raise VersionNotSupported(f"HTTP version {match[1].decode()}.{match[2].decode()} is not supported, 1.1 is.")
+        if match[2] > b"1":
             # RFC 9110 §2.5: a higher minor version is handled as the highest one that the server supports.
             line = start + b" HTTP/1.1"
     if not line.isascii() or b"\x7f" in line:

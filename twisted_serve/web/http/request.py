@@ -37,8 +37,8 @@ _CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 def client_request_id(headers: Headers) -> str | None:
     """Return the client's request id; ``None`` if it is missing or invalid."""
-    said = headers.getRawHeaders(b"x-request-id")
-    return said[0].decode("ascii") if said is not None and len(said) == 1 and _CLIENT_ID.fullmatch(said[0]) else None
+    ids = headers.getRawHeaders(b"x-request-id")
+    return ids[0].decode("ascii") if ids is not None and len(ids) == 1 and _CLIENT_ID.fullmatch(ids[0]) else None
 
 
 def fresh_id() -> str:
@@ -148,8 +148,8 @@ class ServeRequest(Request):
 
     def too_large(self) -> RequestTooLarge:
         """Return the error for a body over the limit."""
-        whose = "what an open path takes" if self.public else "max_request_size"
-        return RequestTooLarge(f"The request body is larger than {whose}, which is {self.body_limit} bytes.")
+        bound = "what an open path takes" if self.public else "max_request_size"
+        return RequestTooLarge(f"The request body is larger than {bound}, which is {self.body_limit} bytes.")
 
     def process(self) -> None:
         """Render the listener's resource, which handles all paths."""
@@ -180,9 +180,9 @@ class ServeRequest(Request):
             self.wait_for(work)
         else:
             work = maybeDeferred(inflated, body, codings, self.body_limit)
-        work.addCallbacks(self._go_on_with, self._refuse_body).addErrback(self.processingFailed)
+        work.addCallbacks(self._render_inflated, self._refuse_body).addErrback(self.processingFailed)
 
-    def _go_on_with(self, body: bytes) -> None:
+    def _render_inflated(self, body: bytes) -> None:
         """Render the request as if it had arrived uncompressed, with headers that match."""
         self._awaited = None
         self.content = BytesIO(body)

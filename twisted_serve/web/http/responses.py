@@ -110,17 +110,17 @@ def answer_flaw(request: IRequest, flaw: str) -> bytes:
     return answer_error(request, BadRequest(f"Invalid path: {flaw}."))
 
 
-def answer_refusal(request: IRequest, stop: Denied, status: int) -> bytes:
+def answer_refusal(request: IRequest, denied: Denied, status: int) -> bytes:
     """
     Answer a request without the token it needs.
 
     :param status: 400 as in TorchServe, or 401 as in RFC 6750 §3.1.
     """
     challenge = b'Bearer realm="twisted_serve"'
-    if stop.reason is not Reason.MISSING:
+    if denied.reason is not Reason.MISSING:
         challenge += b', error="invalid_token"'
     request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [challenge])
-    error = InvalidKey(refusal_text(stop.kind))
+    error = InvalidKey(refusal_text(denied.kind))
     error.status = status
     return answer_error(request, error)
 

@@ -45,7 +45,7 @@ class ServeSite(Site):
     """
     The site of one listener.
 
-    :ivar gate: Authorizes a request with a body when its headers have arrived; the guard in ``resource`` authorizes
+    :ivar authorizer: Checks a request with a body when its headers have arrived; the guard in ``resource`` checks
         every request, these included.
     :ivar refuse: Renders the response to a denied request.
     :ivar extra_headers: CORS headers of every response, unless a handler sets them.
@@ -64,7 +64,7 @@ class ServeSite(Site):
         self,
         resource: IResource,
         reactor: IReactorTime,
-        gate: Authorizer | OpenAuthorizer,
+        authorizer: Authorizer | OpenAuthorizer,
         refuse: Callable[[IRequest, Denied], Body],
         limits: Limits,
         count_answer: Callable[[int], None],
@@ -84,7 +84,7 @@ class ServeSite(Site):
             parsePOSTFormSubmission=False,
         )
         self.protocol = ServeChannel  # type: ignore[assignment, method-assign]
-        self.gate = gate
+        self.authorizer = authorizer
         self.refuse = refuse
         self.limits = limits
         self.count_answer = count_answer

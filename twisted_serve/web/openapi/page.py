@@ -84,9 +84,9 @@ def page_of(description: Mapping[str, Any]) -> bytes:
 def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Tag:
     keys = [name for scheme in operation.get("security", ()) for name in scheme]
     needs = f"Needs the {' or '.join(keys)} key." if keys else "Needs no key."
-    said = f"{operation['summary']} {needs}" + (" Deprecated." if operation.get("deprecated") else "")
+    text = f"{operation['summary']} {needs}" + (" Deprecated." if operation.get("deprecated") else "")
     return tags.details(
-        tags.summary(tags.b(method.upper()), tags.code(path), tags.span(said)),
+        tags.summary(tags.b(method.upper()), tags.code(path), tags.span(text)),
         tags.table(list(_rows(operation))),
     )
 
@@ -110,9 +110,9 @@ def _rows(operation: Mapping[str, Any]) -> Iterator[Tag]:
 def _kind(parameter: Mapping[str, Any]) -> str:
     """Return the type of a parameter with its place and default."""
     schema = parameter["schema"]
-    said = [" or ".join(schema["enum"]) if "enum" in schema else schema["type"], f"in the {parameter['in']}"]
+    parts = [" or ".join(schema["enum"]) if "enum" in schema else schema["type"], f"in the {parameter['in']}"]
     if parameter.get("required") and parameter["in"] == "query":
-        said.append("required")
+        parts.append("required")
     if "default" in schema:
-        said.append(f"default {str(schema['default']).lower()}")
-    return ", ".join(said)
+        parts.append(f"default {str(schema['default']).lower()}")
+    return ", ".join(parts)

@@ -49,29 +49,29 @@ class FastPath:
     A tree of routes with a fast path to some of them.
 
     :ivar tree: The resource for all other requests; it has the fast routes as well.
-    :param ways: The fast routes by the first segment of the path.
+    :param fast_routes: The fast routes by the first segment of the path.
     """
 
     isLeaf = True
     _log = Logger("twisted_serve.web")
 
-    def __init__(self, tree: IResource, ways: Mapping[str, FastRoute]) -> None:
+    def __init__(self, tree: IResource, fast_routes: Mapping[str, FastRoute]) -> None:
         self.tree = tree
-        self._ways = ways
+        self._fast_routes = fast_routes
 
     def render(self, request: ServeRequest) -> bytes | int:
         """Answer the request."""
         segments = parse_target(request.uri).segments
-        way = self._ways.get(segments[0]) if segments else None
+        route = self._fast_routes.get(segments[0]) if segments else None
         # Only Klein knows which routes match an empty segment.
-        if way is None or (not way.whatever_follows and (len(segments) <= way.needed or "" in segments)):
+        if route is None or (not route.whatever_follows and (len(segments) <= route.needed or "" in segments)):
             return self.tree.render(request)  # type: ignore[no-any-return]
-        end = 1 + way.named
+        end = 1 + route.named
         arguments = segments[1:end] if len(segments) <= end else (*segments[1:end], "/".join(segments[end:]))
-        if way.whatever_follows:
+        if route.whatever_follows:
             arguments = ()
         try:
-            answer = way.endpoint(request, *arguments)
+            answer = route.endpoint(request, *arguments)
         except Exception:
             answer = answer_failure(request, Failure())
         if isinstance(answer, Deferred):
