@@ -25,7 +25,7 @@ def rules() -> SearchStrategy[ScalingRules]:
     )
 
 
-def sightings() -> SearchStrategy[LoadSample]:
+def samples() -> SearchStrategy[LoadSample]:
     """Build load samples of a pool."""
     return builds(
         LoadSample,
@@ -53,7 +53,7 @@ class ScalingTests(SynchronousTestCase):
         """While a worker is starting, no other is started, however long requests wait."""
         self.assertEqual(2, wanted_workers(RULES, LoadSample(2, starting=1, waiting=9, oldest_wait=99.0)))
 
-    def test_waiting_for_company(self) -> None:
+    def test_waiting_to_fill_a_batch(self) -> None:
         """Requests which wait for their batch to fill, while a worker is free, need no other worker."""
         self.assertEqual(1, wanted_workers(RULES, LoadSample(1, free=1, waiting=3, oldest_wait=9.0)))
 
@@ -78,12 +78,12 @@ class ScalingTests(SynchronousTestCase):
         self.assertEqual(60.0, next_check(RULES, LoadSample(2)))
         self.assertIsNone(next_check(evolve(RULES, min_workers=8), LoadSample(8, waiting=9, oldest_wait=9.0)))
 
-    @given(rules(), sightings())
+    @given(rules(), samples())
     def test_within_the_bounds(self, rules: ScalingRules, sample: LoadSample) -> None:
         """For every load sample the number of workers stays within the bounds."""
         self.assertTrue(rules.min_workers <= wanted_workers(rules, sample) <= rules.max_workers)
 
-    @given(rules(), sightings(), integers(0, 50), floats(0, 10))
+    @given(rules(), samples(), integers(0, 50), floats(0, 10))
     def test_monotone(self, rules: ScalingRules, sample: LoadSample, more: int, longer: float) -> None:
         """More load never means fewer workers, and a longer idle time never means more."""
         busier = evolve(sample, waiting=sample.waiting + more, oldest_wait=sample.oldest_wait + longer)
@@ -92,7 +92,7 @@ class ScalingTests(SynchronousTestCase):
         rested = evolve(sample, longest_idle=sample.longest_idle + longer)
         self.assertLessEqual(wanted_workers(rules, rested), wanted_workers(rules, sample))
 
-    @given(rules(), sightings())
+    @given(rules(), samples())
     def test_no_flapping(self, rules: ScalingRules, sample: LoadSample) -> None:
         """A worker just started is not stopped, nor one just stopped started again, by the same load."""
         assume(rules.min_workers <= sample.workers <= rules.max_workers)
@@ -104,7 +104,7 @@ class ScalingTests(SynchronousTestCase):
             after = evolve(sample, workers=wanted, free=sample.free - 1, longest_idle=0.0)
             self.assertLessEqual(wanted_workers(rules, after), wanted)
 
-    @given(rules(), sightings(), floats(0, 300))
+    @given(rules(), samples(), floats(0, 300))
     def test_nothing_changes_before_the_next_look(self, rules: ScalingRules, sample: LoadSample, later: float) -> None:
         """While only time passes, the decision does not change before the next check is due."""
         assume(rules.min_workers <= sample.workers <= rules.max_workers)

@@ -161,7 +161,7 @@ class ContinuousTests(SynchronousTestCase):
         scene.step()
         self.assertEqual(scene.running(), ["r2"])
 
-    def test_sent_away(self) -> None:
+    def test_stopped_worker(self) -> None:
         """A worker that is stopped finishes its requests, takes no new ones, and then ends."""
         scene = self.make(batch_size=2)
         client = scene.ask(4)
@@ -177,7 +177,7 @@ class ContinuousTests(SynchronousTestCase):
         self.assertFalse(worker.alive)
         self.successResultOf(gone)
 
-    def test_nobody_joins_who_leaves(self) -> None:
+    def test_none_join_a_stopping_worker(self) -> None:
         """Queued requests join a worker that stays and not one that is stopping, whichever answers first."""
         scene = self.make(workers=2, batch_size=2)
         clients = [scene.ask(3), scene.ask(3), scene.ask(1)]

@@ -160,7 +160,7 @@ class ClientTests(PoolTestCase):
         bench.worker.answer()
         self.successResultOf(slow)
 
-    def test_chunks_nobody_wants(self) -> None:
+    def test_dropped_chunks(self) -> None:
         """Chunks for a client that does not stream, or has disconnected, are dropped."""
         bench = self.running(holding=True)
         answer = bench.pool.submit(job("s"))

@@ -167,11 +167,11 @@ class FailureTests(PoolTestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
 
-def raising(*culprits: str) -> Callable[[list[Job]], list[Item] | Exception]:
-    """Make a handler that raises when one of ``culprits`` is in the batch."""
+def raising(*faulty: str) -> Callable[[list[Job]], list[Item] | Exception]:
+    """Make a handler that raises when one of ``faulty`` is in the batch."""
 
     def respond(jobs: list[Job]) -> list[Item] | Exception:
-        if {one.request_id for one in jobs} & set(culprits):
+        if {one.request_id for one in jobs} & set(faulty):
             return WorkerFailed(503, "Prediction failed")
         return echo(jobs)
 
@@ -190,7 +190,7 @@ class IsolationTests(PoolTestCase):
         bench.worker.holding = False
         return bench, answers
 
-    def test_only_the_culprit_fails(self) -> None:
+    def test_only_the_faulty_request_fails(self) -> None:
         """A batch is split until the faulty request is alone; the others are answered."""
         bench, answers = self.batch(8)
         bench.provider.respond = raising("5")
@@ -273,20 +273,20 @@ class IsolationTests(PoolTestCase):
         self.assertEqual(2, len(self.flushLoggedErrors(UnsendableError)))
 
     @given(integers(2, 40), sets(integers(0, 39), max_size=6))
-    def test_bounded(self, size: int, culprits: set[int]) -> None:
+    def test_bounded(self, size: int, faulty: set[int]) -> None:
         """Faulty requests fail, the others succeed if only one is faulty, and the number of calls is bounded."""
         bench, answers = self.batch(size)
-        bench.provider.respond = raising(*map(str, culprits))
+        bench.provider.respond = raising(*map(str, faulty))
         bench.worker.answer()
-        guilty = {n for n in culprits if n < size}
+        expected = {n for n in faulty if n < size}
         failed = {n for n, answer in enumerate(answers) if isinstance(answer.result, Failure)}
         for answer in answers:
             answer.addErrback(lambda _: None)
-        self.assertLessEqual(guilty, failed)
+        self.assertLessEqual(expected, failed)
         doublings = (size - 1).bit_length()
-        self.assertLessEqual(len(bench.provider.batches) - 2, (2 if len(guilty) == 1 else 4) * doublings)
-        if len(guilty) < 2:
-            self.assertEqual(guilty, failed)
+        self.assertLessEqual(len(bench.provider.batches) - 2, (2 if len(expected) == 1 else 4) * doublings)
+        if len(expected) < 2:
+            self.assertEqual(expected, failed)
         self.assertEqual((0, 0), (bench.pool.status().pending, bench.pool.status().running))
 
 
@@ -343,7 +343,7 @@ class WorkerDeathTests(PoolTestCase):
         bench.clock.advance(299.0)
         self.successResultOf(bench.pool.submit(job("4", b"deadly")))
 
-    def test_innocents_of_a_deadly_batch(self) -> None:
+    def test_rest_of_a_poisoned_batch(self) -> None:
         """Only the poison request of a batch fails, and only it is quarantined."""
         bench = self.running(holding=True, batch_size=3)
         bench.pool.submit(job("first"))

@@ -103,7 +103,7 @@ class RecoveryTests(PoolTestCase):
         self.failed(waiting, ServiceUnavailable)
         self.assertEqual((False, False), (bench.pool.healthy(), bench.pool.ready()))
 
-    def test_nobody_waits_for_what_keeps_failing(self) -> None:
+    def test_refused_while_failing(self) -> None:
         """A request waits for the first attempts of a worker, not for later ones, which are minutes apart."""
         bench = Bench(max_retry_timeout=300)
         bench.provider.load_error = WorkerFailed(500, "broken")

@@ -15,7 +15,7 @@ from twisted_serve.wire.messages import Item
 QUICK = 1e-5
 
 
-class AheadTestCase(PoolTestCase):
+class PrefetchTestCase(PoolTestCase):
     """A pool of quick workers that hold their batches."""
 
     def quick(self, seconds: float = QUICK, **settings: Any) -> Bench:
@@ -46,7 +46,7 @@ class AheadTestCase(PoolTestCase):
         return [self.successResultOf(answer).body.decode() for answer in answers]
 
 
-class SendingTests(AheadTestCase):
+class SendingTests(PrefetchTestCase):
     """The batches that are prefetched."""
 
     def test_quick(self) -> None:
@@ -116,7 +116,7 @@ class SendingTests(AheadTestCase):
         self.assertEqual(2, len(self.at(bench)))
 
 
-class TroubleTests(AheadTestCase):
+class TroubleTests(PrefetchTestCase):
     """Prefetched batches that were not begun."""
 
     def test_death(self) -> None:
@@ -147,7 +147,7 @@ class TroubleTests(AheadTestCase):
             bench.worker.answer()
         self.assertEqual(["b", "c"], self.answered(answers[1:]))
 
-    def test_nobody_left(self) -> None:
+    def test_no_worker_left(self) -> None:
         """If no other worker is expected, they are refused."""
         bench = self.quick(max_retry_timeout=0)
         answers = self.submit(bench, *"ab")
@@ -211,7 +211,7 @@ class TroubleTests(AheadTestCase):
         self.assertEqual(["c"], self.answered(answers[2:]))
 
 
-class ClientTests(AheadTestCase):
+class ClientTests(PrefetchTestCase):
     """Clients whose requests are prefetched."""
 
     def test_gone(self) -> None:
@@ -264,7 +264,7 @@ class ClientTests(AheadTestCase):
         self.assertEqual([2.0, 1.0], bench.seen.worked)
 
 
-class EndTests(AheadTestCase):
+class EndTests(PrefetchTestCase):
     """Workers that are stopped."""
 
     def test_scaled_down(self) -> None:

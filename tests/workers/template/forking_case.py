@@ -66,7 +66,7 @@ class TemplateInMemory:
         return [fork.number for fork in forks]
 
 
-class Base(TemplateInMemory):
+class RootInMemory(TemplateInMemory):
     """The process of a root template."""
 
     def __init__(self, wire: Wire, process: WorkerProcess, command: list[str], env: Mapping[str, str]) -> None:
@@ -101,7 +101,7 @@ class Reactor(Clock):
         super().__init__()
         self.frames: list[Wire] = []
         self.links: list[Wire] = []
-        self.bases: list[Base] = []
+        self.roots: list[RootInMemory] = []
         self.spawned: list[list[str]] = []
         self.readers: list[Any] = []
         self._pending: tuple[WorkerProcess, list[str], Mapping[str, str]] | None = None
@@ -116,19 +116,19 @@ class Reactor(Clock):
         if self._pending is not None:
             process, command, env = self._pending
             self._pending = None
-            self.bases.append(Base(wire, process, command, env))
-            process.makeConnection(self.bases[-1])
+            self.roots.append(RootInMemory(wire, process, command, env))
+            process.makeConnection(self.roots[-1])
 
     def spawnProcess(
         self, process: WorkerProcess, executable: str, args: list[str], env: Mapping[str, str], childFDs: object
-    ) -> Base:
+    ) -> RootInMemory:
         """See `IReactorProcess`."""
         if "twisted_serve.backend.template.root" in " ".join(args):
             self._pending = (process, args, env)
         else:
             self.spawned.append(args)
-            process.makeConnection(Base(self.frames[-1], process, args, env))
-        return cast(Base, process.transport or Base)
+            process.makeConnection(RootInMemory(self.frames[-1], process, args, env))
+        return cast(RootInMemory, process.transport or RootInMemory)
 
     def addReader(self, reader: IReadDescriptor) -> None:
         """See `IReactorFDSet`."""
@@ -174,11 +174,11 @@ class ForkingTestCase(SynchronousTestCase):
         """Start a worker."""
         return self.provider.start(spec, Placement(str(number), gpu))
 
-    def base(self) -> Base:
+    def root(self) -> RootInMemory:
         """Return the root template, which is ready."""
-        base = self.reactor.bases[-1]
-        base.say(TemplateReady())
-        return base
+        root = self.reactor.roots[-1]
+        root.say(TemplateReady())
+        return root
 
     def loaded(self, wire: Wire) -> None:
         """Have the worker at the other end report that it has loaded."""
@@ -190,14 +190,14 @@ class ForkingTestCase(SynchronousTestCase):
         assert isinstance(error, WorkerFailed)
         return error
 
-    def shared(self) -> tuple[IWorker, Base, TemplateInMemory]:
+    def shared(self) -> tuple[IWorker, RootInMemory, TemplateInMemory]:
         """Start a worker that has become the template of its siblings; return it, the root and the template."""
         worker = self.start()
-        base = self.base()
-        [number] = base.forks()
-        base.say(Forked(number, 100))
+        root = self.root()
+        [number] = root.forks()
+        root.say(Forked(number, 100))
         model = TemplateInMemory(self.reactor.links[-1])
         model.say(Forked(number, 101))
         self.loaded(self.reactor.frames[-1])
         self.successResultOf(worker.loaded)
-        return worker, base, model
+        return worker, root, model

@@ -18,7 +18,7 @@ from twisted_serve.workers.template import launcher, link, process, version_temp
 
 STEPS: dict[str, tuple[Any, str]] = {
     "guess": (launcher, "needs_torch"),
-    "family": (version_template.VersionTemplate, "__init__"),
+    "version": (version_template.VersionTemplate, "__init__"),
     "environment": (version_template, "worker_environment"),
     "socket": (socket, "socketpair"),
     "pipe": (os, "pipe"),
@@ -43,11 +43,11 @@ class AttemptTests(ForkingTestCase):
         spec = evolve(SPEC, share_weights=shares)
         if ready:
             self.provider.prepare()
-            self.base()
+            self.root()
         with patch.object(*STEPS[step], side_effect=error):
             worker = self.start(spec=spec)
-            if not ready and self.reactor.bases:
-                self.base()
+            if not ready and self.reactor.roots:
+                self.root()
         self.assertRegex(self.failed(worker).message, getattr(error, "strerror", "MemoryError|no memory"))
         self.provider.forget(spec)
         self.successResultOf(worker.stop(0.0)) if step != "load" else worker.stop(0.0)
@@ -62,6 +62,6 @@ class AttemptTests(ForkingTestCase):
             # There is no template, and there will be none for some time.
             self.assertEqual(len(self.reactor.spawned), 1)
         else:
-            self.assertEqual(len(self.base().forks()), 1)
+            self.assertEqual(len(self.root().forks()), 1)
         self.assertNoResult(another.loaded)
         self.flushLoggedErrors()

@@ -26,14 +26,14 @@ from twisted_serve.workers.template.link import FORK_LIMIT, TemplateLink
 from twisted_serve.workers.template.version_template import LINGER
 
 
-class FamilyTests(ForkingTestCase):
+class VersionTemplateTests(ForkingTestCase):
     """The workers of a version."""
 
     def test_first(self) -> None:
         """The first worker loads while the others wait; then they are forked from it."""
         first, second = self.start(), self.start(9001)
-        base = self.base()
-        [fork] = base.heard()
+        root = self.root()
+        [fork] = root.heard()
         assert isinstance(fork, Fork)
         assert fork.environment is not None
         self.assertEqual((fork.name, fork.may_divide, fork.environment["LANG"]), ("ts-W-9000", True, "C"))
@@ -42,7 +42,7 @@ class FamilyTests(ForkingTestCase):
         reader.receive(self.reactor.frames[0].value())
         [load] = reader.messages()
         self.assertIsInstance(load, LoadModel)
-        base.say(Forked(fork.number, 100))
+        root.say(Forked(fork.number, 100))
         self.assertEqual((100, None), (first.pid, second.pid))
 
         model = TemplateInMemory(self.reactor.links[-1])
@@ -55,26 +55,26 @@ class FamilyTests(ForkingTestCase):
         model.say(Forked(2, 102))
         self.assertEqual((102, True), (second.pid, second.shares_weights))
         # The exit of the process that has become the template is not the worker's end.
-        base.say(Exited(fork.number, 0))
+        root.say(Exited(fork.number, 0))
         self.assertEqual(101, first.pid)
-        self.assertEqual([], base.heard())
+        self.assertEqual([], root.heard())
 
     def test_alone(self) -> None:
         """If the first cannot be forked, each worker loads for itself, and the log has the reason."""
         first, second = self.start(), self.start(9001)
-        base = self.base()
-        [number] = base.forks()
-        base.say(Forked(number, 100))
+        root = self.root()
+        [number] = root.forks()
+        root.say(Forked(number, 100))
         TemplateInMemory(self.reactor.links[-1]).say(Alone("it holds socket open"))
         self.reactor.links[-1].end()
         self.loaded(self.reactor.frames[0])
         self.successResultOf(first.loaded)
         self.assertEqual((100, False), (first.pid, first.shares_weights))
-        [fork] = base.heard()
+        [fork] = root.heard()
         assert isinstance(fork, Fork)
         self.assertFalse(fork.may_divide)
         self.assertEqual("m", cast(LoadModel, self.first_message(1)).model_name)
-        base.say(Exited(number, SIGKILL))
+        root.say(Exited(number, SIGKILL))
         self.reactor.frames[0].end()
         self.reactor.read_all()
         self.assertNoResult(second.loaded)
@@ -91,20 +91,20 @@ class FamilyTests(ForkingTestCase):
             spec = changed(SPEC, **changes)
             self.start(spec=spec, gpu=gpu)
             self.start(spec=spec, gpu=gpu)
-        base = self.base()
-        self.assertEqual([False] * 4, [each.may_divide for each in base.heard() if isinstance(each, Fork)])
+        root = self.root()
+        self.assertEqual([False] * 4, [each.may_divide for each in root.heard() if isinstance(each, Fork)])
 
     def test_cannot_load(self) -> None:
         """If the first fails to load, so do the waiting ones; the next worker tries again."""
         first, second = self.start(), self.start(9001)
-        base = self.base()
-        [number] = base.forks()
-        base.say(Forked(number, 100))
+        root = self.root()
+        [number] = root.forks()
+        root.say(Forked(number, 100))
         self.reactor.frames[0].protocol.dataReceived(bytes(encode(LoadFailed(507, "no memory"))))
         self.assertEqual((507, "no memory"), (self.failed(first).status, self.failed(second).message))
         self.successResultOf(second.lost)
         # The exit is reported once it is known that no fork continues as the worker.
-        base.say(Exited(number, 1 << 8))
+        root.say(Exited(number, 1 << 8))
         self.reactor.frames[0].end()
         self.reactor.read_all()
         self.assertNoResult(first.lost)
@@ -112,26 +112,26 @@ class FamilyTests(ForkingTestCase):
         self.reactor.read_all()
         self.assertEqual("it exited with code 1", self.successResultOf(first.lost))
         self.start()
-        self.assertEqual(1, len(base.forks()))
-        self.assertEqual(1, len(self.reactor.bases))
+        self.assertEqual(1, len(root.forks()))
+        self.assertEqual(1, len(self.reactor.roots))
 
     def test_first_is_stopped(self) -> None:
         """When the first is stopped while it loads, the next takes its place."""
         first, second, third = self.start(), self.start(9001), self.start(9002)
-        base = self.base()
-        [number] = base.forks()
-        base.say(Forked(number, 100))
+        root = self.root()
+        [number] = root.forks()
+        root.say(Forked(number, 100))
         third.stop(10.0)
         self.assertIn("stopped", self.failed(third).message)
         first.stop(0.0)
         self.reactor.advance(0)
-        self.assertEqual([Signal(number, SIGKILL)], base.heard())
-        base.say(Exited(number, SIGKILL))
+        self.assertEqual([Signal(number, SIGKILL)], root.heard())
+        root.say(Exited(number, SIGKILL))
         self.reactor.links[-1].end()
         self.reactor.read_all()
         self.failed(first)
         self.successResultOf(first.lost)
-        [fork] = base.heard()
+        [fork] = root.heard()
         assert isinstance(fork, Fork)
         self.assertEqual(("ts-W-9001", True), (fork.name, fork.may_divide))
         self.assertNoResult(second.loaded)
@@ -139,9 +139,9 @@ class FamilyTests(ForkingTestCase):
     def test_no_fork(self) -> None:
         """A failed fork is a worker that failed to load, and leaves nothing open."""
         worker = self.start(spec=changed(SPEC, share_weights=False))
-        base = self.base()
-        [number] = base.forks()
-        base.say(ForkFailed(number, "fork: Resource temporarily unavailable"))
+        root = self.root()
+        [number] = root.forks()
+        root.say(ForkFailed(number, "fork: Resource temporarily unavailable"))
         self.assertEqual(
             "The worker's process could not be started: fork: Resource temporarily unavailable",
             self.failed(worker).message,
@@ -154,54 +154,54 @@ class FamilyTests(ForkingTestCase):
     def test_does_not_fork(self) -> None:
         """A template that does not fork (a stopped one, for example) is ended; the next worker gets another one."""
         worker = self.start(spec=changed(SPEC, share_weights=False, startup_timeout=120.0))
-        base = self.base()
-        base.forks()
+        root = self.root()
+        root.forks()
         self.reactor.advance(FORK_LIMIT)
         self.reactor.advance(0)
-        self.assertEqual(["KILL"], base.signals)
+        self.assertEqual(["KILL"], root.signals)
         self.reactor.frames[0].end()
         self.reactor.read_all()
         self.assertIn("it was ended by SIGKILL", self.failed(worker).message)
         self.successResultOf(worker.lost)
-        base.die(SIGKILL)
+        root.die(SIGKILL)
         self.start(9001)
-        self.assertEqual(2, len(self.reactor.bases))
-        self.assertEqual(1, len(self.base().forks()))
+        self.assertEqual(2, len(self.reactor.roots))
+        self.assertEqual(1, len(self.root().forks()))
 
     def test_forks_slowly(self) -> None:
         """The time limit of a template is for each fork, however many are requested together."""
         spec = changed(SPEC, share_weights=False, startup_timeout=120.0)
         workers = [self.start(9000 + each, spec) for each in range(3)]
-        base = self.base()
-        for number in base.forks():
+        root = self.root()
+        for number in root.forks():
             self.reactor.advance(FORK_LIMIT - 1)
-            base.say(Forked(number, 100 + number))
+            root.say(Forked(number, 100 + number))
         self.reactor.advance(FORK_LIMIT)
-        self.assertEqual([], base.signals)
+        self.assertEqual([], root.signals)
         self.assertEqual([101, 102, 103], [worker.pid for worker in workers])
 
     def test_template_dies(self) -> None:
         """The workers of a template die with it, and the next worker loads again."""
-        worker, base, model = self.shared()
+        worker, root, model = self.shared()
         model.wire.end()
         self.reactor.frames[0].end()
         self.reactor.read_all()
         self.assertEqual("it was ended by SIGKILL", self.successResultOf(worker.lost))
         # The process is killed even if it only closed its connection.
-        self.assertEqual([Signal(1, SIGKILL)], base.heard())
+        self.assertEqual([Signal(1, SIGKILL)], root.heard())
         self.start(9001)
-        [fork] = base.heard()
+        [fork] = root.heard()
         assert isinstance(fork, Fork)
         self.assertTrue(fork.may_divide)
 
     def test_stuck(self) -> None:
         """A template that does not kill a process as told is ended itself."""
-        worker, base, model = self.shared()
+        worker, root, model = self.shared()
         stopped = worker.stop(0.0)
         for _ in range(4):
             self.reactor.advance(5.0)
         self.assertEqual([Signal(1, SIGKILL)], model.heard())
-        self.assertEqual([Signal(1, SIGKILL)], base.heard())
+        self.assertEqual([Signal(1, SIGKILL)], root.heard())
         self.assertTrue(model.wire.closed)
         self.reactor.read_all()
         self.successResultOf(stopped)
@@ -236,7 +236,7 @@ class FamilyTests(ForkingTestCase):
 
     def test_forgotten(self) -> None:
         """The template of an unregistered version ends; a version unregistered while it loads gets none."""
-        _, base, model = self.shared()
+        _, root, model = self.shared()
         self.provider.forget(evolve(SPEC))
         self.reactor.advance(0)
         self.assertFalse(model.wire.closed)
@@ -245,7 +245,7 @@ class FamilyTests(ForkingTestCase):
         self.assertTrue(model.wire.closed)
         spec = evolve(SPEC)
         self.start(9001, spec)
-        [number] = base.forks()
+        [number] = root.forks()
         self.provider.forget(spec)
         TemplateInMemory(self.reactor.links[-1]).say(Forked(number, 200))
         self.reactor.advance(0)
@@ -255,18 +255,18 @@ class FamilyTests(ForkingTestCase):
         """A model that is registered again is loaded again, even if nothing known about it has changed."""
         self.shared()
         self.start(9001, evolve(SPEC))
-        self.assertEqual(1, len(self.reactor.bases[0].forks()))
+        self.assertEqual(1, len(self.reactor.roots[0].forks()))
 
-    def test_lies(self) -> None:
+    def test_unexpected_messages(self) -> None:
         """A model's code may write anything to its control socket; no other version is affected."""
-        _, base, model = self.shared()
+        _, root, model = self.shared()
         alone = self.start(9001, changed(SPEC, share_weights=False))
-        [number] = base.forks()
-        base.say(Forked(number, 102))
+        [number] = root.forks()
+        root.say(Forked(number, 102))
         model.say(Forked(number, 1), Exited(number, 0), ForkFailed(77, "x"))
         self.assertEqual(102, alone.pid)
         model.say(TemplateReady())
-        self.assertIn(Signal(1, SIGKILL), base.heard())
+        self.assertIn(Signal(1, SIGKILL), root.heard())
         link = model.wire.protocol
         assert isinstance(link, TemplateLink)
         self.assertFalse(link.is_open)
@@ -278,9 +278,9 @@ class OutputTests(ForkingTestCase):
     def test_lines(self) -> None:
         """Output from a worker's pipe is logged under the worker's name."""
         self.start(spec=changed(SPEC, share_weights=False))
-        base = self.base()
-        base.heard()
-        _, out, err = base.wire.descriptors
+        root = self.root()
+        root.heard()
+        _, out, err = root.wire.descriptors
         os.write(out, b"hello\n")
         os.write(err, b"oops\n")
         self.reactor.read_all()
@@ -288,5 +288,5 @@ class OutputTests(ForkingTestCase):
             [("W-9000-m_1.0-stdout", "hello"), ("W-9000-m_1.0-stderr", "oops")],
             [(event["thread_name"], event["line"]) for event in self.events],
         )
-        for descriptor in base.wire.descriptors:
+        for descriptor in root.wire.descriptors:
             os.close(descriptor)
