@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from twisted_serve.web.api.route import Surface
-from twisted_serve.web.api.surface import operations_of
+from twisted_serve.web.api.surface import described_routes
 from twisted_serve.web.roles import Role
 
 if TYPE_CHECKING:
@@ -32,6 +32,6 @@ def test_every_route() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / PAGE).read_text(encoding="utf-8")
     named = {path.rpartition(" ")[2] for path in re.findall(r"`((?:[A-Z]+ )?/[^`\s?]*)(?:\?[^`]*)?`", text)}
     surface = Surface(Role.INFERENCE | Role.MANAGEMENT | Role.METRICS, tokens=True, open_inference=True)
-    paths = {operation.path for operation in operations_of(surface)}
+    paths = {operation.path for operation in described_routes(surface)}
     assert paths - {"/api-description"} <= named
     assert {path for path in named if "…" not in path} <= paths

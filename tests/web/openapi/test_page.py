@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.testing.server import MemoryServer, Role
 from twisted_serve.web.api.route import Surface
-from twisted_serve.web.api.surface import operations_of
+from twisted_serve.web.api.surface import described_routes
 from twisted_serve.web.openapi.page import page_of
 
 
@@ -52,7 +52,7 @@ class PageTests(SynchronousTestCase):
                 self.assertIn(b64encode(sha256(style).digest()).decode(), policy)
                 self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
                 text = Reader(answer.body).text
-                for operation in operations_of(Surface(role, tokens=True)):
+                for operation in described_routes(Surface(role, tokens=True)):
                     self.assertIn(operation.path, text)
                     self.assertIn(operation.summary, text)
 

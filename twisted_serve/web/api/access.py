@@ -1,26 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the doors of a listener: which token each path needs (``docs/torchserve/rest_api.md`` §16.2).
+Decide which key each path of a listener needs (``docs/torchserve/rest_api.md`` §16.2).
 
-Only the first segments decide, compared whole; an unknown path needs a token
-like a known one, so that nothing can be learnt by trying.
+The routes of ``web.api.surface`` are the only list of paths here, and ``auth.scopes`` of keys. Three rules hold:
+
+* A path without a route needs a key like one that has a route, so that trying paths reveals nothing.
+* Literal segments are compared whole, after decoding, and in their case; a public route is its exact path, except for
+  what follows ``/metrics`` on a listener with metrics.
+* A malformed target never matches a route, hence it is never public where anything needs a key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from twisted_serve.auth.gate import Doors
+from twisted_serve.auth.scopes import Scope
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.web.api.lookup import RouteIndex
+from twisted_serve.web.api.surface import routes_of
 from twisted_serve.web.roles import Role
 
-#: Open on every listener, exactly so: they say yes or no to a probe.
-PROBES = frozenset({("livez",), ("readyz",)})
-
-#: Open as well, and exactly so: what the listener can do, for programs and for people.
-DESCRIPTIONS = frozenset({("api-description",), ("docs",)})
+__all__ = ["OPEN", "Role", "doors_of", "is_open"]
 
 #: The whole list of what needs no token, as docs/tokens.md has it: what, and on which listeners.
 OPEN = (
@@ -42,71 +45,66 @@ OPEN = (
     ("`/ping`, with `token_exempt_ping=true`", "the inference listener"),
 )
 
-# How many decisions are remembered; none of them depends on anything but method and path.
-_REMEMBERED = 256
-
+# How many decisions are cached; they depend on nothing but method and path.
+_CACHE_SIZE = 256
 
 _ROLES = {TokenKind.INFERENCE: Role.INFERENCE, TokenKind.MANAGEMENT: Role.MANAGEMENT}
 
 
 def doors_of(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | None = None) -> Doors:
     """
-    Decide which token a request needs on a listener with these roles.
+    Return the function that decides which key a request needs on a listener with these roles.
 
-    :param plugged: The tokens which plug-ins' endpoints need, by first segment.
+    :param plugged: The keys that the endpoints of plug-ins need, by first segment.
     """
     here = {segment: kind for segment, kind in (plugged or {}).items() if roles & _ROLES[kind]}
+    scope_of, otherwise = _scopes_of(roles, exempt_ping), _key_of_unknown(roles)
 
     # Most requests are like the last ones.
-    @lru_cache(_REMEMBERED)
+    @lru_cache(_CACHE_SIZE)
     def doors(method: bytes, target: Target) -> TokenKind | None:
         if target.flaw is not None:
-            return _otherwise(roles)
-        # What is open to everybody is no plug-in's (`twisted_serve.endpoints.RESERVED`), but for an exempt ping.
+            return otherwise
+        # No plug-in has the segment of a public route (`twisted_serve.endpoints.RESERVED`) but that of an exempt ping.
         if target.first in here:
             return here[target.first]
-        if is_open(method, target, roles, exempt_ping):
-            return None
-        segments = target.segments
-        if roles & Role.MANAGEMENT:
-            if segments == ("token",):
-                return TokenKind.API
-            if not roles & Role.INFERENCE or _is_management(segments):
-                return TokenKind.MANAGEMENT
-        return _otherwise(roles)
+        return scope_of(method, target)
 
     return doors
 
 
 def is_open(method: bytes, target: Target, roles: Role, exempt_ping: bool) -> bool:
-    """Return whether a request needs no token; `OPEN` lists the same in words, and what is answered before the gate."""
-    segments = target.segments
-    return (
-        segments in PROBES
-        or (segments == () and method == b"OPTIONS")
-        or segments in DESCRIPTIONS
-        or roles is Role.METRICS
-        or (bool(roles & Role.METRICS) and target.first == "metrics")
-        or (exempt_ping and bool(roles & Role.INFERENCE) and segments == ("ping",))
-    )
+    """
+    Return whether a request needs no key, flaws of its target aside.
+
+    `OPEN` lists the same in words, and what is answered before the gate.
+    """
+    return _scopes_of(roles, exempt_ping)(method, target) is None
 
 
-def _otherwise(roles: Role) -> TokenKind | None:
-    """Return the token for what is not known by its path."""
+@lru_cache
+def _scopes_of(roles: Role, exempt_ping: bool) -> Callable[[bytes, Target], Scope | None]:
+    routes = routes_of(roles, exempt_ping)
+    index, otherwise = RouteIndex(routes), _key_of_unknown(roles)
+    # Below a path of one segment that only management has, unknown paths are management's, too.
+    whole = {route.first for route in routes if len(route.pieces) == 1 and route.first in _MANAGED}
+
+    def scope_of(method: bytes, target: Target) -> Scope | None:
+        route = index.find(method.decode("latin-1"), target.segments)
+        if route is not None:
+            return route.scope
+        return TokenKind.MANAGEMENT if target.first in whole else otherwise
+
+    return scope_of
+
+
+def _key_of_unknown(roles: Role) -> TokenKind | None:
+    """Return the key for paths without a route; ``None`` for a listener with nothing but metrics."""
     if roles & Role.INFERENCE:
         return TokenKind.INFERENCE
     return TokenKind.MANAGEMENT if roles & Role.MANAGEMENT else None
 
 
-def _is_management(segments: tuple[str, ...]) -> bool:
-    """Say whether a path of a shared listener is management's."""
-    match segments:
-        case ("models", _, "invoke"):
-            return False
-        case ("models" | "workflows" | "metrics" | "token", *_):
-            return True
-        case ("v1", "models"):
-            return True
-        case ("v1", "models", name):
-            return ":" not in name
-    return False
+_MANAGED = frozenset(
+    route.first for route in routes_of(Role.MANAGEMENT) if len(route.pieces) == 1 and route.scope is not None
+)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from twisted_serve.auth.scopes import Operation
 from twisted_serve.openinference.requests import LENGTH_HEADER
-from twisted_serve.web.api.route import DESCRIPTION, KNOWN, REFUSED, Operation, Parameter
+from twisted_serve.web.api.route import DESCRIPTION, KNOWN, REFUSED, Parameter, Route
 from twisted_serve.web.http.deadlines import MOST_TIMEOUT, TIMEOUT_HEADER
 
 _PREDICTION = {
@@ -35,18 +36,20 @@ _JSON_LENGTH = Parameter(
 )
 
 
-def _prediction(path: str, operation_id: str, summary: str, body: str = "") -> tuple[Operation, Operation]:
-    """Describe a route which predicts, and what it says of itself."""
+def _prediction(
+    path: str, operation_id: str, summary: str, body: str = "", operation: Operation = Operation.PREDICT
+) -> tuple[Route, Route]:
+    """Return a route that predicts, and the description of its calls."""
     parameters = (_TIMEOUT, _JSON_LENGTH) if body == "InferRequest" else (_TIMEOUT,)
     return (
-        Operation(path, "post", operation_id, summary, _PREDICTION, "inference", parameters, body, ""),
-        Operation(
+        Route(path, "post", operation_id, summary, _PREDICTION, operation, parameters, body, ""),
+        Route(
             path,
             "options",
             f"{operation_id}Description",
             "Describe the calls of this model.",
             {**DESCRIPTION, **KNOWN},
-            "inference",
+            Operation.INSPECT_MODELS,
             result="Description",
         ),
     )
@@ -57,16 +60,18 @@ _ANY = "Any method will do."
 _V2_MODEL = "/v2/models/{model_name}"
 _V2_VERSION = f"{_V2_MODEL}/versions/{{model_version}}"
 
+PING = Route(
+    "/ping",
+    "get",
+    "ping",
+    "Whether the models have workers.",
+    {200: "Healthy.", **REFUSED, 500: "Unhealthy."},
+    Operation.CHECK_HEALTH,
+    plain=(500,),
+    ignores_rest=True,
+)
+
 INFERENCE = (
-    Operation(
-        "/ping",
-        "get",
-        "ping",
-        "Whether the models have workers.",
-        {200: "Healthy.", **REFUSED, 500: "Unhealthy."},
-        "inference",
-        plain=(500,),
-    ),
     *_prediction("/predictions/{model_name}", "predictions", f"Predict with the default version. {_ANY}"),
     *_prediction("/predictions/{model_name}/{model_version}", "version_predictions", f"Predict with a version. {_ANY}"),
     *_prediction(
@@ -74,14 +79,23 @@ INFERENCE = (
         "path_predictions",
         f"Predict with a version, whose handler sees the rest of the path, slashes included. {_ANY}",
     ),
-    *_prediction("/explanations/{model_name}", "explanations", f"Have the default version explain itself. {_ANY}"),
     *_prediction(
-        "/explanations/{model_name}/{model_version}", "version_explanations", f"Have a version explain itself. {_ANY}"
+        "/explanations/{model_name}",
+        "explanations",
+        f"Have the default version explain itself. {_ANY}",
+        operation=Operation.EXPLAIN,
+    ),
+    *_prediction(
+        "/explanations/{model_name}/{model_version}",
+        "version_explanations",
+        f"Have a version explain itself. {_ANY}",
+        operation=Operation.EXPLAIN,
     ),
     *_prediction(
         "/explanations/{model_name}/{model_version}/{url_path}",
         "path_explanations",
         f"Have a version explain itself; its handler sees the rest of the path, slashes included. {_ANY}",
+        operation=Operation.EXPLAIN,
     ),
     *_prediction(
         "/invocations",
@@ -105,39 +119,50 @@ INFERENCE = (
         f"Predict with a version, as old clients do; query parameters are inputs. {_ANY}",
     ),
     *_prediction("/v1/models/{model_name}:predict", "v1_predict", f"Predict, as KServe's version 1 has it. {_ANY}"),
-    *_prediction("/v1/models/{model_name}:explain", "v1_explain", f"Explain, as KServe's version 1 has it. {_ANY}"),
+    *_prediction(
+        "/v1/models/{model_name}:explain",
+        "v1_explain",
+        f"Explain, as KServe's version 1 has it. {_ANY}",
+        operation=Operation.EXPLAIN,
+    ),
     *_prediction("/v2/models/{model_name}/infer", "v2_infer", f"Infer from tensors. {_ANY}", "InferRequest"),
-    *_prediction("/v2/models/{model_name}/explain", "v2_explain", f"Explain from tensors. {_ANY}", "InferRequest"),
+    *_prediction(
+        "/v2/models/{model_name}/explain",
+        "v2_explain",
+        f"Explain from tensors. {_ANY}",
+        "InferRequest",
+        Operation.EXPLAIN,
+    ),
 )
 
 READINESS = (
-    Operation(
+    Route(
         "/v2/health/live",
         "get",
         "v2_live",
         "Whether the process answers.",
         {200: "It does.", **REFUSED},
-        "inference",
+        Operation.CHECK_HEALTH,
         result="Members",
     ),
-    Operation(
+    Route(
         "/v2/health/ready",
         "get",
         "v2_ready",
         "Whether every start-up model has its workers.",
         {200: "They are loaded.", **REFUSED, 503: "Not yet, or no more."},
-        "inference",
+        Operation.CHECK_HEALTH,
         result="Members",
         plain=(503,),
     ),
     *(
-        Operation(
+        Route(
             f"{path}/ready",
             "get",
             f"v2_{prefix}model_ready",
             "Whether a version has its workers.",
             {200: "They are loaded.", **KNOWN, 503: "Not yet, or no more."},
-            "inference",
+            Operation.INSPECT_MODELS,
             result="Members",
             plain=(503,),
         )
@@ -146,26 +171,26 @@ READINESS = (
 )
 
 OPEN_INFERENCE = (
-    Operation(
+    Route(
         "/v2",
         "get",
         "v2_server",
         "What this server is.",
         {200: "Name, version, extensions.", **REFUSED},
-        "inference",
+        Operation.CHECK_HEALTH,
         result="Members",
     ),
     *(
-        operation
+        route
         for prefix, path in (("", _V2_MODEL), ("version_", _V2_VERSION))
-        for operation in (
-            Operation(
+        for route in (
+            Route(
                 path,
                 "get",
                 f"v2_{prefix}model",
                 "The versions of a model.",
                 {200: "Name, versions, platform.", **KNOWN},
-                "inference",
+                Operation.INSPECT_MODELS,
                 result="Members",
             ),
         )
@@ -181,11 +206,12 @@ OPEN_INFERENCE = (
         "v2_version_explain",
         f"Explain from tensors with a version. {_ANY}",
         "InferRequest",
+        Operation.EXPLAIN,
     ),
 )
 
 
-def predictions_of_model(model: str) -> Iterable[Operation]:
+def predictions_of_model(model: str) -> Iterable[Route]:
     """Return what predicts with one model, by its name."""
     for path, body in (
         (f"/predictions/{model}", ""),

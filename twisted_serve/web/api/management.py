@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from attrs import evolve
 
-from twisted_serve.web.api.route import DESCRIPTION, KNOWN, PAGING, REFUSED, SWITCHED_OFF, Operation, Parameter
+from twisted_serve.auth.scopes import Operation
+from twisted_serve.web.api.route import DESCRIPTION, KNOWN, PAGING, REFUSED, SWITCHED_OFF, Parameter, Route
 
 _SCALING = (
     Parameter("min_worker", "integer", "Workers to keep running.", limits={"default": 1, "minimum": 0}),
@@ -28,21 +29,21 @@ _STARTED = {
 
 def _versioned(
     method: str,
+    operation: Operation,
     operation_id: str,
     summary: str,
     answers: Mapping[int, str],
     parameters: tuple[Parameter, ...] = (),
     result: str = "Status",
-) -> tuple[Operation, Operation]:
-    whole = Operation(
-        "/models/{model_name}", method, operation_id, summary, answers, "management", parameters, None, result
-    )
+) -> tuple[Route, Route]:
+    whole = Route("/models/{model_name}", method, operation_id, summary, answers, operation, parameters, None, result)
     return whole, evolve(whole, path=f"{whole.path}/{{model_version}}", operation_id=f"version_{operation_id}")
 
 
 _MODELS = (
     *_versioned(
         "get",
+        Operation.DESCRIBE_MODEL,
         "describeModel",
         "Describe a version, or every one for the version all.",
         {200: "Its members.", **KNOWN, 500: "The handler failed.", 503: "No worker can describe the model."},
@@ -51,6 +52,7 @@ _MODELS = (
     ),
     *_versioned(
         "put",
+        Operation.SCALE_MODEL,
         "setAutoScale",
         "Change the number of workers.",
         {200: "Done.", **KNOWN, **_STARTED},
@@ -58,60 +60,62 @@ _MODELS = (
     ),
     *_versioned(
         "delete",
+        Operation.UNREGISTER_MODEL,
         "unregisterModel",
         "Unregister a version.",
         {200: "Done.", 403: "It is the default one of several.", **SWITCHED_OFF, **KNOWN},
     ),
     *_versioned(
         "options",
+        Operation.DESCRIBE_MODEL,
         "modelDescription",
         "Describe the calls which manage this model.",
         {**DESCRIPTION, **KNOWN},
         result="Description",
     ),
-    Operation(
+    Route(
         "/models/{model_name}/{model_version}/set-default",
         "put",
         "setDefault",
         "Make a version the default one.",
         {200: "Done.", **KNOWN},
-        "management",
+        Operation.SET_DEFAULT_VERSION,
     ),
 )
 
 V1_MODELS = (
-    Operation(
+    Route(
         "/v1/models",
         "get",
         "v1_models",
         "List the models, as KServe's version 1 has it.",
         {200: "Their names.", **REFUSED},
-        "management",
+        Operation.LIST_MODELS,
         result="Members",
     ),
-    Operation(
+    Route(
         "/v1/models/{model_name}",
         "get",
         "v1_model_ready",
         "Whether the default version has its workers, as KServe's version 1 has it.",
         {200: "Yes or no.", **KNOWN},
-        "management",
+        Operation.DESCRIBE_MODEL,
         result="Members",
     ),
 )
 
 MANAGEMENT = (
-    Operation(
+    Route(
         "/models",
         "get",
         "listModels",
         "List the models by name.",
         {200: "A page of the list.", **REFUSED},
-        "management",
+        Operation.LIST_MODELS,
         PAGING,
         result="Models",
     ),
-    Operation(
+    Route(
         "/models",
         "post",
         "registerModel",
@@ -124,7 +128,7 @@ MANAGEMENT = (
             **SWITCHED_OFF,
             409: "This version is registered already.",
         },
-        "management",
+        Operation.REGISTER_MODEL,
         (
             Parameter("url", "string", "Where the archive is.", required=True),
             Parameter("model_name", "string", "The name, if not the archive's."),
@@ -144,19 +148,19 @@ MANAGEMENT = (
     ),
     *_MODELS,
     *V1_MODELS,
-    Operation(
+    Route(
         "/token",
         "post",
         "replaceToken",
         "Replace the management or the inference key; GET does the same.",
         {200: "The new key and when it expires.", **REFUSED, 500: "The key file cannot be written."},
-        "API",
+        Operation.REPLACE_KEY,
         (Parameter("type", "string", "Which one.", required=True, limits={"enum": ["management", "inference"]}),),
         result="Members",
     ),
 )
 
 
-def management_of_model() -> Iterable[Operation]:
+def management_of_model() -> Iterable[Route]:
     """Return what manages one model."""
     return _MODELS

@@ -5,11 +5,13 @@ This module implements an operation, as it is described, and what several of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
 
+from twisted_serve.auth.scopes import Operation, Scope, required
+from twisted_serve.web.api.template import REST, Piece, parse_template
 from twisted_serve.web.roles import Role
 
 
@@ -32,16 +34,22 @@ class Parameter:
 
 
 @frozen
-class Operation:
+class Route:
     """
-    One route, as it is described.
+    One route of the API.
 
-    :ivar method: ``get``, ``post``, ``put``, ``delete`` or ``options``.
-    :ivar answers: What each status code means.
-    :ivar key: Which security scheme it needs; ``None`` for an open one.
-    :ivar body: What it takes: a schema's name, ``""`` for anything, ``None`` for nothing.
-    :ivar result: What it answers below 400, as ``body``; or a media type.
-    :ivar plain: The codes from 400 up which are answered with ``result``, too.
+    :ivar path: The template of its path.
+    :ivar method: The described method in lower case: ``get``, ``post``, ``put``, ``delete`` or ``options``.
+    :ivar answers: The meaning of each status code.
+    :ivar operation: The operation it is, which decides the key it needs.
+    :ivar body: The request body: the name of a schema, ``""`` for any, ``None`` for none.
+    :ivar result: The response body below 400, as ``body``; or a media type.
+    :ivar plain: The codes from 400 up whose responses have ``result``, too.
+    :ivar ignores_rest: Whether longer paths that begin with its path are this route, too; they are not described.
+    :ivar unmarked: Whether its last segment has no colon, after which other routes have a verb.
+    :ivar exact_method: Whether other methods of its path are unknown paths.
+    :ivar described: Whether the API description has it.
+    :ivar pieces: The parsed template.
     """
 
     path: str
@@ -49,11 +57,40 @@ class Operation:
     operation_id: str
     summary: str
     answers: Mapping[int, str]
-    key: str | None = None
+    operation: Operation
     parameters: tuple[Parameter, ...] = ()
     body: str | None = None
     result: str = "Status"
     plain: tuple[int, ...] = ()
+    ignores_rest: bool = False
+    unmarked: bool = False
+    exact_method: bool = False
+    described: bool = True
+    pieces: tuple[Piece, ...] = field(init=False, repr=False)
+
+    @pieces.default
+    def _parsed_path(self) -> tuple[Piece, ...]:
+        return parse_template(self.path)
+
+    @property
+    def scope(self) -> Scope | None:
+        """The scope that its operation needs; ``None`` for a public one."""
+        return required(self.operation)
+
+    @property
+    def first(self) -> str | None:
+        """The literal first segment of its path; ``None`` for the root, and where a parameter comes first."""
+        return self.pieces[0].text if self.pieces and self.pieces[0].parameter is None else None
+
+    def matches(self, segments: Sequence[str]) -> bool:
+        """Return whether a path is this route's; literal segments are compared whole."""
+        pieces = self.pieces
+        longer = self.ignores_rest or (pieces != () and pieces[-1].parameter == REST)
+        if len(segments) < len(pieces) or (len(segments) > len(pieces) and not longer):
+            return False
+        if self.unmarked and ":" in segments[-1]:
+            return False
+        return all(piece.matches(segment) for piece, segment in zip(pieces, segments, strict=False))
 
 
 @frozen

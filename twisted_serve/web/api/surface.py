@@ -1,63 +1,111 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the list of a listener's operations; a test holds it against the real routes.
+List the routes of a listener; a test compares them with those of Klein.
 """
 
 from __future__ import annotations
 
 from attrs import evolve
 
-from twisted_serve.web.api.inference import INFERENCE, OPEN_INFERENCE, READINESS
+from twisted_serve.auth.scopes import Operation
+from twisted_serve.web.api.inference import INFERENCE, OPEN_INFERENCE, PING, READINESS
 from twisted_serve.web.api.management import MANAGEMENT, V1_MODELS
-from twisted_serve.web.api.route import DESCRIPTION, Operation, Parameter, Surface
+from twisted_serve.web.api.route import DESCRIPTION, Parameter, Route, Surface
 from twisted_serve.web.api.workflows import WORKFLOW_INFERENCE, WORKFLOW_MANAGEMENT
 from twisted_serve.web.roles import Role
 
 PUBLIC = (
-    Operation("/", "options", "apiDescription", "This description.", DESCRIPTION, result="Description"),
-    Operation("/api-description", "get", "api-description", "This description.", DESCRIPTION, result="Description"),
-    Operation("/docs", "get", "docs", "This description, as a page to read.", {200: "The page."}, result="text/html"),
-    Operation("/livez", "get", "live", "Whether the process answers.", {200: "It does."}),
-    Operation(
+    Route(
+        "/",
+        "options",
+        "apiDescription",
+        "This description.",
+        DESCRIPTION,
+        Operation.DESCRIBE_API,
+        result="Description",
+        exact_method=True,
+    ),
+    Route(
+        "/api-description",
+        "get",
+        "api-description",
+        "This description.",
+        DESCRIPTION,
+        Operation.DESCRIBE_API,
+        result="Description",
+    ),
+    Route(
+        "/docs",
+        "get",
+        "docs",
+        "This description, as a page to read.",
+        {200: "The page."},
+        Operation.DESCRIBE_API,
+        result="text/html",
+    ),
+    Route("/livez", "get", "live", "Whether the process answers.", {200: "It does."}, Operation.PROBE),
+    Route(
         "/readyz",
         "get",
         "ready",
         "Whether every start-up model has its workers.",
         {200: "They are loaded.", 503: "Not yet, or no more."},
+        Operation.PROBE,
         plain=(503,),
     ),
 )
 
-
 METRICS = (
-    Operation(
+    Route(
         "/metrics",
         "get",
         "metrics",
         "The metrics in Prometheus' text format.",
         {200: "The metrics."},
+        Operation.SCRAPE_METRICS,
         parameters=(Parameter("name[]", "string", "A metric to choose; may be repeated."),),
         result="text/plain",
+        ignores_rest=True,
     ),
 )
 
-
-_OPERATIONS = {
-    Role.INFERENCE: (*INFERENCE, *READINESS, *WORKFLOW_INFERENCE),
-    Role.MANAGEMENT: (*MANAGEMENT, *WORKFLOW_MANAGEMENT),
-    Role.METRICS: METRICS,
-}
+# The list of models as KServe's version 1 has it is on both listeners, and an operation of each.
+_V1_INFERENCE = tuple(evolve(route, operation=Operation.INSPECT_MODELS, unmarked=True) for route in V1_MODELS)
 
 
-def operations_of(surface: Surface) -> tuple[Operation, ...]:
-    """Return what a listener serves."""
-    operations = PUBLIC + tuple(op for role, some in _OPERATIONS.items() if surface.roles & role for op in some)
-    if surface.roles & Role.INFERENCE and not surface.roles & Role.MANAGEMENT:
-        operations += tuple(evolve(operation, key="inference") for operation in V1_MODELS)
-    if surface.open_inference and surface.roles & Role.INFERENCE:
-        operations += OPEN_INFERENCE
-    if surface.guarded_metrics:
-        operations += tuple(evolve(operation, key="management") for operation in METRICS)
-    if surface.exempt_ping:
-        operations = tuple(evolve(op, key=None) if op.path == "/ping" else op for op in operations)
-    return tuple(operation for operation in operations if surface.tokens or operation.key != "API")
+def routes_of(roles: Role, exempt_ping: bool = False) -> tuple[Route, ...]:
+    """Return all routes that the settings can give a listener with these roles, the public ones first."""
+    routes = list(PUBLIC)
+    if roles & Role.INFERENCE:
+        if exempt_ping:
+            routes += (evolve(PING, operation=Operation.PROBE, ignores_rest=False), evolve(PING, described=False))
+        else:
+            routes.append(PING)
+        routes += (*INFERENCE, *READINESS, *WORKFLOW_INFERENCE)
+    if roles & Role.MANAGEMENT:
+        # Beside predictions a name has no colon: a verb follows it.
+        unmarked = bool(roles & Role.INFERENCE)
+        routes += (evolve(route, unmarked=unmarked) if route in V1_MODELS else route for route in MANAGEMENT)
+        routes += WORKFLOW_MANAGEMENT
+    if roles & Role.METRICS:
+        routes += METRICS
+    if roles & Role.INFERENCE:
+        if not roles & Role.MANAGEMENT:
+            routes += _V1_INFERENCE
+        routes += OPEN_INFERENCE
+    if roles == Role.INFERENCE | Role.MANAGEMENT:
+        routes += (evolve(route, operation=Operation.READ_METRICS) for route in METRICS)
+    return tuple(routes)
+
+
+def described_routes(surface: Surface) -> tuple[Route, ...]:
+    """Return the routes that the description of a listener has."""
+    routes = [route for route in routes_of(surface.roles, surface.exempt_ping) if route.described]
+    if not surface.open_inference:
+        routes = [route for route in routes if route not in OPEN_INFERENCE]
+    absent = set()
+    if not surface.guarded_metrics:
+        absent.add(Operation.READ_METRICS)
+    if not surface.tokens:
+        absent.add(Operation.REPLACE_KEY)
+    return tuple(route for route in routes if route.operation not in absent)

@@ -5,12 +5,13 @@ This module implements the table of what both listeners do with workflows.
 
 from __future__ import annotations
 
-from twisted_serve.web.api.route import PAGING, REFUSED, SWITCHED_OFF, Operation, Parameter
+from twisted_serve.auth.scopes import Operation
+from twisted_serve.web.api.route import PAGING, REFUSED, SWITCHED_OFF, Parameter, Route
 
 _KNOWN = {**REFUSED, 404: "No such workflow."}
 
 WORKFLOW_INFERENCE = (
-    Operation(
+    Route(
         "/wfpredict/{workflow_name}",
         "post",
         "wfpredict",
@@ -22,24 +23,25 @@ WORKFLOW_INFERENCE = (
             413: "The body is too large.",
             500: "A node failed.",
         },
-        "inference",
+        Operation.PREDICT_WORKFLOW,
         body="",
         result="Members",
+        ignores_rest=True,
     ),
 )
 
 WORKFLOW_MANAGEMENT = (
-    Operation(
+    Route(
         "/workflows",
         "get",
         "listWorkflows",
         "List the workflows by name.",
         {200: "A page of the list.", **REFUSED},
-        "management",
+        Operation.LIST_WORKFLOWS,
         PAGING,
         result="Workflows",
     ),
-    Operation(
+    Route(
         "/workflows",
         "post",
         "registerWorkflow",
@@ -53,7 +55,7 @@ WORKFLOW_MANAGEMENT = (
             500: "The archive is no workflow, or a node could not be registered or started.",
             503: "The server is stopping.",
         },
-        "management",
+        Operation.REGISTER_WORKFLOW,
         (
             Parameter("url", "string", "Where the archive is.", required=True),
             Parameter("workflow_name", "string", "The name, if not the archive's."),
@@ -61,21 +63,21 @@ WORKFLOW_MANAGEMENT = (
             Parameter("startup_timeout", "integer", "Seconds that a worker has to load.", limits={"minimum": 0}),
         ),
     ),
-    Operation(
+    Route(
         "/workflows/{workflow_name}",
         "get",
         "describeWorkflow",
         "Describe a workflow.",
         {200: "Its members.", **_KNOWN},
-        "management",
+        Operation.DESCRIBE_WORKFLOW,
         result="WorkflowDescriptions",
     ),
-    Operation(
+    Route(
         "/workflows/{workflow_name}",
         "delete",
         "unregisterWorkflow",
         "Unregister a workflow, with all its nodes.",
         {200: "Done.", **_KNOWN, **SWITCHED_OFF},
-        "management",
+        Operation.UNREGISTER_WORKFLOW,
     ),
 )

@@ -11,8 +11,8 @@ from typing import Any
 from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.web.api.inference import predictions_of_model
 from twisted_serve.web.api.management import management_of_model
-from twisted_serve.web.api.route import Operation, Parameter, Surface
-from twisted_serve.web.api.surface import operations_of
+from twisted_serve.web.api.route import Parameter, Route, Surface
+from twisted_serve.web.api.surface import described_routes
 
 _STRING = {"type": "string"}
 _BINARY = {"type": "string", "format": "binary"}
@@ -91,7 +91,7 @@ def describe_api(surface: Surface, version: str) -> dict[str, Any]:
         "description": "Served by twisted_serve: serving of PyTorch models over HTTP.",
         "version": version,
     }
-    return _document(info, operations_of(surface), surface.tokens)
+    return _document(info, described_routes(surface), surface.tokens)
 
 
 def describe_model(model: str, tokens: bool) -> dict[str, Any]:
@@ -105,42 +105,42 @@ def describe_model_management(model: str, tokens: bool) -> dict[str, Any]:
     return _document(info, management_of_model(), tokens)
 
 
-def _document(info: Mapping[str, str], operations: Iterable[Operation], tokens: bool) -> dict[str, Any]:
+def _document(info: Mapping[str, str], routes: Iterable[Route], tokens: bool) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     schemas, keys = {"Error"}, set()
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method] = _describe(operation, tokens)
-        schemas |= _SCHEMAS.keys() & {operation.body, operation.result}
-        if tokens and operation.key is not None:
-            keys.add(operation.key)
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method] = _describe(route, tokens)
+        schemas |= _SCHEMAS.keys() & {route.body, route.result}
+        if tokens and route.scope is not None:
+            keys.add(route.scope.value)
     components: dict[str, Any] = {"schemas": {name: _SCHEMAS[name] for name in _SCHEMAS if name in schemas}}
     if keys:
         components["securitySchemes"] = {key: _SECURITY[key] for key in sorted(keys)}
     return {"openapi": "3.0.1", "info": dict(info), "paths": paths, "components": components}
 
 
-def _describe(operation: Operation, tokens: bool) -> dict[str, Any]:
+def _describe(route: Route, tokens: bool) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
         {"in": "path", "name": name, "description": meaning, "required": True, "schema": _STRING}
         for name, meaning in _PATH_PARAMETERS.items()
-        if f"{{{name}}}" in operation.path
+        if f"{{{name}}}" in route.path
     ]
-    parameters += [_describe_parameter(parameter) for parameter in operation.parameters]
+    parameters += [_describe_parameter(parameter) for parameter in route.parameters]
     described: dict[str, Any] = {
-        "operationId": operation.operation_id,
-        "summary": operation.summary,
+        "operationId": route.operation_id,
+        "summary": route.summary,
         "parameters": parameters,
     }
-    if operation.body is not None:
-        described["requestBody"] = {"content": _content(operation.body)}
+    if route.body is not None:
+        described["requestBody"] = {"content": _content(route.body)}
     described["responses"] = {
-        str(code): {"description": meaning, "content": _answer(operation, code)}
-        for code, meaning in sorted(operation.answers.items())
+        str(code): {"description": meaning, "content": _answer(route, code)}
+        for code, meaning in sorted(route.answers.items())
     }
-    if operation.path == "/api-description":
+    if route.path == "/api-description":
         described["deprecated"] = True
-    if tokens and operation.key is not None:
-        described["security"] = [{operation.key: []}]
+    if tokens and route.scope is not None:
+        described["security"] = [{route.scope.value: []}]
     return described
 
 
@@ -154,9 +154,9 @@ def _describe_parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _answer(operation: Operation, code: int) -> dict[str, Any]:
-    if code < 400 or code in operation.plain:
-        return _content(operation.result)
+def _answer(route: Route, code: int) -> dict[str, Any]:
+    if code < 400 or code in route.plain:
+        return _content(route.result)
     return {"application/json": {"schema": _ref("Error")}}
 
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Find the route of a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from twisted_serve.web.api.route import Route
+
+
+class RouteIndex:
+    """
+    Routes by the first segment of their path, each list in the order in which they are tried.
+
+    A path whose first segment is a literal of some route is never a route that begins with a parameter.
+
+    :param routes: Of routes with the same template the first one counts.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._by_first: dict[str, list[Route]] = {}
+        self._others: list[Route] = []
+        for route in sorted(routes, key=_ranks):
+            first = route.first if route.pieces else ""
+            (self._others if first is None else self._by_first.setdefault(first, [])).append(route)
+
+    def find(self, method: str, segments: Sequence[str]) -> Route | None:
+        """Return the route of a path, whose method need not be the route's unless it is exact."""
+        first = segments[0] if segments else ""
+        for route in self._by_first.get(first, self._others):
+            if route.matches(segments) and not (route.exact_method and route.method.upper() != method):
+                return route
+        return None
+
+
+def _ranks(route: Route) -> tuple[int, ...]:
+    return tuple(piece.rank for piece in route.pieces)
