@@ -22,14 +22,20 @@ class RouteIndex:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._by_first: dict[str, list[Route]] = {}
         self._others: list[Route] = []
+        self._any_case: dict[str, list[Route]] = {}
         for route in sorted(routes, key=_ranks):
             first = route.first if route.pieces else ""
             (self._others if first is None else self._by_first.setdefault(first, [])).append(route)
+            if route.any_case and first:
+                self._any_case.setdefault(first, []).append(route)
 
     def find(self, method: str, segments: Sequence[str]) -> Route | None:
         """Return the route of a path, whose method need not be the route's unless it is exact."""
         first = segments[0] if segments else ""
-        for route in self._by_first.get(first, self._others):
+        routes = self._by_first.get(first)
+        if routes is None:
+            routes = [*self._any_case.get(first.lower(), ()), *self._others]
+        for route in routes:
             if route.matches(segments) and not (route.exact_method and route.method.upper() != method):
                 return route
         return None

@@ -5,6 +5,7 @@ This module implements an operation, as it is described, and what several of the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,11 @@ from attrs import field, frozen
 from twisted_serve.auth.scopes import Operation, Scope, required
 from twisted_serve.web.api.template import REST, Piece, parse_template
 from twisted_serve.web.roles import Role
+
+_TRACED = frozenset({Operation.PREDICT, Operation.EXPLAIN, Operation.PREDICT_WORKFLOW})
+
+# Parameters have shorter names in traces: "{model}", "{version}", "{workflow}", "{path}".
+_TRACE_PARAMETER = re.compile(r"\{(?:(?:model|url)_(?=version|path))?(\w+?)(?:_name)?\}")
 
 
 @frozen
@@ -47,6 +53,7 @@ class Route:
     :ivar plain: The codes from 400 up whose responses have ``result``, too.
     :ivar ignores_rest: Whether longer paths that begin with its path are this route, too; they are not described.
     :ivar unmarked: Whether its last segment has no colon, after which other routes have a verb.
+    :ivar any_case: Whether its first segment may be spelled in upper case; only the described spelling is claimed.
     :ivar exact_method: Whether other methods of its path are unknown paths.
     :ivar described: Whether the API description has it.
     :ivar pieces: The parsed template.
@@ -64,6 +71,7 @@ class Route:
     plain: tuple[int, ...] = ()
     ignores_rest: bool = False
     unmarked: bool = False
+    any_case: bool = False
     exact_method: bool = False
     described: bool = True
     pieces: tuple[Piece, ...] = field(init=False, repr=False)
@@ -78,6 +86,11 @@ class Route:
         return required(self.operation)
 
     @property
+    def trace_name(self) -> str | None:
+        """The name of the route in traces; ``None`` for a route that is not traced since it predicts nothing."""
+        return _TRACE_PARAMETER.sub(r"{\1}", self.path) if self.operation in _TRACED else None
+
+    @property
     def first(self) -> str | None:
         """The literal first segment of its path; ``None`` for the root, and where a parameter comes first."""
         return self.pieces[0].text if self.pieces and self.pieces[0].parameter is None else None
@@ -90,6 +103,8 @@ class Route:
             return False
         if self.unmarked and ":" in segments[-1]:
             return False
+        if self.any_case:
+            segments = (segments[0].lower(), *segments[1:])
         return all(piece.matches(segment) for piece, segment in zip(pieces, segments, strict=False))
 
 

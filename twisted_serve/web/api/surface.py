@@ -109,3 +109,7 @@ def described_routes(surface: Surface) -> tuple[Route, ...]:
     if not surface.tokens:
         absent.add(Operation.REPLACE_KEY)
     return tuple(route for route in routes if route.operation not in absent)
+
+
+#: The routes of a listener with all roles.
+EVERY_ROUTE = routes_of(Role.INFERENCE | Role.MANAGEMENT | Role.METRICS)

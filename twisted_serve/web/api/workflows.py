@@ -27,6 +27,7 @@ WORKFLOW_INFERENCE = (
         body="",
         result="Members",
         ignores_rest=True,
+        any_case=True,
     ),
 )
 

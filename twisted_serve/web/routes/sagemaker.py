@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from twisted_serve.errors import BadRequest, ResourceNotFound
+from twisted_serve.web.api.segments import CLAIMED
 from twisted_serve.web.http.queries import query_pairs
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body
@@ -20,27 +21,6 @@ from twisted_serve.wire.messages import Part
 
 if TYPE_CHECKING:
     from klein import Klein
-
-#: First segments which have a meaning of their own on some listener: no model is called by them here.
-CLAIMED = frozenset(
-    {
-        "api-description",
-        "docs",
-        "explanations",
-        "invocations",
-        "livez",
-        "metrics",
-        "models",
-        "ping",
-        "predictions",
-        "readyz",
-        "token",
-        "v1",
-        "v2",
-        "wfpredict",
-        "workflows",
-    }
-)
 
 
 def add_invocation_routes(app: Klein, predictor: Predictor) -> None:

@@ -8,6 +8,7 @@ Tracing runs after authorization: requests without a token are not traced.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted.python.failure import Failure
@@ -16,35 +17,26 @@ from zope.interface import implementer
 
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.metrics.spans import Prediction
+from twisted_serve.web.api.lookup import RouteIndex
+from twisted_serve.web.api.surface import EVERY_ROUTE
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.routes.sagemaker import CLAIMED
 
 if TYPE_CHECKING:
     from twisted_serve.metrics.tracing import Tracer
 
 
-def route_of(segments: tuple[str, ...]) -> str | None:
-    """Return the route template of a prediction; ``None`` for other requests."""
-    match segments:
-        case ("predictions" | "explanations" as first, _, *rest):
-            return "/".join([f"/{first}/{{model}}", *("{version}", "{path}")[: len(rest)]])
-        case ("invocations",):
-            return "/invocations"
-        case ("models", _, "invoke"):
-            return "/models/{model}/invoke"
-        case ("v1", "models", name) if name.endswith((":predict", ":explain")):
-            return f"/v1/models/{{model}}:{name.rpartition(':')[2]}"
-        case ("v2", "models", _, "infer" | "explain" as verb):
-            return f"/v2/models/{{model}}/{verb}"
-        case ("v2", "models", _, "versions", _, "infer" | "explain" as verb):
-            return f"/v2/models/{{model}}/versions/{{version}}/{verb}"
-        case (word, _, *_) if word.lower() == "wfpredict":
-            return "/wfpredict/{workflow}"
-        case (model, "predict") if model not in CLAIMED:
-            return "/{model}/predict"
-        case (model, _, "predict") if model not in CLAIMED:
-            return "/{model}/{version}/predict"
-    return None
+# Few paths lead to predictions, and most requests are like the last ones.
+_CACHE_SIZE = 256
+
+# OPTIONS describes calls, and is not traced.
+_ROUTES = RouteIndex(route for route in EVERY_ROUTE if route.method != "options")
+
+
+@lru_cache(_CACHE_SIZE)
+def trace_name_of(segments: tuple[str, ...]) -> str | None:
+    """Return the name of the route that a path has on any listener; ``None`` for a path that predicts nothing."""
+    route = _ROUTES.find("", segments)
+    return None if route is None else route.trace_name
 
 
 @implementer(IResource)
@@ -64,7 +56,7 @@ class Tracing:
 
     def render(self, request: ServeRequest) -> bytes | int:
         """Answer the request; trace it when the response is finished."""
-        route = None if request.method == b"OPTIONS" else route_of(parse_target(request.uri).segments)
+        route = None if request.method == b"OPTIONS" else trace_name_of(parse_target(request.uri).segments)
         if route is not None:
             request.notifyFinish().addBoth(self._over, request, route)
         return self._tree.render(request)  # type: ignore[no-any-return]
