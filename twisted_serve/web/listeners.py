@@ -31,27 +31,29 @@ from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.web.api.access import doors_of
 from twisted_serve.web.api.route import Surface
+from twisted_serve.web.api.surface import served_routes
 from twisted_serve.web.http.admission import Admission
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.responses import Body, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
 from twisted_serve.web.openapi.document import describe_api
 from twisted_serve.web.roles import Role
-from twisted_serve.web.routes.inference import add_ping_route, add_prediction_routes
+from twisted_serve.web.routes.inference import ping_endpoint, prediction_endpoints
 from twisted_serve.web.routes.kserve import (
-    add_open_inference_routes,
-    add_v1_model_routes,
-    add_v1_routes,
-    add_v2_readiness_routes,
-    add_v2_routes,
+    open_inference_endpoints,
+    v1_endpoints,
+    v1_model_endpoints,
+    v2_endpoints,
+    v2_readiness_endpoints,
 )
-from twisted_serve.web.routes.management import add_management_routes, add_token_route
-from twisted_serve.web.routes.metrics import add_metrics_routes
+from twisted_serve.web.routes.management import management_endpoints, token_endpoints
+from twisted_serve.web.routes.metrics import metrics_endpoints
 from twisted_serve.web.routes.plugins import kind_of, ways_to
 from twisted_serve.web.routes.predictions import Predictor
-from twisted_serve.web.routes.probes import add_description_routes, add_probe_routes, add_root_route
-from twisted_serve.web.routes.sagemaker import add_invocation_routes, add_legacy_routes
-from twisted_serve.web.routes.workflows import add_workflow_management_routes, add_workflow_prediction_routes
+from twisted_serve.web.routes.probes import add_root_route, description_endpoints, probe_endpoints
+from twisted_serve.web.routes.sagemaker import invocation_endpoints, legacy_endpoints
+from twisted_serve.web.routes.workflows import workflow_management_endpoints, workflow_prediction_endpoints
+from twisted_serve.web.routing.binding import Endpoints, FastEndpoints, bind, fast_routes
 from twisted_serve.web.routing.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.routing.cors import Preflight
 from twisted_serve.web.routing.fast_path import FastPath, FastRoute
@@ -184,56 +186,51 @@ class HttpApi:
         """Return the resource that each kind of token opens; ``None`` stands for the public one (`web.api.access`)."""
         from twisted_serve.web.routing.klein_app import new_app  # noqa: PLC0415 - Klein installs a reactor
 
-        public, inference, management, api = new_app(), new_app(), new_app(), new_app()
-        fast: dict[str, FastRoute] = {}
-        open_fast: dict[str, FastRoute] = {}
-        add_probe_routes(public, self.inference.ready)
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
         tokens = isinstance(self.tokens, HttpAuth)
         surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
-        add_description_routes(public, describe_api(surface, self.version))
-        if roles & Role.METRICS:
-            add_metrics_routes(public, self.metrics, self.metrics_token, self.defer_to_thread)
-        if roles & Role.INFERENCE:
-            if self.exempt_ping:
-                open_fast["ping"] = add_ping_route(public, self.inference)
-            fast = self._add_inference(inference, tokens)
-            if not roles & Role.MANAGEMENT:
-                # If both roles share an address, these routes belong to management (`web.api.access`).
-                add_v1_model_routes(inference, self.inference, "<unmarked:model>")
-        if roles & Role.MANAGEMENT:
-            add_management_routes(management, self.management, self.metadata, tokens)
-            add_workflow_management_routes(management, self.workflows)
-            add_v1_model_routes(management, self.inference)
-            if guarded_metrics:
-                add_metrics_routes(management, self.metrics, None, self.defer_to_thread)
-            if isinstance(self.tokens, HttpAuth):
-                add_token_route(api, self.tokens.rotation)
-        add_root_route(inference)
-        add_root_route(management)
-        predictions: IResource = FastPath(inference.resource(), {**fast, **self._plugin_routes(TokenKind.INFERENCE)})
-        if self.tracer is not None:
-            predictions = Tracing(predictions, self.tracer, reactor.seconds)
-        return {
-            None: FastPath(public.resource(), open_fast),
-            TokenKind.INFERENCE: predictions,
-            TokenKind.MANAGEMENT: FastPath(management.resource(), self._plugin_routes(TokenKind.MANAGEMENT)),
-            TokenKind.API: api.resource(),
+        routes = served_routes(surface)
+        apps: dict[TokenKind | None, Klein] = {scope: new_app() for scope in (None, *TokenKind)}
+        fast_endpoints: FastEndpoints = {"ping": ping_endpoint(self.inference)}
+        endpoints = {
+            **probe_endpoints(self.inference.ready),
+            **description_endpoints(describe_api(surface, self.version)),
+            **metrics_endpoints(
+                self.metrics, self.metrics_token if roles & Role.METRICS else None, self.defer_to_thread
+            ),
+            **v1_model_endpoints(self.inference),
         }
+        if roles & Role.INFERENCE:
+            predictor = Predictor(self.inference, tokens, self.defer_to_thread, self.envelope)
+            fast_endpoints = {**fast_endpoints, **prediction_endpoints(predictor)}
+            endpoints |= self._inference_endpoints(predictor)
+        if roles & Role.MANAGEMENT:
+            endpoints |= management_endpoints(self.management, self.metadata, tokens)
+            endpoints |= workflow_management_endpoints(self.workflows)
+            if isinstance(self.tokens, HttpAuth):
+                endpoints |= token_endpoints(self.tokens.rotation)
+        bind(apps, routes, {**endpoints, **fast_endpoints})
+        add_root_route(apps[TokenKind.INFERENCE])
+        add_root_route(apps[TokenKind.MANAGEMENT])
+        trees: dict[TokenKind | None, IResource] = {}
+        for scope, app in apps.items():
+            fast = fast_routes([route for route in routes if route.scope is scope], fast_endpoints)
+            trees[scope] = FastPath(app.resource(), {**fast, **self._plugin_routes(scope)})
+        if self.tracer is not None:
+            trees[TokenKind.INFERENCE] = Tracing(trees[TokenKind.INFERENCE], self.tracer, reactor.seconds)
+        return trees
 
-    def _plugin_routes(self, kind: TokenKind) -> dict[str, FastRoute]:
-        return ways_to(self.endpoints, kind, self.look)
+    def _plugin_routes(self, scope: TokenKind | None) -> dict[str, FastRoute]:
+        return {} if scope is None else ways_to(self.endpoints, scope, self.look)
 
-    def _add_inference(self, app: Klein, tokens: bool) -> dict[str, FastRoute]:
-        predictor = Predictor(self.inference, tokens, self.defer_to_thread, self.envelope)
-        fast = {"ping": add_ping_route(app, self.inference), "predictions": add_prediction_routes(app, predictor)}
-        add_invocation_routes(app, predictor)
-        add_v1_routes(app, predictor)
-        add_v2_routes(app, predictor)
-        add_v2_readiness_routes(app, self.inference)
-        if self.open_inference:
-            add_open_inference_routes(app, predictor, self.version)
-        add_workflow_prediction_routes(app, self.workflows, predictor)
-        add_legacy_routes(app, predictor)
-        return fast
+    def _inference_endpoints(self, predictor: Predictor) -> Endpoints:
+        return {
+            **invocation_endpoints(predictor),
+            **legacy_endpoints(predictor),
+            **v1_endpoints(predictor),
+            **v2_endpoints(predictor),
+            **v2_readiness_endpoints(self.inference),
+            **open_inference_endpoints(predictor, self.version),
+            **workflow_prediction_endpoints(self.workflows, predictor),
+        }

@@ -37,12 +37,29 @@ _JSON_LENGTH = Parameter(
 
 
 def _prediction(
-    path: str, operation_id: str, summary: str, body: str = "", operation: Operation = Operation.PREDICT
+    path: str,
+    operation_id: str,
+    summary: str,
+    body: str = "",
+    operation: Operation = Operation.PREDICT,
+    fast: bool = False,
 ) -> tuple[Route, Route]:
     """Return a route that predicts, and the description of its calls."""
     parameters = (_TIMEOUT, _JSON_LENGTH) if body == "InferRequest" else (_TIMEOUT,)
     return (
-        Route(path, "post", operation_id, summary, _PREDICTION, operation, parameters, body, ""),
+        Route(
+            path,
+            "post",
+            operation_id,
+            summary,
+            _PREDICTION,
+            operation,
+            parameters,
+            body,
+            "",
+            any_method=True,
+            fast=fast,
+        ),
         Route(
             path,
             "options",
@@ -51,6 +68,7 @@ def _prediction(
             {**DESCRIPTION, **KNOWN},
             Operation.INSPECT_MODELS,
             result="Description",
+            bound=False,
         ),
     )
 
@@ -68,16 +86,21 @@ PING = Route(
     {200: "Healthy.", **REFUSED, 500: "Unhealthy."},
     Operation.CHECK_HEALTH,
     plain=(500,),
-    ignores_rest=True,
+    rest="path",
+    any_method=True,
+    fast=True,
 )
 
 INFERENCE = (
-    *_prediction("/predictions/{model_name}", "predictions", f"Predict with the default version. {_ANY}"),
-    *_prediction("/predictions/{model_name}/{model_version}", "version_predictions", f"Predict with a version. {_ANY}"),
+    *_prediction("/predictions/{model_name}", "predictions", f"Predict with the default version. {_ANY}", fast=True),
+    *_prediction(
+        "/predictions/{model_name}/{model_version}", "version_predictions", f"Predict with a version. {_ANY}", fast=True
+    ),
     *_prediction(
         "/predictions/{model_name}/{model_version}/{url_path}",
         "path_predictions",
         f"Predict with a version, whose handler sees the rest of the path, slashes included. {_ANY}",
+        fast=True,
     ),
     *_prediction(
         "/explanations/{model_name}",
@@ -143,6 +166,7 @@ READINESS = (
         "Whether the process answers.",
         {200: "It does.", **REFUSED},
         Operation.CHECK_HEALTH,
+        any_method=True,
         result="Members",
     ),
     Route(
@@ -152,6 +176,7 @@ READINESS = (
         "Whether every start-up model has its workers.",
         {200: "They are loaded.", **REFUSED, 503: "Not yet, or no more."},
         Operation.CHECK_HEALTH,
+        any_method=True,
         result="Members",
         plain=(503,),
     ),
@@ -178,6 +203,7 @@ OPEN_INFERENCE = (
         "What this server is.",
         {200: "Name, version, extensions.", **REFUSED},
         Operation.CHECK_HEALTH,
+        any_method=True,
         result="Members",
     ),
     *(

@@ -104,6 +104,17 @@ V1_MODELS = (
     ),
 )
 
+_REPLACE_KEY = Route(
+    "/token",
+    "post",
+    "replaceToken",
+    "Replace the management or the inference key; GET does the same.",
+    {200: "The new key and when it expires.", **REFUSED, 500: "The key file cannot be written."},
+    Operation.REPLACE_KEY,
+    (Parameter("type", "string", "Which one.", required=True, limits={"enum": ["management", "inference"]}),),
+    result="Members",
+)
+
 MANAGEMENT = (
     Route(
         "/models",
@@ -148,16 +159,9 @@ MANAGEMENT = (
     ),
     *_MODELS,
     *V1_MODELS,
-    Route(
-        "/token",
-        "post",
-        "replaceToken",
-        "Replace the management or the inference key; GET does the same.",
-        {200: "The new key and when it expires.", **REFUSED, 500: "The key file cannot be written."},
-        Operation.REPLACE_KEY,
-        (Parameter("type", "string", "Which one.", required=True, limits={"enum": ["management", "inference"]}),),
-        result="Members",
-    ),
+    _REPLACE_KEY,
+    # The response to HEAD would have no body, and the new key would be lost.
+    evolve(_REPLACE_KEY, method="get", operation_id="replaceTokenByGet", head=False, described=False),
 )
 
 

@@ -51,11 +51,16 @@ class Route:
     :ivar body: The request body: the name of a schema, ``""`` for any, ``None`` for none.
     :ivar result: The response body below 400, as ``body``; or a media type.
     :ivar plain: The codes from 400 up whose responses have ``result``, too.
-    :ivar ignores_rest: Whether longer paths that begin with its path are this route, too; they are not described.
+    :ivar rest: Whether longer paths that begin with its path are this route, too, and the name of Klein's converter:
+        ``path`` if the segment that follows may not be empty, else ``rest``. They are not described.
     :ivar unmarked: Whether its last segment has no colon, after which other routes have a verb.
     :ivar any_case: Whether its first segment may be spelled in upper case; only the described spelling is claimed.
     :ivar exact_method: Whether other methods of its path are unknown paths.
+    :ivar any_method: Whether it takes other methods than the described one, too.
+    :ivar head: Whether HEAD is allowed where GET is.
+    :ivar fast: Whether it is found without Klein; so are all routes with the same first segment then.
     :ivar described: Whether the API description has it.
+    :ivar bound: Whether an endpoint is bound to it; otherwise another route of its path answers its method, too.
     :ivar pieces: The parsed template.
     """
 
@@ -69,11 +74,15 @@ class Route:
     body: str | None = None
     result: str = "Status"
     plain: tuple[int, ...] = ()
-    ignores_rest: bool = False
+    rest: str = ""
     unmarked: bool = False
     any_case: bool = False
     exact_method: bool = False
+    any_method: bool = False
+    head: bool = True
+    fast: bool = False
     described: bool = True
+    bound: bool = True
     pieces: tuple[Piece, ...] = field(init=False, repr=False)
 
     @pieces.default
@@ -98,7 +107,7 @@ class Route:
     def matches(self, segments: Sequence[str]) -> bool:
         """Return whether a path is this route's; literal segments are compared whole."""
         pieces = self.pieces
-        longer = self.ignores_rest or (pieces != () and pieces[-1].parameter == REST)
+        longer = bool(self.rest) or (pieces != () and pieces[-1].parameter == REST)
         if len(segments) < len(pieces) or (len(segments) > len(pieces) and not longer):
             return False
         if self.unmarked and ":" in segments[-1]:

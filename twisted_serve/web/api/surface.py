@@ -32,6 +32,7 @@ PUBLIC = (
         "This description.",
         DESCRIPTION,
         Operation.DESCRIBE_API,
+        any_method=True,
         result="Description",
     ),
     Route(
@@ -65,7 +66,8 @@ METRICS = (
         Operation.SCRAPE_METRICS,
         parameters=(Parameter("name[]", "string", "A metric to choose; may be repeated."),),
         result="text/plain",
-        ignores_rest=True,
+        rest="path",
+        any_method=True,
     ),
 )
 
@@ -78,7 +80,7 @@ def routes_of(roles: Role, exempt_ping: bool = False) -> tuple[Route, ...]:
     routes = list(PUBLIC)
     if roles & Role.INFERENCE:
         if exempt_ping:
-            routes += (evolve(PING, operation=Operation.PROBE, ignores_rest=False), evolve(PING, described=False))
+            routes += (evolve(PING, operation=Operation.PROBE, rest=""), evolve(PING, described=False))
         else:
             routes.append(PING)
         routes += (*INFERENCE, *READINESS, *WORKFLOW_INFERENCE)
@@ -98,9 +100,9 @@ def routes_of(roles: Role, exempt_ping: bool = False) -> tuple[Route, ...]:
     return tuple(routes)
 
 
-def described_routes(surface: Surface) -> tuple[Route, ...]:
-    """Return the routes that the description of a listener has."""
-    routes = [route for route in routes_of(surface.roles, surface.exempt_ping) if route.described]
+def served_routes(surface: Surface) -> tuple[Route, ...]:
+    """Return the routes of a listener."""
+    routes = list(routes_of(surface.roles, surface.exempt_ping))
     if not surface.open_inference:
         routes = [route for route in routes if route not in OPEN_INFERENCE]
     absent = set()
@@ -109,6 +111,11 @@ def described_routes(surface: Surface) -> tuple[Route, ...]:
     if not surface.tokens:
         absent.add(Operation.REPLACE_KEY)
     return tuple(route for route in routes if route.operation not in absent)
+
+
+def described_routes(surface: Surface) -> tuple[Route, ...]:
+    """Return the routes that the description of a listener has."""
+    return tuple(route for route in served_routes(surface) if route.described)
 
 
 #: The routes of a listener with all roles.

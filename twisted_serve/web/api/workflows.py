@@ -26,7 +26,8 @@ WORKFLOW_INFERENCE = (
         Operation.PREDICT_WORKFLOW,
         body="",
         result="Members",
-        ignores_rest=True,
+        rest="rest",
+        any_method=True,
         any_case=True,
     ),
 )

@@ -5,8 +5,6 @@ This module implements the management routes: ``/models`` and ``/token`` (``docs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 
@@ -24,30 +22,24 @@ from twisted_serve.web.http.site import peer_of
 from twisted_serve.web.openapi.document import describe_model_management
 from twisted_serve.web.routes.changes import given_parameters, shielded, wanted_number
 from twisted_serve.web.routes.predictions import set_handler_headers
-
-if TYPE_CHECKING:
-    from klein import Klein
+from twisted_serve.web.routing.binding import Endpoints
 
 
-def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata, tokens: bool) -> None:
+def management_endpoints(plane: ManagementPlane, metadata: Metadata, tokens: bool) -> Endpoints:
     """
-    Add what changes and describes models.
+    Return the endpoints that change and describe models.
 
     :param tokens: Whether token authorization is on.
     """
 
-    @app.route("/models", methods=["GET"])
     def list_models(request: IRequest) -> Body:
         return answer_json(request, 200, plane.list_models(*page_wanted(request)))
 
-    @app.route("/models", methods=["POST"])
     def register(request: IRequest) -> Deferred[Body]:
         # Before the body is looked at: where models may not come and go it does not matter what it says.
         plane.check_enabled()
         return shielded(request, plane.register(_registration_of(request)))
 
-    @app.route("/models/<model>", methods=["GET"])
-    @app.route("/models/<model>/<version>", methods=["GET"])
     def describe(request: ServeRequest, model: str, version: str | None = None) -> Deferred[Body]:
         if version != "all" and as_boolean(query_parameters(request).get("customized"), False):
             asked = Deferred.fromCoroutine(metadata.ask(model, version, job_id(request)))
@@ -55,14 +47,10 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
         described = Deferred.fromCoroutine(plane.describe(model, version))
         return described.addCallback(lambda versions: answer_json(request, 200, versions))
 
-    @app.route("/models/<model>", methods=["OPTIONS"])
-    @app.route("/models/<model>/<version>", methods=["OPTIONS"])
     def describe_calls(request: IRequest, model: str, version: str | None = None) -> Body:
         plane.find(model, version)
         return answer_json(request, 200, describe_model_management(model, tokens))
 
-    @app.route("/models/<model>", methods=["PUT"])
-    @app.route("/models/<model>/<version>", methods=["PUT"])
     def scale(request: IRequest, model: str, version: str | None = None) -> Deferred[Body]:
         query = query_parameters(request)
         min_worker = as_integer(query.get("min_worker"), 1)
@@ -71,29 +59,36 @@ def add_management_routes(app: Klein, plane: ManagementPlane, metadata: Metadata
         version = version or query.get("model_version")
         return shielded(request, plane.scale(model, version, min_worker, max_worker, synchronous))
 
-    @app.route("/models/<model>", methods=["DELETE"])
-    @app.route("/models/<model>/<version>", methods=["DELETE"])
     def unregister(request: IRequest, model: str, version: str | None = None) -> Deferred[Body]:
         return shielded(request, plane.unregister(model, version))
 
-    @app.route("/models/<model>/<version>/set-default", methods=["PUT"])
     def set_default(request: IRequest, model: str, version: str) -> Deferred[Body]:
         return shielded(request, plane.set_default(model, version))
 
+    return {
+        "listModels": list_models,
+        "registerModel": register,
+        "describeModel": describe,
+        "version_describeModel": describe,
+        "modelDescription": describe_calls,
+        "version_modelDescription": describe_calls,
+        "setAutoScale": scale,
+        "version_setAutoScale": scale,
+        "unregisterModel": unregister,
+        "version_unregisterModel": unregister,
+        "setDefault": set_default,
+    }
 
-def add_token_route(app: Klein, rotation: Rotation) -> None:
-    """Add ``/token``, which replaces a key and answers with the new one."""
 
-    @app.route("/token", methods=["GET", "POST"])
+def token_endpoints(rotation: Rotation) -> Endpoints:
+    """Return the endpoint of ``/token``, which replaces a key and returns the new one."""
+
     async def replace_token(request: IRequest) -> Body:
         kind = query_parameters(request).get("type")
         token = await rotation.replace_named(kind, by=peer_of(request))
         return answer_json(request, 200, {"type": kind, **describe_token(token)})
 
-    # Werkzeug lets HEAD in where GET is: the answer to it has no body, so that the new key would be lost.
-    for rule in app.url_map.iter_rules("replace_token"):
-        if rule.methods is not None:
-            rule.methods.discard("HEAD")
+    return {"replaceToken": replace_token, "replaceTokenByGet": replace_token}
 
 
 def _answer_custom(request: ServeRequest, described: CustomDescription) -> Body:

@@ -5,7 +5,6 @@ This module implements ``/metrics`` (``docs/torchserve/rest_api.md`` §10).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from twisted.web.iweb import IRequest
@@ -16,26 +15,20 @@ from twisted_serve.errors import Unauthorized
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.metrics.registry import CONTENT_TYPE, ServerMetrics
 from twisted_serve.web.http.responses import Body, set_common_headers
-
-if TYPE_CHECKING:
-    from klein import Klein
+from twisted_serve.web.routing.binding import Endpoints
 
 # More bytes are written in a thread: a thousand models have seven million, which take a second.
 MOST_AT_ONCE = 1 << 16
 
 
-def add_metrics_routes(
-    app: Klein, metrics: ServerMetrics, token: MetricsToken | None, defer_to_thread: DeferToThread
-) -> None:
+def metrics_endpoints(metrics: ServerMetrics, token: MetricsToken | None, defer_to_thread: DeferToThread) -> Endpoints:
     """
-    Add ``/metrics``, which takes any method and ``name[]`` to choose.
+    Return the endpoint of ``/metrics``, whose parameter ``name[]`` selects metrics.
 
     :param token: What it wants; ``None`` for nothing.
     :param defer_to_thread: Writes many metrics.
     """
 
-    @app.route("/metrics")
-    @app.route("/metrics/<path:rest>")
     async def render_metrics(request: IRequest, rest: str = "") -> Body:
         if token is not None and not token.admits(request.requestHeaders.getRawHeaders(b"authorization", ())):
             request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [b"Bearer"])
@@ -49,3 +42,5 @@ def add_metrics_routes(
         request.responseHeaders.setRawHeaders(b"Content-Type", [CONTENT_TYPE.encode("ascii")])
         request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
         return body
+
+    return {"metrics": render_metrics}

@@ -9,7 +9,6 @@ those who have called it so for long (``docs/torchserve/rest_api.md`` §4 and §
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from twisted_serve.errors import BadRequest, ResourceNotFound
 from twisted_serve.web.api.segments import CLAIMED
@@ -17,34 +16,32 @@ from twisted_serve.web.http.queries import query_pairs
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body
 from twisted_serve.web.routes.predictions import Predictor
+from twisted_serve.web.routing.binding import Endpoints
 from twisted_serve.wire.messages import Part
 
-if TYPE_CHECKING:
-    from klein import Klein
 
+def invocation_endpoints(predictor: Predictor) -> Endpoints:
+    """Return the endpoints of ``/invocations`` and ``/models/{model}/invoke``."""
 
-def add_invocation_routes(app: Klein, predictor: Predictor) -> None:
-    """Add ``/invocations`` and ``/models/{model}/invoke``, which take any method and the default version."""
-
-    @app.route("/invocations")
     async def invocations(request: ServeRequest) -> Body:
         parts = await _inputs_with_query(predictor, request)
         return await predictor.answer(request, _model_wanted(predictor, request, parts), None, {}, parts)
 
-    @app.route("/models/<model>/invoke")
     async def invoke(request: ServeRequest, model: str) -> Body:
         return await _answer(predictor, request, model, None)
 
+    return {"invocations": invocations, "invoke": invoke}
 
-def add_legacy_routes(app: Klein, predictor: Predictor) -> None:
-    """Add ``/{model}/predict`` and ``/{model}/{version}/predict``, where no other route has a claim."""
 
-    @app.route("/<model>/predict")
-    @app.route("/<model>/<version>/predict")
+def legacy_endpoints(predictor: Predictor) -> Endpoints:
+    """Return the endpoints of ``/{model}/predict`` and ``/{model}/{version}/predict``, for unclaimed names."""
+
     async def legacy_predict(request: ServeRequest, model: str, version: str | None = None) -> Body:
         if model in CLAIMED:
             raise ResourceNotFound()
         return await _answer(predictor, request, model, version)
+
+    return {"legacy_predictions": legacy_predict, "legacy_version_predictions": legacy_predict}
 
 
 async def _answer(predictor: Predictor, request: ServeRequest, model: str, version: str | None) -> Body:

@@ -6,11 +6,10 @@ This module implements the routes of workflows: ``/workflows`` and ``/wfpredict`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
-from werkzeug.routing import BaseConverter
 
 from twisted_serve.planes.workflows import WorkflowPlane, WorkflowRegistration
 from twisted_serve.web.http.deadlines import deadline_of
@@ -19,55 +18,45 @@ from twisted_serve.web.http.request import ServeRequest, job_id
 from twisted_serve.web.http.responses import Body, answer_json, set_common_headers
 from twisted_serve.web.routes.changes import given_parameters, shielded, wanted_number
 from twisted_serve.web.routes.predictions import Predictor
-
-if TYPE_CHECKING:
-    from klein import Klein
+from twisted_serve.web.routing.binding import Endpoints
 
 
-class WordConverter(BaseConverter):
-    """The word ``wfpredict`` in upper and lower case; asked before the names that any path may begin with."""
+def workflow_management_endpoints(plane: WorkflowPlane) -> Endpoints:
+    """Return the endpoints of ``/workflows``."""
 
-    regex = "(?i:wfpredict)"
-    weight = BaseConverter.weight - 1
-
-
-def add_workflow_management_routes(app: Klein, plane: WorkflowPlane) -> None:
-    """Add ``/workflows``, which registers, lists, describes and unregisters."""
-
-    @app.route("/workflows", methods=["GET"])
     def list_workflows(request: IRequest) -> Body:
         return answer_json(request, 200, plane.list_workflows(*page_wanted(request)))
 
-    @app.route("/workflows", methods=["POST"])
     def register_workflow(request: IRequest) -> Deferred[Body]:
         # Before the body is looked at: where workflows may not come and go it does not matter what it says.
         plane.check_enabled()
         return shielded(request, plane.register(_registration_of(request)))
 
-    @app.route("/workflows/<workflow>", methods=["GET"])
     def describe_workflow(request: IRequest, workflow: str) -> Body:
         return answer_json(request, 200, plane.describe(workflow))
 
-    @app.route("/workflows/<workflow>", methods=["DELETE"])
     def unregister_workflow(request: IRequest, workflow: str) -> Deferred[Body]:
         return shielded(request, plane.unregister(workflow))
 
+    return {
+        "listWorkflows": list_workflows,
+        "registerWorkflow": register_workflow,
+        "describeWorkflow": describe_workflow,
+        "unregisterWorkflow": unregister_workflow,
+    }
 
-def add_workflow_prediction_routes(app: Klein, plane: WorkflowPlane, predictor: Predictor) -> None:
-    """Add ``/wfpredict``, which takes any method, in any spelling of the word; what follows does not matter."""
-    app.url_map.converters = {**app.url_map.converters, "wfpredict": WordConverter}
 
-    # The last ones have the word as it is described; the first take every other spelling, too.
-    @app.route("/<wfpredict:word>/<workflow>")
-    @app.route("/<wfpredict:word>/<workflow>/<rest:rest>")
-    @app.route("/wfpredict/<workflow>")
-    @app.route("/wfpredict/<workflow>/<rest:rest>")
+def workflow_prediction_endpoints(plane: WorkflowPlane, predictor: Predictor) -> Endpoints:
+    """Return the endpoint of ``/wfpredict``, which ignores what follows the name of the workflow."""
+
     async def predict_workflow(request: ServeRequest, workflow: str, word: str = "", rest: str = "") -> Body:
         inputs = await predictor.inputs_of(request)
         answer = await plane.predict(
             workflow, job_id(request), predictor.headers_of(request), inputs, deadline_of(request)
         )
         return _answered(request, answer)
+
+    return {"wfpredict": predict_workflow}
 
 
 def _answered(request: ServeRequest, answer: bytes | Mapping[str, Any]) -> Body:

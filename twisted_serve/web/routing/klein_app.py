@@ -8,6 +8,7 @@ All other modules name Klein only in annotations and import it for type checkers
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,16 @@ class UnmarkedConverter(BaseConverter):
     """A segment without a colon, which separates the verb in KServe's version 1."""
 
     regex = "[^/:]+"
+
+
+class AnyCaseConverter(BaseConverter):
+    """A word in upper and lower case; tried before the names that any path may begin with."""
+
+    weight = BaseConverter.weight - 1
+
+    def __init__(self, url_map: Map, word: str) -> None:
+        super().__init__(url_map)
+        self.regex = f"(?i:{re.escape(word)})"
 
 
 class ExactMap(Map):
@@ -66,7 +77,12 @@ def new_app() -> Klein:
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.url_map.redirect_defaults = False
-    app.url_map.converters = {**app.url_map.converters, "rest": RestConverter, "unmarked": UnmarkedConverter}
+    app.url_map.converters = {
+        **app.url_map.converters,
+        "any_case": AnyCaseConverter,
+        "rest": RestConverter,
+        "unmarked": UnmarkedConverter,
+    }
 
     app.handle_errors(_answer_failure)
     return app

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Bind endpoint functions to routes of ``web.api`` by operation id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+from twisted.internet.defer import Deferred
+
+from twisted_serve.auth.scopes import Scope
+from twisted_serve.web.api.route import Route
+from twisted_serve.web.api.template import REST
+from twisted_serve.web.http.responses import Body
+from twisted_serve.web.routing.fast_path import FastRoute
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from klein import Klein
+
+#: The functions that make responses, by operation id. Klein passes them the request and the variable segments by name:
+#: ``model``, ``version``, ``workflow`` and ``rest``.
+Endpoints: TypeAlias = "Mapping[str, Callable[..., Body | Deferred[Body] | Coroutine[Deferred[Any], Any, Body]]]"
+
+#: Those that return no coroutine, which Klein alone awaits.
+FastEndpoints: TypeAlias = "Mapping[str, Callable[..., Body | Deferred[Body]]]"
+
+_CONVERTERS = {
+    "{model_name}": "<model>",
+    "{model_version}": "<version>",
+    "{workflow_name}": "<workflow>",
+    "{url_path}": "<rest:rest>",
+}
+
+
+def bind(apps: Mapping[Scope | None, Klein], routes: Iterable[Route], endpoints: Endpoints) -> None:
+    """
+    Add the rules of routes to the application of the scope that each needs.
+
+    :raise KeyError: for a route without an endpoint.
+    """
+    for route in routes:
+        if route.bound:
+            app, endpoint = apps[route.scope], route.operation_id
+            methods = None if route.any_method else [route.method.upper()]
+            for rule in rules_of(route):
+                app.route(rule, methods=methods, endpoint=endpoint)(endpoints[endpoint])
+            if not route.head:
+                _forbid_head(app, endpoint)
+
+
+def rules_of(route: Route) -> Iterator[str]:
+    """Return Klein's rules of a route."""
+    rule = route.path
+    for parameter, converter in _CONVERTERS.items():
+        rule = rule.replace(parameter, converter)
+    if route.unmarked:
+        rule = rule.replace("<model>", "<unmarked:model>")
+    rules = [rule]
+    if route.any_case:
+        # The rule with the word as it is described has to be there as well: a literal comes before a parameter.
+        rules.append(f"/<any_case({route.first}):word>{rule.removeprefix(f'/{route.first}')}")
+    for each in rules:
+        yield each
+        if route.rest:
+            yield f"{each}/<{route.rest}:rest>"
+
+
+def fast_routes(routes: Iterable[Route], endpoints: FastEndpoints) -> dict[str, FastRoute]:
+    """Return the fast ones of these routes by their first segment; all with the same one have the same endpoint."""
+    lengths: dict[str, list[int]] = {}
+    functions = {}
+    for route in routes:
+        if route.fast and route.bound and route.first is not None:
+            single = sum(piece.parameter != REST for piece in route.pieces[1:])
+            lengths.setdefault(route.first, []).append(single)
+            functions[route.first] = endpoints[route.operation_id]
+    return {
+        first: FastRoute(functions[first], named=max(counts), needed=min(counts)) for first, counts in lengths.items()
+    }
+
+
+def _forbid_head(app: Klein, endpoint: str) -> None:
+    """Remove HEAD, which werkzeug adds to GET."""
+    for rule in app.url_map.iter_rules(endpoint):
+        if rule.methods is not None:
+            rule.methods.discard("HEAD")
