@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -363,6 +363,25 @@ class WholeServerTests(SynchronousTestCase):
         self.assertFalse(worker.alive)
         self.assertFalse(connection.open)
         memory.server.hurry()
+
+    def test_cancelled_stop(self) -> None:
+        """A stop that takes too long and is cancelled kills the workers, and leaves no file."""
+        memory = MemoryServer(models={"m": {}})
+        self.addCleanup(memory.close)
+        [worker] = memory.provider.workers
+        worker.holding = True
+        connection = memory.connect()
+        connection.send(
+            b"POST /predictions/m HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n"
+            b"Authorization: Bearer " + memory.key(TokenKind.INFERENCE).encode() + b"\r\n\r\nx"
+        )
+        stopped = memory.server.stopService()
+        self.assertTrue(worker.alive)
+        stopped.cancel()
+        self.failureResultOf(stopped, CancelledError)
+        self.assertFalse(worker.alive)
+        self.assertFalse(memory.key_file.exists())
+        self.assertEqual(list(memory.directory.glob("twisted_serve-*")), [])
 
     def test_bad_number_for_a_model(self) -> None:
         """A setting of a model that is no number keeps the server from starting, and says which; no file stays."""

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.service_case import ServiceTestCase
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import ServeError
+from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.startup import reason_of
 from twisted_serve.service import ModelServer, StartupFailure, StartupOutcome
 from twisted_serve.testing.server import MemoryServer
@@ -23,9 +24,14 @@ from twisted_serve.testing.server import MemoryServer
 class LoadingTests(ServiceTestCase):
     """Tests for start-up models, and for stopping while they are being loaded."""
 
+    def catalogue(self, server: ModelServer) -> Catalogue:
+        assert server._tree is not None
+        catalogue = server._tree.getServiceNamed("models").catalogue
+        assert isinstance(catalogue, Catalogue)
+        return catalogue
+
     def names(self, server: ModelServer) -> list[str]:
-        assert server._parts is not None
-        return [model.name for model, _pool in server._parts.catalogue]
+        return [model.name for model, _pool in self.catalogue(server)]
 
     def test_ready(self) -> None:
         """It is ready when each model has its workers, or has failed to get them."""
@@ -53,10 +59,9 @@ class LoadingTests(ServiceTestCase):
         options = {"model_store": "models", "token_key_file": "key_file.json", "temp_directory": "."}
         server = self.server(load_models=names, **options)
         server.startService()
-        assert server._parts is not None
-        for model, _pool in server._parts.catalogue:
+        for model, _pool in self.catalogue(server):
             self.assertTrue(model.model_dir.is_absolute(), model.model_dir)
-        self.assertEqual([model.location for model, _ in server._parts.catalogue], ["m", "n.mar"])
+        self.assertEqual([model.location for model, _ in self.catalogue(server)], ["m", "n.mar"])
         self.stop(server)
 
     def test_all_is_well(self) -> None:

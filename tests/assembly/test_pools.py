@@ -55,8 +55,8 @@ class PoolMakingTests(SynchronousTestCase):
             provider = FakeProvider(clock)
             metrics = ServerMetrics("h", parse_catalogue(text), mode)
             options = ServerOptions(metrics_mode=mode)
-            world = Dependencies(environ={})
-            make_pool = pool_factory(clock, options, world, provider, {}, metrics)  # type: ignore[arg-type]
+            dependencies = Dependencies(environ={})
+            make_pool = pool_factory(clock, options, dependencies, provider, {}, metrics)  # type: ignore[arg-type]
             settings = ModelSettings(min_workers=1, max_workers=1)
             version = ModelVersion(
                 name="m",

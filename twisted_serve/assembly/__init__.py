@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Assemble a server from its parts; this package alone knows them all.
+Assemble a server from its parts; only this package knows all of them.
 
-``server``: the parts, in order. ``dependencies``: clock, entropy, environment, devices and threads that a server
-takes from outside. ``pools``: settings and workers of each model version. ``stores``: archives, and the installer of
-packages. ``instrumentation``: metrics of the parts.
+``server``: the tree of services, in order. ``tree``: the order of their start and stop. ``files``, ``keys``,
+``listeners``, ``loading``: services of the tree. ``dependencies``: clock, entropy, environment, devices and threads
+that a server takes from outside. ``pools``: settings and workers of each model version. ``stores``: archives, and the
+installer of packages. ``instrumentation``: metrics of the parts.
 """

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from twisted_serve.metrics.tracing import Tracer
 
 
-class Instrumentation:
+class Instrumentation(Service):
     """
     All that is measured of one server.
 
@@ -46,8 +47,9 @@ class Instrumentation:
     _log = Logger("twisted_serve.metrics")
 
     def __init__(
-        self, clock: IReactorTime, options: ServerOptions, world: Dependencies, defer_to_thread: DeferToThread
+        self, clock: IReactorTime, options: ServerOptions, dependencies: Dependencies, defer_to_thread: DeferToThread
     ) -> None:
+        self.setName("metrics")
         self._defer_to_thread = defer_to_thread
         self._hostname = socket.gethostname()
         self._logs = [MetricLog(self._log, name, clock) for name in (TS_METRICS, MODEL_METRICS)]
@@ -58,24 +60,26 @@ class Instrumentation:
             auto_detect=options.model_metrics_auto_detect,
             server_log=self._logs[0].write,
             model_log=self._logs[1].write,
-            epoch=EpochClock(world.now, clock),
+            epoch=EpochClock(dependencies.now, clock),
         )
-        self.tracer = _tracer(world) if options.tracing else None
+        self.tracer = _tracer(dependencies) if options.tracing else None
         self._interval = None if options.disable_system_metrics else options.metric_time_interval
         self._gpus: ModuleType | None = None
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
 
-    def start(self) -> None:
+    def startService(self) -> None:
         """Begin to read the machine's figures, and to send traces."""
+        super().startService()
         if self.tracer is not None:
             self.tracer.start()
         if self._interval is not None:
             self._gpus = nvml()
             self._loop.start(self._interval)
 
-    def stop(self) -> None:
+    def stopService(self) -> None:
         """Leave no timer, and no line unwritten; `send_last_spans` is for before."""
+        super().stopService()
         if self._loop.running:
             self._loop.stop()
         for log in self._logs:
@@ -98,7 +102,7 @@ class Instrumentation:
             self.metrics.emitter.bind(figure.name, *figure.labels, self._hostname)(figure.value)
 
 
-def _tracer(world: Dependencies) -> Tracer:
+def _tracer(dependencies: Dependencies) -> Tracer:
     """
     Make what traces are made by, which is imported only where it is wanted.
 
@@ -111,7 +115,7 @@ def _tracer(world: Dependencies) -> Tracer:
             f"traces need packages that are not installed ({e}): pip install 'twisted-serve[otel]'", "tracing"
         ) from e
     try:
-        return Tracer(world.now, world.span_exporter)
+        return Tracer(dependencies.now, dependencies.span_exporter)
     except ValueError as e:
         raise ConfigError(f"OpenTelemetry's variables cannot be used: {e}", "tracing") from e
 

@@ -24,7 +24,7 @@ from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 from twisted_serve.wire.messages import LoadModel, MetricDefinition
 
 
-def settings_resolver(options: ServerOptions, world: Dependencies) -> Settle:
+def settings_resolver(options: ServerOptions, dependencies: Dependencies) -> Settle:
     """
     Make what settles a version's settings, the server's options being the last that are asked.
 
@@ -41,7 +41,7 @@ def settings_resolver(options: ServerOptions, world: Dependencies) -> Settle:
         circuit_retry=options.circuit_retry_time,
         retry_on_worker_death=options.retry_on_worker_death,
         batch_policy=ClosePolicy(options.default_batch_policy),
-        gpus=count_gpus(options.number_of_gpu, world.environ),
+        gpus=count_gpus(options.number_of_gpu, dependencies.environ),
         cpus=usable_cpus(),
     )
 
@@ -57,7 +57,7 @@ def settings_resolver(options: ServerOptions, world: Dependencies) -> Settle:
 def pool_factory(
     reactor: IServeReactor,
     options: ServerOptions,
-    world: Dependencies,
+    dependencies: Dependencies,
     provider: IWorkerProvider,
     environment: Mapping[str, str],
     metrics: ServerMetrics,
@@ -68,7 +68,7 @@ def pool_factory(
     :param environment: The server's, as workers may see it.
     """
     numbers = count(options.initial_worker_port)
-    all_gpus = range(count_gpus(options.number_of_gpu, world.environ))
+    all_gpus = range(count_gpus(options.number_of_gpu, dependencies.environ))
     sequences = SequenceHeaders(
         options.ts_header_key_sequence_id, options.ts_header_key_sequence_start, options.ts_header_key_sequence_end
     )
@@ -113,7 +113,7 @@ def pool_factory(
             settings,
             provider,
             reactor,
-            world.now,
+            dependencies.now,
             worker_ids=lambda: str(next(numbers)),
             next_gpu=partial(next, gpus),
             sequences=sequences,

@@ -1,33 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the assembly of a server from its parts, and their taking apart; it knows all of them.
+Build the tree of services of a server.
 """
 
 from __future__ import annotations
 
-import atexit
-import os
 import resource
-from contextlib import suppress
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
-from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from twisted_serve import COMPATIBLE_WITH
-from twisted_serve.archives.orphans import WorkDirectory, remove_orphans
-from twisted_serve.archives.store import ModelStore
+from twisted_serve.archives.orphans import WorkDirectory
 from twisted_serve.assembly.dependencies import Dependencies, visible_environment
+from twisted_serve.assembly.files import KeyFileRemoval, WorkFiles
 from twisted_serve.assembly.instrumentation import Instrumentation, pool_readings
+from twisted_serve.assembly.keys import Announcement, Keys
+from twisted_serve.assembly.listeners import Listeners, Requests
+from twisted_serve.assembly.loading import Models, Readiness, Workers
 from twisted_serve.assembly.pools import pool_factory, settings_resolver
 from twisted_serve.assembly.stores import installer_of, stores_of
+from twisted_serve.assembly.tree import Closing, Deadline, ServiceTree
 from twisted_serve.auth.audit import AuditLog
 from twisted_serve.auth.expiry import ExpiryChecker
 from twisted_serve.auth.key_file import KeyFile
@@ -39,9 +37,8 @@ from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import by_segment
 from twisted_serve.eventloop.threads import DeferToThread, Threads, in_own_thread
 from twisted_serve.eventloop.turns import TurnWatch
-from twisted_serve.interfaces import IServeReactor, IWorkerProvider
+from twisted_serve.interfaces import IServeReactor
 from twisted_serve.metrics.registry import ServerMetrics
-from twisted_serve.models.snapshot import Snapshot
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
@@ -57,11 +54,9 @@ from twisted_serve.system.heap import trimming
 from twisted_serve.web.http.admission import Admission, connection_limit
 from twisted_serve.web.http.certificates import CertificateWatch, LiveCertificate
 from twisted_serve.web.http.limits import Limits
-from twisted_serve.web.http.ports import Listener, plan_listeners, tls_files
-from twisted_serve.web.http.site import ServeSite
+from twisted_serve.web.http.ports import plan_listeners, tls_files
 from twisted_serve.web.listeners import HttpApi, HttpAuth, NoHttpAuth
 from twisted_serve.workers.local import LocalProvider
-from twisted_serve.workers.packages import Installer
 
 _log = Logger("twisted_serve.server")
 
@@ -104,113 +99,71 @@ def max_connections(options: ServerOptions) -> int:
     return min(options.max_connections or most, most)
 
 
-@define(eq=False)
-class Parts:
-    """Everything which a started server consists of."""
+def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies) -> ServiceTree:
+    """
+    Build the tree of a server's services; none is started, and no listener is open.
 
-    reactor: IServeReactor
-    work: WorkDirectory
-    provider: IWorkerProvider
-    store: ModelStore
-    threads: Threads
-    key_threads: Threads
-    catalogue: Catalogue
-    installer: Installer
-    management: ManagementPlane
-    snapshots: Snapshots
-    restored: Snapshot | None
-    workflows: WorkflowPlane
-    faces: HttpApi
-    sites: list[tuple[Listener, ServeSite]]
-    ports: list[IListeningPort]
-    key_file: KeyFile | None
-    attendants: list[Service]
-    certificate: LiveCertificate | None
-    trigger: Any
-    measuring: Instrumentation
-    turns: TurnWatch | None = None
-    delay: Deferred[None] = field(factory=lambda: succeed(None))
-    owner: int = field(factory=os.getpid)
+    Only the work directory and the key file are made, and removed if it fails.
 
-    @classmethod
-    def assemble(cls, reactor: IServeReactor, options: ServerOptions, world: Dependencies) -> Parts:
-        """
-        Put a server together; no listener is open yet.
-
-        Nothing is left when it fails.
-
-        :raise OSError: when the key file or the working directory cannot be written.
-        :raise ValueError: for an option that cannot be used.
-        """
-        threads = Threads(world.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
-        # Keys are rare and urgent: they do not wait behind archives.
-        key_threads = Threads(world.defer_to_thread or in_own_thread(reactor))
-        account, births, environment = _births(reactor, options, world)
-        catalogue = Catalogue()
-        measuring = Instrumentation(reactor, options, world, threads)
-        metrics = measuring.metrics
-        metrics.watch_pools(partial(pool_readings, catalogue))
-        provider = world.provider or LocalProvider(
-            births,
-            on_metric_line=metrics.emitter.receive,
-            on_metrics=metrics.emitter.take,
-            template_environment=environment if options.worker_start == "fork" else None,
+    :raise OSError: when the key file or the working directory cannot be written.
+    :raise ValueError: for an option that cannot be used.
+    """
+    threads = Threads(dependencies.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
+    # Keys are rare and urgent: they do not wait behind archives.
+    key_threads = Threads(dependencies.defer_to_thread or in_own_thread(reactor))
+    account, births, environment = _births(reactor, options, dependencies)
+    catalogue = Catalogue()
+    instrumentation = Instrumentation(reactor, options, dependencies, threads)
+    metrics = instrumentation.metrics
+    metrics.watch_pools(partial(pool_readings, catalogue))
+    provider = dependencies.provider or LocalProvider(
+        births,
+        on_metric_line=metrics.emitter.receive,
+        on_metrics=metrics.emitter.take,
+        template_environment=environment if options.worker_start == "fork" else None,
+    )
+    memory = Memory(threads, reactor.seconds)
+    extra_headers = cors_headers(options)
+    metrics_token = None if options.metrics_token_file is None else MetricsToken(options.metrics_token_file)
+    work = WorkDirectory.make(options.temp_directory)
+    key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
+    try:
+        store, workflow_store = stores_of(reactor, options, work.path, threads, account)
+        installer = installer_of(births, options, environment, work.path, threads, account)
+        snapshots = Snapshots(dependencies.snapshots, catalogue, dependencies.now, threads)
+        restored = None if options.model_snapshot is None else restorable(options.model_snapshot, store)
+        registrar = Registrar(
+            catalogue,
+            store,
+            settings_resolver(options, dependencies),
+            pool_factory(reactor, options, dependencies, provider, environment, metrics),
+            default_handler=options.default_service_handler,
+            retire_timeout=options.unregister_model_timeout,
+            installer=installer if options.install_py_dep_per_model else None,
+            changed=snapshots.changed,
         )
-        memory = Memory(threads, reactor.seconds)
-        extra_headers = cors_headers(options)
-        metrics_token = None if options.metrics_token_file is None else MetricsToken(options.metrics_token_file)
-        work = WorkDirectory.make(options.temp_directory)
-        key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
-        try:
-            store, workflow_store = stores_of(reactor, options, work.path, threads, account)
-            installer = installer_of(births, options, environment, work.path, threads, account)
-            snapshots = Snapshots(world.snapshots, catalogue, world.now, threads)
-            restored = None if options.model_snapshot is None else restorable(options.model_snapshot, store)
-            registrar = Registrar(
-                catalogue,
-                store,
-                settings_resolver(options, world),
-                pool_factory(reactor, options, world, provider, environment, metrics),
-                default_handler=options.default_service_handler,
-                retire_timeout=options.unregister_model_timeout,
-                installer=installer if options.install_py_dep_per_model else None,
-                changed=snapshots.changed,
+        management = ManagementPlane(catalogue, registrar, memory, enabled=options.enable_model_api)
+        inference = InferencePlane(catalogue, metrics)
+        workflows = WorkflowPlane(
+            workflow_store,
+            registrar,
+            inference,
+            reactor,
+            enabled=options.enable_model_api,
+            retire_timeout=options.unregister_model_timeout,
+        )
+        listeners = plan_listeners(options)
+        certificate = None
+        if any(listener.address.secure for listener in listeners):
+            certificate = LiveCertificate(
+                tls_files(options), dependencies.now, reactor, dependencies.defer_to_thread or in_own_thread(reactor)
             )
-            management = ManagementPlane(catalogue, registrar, memory, enabled=options.enable_model_api)
-            inference = InferencePlane(catalogue, metrics)
-            workflows = WorkflowPlane(
-                workflow_store,
-                registrar,
-                inference,
-                reactor,
-                enabled=options.enable_model_api,
-                retire_timeout=options.unregister_model_timeout,
-            )
-            tokens: HttpAuth | NoHttpAuth = NoHttpAuth()
-            trigger = None
-            attendants: list[Service] = [] if world.trim_heap is None else [trimming(reactor, world.trim_heap)]
-            turns = None
-            if options.debug_turn_limit_ms:
-                turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000)
-                attendants.append(turns)
-            listeners = plan_listeners(options)
-            certificate = None
-            if any(listener.address.secure for listener in listeners):
-                certificate = LiveCertificate(
-                    tls_files(options), world.now, reactor, world.defer_to_thread or in_own_thread(reactor)
-                )
-                attendants.append(CertificateWatch(certificate, reactor))
-            if key_file is not None:
-                tokens = _tokens(reactor, options, world, key_file, metrics, key_threads)
-                attendants.append(_expiry_checker(reactor, options, world, tokens))
-                # After those which wait for a server that stops: it is needed as long as somebody is let in.
-                trigger = reactor.addSystemEventTrigger("after", "shutdown", key_file.remove)
-        except BaseException:
-            if key_file is not None:
-                key_file.remove()
-            work.remove()
-            raise
-        faces = HttpApi(
+        tokens: HttpAuth | NoHttpAuth = NoHttpAuth()
+        if key_file is not None:
+            tokens = _tokens(reactor, options, dependencies, key_file, metrics, key_threads)
+        turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000) if options.debug_turn_limit_ms else None
+        admission = Admission(max_connections(options), reactor, metrics.answered)
+        api = HttpApi(
             inference=inference,
             management=management,
             workflows=workflows,
@@ -233,132 +186,82 @@ class Parts:
             open_inference=options.ts_open_inference_protocol,
             envelope=options.service_envelope,
             extra_headers=extra_headers,
-            endpoints=tuple(by_segment(world.endpoints).values()),
+            endpoints=tuple(by_segment(dependencies.endpoints).values()),
             look=partial(overview, catalogue, shown_settings(options)),
             server_timing=options.server_timing,
-            admission=Admission(max_connections(options), reactor, metrics.answered),
+            admission=admission,
             error_detail=_ERROR_DETAIL[options.prediction_error_detail],
             metrics_token=metrics_token,
-            tracer=measuring.tracer,
+            tracer=instrumentation.tracer,
         )
-        sites = [(each, faces.site(each.roles, reactor, is_loopback(each.address))) for each in listeners]
-        parts = cls(
-            reactor,
-            work,
-            provider,
-            store,
-            threads,
-            key_threads,
-            catalogue,
-            installer,
-            management,
-            snapshots,
-            restored,
-            workflows,
-            faces,
-            sites,
-            [],
-            key_file,
-            attendants,
-            certificate,
-            trigger,
-            measuring,
-            turns,
-        )
-        # A program that ends without stopping its reactor or its services, by ``sys.exit`` or an exception, comes by.
-        atexit.register(parts.remove_at_exit)
-        return parts
-
-    def tidy(self, options: ServerOptions) -> None:
-        """Begin to remove what killed servers have left; the start does not wait for it."""
+        sites = [(each, api.site(each.roles, reactor, is_loopback(each.address))) for each in listeners]
+        open_sites = [site for _listener, site in sites]
+        deadline = Deadline(reactor, options.shutdown_timeout)
+        models = Models(catalogue, management, deadline)
+        recorded = () if restored is None else restored.versions
         stores = {store for store in (options.model_store, options.workflow_store) if store is not None}
-        tidying = self.threads(
-            remove_orphans,
-            options.temp_directory,
-            list(stores),
-            lambda: self.catalogue.stopping,
-        )
+        # In the order of the start; the order of the stop is the reverse.
+        children = [
+            WorkFiles(work, options.temp_directory, list(stores), lambda: catalogue.stopping, threads),
+            *([] if key_file is None else [KeyFileRemoval(key_file, reactor)]),
+            instrumentation,
+            Closing("admission", admission.close),
+            Closing("traces", instrumentation.send_last_spans),
+            Closing("key threads", key_threads.idle),
+            Closing("threads", threads.idle),
+            Closing("installer", installer.stop),
+            Workers(provider),
+            Closing("connections", lambda: DeferredList([site.all_closed(LAST_ANSWERS) for site in open_sites])),
+            models,
+            Closing("workflows", lambda: workflows.finish(deadline.left())),
+            Requests(open_sites, deadline),
+            Closing("snapshots", snapshots.end),
+            Announcement(key_file, listeners),
+            Listeners(reactor, sites, certificate, admission),
+            Keys(tokens, key_file, metrics_token),
+            Readiness(reactor, options, models, store, recorded, provider, snapshots, turns, threads),
+            *_attendants(reactor, options, dependencies, turns, certificate, tokens),
+        ]
+        tree = ServiceTree()
+        for child in children:
+            child.setServiceParent(tree)
+    except BaseException:
+        if key_file is not None:
+            key_file.remove()
+        work.remove()
+        raise
+    return tree
 
-        def tell(removed: list[str]) -> None:
-            if removed:
-                _log.info("Removed what a killed server has left: {paths}", paths=removed)
 
-        tidying.addCallback(tell)
-        tidying.addErrback(
-            lambda failure: _log.warn("Cannot remove what a killed server has left: {why}", why=failure.value)
-        )
+def _attendants(
+    reactor: IServeReactor,
+    options: ServerOptions,
+    dependencies: Dependencies,
+    turns: TurnWatch | None,
+    certificate: LiveCertificate | None,
+    tokens: HttpAuth | NoHttpAuth,
+) -> Iterator[Service]:
+    """Make the services with timers, which stop first."""
+    if dependencies.trim_heap is not None:
+        yield _named("heap", trimming(reactor, dependencies.trim_heap))
+    if turns is not None:
+        yield _named("turns", turns)
+    if certificate is not None:
+        yield _named("certificates", CertificateWatch(certificate, reactor))
+    if isinstance(tokens, HttpAuth):
+        yield _named("expiry", _expiry_checker(reactor, options, dependencies, tokens))
 
-    def scan(self) -> Deferred[tuple[str, ...]]:
-        """List all models of the model store."""
-        return self.threads(self.store.scan_all)
 
-    def close_ports(self) -> Deferred[Any]:
-        """Stop listening."""
-        ports, self.ports = self.ports, []
-        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
-
-    def remove_files(self) -> None:
-        """Remove the key file and everything that was unpacked."""
-        if self.key_file is not None:
-            self.key_file.remove()
-            self.reactor.removeSystemEventTrigger(self.trigger)
-        self.work.remove()
-        atexit.unregister(self.remove_at_exit)
-
-    def remove_at_exit(self) -> None:
-        """Remove all files, unless this is a process that the server's was forked to."""
-        if os.getpid() == self.owner:
-            if self.key_file is not None:
-                self.key_file.remove()
-            self.work.remove()
-
-    def hurry(self) -> None:
-        """Give up what is being answered, while winding down."""
-        self.delay.cancel()
-        for _listener, site in self.sites:
-            site.abort()
-        self.management.hurry()
-
-    async def wind_down(self, delay: float, grace: float) -> None:
-        """
-        Stop, as :meth:`ModelServer.stopService` says.
-
-        :param delay: Seconds to be unready, and serve, before anything else: balancers see that on new connections.
-        :param grace: Seconds that what is being answered has.
-        """
-        self.catalogue.stopping = True
-        try:
-            if delay:
-                self.delay = deferLater(self.reactor, delay)
-                with suppress(CancelledError):
-                    await self.delay
-            if self.key_file is not None:
-                self.key_file.remove()
-            await self.close_ports()
-            await self.snapshots.end()
-            for _listener, site in self.sites:
-                site.finish_up()
-            end = self.reactor.seconds() + grace
-            await self.workflows.finish(grace)
-            await self.management.retire_all(max(0.0, end - self.reactor.seconds()))
-            await DeferredList([site.all_closed(LAST_ANSWERS) for _listener, site in self.sites])
-            await self.provider.stop()
-            await self.installer.stop()
-            await self.threads.idle()
-            await self.key_threads.idle()
-            await self.measuring.send_last_spans()
-        finally:
-            if self.faces.admission is not None:
-                self.faces.admission.close()
-            self.measuring.stop()
-            self.remove_files()
+def _named(name: str, service: Service) -> Service:
+    service.setName(name)
+    return service
 
 
 def _births(
-    reactor: IServeReactor, options: ServerOptions, world: Dependencies
+    reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies
 ) -> tuple[Account | None, IServeReactor, dict[str, str]]:
     """Return whose processes workers are, if not the server's user's; what starts them; their environment."""
-    environment = visible_environment(world.environ, options)
+    environment = visible_environment(dependencies.environ, options)
     if options.worker_user is None:
         return None, reactor, environment
     account = Account.of(options.worker_user)
@@ -368,24 +271,28 @@ def _births(
 def _tokens(
     reactor: IServeReactor,
     options: ServerOptions,
-    world: Dependencies,
+    dependencies: Dependencies,
     key_file: KeyFile,
     metrics: ServerMetrics,
     defer_to_thread: DeferToThread,
 ) -> HttpAuth:
     lifetime = timedelta(minutes=options.token_expiration_min)
-    keyring = Keyring.create(key_file.save, world.entropy, lifetime, world.now(), world.uptime, defer_to_thread)
+    keyring = Keyring.create(
+        key_file.save, dependencies.entropy, lifetime, dependencies.now(), dependencies.uptime, defer_to_thread
+    )
     journal = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated)
 
     def left(kind: TokenKind) -> float:
-        return keyring.seconds_left(kind, world.now())
+        return keyring.seconds_left(kind, dependencies.now())
 
     metrics.watch_tokens({kind.value: partial(left, kind) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)})
-    return HttpAuth(keyring, Rotation(keyring, world.now, journal), journal, options.token_refusal_status, world.now)
+    return HttpAuth(
+        keyring, Rotation(keyring, dependencies.now, journal), journal, options.token_refusal_status, dependencies.now
+    )
 
 
 def _expiry_checker(
-    reactor: IServeReactor, options: ServerOptions, world: Dependencies, tokens: HttpAuth
+    reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies, tokens: HttpAuth
 ) -> ExpiryChecker:
     def replace(kind: TokenKind) -> Deferred[Token]:
         return tokens.rotation.replace(kind, by="token_auto_rotate")
@@ -393,7 +300,7 @@ def _expiry_checker(
     return ExpiryChecker(
         tokens.keyring,
         reactor,
-        world.now,
+        dependencies.now,
         timedelta(minutes=options.token_warning_min),
         replace if options.token_auto_rotate else None,
     )

@@ -71,9 +71,11 @@ class WorkflowTestCase(SynchronousTestCase):
             self.assertIn(reason, answer.json["reason"])
 
     def catalogue(self) -> Catalogue:
-        parts = self.server.server._parts
-        assert parts is not None
-        return parts.catalogue
+        tree = self.server.server._tree
+        assert tree is not None
+        catalogue = tree.getServiceNamed("models").catalogue
+        assert isinstance(catalogue, Catalogue)
+        return catalogue
 
     def assertNothing(self) -> None:
         """See that nothing of any workflow is there: no node, no worker, no file."""
