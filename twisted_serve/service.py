@@ -28,14 +28,14 @@ __all__ = ["Dependencies", "ModelServer", "Role", "StartupFailure", "StartupOutc
 
 class ModelServer(MultiService):
     """
-    A model server, as a service for an application of yours or ours.
+    A model server as a service, for any Twisted application.
 
-    Starting it binds its listeners, or raises and leaves nothing behind.
+    The start binds the listeners, or raises and leaves nothing behind.
 
-    :ivar ready: Fires when every start-up model has its workers or has failed to get them, and when
-        the server is stopped before that, with the :class:`~twisted_serve.planes.startup.StartupOutcome`.
-    :ivar addresses: Where each listener really is, by role, once started.
-    :param reactor: Any reactor; nothing here uses the global one.
+    :ivar ready: Fires when each start-up model has its workers or has failed to get them, or when
+        the server is stopped before that, with a :class:`~twisted_serve.planes.startup.StartupOutcome`.
+    :ivar addresses: The bound address of each role, once started.
+    :param reactor: Any reactor; the global reactor is not used.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class ModelServer(MultiService):
 
     @property
     def keys(self) -> KeySet | None:
-        """The live tokens; ``None`` when there are none, or the server is not started."""
+        """The live tokens; ``None`` without token authorization, and when the server is not started."""
         return None if self._tree is None else self._tree.getServiceNamed("keys").live
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not be in any log: the tokens, those replaced lately too, and that of the metrics."""
-        # Those of a server that is being stopped, or was, are in lines which are yet to be written.
+        """All secrets that must not be in any log: the tokens, also recently replaced ones, and the metrics token."""
+        # Log lines with the secrets of a server that is being stopped, or was stopped, may not be written yet.
         tree = self._tree or self._stopping_tree
         return () if tree is None else tree.getServiceNamed("keys").secrets
 
@@ -67,19 +67,19 @@ class ModelServer(MultiService):
         """
         Bind the listeners and begin to load the start-up models.
 
-        :raise CannotListenError: when an address cannot be had.
+        :raise CannotListenError: when an address cannot be bound.
         :raise OSError: when the key file or the working directory cannot be written.
         :raise ValueError: for a certificate, a header's value or a ``model_snapshot`` that cannot be used.
-        :raise RuntimeError: when it is running already.
+        :raise RuntimeError: when the server is running already.
         """
         if self._tree is not None:
             raise RuntimeError("the server is running already")
         restoring = self._options.model_snapshot is not None
         startup_models = () if restoring else parse_load_models(self._options.load_models)
         if self._winding_down is not None:
-            # Who waits for the last run goes on waiting for that one.
+            # Callers that wait for the last run keep its Deferred.
             self.ready = Deferred()
-        # Workers run in directories of their own, where a relative path would mean something else.
+        # Each worker has its own working directory, where a relative path would name another file.
         options = with_absolute_paths(self._options, Path.cwd())
         tree = assemble(self._reactor, options, self._dependencies)
         tree.privilegedStartService()
@@ -91,9 +91,9 @@ class ModelServer(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop: be unready, take no more, finish what is being answered, end the workers, remove all files.
+        Become unready, refuse new requests, finish those in flight, end the workers, and remove all files.
 
-        :return: Fires when nothing is left; also when it was asked to stop before.
+        :return: Fires when nothing is left; further calls wait for the same end.
         """
         tree, self._tree = self._tree, None
         self.addresses = {}
@@ -105,15 +105,15 @@ class ModelServer(MultiService):
         return stopped if self._winding_down is None else end_of(self._winding_down)
 
     def hurry(self) -> None:
-        """Stop at once, while stopping: what is being answered is given up.  It does nothing else."""
+        """Abort all requests in flight and stop immediately; has no effect before `stopService`."""
         if self._stopping_tree is not None:
             self._stopping_tree.hurry()
 
     def reload(self) -> None:
         """
-        Read the certificate's files again, and write the key file again with the keys that live.
+        Read the certificate's files again, and write the key file again with the live tokens.
 
-        Connections that are open keep the certificate they have.
+        Open connections keep their certificate.
         """
         if self._tree is None:
             return
@@ -122,7 +122,7 @@ class ModelServer(MultiService):
 
     def site_of(self, role: Role) -> ServeSite:
         """
-        Return the site of the listener with a role, e.g. to serve it over a transport of your own.
+        Return the site of the listener with a role, e.g. to serve it over another transport.
 
         :raise KeyError: when there is no such listener.
         """

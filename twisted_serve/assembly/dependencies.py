@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what a server takes from outside itself: time, chance, environment, devices, threads, workers.
+Define the dependencies of a server: time, entropy, environment, devices, threads, workers.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ _NVIDIA = Path("/proc/driver/nvidia/gpus")
 _GPU_INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
 _GPU_NAME = re.compile(r"(?:GPU|MIG)-\S+", re.ASCII)
 
-# What the server itself is told in secret, and no worker needs to know.
+# Secrets for the server only; no worker needs them.
 _SECRET_VARIABLES = frozenset(name for key in SECRETS for name in environment_names(key))
 
 
 def utc_now() -> datetime:
-    """Return the date and time."""
+    """Return the current date and time in UTC."""
     return datetime.now(timezone.utc)
 
 
 @frozen
 class Dependencies:
     """
-    What a server takes from outside itself; the defaults are the real world.
+    The external dependencies of a server; the defaults are for production.
 
-    :ivar uptime: Seconds of a clock that is never set, for what has a lifetime.
-    :ivar provider: Where workers run; ``None`` for processes of this machine.
-    :ivar defer_to_thread: Runs what blocks; ``None`` for the reactor's threads.
-    :ivar snapshots: Where snapshots are written; ``None`` for nowhere.
-    :ivar endpoints: Endpoints of plug-ins, or of an application's own, besides the server's.
-    :ivar trim_heap: Gives free memory back to the system; ``None`` where there is nothing for that.
-    :ivar span_exporter: Where traces go, with ``tracing``; ``None`` for what OpenTelemetry's variables say.
+    :ivar uptime: Seconds of a monotonic clock, for lifetimes.
+    :ivar provider: Starts workers; ``None`` for processes of this machine.
+    :ivar defer_to_thread: Runs blocking calls; ``None`` for the reactor's threads.
+    :ivar snapshots: The directory of snapshots; ``None`` to write none.
+    :ivar endpoints: Endpoints of plug-ins or of the application, in addition to the server's.
+    :ivar trim_heap: Returns free memory to the system; ``None`` where that is not supported.
+    :ivar span_exporter: Exports traces, with ``tracing``; ``None`` for the one that OpenTelemetry's variables name.
     """
 
     now: Now = utc_now
@@ -70,7 +70,7 @@ class Dependencies:
 
 
 def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> dict[str, str]:
-    """Return what of the server's environment its workers see (``blacklist_env_vars``)."""
+    """Return the part of the server's environment that is passed to workers (``blacklist_env_vars``)."""
     kept_back = re.compile(options.blacklist_env_vars or r"(?!)")
     visible = {
         name: value
@@ -86,31 +86,31 @@ def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> d
     for key in ("ipex_enable", "ipex_gpu_enable"):
         if getattr(options, key):
             visible[f"TS_{key.upper()}"] = "true"
-    # A model's own directory may be served in place, and is not to be written to.
+    # A model's directory may be served in place, and must not be written to.
     visible.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     return visible
 
 
 def with_threads(environment: Mapping[str, str], workers: int) -> dict[str, str]:
     """
-    Divide the processors among the workers of a model: each computes with so many threads and no more.
+    Limit the threads of each worker of a model, so that the workers share the processors.
 
-    What torch would do by itself, a thread for each processor in each worker, makes them wait for each other.
-    ``OMP_NUM_THREADS`` in the environment has the last word.
+    By default, torch starts a thread for each processor in each worker, and the workers wait for each other.
+    ``OMP_NUM_THREADS`` in the environment takes precedence.
     """
     share = max(1, usable_cpus() // max(1, workers))
     return {"OMP_NUM_THREADS": str(share), **environment}
 
 
 def usable_cpus() -> int:
-    """Count the processors that this process may run on."""
+    """Return the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def count_gpus(limit: int | None, environ: Mapping[str, str]) -> int:
-    """Count the GPUs which workers may use: of those that are there, what ``CUDA_VISIBLE_DEVICES`` leaves."""
+    """Return the number of GPUs that workers may use, after ``CUDA_VISIBLE_DEVICES`` and ``limit``."""
     found = len(list(_NVIDIA.iterdir())) if _NVIDIA.is_dir() else 0
     if "CUDA_VISIBLE_DEVICES" in environ:
         found = gpus_listed(environ["CUDA_VISIBLE_DEVICES"], found)
@@ -119,11 +119,10 @@ def count_gpus(limit: int | None, environ: Mapping[str, str]) -> int:
 
 def gpus_listed(text: str, found: int) -> int:
     """
-    Count what a value of ``CUDA_VISIBLE_DEVICES`` lets programs see.
+    Return the number of devices that a value of ``CUDA_VISIBLE_DEVICES`` makes visible.
 
-    As CUDA does, it reads up to the first that cannot be; a name, of which only the
-    driver knows, is taken for one.  A part of a GPU (MIG) counts as a GPU, and so there
-    may be more of these than GPUs.
+    As in CUDA, parsing stops at the first invalid entry.  A name counts as valid, because only the driver knows the
+    names.  A part of a GPU (MIG) counts as a GPU, so the result may exceed ``found``.
     """
     counted = 0
     for word in map(str.strip, text.split(",")) if found else ():

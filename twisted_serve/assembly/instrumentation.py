@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the measuring of one server: its metrics, and what they read of its parts.
+Set up the metrics and traces of one server.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 class Instrumentation(Service):
     """
-    All that is measured of one server.
+    The metrics and traces of one server.
 
     :ivar metrics: Its metrics.
-    :ivar tracer: Makes its traces; ``None`` without ``tracing``.
-    :raise ConfigError: for a ``metrics_config`` that cannot be used, and for ``tracing`` without what it needs.
+    :ivar tracer: Makes the traces; ``None`` without ``tracing``.
+    :raise ConfigError: for an invalid ``metrics_config``, and for ``tracing`` without its packages.
     """
 
     _log = Logger("twisted_serve.metrics")
@@ -69,7 +69,7 @@ class Instrumentation(Service):
         self._loop.clock = clock
 
     def startService(self) -> None:
-        """Begin to read the machine's figures, and to send traces."""
+        """Start to read the system metrics periodically, and to send traces."""
         super().startService()
         if self.tracer is not None:
             self.tracer.start()
@@ -78,7 +78,7 @@ class Instrumentation(Service):
             self._loop.start(self._interval)
 
     def stopService(self) -> None:
-        """Leave no timer, and no line unwritten; `send_last_spans` is for before."""
+        """Stop the timer and write all pending log lines; call `send_last_spans` before."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
@@ -86,12 +86,12 @@ class Instrumentation(Service):
             log.close()
 
     def send_last_spans(self) -> Deferred[None]:
-        """Send what is left of the traces, in a thread, for some seconds at most."""
+        """Send the remaining spans in a thread, for some seconds at most."""
         return succeed(None) if self.tracer is None else self._defer_to_thread(self.tracer.stop)
 
     def _look(self) -> Deferred[None]:
         looked: Deferred[list[Figure]] = self._defer_to_thread(self._read)
-        # That it failed once is no reason never to look again.
+        # The loop continues after a failed read.
         return looked.addCallbacks(self._show, lambda failure: self._log.failure("No system metrics", failure))
 
     def _read(self) -> list[Figure]:
@@ -104,9 +104,9 @@ class Instrumentation(Service):
 
 def _tracer(dependencies: Dependencies) -> Tracer:
     """
-    Make what traces are made by, which is imported only where it is wanted.
+    Make the tracer; OpenTelemetry is imported only with ``tracing``.
 
-    :raise ConfigError: when it is not installed, or its variables cannot be used.
+    :raise ConfigError: when OpenTelemetry is not installed, or its variables are invalid.
     """
     try:
         from twisted_serve.metrics.tracing import Tracer  # noqa: PLC0415

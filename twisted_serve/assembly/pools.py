@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what each model version gets of a server: its settings, and the pool of its workers.
+Derive the settings of each model version, and make the pool of its workers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from twisted_serve.wire.messages import LoadModel, MetricDefinition
 
 def settings_resolver(options: ServerOptions, dependencies: Dependencies) -> Settle:
     """
-    Make what settles a version's settings, the server's options being the last that are asked.
+    Return a function that settles a version's settings; the server's options have the lowest precedence.
 
-    :raise ValueError: for a setting of ``models`` that cannot be.
+    :raise ValueError: for an invalid setting in ``models``.
     """
     check_all_configured(options.models)
     defaults = ServerDefaults(
@@ -63,9 +63,9 @@ def pool_factory(
     metrics: ServerMetrics,
 ) -> MakePool:
     """
-    Make what makes the pools of versions: all pools take the ids of their workers from one count.
+    Return a function that makes the pool of a version; all pools number their workers with one counter.
 
-    :param environment: The server's, as workers may see it.
+    :param environment: The part of the server's environment that is passed to workers.
     """
     numbers = count(options.initial_worker_port)
     all_gpus = range(count_gpus(options.number_of_gpu, dependencies.environ))
@@ -74,7 +74,7 @@ def pool_factory(
     )
 
     defined = [
-        # Each value brings its host with it: a handler gives the other labels only.
+        # The host is added to each value: a handler gives the other labels only.
         MetricDefinition(each.name, each.unit, each.kind.value, list(each.dimensions[:-1]))
         for each in metrics.catalogue.models.values()
     ]

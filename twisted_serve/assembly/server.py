@@ -60,21 +60,21 @@ from twisted_serve.workers.local import LocalProvider
 
 _log = Logger("twisted_serve.server")
 
-# Bytes of small chunks which are under way when a handler is told that its client does not read.
+# Bytes of small chunks in flight when a handler is told that its client does not read.
 UNSENT_CHUNKS = 1 << 21
 
-# Seconds that clients have to take their last answers when the server stops.
+# Seconds that clients have to read their last responses when the server stops.
 LAST_ANSWERS = 5.0
 
-# What ``prediction_error_detail`` says; ``None`` leaves it to the listener.
+# The values of ``prediction_error_detail``; ``None``: on listeners that only this machine can reach.
 _ERROR_DETAIL = {"auto": None, "true": True, "false": False}
 
 
 def cors_headers(options: ServerOptions) -> dict[bytes, bytes]:
     """
-    Return the headers which let pages of other origins read answers (``cors_allowed_*``), word for word.
+    Return the CORS headers of every response (``cors_allowed_*``), unchanged.
 
-    :raise ValueError: naming the option with a character that no header can have.
+    :raise ValueError: naming the option with a character that is invalid in a header.
     """
     headers = {}
     for name in ("origin", "methods", "headers"):
@@ -88,7 +88,7 @@ def cors_headers(options: ServerOptions) -> dict[bytes, bytes]:
 
 
 def max_connections(options: ServerOptions) -> int:
-    """Return how many connections there may be: not more than the limit of open files allows, which is warned about."""
+    """Return the maximum number of connections; log a warning when the limit of open files lowers it."""
     most = connection_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     if options.max_connections > most:
         _log.warn(
@@ -178,7 +178,7 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
                 header_timeout=options.header_timeout,
                 body_timeout=options.body_timeout,
                 keepalive_timeout=options.keepalive_timeout,
-                # The chunk that could not be sent, and one more that its handler was at already.
+                # The chunk that could not be sent, and one more that its handler was already producing.
                 unsent=2 * options.max_response_size + UNSENT_CHUNKS,
             ),
             exempt_ping=options.token_exempt_ping,
@@ -260,7 +260,7 @@ def _named(name: str, service: Service) -> Service:
 def _births(
     reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies
 ) -> tuple[Account | None, IServeReactor, dict[str, str]]:
-    """Return whose processes workers are, if not the server's user's; what starts them; their environment."""
+    """Return the account of the workers if it is not the server's, the reactor that starts them, their environment."""
     environment = visible_environment(dependencies.environ, options)
     if options.worker_user is None:
         return None, reactor, environment

@@ -30,9 +30,9 @@ def stores_of(
     defer_to_thread: DeferToThread,
     account: Account | None,
 ) -> tuple[ModelStore, WorkflowStore]:
-    """Make the stores of models and of workflows, which may be one directory: one fetcher knows what both fetch."""
+    """Make the stores of models and of workflows; both may use one directory, so they share a fetcher."""
     if account is not None:
-        os.chmod(work_dir, 0o711)  # noqa: S103 - what is in it is closed to others, or for the workers' user
+        os.chmod(work_dir, 0o711)  # noqa: S103 - its content is closed to others, or for the workers' user
     fetcher = Fetcher(
         BoundedAgent(reactor),
         reactor,
@@ -69,4 +69,4 @@ def installer_of(
 
 
 def _ignore(_directory: Path) -> None:
-    """Do nothing to a directory that was made: workers are the server's own user."""
+    """Leave a new directory as it is: workers run as the server's user."""
