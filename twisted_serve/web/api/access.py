@@ -25,7 +25,7 @@ from twisted_serve.web.roles import Role
 
 __all__ = ["OPEN", "Role", "doors_of", "is_open"]
 
-#: The whole list of what needs no token, as docs/tokens.md has it: what, and on which listeners.
+#: All requests that need no token, as docs/tokens.md lists them, with their listeners.
 OPEN = (
     ("`/livez`: the process answers", "every listener"),
     (

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the table of the inference listener's operations.
+List the routes of the inference listener.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ OPEN_INFERENCE = (
 
 
 def predictions_of_model(model: str) -> Iterable[Route]:
-    """Return what predicts with one model, by its name."""
+    """Return the routes that predict with a model, with its name in their paths."""
     for path, body in (
         (f"/predictions/{model}", ""),
         (f"/explanations/{model}", ""),

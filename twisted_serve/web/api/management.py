@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the table of the management listener's operations.
+List the routes of the management listener.
 """
 
 from __future__ import annotations
@@ -166,5 +166,5 @@ MANAGEMENT = (
 
 
 def management_of_model() -> Iterable[Route]:
-    """Return what manages one model."""
+    """Return the routes that manage one model."""
     return _MODELS

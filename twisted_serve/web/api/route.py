@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements an operation, as it is described, and what several of them have in common.
+Define a route of the API, and what several routes have in common.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _TRACE_PARAMETER = re.compile(r"\{(?:(?:model|url)_(?=version|path))?(\w+?)(?:_n
 @frozen
 class Parameter:
     """
-    A parameter which is not in the path.
+    A parameter outside the path.
 
     :ivar kind: ``string``, ``integer`` or ``boolean``.
-    :ivar limits: What else its schema says: ``default``, ``enum``, ``minimum``, ``maximum``.
+    :ivar limits: Further members of its schema: ``default``, ``enum``, ``minimum``, ``maximum``.
     :ivar place: ``query`` or ``header``.
     """
 
@@ -47,7 +47,7 @@ class Route:
     :ivar path: The template of its path.
     :ivar method: The described method in lower case: ``get``, ``post``, ``put``, ``delete`` or ``options``.
     :ivar answers: The meaning of each status code.
-    :ivar operation: The operation it is, which decides the key it needs.
+    :ivar operation: Decides the key that the route needs.
     :ivar body: The request body: the name of a schema, ``""`` for any, ``None`` for none.
     :ivar result: The response body below 400, as ``body``; or a media type.
     :ivar plain: The codes from 400 up whose responses have ``result``, too.
@@ -120,10 +120,10 @@ class Route:
 @frozen
 class Surface:
     """
-    What a listener shows.
+    The settings that decide which routes a listener has.
 
     :ivar tokens: Whether token authorization is on.
-    :ivar guarded_metrics: Whether it serves metrics to who has the management key.
+    :ivar guarded_metrics: Whether it serves metrics to clients with the management key.
     :ivar exempt_ping: Whether ``/ping`` needs no key.
     :ivar open_inference: Whether it has the extras of the Open Inference Protocol.
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the table of what both listeners do with workflows.
+List the routes of workflows, on both listeners.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what all routes that change something have in common: their parameters, and their answers.
+Parse the parameters of requests that change the server, and respond with the outcome.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from twisted_serve.web.http.responses import Body, answer_status
 
 _log = Logger("twisted_serve.web")
 
-# Parameters are a few short values; to read megabytes of JSON would hold up all others.
+# In bytes. Parameters are a few short values; parsing megabytes of JSON would block the reactor.
 _LONGEST_BODY = 1 << 16
 
 
 def answer(request: IRequest, outcome: Outcome) -> Body:
-    """Answer with the outcome of a change."""
+    """Respond with the outcome of a change."""
     return answer_status(request, outcome.status, outcome.text)
 
 
 def shielded(request: IRequest, change: Coroutine[Deferred[Any], Any, Outcome]) -> Deferred[Body]:
-    """Answer with the outcome of a change, which goes on when the client leaves: half a change is worse than none."""
+    """Respond with the outcome of a change, which is completed even if the client disconnects."""
     outcome: Deferred[Outcome] = Deferred()
 
     def settle(result: Outcome | Failure) -> None:
@@ -47,9 +47,9 @@ def shielded(request: IRequest, change: Coroutine[Deferred[Any], Any, Outcome]) 
 
 def given_parameters(request: IRequest) -> dict[str, str]:
     """
-    Read what is asked for, from a JSON body or else from the query.
+    Parse the parameters of a request, from a JSON body or else from the query.
 
-    :raise BadRequest: for a body that is no JSON object, and for what cannot be done.
+    :raise BadRequest: for a body that is no JSON object, and for a parameter that is not supported.
     """
     content_type = request.requestHeaders.getRawHeaders(b"content-type", (b"",))[0].decode("latin-1")
     if media_type(content_type).lower() == "application/json":
@@ -62,14 +62,14 @@ def given_parameters(request: IRequest) -> dict[str, str]:
 
 
 def wanted_number(given: dict[str, str], name: str, least: int) -> int | None:
-    """Return a number, or ``None`` when it is absent, no number or too small: all of these leave it open."""
+    """Return a number, or ``None`` if the parameter is absent, no number or below ``least``."""
     number = as_integer(given.get(name), least - 1)
     return number if number >= least else None
 
 
 def _json_parameters(body: bytes) -> dict[str, str]:
     """
-    Read a JSON object as parameters: numbers and truth values may be spelled as strings, and strings as they are.
+    Parse a JSON object as parameters; numbers and booleans may be given as strings, too.
 
     :raise BadRequest: for anything but a JSON object of plain values.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Write hints into the log about requests that a client most likely did not mean as they are.
+Log hints about likely mistakes of clients.
 
-``curl -d`` sends its data as a form unless it is told otherwise, and what is no form then comes to the handler as
-nothing, or as a field with a strange name, exactly as with TorchServe.
+``curl -d`` sends its data as a form unless a header says otherwise. JSON then reaches the handler as no input, or as a
+field with a strange name, exactly as with TorchServe.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from twisted_serve.logs import MODEL_LOG
 from twisted_serve.web.http.bodies import URLENCODED, body_of, media_type
 from twisted_serve.web.http.request import ServeRequest
 
-# Seconds from one hint about a model to the next.
+# Seconds between two hints about the same model.
 INTERVAL = 60.0
 
 
 class FormHints:
-    """Writes into the model log that JSON came as a form: once a minute for each model."""
+    """Log to the model log that JSON was sent as a form, at most once a minute per model."""
 
     _log = Logger("twisted_serve.web")
 
@@ -28,10 +28,10 @@ class FormHints:
 
     def look(self, request: ServeRequest, content_type: str, model: str) -> None:
         """
-        Look at a request whose inputs are not what one would expect of a form.
+        Log a hint if the body of a request looks like JSON sent as a form.
 
         :param content_type: The header's value.
-        :param model: The name of a model that there is.
+        :param model: The name of a registered model.
         """
         now = request.channel.site.reactor.seconds()
         if media_type(content_type).lower() != URLENCODED or now < self._next.get(model, now):

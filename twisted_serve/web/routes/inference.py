@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``/ping``, ``/predictions`` and ``/explanations`` (``docs/torchserve/rest_api.md`` §4).
+Handle ``/ping``, ``/predictions`` and ``/explanations`` (``docs/torchserve/rest_api.md`` §4).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements KServe's routes: version 1, and version 2, which is the Open Inference Protocol.
+Handle KServe's routes: version 1, and version 2, which is the Open Inference Protocol.
 
-``docs/torchserve/rest_api.md`` §9.  Predictions and readiness are there always; the rest of version 2 is an extra
+``docs/torchserve/rest_api.md`` §9. Predictions and readiness are always available; the rest of version 2 is optional
 (``ts_open_inference_protocol``).
 """
 
@@ -18,7 +18,7 @@ from twisted_serve.web.routes.predictions import EXPLAIN, PREDICT, Predictor
 from twisted_serve.web.routes.tensors import infer
 from twisted_serve.web.routing.binding import Endpoints
 
-# What the predecessor says of itself, under its own spelling; and the protocol's member, with what there is besides.
+# TorchServe's extensions, in a member with its misspelling; the protocol's member has more.
 _EXTENSIONS = ["kserve", "kubeflow"]
 _SERVER = "Torchserve"
 
@@ -112,5 +112,5 @@ def open_inference_endpoints(predictor: Predictor, server_version: str) -> Endpo
 
 
 def _answer_ready(request: IRequest, members: dict[str, str], ready: bool) -> Body:
-    """Answer by the status code, too: probes look at nothing else."""
+    """Respond with the readiness, as status code as well, the only part that probes read."""
     return answer_json(request, 200 if ready else 503, {**members, "ready": ready})

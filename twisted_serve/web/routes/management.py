@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the management routes: ``/models`` and ``/token`` (``docs/torchserve/rest_api.md`` §8 and §16.6).
+Handle the management routes ``/models`` and ``/token`` (``docs/torchserve/rest_api.md`` §8 and §16.6).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def management_endpoints(plane: ManagementPlane, metadata: Metadata, tokens: boo
         return answer_json(request, 200, plane.list_models(*page_wanted(request)))
 
     def register(request: IRequest) -> Deferred[Body]:
-        # Before the body is looked at: where models may not come and go it does not matter what it says.
+        # Checked before the body is parsed: without the model API the same error responds to any body.
         plane.check_enabled()
         return shielded(request, plane.register(_registration_of(request)))
 
@@ -92,7 +92,7 @@ def token_endpoints(rotation: Rotation) -> Endpoints:
 
 
 def _answer_custom(request: ServeRequest, described: CustomDescription) -> Body:
-    """Answer with a description under the head which the handler has chosen."""
+    """Respond with a description, and with the status and headers of the handler."""
     body = json_text([described.members])
     request.responseHeaders.setRawHeaders(b"Content-Type", [b"application/json"])
     set_handler_headers(request, described.item)
@@ -102,7 +102,7 @@ def _answer_custom(request: ServeRequest, described: CustomDescription) -> Body:
 
 def _registration_of(request: IRequest) -> Registration:
     """
-    Read what is to be registered (``docs/torchserve/rest_api.md`` §8.2).
+    Parse a registration (``docs/torchserve/rest_api.md`` §8.2).
 
     :raise BadRequest: as :func:`given_parameters`.
     """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements ``/metrics`` (``docs/torchserve/rest_api.md`` §10).
+Serve ``/metrics`` (``docs/torchserve/rest_api.md`` §10).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted_serve.metrics.registry import CONTENT_TYPE, ServerMetrics
 from twisted_serve.web.http.responses import Body, set_common_headers
 from twisted_serve.web.routing.binding import Endpoints
 
-# More bytes are written in a thread: a thousand models have seven million, which take a second.
+# In bytes. Larger responses are rendered in a thread: a thousand models have seven million bytes, which take a second.
 MOST_AT_ONCE = 1 << 16
 
 
@@ -25,8 +25,8 @@ def metrics_endpoints(metrics: ServerMetrics, token: MetricsToken | None, defer_
     """
     Return the endpoint of ``/metrics``, whose parameter ``name[]`` selects metrics.
 
-    :param token: What it wants; ``None`` for nothing.
-    :param defer_to_thread: Writes many metrics.
+    :param token: The token that the route requires; ``None`` for none.
+    :param defer_to_thread: Used to render large responses.
     """
 
     async def render_metrics(request: IRequest, rest: str = "") -> Body:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements plug-ins' endpoints on a listener: behind its gate, before its own routes.
+Serve the endpoints of plug-ins, after authorization and before the server's own routes.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from twisted_serve.web.http.responses import Body, set_common_headers
 from twisted_serve.web.routing.fast_path import FastRoute
 from twisted_serve.wire.header_text import sendable
 
-# What the client shows to the server, and the server to nobody.
+# In lower case. Headers with credentials, which plug-ins do not get.
 _KEPT_BACK = frozenset({"authorization", "proxy-authorization"})
 
 
 def kind_of(endpoint: Endpoint) -> TokenKind:
-    """Say which token opens an endpoint."""
+    """Return the kind of token that an endpoint needs."""
     return TokenKind.INFERENCE if endpoint.kind == "inference" else TokenKind.MANAGEMENT
 
 
 def ways_to(endpoints: Iterable[Endpoint], kind: TokenKind, look: Callable[[], Context]) -> dict[str, FastRoute]:
     """
-    Make the ways to the endpoints of one kind, by first segment.
+    Return the fast routes to the endpoints of one kind, by first segment.
 
-    :param look: What they may know of the server, when they are asked.
+    :param look: Return the overview of the server that an endpoint gets with each request.
     """
     return {
         endpoint.segment: FastRoute(_asking(endpoint, look), named=0, needed=0, whatever_follows=True)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements what all routes that predict have in common: from a request to a job, from answers to a response.
+Make jobs of requests, and responses of what handlers return: common to all routes that predict.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from twisted_serve.web.routes.hints import FormHints
 from twisted_serve.wire.header_text import CONTROL, latin, sendable
 from twisted_serve.wire.messages import Item, Job, Part
 
-# What the server says to a handler in headers of these names a client cannot say for it
-# (``docs/torchserve/rest_api.md`` §3.1); and a token is for the server, not for the model's code.
+# In lower case. The server sets these headers for handlers, hence clients may not
+# (``docs/torchserve/rest_api.md`` §3.1); and tokens are for the server, not for the model's code.
 _RESERVED = frozenset({b"url_path", b"explain", b"describe"})
 _CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
 
-# These are ours to set on an answer, whatever a handler says (``docs/torchserve/rest_api.md`` §2.4).
+# Headers that the server sets; those of a handler are ignored (``docs/torchserve/rest_api.md`` §2.4).
 _OURS = frozenset(
     {"content-length", "transfer-encoding", "connection", "x-request-id", "date", "pragma", "cache-control", "expires"}
 )
 
-# How the name of a form's field begins that is not a name, but JSON.
+# The first character of a form's field name that is JSON rather than a name.
 _JSON_BEGINS = ("{", "[")
 
-# So many heads of answers are remembered, and none whose headers have more characters.
+# The size of the cache of rendered headers, and the most characters of headers that are cached.
 _REMEMBERED = 256
 _LONGEST_REMEMBERED = 1024
 
-#: What the server tells a handler about the route which was taken.
+#: Headers with which the server tells a handler the route.
 PREDICT: Mapping[str, str] = {"explain": "False"}
 EXPLAIN: Mapping[str, str] = {"explain": "True"}
 
 
 class Predictor:
     """
-    Has requests answered by workers.
+    Submits requests to workers and responds with the results.
 
-    :ivar defer_to_thread: Does what takes long and needs nobody.
+    :ivar defer_to_thread: Used to parse large bodies.
     :ivar envelope: The request envelope of every model, if there is one.
-    :param tokens: Whether token authorization is on, so that handlers do not see ``Authorization``.
+    :param tokens: Whether token authorization is on; handlers do not get ``Authorization`` then.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Predictor:
         parts: Sequence[Part] | None = None,
     ) -> Deferred[Body]:
         """
-        Answer a request with what a worker makes of it; ``OPTIONS`` with the model's description.
+        Respond to a request with the result of a worker; to ``OPTIONS`` with the model's description.
 
-        :param told: What the server says to the handler, as headers.
-        :param parts: The handler's inputs, if they are not simply those of the body.
-        :raise BadRequest: for a form or a time that cannot be read.
+        :param told: Headers from the server for the handler.
+        :param parts: The handler's inputs; ``None`` for those of the body.
+        :raise BadRequest: for a form or a deadline that cannot be parsed.
         :raise ServeError: as :meth:`InferencePlane.predict`.
         """
         if request.method == b"OPTIONS":
@@ -99,16 +99,16 @@ class Predictor:
         response: Response,
     ) -> Deferred[Item]:
         """
-        Have a worker answer a request; as `answer`, but the result is the caller's.
+        Submit a request to a worker; as `answer`, but return the worker's result.
 
-        It is to be told to the response: by `Response.finish`, or by `Response.fail`.
+        The caller passes the result to `Response.finish`, or the failure to `Response.fail`.
         """
         headers = self.headers_of(request)
         headers.update(told)
         if parts is None:
             content_type, body = content_type_of(request), body_of(request)
             if takes_long(content_type, body):
-                # Before anything is made of the form.
+                # Checked before the form is parsed.
                 self.plane.find(model, version)
                 reading = self.defer_to_thread(parts_of, content_type, body)
                 return reading.addCallback(
@@ -128,16 +128,16 @@ class Predictor:
     ) -> Deferred[Item]:
         job = Job(job_id(request), headers, list(parts))
         answer = self.plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
-        # After it is known that there is such a model.
+        # Afterwards, because the model is known to exist then.
         if not job.parts or job.parts[-1].name[:1] in _JSON_BEGINS:
             self._hints.look(request, content_type_of(request), model)
         return answer
 
     def inputs_of(self, request: ServeRequest) -> Deferred[list[Part]]:
         """
-        Read a request's body as a handler's inputs; a large form in a thread.
+        Parse the body of a request into a handler's inputs; a large form in a thread.
 
-        The Deferred fails with `BadRequest` for a form that cannot be read.
+        The Deferred fails with `BadRequest` for a form that cannot be parsed.
         """
         content_type, body = content_type_of(request), body_of(request)
         if takes_long(content_type, body):
@@ -145,12 +145,12 @@ class Predictor:
         return maybeDeferred(parts_of, content_type, body)
 
     def headers_of(self, request: ServeRequest) -> dict[str, str]:
-        """Return what handlers see of a request's headers."""
+        """Return the headers of a request that handlers get."""
         return client_headers(request, self._hidden)
 
     def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Body]:
         """
-        Answer with the API description of a model.
+        Respond with the API description of a model.
 
         :raise ServeError: as :meth:`Catalogue.resolve`.
         """
@@ -159,7 +159,7 @@ class Predictor:
 
 
 def client_headers(request: ServeRequest, hidden: frozenset[bytes]) -> dict[str, str]:
-    """Return a request's headers as they were spelled, the last of repeated ones, without those that are hidden."""
+    """Return the headers of a request as they are spelled, the last of repeated ones, without the hidden ones."""
     return {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in request.spelled_headers
@@ -168,7 +168,7 @@ def client_headers(request: ServeRequest, hidden: frozenset[bytes]) -> dict[str,
 
 
 def content_type_of(request: ServeRequest) -> str:
-    """Return what a request says of its body, ``""`` if it says nothing."""
+    """Return the content type of a request, ``""`` if there is none."""
     return str(request.requestHeaders.getRawHeaders(b"content-type", (b"",))[0].decode("latin-1"))
 
 
@@ -179,7 +179,7 @@ def _choose(headers: Headers, chosen: Iterable[tuple[str, str]]) -> None:
 
 
 def set_handler_headers(request: ServeRequest, item: Item) -> None:
-    """Set the head that a handler has chosen, and ours."""
+    """Set the status and headers of a handler, and those of the server."""
     _choose(request.responseHeaders, item.headers.items())
     set_common_headers(request, item.status)
     request.setResponseCode(item.status, CONTROL.sub(" ", latin(item.phrase)).encode("latin-1") or None)
@@ -187,7 +187,7 @@ def set_handler_headers(request: ServeRequest, item: Item) -> None:
 
 @lru_cache(_REMEMBERED)
 def _lines_of(chosen: tuple[tuple[str, str], ...]) -> bytes:
-    """Write the headers which a handler has chosen, with what `set_common_headers` adds to them if all is well."""
+    """Render the headers of a handler, with those that `set_common_headers` adds to a usual response."""
     headers = Headers()
     _choose(headers, chosen)
     headers.setRawHeaders(b"Connection", [b"keep-alive"])
@@ -196,9 +196,9 @@ def _lines_of(chosen: tuple[tuple[str, str], ...]) -> bytes:
 
 class Response:
     """
-    A handler's answer on its way to the client: whole, or chunk by chunk.
+    The response to one prediction, sent whole or chunk by chunk.
 
-    :ivar streaming: Whether a part of it has been sent.
+    :ivar streaming: Whether a chunk has been sent.
     """
 
     _log = Logger("twisted_serve.web")
@@ -209,17 +209,17 @@ class Response:
         self._unsent = 0
 
     def chunk(self, item: Item, producer: IPushProducer) -> None:
-        """Send an intermediate answer; the first one brings the head with it."""
+        """Send a chunk, preceded by the head if it is the first."""
         channel = self._request.channel
         if not self.streaming:
             self.streaming = True
             if self._request.clientproto == b"HTTP/1.0":
-                # It knows no chunks: the end of the connection is the end of the answer.
+                # HTTP/1.0 has no chunked coding: the end of the connection is the end of the response.
                 channel.persistent = False
                 self._request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
             self._head(item)
             self._request.registerProducer(producer, True)
-        # While the client does not read the worker is told to wait; what it sends all the same is not kept without end.
+        # The worker is paused while the client does not read; the bytes that it sends nevertheless are bounded.
         self._unsent = self._unsent + len(item.body) if channel.stalled else 0
         self._request.write(item.body)
         if self._unsent > channel.limits.unsent:
@@ -227,15 +227,15 @@ class Response:
             channel.transport.abortConnection()
 
     def fail(self, failure: Failure) -> Failure:
-        """There are no more chunks, and nobody to pause, if the client is still there."""
+        """End a stream, if the client is still connected; return the failure."""
         if self.streaming and self._request.channel is not None:
             self._request.unregisterProducer()
         return failure
 
     def finish(self, item: Item) -> Body:
-        """Send the last answer."""
+        """Set the head unless it has been sent; return the body, or the last chunk."""
         if self.streaming:
-            # There are no more chunks, and nobody to pause.
+            # No chunk follows that back-pressure could delay.
             self._request.unregisterProducer()
             return item.body
         if self._is_usual(item):
@@ -245,14 +245,14 @@ class Response:
         if item.status in NO_BODY_CODES:
             return b""
         if item.status == RESET_CONTENT:
-            # RFC 9110 §15.3.6: it has no content, and says so.
+            # RFC 9110 §15.3.6: without content, and with the length 0.
             self._request.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
             return b""
         self._request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(item.body)])
         return item.body
 
     def _is_usual(self, item: Item) -> bool:
-        """Say whether the headers are those of nearly all answers, which need not be put together each time."""
+        """Return whether the headers are those of nearly all responses, which are cached."""
         return (
             item.status == 200
             and not item.phrase
@@ -262,5 +262,5 @@ class Response:
 
     def _head(self, item: Item) -> None:
         set_handler_headers(self._request, item)
-        # The predecessor sends no content type which the handler has not set; nor does Twisted guess one here.
+        # TorchServe sends no content type unless the handler sets one; Twisted must not guess one here.
         self._request.defaultContentType = None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the routes which need no token: the probes, the API description, and what a listener leaves open.
+Serve the public routes: the probes and the API description; and the root of a listener.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def probe_endpoints(ready: Callable[[], bool]) -> Endpoints:
 def description_endpoints(description: dict[str, Any]) -> Endpoints:
     """Return the endpoints of ``OPTIONS /`` and ``/api-description``, and of ``/docs``, the same as a page."""
     page = page_of(description)
-    # It takes milliseconds to write, and can be asked for without a token.
+    # Rendered once: it takes milliseconds, and any client may request it without a token.
     text = json_text(description)
 
     def describe_api(request: IRequest) -> Body:
@@ -49,7 +49,7 @@ def description_endpoints(description: dict[str, Any]) -> Endpoints:
 
 
 def add_root_route(app: Klein) -> None:
-    """Let ``/`` exist, but for ``OPTIONS`` alone, which is public, and for browsers: other methods are not allowed."""
+    """Add ``/``, which redirects browsers and allows no method but ``OPTIONS``, which is public."""
 
     @app.route("/")
     def root(request: IRequest) -> Body:

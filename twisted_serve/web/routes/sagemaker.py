@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the routes of SageMaker's two layouts and of old clients, which take query parameters as inputs.
+Handle the routes of SageMaker's two layouts and of old clients, whose query parameters are inputs.
 
-``/invocations`` serves one model, ``/models/{model}/invoke`` several, ``/{model}/predict``
-those who have called it so for long (``docs/torchserve/rest_api.md`` §4 and §14).
+``/invocations`` serves one model, ``/models/{model}/invoke`` several, ``/{model}/predict`` old clients
+(``docs/torchserve/rest_api.md`` §4 and §14).
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ def legacy_endpoints(predictor: Predictor) -> Endpoints:
 
 async def _answer(predictor: Predictor, request: ServeRequest, model: str, version: str | None) -> Body:
     if request.method != b"OPTIONS":
-        # Before anything is made of a form.
+        # Checked before a form is parsed.
         predictor.plane.find(model, version)
     return await predictor.answer(request, model, version, {}, await _inputs_with_query(predictor, request))
 
 
 async def _inputs_with_query(predictor: Predictor, request: ServeRequest) -> list[Part]:
     """
-    Return the query's parameters as inputs, then the body's.
+    Return the parameters of the query as inputs, followed by those of the body.
 
-    :raise BadRequest: for a query or a form that cannot be read.
+    :raise BadRequest: for a query or a form that cannot be parsed.
     """
     query = [Part(name, "", value.encode("utf-8"), decode=False) for name, value in query_pairs(request) if name]
     return query + await predictor.inputs_of(request)
@@ -63,12 +63,12 @@ async def _inputs_with_query(predictor: Predictor, request: ServeRequest) -> lis
 
 def _model_wanted(predictor: Predictor, request: ServeRequest, parts: Sequence[Part]) -> str:
     """
-    Find out which model an invocation is for.
+    Return the name of the model of an invocation.
 
-    It is the query's ``model_name``, or else the only start-up model, or else
-    the form's field of that name.
+    The name is the ``model_name`` of the query, or else the only start-up model, or else the form's field
+    ``model_name``.
 
-    :raise BadRequest: if nothing says so.
+    :raise BadRequest: if all of these are absent.
     """
     asked = next((value for name, value in query_pairs(request) if name == "model_name"), None)
     only = None if asked else predictor.plane.only_startup_model()

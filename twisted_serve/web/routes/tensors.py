@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements inference from tensors over HTTP: a request's tensors to a handler, and its outputs back.
+Parse the tensors of inference requests, and render the outputs of handlers.
 
-A handler, or the envelope before it, sees JSON, whatever the client has sent.
+A handler, or the envelope around it, gets JSON, whichever encoding the client uses.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from twisted_serve.wire.messages import Item, Part
 _JSON = "application/json"
 _LENGTH = LENGTH_HEADER.encode("ascii")
 
-# A larger body is read in a thread: all others would wait as long as that takes.
+# In bytes. A larger body is parsed in a thread, so that it does not block the reactor.
 MOST_AT_ONCE = 1 << 17
 
-# So many blanks may stand before an object.
+# In bytes. Only this much of a body is searched for the beginning of an object.
 _LONGEST_BLANK = 64
 
 
@@ -38,16 +38,15 @@ def infer(
     predictor: Predictor, request: ServeRequest, model: str, version: str | None, told: Mapping[str, str]
 ) -> Deferred[Body]:
     """
-    Answer a request for inference; as :meth:`Predictor.answer`, but with tensors, for a handler that asks for them.
+    Respond to an inference request; as :meth:`Predictor.answer`, but with tensors, for a handler that asks for them.
 
-    The body of all other models is the handler's to understand, and so is one which is neither JSON nor has
-    binary tensors.
+    Other handlers get the body unparsed, and so does every handler if the body is neither JSON nor has binary tensors.
 
-    :raise BadRequest: naming the field that is wrong.
+    :raise BadRequest: naming the invalid field.
     """
     if request.method == b"OPTIONS":
         return predictor.answer(request, model, version, told)
-    # Before anything is made of the tensors.
+    # Checked before the tensors are parsed.
     found = predictor.plane.find(model, version)
     is_json = _is_json(request)
     if asks_for_tensors(found.config, predictor.envelope):
@@ -62,9 +61,9 @@ def infer(
 
 def asks_for_tensors(config: ModelConfig, envelope: str | None) -> bool:
     """
-    Return whether a handler wants tensors that are checked, and as JSON where they were binary.
+    Return whether a handler gets validated tensors, as JSON even if the client sends binary ones.
 
-    ``openInference`` in its ``model-config.yaml`` says so, or else the envelope ``kservev2`` around it.
+    ``openInference`` in its ``model-config.yaml`` decides; if that is absent, the envelope ``kservev2`` around it.
     """
     if config.open_inference is not None:
         return config.open_inference
@@ -72,7 +71,7 @@ def asks_for_tensors(config: ModelConfig, envelope: str | None) -> bool:
 
 
 def _is_json(request: ServeRequest) -> bool:
-    """Return whether a body is JSON alone: its content type says so, or there is none and an object begins."""
+    """Return whether a body is JSON alone, by its content type or, without one, because it begins with an object."""
     kind = media_type(content_type_of(request)).lower()
     if kind or request.requestHeaders.hasHeader(_LENGTH):
         return kind == _JSON
@@ -95,7 +94,7 @@ async def _infer(
     response = Response(request)
     asked = predictor.submit(request, model, version, told, [Part("body", _JSON, read.body)], response)
     item = await asked.addErrback(response.fail)
-    # An answer with an error is the handler's, and what ends a stream is no whole answer.
+    # Error responses are the handler's, and the last chunk of a stream is no complete response.
     if item.status < 300 and not response.streaming and read.wanted.any():
         if len(item.body) > MOST_AT_ONCE:
             answer = await predictor.defer_to_thread(write_answer, item.body, read.wanted)
@@ -106,7 +105,7 @@ async def _infer(
 
 
 def _with_error(item: Item, response: Response) -> Item:
-    """Give an error object that a worker has made the protocol's ``error``, as `answer_error` gives it to others."""
+    """Add the protocol's ``error`` to an error object from a worker, as `answer_error` does for other errors."""
     if item.status < 400 or response.streaming or len(item.body) > MOST_AT_ONCE:
         return item
     try:
@@ -120,9 +119,9 @@ def _with_error(item: Item, response: Response) -> Item:
 
 def _json_length(request: ServeRequest) -> str | None:
     """
-    Return how long a request says its JSON is, ``None`` if it does not.
+    Return the length of the JSON as the request states it; ``None`` without the header.
 
-    :raise BadRequest: if it says so more than once.
+    :raise BadRequest: for a repeated header.
     """
     said = request.requestHeaders.getRawHeaders(_LENGTH)
     if said is None:
@@ -133,7 +132,7 @@ def _json_length(request: ServeRequest) -> str | None:
 
 
 def _in_binary(item: Item, answer: InferAnswer) -> Item:
-    """Give a handler's answer the body which the client wants, if it is another."""
+    """Return a handler's response with the encoding that the client asked for."""
     if answer.json_size is None:
         return item
     headers = {name: value for name, value in item.headers.items() if name.lower() != "content-type"}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-This module implements the routes of workflows: ``/workflows`` and ``/wfpredict`` (``docs/torchserve/rest_api.md`` §12).
+Handle the routes of workflows: ``/workflows`` and ``/wfpredict`` (``docs/torchserve/rest_api.md`` §12).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def workflow_management_endpoints(plane: WorkflowPlane) -> Endpoints:
         return answer_json(request, 200, plane.list_workflows(*page_wanted(request)))
 
     def register_workflow(request: IRequest) -> Deferred[Body]:
-        # Before the body is looked at: where workflows may not come and go it does not matter what it says.
+        # Checked before the body is parsed: without the model API the same error responds to any body.
         plane.check_enabled()
         return shielded(request, plane.register(_registration_of(request)))
 
@@ -60,7 +60,7 @@ def workflow_prediction_endpoints(plane: WorkflowPlane, predictor: Predictor) ->
 
 
 def _answered(request: ServeRequest, answer: bytes | Mapping[str, Any]) -> Body:
-    """Answer with what a workflow has come to, which is called JSON whatever it is."""
+    """Respond with the result of a workflow; its content type is JSON even if it is something else."""
     if not isinstance(answer, bytes):
         return answer_json(request, 200, answer)
     set_common_headers(request, 200)
@@ -71,7 +71,7 @@ def _answered(request: ServeRequest, answer: bytes | Mapping[str, Any]) -> Body:
 
 def _registration_of(request: IRequest) -> WorkflowRegistration:
     """
-    Read what is to be registered.
+    Parse a registration.
 
     :raise BadRequest: as :func:`given_parameters`.
     """
