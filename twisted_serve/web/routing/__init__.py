@@ -3,8 +3,10 @@
 Route requests to endpoints.
 
 ``klein_app``   Klein applications with exact routes
+``binding``     the rules and the fast path of the routes in ``web.api``
 ``fast_path``   the most frequent routes, dispatched without Klein
 ``tracing``     traces of predictions
 ``cors``        answers to CORS preflight requests
+``leaf``        the base class of the resources around the routes
 ``browsers``    the redirect of browsers from ``/`` to ``/docs``
 """

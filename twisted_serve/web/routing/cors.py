@@ -11,9 +11,9 @@ from __future__ import annotations
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from twisted_serve.web.http.responses import set_common_headers
+from twisted_serve.web.routing.leaf import Leaf
 
 
 def is_preflight(request: IRequest) -> bool:
@@ -23,15 +23,12 @@ def is_preflight(request: IRequest) -> bool:
     return bool(request.method == b"OPTIONS" and all(headers.hasHeader(name) for name in asked))
 
 
-@implementer(IResource)
-class Preflight:
+class Preflight(Leaf):
     """
     Wraps the guard of a listener with responses that other origins may read.
 
     :param guarded: The resource for all other requests.
     """
-
-    isLeaf = True
 
     def __init__(self, guarded: IResource) -> None:
         self.guarded = guarded
@@ -45,15 +42,3 @@ class Preflight:
         # Not returned as an empty body: Twisted would add a Content-Length, which a 204 must not have.
         request.finish()
         return NOT_DONE_YET
-
-    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """Return this resource for every path."""
-        return self
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """
-        Refuse children: no resource may bypass the guard.
-
-        :raise TypeError: always.
-        """
-        raise TypeError(f"no child {path!r} can be put beside the guard")

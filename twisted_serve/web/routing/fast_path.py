@@ -17,11 +17,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_failure
+from twisted_serve.web.routing.leaf import Leaf
 
 #: The function that Klein calls for a route, with the request and the variable segments of the path.
 Endpoint: TypeAlias = Callable[..., "Body | Deferred[Body]"]
@@ -43,8 +43,7 @@ class FastRoute:
     whatever_follows: bool = False
 
 
-@implementer(IResource)
-class FastPath:
+class FastPath(Leaf):
     """
     A tree of routes with a fast path to some of them.
 
@@ -52,7 +51,6 @@ class FastPath:
     :param fast_routes: The fast routes by the first segment of the path.
     """
 
-    isLeaf = True
     _log = Logger("twisted_serve.web")
 
     def __init__(self, tree: IResource, fast_routes: Mapping[str, FastRoute]) -> None:
@@ -80,18 +78,6 @@ class FastPath:
         else:
             _send(answer, request)
         return NOT_DONE_YET
-
-    def getChildWithDefault(self, name: bytes, request: ServeRequest) -> IResource:
-        """Return this resource for every path."""
-        return self
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """
-        Refuse children: Klein holds all routes.
-
-        :raise TypeError: always.
-        """
-        raise TypeError(f"no child {path!r} can be put here")
 
     def _failed(self, failure: Failure, request: ServeRequest) -> None:
         if not request.gone:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
-from zope.interface import implementer
 
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.metrics.spans import Prediction
 from twisted_serve.web.api.lookup import RouteIndex
 from twisted_serve.web.api.surface import EVERY_ROUTE
 from twisted_serve.web.http.request import ServeRequest
+from twisted_serve.web.routing.leaf import Leaf
 
 if TYPE_CHECKING:
     from twisted_serve.metrics.tracing import Tracer
@@ -39,15 +39,12 @@ def trace_name_of(segments: tuple[str, ...]) -> str | None:
     return None if route is None else route.trace_name
 
 
-@implementer(IResource)
-class Tracing:
+class Tracing(Leaf):
     """
     Wraps a tree of routes and traces its predictions.
 
     :param seconds: Return the time in seconds.
     """
-
-    isLeaf = True
 
     def __init__(self, tree: IResource, tracer: Tracer, seconds: Callable[[], float]) -> None:
         self._tree = tree
@@ -60,18 +57,6 @@ class Tracing:
         if route is not None:
             request.notifyFinish().addBoth(self._over, request, route)
         return self._tree.render(request)  # type: ignore[no-any-return]
-
-    def getChildWithDefault(self, name: bytes, request: ServeRequest) -> IResource:
-        """Return this resource for every path."""
-        return self
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """
-        Refuse children: Klein holds all routes.
-
-        :raise TypeError: always.
-        """
-        raise TypeError(f"no child {path!r} can be put here")
 
     def _over(self, end: Failure | None, request: ServeRequest, route: str) -> None:
         parents = request.requestHeaders.getRawHeaders(b"traceparent", ())
