@@ -20,6 +20,7 @@ _BLOCK = re.compile(r"^(?P<indent> *)```(?:python|pycon|py)\n(?P<text>.*?)^(?P=i
 
 #: Modules that programs may name whatever the pages show of them.
 MODULES = (
+    "twisted_serve",
     "twisted_serve.config.load",
     "twisted_serve.config.options",
     "twisted_serve.endpoints",
@@ -93,6 +94,6 @@ def test_modules(module: str) -> None:
 
 def test_found() -> None:
     """Names of the pages are found, in prose about embedding as in the examples' programs."""
-    assert ("twisted_serve.service", "ModelServer") in IMPORTED
-    assert ("twisted_serve.config.options", "ServerOptions") in IMPORTED
+    assert ("twisted_serve", "ModelServer") in IMPORTED
+    assert ("twisted_serve", "ServerOptions") in IMPORTED
     assert len(IMPORTED) >= 15

@@ -17,10 +17,8 @@ from twisted.logger import globalLogBeginner
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from twisted_serve.config.options import ServerOptions
+from twisted_serve import ModelServer, Role, ServerOptions
 from twisted_serve.logs import console
-from twisted_serve.service import ModelServer
-from twisted_serve.web.roles import Role
 
 
 class Front(Resource):
@@ -57,7 +55,7 @@ def make_application(model_store: str, port: int) -> MultiService:
     endpoint = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1")
     StreamServerEndpointService(endpoint, Site(Front(models))).setServiceParent(application)
 
-    # The log on stdout; should anybody ever log a live key, it is blacked out.
+    # The log on stdout, with live keys blacked out.
     log = console(sys.stdout, lambda: [token.secret for token in models.keys or ()])
     globalLogBeginner.beginLoggingTo([log])
     return application

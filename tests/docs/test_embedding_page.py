@@ -104,7 +104,7 @@ def test_program(model_store: Path, free_ports: Callable[[int], list[int]], reac
 
 # Goes on where the page's blocks end: tells what is there, and stops.
 TELL = """
-from twisted_serve.web.roles import Role
+from twisted_serve import Role
 
 def tell(result):
     from pathlib import Path
