@@ -12,9 +12,10 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 
 from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.job_headers import EXPLAIN, PREDICT
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_json
-from twisted_serve.web.routes.predictions import EXPLAIN, PREDICT, Predictor
+from twisted_serve.web.routes.predictions import Predictor
 from twisted_serve.web.routes.tensors import infer
 from twisted_serve.web.routing.binding import Endpoints
 

@@ -17,6 +17,7 @@ from twisted.web.http_headers import Headers
 
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.job_headers import hidden_headers, job_headers
 from twisted_serve.web.http.bodies import body_of, parts_of, takes_long
 from twisted_serve.web.http.deadlines import deadline_of
 from twisted_serve.web.http.rendering import lines_of
@@ -26,11 +27,6 @@ from twisted_serve.web.openapi.document import describe_model
 from twisted_serve.web.routes.hints import FormHints
 from twisted_serve.wire.header_text import CONTROL, latin, sendable
 from twisted_serve.wire.messages import Item, Job, Part
-
-# In lower case. The server sets these headers for handlers, hence clients may not
-# (``docs/torchserve/rest_api.md`` §3.1); and tokens are for the server, not for the model's code.
-_RESERVED = frozenset({b"url_path", b"explain", b"describe"})
-_CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
 
 # Headers that the server sets; those of a handler are ignored (``docs/torchserve/rest_api.md`` §2.4).
 _OURS = frozenset(
@@ -43,10 +39,6 @@ _JSON_BEGINS = ("{", "[")
 # The size of the cache of rendered headers, and the most characters of headers that are cached.
 _REMEMBERED = 256
 _LONGEST_REMEMBERED = 1024
-
-#: Headers with which the server tells a handler the route.
-PREDICT: Mapping[str, str] = {"explain": "False"}
-EXPLAIN: Mapping[str, str] = {"explain": "True"}
 
 
 class Predictor:
@@ -66,7 +58,7 @@ class Predictor:
         self.envelope = envelope
         self._tokens = tokens
         self._hints = FormHints()
-        self._hidden = _RESERVED | _CREDENTIALS if tokens else _RESERVED
+        self._hidden = hidden_headers(tokens)
 
     def answer(
         self,
@@ -146,7 +138,7 @@ class Predictor:
 
     def headers_of(self, request: ServeRequest) -> dict[str, str]:
         """Return the headers of a request that handlers get."""
-        return client_headers(request, self._hidden)
+        return job_headers(request.spelled_headers, self._hidden)
 
     def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Body]:
         """
@@ -156,15 +148,6 @@ class Predictor:
         """
         self.plane.find(model, version)
         return succeed(answer_json(request, 200, describe_model(model, self._tokens)))
-
-
-def client_headers(request: ServeRequest, hidden: frozenset[bytes]) -> dict[str, str]:
-    """Return the headers of a request as they are spelled, the last of repeated ones, without the hidden ones."""
-    return {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in request.spelled_headers
-        if name.lower() not in hidden
-    }
 
 
 def content_type_of(request: ServeRequest) -> str:

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Select the headers of a request that its handler sees, the same for every transport.
+
+The server states the route to a handler in headers; a client cannot set these (``docs/torchserve/rest_api.md`` §3.1).
+A key is for the server, not for the code of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+_RESERVED = frozenset({b"url_path", b"explain", b"describe"})
+_CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
+
+#: The server's headers for a prediction, and for an explanation.
+PREDICT: Mapping[str, str] = {"explain": "False"}
+EXPLAIN: Mapping[str, str] = {"explain": "True"}
+
+
+def hidden_headers(tokens: bool) -> frozenset[bytes]:
+    """
+    Return the lower-case names of the headers that handlers do not see.
+
+    :param tokens: Whether token authorization is on; without it ``Authorization`` is the model's to check.
+    """
+    return _RESERVED | _CREDENTIALS if tokens else _RESERVED
+
+
+def job_headers(headers: Iterable[tuple[bytes, bytes]], hidden: frozenset[bytes]) -> dict[str, str]:
+    """
+    Return the headers for a handler, as latin-1 text; the last of repeated ones counts.
+
+    :param headers: The client's headers in order, spelled as received.
+    :param hidden: As from `hidden_headers`.
+    """
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name.lower() not in hidden}
