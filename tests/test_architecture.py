@@ -170,13 +170,13 @@ class WayTests(SynchronousTestCase):
 
 
 class DesignTests(SynchronousTestCase):
-    """The pages in docs/designs name modules and tests that are there."""
+    """CONTRIBUTING and the pages in docs/designs name modules and tests that are there."""
 
     def test_names(self) -> None:
         """Paths of modules, paths of tests, and names of tests."""
         missing: list[str] = []
         paths = tests = 0
-        for design in sorted((ROOT / "docs" / "designs").glob("*.md")):
+        for design in [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "designs").glob("*.md"))]:
             text = design.read_text(encoding="utf-8")
             words = re.findall(r"`([\w./]+)`", text)
             files = [word for word in words if word.endswith(".py") and "/" in word]
