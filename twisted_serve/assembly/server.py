@@ -111,13 +111,13 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
     threads = Threads(dependencies.defer_to_thread or partial(deferToThreadPool, reactor, reactor.getThreadPool()))
     # Keys are rare and urgent: they do not wait behind archives.
     key_threads = Threads(dependencies.defer_to_thread or in_own_thread(reactor))
-    account, births, environment = _births(reactor, options, dependencies)
+    account, worker_reactor, environment = _worker_account(reactor, options, dependencies)
     catalogue = Catalogue()
     instrumentation = Instrumentation(reactor, options, dependencies, threads)
     metrics = instrumentation.metrics
     metrics.watch_pools(partial(pool_readings, catalogue))
     provider = dependencies.provider or LocalProvider(
-        births,
+        worker_reactor,
         on_metric_line=metrics.emitter.receive,
         on_metrics=metrics.emitter.take,
         template_environment=environment if options.worker_start == "fork" else None,
@@ -129,7 +129,7 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
     key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
     try:
         store, workflow_store = stores_of(reactor, options, work.path, threads, account)
-        installer = installer_of(births, options, environment, work.path, threads, account)
+        installer = installer_of(worker_reactor, options, environment, work.path, threads, account)
         snapshots = Snapshots(dependencies.snapshots, catalogue, dependencies.now, threads)
         restored = None if options.model_snapshot is None else restorable(options.model_snapshot, store)
         registrar = Registrar(
@@ -257,7 +257,7 @@ def _named(name: str, service: Service) -> Service:
     return service
 
 
-def _births(
+def _worker_account(
     reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies
 ) -> tuple[Account | None, IServeReactor, dict[str, str]]:
     """Return the account of the workers if it is not the server's, the reactor that starts them, their environment."""
