@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -52,7 +54,7 @@ LAYOUTS: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 _LETTERS: Final = {"I": Role.INFERENCE, "M": Role.MANAGEMENT, "X": Role.METRICS}
 
-METRICS_TOKEN: Final = Path(__file__).with_name("metrics_token")
+METRICS_TOKEN: Final = Path(tempfile.gettempdir()) / f"metrics_token-{os.getpid()}"
 
 #: Settings and requests' headers that may change what is open; the table has what they change.
 EXTRAS: Final[Mapping[str, Mapping[str, Any]]] = {
