@@ -27,7 +27,7 @@ def counting() -> Keyring:
     return Keyring.create(lambda keys: None, lambda size: next(numbers).to_bytes(size, "big"), HOUR, NOW, lambda: 0.0)
 
 
-def doors(method: bytes, target: Target) -> TokenKind | None:
+def policy(method: bytes, target: Target) -> TokenKind | None:
     """Need the token which the first segment names; nothing for ``open``."""
     return None if target.first == "open" else TokenKind(target.first)
 
@@ -78,7 +78,7 @@ class GateTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.now = NOW
         self.keyring = counting()
-        self.gate = Authorizer(doors, self.keyring, lambda: self.now)
+        self.gate = Authorizer(policy, self.keyring, lambda: self.now)
 
     def ask(self, path: bytes, *authorization: bytes) -> Allowed | Denied:
         return self.gate.ask(b"GET", parse_target(path), authorization)
@@ -87,7 +87,7 @@ class GateTests(SynchronousTestCase):
         return b"Bearer " + self.keyring.keys.of(kind).secret.encode()
 
     def test_matrix(self) -> None:
-        """Each token opens the doors of its kind, and no others; a refusal names the kind and the key."""
+        """Each token opens what its kind may, and nothing else; a refusal names the kind and the key."""
         for needed in TokenKind:
             for presented in TokenKind:
                 verdict = self.ask(b"/" + needed.value.encode(), self.bearer(presented))
@@ -119,21 +119,21 @@ class GateTests(SynchronousTestCase):
             Denied(TokenKind.INFERENCE, Reason.EXPIRED, key_id),
         )
 
-    def test_open_door(self) -> None:
-        """At an open door nothing is asked, and it is known that anybody may stand there."""
+    def test_public(self) -> None:
+        """A public target needs no token, and the verdict says that it is public."""
         for headers in ((), (b"nonsense",), (self.bearer(TokenKind.API),)):
             self.assertEqual(self.ask(b"/open", *headers), Allowed(None))
 
     def test_no_tokens(self) -> None:
-        """With token authorization switched off everybody passes, through the door that they would need a token for."""
-        gate = OpenAuthorizer(doors)
+        """With token authorization switched off every request is allowed, with the scope that it would need."""
+        gate = OpenAuthorizer(policy)
         self.assertEqual(gate.ask(b"GET", parse_target(b"/inference"), ()), Allowed(TokenKind.INFERENCE))
         self.assertEqual(gate.ask(b"GET", parse_target(b"/open"), ()), Allowed(None))
 
     @given(st.sampled_from(list(TokenKind)), authorization_headers())
     def test_guesses(self, kind: TokenKind, headers: list[bytes]) -> None:
-        """Nothing that somebody makes up opens a door."""
-        gate = Authorizer(doors, counting(), lambda: NOW)
+        """No invented token is accepted."""
+        gate = Authorizer(policy, counting(), lambda: NOW)
         self.assertIsInstance(gate.ask(b"GET", Target((kind.value,)), headers), Denied)
 
     def test_texts(self) -> None:

@@ -37,13 +37,13 @@ class ListedGate:
     """Lets in whoever sends the name of the kind that is needed as the only ``Authorization``."""
 
     def ask(self, method: bytes, target: Target, authorization: Any) -> Allowed | Denied:
-        kind = doors(method, target)
+        kind = policy(method, target)
         if kind is None:
             return Allowed(None)
         return Allowed(kind) if list(authorization) == [kind.value.encode()] else Denied(kind, Reason.UNKNOWN)
 
 
-def doors(method: bytes, target: Target) -> TokenKind | None:
+def policy(method: bytes, target: Target) -> TokenKind | None:
     """Let ``OPTIONS`` in to all, ``/token`` with the API token, and everything else with the management token."""
     if method == b"OPTIONS":
         return None
@@ -95,7 +95,7 @@ class GuardTests(SynchronousTestCase):
         """Who has the token is told of the flaw in the path."""
         self.assertEqual(self.render(b"/../token", b"management"), b"rejected: it contains a dot segment")
 
-    def test_no_door_beside_it(self) -> None:
+    def test_no_way_around_it(self) -> None:
         """It is the leaf of every path, and nothing can be put beside it."""
         verifyObject(IResource, self.guard)
         self.assertTrue(self.guard.isLeaf)

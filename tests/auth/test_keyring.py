@@ -56,7 +56,7 @@ class KeyringTests(SynchronousTestCase):
             keyring_on(shelf)
 
     def test_matrix(self) -> None:
-        """Each key opens its own kind of door and is refused at the others as of the wrong kind."""
+        """Each key grants its own kind, and is refused for the others as of the wrong kind."""
         keyring = keyring_on(Shelf())
         for token in keyring.keys:
             for kind in TokenKind:

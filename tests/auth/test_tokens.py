@@ -31,7 +31,7 @@ class TokenTests(SynchronousTestCase):
 
     @given(token_kinds(), entropies(), aware_datetimes(), lifetimes())
     def test_opens_until_expiry(self, kind: TokenKind, entropy: Entropy, now: datetime, lifetime: timedelta) -> None:
-        """A token opens its own door up to, and not at, the end of its lifetime."""
+        """A token is accepted up to, and not at, the end of its lifetime."""
         token = fresh_token(kind, entropy, now, lifetime)
         secret = token.secret.encode()
         self.assertTrue(token.opens(kind, secret, now))
@@ -40,8 +40,8 @@ class TokenTests(SynchronousTestCase):
         self.assertFalse(token.opens(kind, secret, now + 2 * lifetime))
 
     @given(tokens(), token_kinds(), aware_datetimes())
-    def test_other_doors(self, token: Token, kind: TokenKind, now: datetime) -> None:
-        """A token opens no door of another kind."""
+    def test_other_kinds(self, token: Token, kind: TokenKind, now: datetime) -> None:
+        """A token grants no other kind."""
         if kind is not token.kind:
             self.assertFalse(token.opens(kind, token.secret.encode(), now))
 

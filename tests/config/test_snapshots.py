@@ -114,7 +114,7 @@ class ReadingTests(LoadCase):
         self.assertEqual(find_snapshots(self.logs).newest is None, os.getuid() != 0)
 
     def test_access(self) -> None:
-        """A snapshot that was planted, or is the predecessor's, opens no door: it cannot switch tokens off."""
+        """A snapshot that was planted, or is TorchServe's, cannot switch tokens off."""
         newest = self.snapshot("disable_token_authorization=true", "enable_model_api=true", "keystore_pass=S3cret")
         loaded = self.load()
         options = loaded.options

@@ -83,7 +83,7 @@ def try_everything(server: Server) -> None:
     """Use keys as they are meant to be used, and in every other place of a request."""
     keys = server.keys()
     for kind, key in keys.items():
-        # A right key at each door, right or wrong, but for what would replace it now.
+        # A right key for each kind of path, right or wrong, but for what would replace it now.
         for role, path in DOORS:
             if not (kind == "API" and path.startswith("/token")):
                 server.curl(role, path, bearer=key)

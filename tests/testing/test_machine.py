@@ -90,7 +90,7 @@ class DefectTests(TestCase):
         self.assert_found("check", date_alone)
 
     def test_ranked_kinds(self) -> None:
-        """A key which opens another's door is found."""
+        """A key that grants another key's kind is found."""
         self.assert_found("check", ranked_kinds)
 
     def test_forgetful_rotation(self) -> None:

@@ -29,7 +29,7 @@ class RequestTests(SynchronousTestCase):
 
     @given(client_requests())
     def test_without_a_key(self, request: ClientRequest) -> None:
-        """Without a key a request is refused, unless it stands at one of the few open doors."""
+        """Without a key a request is refused, unless its path is one of the few public ones."""
         keys = self.server.keys
         for role in (Role.INFERENCE, Role.MANAGEMENT):
             received = self.server.connect(role).send(request.render())

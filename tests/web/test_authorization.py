@@ -102,7 +102,7 @@ ROUTES = (
     (Role.MANAGEMENT, "GET", "/token?type=API", API, 400),
 )
 
-# Every open door.
+# Every public path.
 OPEN = (
     *((role, "GET", path, 200) for role in Role for path in ("/livez", "/readyz", "/api-description", "/docs")),
     *((role, "OPTIONS", "/", 200) for role in Role),
@@ -221,7 +221,7 @@ class MatrixTests(SynchronousTestCase):
         self.server.request("GET", "/token?type=inference", self.server.key(API))
         self.assertEqual(self.server.request("GET", "/ping", self.server.key(INFERENCE)).status, 200)
 
-    def test_open_doors(self) -> None:
+    def test_public_paths(self) -> None:
         """What is open needs no key, and minds none that is wrong."""
         for role, method, path, status in OPEN:
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": ["a", "b"]}):

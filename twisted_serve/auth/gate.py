@@ -15,12 +15,13 @@ from typing import TypeAlias
 from attrs import frozen
 
 from twisted_serve.auth.keyring import Keyring, Reason, Refused
+from twisted_serve.auth.scopes import Scope
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.interfaces import Now
 
-#: Maps a method and a target to the kind of token needed; ``None`` for a public target.
-Doors: TypeAlias = Callable[[bytes, Target], "TokenKind | None"]
+#: Maps a method and a target to the scope needed; ``None`` for a public target.
+AccessPolicy: TypeAlias = Callable[[bytes, Target], "Scope | None"]
 
 # Both texts are TorchServe's; they differ in one word (``docs/torchserve/rest_api.md`` §15.2).
 AUTHORIZATION_FAILED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
@@ -60,10 +61,10 @@ class Allowed:
     """
     The request is allowed.
 
-    :ivar door: The kind of token that was needed; ``None`` for a public target.
+    :ivar scope: The scope that the request needed; ``None`` for a public target.
     """
 
-    door: TokenKind | None
+    scope: Scope | None
 
 
 @frozen
@@ -79,11 +80,11 @@ class Authorizer:
     """
     Authorize the requests of one listener.
 
-    :param doors: The kind of token that each request needs on this listener.
+    :param policy: The kind of token that each request needs on this listener.
     """
 
-    def __init__(self, doors: Doors, keyring: Keyring, now: Now) -> None:
-        self._doors = doors
+    def __init__(self, policy: AccessPolicy, keyring: Keyring, now: Now) -> None:
+        self._policy = policy
         self._keyring = keyring
         self._now = now
 
@@ -93,27 +94,27 @@ class Authorizer:
 
         :param authorization: The values of all its ``Authorization`` headers.
         """
-        kind = self._doors(method, target)
+        kind = self._policy(method, target)
         if kind is None:
-            return _PASSES[None]
+            return _ALLOWED[None]
         presented = bearer_token(authorization)
         if isinstance(presented, Reason):
             return Denied(kind, presented)
         verdict = self._keyring.check(kind, presented, self._now())
         if isinstance(verdict, Refused):
             return Denied(kind, verdict.reason, verdict.key_id)
-        return _PASSES[kind]
+        return _ALLOWED[kind]
 
 
 class OpenAuthorizer:
     """Allow every request: token authorization is switched off, and only the tree of routes is selected."""
 
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
+    def __init__(self, policy: AccessPolicy) -> None:
+        self._policy = policy
 
     def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Allowed | Denied:
         """Allow the request."""
-        return _PASSES[self._doors(method, target)]
+        return _ALLOWED[self._policy(method, target)]
 
 
-_PASSES: dict[TokenKind | None, Allowed] = {door: Allowed(door) for door in (None, *TokenKind)}
+_ALLOWED: dict[Scope | None, Allowed] = {scope: Allowed(scope) for scope in (None, *TokenKind)}

@@ -57,7 +57,7 @@ class Guard:
         # The routes must see the path exactly as it was authorized.
         request.prepath = []
         request.postpath = [segment.encode("utf-8") for segment in target.segments or ("",)]
-        return self._unguarded_trees[verdict.door].render(request)  # type: ignore[no-any-return]
+        return self._unguarded_trees[verdict.scope].render(request)  # type: ignore[no-any-return]
 
     def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
         """Return this resource: a request is authorized by its whole path."""

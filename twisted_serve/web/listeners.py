@@ -14,7 +14,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from twisted_serve.auth.audit import AuditLog
-from twisted_serve.auth.gate import Authorizer, Denied, Doors, OpenAuthorizer
+from twisted_serve.auth.gate import AccessPolicy, Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.guard import Guard
 from twisted_serve.auth.keyring import Keyring, Reason
 from twisted_serve.auth.metrics_token import MetricsToken
@@ -29,7 +29,7 @@ from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.workflows import WorkflowPlane
-from twisted_serve.web.api.access import doors_of
+from twisted_serve.web.api.access import access_policy
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.api.surface import served_routes
 from twisted_serve.web.http.admission import Admission
@@ -84,7 +84,7 @@ class HttpAuth:
     def _redact_keys(self) -> Redact:
         return redacting(self.keyring.secrets, SHORTEST_SECRET)
 
-    def authorizer(self, access: Doors) -> Authorizer:
+    def authorizer(self, access: AccessPolicy) -> Authorizer:
         """Return the authorizer of a listener."""
         return Authorizer(access, self.keyring, self.now)
 
@@ -105,7 +105,7 @@ class NoHttpAuth:
         """Return the target unchanged: there are no keys."""
         return target
 
-    def authorizer(self, access: Doors) -> OpenAuthorizer:
+    def authorizer(self, access: AccessPolicy) -> OpenAuthorizer:
         """Return the authorizer of a listener."""
         return OpenAuthorizer(access)
 
@@ -163,7 +163,7 @@ class HttpApi:
 
         :param local: Whether only this machine can reach the listener.
         """
-        access = doors_of(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
+        access = access_policy(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
         authorizer, refuse = self.tokens.authorizer(access), self.tokens.refuse
         guard = Guard(self._unguarded_trees(roles, reactor), authorizer, refuse, answer_flaw)
         return ServeSite(

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
-from twisted_serve.web.api.access import doors_of
+from twisted_serve.web.api.access import access_policy
 from twisted_serve.web.api.segments import CLAIMED
 from twisted_serve.web.api.surface import routes_of
 from twisted_serve.web.roles import Role
@@ -26,12 +26,12 @@ SEGMENTS = st.lists(st.sampled_from([*sorted(CLAIMED), "m", "m:predict", "LIVEZ"
 
 
 class AccessTests(SynchronousTestCase):
-    """Tests for :func:`doors_of`."""
+    """Tests for :func:`access_policy`."""
 
     @given(st.sampled_from(GUARDED), st.booleans(), METHODS, SEGMENTS)
     def test_open_is_exact(self, roles: Role, exempt_ping: bool, method: bytes, segments: list[str]) -> None:
         """A public path is the path of a public route, or one below the metrics of a listener that has them."""
-        if doors_of(roles, exempt_ping)(method, Target(tuple(segments))) is None:
+        if access_policy(roles, exempt_ping)(method, Target(tuple(segments))) is None:
             public = {route.path for route in routes_of(roles, exempt_ping) if route.scope is None}
             below_metrics = bool(roles & Role.METRICS) and segments[:1] == ["metrics"]
             self.assertTrue("/" + "/".join(segments) in public or below_metrics, segments)
@@ -40,14 +40,14 @@ class AccessTests(SynchronousTestCase):
     def test_flaw(self) -> None:
         """A malformed target needs the key that an unknown path needs."""
         for roles in GUARDED:
-            doors = doors_of(roles, True)
-            flawed = doors(b"OPTIONS", Target((), flaw="it contains a dot segment"))
+            policy = access_policy(roles, True)
+            flawed = policy(b"OPTIONS", Target((), flaw="it contains a dot segment"))
             self.assertIsNotNone(flawed)
-            self.assertIs(flawed, doors(b"GET", Target(("unknown",))))
+            self.assertIs(flawed, policy(b"GET", Target(("unknown",))))
 
     @given(METHODS, SEGMENTS)
     def test_key_replacement_is_exact(self, method: bytes, segments: list[str]) -> None:
         """The API key opens ``/token`` and nothing else."""
         for roles in GUARDED:
-            needed = doors_of(roles, False)(method, Target(tuple(segments)))
+            needed = access_policy(roles, False)(method, Target(tuple(segments)))
             self.assertEqual(needed is TokenKind.API, segments == ["token"] and bool(roles & Role.MANAGEMENT))

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from twisted_serve.auth.gate import Doors
+from twisted_serve.auth.gate import AccessPolicy
 from twisted_serve.auth.scopes import Scope
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
@@ -23,7 +23,7 @@ from twisted_serve.web.api.lookup import RouteIndex
 from twisted_serve.web.api.surface import routes_of
 from twisted_serve.web.roles import Role
 
-__all__ = ["OPEN", "Role", "doors_of", "is_open"]
+__all__ = ["OPEN", "Role", "access_policy", "is_open"]
 
 #: All requests that need no token, as docs/tokens.md lists them, with their listeners.
 OPEN = (
@@ -51,7 +51,7 @@ _CACHE_SIZE = 256
 _ROLES = {TokenKind.INFERENCE: Role.INFERENCE, TokenKind.MANAGEMENT: Role.MANAGEMENT}
 
 
-def doors_of(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | None = None) -> Doors:
+def access_policy(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | None = None) -> AccessPolicy:
     """
     Return the function that decides which key a request needs on a listener with these roles.
 
@@ -62,7 +62,7 @@ def doors_of(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | 
 
     # Most requests are like the last ones.
     @lru_cache(_CACHE_SIZE)
-    def doors(method: bytes, target: Target) -> TokenKind | None:
+    def policy(method: bytes, target: Target) -> TokenKind | None:
         if target.flaw is not None:
             return otherwise
         # No plug-in has the segment of a public route (`twisted_serve.endpoints.RESERVED`) but that of an exempt ping.
@@ -70,7 +70,7 @@ def doors_of(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | 
             return here[target.first]
         return scope_of(method, target)
 
-    return doors
+    return policy
 
 
 def is_open(method: bytes, target: Target, roles: Role, exempt_ping: bool) -> bool:

@@ -231,7 +231,7 @@ class ServeChannel(EarlyResponseChannel):
         verdict = self.site.authorizer.ask(request.method, parse_target(request.uri), authorization)
         if isinstance(verdict, Denied):
             return lambda request: self.site.refuse(request, verdict)
-        request.public = verdict.door is None
+        request.public = verdict.scope is None
         if self.length is not None and self.length > request.body_limit:
             return lambda request: answer_error(request, request.too_large())
         if not request.plain:
