@@ -25,6 +25,8 @@ from twisted_serve.archives.unpack import is_zip, unpack
 from twisted_serve.errors import InvalidModel
 from twisted_serve.eventloop.threads import DeferToThread, abandonable
 
+_log = Logger("twisted_serve.archives")
+
 _CHUNK = 1 << 20
 
 
@@ -83,7 +85,6 @@ class UnpackedArchives:
     made: Callable[[Path], None] = lambda directory: None
     _by_content: dict[str, _CacheEntry] = field(factory=dict, init=False)
     _by_lease: dict[Lease, _CacheEntry] = field(factory=dict, init=False)
-    _log = Logger("twisted_serve.archives")
 
     async def take(self, archive: Path) -> Lease:
         """
@@ -116,7 +117,7 @@ class UnpackedArchives:
         """Fill the directory.  A cancelled wait does not stop this, since others may be waiting, too."""
         work = self.defer_to_thread(_unpack_unchanged, archive, unpacked.directory, self.limits, content, self.made)
         work.addCallbacks(lambda _: self._on_unpacked(unpacked), lambda failure: self._on_failure(unpacked, failure))
-        work.addErrback(lambda failure: self._log.failure("Cannot remove an unneeded unpacked archive", failure))
+        work.addErrback(lambda failure: _log.failure("Cannot remove an unneeded unpacked archive", failure))
 
     def _on_unpacked(self, unpacked: _CacheEntry) -> Deferred[None] | None:
         unpacked.ready = True

@@ -36,6 +36,8 @@ from twisted_serve.archives.urls import AllowedUrls, decoded_path, url_problem
 from twisted_serve.errors import DownloadFailed, InternalError, ServeError
 from twisted_serve.eventloop.threads import DeferToThread, abandonable
 
+_log = Logger("twisted_serve.archives")
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _CHUNK = 1 << 20
@@ -87,7 +89,6 @@ class Fetcher:
     limits: FetchLimits
     defer_to_thread: DeferToThread
     _in_progress: set[Path] = field(factory=set, init=False)
-    _log = Logger("twisted_serve.archives")
 
     async def fetch(self, url: str, target: Path, trusted: bool = False) -> None:
         """
@@ -109,7 +110,7 @@ class Fetcher:
         # The agent, its endpoints and TLS have no common base class for their errors.
         except Exception as e:
             # Without the query, which is the password of a pre-signed URL.
-            self._log.warn("Cannot fetch {url}: {reason}", url=urlsplit(url)._replace(query="").geturl(), reason=str(e))
+            _log.warn("Cannot fetch {url}: {reason}", url=urlsplit(url)._replace(query="").geturl(), reason=str(e))
             raise DownloadFailed(f"Failed to download archive from: {url}") from e
         finally:
             self._in_progress.discard(target)

@@ -34,6 +34,8 @@ from twisted_serve.scheduling.status import STATES
 if TYPE_CHECKING:
     from twisted_serve.metrics.tracing import Tracer
 
+_log = Logger("twisted_serve.metrics")
+
 
 class Instrumentation(Service):
     """
@@ -44,15 +46,13 @@ class Instrumentation(Service):
     :raise ConfigError: for an invalid ``metrics_config``, and for ``tracing`` without its packages.
     """
 
-    _log = Logger("twisted_serve.metrics")
-
     def __init__(
         self, clock: IReactorTime, options: ServerOptions, dependencies: Dependencies, defer_to_thread: DeferToThread
     ) -> None:
         self.setName("metrics")
         self._defer_to_thread = defer_to_thread
         self._hostname = socket.gethostname()
-        self._logs = [MetricLog(self._log, name, clock) for name in (TS_METRICS, MODEL_METRICS)]
+        self._logs = [MetricLog(_log, name, clock) for name in (TS_METRICS, MODEL_METRICS)]
         self.metrics = ServerMetrics(
             self._hostname,
             read_catalogue(options.metrics_config),
@@ -92,7 +92,7 @@ class Instrumentation(Service):
     def _look(self) -> Deferred[None]:
         looked: Deferred[list[Figure]] = self._defer_to_thread(self._read)
         # The loop continues after a failed read.
-        return looked.addCallbacks(self._show, lambda failure: self._log.failure("No system metrics", failure))
+        return looked.addCallbacks(self._show, lambda failure: _log.failure("No system metrics", failure))
 
     def _read(self) -> list[Figure]:
         return read_machine() + ([] if self._gpus is None else list(read_gpus(self._gpus)))

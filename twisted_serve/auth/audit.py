@@ -19,6 +19,8 @@ from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.key_file import instant
 from twisted_serve.auth.tokens import Token, TokenKind
 
+_log = Logger("twisted_serve.auth")
+
 # How many refusals of one peer are logged in each period, in seconds; the rest are summed up in one line.
 LINES_PER_PERIOD = 10
 PERIOD = 60.0
@@ -47,8 +49,6 @@ class AuditLog:
     :param seconds: The clock's time, as ``IReactorTime.seconds``.
     """
 
-    _log = Logger("twisted_serve.auth")
-
     def __init__(
         self, seconds: Callable[[], float], count_refusal: CountRefusal, count_rotation: Callable[[str], None]
     ) -> None:
@@ -63,10 +63,10 @@ class AuditLog:
         record, suppressed = self._record_of(peer)
         record.refused += 1
         if suppressed:
-            self._log.warn("{count} more requests from {peer} were refused", count=suppressed, peer=peer)
+            _log.warn("{count} more requests from {peer} were refused", count=suppressed, peer=peer)
         if record.refused > LINES_PER_PERIOD:
             return
-        self._log.warn(
+        _log.warn(
             "{audit}Refused {method} {path} from {peer}: "
             "{reason} token where the {kind} token is needed (key {key_id})",
             audit="AUDIT " if stop.kind is not TokenKind.INFERENCE else "",
@@ -85,7 +85,7 @@ class AuditLog:
         :param by: The origin of the request for it, as it is logged.
         """
         self._count_rotation(new.kind.value)
-        self._log.info(
+        _log.info(
             "AUDIT The {kind} token was replaced by {by}: key {old} by key {new}, which expires at {expires}",
             kind=new.kind.value,
             by=by,
@@ -96,7 +96,7 @@ class AuditLog:
 
     def rotation_failed(self, kind: TokenKind, error: Exception) -> None:
         """Record that a new key could not be saved."""
-        self._log.error(
+        _log.error(
             "AUDIT The {kind} token was not replaced: the key file cannot be written: {error}",
             kind=kind.value,
             error=error,
@@ -104,7 +104,7 @@ class AuditLog:
 
     def not_saved_again(self, error: Exception) -> None:
         """Record that rewriting the key file with the live keys has failed."""
-        self._log.error("The key file was not written again: {error}", error=error)
+        _log.error("The key file was not written again: {error}", error=error)
 
     def _record_of(self, peer: str) -> tuple[_Peer, int]:
         """Return a peer's record and how many lines were suppressed in a period that has just ended."""

@@ -23,6 +23,8 @@ from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.interfaces import Now
 
+_log = Logger("twisted_serve.auth")
+
 # Seconds between checks: the lines are at most this late, and a check costs two comparisons.
 INTERVAL = 1.0
 
@@ -38,8 +40,6 @@ class ExpiryChecker(Service):
     :param rotate: Replaces the token of a kind (``token_auto_rotate``); ``None`` to leave
         expired tokens in place.
     """
-
-    _log = Logger("twisted_serve.auth")
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class ExpiryChecker(Service):
                 self._handle_expired(token)
             elif left <= self._warning.total_seconds() and token.public_id not in self._warned:
                 self._warned.add(token.public_id)
-                self._log.warn(
+                _log.warn(
                     "The {kind} token (key {key_id}) expires in {seconds:.0f} s, at {expires}",
                     kind=token.kind.value,
                     key_id=token.public_id,
@@ -99,7 +99,7 @@ class ExpiryChecker(Service):
         kind = token.kind
         if token.public_id not in self._expired:
             self._expired.add(token.public_id)
-            self._log.warn("The {kind} token (key {key_id}) has expired", kind=kind.value, key_id=token.public_id)
+            _log.warn("The {kind} token (key {key_id}) has expired", kind=kind.value, key_id=token.public_id)
         if self._rotate is None or kind in self._rotating or self._clock.seconds() < self._retry_at.get(kind, 0.0):
             return
         self._rotating.add(kind)
@@ -116,7 +116,7 @@ class ExpiryChecker(Service):
         self._retry_at[kind] = self._clock.seconds() + RETRY_DELAY
         # The rotation itself logs that the file could not be written.
         if failure.check(OSError) is None:
-            self._log.failure("The {kind} token could not be replaced", failure, kind=kind.value)
+            _log.failure("The {kind} token could not be replaced", failure, kind=kind.value)
 
     def _ended(self, failure: Failure) -> None:
-        self._log.failure("The expiry checker has stopped", failure)
+        _log.failure("The expiry checker has stopped", failure)

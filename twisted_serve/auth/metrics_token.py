@@ -19,6 +19,8 @@ from twisted_serve.auth.gate import bearer_token
 from twisted_serve.auth.keyring import Reason
 from twisted_serve.system.small_files import read_small
 
+_log = Logger("twisted_serve.auth")
+
 # In bytes; a shorter token is taken for a mistake.
 SHORTEST = 8
 LONGEST = 512
@@ -31,8 +33,6 @@ class MetricsToken:
     :ivar secret: The token as last read; for the redaction of logs.
     :raise ValueError: for a file without a token.
     """
-
-    _log = Logger("twisted_serve.auth")
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,7 +49,7 @@ class MetricsToken:
         except (OSError, ValueError) as e:
             if not self._error_logged:
                 self._error_logged = True
-                self._log.error("Every request for metrics is refused: {path}: {error}", path=str(self._path), error=e)
+                _log.error("Every request for metrics is refused: {path}: {error}", path=str(self._path), error=e)
             return False
         self._error_logged = False
         self.secret = expected.decode("utf-8", "replace")

@@ -22,6 +22,8 @@ from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+_log = Logger("twisted_serve.eventloop")
+
 #: The start of the log line; tests look for it.
 SLOW_TURN = "A turn of the reactor took"
 
@@ -38,8 +40,6 @@ class TurnWatch(Service):
 
     :param limit: The CPU time in seconds that a turn may take.
     """
-
-    _log = Logger("twisted_serve.eventloop")
 
     def __init__(self, reactor: IReactorTime, limit: float) -> None:
         self._reactor = reactor
@@ -83,7 +83,7 @@ class TurnWatch(Service):
         now = time.thread_time()
         spent, seen, self._seen, self._began = now - self._began, self._seen, None, now
         if self._armed and spent > self._limit:
-            self._log.error(
+            _log.error(
                 "{slow} {spent:.0f} ms of processor time, more than {limit:.0f} ms. What ran:\n{stack}",
                 slow=SLOW_TURN,
                 spent=spent * 1000,

@@ -26,6 +26,8 @@ from twisted_serve.planes.memory_usage import Memory
 from twisted_serve.planes.registrar import RUNTIMES, Registrar, Registration, log_failed, not_started
 from twisted_serve.planes.startup import StartupFailure, reason_of
 
+_log = Logger("twisted_serve.planes")
+
 IN_PROGRESS = "Processing worker updates..."
 
 
@@ -47,8 +49,6 @@ class ManagementPlane:
 
     :param enabled: Whether clients may register and unregister models (``enable_model_api``).
     """
-
-    _log = Logger("twisted_serve.planes")
 
     def __init__(self, catalogue: Catalogue, registrar: Registrar, memory: Memory, enabled: bool) -> None:
         self._catalogue = catalogue
@@ -125,19 +125,19 @@ class ManagementPlane:
         return await self._load(wanted, url)
 
     async def _load(self, wanted: Registration, url: str) -> Deferred[StartupFailure | None]:
-        self._log.info("Loading initial models: {url}", url=url)
+        _log.info("Loading initial models: {url}", url=url)
         try:
             model = await self._registrar.enter(wanted, url, at_startup=True)
         except Conflict as e:
             # Listed twice, e.g. as an archive and as a directory: the model is not missing.
-            self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
+            _log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
             return succeed(StartupFailure(wanted.model_name, url, reason_of(e)))
         except ServeError as e:
-            self._log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
+            _log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
             return self.missing(wanted.model_name, url, reason_of(e))
         except Exception as e:
             # A bug triggered by one model must not prevent loading the models after it.
-            self._log.failure(MODEL_NOT_LOADED, url=url)
+            _log.failure(MODEL_NOT_LOADED, url=url)
             return self.missing(wanted.model_name, url, type(e).__name__)
         if wanted.recorded is not None and wanted.recorded.default:
             # The archive determines the version, which may differ from the snapshot's.
@@ -291,7 +291,7 @@ class ManagementPlane:
         """Log the outcome of a change in the background."""
 
         def loaded(_result: object) -> None:
-            self._log.info(MODEL_LOADED, name=model.name)
+            _log.info(MODEL_LOADED, name=model.name)
             if not at_startup:
                 self._registrar.arrived(model)
 
@@ -299,4 +299,4 @@ class ManagementPlane:
             failure.trap(ServeError)
             log_failed(model, failure.value, again=False)
 
-        scaling.addCallbacks(loaded, failed).addErrback(lambda failure: self._log.failure("Scaling failed", failure))
+        scaling.addCallbacks(loaded, failed).addErrback(lambda failure: _log.failure("Scaling failed", failure))

@@ -44,6 +44,8 @@ from twisted_serve.workflows.execution import Attempt, execute
 from twisted_serve.workflows.spec import Node
 from twisted_serve.workflows.store import WorkflowArchive, WorkflowStore
 
+_log = Logger("twisted_serve.planes")
+
 # The version of the models made from workflow functions.
 _FUNCTION_VERSION = "1.0"
 
@@ -86,8 +88,6 @@ class WorkflowPlane:
         (``enable_model_api``).
     :param retire_timeout: Seconds that requests in flight have when their workflow is unregistered.
     """
-
-    _log = Logger("twisted_serve.planes")
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class WorkflowPlane:
             await self._store.discard(archive)
             raise
         for unused in archive.workflow.spec.unused:
-            self._log.warn("Workflow {name}: the model {unused} is not in its dag", name=name, unused=unused)
+            _log.warn("Workflow {name}: the model {unused} is not in its dag", name=name, unused=unused)
         self._workflows[name] = _Registered(name, archive, models)
         return Outcome(200, f"Workflow {name} has been registered and scaled successfully.")
 

@@ -30,6 +30,8 @@ from twisted_serve.scheduling.retries import Retries
 from twisted_serve.scheduling.worker_events import MissedAnswers
 from twisted_serve.wire.messages import Item
 
+_log = Logger("twisted_serve.scheduling")
+
 # Seconds until dispatching is retried after an error.
 _ANOTHER_TRY = 1.0
 
@@ -52,8 +54,6 @@ class Dispatcher:
     :param ended_by: Returns the sequences that a response ends, with continuous batching; ``None`` if the model is not
         stateful.
     """
-
-    _log = Logger("twisted_serve.scheduling")
 
     def __init__(
         self,
@@ -373,7 +373,7 @@ class Dispatcher:
         try:
             self._observer.batch_sent(timings, self._clock.seconds() - now, carried_over)
         except Exception:
-            self._log.failure("A batch could not be counted.")
+            _log.failure("A batch could not be counted.")
 
     def _timeout_expired(self) -> None:
         now = self._clock.seconds()
@@ -386,7 +386,7 @@ class Dispatcher:
 
     def _retry_dispatch(self) -> None:
         """Schedule another attempt to dispatch; queued requests stay queued."""
-        self._log.failure("The requests that wait could not be given to workers; that is tried again.")
+        _log.failure("The requests that wait could not be given to workers; that is tried again.")
         self._timeout.set(self._clock.seconds() + _ANOTHER_TRY)
 
     def _fail_expired(self, now: float) -> None:

@@ -26,6 +26,8 @@ from twisted_serve.scheduling.worker_events import MissedAnswers
 from twisted_serve.wire.codec import UnsendableError
 from twisted_serve.wire.messages import Item, Predicted, StreamChunk
 
+_log = Logger("twisted_serve.scheduling")
+
 # Seconds in which a worker that is not stuck acknowledges a cancellation.
 CANCEL_TIME = 10.0
 
@@ -118,8 +120,6 @@ class InFlight:
     :param missed: Counts batches that were not answered in time; shared by all `InFlight` of a model.
     """
 
-    _log = Logger("twisted_serve.scheduling")
-
     def __init__(
         self,
         worker: IWorker,
@@ -203,7 +203,7 @@ class InFlight:
                 raise
             except UnsendableError:
                 # Requests that cannot be sent are answered all the same.
-                self._log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
+                _log.failure("A batch could not be sent to worker {worker_id}", worker_id=self.worker.worker_id)
                 self._remove_unsent()
                 if not prefetched:
                     self._timeout.set(None)
@@ -243,7 +243,7 @@ class InFlight:
         :param error: The exception that is being handled.
         :param requests: Requests that were being sent or answered, and may not be in flight here.
         """
-        self._log.failure("Something failed on the way to or from worker {id}", id=self.worker.worker_id)
+        _log.failure("Something failed on the way to or from worker {id}", id=self.worker.worker_id)
         carried_over, self.carried_over = self.carried_over, []
         affected = dict.fromkeys([*chain.from_iterable(self._take_all()), *carried_over, *requests])
         self._owner.worker_broken(self, f"its batch failed on our side: {type(error).__name__}", list(affected))
@@ -328,7 +328,7 @@ class InFlight:
         try:
             self._observer.batch_answered([request.timing for request in batch], self._clock.seconds() - answered)
         except Exception:
-            self._log.failure(_UNCOUNTED)
+            _log.failure(_UNCOUNTED)
         for request, item in zip(batch, items, strict=True):
             request.succeed(item)
 
@@ -341,7 +341,7 @@ class InFlight:
             request.drop_inputs()
         for request, item in answers:
             if item.more and request.done:
-                self._log.info(CLIENT_GONE, request_id=request.job.request_id)
+                _log.info(CLIENT_GONE, request_id=request.job.request_id)
         self._owner.responses_received(self, items)
         self._owner.batch_done(self)
         overhead = self._clock.seconds() - answered
@@ -352,7 +352,7 @@ class InFlight:
                 try:
                     self._observer.batch_answered([request.timing], overhead)
                 except Exception:
-                    self._log.failure(_UNCOUNTED)
+                    _log.failure(_UNCOUNTED)
         # A worker that answers before `send` returns has already re-entered here and sent the older responses.
         while self._undelivered:
             request, item = self._undelivered.popleft()
@@ -377,7 +377,7 @@ class InFlight:
             self._end_first()
             self._owner.batch_failed(self, sent.requests, error)
         else:
-            self._log.failure("Worker {worker_id} failed", failure, worker_id=self.worker.worker_id)
+            _log.failure("Worker {worker_id} failed", failure, worker_id=self.worker.worker_id)
             self._discard_worker("it failed")
 
     def _cancel_batch(self, now: float) -> None:

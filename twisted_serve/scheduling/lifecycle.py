@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from attrs import define, field
 from automat import TypeMachineBuilder
@@ -31,6 +31,8 @@ from twisted_serve.scheduling.status import (
     WorkerStatus,
 )
 from twisted_serve.scheduling.unstarted import UnstartedWorker
+
+_log = Logger("twisted_serve.scheduling")
 
 
 class ReplicaInputs(Protocol):
@@ -94,7 +96,6 @@ class Core:
     printed: bool = False
     start_waiters: list[Deferred[None]] = field(factory=list)
     stop_waiters: list[Deferred[None]] = field(factory=list)
-    log: ClassVar[Logger] = Logger("twisted_serve.scheduling")
 
     def set_status(self, status: WorkerStatus) -> None:
         """Set the status and notify the owner."""
@@ -106,7 +107,7 @@ class Core:
         try:
             worker = self.launch(self.placement)
         except Exception as e:
-            self.log.failure("Cannot start worker {worker_id}", worker_id=self.placement.worker_id)
+            _log.failure("Cannot start worker {worker_id}", worker_id=self.placement.worker_id)
             worker = UnstartedWorker(self.placement, f"The worker could not be started: {type(e).__name__}: {e}")
         self.worker = worker
         self.end_worker = worker.stop
@@ -172,7 +173,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
     def schedule_retry(inputs: ReplicaInputs, core: Core, reason: str) -> IDelayedCall:
         delay = retry_delay(core.attempt)
         core.attempt += 1
-        core.log.info(
+        _log.info(
             RETRY,
             worker_id=core.placement.worker_id,
             delay=delay,
@@ -300,7 +301,7 @@ def make_machine() -> Callable[[Core], ReplicaInputs]:  # noqa: PLR0915 - one ta
     def stop_retrying(inputs: ReplicaInputs, core: Core, reason: str) -> None:
         core.worker = None
         reason = core.reason or reason
-        core.log.warn(
+        _log.warn(
             "Worker {worker_id} has been failing for {seconds} seconds and is started again {when}: {reason}",
             worker_id=core.placement.worker_id,
             seconds=core.max_retry_timeout,

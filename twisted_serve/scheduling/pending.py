@@ -20,6 +20,8 @@ from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.wire.messages import Item, Job
 
+_log = Logger("twisted_serve.scheduling")
+
 #: Called with a chunk of a streamed response and the producer to pause while the client is not reading.
 OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]
 
@@ -84,8 +86,6 @@ class PendingRequest:
         "versioned",
     )
 
-    _log = Logger("twisted_serve.scheduling")
-
     def __init__(
         self,
         job: Job,
@@ -138,7 +138,7 @@ class PendingRequest:
         try:
             self._on_chunk(item, self)
         except Exception:
-            self._log.failure("An intermediate answer could not be passed on.")
+            _log.failure("An intermediate answer could not be passed on.")
 
     def drop_inputs(self) -> None:
         """Drop the inputs: the worker has them, and later continuous batches only repeat the request's id."""
@@ -176,7 +176,7 @@ class PendingRequest:
             try:
                 self._observer.failed(error.status)
             except Exception:
-                self._log.failure("A failed request could not be counted.")
+                _log.failure("A failed request could not be counted.")
             self.answer.errback(error)
 
     def _cancelled(self, _answer: Deferred[Item]) -> None:
@@ -184,7 +184,7 @@ class PendingRequest:
         try:
             self._forget(self)
         except Exception:
-            self._log.failure("A request whose client has gone could not be called back.")
+            _log.failure("A request whose client has gone could not be called back.")
 
 
 def fail_all(requests: Iterable[PendingRequest], error_of: Callable[[PendingRequest], ServeError]) -> None:
@@ -197,5 +197,5 @@ def fail_all(requests: Iterable[PendingRequest], error_of: Callable[[PendingRequ
         try:
             request.fail(error_of(request))
         except Exception:  # noqa: PERF203 - each for itself
-            PendingRequest._log.failure("An error could not be told to a client; the client is told so.")
+            _log.failure("An error could not be told to a client; the client is told so.")
             request.fail(WorkerFailed(500, "The request could not be answered."))

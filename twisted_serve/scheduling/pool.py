@@ -32,6 +32,8 @@ from twisted_serve.scheduling.status import Circuit, GivenUp, PoolStatus, Ready,
 from twisted_serve.scheduling.worker_events import WorkerEvents
 from twisted_serve.wire.messages import Item, Job
 
+_log = Logger("twisted_serve.scheduling")
+
 # Seconds that a batch in flight has to finish when its worker is scaled down.
 DRAIN_GRACE = 30.0
 
@@ -53,8 +55,6 @@ class Pool:
     :param sequences: The names of the sequence headers of a stateful model.
     :param observer: Called with events of requests, batches and workers.
     """
-
-    _log = Logger("twisted_serve.scheduling")
 
     def __init__(
         self,
@@ -316,7 +316,7 @@ class Pool:
         sample = self._sample()
         wanted = wanted_workers(self._rules, sample)
         if wanted > sample.workers:
-            self._log.info(
+            _log.info(
                 "Model {name} gets {more} more workers: {waiting} requests wait, for up to {seconds:.3f} seconds",
                 name=self._spec.load.model_name,
                 more=wanted - sample.workers,
@@ -333,7 +333,7 @@ class Pool:
             wanted_workers(self._rules, sample) < sample.workers and (idlest := self._dispatcher.idlest()) is not None
         ):
             replica = next(replica for replica in self._replicas if replica.holds(idlest[0]))
-            self._log.info(
+            _log.info(
                 "Model {name} ends worker {worker_id}, which had nothing to do for {seconds:.0f} seconds",
                 name=self._spec.load.model_name,
                 worker_id=replica.placement.worker_id,

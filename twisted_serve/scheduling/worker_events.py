@@ -37,6 +37,8 @@ from twisted_serve.scheduling.status import (
     WorkerStatus,
 )
 
+_log = Logger("twisted_serve.scheduling")
+
 _Kind: TypeAlias = type[WorkerStatus]
 
 # TorchServe's names of the states; "null" is the state before there is a worker.
@@ -63,16 +65,14 @@ class MissedAnswers:
 
     __slots__ = ("count",)
 
-    _log = Logger("twisted_serve.scheduling")
-
     def __init__(self) -> None:
         self.count = 0
 
     def another(self) -> None:
         """Count and log one more batch."""
         self.count += 1
-        self._log.error(UNANSWERED, count=self.count)
-        log_no_response(self._log)
+        _log.error(UNANSWERED, count=self.count)
+        log_no_response(_log)
 
 
 class WorkerEvents:
@@ -81,8 +81,6 @@ class WorkerEvents:
 
     :param model: The model's name and version, as in ``resnet_1.0``.
     """
-
-    _log = Logger("twisted_serve.scheduling")
 
     def __init__(self, model: str, observer: PoolObserver) -> None:
         self._model = model
@@ -106,7 +104,7 @@ class WorkerEvents:
         old = "null" if before is None else _WORDS[type(before)]
         new = _WORDS[type(now)]
         if old != new:
-            self._log.info(STATE_CHANGE, worker=name, old=old, new=new, thread_name=name)
+            _log.info(STATE_CHANGE, worker=name, old=old, new=new, thread_name=name)
         if isinstance(now, Stopped):
             self._recovering.discard(worker.worker_id)
             del self._before[worker.worker_id]
@@ -114,22 +112,22 @@ class WorkerEvents:
     def _tell_recovery(self, worker_id: str, before: WorkerStatus | None, now: WorkerStatus) -> None:
         """Log that a worker is lost, and whether its successors recover."""
         if isinstance(before, (Starting, Ready)) and isinstance(now, _DOWN):
-            self._log.info(DISCONNECTED, worker_id=worker_id, state=_WORDS[type(before)])
+            _log.info(DISCONNECTED, worker_id=worker_id, state=_WORDS[type(before)])
             if worker_id in self._recovering:
-                self._log.warn(RECOVERY_FAILED)
+                _log.warn(RECOVERY_FAILED)
             else:
                 self._recovering.add(worker_id)
-                self._log.info(RECOVERY_BEGAN, moment=int(now.since.timestamp() * 1000))
+                _log.info(RECOVERY_BEGAN, moment=int(now.since.timestamp() * 1000))
         elif isinstance(before, Draining) and isinstance(now, Stopped):
-            self._log.info(DISCONNECTED, worker_id=worker_id, state=_WORDS[Draining])
+            _log.info(DISCONNECTED, worker_id=worker_id, state=_WORDS[Draining])
         elif isinstance(now, Ready) and worker_id in self._recovering:
             self._recovering.discard(worker_id)
-            self._log.info(RECOVERED)
+            _log.info(RECOVERED)
 
     def _tell_ready(self, now: Ready, before: WorkerStatus | None, name: str) -> None:
         printed = {"logger_name": MODEL_LOG, "thread_name": f"{name}-stdout"}
         if now.pid is not None:
-            self._log.info(WORKER_PID, pid=now.pid, **printed)
-        self._log.info(WORKER_STARTED, **printed)
+            _log.info(WORKER_PID, pid=now.pid, **printed)
+        _log.info(WORKER_STARTED, **printed)
         if before is not None:
             self._observer.worker_loaded(name, (now.since - before.since).total_seconds())

@@ -35,6 +35,8 @@ from twisted_serve.wire.held_back import held_back
 from twisted_serve.workers.process.launch import import_environment
 from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
+_log = Logger("twisted_serve.workers")
+
 # How many lines of pip's output an error message has, and how many characters of each.
 _LAST_LINES = 10
 _LONGEST = 300
@@ -86,7 +88,7 @@ class _Pip:
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self.process = WorkerProcess(self._printed, self._exited, self._output_closed)
         self._reactor = reactor
-        self._log = log
+        _log = log
         self._name = name
         self._exit: Exit | None = None
         self._wait: IDelayedCall | None = None
@@ -100,7 +102,7 @@ class _Pip:
         self.process.kill()
 
     def _printed(self, stream: Stream, line: str) -> None:
-        log_model_output(self._log, self._name, stream, line)
+        log_model_output(_log, self._name, stream, line)
         if line.strip():
             self.last_lines.append(line[:_LONGEST])
 
@@ -125,8 +127,6 @@ class Installer:
     :param timeout: Seconds that an installation may take.
     :param made: Called in a thread with each new installation directory.
     """
-
-    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class Installer:
         except BaseException:
             await self._defer_to_thread(remove_tree, place)
             raise
-        self._log.info("Installed custom pip packages for model {model}", model=model.name)
+        _log.info("Installed custom pip packages for model {model}", model=model.name)
         if needs.venv:
             return Installed(place, python=str(place / _VENV / "bin" / "python"))
         return Installed(place, packages=place / _PACKAGES)
@@ -208,7 +208,7 @@ class Installer:
         await DeferredList(list(self._under_way.values()))
 
     def _start(self, model: ModelVersion, needs: Needs, place: Path) -> _Pip:
-        pip = _Pip(self._reactor, self._log, f"pip-{model.name}_{model.version}")
+        pip = _Pip(self._reactor, _log, f"pip-{model.name}_{model.version}")
         command = [self._python, "-m", "twisted_serve.backend.installation"]
         command += ["--parent", str(os.getpid()), "--model-dir", str(model.model_dir)]
         command += ["--venv", str(place / _VENV)] if needs.venv else ["--target", str(place / _PACKAGES)]

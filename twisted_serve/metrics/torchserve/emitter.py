@@ -31,6 +31,8 @@ from twisted_serve.metrics.torchserve.recorders import (
 from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
 
+_log = Logger("twisted_serve.metrics")
+
 #: The metrics that ``legacy`` exports on ``/metrics``.
 LEGACY = frozenset(
     {"ts_inference_requests_total", "ts_inference_latency_microseconds", "ts_queue_latency_microseconds"}
@@ -90,8 +92,6 @@ class Emitter:
     :param auto_detect: Whether to accept metrics of handlers that are not in the catalogue.
     :raise ConfigError: for an exported metric with a name that Prometheus does not support.
     """
-
-    _log = Logger("twisted_serve.metrics")
 
     def __init__(self, catalogue: MetricCatalogue, mode: str, sinks: Sinks, auto_detect: bool = False) -> None:
         self.counters: dict[str, str] = {}
@@ -208,7 +208,7 @@ class Emitter:
     def _warn(self, text: str, what: str, **about: object) -> None:
         if what not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(what)
-            self._log.warn(text, **about)
+            _log.warn(text, **about)
 
 
 def _key(reading: Reading) -> tuple[str, ...]:

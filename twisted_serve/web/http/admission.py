@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 
 from twisted_serve.web.http.rendering import json_text
 
+_log = Logger("twisted_serve.web")
+
 # Descriptors reserved for logs, archives and workers (three each).
 _RESERVE = 256
 
@@ -61,8 +63,6 @@ class Admission:
     :ivar limit: The most connections.
     :ivar refusals: The connections that are being refused.
     """
-
-    _log = Logger("twisted_serve.web")
 
     def __init__(self, limit: int, reactor: IReactorTime, count_refusal: Callable[[int], None]) -> None:
         self.limit = limit
@@ -121,7 +121,7 @@ class Admission:
         self._count_refusal(503)
         now = self.reactor.seconds()
         if self._logged is None or now - self._logged >= LOG_INTERVAL:
-            self._log.warn(
+            _log.warn(
                 "Connections refused: {count}; there may be {limit} at a time (max_connections)",
                 count=self._refused,
                 limit=self.limit,

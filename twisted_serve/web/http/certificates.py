@@ -23,6 +23,8 @@ from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import Now
 from twisted_serve.web.http.tls import TlsFiles, context_factory
 
+_log = Logger("twisted_serve.web")
+
 # How often the files are checked, in seconds; certificates are renewed days before they expire.
 INTERVAL = 10.0
 
@@ -51,8 +53,6 @@ class LiveCertificate:
     :param defer_to_thread: Runs the reads.
     :raise ValueError: naming the file that cannot be used.
     """
-
-    _log = Logger("twisted_serve.web")
 
     def __init__(self, files: TlsFiles, now: Now, clock: IReactorTime, defer_to_thread: DeferToThread) -> None:
         self._files = files
@@ -100,11 +100,11 @@ class LiveCertificate:
     def _take(self, read: _Read) -> bool:
         self._seen = read.seen
         if read.error is not None:
-            self._log.error("The certificate is not renewed: {error}", error=read.error)
+            _log.error("The certificate is not renewed: {error}", error=read.error)
             return False
         if read.factory is not None:
             self._factory = read.factory
-            self._log.info("The certificate was read again: new connections use it")
+            _log.info("The certificate was read again: new connections use it")
         return True
 
     def _read_once(self, result: bool | Failure, late: IDelayedCall) -> bool | Deferred[bool]:
@@ -112,7 +112,7 @@ class LiveCertificate:
         if late.active():
             late.cancel()
         if isinstance(result, Failure):
-            self._log.failure("The certificate is not renewed", result)
+            _log.failure("The certificate is not renewed", result)
             result = False
         if self._forced:
             self._forced = False
@@ -120,7 +120,7 @@ class LiveCertificate:
         return result
 
     def _log_late(self) -> None:
-        self._log.error(
+        _log.error(
             "The certificate is not renewed: its files are not read after {limit:.0f} s; the old one stays until then",
             limit=LIMIT,
         )
@@ -163,8 +163,6 @@ def _state(stat: Callable[[], Any]) -> tuple[Any, ...] | None:
 class CertificateWatch(Service):
     """A service that checks the files periodically."""
 
-    _log = Logger("twisted_serve.web")
-
     def __init__(self, certificate: LiveCertificate, clock: IReactorTime) -> None:
         # Discard the Deferred: the loop would wait for it, and a file system may hang.
         self._loop = LoopingCall(lambda: certificate.look() and None)
@@ -182,4 +180,4 @@ class CertificateWatch(Service):
             self._loop.stop()
 
     def _ended(self, failure: Failure) -> None:
-        self._log.failure("The certificate is not watched any more", failure)
+        _log.failure("The certificate is not watched any more", failure)

@@ -23,6 +23,8 @@ from twisted_serve.web.http.content_coding import MOST_AT_ONCE, codings_of, infl
 from twisted_serve.web.http.contracts import ChannelSite, RequestChannel
 from twisted_serve.web.http.responses import answer_error
 
+_log = Logger("twisted_serve.web")
+
 # Headers that affect this server and are rare, so that requests without any of them skip the look-ups.
 RARE = frozenset(
     {b"connection", b"content-encoding", b"expect", b"transfer-encoding", b"x-request-id", b"x-request-timeout-ms"}
@@ -74,7 +76,6 @@ class ServeRequest(Request):
     :ivar public: Whether the path needs no token, so that any client may have sent the request.
     """
 
-    _log = Logger("twisted_serve.web")
     # Twisted declares its own classes here; only these parts of them are used.
     channel: RequestChannel  # type: ignore[assignment]
     site: ChannelSite  # type: ignore[assignment]
@@ -235,7 +236,7 @@ class ServeRequest(Request):
 
     def processingFailed(self, reason: Failure) -> None:
         """Log the failure and answer with a generic error, or abort a response in progress."""
-        self._log.failure("A request failed", reason)
+        _log.failure("A request failed", reason)
         if self.startedWriting:
             self.channel.transport.abortConnection()
         else:

@@ -26,6 +26,8 @@ from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body
 
+_log = Logger("twisted_serve.web")
+
 
 def peer_of(request: IRequest) -> str:
     """Return the client's address without the port, which differs for each connection."""
@@ -58,7 +60,6 @@ class ServeSite(Site):
     """
 
     noisy = False
-    _log = Logger("twisted_serve.web")
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class ServeSite(Site):
         self._redact = redact
         self.defer_to_thread = defer_to_thread
         # Kept, because each access to a class's logger creates a new one.
-        self._access = self._log
+        self._access = _log
         self.channels: set[ServeChannel] = set()
         self.predictions = predictions
         self.admission = admission

@@ -14,14 +14,14 @@ from twisted_serve.logs import MODEL_LOG
 from twisted_serve.web.http.bodies import URLENCODED, body_of, media_type
 from twisted_serve.web.http.request import ServeRequest
 
+_log = Logger("twisted_serve.web")
+
 # Seconds between two hints about the same model.
 INTERVAL = 60.0
 
 
 class FormHints:
     """Log to the model log that JSON was sent as a form, at most once a minute per model."""
-
-    _log = Logger("twisted_serve.web")
 
     def __init__(self) -> None:
         self._next: dict[str, float] = {}
@@ -39,7 +39,7 @@ class FormHints:
         if not body_of(request)[:64].lstrip().startswith((b"{", b"[")):
             return
         self._next[model] = now + INTERVAL
-        self._log.warn(
+        _log.warn(
             "Model {model}, request {request_id}: the body looks like JSON and came as a form, as curl -d sends it; "
             'send it with the header "Content-Type: application/json"',
             model=model,

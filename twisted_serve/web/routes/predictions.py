@@ -28,6 +28,8 @@ from twisted_serve.web.routes.hints import FormHints
 from twisted_serve.wire.header_text import CONTROL, latin, sendable
 from twisted_serve.wire.messages import Item, Job, Part
 
+_log = Logger("twisted_serve.web")
+
 # Headers that the server sets; those of a handler are ignored (``docs/torchserve/rest_api.md`` §2.4).
 _OURS = frozenset(
     {"content-length", "transfer-encoding", "connection", "x-request-id", "date", "pragma", "cache-control", "expires"}
@@ -184,8 +186,6 @@ class Response:
     :ivar streaming: Whether a chunk has been sent.
     """
 
-    _log = Logger("twisted_serve.web")
-
     def __init__(self, request: ServeRequest) -> None:
         self._request = request
         self.streaming = False
@@ -206,7 +206,7 @@ class Response:
         self._unsent = self._unsent + len(item.body) if channel.stalled else 0
         self._request.write(item.body)
         if self._unsent > channel.limits.unsent:
-            self._log.warn("A stream was broken off: its client reads too slowly for a handler that does not wait.")
+            _log.warn("A stream was broken off: its client reads too slowly for a handler that does not wait.")
             channel.transport.abortConnection()
 
     def fail(self, failure: Failure) -> Failure:

@@ -23,6 +23,8 @@ from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_failure
 from twisted_serve.web.routing.leaf import Leaf
 
+_log = Logger("twisted_serve.web")
+
 #: The function that Klein calls for a route, with the request and the variable segments of the path.
 Endpoint: TypeAlias = Callable[..., "Body | Deferred[Body]"]
 
@@ -50,8 +52,6 @@ class FastPath(Leaf):
     :ivar tree: The resource for all other requests; it has the fast routes as well.
     :param fast_routes: The fast routes by the first segment of the path.
     """
-
-    _log = Logger("twisted_serve.web")
 
     def __init__(self, tree: IResource, fast_routes: Mapping[str, FastRoute]) -> None:
         self.tree = tree
@@ -84,7 +84,7 @@ class FastPath(Leaf):
             _send(answer_failure(request, failure), request)
         elif not failure.check(CancelledError):
             # The client has disconnected; a cancelled response is the expected result and is not logged.
-            self._log.failure("The answer to a client that has gone could not be made", failure)
+            _log.failure("The answer to a client that has gone could not be made", failure)
 
 
 def _send(answer: Body, request: ServeRequest) -> None:

@@ -16,6 +16,8 @@ from twisted_serve.wire.codec import UnsendableError, encode, server_reader
 from twisted_serve.wire.messages import FromWorker, ToWorker
 from twisted_serve.workers.process.framing import FrameProtocol
 
+_log = Logger("twisted_serve.workers")
+
 # A longer message (in bytes) is written immediately: joining it with others would copy it.
 _LARGE = 1 << 16
 
@@ -29,8 +31,6 @@ class WorkerConnection(FrameProtocol[FromWorker]):
     :param on_end: Called once with the reason when the connection has ended or the worker has violated the protocol.
     :param max_frame: The longest message that is accepted, in bytes.
     """
-
-    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class WorkerConnection(FrameProtocol[FromWorker]):
     def _write_failed(self, error: Exception) -> None:
         # A partial frame may have been written, so the worker cannot find the next one. The worker is replaced, and
         # its batches are answered like those of any lost worker.
-        self._log.failure("A message could not be written to a worker.")
+        _log.failure("A message could not be written to a worker.")
         self.abort(f"it could not be written to: {type(error).__name__}")
 
 

@@ -14,6 +14,8 @@ from twisted.python.failure import Failure
 
 from twisted_serve.wire.codec import FrameReader, WireError
 
+_log = Logger("twisted_serve.workers")
+
 _M = TypeVar("_M")
 
 
@@ -25,7 +27,6 @@ class FrameProtocol(Protocol, Generic[_M]):
     """
 
     transport: ITCPTransport
-    _log = Logger("twisted_serve.workers")
 
     def __init__(self, reader: FrameReader[_M]) -> None:
         self.is_open = True
@@ -51,7 +52,7 @@ class FrameProtocol(Protocol, Generic[_M]):
             self.abort(f"it broke the protocol: {e}")
         except Exception as e:
             # A message that could not be handled is lost, so the state of the connection is unknown from here on.
-            self._log.failure("A message from a process could not be dealt with.")
+            _log.failure("A message from a process could not be dealt with.")
             self.abort(f"its message could not be dealt with: {type(e).__name__}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

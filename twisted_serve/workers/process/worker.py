@@ -39,6 +39,8 @@ from twisted_serve.wire.messages import (
 from twisted_serve.workers.process.connection import WorkerConnection
 from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, WorkerProcess
 
+_log = Logger("twisted_serve.workers")
+
 # Seconds between the end of the socket and the exit of the process within which they count as one event.
 EXIT_STATUS_WAIT = 1.0
 # Seconds that an idle worker has to exit when it is asked to, before SIGKILL. Workers ignore SIGTERM, which may have
@@ -74,8 +76,6 @@ class ProcessWorker:
     :param on_line: Called with the stream and the text of each line of output.
     :param on_metrics: Called with the metrics that come with responses.
     """
-
-    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class ProcessWorker:
                 try:
                     self._on_metrics(message.metrics)
                 except Exception:
-                    self._log.failure("The metrics of worker {worker_id} could not be taken", worker_id=self.worker_id)
+                    _log.failure("The metrics of worker {worker_id} could not be taken", worker_id=self.worker_id)
             # A callback of the response may have sent the next batch.
             if self._stopping and not self._batches:
                 self._ask_to_exit()
@@ -270,7 +270,7 @@ class ProcessWorker:
         self._check_gone()
 
     def _load_too_slow(self) -> None:
-        log_no_response(self._log)
+        log_no_response(_log)
         self._loading_failed(WorkerFailed(500, f"The worker did not load within {self._startup_timeout:g} seconds."))
         self.stop(0.0)
 

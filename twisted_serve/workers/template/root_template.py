@@ -20,6 +20,8 @@ from twisted_serve.workers.process.process import OUTPUT_WAIT, Exit, Stream, Wor
 from twisted_serve.workers.template.link import TemplateLink
 from twisted_serve.workers.template.process import ForkedProcess
 
+_log = Logger("twisted_serve.workers")
+
 # Seconds in which a template must have imported everything; enough for a slow disk.
 START_LIMIT = 60.0
 # Seconds before a template that could not start is started again; until then workers start without it.
@@ -35,8 +37,6 @@ class RootTemplate:
     :param command: The command to run; the descriptor of the control socket is added as ``--fd``.
     :param on_line: Called with the stream and the text of each line that the template prints.
     """
-
-    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class RootTemplate:
         # Only the death of the template guarantees the death of its processes.
         self._kill()
         if was_ready:
-            self._log.warn("The template of workers has ended, and they with it; another is started when it is needed.")
+            _log.warn("The template of workers has ended, and they with it; another is started when it is needed.")
 
     def _start(self) -> None:
         with open_descriptors() as (ours, theirs, devnull):
@@ -153,7 +153,7 @@ class RootTemplate:
 
     def _failed(self, why: str) -> None:
         self._retry_at = self._reactor.seconds() + RETRY_DELAY
-        self._log.warn(
+        _log.warn(
             "The template of workers could not start, each worker starts from nothing for {seconds} seconds: {why}",
             seconds=int(RETRY_DELAY),
             why=why,

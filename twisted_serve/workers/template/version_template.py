@@ -25,6 +25,8 @@ from twisted_serve.workers.template.link import TemplateLink
 from twisted_serve.workers.template.process import ForkedProcess
 from twisted_serve.workers.template.root_template import RootTemplate
 
+_log = Logger("twisted_serve.workers")
+
 # Seconds that a template without workers is kept: long enough for a restart of the last worker, and short enough that
 # a model scaled to zero soon uses no memory.
 LINGER = 60.0
@@ -43,8 +45,6 @@ class VersionTemplate:
     :param root: The root template; the first worker, and each worker that loads for itself, is forked from it.
     :param fallback: The launcher to use while there is no root template.
     """
-
-    _log = Logger("twisted_serve.workers")
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class VersionTemplate:
     def template_impossible(self, link: TemplateLink, reason: str) -> None:
         """Have each worker load for itself; see `TemplateOwner`."""
         self._shares = False
-        self._log.info(
+        _log.info(
             "Each worker of {name} {version} loads for itself, the first cannot be forked: {reason}",
             name=self._spec.load.model_name,
             version=self._spec.load.model_version,
@@ -113,7 +113,7 @@ class VersionTemplate:
         """Have the next worker load again; see `TemplateOwner`."""
         if link is self._template:
             self._template = None
-            self._log.warn(
+            _log.warn(
                 "The template of {name} {version} has ended, and its workers with it; the next worker loads again.",
                 name=self._spec.load.model_name,
                 version=self._spec.load.model_version,
