@@ -10,8 +10,6 @@ The map of the code, from the top; each package imports from those below it only
 ``testing``        public fakes, Hypothesis strategies, and a server in memory
 ``cli``            the command ``twisted-serve``; ``__main__`` runs it, too
 ``archiver``       pack models and workflows: commands, and a library
-``backend``        the worker process
-``handlers``       base classes and tools for authors of handlers
 ``tap``            the ``twistd`` plug-in
 ``command``        one server in a process of its own: banner, pid file, signals
 ``plugins``        find plug-ins; SageMaker's endpoints
@@ -30,6 +28,8 @@ The map of the code, from the top; each package imports from those below it only
 ``auth``           tokens, key files and the check of each request
 ``config``         settings and their sources
 ``openinference``  the Open Inference Protocol's tensors
+``backend``        the worker process
+``handlers``       base classes and tools for authors of handlers
 ``eventloop``      timers, writes and threads for Twisted's reactor
 ``system``         the operating system: accounts, processes, memory
 ``interfaces``     what has more than one implementation: workers, their provider, the reactor
