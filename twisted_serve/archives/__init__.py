@@ -7,28 +7,27 @@ Locating and fetching
 - `locating`: decide what a location means: an entry of the store, a local path or a URL
 - `urls`: ``allowed_urls``, the URLs that may be fetched
 - `fetch`, `bounded_agent`: download a URL to a file, within limits of size and time
-- `places`: locate, fetch and unpack an archive of a store, and remove its files later
+- `intake`: locate, fetch and unpack an archive of a store, and remove its files later
 - `store`: the model store
 
 Unpacking untrusted archives
 
 - `unpack`: extract a ``.mar`` or ``.tar.gz``
-- `tree`: write a directory tree from untrusted archive entries
-- `confinement`: check that a path stays inside its directory
+- `extraction`: write a directory tree from untrusted archive entries
+- `safe_paths`: check that a path stays inside its directory
 - `names`: check the names of models, workflows and versions
-- `unpacked`: share one unpacked directory between models with the same content
+- `cache`: share one unpacked directory between models with the same content
 
 Reading
 
 - `documents`: parse small JSON and YAML documents within limits
 - `manifest`: ``MAR-INF/MANIFEST.json``
 - `model_config`, `sections`: ``model-config.yaml`` and its nested sections
-- `keys`: map a document's keys to the attributes of a frozen class
+- `fields`: map a document's keys to the attributes of a frozen class
 
 Files
 
-- `publishing`: give a file its final name once it is complete
+- `atomic`: give a file its final name once it is complete
 - `removal`: remove a directory tree of any depth
 - `orphans`: remove the files of servers that were killed
-- `threads`: run blocking work in threads, with waits that can be cancelled
 """

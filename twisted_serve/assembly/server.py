@@ -280,14 +280,18 @@ def _tokens(
     keyring = Keyring.create(
         key_file.save, dependencies.entropy, lifetime, dependencies.now(), dependencies.uptime, defer_to_thread
     )
-    journal = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated)
+    audit_log = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated)
 
     def left(kind: TokenKind) -> float:
         return keyring.seconds_left(kind, dependencies.now())
 
     metrics.watch_tokens({kind.value: partial(left, kind) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)})
     return HttpAuth(
-        keyring, Rotation(keyring, dependencies.now, journal), journal, options.token_refusal_status, dependencies.now
+        keyring,
+        Rotation(keyring, dependencies.now, audit_log),
+        audit_log,
+        options.token_refusal_status,
+        dependencies.now,
     )
 
 

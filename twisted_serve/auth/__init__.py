@@ -9,8 +9,9 @@ Authorization: tokens, the files that hold them, and the check of each request.
 ``expiry``         the service that warns before a token expires, and can rotate it
 ``metrics_token``  the token of ``/metrics``, in a file of the operator
 ``targets``        parse a request target into path segments, once for authorization and routing
+``scopes``         the scope that each operation needs, for any transport
 ``gate``           decide from values whether a request is allowed
 ``guard``          the same decision as a resource around the trees of routes
 ``redaction``      keep keys out of logged requests
-``journal``        refusals and rotations as log lines and counters
+``audit``          refusals and rotations as log lines and counters
 """

@@ -3,14 +3,14 @@
 Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep for them still find them.
 
 ``events``         the fixed log lines, and the events of requests, workers and metrics
-``gathering``      coalesce events of one line into events of many lines
-``entries``        an event ready to be rendered, without control characters and live keys
+``coalescing``     coalesce events of one line into events of many lines
+``records``        an event ready to be rendered, without control characters and live keys
 ``layouts``        render a record: TorchServe's two patterns, and JSON
 ``levels``         drop events below the level of their logger
 ``router``         dispatch events to console and files
 ``files``          TorchServe's five files, and their rotation
 ``configuration``  read the file of ``--log-config``
-``opening``        set up the log of a server
+``setup``          set up the log of a server
 """
 
 from twisted_serve.logs.events import (
