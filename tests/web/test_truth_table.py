@@ -88,7 +88,7 @@ _FILLED: Final = {
     "{model}": "m",
 }
 
-#: Of what somebody may try around the described paths.
+#: Fragments of paths near to the described ones, as a client may try them.
 NEAR: Final = (
     "",
     "*",

@@ -81,7 +81,7 @@ def all_processes(server: Server) -> list[int]:
 
 
 def processes_of(server: Server) -> list[list[str]]:
-    """Find whatever runs around the server, whoever its parent is by now."""
+    """Return the command lines of all processes with the server's environment, reparented ones included."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
