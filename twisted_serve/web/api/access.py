@@ -23,7 +23,7 @@ from twisted_serve.web.api.lookup import RouteIndex
 from twisted_serve.web.api.surface import routes_of
 from twisted_serve.web.roles import Role
 
-__all__ = ["OPEN", "Role", "access_policy", "is_open"]
+__all__ = ["OPEN", "access_policy", "is_open"]
 
 #: All requests that need no token, as docs/tokens.md lists them, with their listeners.
 OPEN = (
