@@ -10,6 +10,7 @@ What twisted_serve costs, and what its peers cost, measured in one run (``make b
 ``results``    rows, and the medians of their rounds
 ``report``     ratios, targets, tables
 ``run``        the command
+``compare``    two checkouts, pair by pair
 ``front``      where the time of a prediction goes in the front
 ``picture``    the picture
 """

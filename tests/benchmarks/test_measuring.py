@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.bare import handler_of, loop
 from benchmarks.cases import CASES, HANDLERS, build_archive, case_named
+from benchmarks.compare import Ratio, ratio
 from benchmarks.load import Load, read_load
 from benchmarks.processes import Group, pss_in, ticks_in
 from benchmarks.servers import Peer
@@ -124,3 +125,20 @@ def test_growth() -> None:
     assert Look(20, 5, (40 << 20) + MORE_MEMORY).exceeds(first) == []
     assert Look(19, 4, 30 << 20).exceeds(first) == []
     assert Look(22, 6, 60 << 20).exceeds(first) == ["2 more descriptors", "1 more processes", "20 MB more memory"]
+
+
+def test_ratio() -> None:
+    """The ratio of pairs is the median of each pair's own, so that a machine that slows down changes nothing."""
+    drifting = [(110.0 * speed, 100.0 * speed) for speed in (1.0, 0.8, 0.5, 0.3, 0.2)]
+    assert ratio(drifting, max).median == pytest.approx(1.1)
+    spread = [(1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (4.0, 1.0), (10.0, 2.0)]
+    assert ratio(spread, max) == Ratio(2.0, 3.0, 4.0, 5.0)
+    assert ratio(spread, min) == Ratio(2.0, 3.0, 4.0, 1.0)
+    assert str(ratio(spread, max)) == "3.000 [2.000 4.000] best 5.000"
+
+
+@pytest.mark.parametrize("pairs", [[], [(1.0, 1.0)], [(1.0, 1.0), (1.0, 0.0)], [(0.0, 1.0), (1.0, 1.0)]])
+def test_no_ratio(pairs: list[tuple[float, float]]) -> None:
+    """One pair tells nothing, and a server without requests has no rate."""
+    with pytest.raises(ValueError, match=r"a ratio needs|quartiles need"):
+        ratio(pairs, max)

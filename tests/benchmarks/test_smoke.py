@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,31 @@ def test_end_to_end(tmp_path: Path) -> None:
     again = [json.loads(line) for line in results.read_text().splitlines()]
     assert [list(line) for line in again].count(["Loaded"]) == 1
     assert len(again) == len(kept)
+
+
+def test_compare(tmp_path: Path) -> None:
+    """A checkout is compared with itself: a line of ratios."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".venv").symlink_to(sys.prefix)
+    command = [sys.executable, "-m", "benchmarks.compare", str(other)]
+    command += ["--cases", "noop", "--connections", "8", "--pairs", "2"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert run.returncode == 0, run.stderr
+    number = r"\d+\.\d{3}"
+    figures = rf"{number} \[{number} {number}\] best {number}"
+    assert re.fullmatch(rf"noop +8 connections +rate {figures} +processor time {figures}\n", run.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"), [(["nowhere"], "needs an environment"), (["nowhere", "--pairs", "1"], "must be at least 2")]
+)
+def test_compare_with_nothing(words: list[str], problem: str) -> None:
+    """What cannot be compared is an error of one line."""
+    command = [sys.executable, "-m", "benchmarks.compare", *words]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    assert problem in run.stderr.splitlines()[-1]
 
 
 def test_soak() -> None:
