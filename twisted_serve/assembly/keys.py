@@ -57,14 +57,13 @@ class Announcement(Service):
 class Keys(Service):
     """
     The tokens of a server; the key file is removed before the listeners are closed.
-
     """
 
     def __init__(
-        self, tokens: HttpAuth | NoHttpAuth, key_file: KeyFile | None, metrics_token: MetricsToken | None
+        self, auth: HttpAuth | NoHttpAuth, key_file: KeyFile | None, metrics_token: MetricsToken | None
     ) -> None:
         self.setName("keys")
-        self._tokens = tokens
+        self._auth = auth
         self._key_file = key_file
         self._metrics_token = metrics_token
 
@@ -77,16 +76,16 @@ class Keys(Service):
     @property
     def live(self) -> KeySet | None:
         """The live tokens; ``None`` when token authorization is disabled."""
-        return self._tokens.keyring.keys if isinstance(self._tokens, HttpAuth) else None
+        return self._auth.keyring.keys if isinstance(self._auth, HttpAuth) else None
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """All secrets that must not be in any log, those replaced lately too."""
-        keys = self._tokens.keyring.secrets() if isinstance(self._tokens, HttpAuth) else ()
+        keys = self._auth.keyring.secrets() if isinstance(self._auth, HttpAuth) else ()
         metrics = () if self._metrics_token is None else (self._metrics_token.secret,)
         return (*(key.decode() for key in keys), *metrics)
 
     def save_again(self) -> None:
         """Write the key file again with the live tokens, in a thread."""
-        if isinstance(self._tokens, HttpAuth):
-            Deferred.fromCoroutine(self._tokens.rotation.save_again())
+        if isinstance(self._auth, HttpAuth):
+            Deferred.fromCoroutine(self._auth.rotation.save_again())

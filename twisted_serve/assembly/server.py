@@ -158,9 +158,9 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             certificate = LiveCertificate(
                 tls_files(options), dependencies.now, reactor, dependencies.defer_to_thread or in_own_thread(reactor)
             )
-        tokens: HttpAuth | NoHttpAuth = NoHttpAuth()
+        auth: HttpAuth | NoHttpAuth = NoHttpAuth()
         if key_file is not None:
-            tokens = _tokens(reactor, options, dependencies, key_file, metrics, key_threads)
+            auth = _http_auth(reactor, options, dependencies, key_file, metrics, key_threads)
         turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000) if options.debug_turn_limit_ms else None
         admission = Admission(max_connections(options), reactor, metrics.answered)
         api = HttpApi(
@@ -169,7 +169,7 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             workflows=workflows,
             metadata=Metadata(catalogue, reactor.seconds, memory),
             metrics=metrics,
-            tokens=tokens,
+            auth=auth,
             defer_to_thread=threads,
             version=COMPATIBLE_WITH,
             limits=Limits(
@@ -218,9 +218,9 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             Closing("snapshots", snapshots.end),
             Announcement(key_file, listeners),
             Listeners(reactor, sites, certificate, admission),
-            Keys(tokens, key_file, metrics_token),
+            Keys(auth, key_file, metrics_token),
             Readiness(reactor, options, models, store, recorded, provider, snapshots, turns, threads),
-            *_attendants(reactor, options, dependencies, turns, certificate, tokens),
+            *_attendants(reactor, options, dependencies, turns, certificate, auth),
         ]
         tree = ServiceTree()
         for child in children:
@@ -239,7 +239,7 @@ def _attendants(
     dependencies: Dependencies,
     turns: TurnWatch | None,
     certificate: LiveCertificate | None,
-    tokens: HttpAuth | NoHttpAuth,
+    auth: HttpAuth | NoHttpAuth,
 ) -> Iterator[Service]:
     """Make the services with timers, which stop first."""
     if dependencies.trim_heap is not None:
@@ -248,8 +248,8 @@ def _attendants(
         yield _named("turns", turns)
     if certificate is not None:
         yield _named("certificates", CertificateWatch(certificate, reactor))
-    if isinstance(tokens, HttpAuth):
-        yield _named("expiry", _expiry_checker(reactor, options, dependencies, tokens))
+    if isinstance(auth, HttpAuth):
+        yield _named("expiry", _expiry_checker(reactor, options, dependencies, auth))
 
 
 def _named(name: str, service: Service) -> Service:
@@ -268,7 +268,7 @@ def _worker_account(
     return account, account.reactor(reactor), environment | account.environment
 
 
-def _tokens(
+def _http_auth(
     reactor: IServeReactor,
     options: ServerOptions,
     dependencies: Dependencies,
@@ -296,13 +296,13 @@ def _tokens(
 
 
 def _expiry_checker(
-    reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies, tokens: HttpAuth
+    reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies, auth: HttpAuth
 ) -> ExpiryChecker:
     def replace(kind: TokenKind) -> Deferred[Token]:
-        return tokens.rotation.replace(kind, by="token_auto_rotate")
+        return auth.rotation.replace(kind, by="token_auto_rotate")
 
     return ExpiryChecker(
-        tokens.keyring,
+        auth.keyring,
         reactor,
         dependencies.now,
         timedelta(minutes=options.token_warning_min),

@@ -140,7 +140,7 @@ class HttpApi:
     workflows: WorkflowPlane
     metadata: Metadata
     metrics: ServerMetrics
-    tokens: HttpAuth | NoHttpAuth
+    auth: HttpAuth | NoHttpAuth
     defer_to_thread: DeferToThread
     version: str
     limits: Limits = field(factory=Limits)
@@ -164,7 +164,7 @@ class HttpApi:
         :param local: Whether only this machine can reach the listener.
         """
         access = access_policy(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
-        authorizer, refuse = self.tokens.authorizer(access), self.tokens.refuse
+        authorizer, refuse = self.auth.authorizer(access), self.auth.refuse
         guard = Guard(self._unguarded_trees(roles, reactor), authorizer, refuse, answer_flaw)
         return ServeSite(
             Preflight(guard) if self.extra_headers else guard,
@@ -174,7 +174,7 @@ class HttpApi:
             self.limits,
             self.metrics.answered,
             self.extra_headers,
-            self.tokens.redact,
+            self.auth.redact,
             self.defer_to_thread,
             self.server_timing,
             self.admission,
@@ -188,7 +188,7 @@ class HttpApi:
 
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
-        tokens = isinstance(self.tokens, HttpAuth)
+        tokens = isinstance(self.auth, HttpAuth)
         surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
         routes = served_routes(surface)
         apps: dict[TokenKind | None, Klein] = {scope: new_app() for scope in (None, *TokenKind)}
@@ -208,8 +208,8 @@ class HttpApi:
         if roles & Role.MANAGEMENT:
             endpoints |= management_endpoints(self.management, self.metadata, tokens)
             endpoints |= workflow_management_endpoints(self.workflows)
-            if isinstance(self.tokens, HttpAuth):
-                endpoints |= token_endpoints(self.tokens.rotation)
+            if isinstance(self.auth, HttpAuth):
+                endpoints |= token_endpoints(self.auth.rotation)
         bind(apps, routes, {**endpoints, **fast_endpoints})
         add_root_route(apps[TokenKind.INFERENCE])
         add_root_route(apps[TokenKind.MANAGEMENT])
