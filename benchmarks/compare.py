@@ -2,26 +2,24 @@
 """
 Compare this checkout with another one of it, pair by pair: both serve at the same time, and the loads alternate.
 
-A ratio is this checkout's figure divided by the other's.  Each line has the median of the pairs' ratios with the
-quartiles around it, since a machine whose speed drifts changes both loads of a pair alike, and the ratio of the best
-loads of each, since other work on the machine only makes a load worse.
+A ratio is this checkout's figure divided by the other's.  A machine whose speed drifts changes both loads of a pair
+alike, hence the median of many ratios says more than the ratio of two rates.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import quantiles
 
 from attrs import frozen
 
 from benchmarks.cases import CASES, Case
-from benchmarks.load import measure
+from benchmarks.processes import exit_on_signals
 from benchmarks.servers import OURS, Peer, Running, start
 
 # Seconds of the load before the first pair, in which caches warm and branches are learnt.
@@ -29,68 +27,41 @@ WARM_UP = 2.0
 
 
 @frozen
-class Figures:
-    """
-    The figures of one load.
-
-    :ivar rate: Requests per second.
-    :ivar cpu_us: Microseconds of all processes of the server for each request.
-    """
-
-    rate: float
-    cpu_us: float
-
-
-@frozen
 class Ratio:
-    """
-    The ratio of two checkouts' figures.
-
-    :ivar low: The lower quartile of the pairs' ratios.
-    :ivar high: The upper quartile of the pairs' ratios.
-    :ivar best: The ratio of the best figure of each checkout.
-    """
+    """The ratio of two checkouts' figures: the median of pairs, and the quartiles around it."""
 
     low: float
     median: float
     high: float
-    best: float
 
     def __str__(self) -> str:
-        """Return the median, with the quartiles in brackets, and the ratio of the best."""
-        return f"{self.median:.3f} [{self.low:.3f} {self.high:.3f}] best {self.best:.3f}"
+        """Return the median, with the quartiles in brackets."""
+        return f"{self.median:.3f} [{self.low:.3f} {self.high:.3f}]"
 
 
-def ratio(pairs: Sequence[tuple[float, float]], best: Callable[[Iterable[float]], float]) -> Ratio:
+def ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
     """
     Return the ratio of pairs, each of this checkout's figure and the other's.
 
-    :param best: ``max`` for figures that are better when they are higher, otherwise ``min``.
     :raise ValueError: for fewer than two pairs, and for a figure that is not positive.
     """
     if any(figure <= 0 for pair in pairs for figure in pair):
         raise ValueError("a ratio needs positive figures")
     if len(pairs) < 2:
         raise ValueError("quartiles need at least two pairs")
-    low, median, high = quantiles([ours / other for ours, other in pairs], n=4, method="inclusive")
-    ours, others = zip(*pairs, strict=True)
-    return Ratio(low, median, high, best(ours) / best(others))
+    return Ratio(*quantiles([ours / other for ours, other in pairs], n=4, method="inclusive"))
 
 
-def load(running: Running, connections: int, seconds: float) -> Figures:
+def load(running: Running, connections: int, seconds: float) -> tuple[float, float]:
     """
-    Put one load on a server.
+    Put a load on a server; return the requests per second, and the microseconds of all its processes for each.
 
     :raise ValueError: if more than one request in a thousand was not answered.
     """
-    before = running.group.cpu_seconds()
-    done = measure(
-        running.url, connections, seconds, running.method, running.body, running.content_type, running.secret
-    )
-    used = running.group.cpu_seconds() - before
+    done, cpu_us = running.cost(connections, seconds)
     if not done.clean:
         raise ValueError(f"{running.peer.name}: {done.refused} requests were refused, {done.broken} were broken off")
-    return Figures(done.rate, used / done.requests * 1e6)
+    return done.rate, cpu_us
 
 
 def compare(case: Case, other: Path, connections: Sequence[int], pairs: int, seconds: float, work: Path) -> None:
@@ -105,16 +76,14 @@ def compare(case: Case, other: Path, connections: Sequence[int], pairs: int, sec
             peer = Peer(f"twisted_serve, {name} checkout", "torchserve", python)
             servers.append(start(peer, case, work / f"{case.name}-{name}"))
         for server in servers:
-            load(server, 8, WARM_UP)
+            server.load(8, WARM_UP)
         for number in connections:
-            figures: list[list[Figures]] = []
+            figures: list[list[tuple[float, float]]] = []
             for turn in range(pairs):
                 # Which of the two is first alternates: the second one finds a warmer processor.
-                order = servers if turn % 2 else servers[::-1]
-                measured = [load(server, number, seconds) for server in order]
-                figures.append(measured if turn % 2 else measured[::-1])
-            rates = ratio([(ours.rate, others.rate) for ours, others in figures], max)
-            costs = ratio([(ours.cpu_us, others.cpu_us) for ours, others in figures], min)
+                step = 1 if turn % 2 else -1
+                figures.append([load(server, number, seconds) for server in servers[::step]][::step])
+            rates, costs = (ratio([(ours[which], theirs[which]) for ours, theirs in figures]) for which in (0, 1))
             print(f"{case.name:8} {number:4} connections   rate {rates}   processor time {costs}", flush=True)
     finally:
         for server in servers:
@@ -138,9 +107,7 @@ def main() -> int:
         parser.error(f"{python} does not exist: the other checkout needs an environment, as `make bench` makes it")
     if shutil.which("wrk") is None:
         parser.error("wrk, which makes the load, is not installed")
-    # However this ends, the servers end first.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    exit_on_signals()
     with tempfile.TemporaryDirectory(prefix="twisted-serve-compare-") as work:
         for case in CASES:
             if case.name in arguments.cases:

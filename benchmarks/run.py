@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,9 +23,9 @@ from typing import Any
 
 import twisted
 from benchmarks.cases import CASES, CONNECTIONS, Case
-from benchmarks.load import measure
 from benchmarks.picture import PICTURE
 from benchmarks.policies import TRAFFIC, Comparison
+from benchmarks.processes import exit_on_signals
 from benchmarks.report import report, with_section
 from benchmarks.results import ECHO, LOOP, OPEN, Footprint, Loaded, Results, Row
 from benchmarks.servers import OURS, DidNotStartError, Peer, Running, is_worker, peers, start
@@ -70,12 +69,12 @@ class Bench:
             if sized:
                 self._size(running, number)
             # Caches warm, pages touched, branches learnt; Java compiles what it has seen often.
-            self._load(running, 8, min(2.0, self.seconds))
+            running.load(8, min(2.0, self.seconds))
             for each in wanted:
                 self.results.add(self._row(running, each, number))
             if after_load:
                 if connections[-1] not in wanted:
-                    self._load(running, connections[-1], self.seconds)
+                    running.load(connections[-1], self.seconds)
                 whole, front = self._memory(running)
                 self.results.add(Loaded(peer.name, case.name, number, front, whole - front))
         except (OSError, ValueError, subprocess.TimeoutExpired) as e:
@@ -98,15 +97,8 @@ class Bench:
         self.results.add(Row(LOOP, case.name, 0, number, round(rate, 2), 0.0, 0.0, round(said["cpu_us"], 2)))
         self.say(f"{case.name:8} {LOOP:26}      {rate:10.1f}/s")
 
-    def _load(self, running: Running, connections: int, seconds: float) -> Any:
-        return measure(
-            running.url, connections, seconds, running.method, running.body, running.content_type, running.secret
-        )
-
     def _row(self, running: Running, connections: int, number: int) -> Row:
-        before = running.group.cpu_seconds()
-        load = self._load(running, connections, self.seconds)
-        used = running.group.cpu_seconds() - before
+        load, cpu_us = running.cost(connections, self.seconds)
         row = Row(
             running.peer.name,
             running.case.name,
@@ -115,7 +107,7 @@ class Bench:
             round(load.rate, 2),
             load.p50_ms,
             load.p99_ms,
-            round(used / max(1, load.requests) * 1e6, 1),
+            round(cpu_us, 1),
             load.clean,
         )
         spoilt = "" if load.clean else f"  {load.refused} refused, {load.broken} broken"
@@ -213,9 +205,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="only print what the results say")
     parser.add_argument("--page", action="store_true", help="write the tables into docs/performance.md, too")
     arguments = parser.parse_args()
-    # However this ends, the servers end first.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    exit_on_signals()
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
     if not (arguments.resume or arguments.report):
         arguments.results.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from benchmarks.cases import Case, build_archive
+from benchmarks.load import Load, measure
 from benchmarks.processes import Group
 
 # Seconds that a server has to give its first answer; Java and torch on a cold disk included.
@@ -150,6 +151,24 @@ class Running:
             for end in ("sum", "count")
         ]
         return found[0], found[1]
+
+    def load(self, connections: int, seconds: float) -> Load:
+        """
+        Put a load on it.
+
+        :raise ValueError: when ``wrk`` failed.
+        """
+        return measure(self.url, connections, seconds, self.method, self.body, self.content_type, self.secret)
+
+    def cost(self, connections: int, seconds: float) -> tuple[Load, float]:
+        """
+        Put a load on it, and return also the microseconds of all its processes for each request.
+
+        :raise ValueError: when ``wrk`` failed.
+        """
+        before = self.group.cpu_seconds()
+        load = self.load(connections, seconds)
+        return load, (self.group.cpu_seconds() - before) / max(1, load.requests) * 1e6
 
     def stop(self) -> None:
         """End it and all that it has started."""

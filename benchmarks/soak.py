@@ -26,7 +26,7 @@ from pathlib import Path
 from attrs import frozen
 
 from benchmarks.cases import case_named
-from benchmarks.load import Load, measure
+from benchmarks.processes import exit_on_signals
 from benchmarks.servers import OURS, Peer, Running, is_worker, start
 
 WORKERS = 4
@@ -124,7 +124,7 @@ def soak(running: Running, seconds: float, chance: random.Random, say: Callable[
     while True:
         killer = Killer(running, chance)
         killer.start()
-        load = _load(running, min(SLICE, max(1.0, end - time.monotonic())))
+        load = running.load(CONNECTIONS, min(SLICE, max(1.0, end - time.monotonic())))
         killer.enough.set()
         killer.join()
         requests, failed = requests + load.requests, failed + load.refused + load.broken
@@ -143,12 +143,6 @@ def soak(running: Running, seconds: float, chance: random.Random, say: Callable[
     if failed * 1000 > requests * ERRORS:
         wrong.append(f"{failed} of {requests} requests failed")
     return wrong
-
-
-def _load(running: Running, seconds: float) -> Load:
-    return measure(
-        running.url, CONNECTIONS, seconds, running.method, running.body, running.content_type, running.secret
-    )
 
 
 def _whole(running: Running) -> bool:
@@ -186,9 +180,7 @@ def main(arguments: Sequence[str]) -> int:
     if shutil.which("wrk") is None:
         print("wrk is not installed.")
         return 1
-    # Whoever ends us ends the server, too.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    exit_on_signals()
     with tempfile.TemporaryDirectory(prefix="twisted_serve-soak-") as work:
         running = start(Peer("twisted_serve", "torchserve", OURS), case_named("noop"), Path(work) / "server")
         try:

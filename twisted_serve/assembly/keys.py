@@ -55,9 +55,7 @@ class Announcement(Service):
 
 
 class Keys(Service):
-    """
-    The tokens of a server; the key file is removed before the listeners are closed.
-    """
+    """The tokens of a server; the key file is removed before the listeners are closed."""
 
     def __init__(
         self, auth: HttpAuth | NoHttpAuth, key_file: KeyFile | None, metrics_token: MetricsToken | None
