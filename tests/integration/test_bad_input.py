@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from tests.integration.bad_input import CASES, ECHO, MODULE, BadArchive, BadCall, BadHandler
+from tests.integration.bad_cases import BadArchive, BadCall, BadHandler
+from tests.integration.bad_input import CASES, ECHO, MODULE
 
 if TYPE_CHECKING:
     from tests.integration.answer import Answer
