@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Parse the addresses of listeners: ``http://host:port``, ``https://host:port``, ``unix:/path``.
+Parse the addresses of listeners: ``http://host:port``, ``https://host:port``, ``unix:/path``, Twisted's endpoints.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, ip_address
 from typing import Literal, TypeAlias, cast
 
 from attrs import field, frozen
 from attrs.validators import in_
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
 
-Scheme: TypeAlias = Literal["http", "https", "unix"]
+Scheme: TypeAlias = Literal["http", "https", "unix", "endpoint"]
 
 # The capacity of Linux's sockaddr_un in bytes, without the terminating NUL.
 MAX_UNIX_PATH = 107
@@ -21,6 +24,15 @@ _TCP = re.compile(
     r"(?P<scheme>https?)://(?:\[(?P<v6>[^\]\s]+)\]|(?P<host>[^\s:/^?#@\[\]\0]+))(?::(?P<port>[0-9]+))?", re.I
 )
 _UNIX = re.compile(r"unix:(?P<path>/[^\0\r\n]+)", re.I)
+
+# The description of an endpoint: its type, and what its parser makes of the rest.
+_ENDPOINT = re.compile(r"(?P<type>[A-Za-z][A-Za-z0-9_+-]*):(?!//)(?P<rest>[^\0\r\n]*)")
+# A socket's path is an endpoint's description if it has one of the arguments of these.
+_UNIX_ARGUMENT = re.compile(r":(?:mode|backlog|lockfile)=")
+# The arguments of a description are separated by colons; a backslash takes the special meaning of the next character.
+_ARGUMENT = re.compile(r"(?:\\.|[^:\\])*", re.S)
+# The types that Twisted reads without a plug-in.
+_BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 
 
 @frozen
@@ -45,26 +57,33 @@ class Address:
     :ivar host: A name, an IPv4 address, or an IPv6 address without its brackets; empty for ``unix``.
     :ivar port: The TCP port, 0 for any free one; 0 for ``unix``.
     :ivar path: The absolute path of the socket; empty for the other schemes.
+    :ivar description: The description of a server endpoint, as for
+        `serverFromString <twisted.internet.endpoints.serverFromString>`; empty for the other schemes.
     """
 
-    scheme: Scheme = field(validator=in_(("http", "https", "unix")))
+    scheme: Scheme = field(validator=in_(("http", "https", "unix", "endpoint")))
     host: str = ""
     port: int = 0
     path: str = ""
+    description: str = ""
 
     def __attrs_post_init__(self) -> None:
         """Refuse an address that no listener can use."""
         if not 0 <= self.port <= 65535:
             raise ValueError(f"Invalid port number: {self}")
-        if self.scheme == "unix":
+        if self.scheme == "endpoint":
+            sound = _ENDPOINT.fullmatch(self.description) is not None and not (self.host or self.port or self.path)
+        elif self.scheme == "unix":
             path = self.path.encode(errors="surrogateescape")
-            sound = path.startswith(b"/") and len(path) <= MAX_UNIX_PATH and not self.host and not self.port
+            sound = path.startswith(b"/") and len(path) <= MAX_UNIX_PATH and not (self.host or self.port)
         else:
             sound = bool(self.host) and not self.path
-        if not sound:
+        if not sound or (self.description and self.scheme != "endpoint"):
             raise ValueError(f"Invalid binding address: {self}")
 
     def __str__(self) -> str:
+        if self.scheme == "endpoint":
+            return self.description
         if self.scheme == "unix":
             return f"unix:{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -72,22 +91,29 @@ class Address:
 
     @property
     def secure(self) -> bool:
-        """Whether the listener uses TLS."""
+        """Whether the listener uses TLS with the server's certificate; an endpoint has its own, if any."""
         return self.scheme == "https"
 
 
 def parse_address(text: str, default_ports: DefaultPorts) -> Address:
     """
-    Parse an address according to ``docs/torchserve/config_cli.md`` §4.1, or with an IPv6 literal in brackets.
+    Parse an address according to ``docs/torchserve/config_cli.md`` §4.1, with an IPv6 literal in brackets, or the
+    description of a Twisted endpoint.
+
+    The arguments of an endpoint are checked when it is opened.
 
     :raise ValueError: with TorchServe's message, for anything else.
     """
     unix = _UNIX.fullmatch(text)
-    if unix is not None:
+    if unix is not None and _UNIX_ARGUMENT.search(text) is None:
         return Address("unix", path=unix["path"])
     tcp = _TCP.fullmatch(text)
     if tcp is None:
-        raise ValueError(f"Invalid binding address: {text}")
+        endpoint = _ENDPOINT.fullmatch(text)
+        known = endpoint is not None and endpoint["type"] in _endpoint_types()
+        if not known or (unix is None and text.startswith("unix:")):
+            raise ValueError(f"Invalid binding address: {text}")
+        return Address("endpoint", description=text)
     host = tcp["host"]
     if host is None:
         try:
@@ -110,21 +136,51 @@ def same_listener(a: Address, b: Address) -> bool:
     ``localhost`` is taken for ``127.0.0.1``, unlike in TorchServe, where the second
     bind fails.  Two listeners on port 0 get a port each.
     """
-    if "unix" in (a.scheme, b.scheme):
+    if not {a.scheme, b.scheme} <= {"http", "https"}:
         return a == b
     return a.port == b.port != 0 and _plain_host(a) == _plain_host(b)
 
 
 def is_loopback(address: Address) -> bool:
-    """Return whether only this machine can reach ``address``."""
+    """Return whether only this machine can reach ``address``; ``False`` for an endpoint of which that is unknown."""
+    if address.scheme == "endpoint":
+        return _is_local_endpoint(address.description)
     if address.scheme == "unix":
         return True
+    return _is_loopback_host(address.host)
+
+
+def _is_local_endpoint(description: str) -> bool:
+    kind, *arguments = (argument for argument in _ARGUMENT.findall(description) if argument)
+    if kind == "unix":
+        return True
+    if kind not in ("tcp", "tcp6", "ssl"):
+        # A proxy in front of ``haproxy:``, for one, may be open to the network.
+        return False
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("interface=")]
+    unnamed = [argument for argument in arguments if "=" not in argument]
+    interface = named[-1] if named else "".join(unnamed[1:2]) if kind == "tcp" else ""
+    return _is_loopback_host(re.sub(r"\\(.)", r"\1", interface))
+
+
+def _is_loopback_host(host: str) -> bool:
     try:
-        return ip_address(_plain_host(address)).is_loopback
+        return ip_address(_named(host)).is_loopback
     except ValueError:
         return False
 
 
+@lru_cache
+def _endpoint_types() -> frozenset[str]:
+    """Return the types of endpoints that Twisted and its plug-ins have."""
+    return _BUILT_IN | {parser.prefix for parser in getPlugins(IStreamServerEndpointStringParser)}
+
+
 def _plain_host(address: Address) -> str:
-    host = address.host.lower()
+    return _named(address.host)
+
+
+def _named(host: str) -> str:
+    """Return a host in lower case, and ``localhost`` as its address."""
+    host = host.lower()
     return "127.0.0.1" if host == "localhost" else host

@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
@@ -61,6 +62,7 @@ class ServeChannel(EarlyResponseChannel):
     _finishing = False
     _postponed_read: IDelayedCall | None = None
     _requests_in_read = 0
+    _has_addresses = False
 
     def connectionMade(self) -> None:
         """Apply the site's limits to the new connection."""
@@ -70,8 +72,12 @@ class ServeChannel(EarlyResponseChannel):
         clock = self.site.reactor
         self._deadline, self._idle_timeout = Timeout(clock, self._timed_out), Timeout(clock, self.timeoutConnection)
         super().connectionMade()
-        self.host, self.peer = self.transport.getHost(), self.transport.getPeer()
+        self._keep_addresses()
+        self._has_addresses = isinstance(self.transport, Connection)
         self.site.channels.add(self)
+
+    def _keep_addresses(self) -> None:
+        self.host, self.peer = self.transport.getHost(), self.transport.getPeer()
 
     def getHost(self) -> IAddress:
         """Return the cached local address, without a system call per request."""
@@ -90,6 +96,10 @@ class ServeChannel(EarlyResponseChannel):
             if self._dropped > LINGER_BYTES:
                 self.transport.pauseProducing()
             return
+        if not self._has_addresses:
+            # The proxy protocol (``haproxy:``) tells the client's address before the first data.
+            self._has_addresses = True
+            self._keep_addresses()
         if self._postponed_read is not None:
             self._networkProducer.pauseProducing()
         elif not self._busyReceiving:

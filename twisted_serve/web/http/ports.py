@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
+from twisted.internet.address import UNIXAddress
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
+from twisted.python.failure import Failure
 
 from twisted_serve.config.addresses import Address, same_listener
 from twisted_serve.config.options import ServerOptions
@@ -76,9 +79,11 @@ def open_port(
 
     :param certificate: The TLS context factory of an https listener.
     :raise CannotListenError: if the address is not available.
-    :raise ValueError: if an https listener has no certificate.
+    :raise ValueError: if an https listener has no certificate, and for an endpoint that cannot be used.
     """
     factory: Any = site  # Twisted types factories by their protocols, which Site hides.
+    if address.scheme == "endpoint":
+        return _open_endpoint(reactor, address, factory)
     if address.scheme == "unix":
         _clear_stale_socket(Path(address.path))
         return reactor.listenUNIX(address.path, factory, backlog=BACKLOG, mode=_SOCKET_MODE)
@@ -89,10 +94,34 @@ def open_port(
     return reactor.listenTCP(address.port, factory, backlog=BACKLOG, interface=address.host)
 
 
+def _open_endpoint(reactor: IServeReactor, address: Address, factory: Any) -> IListeningPort:
+    try:
+        opening = serverFromString(reactor, address.description).listen(factory)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as e:
+        # Parsers of endpoints, those of plug-ins among them, raise what their arguments happen to cause.
+        raise ValueError(f"Invalid binding address: {address}: {e}") from e
+    outcome: list[IListeningPort | Failure] = []
+    opening.addBoth(outcome.append)
+    if not outcome:
+        opening.cancel()
+        raise ValueError(f"Invalid binding address: {address} is not open at once")
+    [port] = outcome
+    if isinstance(port, Failure):
+        port.raiseException()
+    return port
+
+
 def bound_address(address: Address, port: IListeningPort) -> Address:
-    """Return the address with the port that the system chose for port 0."""
+    """Return the address with the port that the system chose for port 0; of an endpoint, the address it is open at."""
     if address.scheme == "unix":
         return address
+    if address.scheme == "endpoint":
+        here: Any = port.getHost()
+        if isinstance(here, UNIXAddress):
+            return Address("unix", path=os.fsdecode(here.name or b""))
+        if not hasattr(here, "port"):
+            return address
+        return Address("https" if address.description.startswith("ssl:") else "http", here.host, here.port)
     return evolve(address, port=port.getHost().port)  # type: ignore[attr-defined]
 
 
