@@ -282,6 +282,17 @@ class ServiceUnavailable(ServeError):
         self.retry_after = retry_after
 
 
+class ServerNotRunning(ServeError):
+    """The server has not been started, or has been stopped."""
+
+    status = 503
+    kind = "ServiceUnavailableException"
+    grpc_status = "UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("The model server is not running.")
+
+
 class InvalidWorkflow(ServeError):
     """The archive is not a workflow that can be run; message and reason describe the error."""
 

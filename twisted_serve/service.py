@@ -5,10 +5,12 @@ Run a model server as a Twisted service: its start, its readiness, its stop.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.web.resource import IResource
 
 from twisted_serve.assembly.dependencies import Dependencies
 from twisted_serve.assembly.server import assemble
@@ -22,6 +24,7 @@ from twisted_serve.interfaces import IServeReactor
 from twisted_serve.planes.startup import StartupFailure, StartupOutcome
 from twisted_serve.web.http.site import ServeSite
 from twisted_serve.web.roles import Role
+from twisted_serve.web.routing.mounting import Mounted
 
 __all__ = ["Dependencies", "ModelServer", "Role", "StartupFailure", "StartupOutcome"]
 
@@ -119,6 +122,20 @@ class ModelServer(MultiService):
             return
         self._tree.getServiceNamed("listeners").renew_certificate()
         self._tree.getServiceNamed("keys").save_again()
+
+    def resource(self, role: Role) -> IResource:
+        """
+        Return the API of a role as a resource, for any site of `twisted.web`, at any depth.
+
+        It responds with 503 while the server does not run, and outlasts a restart.
+        """
+        return Mounted(partial(self._mounted, role))
+
+    def _mounted(self, role: Role) -> ServeSite | None:
+        if self._tree is None:
+            return None
+        site: ServeSite | None = self._tree.getServiceNamed("mounts").site_of(role)
+        return site
 
     def site_of(self, role: Role) -> ServeSite:
         """

@@ -23,6 +23,7 @@ from twisted_serve.assembly.instrumentation import Instrumentation, pool_reading
 from twisted_serve.assembly.keys import Announcement, Keys
 from twisted_serve.assembly.listeners import Listeners, Requests
 from twisted_serve.assembly.loading import Models, Readiness, Workers
+from twisted_serve.assembly.mounts import Mounts
 from twisted_serve.assembly.pools import pool_factory, settings_resolver
 from twisted_serve.assembly.stores import installer_of, stores_of
 from twisted_serve.assembly.tree import Closing, Deadline, ServiceTree
@@ -215,6 +216,7 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             models,
             Closing("workflows", lambda: workflows.finish(deadline.left())),
             Requests(open_sites, deadline),
+            Mounts(reactor, api, listeners),
             Closing("snapshots", snapshots.end),
             Announcement(key_file, listeners),
             Listeners(reactor, sites, certificate, admission),

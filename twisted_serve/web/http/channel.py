@@ -8,7 +8,6 @@ cannot extend byte by byte, and early responses that reach a client while it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IDelayedCall
@@ -18,9 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
-from twisted_serve.auth.gate import Denied
-from twisted_serve.auth.targets import parse_target
-from twisted_serve.errors import ExpectationFailed, RequestTimeout, ServeError, UnsupportedEncoding
+from twisted_serve.errors import RequestTimeout, ServeError
 from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.web.http.early_responses import LINGER_BYTES, EarlyResponseChannel
 from twisted_serve.web.http.head_checks import (
@@ -34,7 +31,6 @@ from twisted_serve.web.http.head_checks import (
     is_host,
 )
 from twisted_serve.web.http.request import RARE, ServeRequest
-from twisted_serve.web.http.responses import Body, answer_error
 
 # The most requests, and the most bytes of small chunks, handled from one read before other connections get a turn.
 MOST_REQUESTS_AT_ONCE = 16
@@ -200,7 +196,7 @@ class ServeChannel(EarlyResponseChannel):
         if self.length != 0 or (not request.plain and request.requestHeaders.hasHeader(b"expect")):
             self._set_deadline(self.limits.body_timeout)
             request.method, request.uri, request.clientproto = self._command, self._path, self._version
-            problem = self._problem_before_body(request)
+            problem = request.problem_before_body(self.length)
             if problem is not None:
                 request.gotLength(0)
                 self._answer_now(request, problem)
@@ -234,26 +230,6 @@ class ServeChannel(EarlyResponseChannel):
         if not persistent:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return persistent
-
-    def _problem_before_body(self, request: ServeRequest) -> Callable[[ServeRequest], Body] | None:
-        headers = request.requestHeaders
-        authorization = headers.getRawHeaders(b"authorization", ())
-        verdict = self.site.authorizer.ask(request.method, parse_target(request.uri), authorization)
-        if isinstance(verdict, Denied):
-            return lambda request: self.site.refuse(request, verdict)
-        request.public = verdict.scope is None
-        if self.length is not None and self.length > request.body_limit:
-            return lambda request: answer_error(request, request.too_large())
-        if not request.plain:
-            try:
-                request.codings()
-            except UnsupportedEncoding as error:
-                unsupported = error
-                return lambda request: answer_error(request, unsupported)
-        for value in headers.getRawHeaders(b"expect", ()):
-            if value.lower() != b"100-continue":
-                return lambda request: answer_error(request, ExpectationFailed())
-        return None
 
     # Back-pressure
 

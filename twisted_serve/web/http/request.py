@@ -6,9 +6,10 @@ Represent a request with a bounded body in memory and its headers as spelled.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 from random import getrandbits
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -16,12 +17,20 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from twisted_serve.errors import InternalError, RequestTooLarge, ServeError
+from twisted_serve.auth.gate import Denied
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.errors import (
+    ExpectationFailed,
+    InternalError,
+    RequestTooLarge,
+    ServeError,
+    UnsupportedEncoding,
+)
 from twisted_serve.eventloop.threads import abandonable
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.web.http.content_coding import MOST_AT_ONCE, codings_of, inflated
 from twisted_serve.web.http.contracts import ChannelSite, RequestChannel
-from twisted_serve.web.http.responses import answer_error
+from twisted_serve.web.http.responses import Body, answer_error
 
 _log = Logger("twisted_serve.web")
 
@@ -35,6 +44,10 @@ PUBLIC_BODY = 8192
 
 # The characters of a client's request id: none that could end a header, a log line, or an id in a list of ids.
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+#: Answer a request, and return the body.
+Answering: TypeAlias = "Callable[[ServeRequest], Body]"
 
 
 def client_request_id(headers: Headers) -> str | None:
@@ -133,6 +146,31 @@ class ServeRequest(Request):
 
     def parseCookies(self) -> None:
         """Skip parsing, since this server uses no cookies."""
+
+    def problem_before_body(self, length: int | None) -> Answering | None:
+        """
+        Return what answers the request if its head is enough to refuse it; ``None`` if its body is wanted.
+
+        :param length: The length of the body; ``None`` if it is not known yet.
+        """
+        headers, site = self.requestHeaders, self.channel.site
+        authorization = headers.getRawHeaders(b"authorization", ())
+        verdict = site.authorizer.ask(self.method, parse_target(self.uri), authorization)
+        if isinstance(verdict, Denied):
+            return lambda request: site.refuse(request, verdict)
+        self.public = verdict.scope is None
+        if length is not None and length > self.body_limit:
+            return lambda request: answer_error(request, request.too_large())
+        if not self.plain:
+            try:
+                self.codings()
+            except UnsupportedEncoding as error:
+                unsupported = error
+                return lambda request: answer_error(request, unsupported)
+        for value in headers.getRawHeaders(b"expect", ()):
+            if value.lower() != b"100-continue":
+                return lambda request: answer_error(request, ExpectationFailed())
+        return None
 
     def gotLength(self, length: int | None) -> None:
         """Prepare a buffer in memory, since the size of the body is bounded."""

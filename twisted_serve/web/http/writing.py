@@ -6,7 +6,7 @@ Write responses to a connection, the head together with the first bytes of the b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
@@ -19,10 +19,12 @@ from twisted_serve.web.http.rendering import lines_of
 _JOINED = 1 << 16
 
 # In every response (``docs/torchserve/rest_api.md`` §2.4); the single semicolon is TorchServe's.
-_NO_CACHE = (
-    b"Pragma: no-cache\r\nCache-Control: no-cache; no-store, must-revalidate, private\r\n"
-    b"Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"
+NO_CACHE: Final = (
+    (b"Pragma", b"no-cache"),
+    (b"Cache-Control", b"no-cache; no-store, must-revalidate, private"),
+    (b"Expires", b"Thu, 01 Jan 1970 00:00:00 UTC"),
 )
+_NO_CACHE: Final = b"".join(b"%s: %s\r\n" % header for header in NO_CACHE)
 
 
 class WritingChannel(HTTPChannel):
