@@ -37,7 +37,7 @@ LAYERS = (
             "web/routing/fast_path.py",
             "web/routes/inference.py",
             "web/routes/predictions.py",
-            "web/http/bodies.py",
+            "planes/inputs.py",
             "web/api/access.py",
         ),
     ),

@@ -5,6 +5,7 @@ Implement the use cases of the server, independent of the transport.
 ``catalogue``     the registered versions, each with its pool of workers
 ``inference``     predictions, health and readiness
 ``job_headers``   the headers that a handler sees
+``inputs``        bodies of requests as the inputs of a handler; ``multipart_lines``: those with bare LF line ends
 ``registrar``     register and unregister versions with their files and workers
 ``management``    register, describe, scale, unregister, set the default
 ``workflows``     the same for workflows, and their predictions

@@ -14,8 +14,6 @@ Serve HTTP/1.1: the only package that uses private attributes of ``twisted.web``
 ``admission``        the limit on the number of connections
 ``head_checks``      the checks of a request head that Twisted leaves out
 ``deadlines``        the client's deadline
-``bodies``           request bodies parsed into the inputs of a handler
-``multipart_lines``  multipart bodies with bare LF line ends
 ``content_coding``   compressed request bodies
 ``queries``          query parameters
 ``ports``            the listeners of a server, and their sockets

@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 
 from twisted_serve.auth.gate import Denied
@@ -48,6 +49,13 @@ _CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 #: Answer a request, and return the body.
 Answering: TypeAlias = "Callable[[ServeRequest], Body]"
+
+
+def body_of(request: IRequest) -> bytes:
+    """Return the whole body of a request."""
+    # ``read()`` would make a copy that lives as long as the request waits for a worker.
+    body: bytes = request.content.getvalue()
+    return body
 
 
 def client_request_id(headers: Headers) -> str | None:

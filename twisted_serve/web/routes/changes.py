@@ -15,9 +15,10 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import BadRequest
+from twisted_serve.planes.inputs import media_type
 from twisted_serve.planes.management import Outcome
-from twisted_serve.web.http.bodies import body_of, media_type
 from twisted_serve.web.http.queries import as_boolean, as_integer, query_parameters
+from twisted_serve.web.http.request import body_of
 from twisted_serve.web.http.responses import Body, answer_status
 
 _log = Logger("twisted_serve.web")

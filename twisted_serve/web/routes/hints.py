@@ -11,8 +11,8 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from twisted_serve.logs import MODEL_LOG
-from twisted_serve.web.http.bodies import URLENCODED, body_of, media_type
-from twisted_serve.web.http.request import ServeRequest
+from twisted_serve.planes.inputs import URLENCODED, media_type
+from twisted_serve.web.http.request import ServeRequest, body_of
 
 _log = Logger("twisted_serve.web")
 

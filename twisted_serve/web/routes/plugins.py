@@ -12,9 +12,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.endpoints import Context, Endpoint, EndpointAnswer, EndpointRequest
-from twisted_serve.web.http.bodies import body_of
 from twisted_serve.web.http.queries import query_pairs
-from twisted_serve.web.http.request import ServeRequest
+from twisted_serve.web.http.request import ServeRequest, body_of
 from twisted_serve.web.http.responses import Body, set_common_headers
 from twisted_serve.web.routing.fast_path import FastRoute
 from twisted_serve.wire.header_text import sendable

@@ -17,11 +17,11 @@ from twisted.web.http_headers import Headers
 
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inputs import parts_of, takes_long
 from twisted_serve.planes.job_headers import hidden_headers, job_headers
-from twisted_serve.web.http.bodies import body_of, parts_of, takes_long
 from twisted_serve.web.http.deadlines import deadline_of
 from twisted_serve.web.http.rendering import lines_of
-from twisted_serve.web.http.request import ServeRequest, job_id
+from twisted_serve.web.http.request import ServeRequest, body_of, job_id
 from twisted_serve.web.http.responses import Body, answer_json, set_common_headers
 from twisted_serve.web.openapi.document import describe_model
 from twisted_serve.web.routes.hints import FormHints

@@ -17,9 +17,9 @@ from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import BadRequest
 from twisted_serve.openinference.answers import InferAnswer, write_answer
 from twisted_serve.openinference.requests import LENGTH_HEADER, read_request
-from twisted_serve.web.http.bodies import body_of, media_type
+from twisted_serve.planes.inputs import media_type
 from twisted_serve.web.http.rendering import json_text
-from twisted_serve.web.http.request import ServeRequest
+from twisted_serve.web.http.request import ServeRequest, body_of
 from twisted_serve.web.http.responses import Body
 from twisted_serve.web.routes.predictions import Predictor, Response, content_type_of
 from twisted_serve.wire.messages import Item, Part

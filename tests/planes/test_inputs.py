@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.errors import BadRequest
+from twisted_serve.planes.inputs import MOST_PARTS, media_type, parts_of
 from twisted_serve.web.http import bodies
-from twisted_serve.web.http.bodies import MOST_PARTS, media_type, parts_of
 from twisted_serve.wire.messages import Part
 
 URLENCODED = "application/x-www-form-urlencoded"

@@ -9,10 +9,9 @@ import re
 from binascii import unhexlify
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
-from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import BadRequest
-from twisted_serve.web.http.multipart_lines import in_crlf
+from twisted_serve.planes.multipart_lines import in_crlf
 from twisted_serve.wire.messages import Part
 
 # The most parts of a form; real forms have fewer.
@@ -46,13 +45,6 @@ _LONGEST_BOUNDARY = 200
 
 # The content type of a part with a file name but no content type (RFC 7578 §4.4 leaves it open).
 _FILE_TYPE = "application/octet-stream"
-
-
-def body_of(request: IRequest) -> bytes:
-    """Return the whole body of a request."""
-    # ``read()`` would make a copy that lives as long as the request waits for a worker.
-    body: bytes = request.content.getvalue()
-    return body
 
 
 def media_type(content_type: str) -> str:
