@@ -20,10 +20,13 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("twiste
 """
 
 HOMES = {
+    "Answer": "twisted_serve.inprocess.streams",
     "Dependencies": "twisted_serve.assembly.dependencies",
     "ModelServer": "twisted_serve.service",
+    "Registered": "twisted_serve.inprocess.models",
     "Role": "twisted_serve.web.roles",
     "ServerOptions": "twisted_serve.config.options",
+    "Stream": "twisted_serve.inprocess.streams",
     "TokenKind": "twisted_serve.auth.tokens",
 }
 

@@ -16,6 +16,7 @@ The map of the code, from the top; each package imports from those below it only
 ``service``        :class:`~twisted_serve.service.ModelServer`, the server as a Twisted service
 ``assembly``       the parts of a server, put together
 ``web``            HTTP: listeners, routes, the API as data, the engine
+``inprocess``      the calls of the application that runs the server
 ``planes``         the use cases, independent of the transport
 ``scheduling``     from queues to workers: dispatch, retries, restarts, scaling
 ``workers``        worker and template processes, seen from the server
@@ -45,15 +46,20 @@ if TYPE_CHECKING:
     from twisted_serve import errors
     from twisted_serve.auth.tokens import TokenKind
     from twisted_serve.config.options import ServerOptions
+    from twisted_serve.inprocess.models import Registered
+    from twisted_serve.inprocess.streams import Answer, Stream
     from twisted_serve.service import Dependencies, ModelServer
     from twisted_serve.web.roles import Role
 
 __all__ = [
     "COMPATIBLE_WITH",
+    "Answer",
     "Dependencies",
     "ModelServer",
+    "Registered",
     "Role",
     "ServerOptions",
+    "Stream",
     "TokenKind",
     "__version__",
     "errors",
@@ -65,10 +71,13 @@ __version__ = "0.1.0"
 COMPATIBLE_WITH = "0.12.0"
 
 _MODULES = {
+    "Answer": "twisted_serve.inprocess.streams",
     "Dependencies": "twisted_serve.service",
     "ModelServer": "twisted_serve.service",
+    "Registered": "twisted_serve.inprocess.models",
     "Role": "twisted_serve.web.roles",
     "ServerOptions": "twisted_serve.config.options",
+    "Stream": "twisted_serve.inprocess.streams",
     "TokenKind": "twisted_serve.auth.tokens",
 }
 

@@ -20,6 +20,7 @@ from twisted_serve.config.addresses import Address
 from twisted_serve.config.options import ServerOptions, with_absolute_paths
 from twisted_serve.config.startup_models import parse_load_models
 from twisted_serve.eventloop.threads import end_of
+from twisted_serve.inprocess.calls import ApplicationCalls, Calls
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.planes.startup import StartupFailure, StartupOutcome
 from twisted_serve.web.http.site import ServeSite
@@ -29,7 +30,7 @@ from twisted_serve.web.routing.mounting import Mounted
 __all__ = ["Dependencies", "ModelServer", "Role", "StartupFailure", "StartupOutcome"]
 
 
-class ModelServer(MultiService):
+class ModelServer(ApplicationCalls, MultiService):
     """
     A model server as a service, for any Twisted application.
 
@@ -132,10 +133,14 @@ class ModelServer(MultiService):
         return Mounted(partial(self._mounted, role))
 
     def _mounted(self, role: Role) -> ServeSite | None:
-        if self._tree is None:
-            return None
-        site: ServeSite | None = self._tree.getServiceNamed("mounts").site_of(role)
+        tree = self._tree or self._stopping_tree
+        site: ServeSite | None = None if tree is None else tree.getServiceNamed("mounts").site_of(role)
         return site
+
+    def _find_calls(self) -> Calls | None:
+        tree = self._tree or self._stopping_tree
+        calls: Calls | None = None if tree is None else tree.getServiceNamed("calls")
+        return calls
 
     def site_of(self, role: Role) -> ServeSite:
         """

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.errors import BadRequest
+from twisted_serve.planes import inputs
 from twisted_serve.planes.inputs import MOST_PARTS, media_type, parts_of
-from twisted_serve.web.http import bodies
 from twisted_serve.wire.messages import Part
 
 URLENCODED = "application/x-www-form-urlencoded"
@@ -286,7 +286,7 @@ class UrlencodedTests(SynchronousTestCase):
 
 
 class RawTests(SynchronousTestCase):
-    """Tests for all other bodies."""
+    """Tests for all other inputs."""
 
     @given(st.binary(), MEDIA_TYPES | st.just(""), st.sampled_from(["", ";charset=utf-8", " ; q=1"]))
     def test_body(self, body: bytes, kind: str, parameters: str) -> None:
@@ -312,7 +312,7 @@ class EscapeTests(SynchronousTestCase):
         value = b"".join(pieces)
         # As it is, and cut into pieces at any place.
         for piece in (1 << 14, 3, 4, 5, 7):
-            with patch.object(bodies, "_PIECE", piece):
+            with patch.object(inputs, "_PIECE", piece):
                 [part] = parts_of(URLENCODED, b"a=" + value)
             self.assertEqual(part.value, unquote_to_bytes(value))
 

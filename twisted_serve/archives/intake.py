@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from twisted_serve.archives.cache import Lease, UnpackedArchives
 from twisted_serve.archives.extraction import UnpackLimits
 from twisted_serve.archives.fetch import Fetcher
-from twisted_serve.archives.locating import Locator, Remote, Source, StoreDirectory, StoreErrors, StoreFile
+from twisted_serve.archives.locating import Locator, Remote, Source, StoreDirectory, StoreErrors, StoreFile, at_path
 from twisted_serve.archives.urls import file_url, is_remote
 from twisted_serve.eventloop.threads import DeferToThread
 
@@ -83,6 +83,11 @@ class Places:
 
         :raise ServeError: as `Locator.locate`, or if no store is configured.
         """
+        if source is Source.APPLICATION:
+            if (own := at_path(url)) is not None:
+                return own
+            if self.path is None and not is_remote(url):
+                raise self.words.nothing_at(url)
         return Locator(self._require_path(), self.words, self.intake.fetcher.allowed).locate(url, source)
 
     async def open(self, url: str, read: Callable[[OpenedArchive], _T], source: Source = Source.CLIENT) -> _T:
@@ -137,10 +142,10 @@ class Places:
 
     def _location(self, url: str, located: StoreFile | StoreDirectory, source: Source) -> str:
         """Return the location to store in a snapshot; a client's location remains subject to ``allowed_urls``."""
-        path, store = located.path, self._require_path()
-        if path.is_relative_to(store):
-            return str(path.relative_to(store))
-        if source is Source.OPERATOR:
+        path = located.path
+        if self.path is not None and path.is_relative_to(self.path):
+            return str(path.relative_to(self.path))
+        if source in (Source.OPERATOR, Source.APPLICATION):
             return str(path)
         return file_url(url) if source is Source.CLIENT and not is_remote(url) else url
 

@@ -40,6 +40,8 @@ class Source(Enum):
 
     #: A request to register a model or workflow.
     CLIENT = "client"
+    #: The application that runs the server; first `at_path` is tried.
+    APPLICATION = "application"
     #: ``--models``, ``load_models``.
     OPERATOR = "operator"
     #: A snapshot; it contains `Taken.location`, which is exact.
@@ -121,7 +123,7 @@ class Locator:
             raise self.words.absent("empty url")
         if not is_remote(url) and len(url) > _MAX_PATH:
             raise self.words.nothing_at(f"{url[:_MAX_PATH]}…")
-        if source is Source.OPERATOR:
+        if source in (Source.OPERATOR, Source.APPLICATION):
             return self._of_operator(url)
         if source is Source.SNAPSHOT and os.path.isabs(url) and is_possible_name(url):
             return self._first_existing(url, [Path(url)])
@@ -246,6 +248,12 @@ class Locator:
                 "its path does not end in the name of a file"
             )
         return Remote(url, name, trusted)
+
+
+def at_path(url: str) -> StoreFile | StoreDirectory | None:
+    """Return the archive at a path relative to the working directory; ``None`` if there is none, and for a URL."""
+    # Code that names a path means this one, whatever the store contains.
+    return None if has_scheme(url) or not is_possible_name(url) else _archive_at(Path.cwd() / os.path.expanduser(url))
 
 
 def _archive_at(path: Path) -> StoreFile | StoreDirectory | None:

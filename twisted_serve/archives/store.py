@@ -90,6 +90,14 @@ class ModelStore:
         """
         return await self._places.open(url, self._read, source)
 
+    def empty_directory(self) -> Path:
+        """Return the directory of models that have no files, which must not be written to; made on first use."""
+        path = self.intake.work_dir / "no_files"
+        if not path.exists():
+            path.mkdir(mode=0o700)
+            self.intake.made(path)
+        return path
+
     async def discard(self, archive: ModelArchive, keep_download: bool = False) -> None:
         """
         Delete the files that `open` created for a model; a model that is served in place is kept.

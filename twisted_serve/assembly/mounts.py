@@ -33,8 +33,8 @@ class Mounts(Service):
         self._sites: dict[Role, ServeSite] = {}
 
     def site_of(self, role: Role) -> ServeSite | None:
-        """Return the site for a role; ``None`` if the server does not have the role."""
-        for listener in self._listeners:
+        """Return the site for a role; ``None`` if the server does not have the role, or does not run."""
+        for listener in self._listeners if self.running else ():
             if listener.roles & role:
                 if listener.roles not in self._sites:
                     self._sites[listener.roles] = self._api.site(listener.roles, self._reactor)

@@ -98,6 +98,7 @@ def pool_factory(
             asynchronous=settings.asynchronous,
             continuous=settings.continuous,
             metrics=defined,
+            import_path=list(model.import_path),
         )
         spec = WorkerSpec(
             load,

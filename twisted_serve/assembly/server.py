@@ -38,6 +38,9 @@ from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import by_segment
 from twisted_serve.eventloop.threads import DeferToThread, Threads, in_own_thread
 from twisted_serve.eventloop.turns import TurnWatch
+from twisted_serve.inprocess.calls import Calls
+from twisted_serve.inprocess.models import Models as ChangedModels
+from twisted_serve.inprocess.predictions import Predictions
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.planes.catalogue import Catalogue
@@ -164,6 +167,15 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             auth = _http_auth(reactor, options, dependencies, key_file, metrics, key_threads)
         turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000) if options.debug_turn_limit_ms else None
         admission = Admission(max_connections(options), reactor, metrics.answered)
+        limits = Limits(
+            headers=options.max_header_size,
+            body=options.max_request_size,
+            header_timeout=options.header_timeout,
+            body_timeout=options.body_timeout,
+            keepalive_timeout=options.keepalive_timeout,
+            # The chunk that could not be sent, and one more that its handler was already producing.
+            unsent=2 * options.max_response_size + UNSENT_CHUNKS,
+        )
         api = HttpApi(
             inference=inference,
             management=management,
@@ -173,15 +185,7 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             auth=auth,
             defer_to_thread=threads,
             version=COMPATIBLE_WITH,
-            limits=Limits(
-                headers=options.max_header_size,
-                body=options.max_request_size,
-                header_timeout=options.header_timeout,
-                body_timeout=options.body_timeout,
-                keepalive_timeout=options.keepalive_timeout,
-                # The chunk that could not be sent, and one more that its handler was already producing.
-                unsent=2 * options.max_response_size + UNSENT_CHUNKS,
-            ),
+            limits=limits,
             exempt_ping=options.token_exempt_ping,
             serve_metrics=options.enable_metrics_api,
             open_inference=options.ts_open_inference_protocol,
@@ -194,6 +198,10 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             error_detail=_ERROR_DETAIL[options.prediction_error_detail],
             metrics_token=metrics_token,
             tracer=instrumentation.tracer,
+        )
+        calls = Calls(
+            Predictions(inference, reactor.seconds, threads, options.max_request_size, limits.unsent),
+            ChangedModels(catalogue, registrar, management, store.empty_directory),
         )
         sites = [(each, api.site(each.roles, reactor, is_loopback(each.address))) for each in listeners]
         open_sites = [site for _listener, site in sites]
@@ -217,6 +225,7 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             Closing("workflows", lambda: workflows.finish(deadline.left())),
             Requests(open_sites, deadline),
             Mounts(reactor, api, listeners),
+            calls,
             Closing("snapshots", snapshots.end),
             Announcement(key_file, listeners),
             Listeners(reactor, sites, certificate, admission),

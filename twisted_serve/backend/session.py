@@ -5,6 +5,7 @@ Run a worker's protocol: load the model, then answer batches until the server cl
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -97,6 +98,8 @@ def _serve_many(channel: Channel, load: LoadModel, enter: Callable[[str], None])
 def _load(channel: Channel, load: LoadModel, enter: Callable[[str], None], outlet: Outlet) -> Service | None:
     try:
         enter(load.model_dir)
+        # After the model's directory, which is the first.
+        sys.path[1:1] = load.import_path
         return open_service(load, outlet)
     # ``SystemExit`` too: a handler that calls ``sys.exit`` while it is imported has failed to load.
     except BaseException as e:

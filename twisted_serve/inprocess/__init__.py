@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Serve calls from the server's own process, without HTTP.
+The calls of the application that runs the server: predictions and changes of models, without a transport.
 
-``predictions``  predictions, whole and streamed
+``calls``: what the application may call while the server runs. ``predictions``: submit requests. ``streams``: responses
+that arrive in parts. ``models``: register, scale, unregister.
 """

@@ -1,185 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Make predictions for the application that runs the server.
+Submit requests of the application to workers.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import count
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IPushProducer
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.internet.interfaces import IPushProducer
 
+from twisted_serve.errors import BadRequest, RequestTooLarge
+from twisted_serve.eventloop.threads import DeferToThread
+from twisted_serve.inprocess.streams import Answer, Stream, answer_of
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.planes.inference import InferencePlane
-from twisted_serve.planes.inputs import parts_of
-from twisted_serve.planes.job_headers import EXPLAIN, PREDICT
+from twisted_serve.planes.inputs import parts_of, takes_long
+from twisted_serve.planes.job_headers import EXPLAIN, PREDICT, hidden_headers, job_headers
+from twisted_serve.wire.header_text import CONTROL
 from twisted_serve.wire.messages import Item, Job, Part
 
 #: The input of a prediction: a body, or the fields of a form by name.
 Input: TypeAlias = "bytes | Mapping[str, bytes | str]"
 
+# In seconds; longer than any caller waits.
+_LONGEST_TIMEOUT = 24 * 3600
+
+# A handler sees all headers of the application, except those by which the server states the route.
+_HIDDEN = hidden_headers(tokens=False)
+_ROUTE = {"url_path": ""}
+
 
 @frozen
-class Answer:
+class Call:
     """
-    The response of a handler.
+    The arguments of a prediction, as `ModelServer.predict` documents them.
 
-    :ivar status: The HTTP status that the handler has set, or 200.
-    :ivar reason: The reason that the handler has set for the status, or ``""``.
-    :ivar headers: The headers that the handler has set, as it has spelled them.
-    :ivar body: The bytes that the handler has returned; of a stream, its last part.
+    :ivar model: The name of the model.
     """
 
-    status: int
-    reason: str
-    headers: Mapping[str, str]
-    body: bytes = field(repr=lambda body: f"<{len(body)} bytes>")
+    model: str
+    data: Input
+    content_type: str
+    version: str | None
+    headers: Mapping[str, str] | None
+    timeout: float | None
+    explain: bool
 
-
-@implementer(IPushProducer)
-class Stream:
-    """
-    A response that arrives in parts, to be taken one by one or written to a consumer.
-
-    ::
-
-        stream = server.stream("story", b"Once upon a time")
-        async for part in stream:
-            ...
-
-    A handler that waits for its client is held back while parts are waiting here; one that does not wait goes on.
-    Of its two ways to be read, use one, and once.
-    """
-
-    def __init__(self) -> None:
-        self._parts: deque[bytes] = deque()
-        self._head: Answer | None = None
-        self._end: Failure | bool = False
-        self._answer: Deferred[Item] | None = None
-        self._producer: IPushProducer | None = None
-        self._waiting: list[Deferred[None]] = []
-        self._consumer: IConsumer | None = None
-        self._held = False
-
-    async def head(self) -> Answer:
+    def job_headers(self) -> dict[str, str]:
         """
-        Return status and headers, and no body, as soon as they are known.
+        Return the headers for the handler.
 
-        :raise ServeError: if the prediction failed before.
+        :raise BadRequest: for a header that HTTP could not transport.
         """
-        while self._head is None:
-            if isinstance(self._end, Failure):
-                self._end.raiseException()
-            await self._news()
-        return self._head
+        sent = dict(self.headers or {})
+        if self.content_type:
+            sent["Content-Type"] = self.content_type
+        pairs = []
+        for name, value in sent.items():
+            try:
+                pairs.append((name.encode("ascii"), value.encode("latin-1")))
+            except (AttributeError, UnicodeEncodeError):
+                raise BadRequest(f"The header {name!r:.200} has a name or value that is not text of HTTP.") from None
+            if not name or CONTROL.search(name) or CONTROL.search(value):
+                raise BadRequest(f"The header {name!r:.200} has a control character, or no name.")
+        return {**job_headers(pairs, _HIDDEN), **_ROUTE, **(EXPLAIN if self.explain else PREDICT)}
 
-    def __aiter__(self) -> Stream:
-        """Return the stream itself."""
-        return self
-
-    async def __anext__(self) -> bytes:
+    def deadline(self, now: float) -> float | None:
         """
-        Return the next part, in order and never empty.
+        Return when the caller stops waiting.
 
-        :raise ServeError: if the prediction failed.
+        :raise BadRequest: for a timeout that is not a positive number of seconds, a day at most.
         """
-        while not self._parts:
-            if isinstance(self._end, Failure):
-                self._end.raiseException()
-            if self._end:
-                raise StopAsyncIteration
-            self._hold(False)
-            await self._news()
-        return self._parts.popleft()
-
-    async def write_to(self, consumer: IConsumer) -> Answer:
-        """
-        Write all parts to a consumer, at its pace, and return the head.
-
-        :raise ServeError: if the prediction failed, possibly after parts were written.
-        """
-        consumer.registerProducer(self, True)
-        try:
-            self._consumer = consumer
-            async for part in self:
-                consumer.write(part)
-                while self._held and not self._end:
-                    await self._news()
-        finally:
-            self._consumer = None
-            consumer.unregisterProducer()
-        return await self.head()
-
-    def cancel(self) -> None:
-        """Give the prediction up; a reader gets `CancelledError <twisted.internet.defer.CancelledError>`."""
-        if self._answer is not None:
-            self._answer.cancel()
-
-    def pauseProducing(self) -> None:
-        """Hold the handler back; called by a consumer."""
-        self._hold(True)
-
-    def resumeProducing(self) -> None:
-        """Let the handler go on; called by a consumer."""
-        self._hold(False)
-        self._tell()
-
-    def stopProducing(self) -> None:
-        """Give the prediction up: the consumer takes no more."""
-        self.cancel()
-
-    def follow(self, answer: Deferred[Item]) -> None:
-        """Take the last part, or the failure, from the answer of a pool."""
-        self._answer = answer
-        answer.addCallbacks(self._finished, self._failed)
-
-    def chunk(self, item: Item, producer: IPushProducer) -> None:
-        """Take a part."""
-        self._producer = producer
-        self._take(item)
-        if self._consumer is None:
-            self._hold(True)
-        self._tell()
-
-    def _finished(self, item: Item) -> None:
-        self._take(item)
-        self._end = True
-        self._tell()
-
-    def _failed(self, failure: Failure) -> None:
-        self._end = failure
-        self._tell()
-
-    def _take(self, item: Item) -> None:
-        if self._head is None:
-            self._head = Answer(item.status, item.phrase, dict(item.headers), b"")
-        if item.body:
-            self._parts.append(item.body)
-
-    def _hold(self, held: bool) -> None:
-        if held == self._held:
-            return
-        self._held = held
-        if self._producer is not None and not self._end:
-            (self._producer.pauseProducing if held else self._producer.resumeProducing)()
-
-    def _news(self) -> Deferred[None]:
-        news: Deferred[None] = Deferred()
-        self._waiting.append(news)
-        return news
-
-    def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for news in waiting:
-            if not news.called:
-                news.callback(None)
+        if self.timeout is None:
+            return None
+        if not (isinstance(self.timeout, (int, float)) and 0 < self.timeout <= _LONGEST_TIMEOUT):
+            raise BadRequest(
+                f"timeout must be a number above 0, at most {_LONGEST_TIMEOUT} seconds, not {self.timeout!r:.200}."
+            )
+        return now + self.timeout
 
 
 class Predictions:
@@ -187,83 +89,81 @@ class Predictions:
     The predictions of one run of a server.
 
     :param seconds: Return the time in seconds.
+    :param limit: The most bytes of one input (``max_request_size``).
+    :param unread: The most bytes of a stream that wait for its reader.
     """
 
-    def __init__(self, plane: InferencePlane, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        plane: InferencePlane,
+        seconds: Callable[[], float],
+        defer_to_thread: DeferToThread,
+        limit: int,
+        unread: int,
+    ) -> None:
         self._plane = plane
         self._seconds = seconds
+        self._defer_to_thread = defer_to_thread
+        self._limit = limit
+        self._unread = unread
         self._numbers = count(1)
 
-    def predict(
-        self,
-        model: str,
-        data: Input,
-        content_type: str,
-        version: str | None,
-        headers: Mapping[str, str],
-        timeout: float | None,
-        explain: bool,
-    ) -> Deferred[Answer]:
+    def predict(self, call: Call) -> Deferred[Answer]:
         """
-        Submit a request; the intermediate responses of a streaming handler are joined.
+        Submit a request; the parts of a streamed response are joined.
 
-        :raise ServeError: as `InferencePlane.predict`, and for a form that cannot be parsed.
+        :raise ServeError: as `InferencePlane.predict`; and for arguments that cannot be used.
         """
         items: list[Item] = []
-        answer = self._submit(
-            model, data, content_type, version, headers, timeout, explain, lambda item, _producer: items.append(item)
-        )
 
         def whole(last: Item) -> Answer:
-            first = items[0] if items else last
-            body = b"".join([item.body for item in (*items, last)])
-            return Answer(first.status, first.phrase, dict(first.headers), body)
+            if not items:
+                return answer_of(last, last.body)
+            return answer_of(items[0], b"".join([item.body for item in (*items, last)]))
 
-        return answer.addCallback(whole)
+        return self._submit(call, lambda item, _producer: items.append(item)).addCallback(whole)
 
-    def stream(
-        self,
-        model: str,
-        data: Input,
-        content_type: str,
-        version: str | None,
-        headers: Mapping[str, str],
-        timeout: float | None,
-        explain: bool,
-    ) -> Stream:
+    def stream(self, call: Call, stream: Stream) -> Deferred[Item]:
         """
-        Submit a request; as `predict`, but return the response part by part.
+        Submit a request whose intermediate parts go to a stream; return the last one.
 
         :raise ServeError: as `predict`.
         """
-        stream = Stream()
-        stream.follow(self._submit(model, data, content_type, version, headers, timeout, explain, stream.chunk))
-        return stream
+        stream.most_unread = self._unread
+        return self._submit(call, stream.chunk)
 
-    def _submit(
-        self,
-        model: str,
-        data: Input,
-        content_type: str,
-        version: str | None,
-        headers: Mapping[str, str],
-        timeout: float | None,
-        explain: bool,
-        on_chunk: Callable[[Item, IPushProducer], None],
-    ) -> Deferred[Item]:
+    def _submit(self, call: Call, on_chunk: Callable[[Item, IPushProducer], None]) -> Deferred[Item]:
         now = self._seconds()
-        sent = {**headers, **(EXPLAIN if explain else PREDICT)}
-        if content_type:
-            sent["Content-Type"] = content_type
-        job = Job(f"in-process-{next(self._numbers)}", sent, _parts(data, content_type))
-        deadline = None if timeout is None else now + timeout
-        return self._plane.predict(model, version, job, on_chunk, deadline, Timing(now))
+        headers, deadline = call.job_headers(), call.deadline(now)
 
+        def submit(parts: list[Part]) -> Deferred[Item]:
+            job = Job(f"in-process-{next(self._numbers)}", headers, parts)
+            return self._plane.predict(call.model, call.version, job, on_chunk, deadline, Timing(now))
 
-def _parts(data: Input, content_type: str) -> list[Part]:
-    if isinstance(data, bytes):
-        return parts_of(content_type, data)
-    return [
-        Part(name, "", value.encode() if isinstance(value, str) else value, decode=False)
-        for name, value in data.items()
-    ]
+        if isinstance(call.data, Mapping):
+            return submit(self._fields(call.data))
+        if not isinstance(call.data, (bytes, bytearray, memoryview)):
+            raise BadRequest(f"data must be bytes or a mapping of fields, not {type(call.data).__name__}.")
+        # Copied only if the application could change it while it waits.
+        body = bytes(call.data)
+        self._check_size(len(body))
+        if takes_long(call.content_type, body):
+            # Checked before the form is parsed.
+            self._plane.find(call.model, call.version)
+            return self._defer_to_thread(parts_of, call.content_type, body).addCallback(submit)
+        return submit(parts_of(call.content_type, body))
+
+    def _fields(self, data: Mapping[str, bytes | str]) -> list[Part]:
+        parts = []
+        for name, value in data.items():
+            if not isinstance(name, str) or not isinstance(value, (bytes, str)):
+                raise BadRequest(
+                    f"The field {name!r:.200} of data must have a string as name, and bytes or a string as value."
+                )
+            parts.append(Part(name, "", value.encode() if isinstance(value, str) else value, decode=False))
+        self._check_size(sum(len(part.value) for part in parts))
+        return parts
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit:
+            raise RequestTooLarge(f"The data has {size} bytes, more than max_request_size, which is {self._limit}.")

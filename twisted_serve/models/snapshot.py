@@ -77,7 +77,9 @@ class Snapshot:
 
 def take(registry: Registry, workers: Mapping[tuple[str, str], tuple[int, int]]) -> Snapshot:
     """
-    Record a registry; workflows and their nodes are omitted.
+    Record a registry; workflows with their nodes, and models whose handler is the application's, are omitted.
+
+    The application registers the latter again itself.
 
     :param workers: The current minimum and maximum number of workers of each version.
     """
@@ -85,7 +87,7 @@ def take(registry: Registry, workers: Mapping[tuple[str, str], tuple[int, int]])
         tuple(
             _record(model, registry.default_version(model.name) == model.version, *workers[model.name, model.version])
             for model in registry
-            if model.workflow is None
+            if model.workflow is None and not model.import_path
         )
     )
 

@@ -76,6 +76,8 @@ class ModelVersion:
     One registered version of a model.
 
     :ivar url: The location of the archive in the client's request; ``""`` for a function of a workflow, which has none.
+    :ivar import_path: Directories of the application that the handler's modules are imported from, besides
+        ``model_dir``; only for a handler that the application has named.
     :ivar location: The location stored in a snapshot; ``None`` for ``url``.
     :ivar model_dir: The unpacked archive, or the model's original directory.
     :ivar python: The interpreter of the model's virtual environment; ``None`` for the server's interpreter.
@@ -98,3 +100,4 @@ class ModelVersion:
     packages: Path | None = None
     workflow: str | None = None
     location: str | None = None
+    import_path: tuple[str, ...] = ()

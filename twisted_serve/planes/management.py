@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_serve.archives.locating import Source
 from twisted_serve.errors import BadRequest, Conflict, MethodNotAllowed, ServeError, WorkerFailed
 from twisted_serve.eventloop.threads import end_of
 from twisted_serve.logs import MODEL_LOADED, MODEL_NOT_LOADED
@@ -116,18 +117,18 @@ class ManagementPlane:
 
         :return: A Deferred that fires when the workers have loaded or failed, with the failure if there was one.
         """
-        return await self._load(Registration(url=url, model_name=name), url)
+        return await self._load(Registration(url=url, model_name=name), url, Source.OPERATOR)
 
     async def restore(self, recorded: RecordedVersion) -> Deferred[StartupFailure | None]:
         """Register a version from a snapshot; otherwise like `load_at_startup`."""
         url = recorded.mar_name
         wanted = Registration(url, recorded.name, recorded.handler, recorded.runtime, recorded=recorded)
-        return await self._load(wanted, url)
+        return await self._load(wanted, url, Source.SNAPSHOT)
 
-    async def _load(self, wanted: Registration, url: str) -> Deferred[StartupFailure | None]:
+    async def _load(self, wanted: Registration, url: str, source: Source) -> Deferred[StartupFailure | None]:
         _log.info("Loading initial models: {url}", url=url)
         try:
-            model = await self._registrar.enter(wanted, url, at_startup=True)
+            model = await self._registrar.enter(wanted, url, source)
         except Conflict as e:
             # Listed twice, e.g. as an archive and as a directory: the model is not missing.
             _log.warn(MODEL_NOT_LOADED + ": {error}", url=url, error=reason_of(e))
@@ -184,13 +185,7 @@ class ManagementPlane:
         :raise ServeError: as :meth:`Registry.unregister`.
         """
         self.check_enabled()
-        model, pool = self._catalogue.remove(name, version)
-        try:
-            # First, because no snapshot may name an archive that is removed with its version.
-            recorded = self._registrar.changed()
-        finally:
-            await self._registrar.give_up(model, pool)
-        await recorded
+        await self._registrar.unregister(name, version)
         return Outcome(200, f'Model "{name}" unregistered')
 
     async def scale(

@@ -53,6 +53,7 @@ class Registration:
     :ivar synchronous: Whether the response waits for the workers.
     :ivar recorded: The version's record in the snapshot that is being restored.
     :ivar workflow: The workflow that the version is a node in.
+    :ivar import_path: As `ModelVersion.import_path`.
     """
 
     url: str | None
@@ -63,6 +64,7 @@ class Registration:
     synchronous: bool = True
     recorded: RecordedVersion | None = None
     workflow: str | None = None
+    import_path: tuple[str, ...] = ()
 
 
 #: Resolve a version's settings from the request, the archive, the name, the version, and whether at start-up.
@@ -104,21 +106,18 @@ class Registrar:
         self._files: dict[tuple[str, str], _Files] = {}
         self._under_way: set[Deferred[Any]] = set()
 
-    async def enter(self, wanted: Registration, url: str, at_startup: bool = False) -> ModelVersion:
+    async def enter(self, wanted: Registration, url: str, source: Source = Source.CLIENT) -> ModelVersion:
         """
         Register a version, without workers yet.
 
         A failure leaves nothing of the version behind.
 
-        :param at_startup: Whether the version comes from the operator's start-up list or a snapshot, not from a
-            client.
+        :param source: Where ``url`` was specified, which decides what it may refer to.
         :raise ServeError: as :meth:`ModelStore.open`, :meth:`Registry.register` and :meth:`IInstaller.install`.
         :raise ServiceUnavailable: if the server is stopping.
         """
-        source = Source.CLIENT
-        if at_startup:
-            source = Source.OPERATOR if wanted.recorded is None else Source.SNAPSHOT
-        return await self.enter_archive(wanted, await self.unless_stopped(self._store.open(url, source)), at_startup)
+        archive = await self.unless_stopped(self._store.open(url, source))
+        return await self.enter_archive(wanted, archive, at_startup=source in (Source.OPERATOR, Source.SNAPSHOT))
 
     async def enter_archive(
         self, wanted: Registration, archive: ModelArchive, at_startup: bool = False
@@ -216,6 +215,20 @@ class Registrar:
                 await self.give_up(model, pool)
             await recorded
 
+    async def unregister(self, name: str, version: str | None) -> None:
+        """
+        Unregister a version: finish its work in flight, refuse its queued requests, remove its files.
+
+        :raise ServeError: as :meth:`Registry.unregister`.
+        """
+        model, pool = self._catalogue.remove(name, version)
+        try:
+            # First, because no snapshot may name an archive that is removed with its version.
+            recorded = self.changed()
+        finally:
+            await self.give_up(model, pool)
+        await recorded
+
     async def unless_stopped(self, work: Coroutine[Deferred[Any], Any, _T]) -> _T:
         """
         Wait for a part of a registration; stopping the server cancels it.
@@ -297,6 +310,7 @@ class Registrar:
             runtime=runtime,
             loaded_at_startup=at_startup,
             workflow=wanted.workflow,
+            import_path=wanted.import_path,
         )
 
 

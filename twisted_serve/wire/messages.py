@@ -95,6 +95,7 @@ class LoadModel(Struct, frozen=True, tag="load"):
     :ivar continuous: Whether the handler may return partial responses (`Item.more`).
     :ivar allow_pickled_weights: Whether weights may contain more than tensors; loading these runs code.
     :ivar metrics: The initial metrics of the handler's ``context.metrics``.
+    :ivar import_path: Absolute directories that the handler's modules are imported from, besides ``model_dir``.
     """
 
     model_name: str
@@ -114,6 +115,7 @@ class LoadModel(Struct, frozen=True, tag="load"):
     allow_pickled_weights: bool = False
     continuous: bool = False
     metrics: list[MetricDefinition] = []
+    import_path: list[str] = []
 
 
 class Predict(Struct, frozen=True, tag="predict"):

@@ -95,11 +95,13 @@ class MountedChannel:
 
     def getHost(self) -> IAddress:
         """Return the local address."""
-        return self.outer.getHost()
+        address: IAddress = self.outer.getHost()
+        return address
 
     def getPeer(self) -> IAddress:
         """Return the address of the client."""
-        return self.outer.getClientAddress()
+        address: IAddress = self.outer.getClientAddress()
+        return address
 
     def isSecure(self) -> bool:
         """Return whether the request came over TLS."""
@@ -151,7 +153,7 @@ class MountedChannel:
 class MountedRequest(ServeRequest):
     """A request of another site, rendered by the resource of one of ours."""
 
-    channel: MountedChannel  # type: ignore[assignment]
+    channel: MountedChannel
 
     def __init__(self, outer: Request, site: ChannelSite) -> None:
         super().__init__(MountedChannel(outer, site), False)
@@ -163,8 +165,10 @@ class MountedRequest(ServeRequest):
             (name, value) for name, values in self.requestHeaders.getAllRawHeaders() for value in values
         ]
         self.plain = not any(name.lower() in RARE for name, _value in self.spelled_headers)
-        outer.content.seek(0)
-        self.content = BytesIO(outer.content.read())
+        body = outer.content
+        if body is not None:
+            body.seek(0)
+        self.content = BytesIO(b"" if body is None else body.read())
 
     @property
     def is_usual(self) -> bool:

@@ -7,6 +7,7 @@ Route requests to endpoints.
 ``fast_path``   the most frequent routes, dispatched without Klein
 ``tracing``     traces of predictions
 ``cors``        answers to CORS preflight requests
+``mounting``    a listener's API as a resource of another site
 ``leaf``        the base class of the resources around the routes
 ``browsers``    the redirect of browsers from ``/`` to ``/docs``
 """
