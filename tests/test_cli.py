@@ -24,6 +24,7 @@ import psutil
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve import __version__, cli
+from twisted_serve.archives.orphans import WorkDirectory
 from twisted_serve.command.launching import server_command
 from twisted_serve.command.pid_file import NAME, AlreadyRunningError, PidFile
 from twisted_serve.config.arguments import CommandLine
@@ -103,6 +104,15 @@ class StopTests(CommandCase):
     def test_not_running(self) -> None:
         """There is nothing to stop."""
         self.assertEqual(self.main("--stop"), (0, "TorchServe is not currently running.\n", ""))
+
+    def test_other_server(self) -> None:
+        """A server that runs inside another program, as under twistd, is left alone, and is named."""
+        work = WorkDirectory.make(self.path.parent)
+        self.addCleanup(work.remove)
+        status, out, err = self.main("--stop")
+        self.assertEqual((status, out), (0, "TorchServe is not currently running.\n"))
+        self.assertIn(f"A server runs in process {os.getpid()} (", err)
+        self.assertIn("which twisted-serve has not started: end it as it was started.\n", err)
 
     def test_orphan(self) -> None:
         """The file of a server that is gone is removed."""

@@ -25,6 +25,7 @@ from twisted.logger import ILogObserver, globalLogBeginner
 
 import twisted_serve
 from twisted_serve.command.launching import server_command
+from twisted_serve.command.other_servers import described, other_servers
 from twisted_serve.command.pid_file import AlreadyRunningError, PidFile
 from twisted_serve.command.run import Report, report_to, run_server
 from twisted_serve.command.shims import shims
@@ -46,6 +47,7 @@ SHIMS = "shims"
 
 ALREADY_RUNNING = "TorchServe is already running, please use torchserve --stop to stop TorchServe."
 NOT_RUNNING = "TorchServe is not currently running."
+NOT_OURS = "A server runs in {process}, which twisted-serve has not started: end it as it was started."
 STOPPED = "TorchServe has stopped."
 STOPPED_BEFORE = "TorchServe already stopped."
 STOPPING_TOO_LONG = "Stopping TorchServe took too long."
@@ -143,6 +145,8 @@ def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], objec
     """
     Stop the server that the pid file names, and wait until it has exited.
 
+    Servers that the file does not name, such as those of ``twistd``, are left alone, and are named on stderr.
+
     :raise OSError: when it cannot be stopped, e.g. because it belongs to another user.
     """
     process = pid_file.server()
@@ -151,6 +155,8 @@ def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], objec
             print(f"TorchServe itself runs as process {other}; its own torchserve --stop ends it.", file=sys.stderr)
             return 1
         print(NOT_RUNNING)
+        for other_server in other_servers(pid_file.path.parent):
+            print(NOT_OURS.format(process=described(other_server)), file=sys.stderr)
         return 0
     try:
         process.send_signal(signal.SIGTERM)

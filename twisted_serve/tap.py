@@ -1,44 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run a server under ``twistd twisted-serve``, with the same command line.
+Run a server under ``twistd twisted-serve``, with the same settings.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from twisted.application.service import Service
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogPublisher
 from twisted.python import usage
 
-from twisted_serve.command import signals
-from twisted_serve.config.arguments import parse_command_line, parser
+from twisted_serve.command.twistd import Hosted, program, refuse
+from twisted_serve.config.arguments import parse_command_line, settings_parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.values import ConfigError
-from twisted_serve.logs import SERVER_STARTED
-from twisted_serve.system.account import protect_memory
+from twisted_serve.logs.host_log import HostLog
 
 if TYPE_CHECKING:
     from twisted_serve.endpoints import Endpoint
     from twisted_serve.interfaces import IServeReactor
-    from twisted_serve.planes.startup import StartupOutcome
     from twisted_serve.service import ModelServer
 
 _log = Logger("twisted_serve.server")
 
+_EPILOG = "Options of twistd itself, such as --nodaemon, --pidfile and --logfile, come before the word twisted-serve."
+
+#: The options of the ``twisted-serve`` command that ``twistd`` has no use for, and what has their place.
+ELSEWHERE = {
+    "--start": "twistd starts servers in the background by itself",
+    "--foreground": "twistd has --nodaemon for it",
+    "--stop": "end twistd by the pid in its pid file",
+    "--version": "twisted-serve --version tells it",
+    "-v": "twisted-serve --version tells it",
+    "--print-config": "twisted-serve --print-config prints it",
+    "--log-config": "twistd has --logfile, --syslog and --logger for its log",
+    "--cpp-log-config": "it has no effect anywhere",
+}
+
+#: The settings about the log, which is twistd's here.
+WITHOUT_EFFECT = (
+    "log_files",
+    "metrics_location",
+    "log_format",
+    "log_level",
+    "log_levels",
+    "log_rotate_size",
+    "log_rotate_keep",
+    "log_config",
+)
+
 
 class _Parser(ArgumentParser):
-    """A parser that leaves error messages and exiting to ``twistd``."""
+    """A parser that refuses an invalid command line in one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise usage.UsageError(message)
+        hints = [ELSEWHERE[name] for word in message.split() if (name := word.partition("=")[0]) in ELSEWHERE]
+        refuse(f"{message} ({hints[0]})" if hints else message)
 
 
 class Options(usage.Options):
@@ -54,23 +75,21 @@ class Options(usage.Options):
         """
         Parse the command line, and load all settings.
 
-        :raise usage.UsageError: when the command line is invalid, results in an invalid setting, or has an
-            option that only the ``twisted-serve`` command supports.
+        :raise SystemExit: with one line, when the command line or a setting is invalid; and for ``--help``.
         """
-        command = parse_command_line(list(options or ()), parser(_Parser, "twistd twisted-serve"))
-        if command.stop:
-            raise usage.UsageError("--stop is for servers that twisted-serve started; end twistd by its own pid file.")
-        if command.version:
-            raise usage.UsageError("--version is for the twisted-serve command.")
-        if command.print_config:
-            raise usage.UsageError("--print-config is for the twisted-serve command.")
-        parent: Mapping[str, str] = self.parent or {}
+        command = parse_command_line(list(options or ()), settings_parser(_Parser, program(), _EPILOG))
+        parent: Mapping[str, Any] = self.parent or {}
+        directory = Path(parent.get("rundir") or ".").absolute()
+        if not directory.is_dir():
+            refuse(f"--rundir directory not found: {parent['rundir']}")
+        if parent.get("euid") and parent.get("uid") is not None:
+            refuse("--euid would let models' code become root again; --uid alone does not")
         try:
-            self.loaded = load_options(command, os.environ, Path(parent.get("rundir", ".")).absolute())
+            self.loaded = load_options(command, os.environ, directory)
         except LaunchError as e:
-            raise usage.UsageError(str(e)) from e
+            refuse(str(e))
         except ConfigError as e:
-            raise usage.UsageError(f"Invalid configuration: {e}") from e
+            refuse(f"Invalid configuration: {e}")
 
 
 def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
@@ -95,69 +114,22 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
     return ModelServer(reactor, options, Dependencies(snapshots=folder, endpoints=endpoints))
 
 
-class _Signals(Service):
+def makeService(options: Options) -> Hosted:
     """
-    Protect the process, and handle the signals that ``twistd`` does not handle, before the server starts.
+    Build the service for ``twistd``, on the reactor that ``twistd`` has installed.
 
-    The reactor itself stops on SIGINT and SIGTERM; a second signal speeds the stop up.
+    :raise SystemExit: with one line, for a plug-in that cannot be served.
     """
-
-    def __init__(self, reactor: IServeReactor, server: ModelServer) -> None:
-        self._reactor = reactor
-        self._server = server
-        self._asked = False
-
-    def privilegedStartService(self) -> None:
-        protect_memory()
-        signals.handle(self._reactor, self._end, self._server.reload, ending=[signal.SIGQUIT])
-        self._reactor.callWhenRunning(self._count_signals_of_reactor)
-
-    def _end(self) -> None:
-        if self._asked:
-            self._server.hurry()
-        else:
-            self._asked = True
-            self._reactor.stop()
-
-    def _count_signals_of_reactor(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            first = signal.getsignal(number)
-            if callable(first):
-                signal.signal(number, partial(self._signalled, first))
-
-    def _signalled(
-        self, first: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None
-    ) -> None:
-        if self._asked:
-            self._reactor.callFromThread(self._server.hurry)
-        else:
-            self._asked = True
-            first(number, frame)
-
-
-def makeService(options: Options) -> ModelServer:
-    """Build the service for ``twistd``, on the reactor that ``twistd`` has installed."""
     from twisted.internet import reactor as chosen  # noqa: PLC0415 - importing it is choosing it
 
-    reactor = cast("IServeReactor", chosen)
-    for warning in options.loaded.warnings:
+    reactor, loaded = cast("IServeReactor", chosen), options.loaded
+    try:
+        hosted = Hosted(reactor, make_server(reactor, loaded), loaded.options.startup_models_required)
+    except ValueError as e:
+        refuse(str(e))
+    # Before twistd adds its observers, which then get the events as this one leaves them.
+    globalLogPublisher.addObserver(HostLog(lambda: hosted.secrets))
+    ignored = [f"{key} in {loaded.sources[key]} has no effect" for key in WITHOUT_EFFECT if key in loaded.sources]
+    for warning in (*loaded.warnings, *(f"{line}: the log is twistd's" for line in ignored)):
         _log.warn("{warning}", warning=warning)
-    server = make_server(reactor, options.loaded)
-
-    def ready(outcome: StartupOutcome) -> StartupOutcome:
-        # A stop also ends the wait for the models.
-        if not server.running:
-            return outcome
-        problem = outcome.problem()
-        if problem is not None and options.loaded.options.startup_models_required:
-            _log.critical("{problem}", problem=problem)
-            reactor.stop()
-            return outcome
-        _log.info(SERVER_STARTED)
-        if problem is not None:
-            _log.error("{problem}", problem=problem)
-        return outcome
-
-    server.ready.addCallback(ready)
-    _Signals(reactor, server).setServiceParent(server)
-    return server
+    return hosted

@@ -49,7 +49,7 @@ class StartupModelsError(Exception):
 
 
 # Errors of the server's environment; any other error is a bug of the server and is logged with its traceback.
-_EXPECTED = (OSError, ValueError, ServeError, CannotListenError, StartupModelsError)
+EXPECTED = (OSError, ValueError, ServeError, CannotListenError, StartupModelsError)
 
 
 class Server(Protocol):
@@ -215,7 +215,7 @@ class _Run:
 
     def _fail(self, error: BaseException) -> None:
         self.status = 1
-        if not isinstance(error, _EXPECTED):
+        if not isinstance(error, EXPECTED):
             _log.failure("The server could not start", Failure(error))
         # Flushed first, so that the log is complete when the reason is reported.
         self.log.observer.flush()

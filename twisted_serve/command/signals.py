@@ -18,6 +18,7 @@ from twisted_serve.interfaces import IServeReactor
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 # Other servers reopen their logs on these; without a handler, the process would be killed and leave its files behind.
+# ``twistd`` rotates its log on SIGUSR1: a handler that is there stays.
 _IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
 #: All signals handled here.
@@ -37,7 +38,8 @@ def handle(
     reactor: IServeReactor, end: Callable[[], object], reload: Callable[[], object], ending: Iterable[int] = ENDING
 ) -> None:
     """
-    Install handlers for all signals of a server; an ignored signal, e.g. after ``nohup``, stays ignored.
+    Install handlers for all signals of a server; an ignored signal, e.g. after ``nohup``, stays ignored, and others'
+    handlers of SIGUSR1 and SIGUSR2 stay.
 
     :param end: Called in the reactor's thread to stop the server.
     :param reload: Called in the reactor's thread to reload files.
@@ -53,7 +55,7 @@ def handle(
 
     calls: dict[int, Callable[[], object]] = dict.fromkeys(ending, end)
     calls[signal.SIGHUP] = hung_up
-    calls |= dict.fromkeys(_IGNORED, lambda: None)
+    calls |= {number: lambda: None for number in _IGNORED if signal.getsignal(number) is signal.SIG_DFL}
     for number, call in calls.items():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_, call=call: reactor.callFromThread(call))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Parse the command line that ``twisted-serve`` and ``twistd twisted-serve`` share.
+Parse the command lines of ``twisted-serve`` and ``twistd twisted-serve``, which share most options.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class CommandLine:
 
 
 def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-serve") -> ArgumentParser:
-    """Create the parser; ``kind`` handles an invalid command line."""
+    """Create the parser of the ``twisted-serve`` command; ``kind`` handles an invalid command line."""
     made = kind(
         prog=prog,
         description="Serve PyTorch models.",
@@ -55,21 +55,32 @@ def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-ser
         "--print-config", action="store_true", help="print every setting and where it comes from, and exit"
     )
     made.add_argument("--foreground", action="store_true", help="run the server in this process, not in the background")
-    made.add_argument("--ts-config", type=Path, metavar="FILE", help="the configuration file")
-    made.add_argument("--model-store", type=Path, metavar="DIR", help="the directory of archives and models")
-    made.add_argument("--workflow-store", type=Path, metavar="DIR", help="the directory of workflow archives")
-    made.add_argument("--models", nargs="+", metavar="MODEL", help="what to load at start: all, or [name=]location …")
+    _add_settings(made)
     made.add_argument(
         "--log-config", type=Path, metavar="FILE", help="Python's logging as YAML, or log4j2's XML or properties"
     )
     made.add_argument("--cpp-log-config", type=Path, metavar="FILE", help="accepted, without effect")
+    made.add_argument("--ready-fd", type=int, help=SUPPRESS)
+    made.add_argument("--named", help=SUPPRESS)
+    return made
+
+
+def settings_parser(kind: type[ArgumentParser], prog: str, epilog: str) -> ArgumentParser:
+    """Create the parser of a program that only runs servers: the options that say what is served."""
+    made = kind(prog=prog, description="Serve PyTorch models.", epilog=epilog)
+    _add_settings(made)
+    return made
+
+
+def _add_settings(made: ArgumentParser) -> None:
+    made.add_argument("--ts-config", type=Path, metavar="FILE", help="the configuration file")
+    made.add_argument("--model-store", type=Path, metavar="DIR", help="the directory of archives and models")
+    made.add_argument("--workflow-store", type=Path, metavar="DIR", help="the directory of workflow archives")
+    made.add_argument("--models", nargs="+", metavar="MODEL", help="what to load at start: all, or [name=]location …")
     made.add_argument("--no-config-snapshots", "--ncs", action="store_true", help="neither read nor write snapshots")
     made.add_argument("--plugins-path", "--ppath", metavar="DIR", help="a directory of plug-ins")
     made.add_argument("--disable-token-auth", "--dt", action="store_true", help="accept every request, without a key")
     made.add_argument("--enable-model-api", action="store_true", help="let clients register and unregister models")
-    made.add_argument("--ready-fd", type=int, help=SUPPRESS)
-    made.add_argument("--named", help=SUPPRESS)
-    return made
 
 
 def parse_command_line(arguments: Sequence[str], made: ArgumentParser) -> CommandLine:

@@ -11,6 +11,7 @@ Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep 
 ``files``          TorchServe's five files, and their rotation
 ``configuration``  read the file of ``--log-config``
 ``setup``          set up the log of a server
+``host_log``       prepare events for the log of another program
 """
 
 from twisted_serve.logs.events import (

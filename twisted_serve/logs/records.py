@@ -70,7 +70,7 @@ def entry_of(event: LogEvent) -> Record:
     if said is not None and event.get("log_format") == READY:
         lines, traceback = said if "".join(said).isprintable() else [printable(line) for line in said], []
     else:
-        message, *more = _texts(event)
+        message, *more = texts_of(event)
         lines, traceback = [printable(message)], [printable(line) for line in more]
     return Record(
         [int(moment * 1000) for moment in event.get("moments") or (event["log_time"],)],
@@ -88,7 +88,7 @@ def _details(event: LogEvent) -> Sequence[Mapping[str, object]]:
     return details
 
 
-def _texts(event: LogEvent) -> list[str]:
+def texts_of(event: LogEvent) -> list[str]:
     """Split an event into its message and the lines of its traceback."""
     line = event.get("line")
     if event.get("log_format") == READY and isinstance(line, str):
@@ -121,7 +121,7 @@ def _has_any(events: Sequence[LogEvent], secrets: Collection[str]) -> bool:
 
 def _all_texts(event: LogEvent) -> Iterator[str]:
     """Yield every text of an event that can be logged."""
-    yield from _texts(event)
+    yield from texts_of(event)
     for name in _NAMES:
         yield str(event.get(name, ""))
     for fields in _details(event):
@@ -136,7 +136,7 @@ def _redacted(event: LogEvent, secrets: Collection[str]) -> LogEvent:
             clean[name] = redact(str(event[name]), secrets)
     if "lines" in event:
         clean["lines"] = [redact(line, secrets) for line in event["lines"]]
-    return {**clean, "log_format": READY, "line": redact("\n".join(_texts(event)), secrets)}
+    return {**clean, "log_format": READY, "line": redact("\n".join(texts_of(event)), secrets)}
 
 
 @implementer(ILogObserver)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Run one server in the process of ``twistd`` or ``twist``: signals, the log, failures in one line, the exit status.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_serve.command import signals
+from twisted_serve.command.run import EXPECTED, Server, describe_failure, raise_descriptor_limit
+from twisted_serve.interfaces import IServeReactor
+from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, printable
+from twisted_serve.system.account import protect_memory
+
+if TYPE_CHECKING:
+    from twisted_serve.planes.startup import StartupOutcome
+
+_log = Logger("twisted_serve.server")
+
+
+class NotStarted(Exception):
+    """A server could not start; the message is for the operator."""
+
+
+def program() -> str:
+    """Return the words of the command line that lead to our options."""
+    runner = Path(sys.argv[0]).name
+    return f"{runner if runner == 'twist' else 'twistd'} twisted-serve"
+
+
+def in_one_line(reason: str) -> str:
+    """Return a message for the operator as one line, without control characters."""
+    return printable(f"{program()}: {' '.join(reason.split())}")
+
+
+def refuse(reason: str) -> NoReturn:
+    """
+    End the program before its service is made, with one line on stderr and status 1.
+
+    ``twistd`` would print all its options for a `UsageError`.
+
+    :raise SystemExit: always.
+    """
+    raise SystemExit(in_one_line(reason))
+
+
+class Hosted(Service):
+    """
+    A server whose process belongs to ``twistd``, which has already begun to log and, if asked to, changed the user.
+
+    The reactor itself stops on SIGINT and SIGTERM; a second signal speeds the stop up.
+
+    :ivar server: The server.
+    :param models_required: Whether a start-up model that fails ends the process with status 1.
+    """
+
+    def __init__(self, reactor: IServeReactor, server: Server, models_required: bool = False) -> None:
+        self.server = server
+        self._reactor = reactor
+        self._models_required = models_required
+        self._asked = False
+        server.ready.addCallback(self._announce)
+
+    @property
+    def secrets(self) -> Collection[str]:
+        """The secrets to redact in the log."""
+        return self.server.secrets
+
+    def startService(self) -> None:
+        """
+        Handle signals, and start the server.
+
+        :raise NotStarted: when it cannot start for a reason that the operator can change.
+        """
+        super().startService()
+        protect_memory()
+        raise_descriptor_limit()
+        # First, so that a signal during the start cannot leave the server's files behind.
+        signals.handle(self._reactor, self._end, self.server.reload, ending=[signal.SIGQUIT])
+        self._reactor.callWhenRunning(self._count_signals_of_reactor)
+        try:
+            self.server.startService()
+        except EXPECTED as e:
+            super().stopService()
+            reason = describe_failure(e)
+            _log.critical("{reason}", reason=reason)
+            _tell_without_traceback()
+            raise NotStarted(reason) from None
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the server; the Deferred fires when nothing is left."""
+        super().stopService()
+        return self.server.stopService().addCallback(self._stopped)
+
+    def _stopped(self, _result: None) -> None:
+        _log.info(SERVER_STOPPED)
+
+    def _announce(self, outcome: StartupOutcome) -> StartupOutcome:
+        # A stop also ends the wait for the models.
+        if not self.running:
+            return outcome
+        problem = outcome.problem()
+        if problem is not None and self._models_required:
+            _log.critical("{problem}", problem=problem)
+            atexit.register(_exit_with_failure, os.getpid())
+            self._reactor.stop()
+            return outcome
+        _log.info(SERVER_STARTED)
+        if problem is not None:
+            _log.error("{problem}", problem=problem)
+        return outcome
+
+    def _end(self) -> None:
+        if self._asked:
+            self.server.hurry()
+        else:
+            self._asked = True
+            self._reactor.stop()
+
+    def _count_signals_of_reactor(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            first = signal.getsignal(number)
+            if callable(first):
+                signal.signal(number, partial(self._signalled, first))
+
+    def _signalled(
+        self, first: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None
+    ) -> None:
+        if self._asked:
+            self._reactor.callFromThread(self.server.hurry)
+        else:
+            self._asked = True
+            first(number, frame)
+
+
+def _tell_without_traceback() -> None:
+    """
+    Let `NotStarted` end the program with one line on stderr.
+
+    ``twistd`` lets it through, after it has removed its pid file and told a command that waits in the foreground.
+    """
+    before = sys.excepthook
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
+        if kind is not NotStarted:
+            return before(kind, error, trace)
+        # Twisted's log has taken sys.stderr.
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(f"{in_one_line(str(error))}\n")
+        return None
+
+    sys.excepthook = tell
+
+
+def _exit_with_failure(owner: int) -> None:
+    """Exit with status 1, as the last deed of a process whose reactor has stopped: ``twistd`` would exit with 0."""
+    if os.getpid() == owner:
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                stream.flush()
+        os._exit(1)
