@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from twisted_serve.auth.keyring import Keyring, MakeKeyring
 from twisted_serve.auth.tokens import Entropy
 from twisted_serve.config.options import SECRETS, ServerOptions, environment_names
 from twisted_serve.endpoints import Endpoint
@@ -49,6 +50,7 @@ class Dependencies:
     The external dependencies of a server; the defaults are for production.
 
     :ivar uptime: Seconds of a monotonic clock, for lifetimes.
+    :ivar keyring: Makes the keyring, for example ``create`` of a subclass of `Keyring`.
     :ivar provider: Starts workers; ``None`` for processes of this machine.
     :ivar defer_to_thread: Runs blocking calls; ``None`` for the reactor's threads.
     :ivar snapshots: The directory of snapshots; ``None`` to write none.
@@ -61,6 +63,7 @@ class Dependencies:
     uptime: Callable[[], float] = steady_seconds
     entropy: Entropy = secrets.token_bytes
     environ: Mapping[str, str] = os.environ
+    keyring: MakeKeyring = Keyring.create
     provider: IWorkerProvider | None = None
     defer_to_thread: DeferToThread | None = None
     snapshots: SnapshotFolder | None = None

@@ -30,7 +30,6 @@ from twisted_serve.assembly.tree import Closing, Deadline, ServiceTree
 from twisted_serve.auth.audit import AuditLog
 from twisted_serve.auth.expiry import ExpiryChecker
 from twisted_serve.auth.key_file import KeyFile
-from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.config.addresses import is_loopback
@@ -288,7 +287,7 @@ def _http_auth(
     defer_to_thread: DeferToThread,
 ) -> HttpAuth:
     lifetime = timedelta(minutes=options.token_expiration_min)
-    keyring = Keyring.create(
+    keyring = dependencies.keyring(
         key_file.save, dependencies.entropy, lifetime, dependencies.now(), dependencies.uptime, defer_to_thread
     )
     audit_log = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated)

@@ -96,6 +96,9 @@ class _LiveToken:
         return self.ended
 
 
+#: Saves a set of keys durably, or raises `OSError` and changes nothing; it may block.
+Save: TypeAlias = Callable[[KeySet], None]
+
 #: Calls a function with the keys, in a thread for example; the Deferred fires when the call has returned.
 Defer: TypeAlias = Callable[[Callable[[KeySet], None], KeySet], Deferred[None]]
 
@@ -106,7 +109,6 @@ class Keyring:
 
     Enforcement needs no timer: every check compares the expiry with ``now``, an argument, and with the steady clock.
 
-    :param save: Saves a set of keys durably, or raises and changes nothing; it may block.
     :param seconds: A clock that is never set and keeps running while the machine is suspended.
     :param defer: Runs ``save`` for a rotation; one set of keys is saved at a time.
     """
@@ -114,7 +116,7 @@ class Keyring:
     def __init__(
         self,
         keys: KeySet,
-        save: Callable[[KeySet], None],
+        save: Save,
         entropy: Entropy,
         lifetime: timedelta,
         seconds: Callable[[], float],
@@ -134,7 +136,7 @@ class Keyring:
     @classmethod
     def create(
         cls,
-        save: Callable[[KeySet], None],
+        save: Save,
         entropy: Entropy,
         lifetime: timedelta,
         now: datetime,
@@ -227,3 +229,7 @@ class Keyring:
         self._keys = keys
         self._live = live
         self._secrets = (*[token.encoded for token in keys], *self._pending, *self._replaced)
+
+
+#: Makes the keyring of a server, with the arguments of `Keyring.create`, which is one; it saves the first keys.
+MakeKeyring: TypeAlias = Callable[[Save, Entropy, timedelta, datetime, Callable[[], float], Defer], Keyring]

@@ -3,6 +3,8 @@
 Test a whole server in memory and in virtual time; ``docs/testing.md`` shows how.
 
 - `server`: `MemoryServer`, the real server except for sockets, processes and time
+- `mounted`: `MountedServer`, the same behind the site of an application
+- `sockets`: `SocketServer`, the same with real sockets
 - `machine`: `TokenMachine`, a Hypothesis state machine over keys and time
 - `memory`: the server's reactor, and client connections
 - `fakes`: workers without processes

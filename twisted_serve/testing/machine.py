@@ -42,10 +42,14 @@ class TokenMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.server = MemoryServer(self.options)
+        self.server = self.make_server()
         self.dead: list[str] = []
         self._ended: set[str] = set()
         self._record_created()
+
+    def make_server(self) -> MemoryServer:
+        """Return a new server; override it for one with your own dependencies, or behind another transport."""
+        return MemoryServer(self.options)
 
     def teardown(self) -> None:
         """Stop the server and check that it leaves nothing behind."""
@@ -148,8 +152,8 @@ class TokenMachine(RuleBasedStateMachine):
         assert stat.S_IMODE(self.server.key_file.stat().st_mode) == 0o600
 
     def _status(self, path: str, key: str) -> int:
-        connection = self.server.connect(role_of(path))
-        return connection.get(path, f"Authorization: Bearer {key}")
+        role = role_of(path)
+        return self.server.connect(role).get(self.server.path_of(path, role), f"Authorization: Bearer {key}")
 
     @property
     def _refused(self) -> int:

@@ -10,8 +10,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
-
-from twisted_serve.web.http.site import ServeSite
+from twisted.web.http import HTTPFactory
 
 __all__ = ["MemoryConnection", "MemoryServeReactor"]
 
@@ -52,15 +51,16 @@ class MemoryConnection:
     A client's connection, byte by byte.
 
     :ivar received: The bytes received from the server.
+    :param site: Of the server, or one where it is mounted.
     """
 
-    def __init__(self, site: ServeSite) -> None:
+    def __init__(self, site: HTTPFactory) -> None:
         self._waiting = b""
         self._transport = StringTransportWithDisconnection()
-        channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 31337))
-        self._transport.protocol = channel
-        self._channel: Any = channel
-        channel.makeConnection(self._transport)
+        build: Callable[..., Any] = site.buildProtocol
+        self._channel = build(IPv4Address("TCP", "127.0.0.1", 31337))
+        self._transport.protocol = self._channel
+        self._channel.makeConnection(self._transport)
 
     @property
     def received(self) -> bytes:
@@ -84,7 +84,7 @@ class MemoryConnection:
             waiting, self._waiting = self._waiting, b""
             self._channel.dataReceived(waiting)
             # Turns of the reactor, which take no time.
-            while self._channel.has_postponed_read:
+            while getattr(self._channel, "has_postponed_read", False):
                 self._channel.site.reactor.advance(0)
         return self.received
 

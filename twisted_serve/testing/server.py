@@ -15,12 +15,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPFactory
 
 from twisted_serve.auth.tokens import KeySet, TokenKind
 from twisted_serve.config.options import ServerOptions
@@ -74,13 +75,27 @@ class MemoryServer:
     :ivar clock: The reactor; its time is in seconds from the start.
     :ivar directory: The server's files: ``key_file.json``, ``models/`` (the model store).
     :ivar provider: The fake workers.
-    :param options: Settings by name, in addition to defaults for tests, which enable the model API.
+    :ivar dependencies: What the server takes from outside; all of it is the test's.
+    :cvar defaults: Settings for tests, which ``options`` override; they enable the model API.
+    :param options: Settings by name.
     :param respond: Makes the workers' responses; by default the first part of each request.
     :param models: Models to register at start: the files of each, by name.
     :param endpoints: Plug-in endpoints, besides the server's own.
     :param span_exporter: Receives traces, if the setting ``tracing`` is on.
     :param snapshots: Whether to write snapshots, into ``snapshots/`` of the directory.
+    :param clock: Shared with other servers or with the application, for example; by default a new one.
+    :param provider: Workers that the test has set up before the server starts them, with the same clock.
+    :param dependencies: Other `Dependencies` by name, in place of those for tests: ``keyring``, ``entropy``, ``now`` …
+    :raise ConfigError: for settings that cannot be used; all errors leave nothing behind.
+    :raise TypeError: for a name that is not one of `Dependencies`.
+    :raise ValueError: for a provider with another clock.
     """
+
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "enable_model_api": True,
+        "default_workers_per_model": 1,
+        "disable_system_metrics": True,
+    }
 
     def __init__(
         self,
@@ -92,35 +107,53 @@ class MemoryServer:
         snapshots: bool = False,
         endpoints: Sequence[Endpoint] = (),
         span_exporter: SpanExporter | None = None,
+        *,
+        clock: MemoryServeReactor | None = None,
+        provider: FakeProvider | None = None,
+        dependencies: Mapping[str, Any] | None = None,
     ) -> None:
-        self.clock = MemoryServeReactor()
-        self.provider = FakeProvider(self.clock, respond=respond)
-        self.directory = Path(tempfile.mkdtemp(prefix="twisted_serve-memory-"))
-        self._epoch = epoch
-        self._set_by = timedelta(0)
-        self._entropy = random.Random(seed).randbytes  # noqa: S311 (the same keys again, for tests)
-        self._endpoints = tuple(endpoints)
-        self._span_exporter = span_exporter
-        self._snapshots = SnapshotFolder(self.directory / "snapshots", {}, kept=20) if snapshots else None
-        store = self.directory / "models"
-        store.mkdir()
-        for name, files in (models or {}).items():
-            self.add_model(name, files)
-        self.options = ServerOptions(
-            **{
-                "model_store": store,
-                "token_key_file": self.directory / "key_file.json",
-                "temp_directory": self.directory,
-                "enable_model_api": True,
-                "default_workers_per_model": 1,
-                "disable_system_metrics": True,
-                "load_models": ",".join(models or ()) or None,
-                **(options or {}),
-            }
-        )
-        self.server = self._new_server()
+        self.clock: MemoryServeReactor = self._new_clock() if clock is None else clock
+        self.provider = FakeProvider(self.clock, respond=respond) if provider is None else provider
+        of_workers: object = self.provider.clock
+        if of_workers is not self.clock:
+            raise ValueError("the provider has another clock than the server: pass one clock to both")
+        if provider is not None and respond is not echo:
+            raise ValueError("the provider has its own respond: set that one")
+        self._epoch: datetime = epoch
+        self._set_by: timedelta = timedelta(0)
+        self._stubs: list[Any] = []
+        self.directory: Path = Path(tempfile.mkdtemp(prefix="twisted_serve-memory-"))
         try:
-            self.server.startService()
+            self.dependencies: Dependencies = Dependencies(
+                **{
+                    "now": self._date,
+                    "uptime": self.clock.seconds,
+                    "entropy": random.Random(seed).randbytes,  # noqa: S311 (the same keys again, for tests)
+                    "environ": {},
+                    "provider": self.provider,
+                    "defer_to_thread": _directly,
+                    "snapshots": SnapshotFolder(self.directory / "snapshots", {}, kept=20) if snapshots else None,
+                    "endpoints": tuple(endpoints),
+                    "trim_heap": None,
+                    "span_exporter": span_exporter,
+                    **(dependencies or {}),
+                }
+            )
+            store = self.directory / "models"
+            store.mkdir()
+            for name, files in (models or {}).items():
+                self.add_model(name, files)
+            self.options: ServerOptions = ServerOptions(
+                **{
+                    "model_store": store,
+                    "token_key_file": self.directory / "key_file.json",
+                    "temp_directory": self.directory,
+                    **self.defaults,
+                    "load_models": ",".join(models or ()) or None,
+                    **(options or {}),
+                }
+            )
+            self._start()
         except BaseException:
             shutil.rmtree(self.directory)
             raise
@@ -140,7 +173,7 @@ class MemoryServer:
 
     def now(self) -> datetime:
         """Return the server's date and time."""
-        return self._epoch + timedelta(seconds=self.clock.seconds()) + self._set_by
+        return self.dependencies.now()
 
     @property
     def keys(self) -> KeySet:
@@ -188,8 +221,7 @@ class MemoryServer:
     def restart(self) -> None:
         """Stop the server and start it again in the same directory."""
         self._stop()
-        self.server = self._new_server()
-        self.server.startService()
+        self._start()
 
     def crash(self) -> None:
         """
@@ -200,17 +232,24 @@ class MemoryServer:
         stale = self.key_file.read_bytes()
         self._stop()
         self.key_file.write_bytes(stale)
-        self.server = self._new_server()
-        self.server.startService()
+        self._start()
 
     def close(self) -> None:
         """Stop the server and remove its directory."""
         self._stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def site_of(self, role: Role) -> HTTPFactory:
+        """Return the site to which clients of a role are connected; override it for a site of your application."""
+        return self.server.site_of(role)
+
+    def path_of(self, path: str, role: Role) -> str:
+        """Return the path under which the site has a path of a role; override it where the server is mounted."""
+        return path
+
     def treq(self, role: Role = Role.INFERENCE) -> Any:
-        """Return a treq client for the listener with a role."""
-        site = self.server.site_of(role)
+        """Return a treq client for the site of a role."""
+        site: Any = self.site_of(role)
         stub = StubTreq(site.resource)
         # The stub's own site has another channel class; this one has the server's limits and early authorization.
         stub._agent._serverFactory = site
@@ -234,8 +273,10 @@ class MemoryServer:
         sent = dict(headers or {})
         if key is not None:
             sent["Authorization"] = f"Bearer {key}"
-        stub = self.treq(role_of(path) if role is None else role)
-        response = stub.request(method, f"http://127.0.0.1{path}", headers=sent, data=body or None)
+        role = role_of(path) if role is None else role
+        stub = self.treq(role)
+        url = f"http://127.0.0.1{self.path_of(path, role)}"
+        response = stub.request(method, url, headers=sent, data=body or None)
         stub.flush()
         self._stubs.append(stub)
         return Deferred.fromCoroutine(_read(stub, response))
@@ -258,7 +299,7 @@ class MemoryServer:
 
     def connect(self, role: Role = Role.INFERENCE) -> MemoryConnection:
         """Open a connection that sends bytes unchanged."""
-        return MemoryConnection(self.server.site_of(role))
+        return MemoryConnection(self.site_of(role))
 
     def answered(self, answer: Deferred[Answer]) -> Answer:
         """
@@ -266,7 +307,7 @@ class MemoryServer:
 
         :raise NoAnswerYet: if it has not arrived.
         """
-        self.flush()
+        self._deliver(answer)
         results: list[Answer | Failure] = []
 
         def look(result: Answer | Failure) -> Answer | Failure:
@@ -287,6 +328,10 @@ class MemoryServer:
         for stub in self._stubs:
             stub.flush()
 
+    def _deliver(self, awaited: Deferred[Any]) -> None:
+        """Deliver data for as long as it may let ``awaited`` fire."""
+        self.flush()
+
     def _write(self, name: str, files: Mapping[str, str]) -> None:
         """Write the files of an entry of the model store."""
         for file, text in files.items():
@@ -294,34 +339,27 @@ class MemoryServer:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 
-    def _new_server(self) -> ModelServer:
-        self._stubs: list[Any] = []
-        return ModelServer(
-            self.clock,  # type: ignore[arg-type]  # It has what a server without real workers needs.
-            self.options,
-            Dependencies(
-                now=self.now,
-                uptime=self.clock.seconds,
-                entropy=self._entropy,
-                environ={},
-                provider=self.provider,
-                defer_to_thread=_directly,
-                snapshots=self._snapshots,
-                endpoints=self._endpoints,
-                trim_heap=None,
-                span_exporter=self._span_exporter,
-            ),
-        )
+    def _new_clock(self) -> MemoryServeReactor:
+        return MemoryServeReactor()
+
+    def _date(self) -> datetime:
+        return self._epoch + timedelta(seconds=self.clock.seconds()) + self._set_by
+
+    def _start(self) -> None:
+        self._stubs = []
+        # The clock has what a server without real workers needs.
+        self.server = ModelServer(self.clock, self.options, self.dependencies)  # type: ignore[arg-type]
+        self.server.startService()
 
     def _stop(self) -> None:
         stopped = self.server.stopService()
-        self.flush()
+        self._deliver(stopped)
         # Let everything with a time limit at shutdown reach its limit.
         for _ in range(20):
             if stopped.called:
                 break
             self.advance(self.options.shutdown_timeout / 2 + 1)
-            self.flush()
+            self._deliver(stopped)
         else:
             raise AssertionError("the server did not stop")
 
