@@ -192,8 +192,15 @@ class MemoryServer:
         return self.keys.of(kind).secret
 
     def add_model(self, name: str, files: Mapping[str, str]) -> None:
-        """Add a model's directory to the model store; ``MAR-INF/MANIFEST.json`` is created unless given."""
-        manifest = {"model": {"modelName": name, "modelVersion": "1.0", "handler": "handler.py"}}
+        """
+        Add a model's directory to the model store.
+
+        :param files: ``model-config.yaml`` has the model's settings; ``MAR-INF/MANIFEST.json`` is created unless given.
+        """
+        model = {"modelName": name, "modelVersion": "1.0", "handler": "handler.py"}
+        if "model-config.yaml" in files:
+            model["configFile"] = "model-config.yaml"
+        manifest = {"model": model}
         self._write(name, {"MAR-INF/MANIFEST.json": json.dumps(manifest), "handler.py": "", **files})
 
     def add_workflow(self, name: str, specification: str, files: Mapping[str, str] | None = None) -> None:
