@@ -40,15 +40,23 @@ class ModelServer(ApplicationCalls, MultiService):
         the server is stopped before that, with a :class:`~twisted_serve.planes.startup.StartupOutcome`.
     :ivar addresses: The bound address of each role, once started.
     :param reactor: Any reactor; the global reactor is not used.
+    :param listen: Whether to listen at the addresses of the options; not needed for `resource` and for the calls of
+        the application.
     """
 
     def __init__(
-        self, reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies | None = None
+        self,
+        reactor: IServeReactor,
+        options: ServerOptions,
+        dependencies: Dependencies | None = None,
+        *,
+        listen: bool = True,
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._options = options
         self._dependencies = dependencies or Dependencies()
+        self._listen = listen
         self._tree: ServiceTree | None = None
         self._stopping_tree: ServiceTree | None = None
         self._winding_down: Deferred[None] | None = None
@@ -85,7 +93,7 @@ class ModelServer(ApplicationCalls, MultiService):
             self.ready = Deferred()
         # Each worker has its own working directory, where a relative path would name another file.
         options = with_absolute_paths(self._options, Path.cwd())
-        tree = assemble(self._reactor, options, self._dependencies)
+        tree = assemble(self._reactor, options, self._dependencies, self._listen)
         tree.privilegedStartService()
         tree.startService()
         self._tree = tree
@@ -128,8 +136,14 @@ class ModelServer(ApplicationCalls, MultiService):
         """
         Return the API of a role as a resource, for any site of `twisted.web`, at any depth.
 
-        It responds with 503 while the server does not run, and outlasts a restart.
+        The resource may be made before the start; it responds with 503 while the server does not run, and outlasts a
+        restart. Requests need the keys that they need at a listener.
+
+        :param role: A role, or several: ``Role.INFERENCE | Role.MANAGEMENT``.
+        :raise ValueError: without a role.
         """
+        if not role:
+            raise ValueError("a resource needs a role, such as Role.INFERENCE")
         return Mounted(partial(self._mounted, role))
 
     def _mounted(self, role: Role) -> ServeSite | None:

@@ -102,12 +102,15 @@ def max_connections(options: ServerOptions) -> int:
     return min(options.max_connections or most, most)
 
 
-def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies) -> ServiceTree:
+def assemble(
+    reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies, listen: bool = True
+) -> ServiceTree:
     """
     Build the tree of a server's services; none is started, and no listener is open.
 
     Only the work directory and the key file are made, and removed if it fails.
 
+    :param listen: Whether the server has listeners.
     :raise OSError: when the key file or the working directory cannot be written.
     :raise ValueError: for an option that cannot be used.
     """
@@ -155,7 +158,7 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             enabled=options.enable_model_api,
             retire_timeout=options.unregister_model_timeout,
         )
-        listeners = plan_listeners(options)
+        listeners = plan_listeners(options) if listen else ()
         certificate = None
         if any(listener.address.secure for listener in listeners):
             certificate = LiveCertificate(
@@ -223,7 +226,7 @@ def assemble(reactor: IServeReactor, options: ServerOptions, dependencies: Depen
             models,
             Closing("workflows", lambda: workflows.finish(deadline.left())),
             Requests(open_sites, deadline),
-            Mounts(reactor, api, listeners),
+            Mounts(reactor, api),
             calls,
             Closing("snapshots", snapshots.end),
             Announcement(key_file, listeners),

@@ -9,7 +9,7 @@ that a refused request's body is read before the refusal.
 
 from __future__ import annotations
 
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -158,17 +158,14 @@ class MountedRequest(ServeRequest):
     def __init__(self, outer: Request, site: ChannelSite) -> None:
         super().__init__(MountedChannel(outer, site), False)
         self._outer = outer
-        path, query, parameters = path_below(outer), *outer.uri.partition(b"?")[1:]
-        self.method, self.uri, self.clientproto = outer.method, path + query + parameters, outer.clientproto
+        _path, mark, query = outer.uri.partition(b"?")
+        self.method, self.uri, self.clientproto = outer.method, path_below(outer) + mark + query, outer.clientproto
         self.requestHeaders = Headers(dict(outer.requestHeaders.getAllRawHeaders()))
         self.spelled_headers = [
             (name, value) for name, values in self.requestHeaders.getAllRawHeaders() for value in values
         ]
         self.plain = not any(name.lower() in RARE for name, _value in self.spelled_headers)
-        body = outer.content
-        if body is not None:
-            body.seek(0)
-        self.content = BytesIO(b"" if body is None else body.read())
+        self.content = BytesIO()
 
     @property
     def is_usual(self) -> bool:
@@ -206,13 +203,19 @@ class MountedRequest(ServeRequest):
     def serve(self) -> None:
         """Render the request, or refuse it."""
         self._outer.notifyFinish().addErrback(self._lost)
-        problem = self.problem_before_body(len(self.content.getbuffer()))
-        if problem is None:
-            self.process()
+        body = self._outer.content
+        length = 0 if body is None else body.seek(0, SEEK_END)
+        problem = self.problem_before_body(length)
+        if problem is not None:
+            self.begin()
+            self.write(problem(self))
+            self.finish()
             return
-        self.begin()
-        self.write(problem(self))
-        self.finish()
+        if body is not None:
+            # The other site may have a large body in a file; now it is known to be small enough for memory.
+            body.seek(0)
+            self.content = BytesIO(body.read())
+        self.process()
 
     def _lost(self, reason: Failure) -> None:
         if not self.finished:
