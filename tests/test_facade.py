@@ -20,9 +20,14 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("twiste
 """
 
 HOMES = {
+    "AccessRequest": "twisted_serve.interfaces.authorization",
     "Answer": "twisted_serve.inprocess.streams",
     "Dependencies": "twisted_serve.assembly.dependencies",
+    "IAuthorizer": "twisted_serve.interfaces.authorization",
     "ModelServer": "twisted_serve.service",
+    "Operation": "twisted_serve.interfaces.authorization",
+    "Principal": "twisted_serve.interfaces.authorization",
+    "Refusal": "twisted_serve.interfaces.authorization",
     "Registered": "twisted_serve.inprocess.models",
     "Role": "twisted_serve.web.roles",
     "ServerOptions": "twisted_serve.config.options",

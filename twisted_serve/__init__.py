@@ -33,7 +33,7 @@ The map of the code, from the top; each package imports from those below it only
 ``handlers``       base classes and tools for authors of handlers
 ``eventloop``      timers, writes and threads for Twisted's reactor
 ``system``         the operating system: accounts, processes, memory
-``interfaces``     what has more than one implementation: workers, their provider, the reactor
+``interfaces``     what has more than one implementation: workers, their provider, the reactor, authorizers
 ``endpoints``      what authors of plug-ins import
 ``wire``           messages between the server and its processes
 ``errors``         the errors that clients see
@@ -48,14 +48,20 @@ if TYPE_CHECKING:
     from twisted_serve.config.options import ServerOptions
     from twisted_serve.inprocess.models import Registered
     from twisted_serve.inprocess.streams import Answer, Stream
+    from twisted_serve.interfaces import AccessRequest, IAuthorizer, Operation, Principal, Refusal
     from twisted_serve.service import Dependencies, ModelServer
     from twisted_serve.web.roles import Role
 
 __all__ = [
     "COMPATIBLE_WITH",
+    "AccessRequest",
     "Answer",
     "Dependencies",
+    "IAuthorizer",
     "ModelServer",
+    "Operation",
+    "Principal",
+    "Refusal",
     "Registered",
     "Role",
     "ServerOptions",
@@ -71,9 +77,14 @@ __version__ = "0.1.0"
 COMPATIBLE_WITH = "0.12.0"
 
 _MODULES = {
+    "AccessRequest": "twisted_serve.interfaces",
     "Answer": "twisted_serve.inprocess.streams",
     "Dependencies": "twisted_serve.service",
+    "IAuthorizer": "twisted_serve.interfaces",
     "ModelServer": "twisted_serve.service",
+    "Operation": "twisted_serve.interfaces",
+    "Principal": "twisted_serve.interfaces",
+    "Refusal": "twisted_serve.interfaces",
     "Registered": "twisted_serve.inprocess.models",
     "Role": "twisted_serve.web.roles",
     "ServerOptions": "twisted_serve.config.options",

@@ -86,6 +86,7 @@ class EndpointRequest:
     :ivar segments: The decoded path, its first segment included.
     :ivar query: The values of each parameter, in order.
     :ivar headers: By lower-case name, the last value of a repeated header; without the client's key.
+    :ivar principal: The name of the sender, if an application's authorizer has named one.
     :ivar body: The whole body, at most ``max_request_size`` bytes.
     """
 
@@ -94,6 +95,7 @@ class EndpointRequest:
     query: Mapping[str, tuple[str, ...]]
     headers: Mapping[str, str]
     body: bytes
+    principal: str | None = None
 
 
 @frozen

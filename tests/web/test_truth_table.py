@@ -32,6 +32,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.web.truth_targets import MADE_UP, NEAR
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.endpoints import Endpoint, EndpointAnswer
+from twisted_serve.interfaces import IAuthorizer
 from twisted_serve.testing.server import MemoryServer, Role
 
 TABLE: Final = Path(__file__).with_name("truth_table.txt")
@@ -113,7 +114,12 @@ def listeners_of(layout: str) -> list[Listener]:
 
 
 def serve(
-    layout: str, extra: str | None = None, tokens: bool = True, span_exporter: Any = None, **settings: Any
+    layout: str,
+    extra: str | None = None,
+    tokens: bool = True,
+    span_exporter: Any = None,
+    authorizer: IAuthorizer | None = None,
+    **settings: Any,
 ) -> MemoryServer:
     """Start a server without models."""
     inference, management, metrics = LAYOUTS[layout]
@@ -132,7 +138,12 @@ def serve(
             Endpoint("plugged", "inference", lambda _request, _context: EndpointAnswer(b"")),
             Endpoint("managed", "management", lambda _request, _context: EndpointAnswer(b"")),
         )
-    return MemoryServer({**options, **settings}, endpoints=endpoints, span_exporter=span_exporter)
+    return MemoryServer(
+        {**options, **settings},
+        endpoints=endpoints,
+        span_exporter=span_exporter,
+        dependencies={"authorizer": authorizer},
+    )
 
 
 def some_targets() -> list[str]:

@@ -11,9 +11,10 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
+from attrs.validators import gt
 
 from twisted_serve.auth.keyring import Keyring, MakeKeyring
 from twisted_serve.auth.tokens import Entropy
@@ -21,7 +22,7 @@ from twisted_serve.config.options import SECRETS, ServerOptions, environment_nam
 from twisted_serve.endpoints import Endpoint
 from twisted_serve.eventloop.monotonic import steady_seconds
 from twisted_serve.eventloop.threads import DeferToThread
-from twisted_serve.interfaces import IWorkerProvider, Now
+from twisted_serve.interfaces import IAuthorizer, IWorkerProvider, Now
 from twisted_serve.planes.snapshots import SnapshotFolder
 from twisted_serve.system.heap import Trim, heap_trimmer
 
@@ -44,6 +45,11 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def _is_authorizer(_instance: object, _attribute: object, value: Any) -> None:
+    if value is not None and not IAuthorizer.providedBy(value):
+        raise TypeError(f"authorizer must provide IAuthorizer, {type(value).__qualname__} does not")
+
+
 @frozen
 class Dependencies:
     """
@@ -56,6 +62,8 @@ class Dependencies:
     :ivar snapshots: The directory of snapshots; ``None`` to write none.
     :ivar endpoints: Endpoints of plug-ins or of the application, in addition to the server's.
     :ivar trim_heap: Returns free memory to the system; ``None`` where that is not supported.
+    :ivar authorizer: Decides which requests are answered, instead of keys: there are none then, and no key file.
+    :ivar authorizer_timeout: Seconds that it has for an answer.
     :ivar span_exporter: Exports traces, with ``tracing``; ``None`` for the one that OpenTelemetry's variables name.
     """
 
@@ -70,6 +78,8 @@ class Dependencies:
     endpoints: Sequence[Endpoint] = ()
     trim_heap: Trim | None = field(factory=heap_trimmer)
     span_exporter: SpanExporter | None = None
+    authorizer: IAuthorizer | None = field(default=None, validator=_is_authorizer)
+    authorizer_timeout: float = field(default=30.0, validator=gt(0))
 
 
 def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> dict[str, str]:

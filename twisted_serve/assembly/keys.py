@@ -15,6 +15,7 @@ from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.tokens import KeySet
 from twisted_serve.config.addresses import is_loopback
+from twisted_serve.interfaces import IAuthorizer
 from twisted_serve.logs import TOKEN_BLOCK, TOKEN_DISABLED, TOKEN_ENABLED
 from twisted_serve.web.http.ports import Listener
 from twisted_serve.web.listeners import HttpAuth, NoHttpAuth
@@ -28,20 +29,28 @@ class Announcement(Service):
     The log lines about token authorization, before the listeners are bound.
 
     :param key_file: ``None`` when token authorization is disabled.
+    :param authorizer: The application's authorizer, if it decides instead.
     """
 
-    def __init__(self, key_file: KeyFile | None, listeners: Sequence[Listener]) -> None:
+    def __init__(self, key_file: KeyFile | None, authorizer: IAuthorizer | None, listeners: Sequence[Listener]) -> None:
         self.setName("announcement")
         self._key_file = key_file
+        self._authorizer = authorizer
         self._listeners = listeners
 
     def privilegedStartService(self) -> None:
-        """Log the path of the key file, or a warning for each listener that is open."""
+        """Log the path of the key file, the class of the authorizer, or a warning for each listener that is open."""
         super().privilegedStartService()
         if self._key_file is not None:
             for line in TOKEN_BLOCK:
                 _log.info(line, path=str(self._key_file.path))
             _log.info(TOKEN_ENABLED)
+            return
+        if self._authorizer is not None:
+            _log.info(
+                "Requests are authorized by {name}, instead of keys",
+                name=f"{type(self._authorizer).__module__}.{type(self._authorizer).__qualname__}",
+            )
             return
         for listener in self._listeners:
             if listener.roles == Role.METRICS:

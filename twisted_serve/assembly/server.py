@@ -58,7 +58,7 @@ from twisted_serve.web.http.admission import Admission, connection_limit
 from twisted_serve.web.http.certificates import CertificateWatch, LiveCertificate
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.ports import plan_listeners, tls_files
-from twisted_serve.web.listeners import HttpApi, HttpAuth, NoHttpAuth
+from twisted_serve.web.listeners import HttpApi, HttpAuth, NoHttpAuth, OwnHttpAuth
 from twisted_serve.workers.local import LocalProvider
 
 _log = Logger("twisted_serve.server")
@@ -132,7 +132,8 @@ def assemble(
     extra_headers = cors_headers(options)
     metrics_token = None if options.metrics_token_file is None else MetricsToken(options.metrics_token_file)
     work = WorkDirectory.make(options.temp_directory)
-    key_file = None if options.disable_token_authorization else KeyFile(options.token_key_file)
+    tokens = dependencies.authorizer is None and not options.disable_token_authorization
+    key_file = KeyFile(options.token_key_file) if tokens else None
     try:
         store, workflow_store = stores_of(reactor, options, work.path, threads, account)
         installer = installer_of(worker_reactor, options, environment, work.path, threads, account)
@@ -164,9 +165,7 @@ def assemble(
             certificate = LiveCertificate(
                 tls_files(options), dependencies.now, reactor, dependencies.defer_to_thread or in_own_thread(reactor)
             )
-        auth: HttpAuth | NoHttpAuth = NoHttpAuth()
-        if key_file is not None:
-            auth = _http_auth(reactor, options, dependencies, key_file, metrics, key_threads)
+        auth = _http_auth(reactor, options, dependencies, key_file, metrics, key_threads)
         turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000) if options.debug_turn_limit_ms else None
         admission = Admission(max_connections(options), reactor, metrics.answered)
         limits = Limits(
@@ -229,7 +228,7 @@ def assemble(
             Mounts(reactor, api),
             calls,
             Closing("snapshots", snapshots.end),
-            Announcement(key_file, listeners),
+            Announcement(key_file, dependencies.authorizer, listeners),
             Listeners(reactor, sites, certificate, admission),
             Keys(auth, key_file, metrics_token),
             Readiness(reactor, options, models, store, recorded, provider, snapshots, turns, threads),
@@ -285,15 +284,19 @@ def _http_auth(
     reactor: IServeReactor,
     options: ServerOptions,
     dependencies: Dependencies,
-    key_file: KeyFile,
+    key_file: KeyFile | None,
     metrics: ServerMetrics,
     defer_to_thread: DeferToThread,
-) -> HttpAuth:
+) -> HttpAuth | NoHttpAuth:
+    audit_log = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated)
+    if dependencies.authorizer is not None:
+        return OwnHttpAuth(dependencies.authorizer, dependencies.authorizer_timeout, audit_log)
+    if key_file is None:
+        return NoHttpAuth()
     lifetime = timedelta(minutes=options.token_expiration_min)
     keyring = dependencies.keyring(
         key_file.save, dependencies.entropy, lifetime, dependencies.now(), dependencies.uptime, defer_to_thread
     )
-    audit_log = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated)
 
     def left(kind: TokenKind) -> float:
         return keyring.seconds_left(kind, dependencies.now())

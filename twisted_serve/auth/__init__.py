@@ -11,6 +11,7 @@ Authorization: tokens, the files that hold them, and the check of each request.
 ``targets``        parse a request target into path segments, once for authorization and routing
 ``scopes``         the scope that each operation needs, for any transport
 ``gate``           decide from values whether a request is allowed
+``asking``         ask an application's authorizer, which decides instead of tokens
 ``guard``          the same decision as a resource around the trees of routes
 ``redaction``      keep keys out of logged requests
 ``audit``          refusals and rotations as log lines and counters

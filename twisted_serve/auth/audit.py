@@ -15,9 +15,11 @@ from datetime import datetime
 
 from twisted.logger import Logger
 
+from twisted_serve.auth.asking import Declined
 from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.key_file import instant
 from twisted_serve.auth.tokens import Token, TokenKind
+from twisted_serve.interfaces import Refusal
 
 _log = Logger("twisted_serve.auth")
 
@@ -27,6 +29,9 @@ PERIOD = 60.0
 
 # How many peers are tracked; an attacker with more addresses evicts the oldest.
 PEERS = 1024
+
+#: The reason of a refusal that an application's authorizer has decided.
+BY_AUTHORIZER = "authorizer"
 
 #: Counts a refusal, by the kind of token that was needed and the reason.
 CountRefusal = Callable[[str, str], None]
@@ -60,11 +65,7 @@ class AuditLog:
     def refused(self, stop: Denied, peer: str, method: str, path: str) -> None:
         """Record that a request was refused."""
         self._count_refusal(stop.kind.value, stop.reason.value)
-        record, suppressed = self._record_of(peer)
-        record.refused += 1
-        if suppressed:
-            _log.warn("{count} more requests from {peer} were refused", count=suppressed, peer=peer)
-        if record.refused > LINES_PER_PERIOD:
+        if not self._has_line_left(peer):
             return
         _log.warn(
             "{audit}Refused {method} {path} from {peer}: "
@@ -77,6 +78,21 @@ class AuditLog:
             kind=stop.kind.value,
             key_id=stop.key_id or "unknown",
         )
+
+    def declined(self, declined: Declined, peer: str, method: str, path: str) -> None:
+        """Record that an application's authorizer has refused a request; its errors are logged where they occur."""
+        if not isinstance(declined.answer, Refusal):
+            return
+        self._count_refusal(declined.scope.value, BY_AUTHORIZER)
+        if self._has_line_left(peer):
+            _log.warn(
+                "{audit}Refused {method} {path} from {peer}: {status} by the authorizer",
+                audit="AUDIT " if declined.scope is not TokenKind.INFERENCE else "",
+                method=method,
+                path=path,
+                peer=peer,
+                status=declined.answer.status,
+            )
 
     def rotated(self, old: Token, new: Token, by: str) -> None:
         """
@@ -105,6 +121,14 @@ class AuditLog:
     def not_saved_again(self, error: Exception) -> None:
         """Record that rewriting the key file with the live keys has failed."""
         _log.error("The key file was not written again: {error}", error=error)
+
+    def _has_line_left(self, peer: str) -> bool:
+        """Count a refusal of a peer, and return whether it may be logged."""
+        record, suppressed = self._record_of(peer)
+        record.refused += 1
+        if suppressed:
+            _log.warn("{count} more requests from {peer} were refused", count=suppressed, peer=peer)
+        return record.refused <= LINES_PER_PERIOD
 
     def _record_of(self, peer: str) -> tuple[_Peer, int]:
         """Return a peer's record and how many lines were suppressed in a period that has just ended."""

@@ -8,46 +8,14 @@ Operations are those of the server, not of a transport: a transport only states 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, auto
 from typing import Final, TypeAlias
 
-from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.interfaces import Operation, TokenKind
+
+__all__ = ["Operation", "Scope", "required"]
 
 #: The operations that one key opens. Today each kind of key opens one fixed set of them.
 Scope: TypeAlias = TokenKind
-
-
-class Operation(Enum):
-    """What a client may ask of a server."""
-
-    #: Answer a probe with yes or no.
-    PROBE = auto()
-    #: Describe the API of a listener.
-    DESCRIBE_API = auto()
-    #: Read the metrics where they are public but for ``metrics_token_file``, which the metrics routes check.
-    SCRAPE_METRICS = auto()
-
-    CHECK_HEALTH = auto()
-    #: Read the names, versions and readiness of models, and how to call them.
-    INSPECT_MODELS = auto()
-    PREDICT = auto()
-    EXPLAIN = auto()
-    PREDICT_WORKFLOW = auto()
-
-    LIST_MODELS = auto()
-    DESCRIBE_MODEL = auto()
-    REGISTER_MODEL = auto()
-    SCALE_MODEL = auto()
-    UNREGISTER_MODEL = auto()
-    SET_DEFAULT_VERSION = auto()
-    LIST_WORKFLOWS = auto()
-    DESCRIBE_WORKFLOW = auto()
-    REGISTER_WORKFLOW = auto()
-    UNREGISTER_WORKFLOW = auto()
-    #: Read the metrics where they are not public.
-    READ_METRICS = auto()
-
-    REPLACE_KEY = auto()
 
 
 _OPERATIONS: Final[Mapping[Scope | None, frozenset[Operation]]] = {

@@ -8,13 +8,27 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from enum import Enum
 from hashlib import sha256
 from hmac import compare_digest
 from typing import TypeAlias
 
 from attrs import Attribute, evolve, field, frozen
 from attrs.validators import instance_of, matches_re
+
+from twisted_serve.interfaces import TokenKind
+
+__all__ = [
+    "SHORTEST_SECRET",
+    "TOKEN_BYTES",
+    "Entropy",
+    "KeySet",
+    "Token",
+    "TokenKind",
+    "aware",
+    "fresh_keys",
+    "fresh_token",
+    "public_id",
+]
 
 # TorchServe's keys have 8 characters (48 bits); these have 32 (192 bits), so that
 # guessing is infeasible and no client needs to be throttled.
@@ -25,14 +39,6 @@ SHORTEST_SECRET = 8
 
 #: Returns this many random bytes, e.g. ``secrets.token_bytes``.
 Entropy: TypeAlias = Callable[[int], bytes]
-
-
-class TokenKind(Enum):
-    """The kind of API that a token authorizes.  The kinds are not ranked: none includes another."""
-
-    MANAGEMENT = "management"
-    INFERENCE = "inference"
-    API = "API"
 
 
 def aware(instance: object, attribute: Attribute[datetime | None], value: datetime | None) -> None:

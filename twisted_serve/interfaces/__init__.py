@@ -3,16 +3,33 @@
 The interfaces that have, or will have, more than one implementation.
 
 ``workers``: workers and their provider. ``reactor``: the reactor, and the source of dates.
+``authorization``: an application's authorizer.
 """
 
+from twisted_serve.interfaces.authorization import (
+    AccessRequest,
+    IAuthorizer,
+    Operation,
+    Principal,
+    Refusal,
+    TokenKind,
+    Verdict,
+)
 from twisted_serve.interfaces.reactor import IServeReactor, Now
 from twisted_serve.interfaces.workers import IWorker, IWorkerProvider, Placement, WorkerSpec
 
 __all__ = [
+    "AccessRequest",
+    "IAuthorizer",
     "IServeReactor",
     "IWorker",
     "IWorkerProvider",
     "Now",
+    "Operation",
     "Placement",
+    "Principal",
+    "Refusal",
+    "TokenKind",
+    "Verdict",
     "WorkerSpec",
 ]

@@ -68,6 +68,7 @@ def log_access(
     elapsed: float,
     request_id: str | None = None,
     named: bool = False,
+    principal: str | None = None,
 ) -> None:
     """
     Log one request in the access log.
@@ -78,6 +79,7 @@ def log_access(
     :param request_id: The ``X-Request-Id`` of the response: a field in JSON, and appended to the line of a response
         with a status of 400 or above.
     :param named: Whether the client has chosen the id: then it is appended to the line in any case.
+    :param principal: The name that an application's authorizer has given the sender: the end of the line, and a field.
     """
     where = f"/{peer[0]}:{peer[1]}" if peer is not None else "127.0.0.1"
     said = b" ".join((method, target, version)).decode("ascii", "backslashreplace").replace('"', '\\"')
@@ -87,6 +89,9 @@ def log_access(
         fields["request_id"] = request_id
         if named or status >= 400:
             line = f"{line} {request_id}"
+    if principal is not None:
+        fields["principal"] = principal
+        line = f"{line} principal={principal}"
     _emit(log, LogLevel.info, line, logger_name=ACCESS_LOG, fields=fields)
 
 

@@ -3,7 +3,8 @@
 Select the headers of a request that its handler sees, the same for every transport.
 
 The server states the route to a handler in headers; a client cannot set these (``docs/torchserve/rest_api.md`` §3.1).
-A key is for the server, not for the code of a model.
+A key is for the server, not for the code of a model.  So is the name of the sender, which an application's authorizer
+has given: the header ``principal`` of a client is dropped there.
 """
 
 from __future__ import annotations
@@ -13,18 +14,23 @@ from collections.abc import Iterable, Mapping
 _RESERVED = frozenset({b"url_path", b"explain", b"describe"})
 _CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
 
+#: The header with the name of the sender, where an application's authorizer names one.
+PRINCIPAL = "principal"
+
 #: The server's headers for a prediction, and for an explanation.
 PREDICT: Mapping[str, str] = {"explain": "False"}
 EXPLAIN: Mapping[str, str] = {"explain": "True"}
 
 
-def hidden_headers(tokens: bool) -> frozenset[bytes]:
+def hidden_headers(tokens: bool, principals: bool = False) -> frozenset[bytes]:
     """
     Return the lower-case names of the headers that handlers do not see.
 
     :param tokens: Whether token authorization is on; without it ``Authorization`` is the model's to check.
+    :param principals: Whether an application's authorizer decides instead.
     """
-    return _RESERVED | _CREDENTIALS if tokens else _RESERVED
+    hidden = _RESERVED | _CREDENTIALS if tokens or principals else _RESERVED
+    return hidden | {PRINCIPAL.encode("ascii")} if principals else hidden
 
 
 def job_headers(headers: Iterable[tuple[bytes, bytes]], hidden: frozenset[bytes]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
+from twisted_serve.auth.asking import Asking, Declined
 from twisted_serve.auth.audit import AuditLog
 from twisted_serve.auth.gate import AccessPolicy, Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.guard import Guard
@@ -22,19 +23,19 @@ from twisted_serve.auth.redaction import Redact, redacting
 from twisted_serve.auth.tokens import SHORTEST_SECRET, TokenKind
 from twisted_serve.endpoints import Context, Endpoint
 from twisted_serve.eventloop.threads import DeferToThread
-from twisted_serve.interfaces import Now
+from twisted_serve.interfaces import IAuthorizer, Now
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.workflows import WorkflowPlane
-from twisted_serve.web.api.access import access_policy
+from twisted_serve.web.api.access import access_policy, need_policy
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.api.surface import served_routes
 from twisted_serve.web.http.admission import Admission
 from twisted_serve.web.http.limits import Limits
-from twisted_serve.web.http.responses import Body, answer_flaw, answer_refusal
+from twisted_serve.web.http.responses import Body, answer_declined, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
 from twisted_serve.web.openapi.document import describe_api
 from twisted_serve.web.roles import Role
@@ -53,7 +54,8 @@ from twisted_serve.web.routes.predictions import Predictor
 from twisted_serve.web.routes.probes import add_root_route, description_endpoints, probe_endpoints
 from twisted_serve.web.routes.sagemaker import invocation_endpoints, legacy_endpoints
 from twisted_serve.web.routes.workflows import workflow_management_endpoints, workflow_prediction_endpoints
-from twisted_serve.web.routing.binding import Endpoints, FastEndpoints, bind, fast_routes
+from twisted_serve.web.routing.asking import Asked
+from twisted_serve.web.routing.binding import Endpoints, FastEndpoints, bind, fast_routes, held_to_operations
 from twisted_serve.web.routing.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.routing.cors import Preflight
 from twisted_serve.web.routing.fast_path import FastPath, FastRoute
@@ -96,6 +98,10 @@ class HttpAuth:
         self.audit_log.refused(denied, peer_of(request), request.method.decode("latin-1"), path.decode("latin-1"))
         return answer_refusal(request, denied, self.refusal_status)
 
+    def decline(self, request: IRequest, declined: Declined) -> Body:
+        """Answer a request that is not admitted; only the interface requires this, since keys decide."""
+        return answer_declined(request, declined)
+
 
 @frozen
 class NoHttpAuth:
@@ -112,6 +118,29 @@ class NoHttpAuth:
     def refuse(self, request: IRequest, denied: Denied) -> Body:
         """Answer a denied request; only the interface requires this, since no request is denied."""
         return answer_refusal(request, denied, 400)
+
+    def decline(self, request: IRequest, declined: Declined) -> Body:
+        """Answer a request that is not admitted; only the interface requires this, since there is no authorizer."""
+        return answer_declined(request, declined)
+
+
+@frozen
+class OwnHttpAuth(NoHttpAuth):
+    """
+    Authorization of the listeners by an application's authorizer, without tokens.
+
+    :ivar timeout: Seconds that it has for an answer.
+    """
+
+    authorizer_of_application: IAuthorizer
+    timeout: float
+    audit_log: AuditLog
+
+    def decline(self, request: IRequest, declined: Declined) -> Body:
+        """Answer a request that is not admitted, and record a refusal in the audit log."""
+        path, method = request.uri.partition(b"?")[0].decode("latin-1"), request.method.decode("latin-1")
+        self.audit_log.declined(declined, peer_of(request), method, path)
+        return answer_declined(request, declined)
 
 
 @frozen
@@ -163,11 +192,17 @@ class HttpApi:
 
         :param local: Whether only this machine can reach the listener.
         """
-        access = access_policy(roles, self.exempt_ping, {one.segment: kind_of(one) for one in self.endpoints})
+        plugged = {one.segment: kind_of(one) for one in self.endpoints}
+        access = access_policy(roles, self.exempt_ping, plugged)
         authorizer, refuse = self.auth.authorizer(access), self.auth.refuse
-        guard = Guard(self._unguarded_trees(roles, reactor), authorizer, refuse, answer_flaw)
+        guarded: IResource = Guard(self._unguarded_trees(roles, reactor), authorizer, refuse, answer_flaw)
+        asking = None
+        if isinstance(self.auth, OwnHttpAuth):
+            needs = need_policy(roles, self.exempt_ping, plugged, self.metrics_token is not None)
+            asking = Asking(self.auth.authorizer_of_application, needs, reactor, self.auth.timeout)
+            guarded = Asked(guarded, asking)
         return ServeSite(
-            Preflight(guard) if self.extra_headers else guard,
+            Preflight(guarded) if self.extra_headers else guarded,
             reactor,
             authorizer,
             refuse,
@@ -180,6 +215,8 @@ class HttpApi:
             self.admission,
             bool(roles & Role.INFERENCE),
             local if self.error_detail is None else self.error_detail,
+            asking,
+            self.auth.decline,
         )
 
     def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:
@@ -188,7 +225,7 @@ class HttpApi:
 
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
-        tokens = isinstance(self.auth, HttpAuth)
+        tokens, own = isinstance(self.auth, HttpAuth), isinstance(self.auth, OwnHttpAuth)
         surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
         routes = served_routes(surface)
         apps: dict[TokenKind | None, Klein] = {scope: new_app() for scope in (None, *TokenKind)}
@@ -202,7 +239,7 @@ class HttpApi:
             **v1_model_endpoints(self.inference),
         }
         if roles & Role.INFERENCE:
-            predictor = Predictor(self.inference, tokens, self.defer_to_thread, self.envelope)
+            predictor = Predictor(self.inference, tokens, self.defer_to_thread, self.envelope, own)
             fast_endpoints = {**fast_endpoints, **prediction_endpoints(predictor)}
             endpoints |= self._inference_endpoints(predictor)
         if roles & Role.MANAGEMENT:
@@ -210,6 +247,11 @@ class HttpApi:
             endpoints |= workflow_management_endpoints(self.workflows)
             if isinstance(self.auth, HttpAuth):
                 endpoints |= token_endpoints(self.auth.rotation)
+        if own:
+            endpoints, fast_endpoints = (
+                held_to_operations(endpoints, routes),
+                held_to_operations(fast_endpoints, routes),
+            )
         bind(apps, routes, {**endpoints, **fast_endpoints})
         add_root_route(apps[TokenKind.INFERENCE])
         add_root_route(apps[TokenKind.MANAGEMENT])

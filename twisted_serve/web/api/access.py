@@ -15,15 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
+from twisted_serve.auth.asking import Need, NeedPolicy
 from twisted_serve.auth.gate import AccessPolicy
-from twisted_serve.auth.scopes import Scope
+from twisted_serve.auth.scopes import Operation, Scope, required
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.web.api.lookup import RouteIndex
 from twisted_serve.web.api.surface import routes_of
 from twisted_serve.web.roles import Role
 
-__all__ = ["OPEN", "access_policy", "is_open"]
+__all__ = ["OPEN", "access_policy", "is_open", "need_policy"]
 
 #: All requests that need no token, as docs/tokens.md lists them, with their listeners.
 OPEN = (
@@ -69,6 +70,35 @@ def access_policy(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKin
         if target.first in here:
             return here[target.first]
         return scope_of(method, target)
+
+    return policy
+
+
+def need_policy(
+    roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | None = None, metrics_token: bool = False
+) -> NeedPolicy:
+    """
+    Return the function that decides what an application's authorizer is asked about a request.
+
+    It is asked wherever a key is needed, and for metrics that are public only because scrapers have no key.
+
+    :param plugged: As in `access_policy`.
+    :param metrics_token: Whether the metrics listener requires a token of its own (``metrics_token_file``).
+    """
+    scope_of, index = access_policy(roles, exempt_ping, plugged), RouteIndex(routes_of(roles, exempt_ping))
+    here = {segment for segment, kind in (plugged or {}).items() if roles & _ROLES[kind]}
+
+    @lru_cache(_CACHE_SIZE)
+    def policy(method: bytes, target: Target) -> Need:
+        scope = scope_of(method, target)
+        if target.flaw is not None or target.first in here:
+            return Need(None, scope)
+        route = index.answering(method.decode("latin-1"), target.segments)
+        operation = None if route is None else route.operation
+        if operation is Operation.SCRAPE_METRICS and not metrics_token:
+            return Need(operation, TokenKind.MANAGEMENT)
+        # The scope decides which tree of routes answers: no route of another tree can.
+        return Need(operation if operation is not None and required(operation) is scope else None, scope)
 
     return policy
 

@@ -40,6 +40,19 @@ class RouteIndex:
                 return route
         return None
 
+    def answering(self, method: str, segments: Sequence[str]) -> Route | None:
+        """
+        Return the route that answers a request; ``None`` if its path or its method has none.
+
+        Unlike for `find`, the method counts, and a route that begins with a parameter matches any first segment.
+        """
+        first = segments[0] if segments else ""
+        routes = [*self._by_first.get(first, self._any_case.get(first.lower(), ())), *self._others]
+        found = [route for route in routes if route.matches(segments) and route.takes(method)]
+        # Of several with one path, that of exactly this method.
+        exact = [route for route in found if route.pieces == found[0].pieces and route.method.upper() == method]
+        return next(iter(exact or found), None)
+
 
 def _ranks(route: Route) -> tuple[int, ...]:
     return tuple(piece.rank for piece in route.pieces)

@@ -104,6 +104,14 @@ class Route:
         """The literal first segment of its path; ``None`` for the root, and where a parameter comes first."""
         return self.pieces[0].text if self.pieces and self.pieces[0].parameter is None else None
 
+    def takes(self, method: str) -> bool:
+        """Return whether it answers requests with a method."""
+        if method == self.method.upper():
+            return True
+        if self.exact_method:
+            return False
+        return self.any_method or (method == "HEAD" and self.method == "get" and self.head)
+
     def matches(self, segments: Sequence[str]) -> bool:
         """Return whether a path is this route's; literal segments are compared whole."""
         pieces = self.pieces

@@ -5,6 +5,7 @@ Serve HTTP/1.1: the only package that uses private attributes of ``twisted.web``
 ``site``             a listener: access log, counters, open connections
 ``channel``          a connection: timeouts, refusals before the body
 ``mounted``          requests of another site's channel
+``asking``           requests whose body waits for an application's authorizer
 ``early_responses``  responses to requests that are still arriving
 ``writing``          the head of a response, sent with its first bytes
 ``request``          a request: its bounded body, its headers as spelled

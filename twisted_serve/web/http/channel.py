@@ -19,7 +19,8 @@ from twisted.web.server import Request
 
 from twisted_serve.errors import RequestTimeout, ServeError
 from twisted_serve.eventloop.timeout import Timeout
-from twisted_serve.web.http.early_responses import LINGER_BYTES, EarlyResponseChannel
+from twisted_serve.web.http.asking import AskingChannel
+from twisted_serve.web.http.early_responses import LINGER_BYTES
 from twisted_serve.web.http.head_checks import (
     CONTROLS,
     check_coding,
@@ -47,7 +48,7 @@ _receive_line = HTTPChannel.lineReceived
 _receive_header = HTTPChannel.headerReceived
 
 
-class ServeChannel(EarlyResponseChannel):
+class ServeChannel(AskingChannel):
     """The connection of one client."""
 
     requestFactory: Any = ServeRequest
@@ -92,6 +93,9 @@ class ServeChannel(EarlyResponseChannel):
             if self._dropped > LINGER_BYTES:
                 self.transport.pauseProducing()
             return
+        if self._held:
+            self._keep(data)
+            return
         if not self._has_addresses:
             # The proxy protocol (``haproxy:``) tells the client's address before the first data.
             self._has_addresses = True
@@ -101,7 +105,7 @@ class ServeChannel(EarlyResponseChannel):
         elif not self._busyReceiving:
             self._requests_in_read = 0
         super().dataReceived(data)
-        if not (self._handlingRequest or self._deadline.is_set) and (self.requests or self._buffer):
+        if not (self._handlingRequest or self._deadline.is_set or self._held) and (self.requests or self._buffer):
             self._set_deadline(self.limits.header_timeout)
 
     @property
@@ -194,8 +198,12 @@ class ServeChannel(EarlyResponseChannel):
                 self._refuse_head(flaw)
                 return
         if self.length != 0 or (not request.plain and request.requestHeaders.hasHeader(b"expect")):
-            self._set_deadline(self.limits.body_timeout)
             request.method, request.uri, request.clientproto = self._command, self._path, self._version
+            asking = self.site.asking
+            if asking is not None and self.length != 0 and not request.asked:
+                self._hold(request, asking)
+                return
+            self._set_deadline(self.limits.body_timeout)
             problem = request.problem_before_body(self.length)
             if problem is not None:
                 request.gotLength(0)

@@ -15,6 +15,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
+from twisted_serve.auth.asking import Asking, Declined
 from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
 from twisted_serve.errors import ServeError
 from twisted_serve.eventloop.threads import DeferToThread
@@ -27,6 +28,7 @@ class ChannelSite(Protocol):
     The part of a site that its channels and their requests use.
 
     :ivar authorizer: Checks a request when its head has been read.
+    :ivar asking: Asks the application's authorizer; ``None`` if there is none.
     :ivar resource: Serves all requests.
     :ivar extra_headers: The headers of all responses.
     :ivar server_timing: Whether responses have the ``Server-Timing`` header.
@@ -35,6 +37,7 @@ class ChannelSite(Protocol):
 
     limits: Limits
     authorizer: Authorizer | OpenAuthorizer
+    asking: Asking | None
     resource: IResource
     reactor: IReactorTime
     defer_to_thread: DeferToThread
@@ -45,6 +48,10 @@ class ChannelSite(Protocol):
     @property
     def refuse(self) -> Callable[[IRequest, Denied], bytes]:
         """Renders the response to a denied request."""
+
+    @property
+    def decline(self) -> Callable[[IRequest, Declined], bytes]:
+        """Renders the response to a request that an authorizer did not admit."""
 
     def date(self) -> bytes:
         """Return the value of the ``Date`` header."""
@@ -74,6 +81,9 @@ class RequestChannel(Protocol):
     limits: Limits
     persistent: int
     transport: Any
+
+    def getPeer(self) -> IAddress:
+        """Return the address of the client."""
 
     @property
     def stalled(self) -> bool:

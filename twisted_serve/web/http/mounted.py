@@ -203,6 +203,13 @@ class MountedRequest(ServeRequest):
     def serve(self) -> None:
         """Render the request, or refuse it."""
         self._outer.notifyFinish().addErrback(self._lost)
+        asking = self.channel.site.asking
+        if asking is None:
+            self._serve()
+        else:
+            self.ask(asking, self._serve)
+
+    def _serve(self) -> None:
         body = self._outer.content
         length = 0 if body is None else body.seek(0, SEEK_END)
         problem = self.problem_before_body(length)

@@ -18,7 +18,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 
+from twisted_serve.auth.asking import Asked, Asking, Outcome
 from twisted_serve.auth.gate import Denied
+from twisted_serve.auth.scopes import Operation
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import (
     ExpectationFailed,
@@ -49,6 +51,11 @@ _CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 #: Answer a request, and return the body.
 Answering: TypeAlias = "Callable[[ServeRequest], Body]"
+
+
+def _left(failure: Failure) -> None:
+    """End the question of a client that has disconnected."""
+    failure.trap(CancelledError)
 
 
 def body_of(request: IRequest) -> bytes:
@@ -95,12 +102,22 @@ class ServeRequest(Request):
     :ivar ready_lines: The header lines of a complete response with status 200, prepared by `Response`; ``None`` if
         the headers are in ``responseHeaders``.
     :ivar public: Whether the path needs no token, so that any client may have sent the request.
+    :ivar asked: Whether the application's authorizer has answered, or need not be asked.
+    :ivar principal: The name of the sender, if an authorizer has named one.
+    :ivar operation: What the authorizer was asked about.
+    :ivar refusal: What answers the request if it is not admitted by the authorizer.
     """
 
     # Twisted declares its own classes here; only these parts of them are used.
     channel: RequestChannel  # type: ignore[assignment]
     site: ChannelSite  # type: ignore[assignment]
     content: BytesIO
+
+    # Of the class, because most servers have no authorizer but keys.
+    asked = False
+    principal: str | None = None
+    operation: Operation | None = None
+    refusal: Answering | None = None
 
     def __init__(self, channel: RequestChannel, queued: Any = None) -> None:
         super().__init__(channel, queued)
@@ -142,6 +159,27 @@ class ServeRequest(Request):
         if self._awaited is not None:
             self._awaited.cancel()
 
+    def ask(self, asking: Asking, then: Callable[[], object]) -> None:
+        """
+        Ask the application's authorizer whether the request is admitted, and call ``then`` when that is known.
+
+        ``then`` is not called if the client disconnects before.
+        """
+        authorization = self.requestHeaders.getRawHeaders(b"authorization", ())
+        outcome = asking.ask(self.method, parse_target(self.uri), authorization, self.channel.getPeer())
+        self.wait_for(outcome)
+        outcome.addCallbacks(self._answered, _left, callbackArgs=(then,)).addErrback(self.processingFailed)
+
+    def _answered(self, outcome: Outcome, then: Callable[[], object]) -> None:
+        self._awaited = None
+        self.asked = True
+        if isinstance(outcome, Asked):
+            self.operation, self.principal = outcome.operation, outcome.principal
+        else:
+            decline = self.channel.site.decline
+            self.refusal = lambda request: decline(request, outcome)
+        then()
+
     @property
     def body_limit(self) -> int:
         """The most bytes of the body."""
@@ -161,6 +199,8 @@ class ServeRequest(Request):
 
         :param length: The length of the body; ``None`` if it is not known yet.
         """
+        if self.refusal is not None:
+            return self.refusal
         headers, site = self.requestHeaders, self.channel.site
         authorization = headers.getRawHeaders(b"authorization", ())
         verdict = site.authorizer.ask(self.method, parse_target(self.uri), authorization)

@@ -16,6 +16,7 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as RoutedElsewhere
 
+from twisted_serve.auth.asking import Declined
 from twisted_serve.auth.gate import Denied, refusal_text
 from twisted_serve.auth.keyring import Reason
 from twisted_serve.auth.targets import parse_target
@@ -27,6 +28,7 @@ from twisted_serve.errors import (
     ResourceNotFound,
     ServeError,
     ServiceUnavailable,
+    Unauthorized,
     UnsupportedEncoding,
     WorkerFailed,
 )
@@ -122,6 +124,18 @@ def answer_refusal(request: IRequest, denied: Denied, status: int) -> bytes:
     request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [challenge])
     error = InvalidKey(refusal_text(denied.kind))
     error.status = status
+    return answer_error(request, error)
+
+
+def answer_declined(request: IRequest, declined: Declined) -> bytes:
+    """Answer a request that an application's authorizer has refused, or about which it has not answered."""
+    answer = declined.answer
+    if isinstance(answer, ServeError):
+        return answer_error(request, answer)
+    if answer.challenge is not None:
+        request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [answer.challenge.encode("ascii")])
+    error = Unauthorized(answer.message)
+    error.status = answer.status
     return answer_error(request, error)
 
 

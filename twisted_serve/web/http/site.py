@@ -16,6 +16,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from twisted_serve.auth.asking import Asking, Declined
 from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.eventloop.threads import DeferToThread
@@ -24,7 +25,7 @@ from twisted_serve.web.http.admission import Admission
 from twisted_serve.web.http.channel import ServeChannel
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.request import ServeRequest
-from twisted_serve.web.http.responses import Body
+from twisted_serve.web.http.responses import Body, answer_declined
 
 _log = Logger("twisted_serve.web")
 
@@ -50,6 +51,8 @@ class ServeSite(Site):
     :ivar authorizer: Checks a request with a body when its headers have arrived; the guard in ``resource`` checks
         every request, these included.
     :ivar refuse: Renders the response to a denied request.
+    :ivar asking: Asks the application's authorizer, which decides instead of keys; ``None`` if there is none.
+    :ivar decline: Renders the response to a request that it did not admit.
     :ivar extra_headers: CORS headers of every response, unless a handler sets them.
     :ivar server_timing: Whether responses have a ``Server-Timing`` header.
     :ivar defer_to_thread: Runs slow work, such as inflating a large body, in a thread.
@@ -76,6 +79,8 @@ class ServeSite(Site):
         admission: Admission | None = None,
         predictions: bool = False,
         error_detail: bool = False,
+        asking: Asking | None = None,
+        decline: Callable[[IRequest, Declined], Body] = answer_declined,
     ) -> None:
         super().__init__(
             resource,
@@ -87,6 +92,8 @@ class ServeSite(Site):
         self.protocol = ServeChannel  # type: ignore[assignment, method-assign]
         self.authorizer = authorizer
         self.refuse = refuse
+        self.asking = asking
+        self.decline = decline
         self.limits = limits
         self.count_answer = count_answer
         self.extra_headers = extra_headers
@@ -154,6 +161,7 @@ class ServeSite(Site):
             elapsed=self.reactor.seconds() - request.began,
             request_id=request.answer_id or None,
             named=request.client_id is not None,
+            principal=request.principal,
         )
 
     def log_unread(self, address: IAddress, status: int, request_id: str) -> None:

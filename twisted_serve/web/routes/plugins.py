@@ -58,6 +58,7 @@ def _request_of(request: ServeRequest) -> EndpointRequest:
         query=query,
         headers=_headers_of(request),
         body=body_of(request),
+        principal=request.principal,
     )
 
 

@@ -18,7 +18,7 @@ from twisted.web.http_headers import Headers
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.inputs import parts_of, takes_long
-from twisted_serve.planes.job_headers import hidden_headers, job_headers
+from twisted_serve.planes.job_headers import PRINCIPAL, hidden_headers, job_headers
 from twisted_serve.web.http.deadlines import deadline_of
 from twisted_serve.web.http.rendering import lines_of
 from twisted_serve.web.http.request import ServeRequest, body_of, job_id
@@ -50,17 +50,23 @@ class Predictor:
     :ivar defer_to_thread: Used to parse large bodies.
     :ivar envelope: The request envelope of every model, if there is one.
     :param tokens: Whether token authorization is on; handlers do not get ``Authorization`` then.
+    :param principals: Whether an application's authorizer decides instead: handlers get the name of the sender.
     """
 
     def __init__(
-        self, plane: InferencePlane, tokens: bool, defer_to_thread: DeferToThread, envelope: str | None = None
+        self,
+        plane: InferencePlane,
+        tokens: bool,
+        defer_to_thread: DeferToThread,
+        envelope: str | None = None,
+        principals: bool = False,
     ) -> None:
         self.plane = plane
         self.defer_to_thread = defer_to_thread
         self.envelope = envelope
         self._tokens = tokens
         self._hints = FormHints()
-        self._hidden = hidden_headers(tokens)
+        self._hidden = hidden_headers(tokens, principals)
 
     def answer(
         self,
@@ -140,7 +146,10 @@ class Predictor:
 
     def headers_of(self, request: ServeRequest) -> dict[str, str]:
         """Return the headers of a request that handlers get."""
-        return job_headers(request.spelled_headers, self._hidden)
+        headers = job_headers(request.spelled_headers, self._hidden)
+        if request.principal is not None:
+            headers[PRINCIPAL] = request.principal
+        return headers
 
     def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Body]:
         """

@@ -5,14 +5,16 @@ Bind endpoint functions to routes of ``web.api`` by operation id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
 
 from twisted_serve.auth.scopes import Scope
 from twisted_serve.web.api.route import Route
 from twisted_serve.web.api.template import REST
+from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body
 from twisted_serve.web.routing.fast_path import FastRoute
 
@@ -29,12 +31,44 @@ Endpoints: TypeAlias = "Mapping[str, Callable[..., Body | Deferred[Body] | Corou
 #: Those that return no coroutine, which Klein alone awaits.
 FastEndpoints: TypeAlias = "Mapping[str, Callable[..., Body | Deferred[Body]]]"
 
+_T = TypeVar("_T")
+
 _CONVERTERS = {
     "{model_name}": "<model>",
     "{model_version}": "<version>",
     "{workflow_name}": "<workflow>",
     "{url_path}": "<rest:rest>",
 }
+
+
+def held_to_operations(
+    endpoints: Mapping[str, Callable[..., _T]], routes: Sequence[Route]
+) -> dict[str, Callable[..., _T]]:
+    """
+    Return endpoints that do no more than the operation about which an application's authorizer was asked.
+
+    The operation comes from the same routes; hence a request that is refused here is a defect, not a bad request.
+    """
+    return {
+        route.operation_id: _held(endpoints[route.operation_id], route, routes)
+        for route in routes
+        if route.operation_id in endpoints
+    }
+
+
+def _held(endpoint: Callable[..., _T], route: Route, routes: Sequence[Route]) -> Callable[..., _T]:
+    operations = {route.method: route.operation} | {
+        other.method: other.operation for other in routes if other.path == route.path and not other.bound
+    }
+
+    @wraps(endpoint)
+    def call(request: ServeRequest, *arguments: str, **named: str) -> _T:
+        expected = operations.get(request.method.decode("latin-1").lower(), route.operation)
+        if request.operation is not expected:
+            raise RuntimeError(f"{route.operation_id} is {expected}, but {request.operation} was authorized")
+        return endpoint(request, *arguments, **named)
+
+    return call
 
 
 def bind(apps: Mapping[Scope | None, Klein], routes: Iterable[Route], endpoints: Endpoints) -> None:
