@@ -24,7 +24,7 @@ import psutil
 from twisted.logger import ILogObserver, globalLogBeginner
 
 import twisted_serve
-from twisted_serve.command.launching import server_command
+from twisted_serve.command.launching import passed_sockets, server_command
 from twisted_serve.command.other_servers import described, other_servers
 from twisted_serve.command.pid_file import AlreadyRunningError, PidFile
 from twisted_serve.command.run import Report, report_to, run_server
@@ -110,7 +110,7 @@ def main_as_torchserve(argv: Sequence[str] | None = None) -> int:
     if command.foreground and command.named is None and not (command.stop or command.version or command.print_config):
         server = server_command(words, as_torchserve=True)
         sys.stdout.flush()
-        os.execv(server[0], server)  # noqa: S606 - our own interpreter
+        os.execve(server[0], server, {**os.environ, **passed_sockets()})  # noqa: S606 - our own interpreter
     return main(words, as_torchserve=True)
 
 
@@ -154,7 +154,7 @@ def stop(pid_file: PidFile, command: CommandLine, sleep: Callable[[float], objec
         if (other := pid_file.torchserve()) is not None:
             print(f"TorchServe itself runs as process {other}; its own torchserve --stop ends it.", file=sys.stderr)
             return 1
-        print(NOT_RUNNING)
+        print(NOT_RUNNING, flush=True)
         for other_server in other_servers(pid_file.path.parent):
             print(NOT_OURS.format(process=described(other_server)), file=sys.stderr)
         return 0

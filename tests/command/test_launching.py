@@ -8,11 +8,14 @@ import signal
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve import cli
+from twisted_serve.command.launching import passed_sockets
 
 
 class Child:
@@ -108,3 +111,24 @@ class LaunchTests(SynchronousTestCase):
 
         self.assertRaises(OSError, cli.launch, [], spawn)
         self.assertRaises(OSError, os.fstat, given[0])
+
+
+class PassedSocketsTests(SynchronousTestCase):
+    """The variables of systemd that Twisted takes away."""
+
+    def passed(self, content: bytes) -> dict[str, str]:
+        """Return what a process finds that was started with an environment."""
+        with TemporaryDirectory() as directory:
+            (Path(directory) / "environ").write_bytes(content)
+            return passed_sockets(Path(directory) / "environ")
+
+    def test_passed(self) -> None:
+        """Those that are for this process are found, and no others."""
+        ours, theirs = (f"LISTEN_PID={pid}\0".encode() for pid in (os.getpid(), os.getppid()))
+        rest = b"A=\xff\0LISTEN_FDS=1\0LISTEN_FDNAMES=a=b\0"
+        self.assertEqual(
+            self.passed(ours + rest), {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "a=b"}
+        )
+        for others in (theirs + rest, rest, b""):
+            self.assertEqual(self.passed(others), {})
+        self.assertEqual(passed_sockets(Path("/nowhere")), {})

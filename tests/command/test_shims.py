@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve import cli
 from twisted_serve.command import shims
-from twisted_serve.command.launching import TORCHSERVE_WORD, server_command
+from twisted_serve.command.launching import TORCHSERVE_WORD, passed_sockets, server_command
 from twisted_serve.command.shims import COMMANDS
 
 
@@ -132,8 +132,9 @@ class TorchserveTests(SynchronousTestCase):
         self.done: list[Sequence[str]] = []
         self.as_torchserve: list[bool] = []
 
-        def execute(program: str, words: Sequence[str]) -> NoReturn:
+        def execute(program: str, words: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
             self.done.append((program, *words))
+            self.assertEqual(environ, {**os.environ, **passed_sockets()})
             raise SystemExit(0)
 
         def main(words: Sequence[str], *, as_torchserve: bool) -> int:
@@ -141,7 +142,7 @@ class TorchserveTests(SynchronousTestCase):
             self.as_torchserve.append(as_torchserve)
             return 4
 
-        self.patch(os, "execv", execute)
+        self.patch(os, "execve", execute)
         self.patch(cli, "main", main)
 
     def test_background(self) -> None:

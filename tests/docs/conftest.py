@@ -37,6 +37,7 @@ _REMARK = re.compile(r"<!-- (?P<word>not run|needs): (?P<what>[^>]+?) -->\s*\Z")
 _PRELUDE = r"""
 set -euo pipefail
 exec 2>&1
+trap 'kill $(jobs -p) $(cat twistd.pid 2> /dev/null) 2> /dev/null || true' EXIT
 on_ports() { sed -e "s/:8080/:$P8080/g; s/:8081/:$P8081/g; s/:8082/:$P8082/g"; }
 curl() {
   local word words=()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -118,9 +118,19 @@ class Server:
         )
 
     def start(
-        self, *words: str, wait: bool = True, command: list[str] | None = None, new_session: bool = False
+        self,
+        *words: str,
+        wait: bool = True,
+        command: list[str] | None = None,
+        new_session: bool = False,
+        descriptors: Collection[int] = (),
     ) -> Server:
-        """Start the server as our child, in the foreground; ``command`` is what to run instead."""
+        """
+        Start the server as our child, in the foreground.
+
+        :param command: What to run instead.
+        :param descriptors: Those of ours that it gets, too.
+        """
         self._begun = len(self.log())
         with self.output.open("ab") as output:
             self.front = subprocess.Popen(
@@ -131,6 +141,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=new_session,
+                pass_fds=descriptors,
             )
         if wait:
             self.wait_until_started()

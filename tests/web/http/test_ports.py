@@ -174,6 +174,21 @@ class OpenPortTests(SynchronousTestCase):
         self.assertEqual(sorted(path.name for path in directory.iterdir()), ["chain.pem", "key.pem"])
 
 
+class PassedSocketTests(SynchronousTestCase):
+    """Sockets that systemd passes; this process was passed none."""
+
+    def test_not_passed(self) -> None:
+        """A socket that was not passed is named, by its name or its number, and nothing is left behind."""
+        for which in ("name=inference", "index=0"):
+            description = f"systemd:domain=INET:{which}"
+            with self.assertRaises(ValueError) as raised:
+                MemoryServer({"inference_address": description})
+            self.assertEqual(
+                str(raised.exception),
+                f"Invalid binding address: {description}: systemd has not passed such a socket to this process",
+            )
+
+
 class UnixSocketTests(SynchronousTestCase):
     """Tests for listeners on UNIX sockets, which are files that somebody may have put there."""
 

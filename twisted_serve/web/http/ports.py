@@ -99,7 +99,9 @@ def _open_endpoint(reactor: IServeReactor, address: Address, factory: Any) -> IL
         opening = serverFromString(reactor, address.description).listen(factory)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as e:
         # Parsers of endpoints, those of plug-ins among them, raise what their arguments happen to cause.
-        raise ValueError(f"Invalid binding address: {address}: {e}") from e
+        unpassed = address.description.startswith("systemd:") and isinstance(e, LookupError)
+        reason = "systemd has not passed such a socket to this process" if unpassed else e
+        raise ValueError(f"Invalid binding address: {address}: {reason}") from e
     outcome: list[IListeningPort | Failure] = []
     opening.addBoth(outcome.append)
     if not outcome:
