@@ -21,6 +21,7 @@ _BLOCK = re.compile(r"^(?P<indent> *)```(?:python|pycon|py)\n(?P<text>.*?)^(?P=i
 #: Modules that programs may name whatever the pages show of them.
 MODULES = (
     "twisted_serve",
+    "twisted_serve.auth.cred",
     "twisted_serve.config.load",
     "twisted_serve.config.options",
     "twisted_serve.endpoints",

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 from zope.interface import implementer
 
 from tests.web.authorizers import ALICE, UNKNOWN, Saying
+from tests.web.site_case import Client
 from twisted_serve.endpoints import Context, Endpoint, EndpointAnswer, EndpointRequest
 from twisted_serve.interfaces import AccessRequest, Operation, Principal, Refusal, TokenKind
 from twisted_serve.service import Dependencies
@@ -492,3 +496,51 @@ class WaitingTests(AuthorizerCase):
         server.advance(server.options.shutdown_timeout + 10)
         self.successResultOf(stopped)
         self.assertEqual(self.cancelled, 1)
+
+
+class MountedAuthorizerTests(AuthorizerCase):
+    """A resource in an application's own site, which has read the body."""
+
+    def mounted(self, authorizer: Saying) -> tuple[MemoryServer, Callable[[bytes], Client]]:
+        server = self.serve(authorizer)
+        root = Resource()
+        root.putChild(b"ml", server.server.resource(Role.INFERENCE))
+        site = Site(root, reactor=server.clock)
+
+        def send(sent: bytes) -> Client:
+            client = Client(site)
+            client.send(sent.replace(b"/predictions", b"/ml/predictions"))
+            return client
+
+        return server, send
+
+    def test_admitted(self) -> None:
+        """Nothing is done before the answer; then it is a request of the principal, asked about once."""
+        server, send = self.mounted(self.slow)
+        client = send(self.post(b"1", b"Principal: root\r\n"))
+        self.assertEqual(self.jobs(server), [])
+        self.answers[0].callback(ALICE)
+        self.assertIn(b" 200 OK", client.received)
+        [headers] = self.jobs(server)
+        self.assertEqual([value for name, value in headers.items() if name.lower() == "principal"], ["alice"])
+        [asked] = self.slow.asked
+        self.assertEqual((asked.operation, asked.segments), (Operation.PREDICT, ("predictions", "m")))
+
+    def test_refused(self) -> None:
+        """A refusal is that of a listener, and comes before what is wrong with the body."""
+        server, send = self.mounted(Saying(lambda _asked: UNKNOWN))
+        for headers in (b"", b"Content-Encoding: nonsense\r\n"):
+            client = send(self.post(b"1", headers))
+            self.assertIn(b" 401 ", client.received)
+            self.assertIn(b'Basic realm="models"', client.received)
+        self.assertEqual(self.jobs(server), [])
+
+    def test_client_leaves(self) -> None:
+        """When the client disconnects, or for too long, the question is cancelled."""
+        server, send = self.mounted(self.slow)
+        send(self.post(b"1")).transport.loseConnection()
+        self.assertEqual(self.cancelled, 1)
+        client = send(self.post(b"1"))
+        server.advance(31)
+        self.assertIn(b" 503 ", client.received)
+        self.assertEqual((self.cancelled, self.jobs(server)), (2, []))

@@ -12,6 +12,7 @@ Authorization: tokens, the files that hold them, and the check of each request.
 ``scopes``         the scope that each operation needs, for any transport
 ``gate``           decide from values whether a request is allowed
 ``asking``         ask an application's authorizer, which decides instead of tokens
+``cred``           an authorizer for the users of a ``twisted.cred`` portal
 ``guard``          the same decision as a resource around the trees of routes
 ``redaction``      keep keys out of logged requests
 ``audit``          refusals and rotations as log lines and counters
