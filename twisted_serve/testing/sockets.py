@@ -24,6 +24,7 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
+from twisted_serve.testing.memory import next_moment
 from twisted_serve.testing.server import Answer, MemoryServer, role_of
 from twisted_serve.web.roles import Role
 
@@ -33,8 +34,8 @@ __all__ = ["SocketConnection", "SocketReactor", "SocketServer"]
 # than a millisecond, more only if the machine is overloaded.
 _QUIET = 0.1
 
-# How often calls that are due may schedule others that are due.
-_MOST_TURNS = 10_000
+# So many times may be met in one advance at which calls are due.
+_MOST_TURNS = 100_000
 
 _LENGTH = re.compile(rb"^content-length: *(\d+) *\r$", re.I | re.M)
 
@@ -52,16 +53,20 @@ class SocketReactor(PollReactor):
 
     def advance(self, seconds: float) -> None:
         """
-        Advance the time, and make the calls that are due.
+        Advance the time as `MemoryServeReactor.advance` does.
 
-        :raise RuntimeError: if there is no end of calls that are due.
+        :raise RuntimeError: if there is no end of such calls.
         """
-        self._seconds += seconds
+        end = self._seconds + seconds
         for _ in range(_MOST_TURNS):
             self.iterate(0)
-            if not self._due():
+            moment = next_moment(self.getDelayedCalls())
+            if moment > end:
+                self._seconds = end
+                self.iterate(0)
                 return
-        raise RuntimeError("a call without a delay schedules another one for ever")
+            self._seconds = max(self._seconds, moment)
+        raise RuntimeError("there is no end of calls that are due")
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Send and receive until ``done`` returns true, or nothing happens."""
