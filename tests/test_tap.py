@@ -202,6 +202,14 @@ class MakeServiceTests(TapCase):
         self.ready(self.service(), StartupOutcome(), running=False)
         self.assertNotIn("Model server started.", [event["log_format"] for event in seen])
 
+    def test_ports(self) -> None:
+        """Only root, when it is about to become another user, opens ports before the server starts."""
+        (self.cwd / "config.properties").write_text("inference_address=http://127.0.0.1:80")
+        for user, twistd, early in ((0, ["--uid=1"], True), (0, [], False), (1, ["--uid=1"], False)):
+            self.patch(os, "geteuid", lambda user=user: user)
+            self.twistd = twistd
+            self.assertEqual(self.service()._ports is not None, early)
+
     def test_wrong_plugin(self) -> None:
         """A plug-in that is not there ends the program with one line, before there is a service."""
         (self.cwd / "config.properties").write_text("plugins=nothere")

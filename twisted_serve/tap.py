@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python import usage
 
-from twisted_serve.command.twistd import Hosted, program, refuse
+from twisted_serve.command.one_line import program, refuse
 from twisted_serve.config.arguments import parse_command_line, settings_parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.values import ConfigError
 from twisted_serve.logs.host_log import HostLog
 
 if TYPE_CHECKING:
+    from twisted_serve.command.privileged_ports import PrivilegedPorts
+    from twisted_serve.command.twistd import Hosted
     from twisted_serve.endpoints import Endpoint
     from twisted_serve.interfaces import IServeReactor
     from twisted_serve.service import ModelServer
@@ -92,10 +94,11 @@ class Options(usage.Options):
             refuse(f"Invalid configuration: {e}")
 
 
-def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
+def make_server(reactor: IServeReactor, loaded: LoadedOptions, ports: PrivilegedPorts | None = None) -> ModelServer:
     """
     Build a server.
 
+    :param ports: Ports that are opened before the server starts.
     :raise PluginError: for a plug-in that cannot be served.
     """
     # Imported here, because an invalid command line needs none of these.
@@ -111,7 +114,8 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions) -> ModelServer:
         from twisted_serve.plugins.discovery import find_endpoints  # noqa: PLC0415 - 0.4 MB that few servers need
 
         endpoints = find_endpoints(options.plugins_path, options.plugins)
-    return ModelServer(reactor, options, Dependencies(snapshots=folder, endpoints=endpoints))
+    listening = reactor if ports is None else cast("IServeReactor", ports)
+    return ModelServer(listening, options, Dependencies(snapshots=folder, endpoints=endpoints))
 
 
 def makeService(options: Options) -> Hosted:
@@ -120,13 +124,22 @@ def makeService(options: Options) -> Hosted:
 
     :raise SystemExit: with one line, for a plug-in that cannot be served.
     """
+    # Imported here, because an invalid command line needs none of these.
     from twisted.internet import reactor as chosen  # noqa: PLC0415 - importing it is choosing it
 
-    reactor, loaded = cast("IServeReactor", chosen), options.loaded
+    from twisted_serve.command.privileged_ports import PrivilegedPorts  # noqa: PLC0415
+    from twisted_serve.command.twistd import Hosted  # noqa: PLC0415
+    from twisted_serve.web.http.ports import plan_listeners  # noqa: PLC0415
+
+    reactor, loaded, ports = cast("IServeReactor", chosen), options.loaded, None
+    parent: Mapping[str, Any] = options.parent or {}
+    if os.geteuid() == 0 and parent.get("uid") is not None:
+        ports = PrivilegedPorts(reactor, [listener.address for listener in plan_listeners(loaded.options)])
     try:
-        hosted = Hosted(reactor, make_server(reactor, loaded), loaded.options.startup_models_required)
+        server = make_server(reactor, loaded, ports)
     except ValueError as e:
         refuse(str(e))
+    hosted = Hosted(reactor, server, loaded.options.startup_models_required, ports)
     # Before twistd adds its observers, which then get the events as this one leaves them.
     globalLogPublisher.addObserver(HostLog(lambda: hosted.secrets))
     ignored = [f"{key} in {loaded.sources[key]} has no effect" for key in WITHOUT_EFFECT if key in loaded.sources]

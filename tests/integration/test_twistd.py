@@ -186,13 +186,23 @@ def interpreter_of(user: str) -> list[str] | None:
     return None
 
 
+def free_privileged_port() -> socket.socket:
+    """Open a port that only root can open."""
+    for port in range(1023, 600, -1):
+        with suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+    pytest.skip("no port below 1024 is free")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_user(make_server: MakeServer) -> None:
-    """``--uid`` gives up being root before there are keys and workers; ``--gid`` is the group then."""
+    """``--uid`` gives up being root before there are keys and workers, and not before ports below 1024 are open."""
     words = interpreter_of("nobody")
     if words is None:
         pytest.skip("another user cannot run this interpreter")
-    server = make_server()
+    with free_privileged_port() as probe:
+        port = probe.getsockname()[1]
+    server = make_server(management_address=f"http://127.0.0.1:{port}")
     nobody = pwd.getpwnam("nobody")
     for place in (server.cwd, server.temp):
         os.chown(place, nobody.pw_uid, nobody.pw_gid)
@@ -203,6 +213,8 @@ def test_user(make_server: MakeServer) -> None:
     twistd = [*words, "-c", "from twisted.scripts.twistd import run; run()"]
     options = ["--nodaemon", "--pidfile=", "--uid=nobody", "--gid=1"]
     server.start(command=[*twistd, *options, *service(server, "--models", "m=m")])
+    assert server.ports["management"] == port
+    assert server.curl("management", "/models", key="management").status == 200
     assert server.predict("m").body == f"[{nobody.pw_uid}, 1]".encode()
     status = server.key_file.stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (nobody.pw_uid, 1, 0o600)

@@ -11,18 +11,20 @@ import signal
 import sys
 from collections.abc import Callable, Collection
 from functools import partial
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from twisted_serve.command import signals
+from twisted_serve.command.one_line import in_one_line
+from twisted_serve.command.privileged_ports import PrivilegedPorts
 from twisted_serve.command.run import EXPECTED, Server, describe_failure, raise_descriptor_limit
 from twisted_serve.interfaces import IServeReactor
-from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, printable
+from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED
 from twisted_serve.system.account import protect_memory
 
 if TYPE_CHECKING:
@@ -35,28 +37,6 @@ class NotStarted(Exception):
     """A server could not start; the message is for the operator."""
 
 
-def program() -> str:
-    """Return the words of the command line that lead to our options."""
-    runner = Path(sys.argv[0]).name
-    return f"{runner if runner == 'twist' else 'twistd'} twisted-serve"
-
-
-def in_one_line(reason: str) -> str:
-    """Return a message for the operator as one line, without control characters."""
-    return printable(f"{program()}: {' '.join(reason.split())}")
-
-
-def refuse(reason: str) -> NoReturn:
-    """
-    End the program before its service is made, with one line on stderr and status 1.
-
-    ``twistd`` would print all its options for a `UsageError`.
-
-    :raise SystemExit: always.
-    """
-    raise SystemExit(in_one_line(reason))
-
-
 class Hosted(Service):
     """
     A server whose process belongs to ``twistd``, which has already begun to log and, if asked to, changed the user.
@@ -65,11 +45,19 @@ class Hosted(Service):
 
     :ivar server: The server.
     :param models_required: Whether a start-up model that fails ends the process with status 1.
+    :param ports: The ports that are opened before ``twistd`` changes the user.
     """
 
-    def __init__(self, reactor: IServeReactor, server: Server, models_required: bool = False) -> None:
+    def __init__(
+        self,
+        reactor: IServeReactor,
+        server: Server,
+        models_required: bool = False,
+        ports: PrivilegedPorts | None = None,
+    ) -> None:
         self.server = server
         self._reactor = reactor
+        self._ports = ports
         self._models_required = models_required
         self._asked = False
         server.ready.addCallback(self._announce)
@@ -78,6 +66,19 @@ class Hosted(Service):
     def secrets(self) -> Collection[str]:
         """The secrets to redact in the log."""
         return self.server.secrets
+
+    def privilegedStartService(self) -> None:
+        """
+        Open the ports that only root can open.
+
+        :raise NotStarted: when one cannot be opened.
+        """
+        super().privilegedStartService()
+        if self._ports is not None:
+            try:
+                self._ports.open()
+            except CannotListenError as e:
+                _fail(e)
 
     def startService(self) -> None:
         """
@@ -95,10 +96,10 @@ class Hosted(Service):
             self.server.startService()
         except EXPECTED as e:
             super().stopService()
-            reason = describe_failure(e)
-            _log.critical("{reason}", reason=reason)
-            _tell_without_traceback()
-            raise NotStarted(reason) from None
+            _fail(e)
+        finally:
+            if self._ports is not None:
+                self._ports.close()
 
     def stopService(self) -> Deferred[None]:
         """Stop the server; the Deferred fires when nothing is left."""
@@ -144,6 +145,14 @@ class Hosted(Service):
         else:
             self._asked = True
             first(number, frame)
+
+
+def _fail(error: Exception) -> NoReturn:
+    reason = describe_failure(error)
+    # Not critical: under twist, which logs later, stderr would have the line twice.
+    _log.error("{reason}", reason=reason)
+    _tell_without_traceback()
+    raise NotStarted(reason) from None
 
 
 def _tell_without_traceback() -> None:
