@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tests.docs.conftest import ReadBlocks
 
 PAGE = "embedding.md"
-PROGRAM = Path(__file__).resolve().parents[2] / "docs" / "examples" / "embedding.py"
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+PROGRAM = EXAMPLES / "embedding.py"
 
 HANDLER = 'def handle(data, context):\n    return data and [b"Hello, " + bytes(row["body"]) for row in data]\n'
 
@@ -59,9 +60,17 @@ def model_store(tmp_path: Path) -> Path:
     return model.parent
 
 
-def test_program_is_the_page_s(read_blocks: ReadBlocks) -> None:
-    """The first block of the page is the program in docs/examples, to the letter."""
-    assert read_blocks(PAGE)[0].text == PROGRAM.read_text()
+def is_program(text: str) -> bool:
+    """Return whether a block is a whole file of docs/examples, to the letter."""
+    return any(text == path.read_text() for path in EXAMPLES.glob("*.py"))
+
+
+def test_programs_are_the_page_s(read_blocks: ReadBlocks) -> None:
+    """Blocks that are files of ours are those files, to the letter."""
+    blocks = [block.text for block in read_blocks(PAGE, "python")]
+    assert blocks[0] == PROGRAM.read_text()
+    for block in blocks:
+        assert is_program(block) == block.startswith("# SPDX-License-Identifier: ")
 
 
 @pytest.mark.integration
@@ -102,6 +111,35 @@ def test_program(model_store: Path, free_ports: Callable[[int], list[int]], reac
     assert sorted(path.name for path in here.iterdir()) == ["log", "model_store"]
 
 
+@pytest.mark.integration
+def test_mounted(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
+    """The application asks its own handler in a worker process, and clients with a key reach it below ``/ml/``."""
+    [port] = free_ports(1)
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, str(EXAMPLES / "mounted.py"), str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 60
+        while (tmp_path / "log").read_text() != "serving\n" and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        base = f"http://127.0.0.1:{port}"
+        assert fetch(f"{base}/greet/Ada") == "Hello, Ada!"
+        key = json.loads((tmp_path / "key_file.json").read_text())["inference"]["key"]
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "text/plain"}
+        assert fetch(urllib.request.Request(f"{base}/ml/predictions/greeter", b"Bob", headers)) == "Hello, Bob!"
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            fetch(urllib.request.Request(f"{base}/ml/predictions/greeter", b"Bob"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "log").read_text() == "serving\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
 # Goes on where the page's blocks end: tells what is there, and stops.
 TELL = """
 from twisted_serve import Role
@@ -122,7 +160,8 @@ reactor.run()
 @pytest.mark.integration
 def test_other_code(read_blocks: ReadBlocks, model_store: Path, free_ports: Callable[[int], list[int]]) -> None:
     """The page's other blocks run one after the other: three servers in one process, with a key file each."""
-    blocks = [block.text for block in read_blocks(PAGE, "python")[1:] if block.excuse is None]
+    found = [block for block in read_blocks(PAGE, "python") if not is_program(block.text)]
+    blocks = [block.text for block in found if block.excuse is None]
     assert len(blocks) == 2
     program = "\n".join(["from twisted.internet import reactor", *blocks, TELL])
     anywhere = "".join(f', {role}_address="http://127.0.0.1:0"' for role in ("inference", "management", "metrics"))
