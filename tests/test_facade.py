@@ -30,6 +30,7 @@ HOMES = {
     "Refusal": "twisted_serve.interfaces.authorization",
     "Registered": "twisted_serve.inprocess.models",
     "Role": "twisted_serve.web.roles",
+    "ServerObserver": "twisted_serve.interfaces.events",
     "ServerOptions": "twisted_serve.config.options",
     "Stream": "twisted_serve.inprocess.streams",
     "TokenKind": "twisted_serve.auth.tokens",

@@ -33,7 +33,7 @@ The map of the code, from the top; each package imports from those below it only
 ``handlers``       base classes and tools for authors of handlers
 ``eventloop``      timers, writes and threads for Twisted's reactor
 ``system``         the operating system: accounts, processes, memory
-``interfaces``     what has more than one implementation: workers, their provider, the reactor, authorizers
+``interfaces``     what has more than one implementation: workers, their provider, authorizers, observers, the reactor
 ``endpoints``      what authors of plug-ins import
 ``wire``           messages between the server and its processes
 ``errors``         the errors that clients see
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from twisted_serve.config.options import ServerOptions
     from twisted_serve.inprocess.models import Registered
     from twisted_serve.inprocess.streams import Answer, Stream
-    from twisted_serve.interfaces import AccessRequest, IAuthorizer, Operation, Principal, Refusal
+    from twisted_serve.interfaces import AccessRequest, IAuthorizer, Operation, Principal, Refusal, ServerObserver
     from twisted_serve.service import Dependencies, ModelServer
     from twisted_serve.web.roles import Role
 
@@ -64,6 +64,7 @@ __all__ = [
     "Refusal",
     "Registered",
     "Role",
+    "ServerObserver",
     "ServerOptions",
     "Stream",
     "TokenKind",
@@ -87,6 +88,7 @@ _MODULES = {
     "Refusal": "twisted_serve.interfaces",
     "Registered": "twisted_serve.inprocess.models",
     "Role": "twisted_serve.web.roles",
+    "ServerObserver": "twisted_serve.interfaces",
     "ServerOptions": "twisted_serve.config.options",
     "Stream": "twisted_serve.inprocess.streams",
     "TokenKind": "twisted_serve.auth.tokens",

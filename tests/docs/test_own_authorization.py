@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for what ``docs/embedding.md`` says on an application's own authorization."""
+"""Tests for what ``docs/embedding.md`` says on an application's own authorization, and on events."""
 
 from __future__ import annotations
 
@@ -73,6 +73,23 @@ def test_portal(read_blocks: ReadBlocks) -> None:
             for method, path in (("POST", "/predictions/m"), ("GET", "/models"))
         ]
     assert statuses == [200, 403, 200, 200, 401, 401]
+
+
+def test_events(read_blocks: ReadBlocks, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page's observer and its callback tell of a model that is not there, and of keys that expire."""
+    blocks = [each.text for each in read_blocks("embedding.md", "python")]
+    [observer] = [text for text in blocks if "class Pager" in text]
+    [ready] = [text for text in blocks if "outcome.failures" in text]
+    names: dict[str, Any] = {}
+    exec(observer, names)
+    observers = names["dependencies"].observers
+    with MemoryServer({"load_models": "cat=nothing.mar"}, dependencies={"observers": observers}) as server:
+        exec(ready, {"models": server.server})
+        server.advance(55 * 60)
+        key_id = server.keys.management.public_id
+    assert names["pager"].messages[0].startswith("cat cannot be loaded: ")
+    assert names["pager"].messages[1] == f"the management key {key_id} expires in 300 s"
+    assert capsys.readouterr().out.startswith("cat ")
 
 
 def test_lines() -> None:

@@ -22,7 +22,7 @@ from twisted_serve.config.options import SECRETS, ServerOptions, environment_nam
 from twisted_serve.endpoints import Endpoint
 from twisted_serve.eventloop.monotonic import steady_seconds
 from twisted_serve.eventloop.threads import DeferToThread
-from twisted_serve.interfaces import IAuthorizer, IWorkerProvider, Now
+from twisted_serve.interfaces import IAuthorizer, IWorkerProvider, Now, ServerObserver
 from twisted_serve.planes.snapshots import SnapshotFolder
 from twisted_serve.system.heap import Trim, heap_trimmer
 
@@ -50,6 +50,12 @@ def _is_authorizer(_instance: object, _attribute: object, value: Any) -> None:
         raise TypeError(f"authorizer must provide IAuthorizer, {type(value).__qualname__} does not")
 
 
+def _are_observers(_instance: object, _attribute: object, value: Any) -> None:
+    for each in value:
+        if not isinstance(each, ServerObserver):
+            raise TypeError(f"observers must be instances of ServerObserver, not of {type(each).__qualname__}")
+
+
 @frozen
 class Dependencies:
     """
@@ -64,6 +70,7 @@ class Dependencies:
     :ivar trim_heap: Returns free memory to the system; ``None`` where that is not supported.
     :ivar authorizer: Decides which requests are answered, instead of keys: there are none then, and no key file.
     :ivar authorizer_timeout: Seconds that it has for an answer.
+    :ivar observers: Told of models, workers and keys.
     :ivar span_exporter: Exports traces, with ``tracing``; ``None`` for the one that OpenTelemetry's variables name.
     """
 
@@ -80,6 +87,7 @@ class Dependencies:
     span_exporter: SpanExporter | None = None
     authorizer: IAuthorizer | None = field(default=None, validator=_is_authorizer)
     authorizer_timeout: float = field(default=30.0, validator=gt(0))
+    observers: Sequence[ServerObserver] = field(default=(), validator=_are_observers)
 
 
 def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> dict[str, str]:

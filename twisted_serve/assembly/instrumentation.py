@@ -18,6 +18,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from twisted_serve.assembly.dependencies import Dependencies
+from twisted_serve.assembly.observing import Notifier
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
 from twisted_serve.eventloop.threads import DeferToThread
@@ -39,9 +40,10 @@ _log = Logger("twisted_serve.metrics")
 
 class Instrumentation(Service):
     """
-    The metrics and traces of one server.
+    The metrics, traces and events of one server.
 
     :ivar metrics: Its metrics.
+    :ivar notify: Tells the application's observers of an event.
     :ivar tracer: Makes the traces; ``None`` without ``tracing``.
     :raise ConfigError: for an invalid ``metrics_config``, and for ``tracing`` without its packages.
     """
@@ -63,6 +65,7 @@ class Instrumentation(Service):
             epoch=EpochClock(dependencies.now, clock),
         )
         self.tracer = _tracer(dependencies) if options.tracing else None
+        self.notify = Notifier(dependencies.observers, clock)
         self._interval = None if options.disable_system_metrics else options.metric_time_interval
         self._gpus: ModuleType | None = None
         self._loop = LoopingCall(self._look)
@@ -78,8 +81,9 @@ class Instrumentation(Service):
             self._loop.start(self._interval)
 
     def stopService(self) -> None:
-        """Stop the timer and write all pending log lines; call `send_last_spans` before."""
+        """Stop the timer, deliver the last events and write all pending log lines; call `send_last_spans` before."""
         super().stopService()
+        self.notify.close()
         if self._loop.running:
             self._loop.stop()
         for log in self._logs:

@@ -15,6 +15,7 @@ from twisted_serve.assembly.dependencies import Dependencies, count_gpus, usable
 from twisted_serve.batching.queue import ClosePolicy
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.interfaces import IServeReactor, IWorkerProvider, WorkerSpec
+from twisted_serve.interfaces.events import Notify, WorkerDied, ignore
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.settings import RequestedSettings, ServerDefaults, check_all_configured, effective_settings
 from twisted_serve.models.version import ModelSettings, ModelVersion
@@ -61,11 +62,13 @@ def pool_factory(
     provider: IWorkerProvider,
     environment: Mapping[str, str],
     metrics: ServerMetrics,
+    notify: Notify = ignore,
 ) -> MakePool:
     """
     Return a function that makes the pool of a version; all pools number their workers with one counter.
 
     :param environment: The part of the server's environment that is passed to workers.
+    :param notify: Told of workers that died.
     """
     numbers = count(options.initial_worker_port)
     all_gpus = range(count_gpus(options.number_of_gpu, dependencies.environ))
@@ -119,6 +122,7 @@ def pool_factory(
             next_gpu=partial(next, gpus),
             sequences=sequences,
             observer=metrics.version(model.name, model.version),
+            on_death=lambda worker, reason: notify(WorkerDied(model.name, model.version, worker, reason)),
         )
 
     return make_pool

@@ -41,7 +41,7 @@ from twisted_serve.inprocess.calls import Calls
 from twisted_serve.inprocess.models import Models as ChangedModels
 from twisted_serve.inprocess.predictions import Predictions
 from twisted_serve.interfaces import IServeReactor
-from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.interfaces.events import Notify
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
@@ -143,11 +143,12 @@ def assemble(
             catalogue,
             store,
             settings_resolver(options, dependencies),
-            pool_factory(reactor, options, dependencies, provider, environment, metrics),
+            pool_factory(reactor, options, dependencies, provider, environment, metrics, instrumentation.notify),
             default_handler=options.default_service_handler,
             retire_timeout=options.unregister_model_timeout,
             installer=installer if options.install_py_dep_per_model else None,
             changed=snapshots.changed,
+            notify=instrumentation.notify,
         )
         management = ManagementPlane(catalogue, registrar, memory, enabled=options.enable_model_api)
         inference = InferencePlane(catalogue, metrics)
@@ -165,7 +166,7 @@ def assemble(
             certificate = LiveCertificate(
                 tls_files(options), dependencies.now, reactor, dependencies.defer_to_thread or in_own_thread(reactor)
             )
-        auth = _http_auth(reactor, options, dependencies, key_file, metrics, key_threads)
+        auth = _http_auth(reactor, options, dependencies, key_file, instrumentation, key_threads)
         turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000) if options.debug_turn_limit_ms else None
         admission = Admission(max_connections(options), reactor, metrics.answered)
         limits = Limits(
@@ -232,7 +233,7 @@ def assemble(
             Listeners(reactor, sites, certificate, admission),
             Keys(auth, key_file, metrics_token),
             Readiness(reactor, options, models, store, recorded, provider, snapshots, turns, threads),
-            *_attendants(reactor, options, dependencies, turns, certificate, auth),
+            *_attendants(reactor, options, dependencies, turns, certificate, auth, instrumentation.notify),
         ]
         tree = ServiceTree()
         for child in children:
@@ -252,6 +253,7 @@ def _attendants(
     turns: TurnWatch | None,
     certificate: LiveCertificate | None,
     auth: HttpAuth | NoHttpAuth,
+    notify: Notify,
 ) -> Iterator[Service]:
     """Make the services with timers, which stop first."""
     if dependencies.trim_heap is not None:
@@ -261,7 +263,7 @@ def _attendants(
     if certificate is not None:
         yield _named("certificates", CertificateWatch(certificate, reactor))
     if isinstance(auth, HttpAuth):
-        yield _named("expiry", _expiry_checker(reactor, options, dependencies, auth))
+        yield _named("expiry", _expiry_checker(reactor, options, dependencies, auth, notify))
 
 
 def _named(name: str, service: Service) -> Service:
@@ -285,10 +287,11 @@ def _http_auth(
     options: ServerOptions,
     dependencies: Dependencies,
     key_file: KeyFile | None,
-    metrics: ServerMetrics,
+    instrumentation: Instrumentation,
     defer_to_thread: DeferToThread,
 ) -> HttpAuth | NoHttpAuth:
-    audit_log = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated)
+    metrics = instrumentation.metrics
+    audit_log = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated, instrumentation.notify)
     if dependencies.authorizer is not None:
         return OwnHttpAuth(dependencies.authorizer, dependencies.authorizer_timeout, audit_log)
     if key_file is None:
@@ -312,7 +315,7 @@ def _http_auth(
 
 
 def _expiry_checker(
-    reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies, auth: HttpAuth
+    reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies, auth: HttpAuth, notify: Notify
 ) -> ExpiryChecker:
     def replace(kind: TokenKind) -> Deferred[Token]:
         return auth.rotation.replace(kind, by="token_auto_rotate")
@@ -323,4 +326,5 @@ def _expiry_checker(
         dependencies.now,
         timedelta(minutes=options.token_warning_min),
         replace if options.token_auto_rotate else None,
+        notify,
     )

@@ -20,6 +20,7 @@ from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.key_file import instant
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.interfaces import Refusal
+from twisted_serve.interfaces.events import KeyRotated, Notify, ignore
 
 _log = Logger("twisted_serve.auth")
 
@@ -52,11 +53,17 @@ class AuditLog:
     The audit log of one server.
 
     :param seconds: The clock's time, as ``IReactorTime.seconds``.
+    :param notify: Told of rotations.
     """
 
     def __init__(
-        self, seconds: Callable[[], float], count_refusal: CountRefusal, count_rotation: Callable[[str], None]
+        self,
+        seconds: Callable[[], float],
+        count_refusal: CountRefusal,
+        count_rotation: Callable[[str], None],
+        notify: Notify = ignore,
     ) -> None:
+        self._notify = notify
         self._seconds = seconds
         self._count_refusal = count_refusal
         self._count_rotation = count_rotation
@@ -101,6 +108,7 @@ class AuditLog:
         :param by: The origin of the request for it, as it is logged.
         """
         self._count_rotation(new.kind.value)
+        self._notify(KeyRotated(new.kind, old.public_id, new.public_id, new.expires, by))
         _log.info(
             "AUDIT The {kind} token was replaced by {by}: key {old} by key {new}, which expires at {expires}",
             kind=new.kind.value,

@@ -9,7 +9,7 @@ instant of its expiry, whether the service has run in the meantime or not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -22,6 +22,7 @@ from twisted_serve.auth.key_file import instant
 from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.interfaces import Now
+from twisted_serve.interfaces.events import KeyExpired, KeyExpiring, Notify, ignore
 
 _log = Logger("twisted_serve.auth")
 
@@ -39,6 +40,7 @@ class ExpiryChecker(Service):
     :param warning: How long before the expiry of a token the warning is logged.
     :param rotate: Replaces the token of a kind (``token_auto_rotate``); ``None`` to leave
         expired tokens in place.
+    :param notify: Told once of each token that expires soon or has expired.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class ExpiryChecker(Service):
         now: Now,
         warning: timedelta,
         rotate: Callable[[TokenKind], Deferred[Token]] | None = None,
+        notify: Notify = ignore,
     ) -> None:
+        self._notify = notify
         self._keyring = keyring
         self._now = now
         self._warning = warning
@@ -84,7 +88,7 @@ class ExpiryChecker(Service):
                 continue
             left = self._keyring.seconds_left(token.kind, now)
             if left <= 0:
-                self._handle_expired(token)
+                self._handle_expired(token, token.expires)
             elif left <= self._warning.total_seconds() and token.public_id not in self._warned:
                 self._warned.add(token.public_id)
                 _log.warn(
@@ -94,12 +98,14 @@ class ExpiryChecker(Service):
                     seconds=left,
                     expires=instant(token.expires),
                 )
+                self._notify(KeyExpiring(token.kind, token.public_id, token.expires, left))
 
-    def _handle_expired(self, token: Token) -> None:
+    def _handle_expired(self, token: Token, expires: datetime) -> None:
         kind = token.kind
         if token.public_id not in self._expired:
             self._expired.add(token.public_id)
             _log.warn("The {kind} token (key {key_id}) has expired", kind=kind.value, key_id=token.public_id)
+            self._notify(KeyExpired(kind, token.public_id, expires))
         if self._rotate is None or kind in self._rotating or self._clock.seconds() < self._retry_at.get(kind, 0.0):
             return
         self._rotating.add(kind)

@@ -257,7 +257,7 @@ class ServerOptions:
         default=5.0,
         converter=real,
         validator=between(0, MAX_TOKEN_MINUTES),
-        metadata=_about("minutes before a key expires at which the log warns"),
+        metadata=_about("minutes before a key expires at which the log warns, and observers are told"),
     )
 
     # Models.

@@ -3,7 +3,7 @@
 The interfaces that have, or will have, more than one implementation.
 
 ``workers``: workers and their provider. ``reactor``: the reactor, and the source of dates.
-``authorization``: an application's authorizer.
+``authorization``: an application's authorizer. ``events``: what a server tells its observers.
 """
 
 from twisted_serve.interfaces.authorization import (
@@ -15,6 +15,7 @@ from twisted_serve.interfaces.authorization import (
     TokenKind,
     Verdict,
 )
+from twisted_serve.interfaces.events import ServerObserver
 from twisted_serve.interfaces.reactor import IServeReactor, Now
 from twisted_serve.interfaces.workers import IWorker, IWorkerProvider, Placement, WorkerSpec
 
@@ -29,6 +30,7 @@ __all__ = [
     "Placement",
     "Principal",
     "Refusal",
+    "ServerObserver",
     "TokenKind",
     "Verdict",
     "WorkerSpec",

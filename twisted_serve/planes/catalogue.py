@@ -46,6 +46,10 @@ class Catalogue:
                 raise ServiceUnavailable("The server is starting and still loads models.", retry_after=1) from None
             raise
 
+    def has(self, model: ModelVersion) -> bool:
+        """Return whether exactly this version is registered."""
+        return any(registered is model for registered in self.registry)
+
     def pool_of(self, model: ModelVersion) -> Pool:
         """Return the worker pool of a registered version."""
         return self._pools[model.name, model.version]
@@ -78,7 +82,7 @@ class Catalogue:
             registered under the same name since then is kept.
         """
         registry = self.registry
-        if not any(registered is model for registered in registry):
+        if not self.has(model):
             return None
         others = [other for other in registry.versions(model.name) if other is not model]
         if others and registry.resolve(model.name) is model:

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted_serve.archives.locating import Source
 from twisted_serve.errors import BadRequest, Conflict, MethodNotAllowed, ServeError, WorkerFailed
 from twisted_serve.eventloop.threads import end_of
+from twisted_serve.interfaces.events import ModelFailed
 from twisted_serve.logs import MODEL_LOADED, MODEL_NOT_LOADED
 from twisted_serve.models.registry import fallback_name
 from twisted_serve.models.settings import MOST_WORKERS
@@ -175,6 +176,7 @@ class ManagementPlane:
         if self._catalogue.stopping:
             return succeed(None)
         self._catalogue.missing[name or fallback_name(url)] = url
+        self._registrar.notify(ModelFailed(name or fallback_name(url), None, reason))
         return succeed(StartupFailure(name, url, reason))
 
     async def unregister(self, name: str, version: str | None) -> Outcome:

@@ -16,12 +16,14 @@ from twisted_serve.archives.locating import Source
 from twisted_serve.archives.safe_paths import confined_handler
 from twisted_serve.archives.store import ModelArchive, ModelStore
 from twisted_serve.errors import InvalidModel, ServeError, ServiceUnavailable, WorkerFailed
+from twisted_serve.interfaces.events import ModelFailed, ModelLoaded, Notify, ignore
 from twisted_serve.models.installation import IInstaller, Installed
 from twisted_serve.models.registry import fallback_name, valid_model_name, valid_model_version
 from twisted_serve.models.settings import RequestedSettings
 from twisted_serve.models.snapshot import RecordedVersion
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
+from twisted_serve.planes.startup import reason_of
 from twisted_serve.scheduling.pool import Pool
 
 _T = TypeVar("_T")
@@ -81,6 +83,7 @@ class Registrar:
     :param retire_timeout: Seconds that work in flight has when its version is unregistered.
     :param installer: Installs the packages that models require; ``None`` if installing is off
         (``install_py_dep_per_model``).
+    :ivar notify: Told of models that have loaded or failed to load.
     :ivar changed: Called when a change is complete or undone; its Deferred fires when the change is recorded.
     """
 
@@ -94,6 +97,7 @@ class Registrar:
         retire_timeout: float,
         installer: IInstaller | None = None,
         changed: Callable[[], Deferred[None]] = lambda: succeed(None),
+        notify: Notify = ignore,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
@@ -103,6 +107,7 @@ class Registrar:
         self._retire_timeout = retire_timeout
         self._installer = installer
         self.changed = changed
+        self.notify = notify
         self._files: dict[tuple[str, str], _Files] = {}
         self._under_way: set[Deferred[Any]] = set()
 
@@ -156,7 +161,7 @@ class Registrar:
         :raise WorkerFailed: if a worker cannot be started.
         """
         try:
-            await self._catalogue.pool_of(model).start()
+            await self._load(model)
         except WorkerFailed as e:
             log_failed(model, e)
             await self.forget(model)
@@ -175,12 +180,23 @@ class Registrar:
         :raise WorkerFailed: if a worker cannot be started.
         """
         try:
-            await self._catalogue.pool_of(model).start()
+            await self._load(model)
         except WorkerFailed:
             raise
         except BaseException:
             await self.forget(model)
             raise
+
+    async def _load(self, model: ModelVersion) -> None:
+        """Start the workers of a version, and tell how that ended unless the version is being removed."""
+        pool = self._catalogue.pool_of(model)
+        try:
+            await pool.start()
+        except ServeError as e:
+            if not self._catalogue.stopping and self._catalogue.has(model):
+                self.notify(ModelFailed(model.name, model.version, reason_of(e)))
+            raise
+        self.notify(ModelLoaded(model.name, model.version))
 
     async def record(self, model: ModelVersion, complete: bool = True) -> None:
         """

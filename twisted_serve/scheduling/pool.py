@@ -29,7 +29,7 @@ from twisted_serve.scheduling.replica import Replica
 from twisted_serve.scheduling.retries import Retries
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 from twisted_serve.scheduling.status import Circuit, GivenUp, PoolStatus, Ready, ScaleResult, circuit_of
-from twisted_serve.scheduling.worker_events import WorkerEvents
+from twisted_serve.scheduling.worker_events import OnDeath, WorkerEvents
 from twisted_serve.wire.messages import Item, Job
 
 _log = Logger("twisted_serve.scheduling")
@@ -54,6 +54,7 @@ class Pool:
     :param next_gpu: Returns the GPU of each new worker; ``None`` for the CPU.
     :param sequences: The names of the sequence headers of a stateful model.
     :param observer: Called with events of requests, batches and workers.
+    :param on_death: Called with the id of a worker that was lost, and the reason.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Pool:
         next_gpu: Callable[[], int | None] = lambda: None,
         sequences: SequenceHeaders | None = None,
         observer: PoolObserver | None = None,
+        on_death: OnDeath | None = None,
     ) -> None:
         self.settled: Deferred[None] = Deferred()
         self.min_workers = settings.min_workers
@@ -84,7 +86,7 @@ class Pool:
         self._sequences = None if settings.sequences is None else names
         self._queue = make_queue(settings, names)
         self._observer = observer or PoolObserver()
-        self._events = WorkerEvents(f"{spec.load.model_name}_{spec.load.model_version}", self._observer)
+        self._events = WorkerEvents(f"{spec.load.model_name}_{spec.load.model_version}", self._observer, on_death)
         self._admission = RequestAdmission(spec.load.model_name, spec.load.model_version, self._observer)
         quarantine = Quarantine()
         # An asynchronous worker has many requests, any of which may have killed it; a stateful one has partial state.

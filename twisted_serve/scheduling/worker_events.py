@@ -7,6 +7,7 @@ The texts are TorchServe's (``docs/torchserve/config_cli.md`` §9).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 from twisted.logger import Logger
@@ -53,6 +54,9 @@ _WORDS: dict[_Kind, str] = {
     Stopped: "WORKER_SCALED_DOWN",
 }
 
+#: Called with the id of a worker, and a reason.
+OnDeath: TypeAlias = Callable[[str, str], None]
+
 _DOWN = (Failing, BackingOff, GivenUp)
 
 
@@ -80,11 +84,13 @@ class WorkerEvents:
     The log lines and counters for the workers of one pool.
 
     :param model: The model's name and version, as in ``resnet_1.0``.
+    :param on_death: Called with the id of a worker that was lost, and the reason.
     """
 
-    def __init__(self, model: str, observer: PoolObserver) -> None:
+    def __init__(self, model: str, observer: PoolObserver, on_death: OnDeath | None = None) -> None:
         self._model = model
         self._observer = observer
+        self._on_death = on_death
         self._before: dict[str, WorkerStatus] = {}
         # The ids of workers that were lost and have not loaded since.
         self._recovering: set[str] = set()
@@ -100,6 +106,8 @@ class WorkerEvents:
             self._observer.worker_restarted()
         elif isinstance(now, (Failing, BackingOff, GivenUp)) and isinstance(before, (Ready, Starting)):
             self._observer.worker_died()
+            if self._on_death is not None:
+                self._on_death(worker.worker_id, now.reason)
         self._tell_recovery(worker.worker_id, before, now)
         old = "null" if before is None else _WORDS[type(before)]
         new = _WORDS[type(now)]
