@@ -37,7 +37,6 @@ from twisted_serve.web.http.admission import Admission
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.responses import Body, answer_declined, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
-from twisted_serve.web.openapi.document import describe_api
 from twisted_serve.web.roles import Role
 from twisted_serve.web.routes.inference import ping_endpoint, prediction_endpoints
 from twisted_serve.web.routes.kserve import (
@@ -51,19 +50,23 @@ from twisted_serve.web.routes.management import management_endpoints, token_endp
 from twisted_serve.web.routes.metrics import metrics_endpoints
 from twisted_serve.web.routes.plugins import kind_of, ways_to
 from twisted_serve.web.routes.predictions import Predictor
-from twisted_serve.web.routes.probes import add_root_route, description_endpoints, probe_endpoints
+from twisted_serve.web.routes.probes import description_endpoints, probe_endpoints
 from twisted_serve.web.routes.sagemaker import invocation_endpoints, legacy_endpoints
 from twisted_serve.web.routes.workflows import workflow_management_endpoints, workflow_prediction_endpoints
 from twisted_serve.web.routing.asking import Asked
-from twisted_serve.web.routing.binding import Endpoints, FastEndpoints, bind, fast_routes, held_to_operations
+from twisted_serve.web.routing.binding import (
+    Endpoints,
+    FastEndpoints,
+    fast_routes,
+    held_to_operations,
+    require_endpoints,
+)
 from twisted_serve.web.routing.browsers import answer_way_to_docs, is_browser_at_root
 from twisted_serve.web.routing.cors import Preflight
 from twisted_serve.web.routing.fast_path import FastPath, FastRoute
 from twisted_serve.web.routing.tracing import Tracing
 
 if TYPE_CHECKING:
-    from klein import Klein
-
     from twisted_serve.metrics.tracing import Tracer
 
 
@@ -221,18 +224,17 @@ class HttpApi:
 
     def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:
         """Return the resource that each kind of token opens; ``None`` stands for the public one (`web.api.access`)."""
-        from twisted_serve.web.routing.klein_app import new_app  # noqa: PLC0415 - Klein installs a reactor
+        from twisted_serve.web.routing.klein_app import apps_of  # noqa: PLC0415 - Klein installs a reactor
 
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
         tokens, own = isinstance(self.auth, HttpAuth), isinstance(self.auth, OwnHttpAuth)
         surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
         routes = served_routes(surface)
-        apps: dict[TokenKind | None, Klein] = {scope: new_app() for scope in (None, *TokenKind)}
         fast_endpoints: FastEndpoints = {"ping": ping_endpoint(self.inference)}
         endpoints = {
             **probe_endpoints(self.inference.ready),
-            **description_endpoints(describe_api(surface, self.version)),
+            **description_endpoints(surface, self.version),
             **metrics_endpoints(
                 self.metrics, self.metrics_token if roles & Role.METRICS else None, self.defer_to_thread
             ),
@@ -252,13 +254,12 @@ class HttpApi:
                 held_to_operations(endpoints, routes),
                 held_to_operations(fast_endpoints, routes),
             )
-        bind(apps, routes, {**endpoints, **fast_endpoints})
-        add_root_route(apps[TokenKind.INFERENCE])
-        add_root_route(apps[TokenKind.MANAGEMENT])
+        endpoints = {**endpoints, **fast_endpoints}
+        require_endpoints(routes, endpoints)
         trees: dict[TokenKind | None, IResource] = {}
-        for scope, app in apps.items():
+        for scope, app in apps_of(surface).items():
             fast = fast_routes([route for route in routes if route.scope is scope], fast_endpoints)
-            trees[scope] = FastPath(app.resource(), {**fast, **self._plugin_routes(scope)})
+            trees[scope] = FastPath(app.bound_to(endpoints).resource(), {**fast, **self._plugin_routes(scope)})
         if self.tracer is not None:
             trees[TokenKind.INFERENCE] = Tracing(trees[TokenKind.INFERENCE], self.tracer, reactor.seconds)
         return trees

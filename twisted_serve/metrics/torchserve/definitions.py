@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from enum import Enum
+from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -71,6 +73,7 @@ class MetricCatalogue:
     models: Mapping[str, Definition]
 
 
+@cache
 def default_catalogue() -> MetricCatalogue:
     """Return the catalogue that is shipped with the server."""
     return parse_catalogue(files("twisted_serve.metrics").joinpath("metrics.yaml").read_text("utf-8"))
@@ -109,7 +112,7 @@ def parse_catalogue(text: str) -> MetricCatalogue:
         needed = _LABELS_OF_SERVER_METRICS.get(name)
         if needed is not None and len(definition.dimensions) != needed:
             raise ValueError(f"{name} in ts_metrics must have {needed} dimensions, not {list(definition.dimensions)}")
-    return MetricCatalogue(server, models)
+    return MetricCatalogue(MappingProxyType(server), MappingProxyType(models))
 
 
 def _section(value: object, place: str, added: tuple[str, ...]) -> dict[str, Definition]:

@@ -5,6 +5,8 @@ List the routes of a listener; a test compares them with those of Klein.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from attrs import evolve
 
 from twisted_serve.auth.scopes import Operation
@@ -100,6 +102,8 @@ def routes_of(roles: Role, exempt_ping: bool = False) -> tuple[Route, ...]:
     return tuple(routes)
 
 
+# Asked for by the listeners of a server, and by those of others in the same process.
+@lru_cache(16)
 def served_routes(surface: Surface) -> tuple[Route, ...]:
     """Return the routes of a listener."""
     routes = list(routes_of(surface.roles, surface.exempt_ping))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from twisted_serve.auth.scopes import Scope
 from twisted_serve.web.api.route import Route
 from twisted_serve.web.api.template import REST
 from twisted_serve.web.http.request import ServeRequest
@@ -21,8 +20,6 @@ from twisted_serve.web.routing.fast_path import FastRoute
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
-
-    from klein import Klein
 
 #: The functions that make responses, by operation id. Klein passes them the request and the variable segments by name:
 #: ``model``, ``version``, ``workflow`` and ``rest``.
@@ -71,20 +68,15 @@ def _held(endpoint: Callable[..., _T], route: Route, routes: Sequence[Route]) ->
     return call
 
 
-def bind(apps: Mapping[Scope | None, Klein], routes: Iterable[Route], endpoints: Endpoints) -> None:
+def require_endpoints(routes: Iterable[Route], endpoints: Endpoints) -> None:
     """
-    Add the rules of routes to the application of the scope that each needs.
+    Check that each route has an endpoint.
 
-    :raise KeyError: for a route without an endpoint.
+    :raise KeyError: for a route without one.
     """
     for route in routes:
-        if route.bound:
-            app, endpoint = apps[route.scope], route.operation_id
-            methods = None if route.any_method else [route.method.upper()]
-            for rule in rules_of(route):
-                app.route(rule, methods=methods, endpoint=endpoint)(endpoints[endpoint])
-            if not route.head:
-                _forbid_head(app, endpoint)
+        if route.bound and route.operation_id not in endpoints:
+            raise KeyError(route.operation_id)
 
 
 def rules_of(route: Route) -> Iterator[str]:
@@ -116,10 +108,3 @@ def fast_routes(routes: Iterable[Route], endpoints: FastEndpoints) -> dict[str, 
     return {
         first: FastRoute(functions[first], named=max(counts), needed=min(counts)) for first, counts in lengths.items()
     }
-
-
-def _forbid_head(app: Klein, endpoint: str) -> None:
-    """Remove HEAD, which werkzeug adds to GET."""
-    for rule in app.url_map.iter_rules(endpoint):
-        if rule.methods is not None:
-            rule.methods.discard("HEAD")
