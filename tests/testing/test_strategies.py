@@ -6,15 +6,24 @@ Use the public strategies as users do: against a whole server in memory.
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 
-from hypothesis import given
+from hypothesis import find, given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.targets import parse_target
-from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.testing.server import MemoryServer, Role
 from twisted_serve.testing.strategies.requests import ClientRequest, client_requests
-from twisted_serve.testing.strategies.tokens import Replacement, rotations
+from twisted_serve.testing.strategies.tokens import (
+    AROUND,
+    SPOILED,
+    Replacement,
+    instants_around,
+    near,
+    rotations,
+)
 from twisted_serve.web.api.access import is_open
 
 
@@ -72,3 +81,44 @@ class RotationTests(SynchronousTestCase):
                 self.assertEqual(status, 200 if in_time else 400)
                 for key in dead:
                     self.assertEqual(server.request("GET", path, key).status, 400)
+
+
+class BoundaryTests(SynchronousTestCase):
+    """The instants at which mistakes hide."""
+
+    MICROSECOND = timedelta(microseconds=1)
+
+    def test_near(self) -> None:
+        """All instants around a lifetime are generated, and others up to twice it; the simplest is the end."""
+        for distance in AROUND:
+            seconds = (timedelta(hours=1) + distance).total_seconds()
+            self.assertEqual(find(near(3600), seconds.__eq__), seconds)
+        self.assertEqual(find(near(timedelta(minutes=5)), lambda _: True), 300)
+        find(near(3600), lambda seconds: 1000 < seconds < 2000)
+        find(near(3600), lambda seconds: 5000 < seconds < 6000)
+
+    @given(st.timedeltas(MICROSECOND, timedelta(days=30)).flatmap(lambda life: st.tuples(st.just(life), near(life))))
+    def test_ages(self, example: tuple[timedelta, float]) -> None:
+        """Ages are whole microseconds, not negative, and at most twice the lifetime or a minute more than it."""
+        lifetime, seconds = example
+        self.assertGreaterEqual(seconds, 0)
+        self.assertLessEqual(timedelta(seconds=seconds), max(2 * lifetime, lifetime + timedelta(minutes=1)))
+        self.assertEqual(timedelta(seconds=seconds).total_seconds(), seconds)
+
+    def test_instants(self) -> None:
+        """The instants around a key are those around its expiry; a key that never expires has none."""
+        expires = datetime(2026, 1, 1, tzinfo=timezone.utc)
+        instants = instants_around(Token(TokenKind.INFERENCE, "abcdefgh", expires))
+        self.assertEqual(find(instants, lambda _: True), expires)
+        for instant in (expires - self.MICROSECOND, expires + self.MICROSECOND):
+            find(instants, instant.__eq__)
+        with self.assertRaisesRegex(ValueError, "^the API key never expires$"):
+            instants_around(Token(TokenKind.API, "abcdefgh"))
+
+    def test_spoiled(self) -> None:
+        """No way to spoil a key leaves it as it is, and all differ."""
+        key = "abcdefghIJKLMNOP"
+        headers = [tuple(way.headers(key)) for way in SPOILED]
+        self.assertNotIn((f"Bearer {key}",), headers)
+        self.assertEqual(len(set(headers)), len(SPOILED))
+        self.assertEqual(repr(SPOILED[0]), "<two headers with the key>")

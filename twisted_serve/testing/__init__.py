@@ -6,6 +6,8 @@ Test a whole server in memory and in virtual time; ``docs/testing.md`` shows how
 - `mounted`: `MountedServer`, the same behind the site of an application
 - `sockets`: `SocketServer`, the same with real sockets
 - `machine`: `TokenMachine`, a Hypothesis state machine over keys and time
+- `lives`: when keys end, and the check of the key file, for the machine
+- `words`: moments and durations in its messages
 - `memory`: the server's reactor, and client connections
 - `fakes`: workers without processes
 - `local_worker`: a handler run in the test's own process

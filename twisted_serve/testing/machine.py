@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Test a server's keys with a Hypothesis state machine: time, rotation, restarts, crashes and requests.
+Test a server's keys with a Hypothesis state machine: time, rotation, restarts, crashes, faults and requests.
 
 Run it unchanged, or with your own settings::
 
@@ -12,23 +12,34 @@ Run it unchanged, or with your own settings::
 
 from __future__ import annotations
 
-import json
-import stat
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, ClassVar
 
+from hypothesis import currently_in_test_context, note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.testing.lives import Lives, check_key_file, check_nothing_left
 from twisted_serve.testing.server import MemoryServer, role_of
-from twisted_serve.testing.strategies.tokens import authorization_headers, token_kinds
+from twisted_serve.testing.strategies.tokens import AROUND, SPOILED, authorization_headers, token_kinds
+from twisted_serve.testing.words import spell_duration, spell_moment
 
 __all__ = ["TokenMachine"]
 
 # One guarded path for each kind of key, which succeeds without side effects.
 _PROBE = {TokenKind.MANAGEMENT: "/models", TokenKind.INFERENCE: "/ping"}
+
+# How many of the keys that are no longer live are presented after each step.
+_REMEMBERED = 3
+
+# How long after the last event a key is replaced: at different times of keys' lives.
+_PAUSES = (timedelta(seconds=1), timedelta(0), timedelta(minutes=1))
+
+_GUARDED = st.sampled_from(list(_PROBE))
 
 
 class TokenMachine(RuleBasedStateMachine):
@@ -36,6 +47,8 @@ class TokenMachine(RuleBasedStateMachine):
     Only the live, unexpired key of the right kind grants access.
 
     :cvar options: Settings of the server, as for :class:`~twisted_serve.testing.server.MemoryServer`.
+    :ivar server: The server.
+    :ivar lives: The keys that the machine knows, with their ends.
     """
 
     options: ClassVar[Mapping[str, Any]] = {}
@@ -43,9 +56,9 @@ class TokenMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.server = self.make_server()
-        self.dead: list[str] = []
-        self._ended: set[str] = set()
-        self._record_created()
+        self._start = self.server.now()
+        self.lives = Lives(self.server, _PROBE)
+        self._tell(f"the server starts; its keys live for {spell_duration(self.lives.lifetime)}")
 
     def make_server(self) -> MemoryServer:
         """Return a new server; override it for one with your own dependencies, or behind another transport."""
@@ -53,134 +66,197 @@ class TokenMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Stop the server and check that it leaves nothing behind."""
-        self.server.server.stopService()
-        assert not self.server.key_file.exists(), "the key file outlived the server"
-        self.server.close()
-
-    @property
-    def lifetime(self) -> timedelta:
-        """The lifetime of a key."""
-        return timedelta(minutes=self.server.options.token_expiration_min)
+        try:
+            self._tell("the server stops")
+            self.server.server.stopService()
+            # What an earlier failure leaves behind is not a failure of the stop, and must not be told in its place.
+            if sys.exc_info()[0] is None:
+                check_nothing_left(self.server.key_file)
+        finally:
+            self.server.close()
 
     @rule(fraction=st.floats(0, 1.5))
     def wait(self, fraction: float) -> None:
         """Let time pass, up to one and a half lifetimes of a key."""
-        before = self._live()
-        self.server.advance(fraction * self.lifetime.total_seconds())
-        self.bury(before)
+        self._pass(round(fraction * self.lives.lifetime.total_seconds(), 6))
 
-    @rule(kind=st.sampled_from(list(_PROBE)), past=st.sampled_from([-1.0, -0.001, 0.0, 0.001, 1.0, 30.0]))
-    def wait_for_expiry(self, kind: TokenKind, past: float) -> None:
-        """Let time pass until just before or just after a key expires."""
-        seconds = self._left(kind) + past
+    @rule(kind=_GUARDED, past=st.sampled_from(AROUND))
+    def wait_for_expiry(self, kind: TokenKind, past: timedelta) -> None:
+        """Let time pass until just before, at, or just after the end of a key."""
+        seconds = (self.lives.left(kind) + past).total_seconds()
         if seconds > 0:
-            before = self._live()
-            self.server.advance(seconds)
-            self.bury(before)
+            self._pass(seconds)
+
+    @rule(kind=_GUARDED, date_set_back=st.booleans())
+    def watch_expiry(self, kind: TokenKind, date_set_back: bool) -> None:
+        """Let time pass step by step around the end of a key, and look each time."""
+        if date_set_back:
+            # So that the lifetime alone ends the key.
+            self._set_date(-self.lives.lifetime)
+        # One step after the other: a periodic check that sees the end first would hide a late one.
+        for past in sorted(AROUND):
+            self.wait_for_expiry(kind, past)
+            self.right_keys_open_in_time()
 
     @rule(fraction=st.sampled_from([-2.0, -0.5, -0.001, 0.5, 1.0]))
     def set_date(self, fraction: float) -> None:
         """Set the machine's date, by up to two lifetimes of a key, without time passing."""
-        self.server.set_date(fraction * self.lifetime.total_seconds())
+        self._set_date(fraction * self.lives.lifetime)
 
-    @rule(kind=st.sampled_from([TokenKind.MANAGEMENT, TokenKind.INFERENCE]), method=st.sampled_from(["GET", "POST"]))
-    def rotate(self, kind: TokenKind, method: str) -> None:
+    @rule(kind=_GUARDED, past=st.sampled_from(AROUND))
+    def set_date_to_expiry(self, kind: TokenKind, past: timedelta) -> None:
+        """Set the machine's date to just before, at, or just after the expiry date of a key."""
+        self._set_date(self.lives.expiry(kind) + past - self.server.now())
+
+    @rule(kind=_GUARDED, method=st.sampled_from(["GET", "POST"]), after=st.sampled_from(_PAUSES))
+    def rotate(self, kind: TokenKind, method: str, after: timedelta = timedelta(0)) -> None:
         """The API key replaces a key, and the response contains the new one."""
+        self._pass(after.total_seconds())
+        self._tell(f"the API key replaces the {kind.value} key")
         before = self._live()
         answer = self.server.request(method, f"/token?type={kind.value}", self.server.key(TokenKind.API))
-        assert answer.status == 200, answer
-        assert answer.json["key"] == self.server.key(kind)
-        assert self.server.key(kind) not in before
-        self.bury(before)
+        asked = f"{method} /token?type={kind.value} at {self._time()}"
+        assert answer.status == 200, f"{asked} with the API key was answered with {answer.status}: {answer.body!r}"
+        assert self.server.key(kind) not in before, f"{asked} did not replace the {kind.value} key"
+        assert answer.json["key"] == self.server.key(kind), f"{asked} did not return the new {kind.value} key"
+        self.bury(before, "had been replaced")
 
-    @rule(presented=token_kinds(), kind=st.sampled_from([TokenKind.MANAGEMENT, TokenKind.INFERENCE]))
+    @rule(kind=_GUARDED)
+    def rotate_in_vain(self, kind: TokenKind) -> None:
+        """A key that cannot be written to the key file does not replace one."""
+        directory = self.server.directory
+        if directory not in self.server.key_file.parents:
+            return
+        self._tell(f"the directory of the key file is away while the API key replaces the {kind.value} key")
+        before, aside = self._live(), directory.with_name(f"{directory.name}-aside")
+        directory.rename(aside)
+        try:
+            status = self._status("POST", f"/token?type={kind.value}", f"Bearer {self.server.key(TokenKind.API)}")
+        finally:
+            aside.rename(directory)
+        asked = f"POST /token?type={kind.value} at {self._time()}, when no file could be written,"
+        assert status == 500, f"{asked} was answered with {status}"
+        assert self._live() == before, f"{asked} changed the live keys"
+
+    @rule(presented=token_kinds(), kind=_GUARDED)
     def rotate_without_right(self, presented: TokenKind, kind: TokenKind) -> None:
         """No other key can replace a key."""
         if presented is not TokenKind.API:
-            before = self._live()
-            answer = self.server.request("POST", f"/token?type={kind.value}", self.server.key(presented))
-            assert answer.status == self._refused, answer
-            assert self._live() == before
+            self._tell(f"the {presented.value} key tries to replace the {kind.value} key")
+            before, path = self._live(), f"/token?type={kind.value}"
+            self._refuse("POST", path, [f"Bearer {self.server.key(presented)}"], f"the {presented.value} key")
+            assert self._live() == before, f"the {presented.value} key replaced a key at {self._time()}"
 
     @rule()
     def restart(self) -> None:
         """After a restart of the server, all keys are new."""
-        before = self._live()
-        self.server.restart()
-        self.bury(before)
-        assert not before & self._live()
+        self._tell("the server stops and starts again")
+        with self._another_server():
+            self.server.restart()
 
     @rule()
     def crash(self) -> None:
         """After a crash, the server starts over its stale key file, and all keys are new."""
-        before = self._live()
-        self.server.crash()
-        self.bury(before)
-        assert not before & self._live()
+        self._tell("the server crashes and starts again")
+        with self._another_server():
+            self.server.crash()
 
-    @rule(kind=st.sampled_from(list(_PROBE)), headers=authorization_headers())
+    @rule(kind=_GUARDED, headers=authorization_headers())
     def guess(self, kind: TokenKind, headers: list[bytes]) -> None:
         """Every made-up credential is refused."""
-        answer = self.server.request("GET", _PROBE[kind], headers={"Authorization": _sendable(headers)})
-        assert answer.status == self._refused, answer
+        self._tell(f"a client guesses: {headers}")
+        self._refuse("GET", _PROBE[kind], _sendable(headers), f"the made-up {headers}")
+
+    @rule(kind=_GUARDED)
+    def spoil(self, kind: TokenKind) -> None:
+        """A valid key opens alone, whole and unchanged, in one header, or not at all."""
+        self._tell(f"a client presents the {kind.value} key in wrong ways")
+        for way in SPOILED:
+            headers = way.headers(self.server.key(kind))
+            self._refuse("GET", _PROBE[kind], headers, f"the {kind.value} key, presented as {way.words},")
 
     @invariant()
     def right_keys_open_in_time(self) -> None:
         """A live key grants access to its own paths until its expiry date or for its lifetime, and never after."""
+        self.lives.look()
         for kind, path in _PROBE.items():
-            if self._left(kind) <= 0:
-                self._ended.add(self.server.key(kind))
             for presented in TokenKind:
-                status = self._status(path, self.server.key(presented))
-                expected = presented is kind and self.server.key(kind) not in self._ended
-                assert status == (200 if expected else self._refused), (kind, presented, status)
+                headers, words = [f"Bearer {self.server.key(presented)}"], f"the {presented.value} key"
+                if presented is not kind:
+                    self._refuse("GET", path, headers, words, f", which needs the {kind.value} key")
+                elif self.lives.ended(kind):
+                    self._refuse("GET", path, headers, words, f", {self.lives.how_long_ended(kind)}")
+                else:
+                    status = self._status("GET", path, *headers)
+                    left = spell_duration(self.lives.left(kind))
+                    assert status == 200, (
+                        f"{words} did not open GET {path} at {self._time()}, {left} before its expiry: {status}"
+                    )
 
     @invariant()
     def dead_keys_stay_dead(self) -> None:
         """A key that was replaced, or ended with its server, grants no access."""
-        for secret in self.dead[-3:]:
+        for secret, (name, how) in list(self.lives.dead.items())[-_REMEMBERED:]:
             for path in _PROBE.values():
-                assert self._status(path, secret) == self._refused, (secret, path)
+                self._refuse("GET", path, [f"Bearer {secret}"], f"a former {name} key", f", which {how}")
 
     @invariant()
     def file_tells_the_live_keys(self) -> None:
-        """The key file contains the live keys, and only its owner can read it."""
-        read = json.loads(self.server.key_file.read_bytes())
-        assert {kind.value: self.server.key(kind) for kind in TokenKind} == {
-            kind: members["key"] for kind, members in read.items()
-        }
-        assert stat.S_IMODE(self.server.key_file.stat().st_mode) == 0o600
+        """The key file contains the live keys and their expiry dates, and only its owner can read it."""
+        check_key_file(self.server, {kind: self.lives.expiry(kind) for kind in _PROBE})
 
-    def _status(self, path: str, key: str) -> int:
+    def bury(self, before: set[str], how: str = "had ended") -> None:
+        """Record which of the keys ``before`` are no longer live; for rules that may replace keys."""
+        self.lives.bury(before, how)
+
+    def _pass(self, seconds: float) -> None:
+        if not seconds:
+            return
+        before, clock = self._live(), self.server.clock
+        # To a whole microsecond, as dates are: floats would miss an instant by less than that.
+        self.server.advance(round(clock.seconds() + seconds, 6) - clock.seconds())
+        self._tell(f"{spell_duration(timedelta(seconds=seconds))} have passed")
+        # Keys are replaced meanwhile with ``token_auto_rotate``.
+        self.bury(before, "had been replaced")
+
+    def _set_date(self, by: timedelta) -> None:
+        was = self._time()
+        self.server.set_date(by.total_seconds())
+        self._tell(f"the date has been set {'back' if by < timedelta(0) else 'forward'}; it was {was}")
+
+    @contextmanager
+    def _another_server(self) -> Iterator[None]:
+        before = self._live()
+        yield
+        self.bury(before, "had ended with the last run of the server")
+        assert not before & self._live(), f"a key outlived the server's last run, at {self._time()}"
+
+    def _refuse(self, method: str, path: str, headers: Sequence[str], words: str, why: str = "") -> None:
+        status = self._status(method, path, *headers)
+        asked = f"{method} {path} at {self._time()}{why}"
+        assert status != 200, f"{words} opened {asked}"
+        refused = self.server.options.token_refusal_status
+        assert status == refused, f"{words} was answered with {status}, not {refused}, by {asked}"
+
+    def _status(self, method: str, path: str, *authorization: str) -> int:
+        """Return the status of a request with these ``Authorization`` headers."""
         role = role_of(path)
-        return self.server.connect(role).get(self.server.path_of(path, role), f"Authorization: Bearer {key}")
-
-    @property
-    def _refused(self) -> int:
-        return self.server.options.token_refusal_status
-
-    def _left(self, kind: TokenKind) -> float:
-        """Return the seconds until the live key of a kind ends, by its date or by its lifetime."""
-        _secret, date, seconds = self.born[kind]
-        by_date = (date + self.lifetime - self.server.now()).total_seconds()
-        return min(by_date, seconds + self.lifetime.total_seconds() - self.server.clock.seconds())
+        connection = self.server.connect(role)
+        headers = [f"Authorization: {value}" for value in authorization]
+        status = connection.ask(method, self.server.path_of(path, role), *headers)
+        connection.leave()
+        return status
 
     def _live(self) -> set[str]:
         return {token.secret for token in self.server.keys}
 
-    def bury(self, before: set[str]) -> None:
-        """Record which of the keys ``before`` are no longer live; for rules that may replace keys."""
-        self.dead += sorted(before - self._live())
-        self._record_created()
+    def _time(self) -> str:
+        return spell_moment(self.server.now(), self._start)
 
-    def _record_created(self) -> None:
-        """Record when each live key was created; a key that is already known keeps its date."""
-        known: dict[TokenKind, tuple[str, datetime, float]] = getattr(self, "born", {})
-        self.born = {}
-        for kind in _PROBE:
-            secret, old = self.server.key(kind), known.get(kind)
-            fresh = (secret, self.server.now(), self.server.clock.seconds())
-            self.born[kind] = old if old is not None and old[0] == secret else fresh
+    def _tell(self, event: str) -> None:
+        """Add an event to the story of a failure."""
+        if currently_in_test_context():
+            note(f"# {self._time()}  {event}")
 
 
 def _sendable(headers: list[bytes]) -> list[str]:

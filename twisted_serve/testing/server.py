@@ -225,6 +225,20 @@ class MemoryServer:
         """Move the server's date by ``seconds``, which may be negative, without time passing."""
         self._set_by += timedelta(seconds=seconds)
 
+    def opens(self, key: str, path: str = "/ping") -> bool:
+        """Return whether a GET for a path succeeds with a key."""
+        return self.request("GET", path, key).status == 200
+
+    def rotate(self, kind: TokenKind = TokenKind.INFERENCE) -> str:
+        """
+        Replace the key of a kind, as a client with the API key does, and return the new one.
+
+        :raise AssertionError: if the server does not replace it.
+        """
+        answer = self.request("POST", f"/token?type={kind.value}", self.key(TokenKind.API))
+        assert answer.status == 200, f"the {kind.value} key was not replaced: {answer.status} {answer.body!r}"
+        return str(answer.json["key"])
+
     def restart(self) -> None:
         """Stop the server and start it again in the same directory."""
         self._stop()
@@ -334,6 +348,8 @@ class MemoryServer:
         """Deliver the data written on all connections."""
         for stub in self._stubs:
             stub.flush()
+        # Connections that are closed are not looked at again.
+        self._stubs = [stub for stub in self._stubs if stub._agent._pumps]
 
     def _deliver(self, awaited: Deferred[Any]) -> None:
         """Deliver data for as long as it may let ``awaited`` fire."""

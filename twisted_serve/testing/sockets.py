@@ -24,7 +24,7 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
-from twisted_serve.testing.memory import next_moment
+from twisted_serve.testing.memory import next_due
 from twisted_serve.testing.server import Answer, MemoryServer, role_of
 from twisted_serve.web.roles import Role
 
@@ -60,7 +60,7 @@ class SocketReactor(PollReactor):
         end = self._seconds + seconds
         for _ in range(_MOST_TURNS):
             self.iterate(0)
-            moment = next_moment(self.getDelayedCalls())
+            moment, _call = next_due(self.getDelayedCalls(), end)
             if moment > end:
                 self._seconds = end
                 self.iterate(0)
@@ -147,19 +147,23 @@ class SocketConnection:
         return self.received
 
     def get(self, target: str, *headers: str) -> int:
+        """Send a GET, as :meth:`ask`."""
+        return self.ask("GET", target, *headers)
+
+    def ask(self, method: str, target: str, *headers: str) -> int:
         """
-        Send a GET for a target exactly as written, and return the status when the whole response is here.
+        Send a request without a body for a target exactly as written; return the status when the response is here.
 
         :raise ConnectionError: if there is none.
         """
         before = len(self._client.received)
-        head = "\r\n".join([f"GET {target} HTTP/1.1", "Host: h", *headers, "", ""])
+        head = "\r\n".join([f"{method} {target} HTTP/1.1", "Host: h", *headers, "", ""])
         if self._client.transport is not None:
             self._client.transport.write(head.encode("latin-1"))
         self._reactor.run_until(lambda: _is_whole(self._client.received[before:]) or not self._client.open)
         answer = bytes(self._client.received[before:])
         if not answer.startswith(b"HTTP/1.1 "):
-            raise ConnectionError(f"no response to GET {target}: {answer!r}")
+            raise ConnectionError(f"no response to {method} {target}: {answer!r}")
         return int(answer.split(b" ", 2)[1])
 
     def leave(self) -> None:
