@@ -31,8 +31,26 @@ def test_examples(read_blocks: ReadBlocks, tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stdout
-    expected = len(re.findall(r"^def test_|^Test\w+ =", page.read_text(), re.M))
+    expected = len(re.findall(r"^ *def test_|^\w+ = \w+\.TestCase$", page.read_text(), re.M))
     assert f"{expected} passed" in run.stdout
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("runner", ["twisted.trial", "unittest"])
+def test_runners(read_blocks: ReadBlocks, tmp_path: Path, runner: str) -> None:
+    """The example with a test case and a state machine passes under trial and unittest."""
+    [block] = [block for block in read_blocks("testing.md", "python") if "SynchronousTestCase" in block.text]
+    (tmp_path / "test_page.py").write_text(block.text)
+    run = subprocess.run(
+        [sys.executable, "-m", runner, "test_page"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Ran 2 tests in" in run.stdout + run.stderr
 
 
 def test_ten_lines(read_blocks: ReadBlocks) -> None:

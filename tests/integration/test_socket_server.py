@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.testing.machine import TokenMachine
 from twisted_serve.testing.server import NoAnswerYet
-from twisted_serve.testing.sockets import SocketReactor, SocketServer
+from twisted_serve.testing.socket_reactor import SocketReactor
+from twisted_serve.testing.sockets import SocketServer
 from twisted_serve.web.roles import Role
 
 pytestmark = pytest.mark.integration
@@ -73,7 +74,7 @@ class SocketServerTests(SynchronousTestCase):
         """Two servers have ports of their own and, if the test says so, one time."""
         reactor = SocketReactor()
         self.addCleanup(reactor.discard)
-        servers = [SocketServer(clock=reactor, seed=seed) for seed in range(2)]  # type: ignore[arg-type]
+        servers = [SocketServer(clock=reactor, seed=seed) for seed in range(2)]
         for server in servers:
             self.addCleanup(server.close)
         self.assertEqual(len({server.server.addresses[Role.INFERENCE].port for server in servers}), 2)

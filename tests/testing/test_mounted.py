@@ -79,6 +79,7 @@ class MountedServerTests(SynchronousTestCase):
             self.assertEqual((answer.status, answer.body), (200, b"Ada"))
             models = server.request("GET", "/models", server.keys.management.secret).json["models"]
             self.assertEqual([model["modelName"] for model in models], ["greet"])
+            self.assertRaisesRegex(LookupError, "no path for METRICS: /metrics", server.request, "GET", "/metrics")
 
     def test_time(self) -> None:
         """A held worker answers later, and a response that takes too long is given up."""

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from twisted_serve.auth.keyring import Granted, Keyring, Refused, Replacement
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
+from twisted_serve.interfaces.authorization import AccessRequest, IAuthorizer, Principal, Refusal, Verdict
 from twisted_serve.testing.fakes import FakeProvider
 from twisted_serve.testing.machine import TokenMachine
-from twisted_serve.testing.server import EPOCH, MemoryServer, MemoryServeReactor
+from twisted_serve.testing.server import EPOCH, MemoryServer, MemoryServeReactor, NoAnswerYet
 from twisted_serve.wire.messages import Job
 
 
@@ -56,6 +59,20 @@ class ForgetfulMachine(TokenMachine):
 def fail(jobs: list[Job]) -> Exception:
     """Fail each batch."""
     return WorkerFailed(503, "Prediction failed")
+
+
+@implementer(IAuthorizer)
+class Doorman:
+    """Admits after ten seconds those who say their name, and asks for ever about a name that nobody knows."""
+
+    def __init__(self, clock: MemoryServeReactor) -> None:
+        self.clock = clock
+
+    def authorize(self, asked: AccessRequest) -> Deferred[Verdict] | Verdict:
+        if not asked.authorization:
+            return Refusal(403)
+        name = asked.authorization[0].split()[1].decode()
+        return Deferred() if name == "nobody-knows" else deferLater(self.clock, 10, Principal, name)
 
 
 class SeamsTests(SynchronousTestCase):
@@ -144,6 +161,25 @@ class SeamsTests(SynchronousTestCase):
             self.assertEqual(server.request("GET", "/ping", key).status, 200)
             dates.append(dates[0] + timedelta(hours=1))
             self.assertEqual(server.request("GET", "/ping", key).status, 400)
+
+    def test_authorizer(self) -> None:
+        """An authorizer of one's own decides, at once or later; it has time until a limit, and there are no keys."""
+        clock = MemoryServeReactor()
+        doorman = Doorman(clock)
+        with MemoryServer(models={"m": {}}, clock=clock, dependencies={"authorizer": doorman}) as server:
+            waiting = server.send("POST", "/predictions/m", headers={"Authorization": "Door alice"}, body=b"hello")
+            server.advance(9.999)
+            self.assertRaises(NoAnswerYet, server.answered, waiting)
+            server.advance(0.001)
+            self.assertEqual(server.answered(waiting).body, b"hello")
+            self.assertEqual(server.request("GET", "/models").status, 403)
+            late = server.send("GET", "/ping", headers={"Authorization": "Door nobody-knows"})
+            server.advance(30)
+            self.assertEqual(server.answered(late).status, 503)
+            server.crash()
+            self.assertEqual(server.request("GET", "/ping").status, 403)
+            self.assertFalse(server.key_file.exists())
+            self.assertRaises(LookupError, lambda: server.keys)
 
     def test_provider(self) -> None:
         """Workers may be set up before the server starts them: here one that cannot load."""

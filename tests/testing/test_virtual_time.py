@@ -6,7 +6,9 @@ from __future__ import annotations
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.errors import WorkerFailed
 from twisted_serve.testing.memory import MemoryServeReactor
+from twisted_serve.testing.server import MemoryServer
 
 
 class AdvanceTests(SynchronousTestCase):
@@ -74,3 +76,11 @@ class AdvanceTests(SynchronousTestCase):
         self.clock.advance(3)
         self.assertEqual(self.seen, [("later", 2)])
         self.assertEqual(self.clock.seconds(), 6)
+
+    def test_server(self) -> None:
+        """In one advance all attempts are made to start a worker that cannot load."""
+        with MemoryServer(models={"m": {}}, clock=self.clock) as server:
+            server.provider.load_error = WorkerFailed(500, "CUDA out of memory")
+            server.provider.workers[0].kill()
+            server.advance(1 + 1 + 2 + 3 + 5)
+            self.assertEqual(len(server.provider.workers), 1 + 5)

@@ -5,6 +5,7 @@ Test a whole server in memory and in virtual time; ``docs/testing.md`` shows how
 - `server`: `MemoryServer`, the real server except for sockets, processes and time
 - `mounted`: `MountedServer`, the same behind the site of an application
 - `sockets`: `SocketServer`, the same with real sockets
+- `socket_reactor`: its reactor, with virtual time
 - `machine`: `TokenMachine`, a Hypothesis state machine over keys and time
 - `lives`: when keys end, and the check of the key file, for the machine
 - `words`: moments and durations in its messages
@@ -12,6 +13,7 @@ Test a whole server in memory and in virtual time; ``docs/testing.md`` shows how
 - `fakes`: workers without processes
 - `local_worker`: a handler run in the test's own process
 - `processes`: fake processes that end when the test says so
+- `pytest_plugin`: fixtures for pytest, which finds them by an entry point
 - `strategies`: Hypothesis strategies for the server's values
 
 Hypothesis is in the extra ``twisted-serve[testing]``; `server` and `fakes` do not need it.

@@ -15,6 +15,7 @@ from typing import TypeAlias, Union
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from twisted_serve.errors import WorkerDied, WorkerFailed
@@ -224,7 +225,7 @@ class FakeProvider:
 
     def __init__(
         self,
-        clock: IReactorTime,
+        clock: IReactorTime | Clock,
         respond: Respond = echo,
         load_delay: float | None = 0.0,
         answer_delay: float = 0.0,

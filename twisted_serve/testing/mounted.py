@@ -59,7 +59,13 @@ class MountedServer(MemoryServer):
         return self._site
 
     def path_of(self, path: str, role: Role) -> str:
-        """Return the path below that of the role."""
+        """
+        Return the path below that of the role.
+
+        :raise LookupError: for a role that is not mounted.
+        """
+        if role not in self.paths:
+            raise LookupError(f"the site has no path for {role.name}: {path} belongs there, unless the role is named")
         return f"{self.paths[role]}{path}"
 
     def _start(self) -> None:

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from attrs import frozen
 from treq.testing import StubTreq
@@ -35,10 +35,15 @@ from twisted_serve.web.roles import Role
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from twisted_serve.testing.socket_reactor import SocketReactor
+
 __all__ = ["Answer", "MemoryConnection", "MemoryServeReactor", "MemoryServer", "NoAnswerYet", "Role"]
 
 #: The default start time of a server in memory.
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+_Server = TypeVar("_Server", bound="MemoryServer")
 
 
 class NoAnswerYet(AssertionError):
@@ -108,11 +113,11 @@ class MemoryServer:
         endpoints: Sequence[Endpoint] = (),
         span_exporter: SpanExporter | None = None,
         *,
-        clock: MemoryServeReactor | None = None,
+        clock: MemoryServeReactor | SocketReactor | None = None,
         provider: FakeProvider | None = None,
         dependencies: Mapping[str, Any] | None = None,
     ) -> None:
-        self.clock: MemoryServeReactor = self._new_clock() if clock is None else clock
+        self.clock: MemoryServeReactor = self._new_clock() if clock is None else cast(MemoryServeReactor, clock)
         self.provider = FakeProvider(self.clock, respond=respond) if provider is None else provider
         of_workers: object = self.provider.clock
         if of_workers is not self.clock:
@@ -158,7 +163,7 @@ class MemoryServer:
             shutil.rmtree(self.directory)
             raise
 
-    def __enter__(self) -> MemoryServer:
+    def __enter__(self: _Server) -> _Server:
         """Return the server."""
         return self
 
@@ -250,9 +255,10 @@ class MemoryServer:
 
         The lock on the file is released, since a dead process cannot hold it.
         """
-        stale = self.key_file.read_bytes()
+        stale = self.key_file.read_bytes() if self.key_file.exists() else None
         self._stop()
-        self.key_file.write_bytes(stale)
+        if stale is not None:
+            self.key_file.write_bytes(stale)
         self._start()
 
     def close(self) -> None:

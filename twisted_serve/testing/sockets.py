@@ -9,83 +9,26 @@ over when the test advances the time.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from io import BytesIO
-from time import monotonic
 from typing import Any, ClassVar
 
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IConsumer, IStreamClientEndpoint
-from twisted.internet.pollreactor import PollReactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
-from twisted_serve.testing.memory import next_due
 from twisted_serve.testing.server import Answer, MemoryServer, role_of
+from twisted_serve.testing.socket_reactor import SocketReactor
 from twisted_serve.web.roles import Role
 
-__all__ = ["SocketConnection", "SocketReactor", "SocketServer"]
-
-# Real seconds without an event after which nothing more is expected; a packet on the loopback interface takes less
-# than a millisecond, more only if the machine is overloaded.
-_QUIET = 0.1
-
-# So many times may be met in one advance at which calls are due.
-_MOST_TURNS = 100_000
+__all__ = ["SocketConnection", "SocketServer"]
 
 _LENGTH = re.compile(rb"^content-length: *(\d+) *\r$", re.I | re.M)
-
-
-class SocketReactor(PollReactor):
-    """A reactor of its own with real sockets and virtual time, which starts at 0; the global reactor is not used."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        super().__init__()
-
-    def seconds(self) -> float:
-        """Return the virtual time."""
-        return self._seconds
-
-    def advance(self, seconds: float) -> None:
-        """
-        Advance the time as `MemoryServeReactor.advance` does.
-
-        :raise RuntimeError: if there is no end of such calls.
-        """
-        end = self._seconds + seconds
-        for _ in range(_MOST_TURNS):
-            self.iterate(0)
-            moment, _call = next_due(self.getDelayedCalls(), end)
-            if moment > end:
-                self._seconds = end
-                self.iterate(0)
-                return
-            self._seconds = max(self._seconds, moment)
-        raise RuntimeError("there is no end of calls that are due")
-
-    def run_until(self, done: Callable[[], bool]) -> None:
-        """Send and receive until ``done`` returns true, or nothing happens."""
-        while not done():
-            patience = 0.0 if self._due() else _QUIET
-            before = monotonic()
-            self.iterate(patience)
-            if patience and monotonic() - before >= patience:
-                return
-
-    def discard(self) -> None:
-        """Close all sockets and forget all delayed calls; the time is 0 again."""
-        self.disconnectAll()
-        for call in self.getDelayedCalls():
-            call.cancel()
-        self._seconds = 0.0
-
-    def _due(self) -> bool:
-        return any(call.getTime() <= self._seconds for call in self.getDelayedCalls())
 
 
 # Reactors that no server uses: a reactor has no method that closes its own file descriptors.
@@ -131,13 +74,13 @@ class SocketConnection:
     @property
     def received(self) -> bytes:
         """The bytes received from the server so far."""
-        self._reactor.run_until(lambda: False)
+        self._reactor.settle()
         return bytes(self._client.received)
 
     @property
     def open(self) -> bool:
         """Whether the server has kept the connection open."""
-        self._reactor.run_until(lambda: not self._client.open)
+        self._reactor.settle()
         return self._client.open
 
     def send(self, data: bytes) -> bytes:
@@ -272,7 +215,7 @@ class SocketServer(MemoryServer):
 
     def flush(self) -> None:
         """Deliver the data written on all connections."""
-        self.clock.run_until(lambda: False)
+        self.clock.settle()
 
     def _deliver(self, awaited: Deferred[Any]) -> None:
         self.clock.run_until(lambda: bool(awaited.called))
