@@ -227,8 +227,9 @@ class KeysTests(AuthorizerCase):
         """Another object is refused, and its class named."""
         with self.assertRaisesRegex(TypeError, "authorizer must provide IAuthorizer, str does not"):
             Dependencies(authorizer="Basic")  # type: ignore[arg-type]
-        with self.assertRaisesRegex(ValueError, "authorizer_timeout"):
-            Dependencies(authorizer_timeout=0)
+        for seconds in (0, -1.0, float("inf"), float("nan")):
+            with self.assertRaisesRegex(ValueError, "authorizer_timeout"):
+                Dependencies(authorizer_timeout=seconds)
 
 
 class RefusalTests(AuthorizerCase):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
-from attrs.validators import gt
+from attrs.validators import gt, le
 
 from twisted_serve.auth.keyring import Keyring, MakeKeyring
 from twisted_serve.auth.tokens import Entropy
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 # The kernel's list of NVIDIA devices, one directory each.
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
+
+# In seconds: a day. More is a mistake, and no timer takes an infinite time.
+_LONGEST_WAIT = 86_400.0
 
 # By index or, in part, by the names that NVIDIA's tools show.
 _GPU_INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -86,7 +89,7 @@ class Dependencies:
     trim_heap: Trim | None = field(factory=heap_trimmer)
     span_exporter: SpanExporter | None = None
     authorizer: IAuthorizer | None = field(default=None, validator=_is_authorizer)
-    authorizer_timeout: float = field(default=30.0, validator=gt(0))
+    authorizer_timeout: float = field(default=30.0, validator=[gt(0), le(_LONGEST_WAIT)])
     observers: Sequence[ServerObserver] = field(default=(), validator=_are_observers)
 
 
