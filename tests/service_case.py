@@ -72,7 +72,7 @@ class ServiceTestCase(SynchronousTestCase):
             defer_to_thread=self.threads,
             trim_heap=lambda: self.trimmed.append(self.clock.seconds()),
         )
-        return ModelServer(self.reactor, settings, dependencies)  # type: ignore[arg-type]
+        return ModelServer(self.reactor, settings, dependencies)
 
     def model(self, name: str) -> str:
         """Put a model into the store."""

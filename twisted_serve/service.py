@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorCore
 from twisted.web.resource import IResource
 
 from twisted_serve.assembly.dependencies import Dependencies
@@ -39,21 +41,22 @@ class ModelServer(ApplicationCalls, MultiService):
     :ivar ready: Fires when each start-up model has its workers or has failed to get them, or when
         the server is stopped before that, with a :class:`~twisted_serve.planes.startup.StartupOutcome`.
     :ivar addresses: The bound address of each role, once started.
-    :param reactor: Any reactor; the global reactor is not used.
+    :param reactor: Any reactor that can start processes; the global reactor is not used.
     :param listen: Whether to listen at the addresses of the options; not needed for `resource` and for the calls of
         the application.
     """
 
     def __init__(
         self,
-        reactor: IServeReactor,
+        reactor: IReactorCore,
         options: ServerOptions,
         dependencies: Dependencies | None = None,
         *,
         listen: bool = True,
     ) -> None:
         super().__init__()
-        self._reactor = reactor
+        # The type that Twisted gives to its global reactor lacks some of the interfaces that the object has.
+        self._reactor = cast(IServeReactor, reactor)
         self._options = options
         self._dependencies = dependencies or Dependencies()
         self._listen = listen

@@ -216,7 +216,7 @@ class RunTests(SynchronousTestCase):
         self.addCleanup(memory.close)
         stopped = memory.server
         memory.restart()
-        never = ModelServer(memory.clock, memory.options)  # type: ignore[arg-type]
+        never = ModelServer(memory.clock, memory.options)
         for server in (stopped, never):
 
             async def read(server: ModelServer = server) -> None:

@@ -377,7 +377,7 @@ class MemoryServer:
     def _start(self) -> None:
         self._stubs = []
         # The clock has what a server without real workers needs.
-        self.server = ModelServer(self.clock, self.options, self.dependencies)  # type: ignore[arg-type]
+        self.server = ModelServer(self.clock, self.options, self.dependencies)
         self.server.startService()
 
     def _stop(self) -> None:

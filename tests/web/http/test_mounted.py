@@ -9,6 +9,7 @@ import re
 from unittest.mock import patch
 from urllib.parse import quote
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.web.resource import Resource
@@ -149,14 +150,8 @@ class MountedTests(MountedCase):
 
     def test_without_a_listener(self) -> None:
         """A server that listens nowhere serves its resources."""
-        server = ModelServer(
-            self.memory.clock,  # type: ignore[arg-type]
-            self.memory.server._options.__class__(
-                disable_token_authorization=True, temp_directory=self.memory.directory, disable_system_metrics=True
-            ),
-            self.memory.server._dependencies,
-            listen=False,
-        )
+        options = evolve(self.memory.options, disable_token_authorization=True, load_models=None)
+        server = ModelServer(self.memory.clock, options, self.memory.dependencies, listen=False)
         server.startService()
         self.assertEqual(server.addresses, {})
         root = Resource()
