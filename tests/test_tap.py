@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import atexit
 import os
+import pwd
 import sys
 from argparse import ArgumentParser
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Any, cast
 
 from twisted.application.service import IService, IServiceMaker
 from twisted.internet import reactor
@@ -23,6 +25,7 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from twisted_serve.command import other_user
 from twisted_serve.command.twistd import Hosted
 from twisted_serve.config.arguments import parser, settings_parser
 from twisted_serve.config.options import KEYS
@@ -202,13 +205,28 @@ class MakeServiceTests(TapCase):
         self.ready(self.service(), StartupOutcome(), running=False)
         self.assertNotIn("Model server started.", [event["log_format"] for event in seen])
 
-    def test_ports(self) -> None:
-        """Only root, when it is about to become another user, opens ports before the server starts."""
+    def test_other_user(self) -> None:
+        """About to become another user, root reads files as that user, opens ports early, and runs no plug-in."""
+        users: list[tuple[int, int]] = []
+
+        def run_as(uid: int, gid: int, call: Callable[..., Any], *arguments: Any) -> Any:
+            users.append((uid, gid))
+            return call(*arguments)
+
+        self.patch(other_user, "runAsEffectiveUser", run_as)
         (self.cwd / "config.properties").write_text("inference_address=http://127.0.0.1:80")
         for user, twistd, early in ((0, ["--uid=1"], True), (0, [], False), (1, ["--uid=1"], False)):
             self.patch(os, "geteuid", lambda user=user: user)
             self.twistd = twistd
-            self.assertEqual(self.service()._ports is not None, early)
+            service = self.service()
+            self.assertEqual(service._ports is not None, early)
+            self.assertEqual(service._server is None, early)
+            self.assertEqual(users, [(1, pwd.getpwuid(1).pw_gid)] if early else [])
+            users.clear()
+        self.patch(os, "geteuid", lambda: 0)
+        self.twistd = ["--uid=99999999999"]
+        line = self.assertRaises(SystemExit, self.options, "--model-store", "models").code
+        self.assertEqual(line, "twistd twisted-serve: --uid 99999999999 is no user of this system")
 
     def test_wrong_plugin(self) -> None:
         """A plug-in that is not there ends the program with one line, before there is a service."""

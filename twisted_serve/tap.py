@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -15,6 +16,7 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python import usage
 
 from twisted_serve.command.one_line import program, refuse
+from twisted_serve.command.other_user import as_user, changes_user
 from twisted_serve.config.arguments import parse_command_line, settings_parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.values import ConfigError
@@ -87,7 +89,8 @@ class Options(usage.Options):
         if parent.get("euid") and parent.get("uid") is not None:
             refuse("--euid would let models' code become root again; --uid alone does not")
         try:
-            self.loaded = load_options(command, os.environ, directory)
+            # The files may belong to the user that the server will run as, and so may what they name.
+            self.loaded = as_user(parent, load_options, command, os.environ, directory)
         except LaunchError as e:
             refuse(str(e))
         except ConfigError as e:
@@ -133,13 +136,16 @@ def makeService(options: Options) -> Hosted:
 
     reactor, loaded, ports = cast("IServeReactor", chosen), options.loaded, None
     parent: Mapping[str, Any] = options.parent or {}
-    if os.geteuid() == 0 and parent.get("uid") is not None:
+    if changes_user(parent):
         ports = PrivilegedPorts(reactor, [listener.address for listener in plan_listeners(loaded.options)])
-    try:
-        server = make_server(reactor, loaded, ports)
-    except ValueError as e:
-        refuse(str(e))
-    hosted = Hosted(reactor, server, loaded.options.startup_models_required, ports)
+    make = partial(make_server, reactor, loaded, ports)
+    hosted = Hosted(reactor, make, loaded.options.startup_models_required, ports)
+    if ports is None:
+        # Otherwise it is made by the other user: root must not run that user's plug-ins.
+        try:
+            hosted.server  # noqa: B018
+        except ValueError as e:
+            refuse(str(e))
     # Before twistd adds its observers, which then get the events as this one leaves them.
     globalLogPublisher.addObserver(HostLog(lambda: hosted.secrets))
     ignored = [f"{key} in {loaded.sources[key]} has no effect" for key in WITHOUT_EFFECT if key in loaded.sources]

@@ -27,7 +27,7 @@ ANALYZE = shutil.which("systemd-analyze")
 
 
 def read_unit(text: str) -> ConfigParser:
-    """Read a unit, each key of which is there once."""
+    """Read a unit, in which each key is there once."""
     unit = ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(text)
@@ -78,7 +78,7 @@ def test_socket(tmp_path: Path) -> None:
 
 
 def test_places(tmp_path: Path) -> None:
-    """The server writes where it may, and the keys are nobody else's."""
+    """The server writes where it may, and no other account reads the keys."""
     service = unit("service")["Service"]
     directory = Path("/run") / service["RuntimeDirectory"]
     assert load(tmp_path).options.token_key_file.parent == directory

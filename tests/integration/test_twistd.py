@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.conftest import ECHO, LONG
+from tests.plugins.test_discovery import SOURCE, distribute
 from tests.web.http.test_tls import identity
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ def handle(data, context):
     print("keys:", open("KEY_FILE").read().replace("\\n", " "))
     print("\\x1b[31mred", file=sys.stderr, flush=True)
     return [str([os.getuid(), os.getgid()])] * len(data)
+"""
+
+
+WHOSE = """
+import os
+from twisted.logger import Logger
+Logger("plugin").info(f"plug-in run by {os.getuid()}, {os.geteuid()}")
 """
 
 
@@ -105,7 +113,7 @@ def test_daemon(make_server: MakeServer) -> None:
         assert "NotStarted" in behind.stderr
         assert "Traceback" not in (server.cwd / "2.log").read_text()
         assert not (server.cwd / "2.pid").exists()
-        # Who asks for its end in the wrong way learns where it is.
+        # --stop does not end it, and tells where it is.
         stop = run(server, str(Path(TWISTD).with_name("twisted-serve")), "--stop")
         assert (stop.returncode, stop.stdout) == (0, "TorchServe is not currently running.\n")
         assert stop.stderr.startswith(f"A server runs in process {front} (twistd), ")
@@ -210,9 +218,14 @@ def test_user(make_server: MakeServer) -> None:
         if parent.is_relative_to(tempfile.gettempdir()):
             parent.chmod(parent.stat().st_mode | 0o001)
     server.add_model("m", INDISCREET.replace("KEY_FILE", str(server.key_file)))
+    # Plug-ins may be that user's, too: root does not run them.
+    distribute(server.cwd / "plugins", "whose", SOURCE.format(segment="whose") + WHOSE)
+    with (server.cwd / "config.properties").open("a") as more:
+        more.write("plugins_path=plugins\n")
     twistd = [*words, "-c", "from twisted.scripts.twistd import run; run()"]
     options = ["--nodaemon", "--pidfile=", "--uid=nobody", "--gid=1"]
     server.start(command=[*twistd, *options, *service(server, "--models", "m=m")])
+    assert f"plug-in run by {nobody.pw_uid}, {nobody.pw_uid}" in server.log()
     assert server.ports["management"] == port
     assert server.curl("management", "/models", key="management").status == 200
     assert server.predict("m").body == f"[{nobody.pw_uid}, 1]".encode()

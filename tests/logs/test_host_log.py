@@ -79,7 +79,7 @@ class HostLogTests(SynchronousTestCase):
         self.assertEqual(lines[-1], "[twisted_serve.workers#info] <redacted>")
 
     def test_forged(self) -> None:
-        """Nobody forges a line, or gives orders to a terminal."""
+        """No output forges a line, or controls a terminal."""
         log_model_output(self.log, "W\n", "stdout", "\x1b[31m\r2026-01-01 [-] forged")
         log_lines(self.log, "TS_METRICS", ["a", "b\x1b"])
         self.log.info("{text}", text="x\ny\u2028z")

@@ -39,11 +39,11 @@ class NotStarted(Exception):
 
 class Hosted(Service):
     """
-    A server whose process belongs to ``twistd``, which has already begun to log and, if asked to, changed the user.
+    A server in the process of ``twistd``, which has begun to log, and changed the user if asked to, before the start.
 
     The reactor itself stops on SIGINT and SIGTERM; a second signal speeds the stop up.
 
-    :ivar server: The server.
+    :param make: Builds the server, at the start at the latest; it may run plug-ins' code.
     :param models_required: Whether a start-up model that fails ends the process with status 1.
     :param ports: The ports that are opened before ``twistd`` changes the user.
     """
@@ -51,21 +51,33 @@ class Hosted(Service):
     def __init__(
         self,
         reactor: IServeReactor,
-        server: Server,
+        make: Callable[[], Server],
         models_required: bool = False,
         ports: PrivilegedPorts | None = None,
     ) -> None:
-        self.server = server
         self._reactor = reactor
+        self._make = make
+        self._server: Server | None = None
         self._ports = ports
         self._models_required = models_required
         self._asked = False
-        server.ready.addCallback(self._announce)
+
+    @property
+    def server(self) -> Server:
+        """
+        The server.
+
+        :raise ValueError: for a plug-in that cannot be served, when the server is built.
+        """
+        if self._server is None:
+            self._server = self._make()
+            self._server.ready.addCallback(self._announce)
+        return self._server
 
     @property
     def secrets(self) -> Collection[str]:
         """The secrets to redact in the log."""
-        return self.server.secrets
+        return () if self._server is None else self._server.secrets
 
     def privilegedStartService(self) -> None:
         """
@@ -89,11 +101,12 @@ class Hosted(Service):
         super().startService()
         protect_memory()
         raise_descriptor_limit()
-        # First, so that a signal during the start cannot leave the server's files behind.
-        signals.handle(self._reactor, self._end, self.server.reload, ending=[signal.SIGQUIT])
-        self._reactor.callWhenRunning(self._count_signals_of_reactor)
         try:
-            self.server.startService()
+            server = self.server
+            # First, so that a signal during the start cannot leave the server's files behind.
+            signals.handle(self._reactor, self._end, server.reload, ending=[signal.SIGQUIT])
+            self._reactor.callWhenRunning(self._count_signals_of_reactor)
+            server.startService()
         except EXPECTED as e:
             super().stopService()
             _fail(e)
@@ -175,7 +188,7 @@ def _tell_without_traceback() -> None:
 
 
 def _exit_with_failure(owner: int) -> None:
-    """Exit with status 1, as the last deed of a process whose reactor has stopped: ``twistd`` would exit with 0."""
+    """Exit with status 1 when the reactor has stopped: ``twistd`` would exit with 0."""
     if os.getpid() == owner:
         for stream in (sys.__stdout__, sys.__stderr__):
             if stream is not None:
