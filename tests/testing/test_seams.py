@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -47,6 +48,17 @@ class ForgetfulKeyring(Keyring):
     def check(self, kind: TokenKind, presented: bytes, now: datetime) -> Granted | Refused:
         granted = Granted("old") if presented in self._replaced else None
         return granted or super().check(kind, presented, now)
+
+
+class OddKeyring(Keyring):
+    """Answers what no keyring should: a defect."""
+
+    answer: Any = None
+
+    def check(self, kind: TokenKind, presented: bytes, now: datetime) -> Granted | Refused:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[no-any-return]
 
 
 class ForgetfulMachine(TokenMachine):
@@ -114,6 +126,27 @@ class SeamsTests(SynchronousTestCase):
         machine.dead_keys_stay_dead()
         machine.rotate(TokenKind.INFERENCE, "POST")
         self.assertRaises(AssertionError, machine.dead_keys_stay_dead)
+
+    def test_keyring_without_answer(self) -> None:
+        """A keyring that raises, or does not answer with Granted, opens nothing; what was presented is not logged."""
+        with MemoryServer(models={"m": {}}, dependencies={"keyring": OddKeyring.create}) as server:
+            key = server.keys.inference.secret
+            for answer in (None, True, "yes", key, RuntimeError(f"the vault does not know {key}")):
+                OddKeyring.answer = answer
+                for method, path in (("POST", "/predictions/m"), ("GET", "/models"), ("POST", "/token?type=inference")):
+                    self.assertEqual(server.request(method, path, key, body=b"").status, 400)
+            self.assertEqual((server.provider.batches, server.keys.inference.secret), ([], key))
+
+    def test_log_of_failed_keyring(self) -> None:
+        """What fails is logged, without what was presented."""
+        with capturedLogs() as events, MemoryServer(dependencies={"keyring": OddKeyring.create}) as server:
+            for answer in (True, RuntimeError("the vault does not know a-guessed-key")):
+                OddKeyring.answer = answer
+                server.request("GET", "/ping", "a-guessed-key")
+        texts = [formatEvent(event) for event in events if event["log_namespace"] == "twisted_serve.auth"]
+        self.assertIn("The keyring has answered bool, expected Granted or Refused: the request is refused", texts)
+        self.assertTrue(any("RuntimeError: the vault does not know <redacted>" in text for text in texts), texts)
+        self.assertNotIn("a-guessed-key", "".join(texts))
 
     def test_keyring_that_fails(self) -> None:
         """A keyring that cannot be made fails the start, which leaves nothing behind."""

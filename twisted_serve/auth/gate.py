@@ -13,12 +13,17 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from attrs import frozen
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from twisted_serve.auth.keyring import Keyring, Reason, Refused
+from twisted_serve.auth.keyring import Granted, Keyring, Reason, Refused
+from twisted_serve.auth.redaction import REDACTED
 from twisted_serve.auth.scopes import Scope
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.interfaces import Now
+
+_log = Logger("twisted_serve.auth")
 
 #: Maps a method and a target to the scope needed; ``None`` for a public target.
 AccessPolicy: TypeAlias = Callable[[bytes, Target], "Scope | None"]
@@ -100,10 +105,22 @@ class Authorizer:
         presented = bearer_token(authorization)
         if isinstance(presented, Reason):
             return Denied(kind, presented)
-        verdict = self._keyring.check(kind, presented, self._now())
+        # The keyring may be an application's: what is not a plain yes is a no.
+        try:
+            verdict: object = self._keyring.check(kind, presented, self._now())
+        except Exception:
+            text = Failure().getTraceback().replace(presented.decode("latin-1"), REDACTED.decode("ascii"))
+            _log.error("The keyring has failed, so a request is refused: {text}", text=text)
+            return Denied(kind, Reason.UNKNOWN)
+        if isinstance(verdict, Granted):
+            return _ALLOWED[kind]
         if isinstance(verdict, Refused):
             return Denied(kind, verdict.reason, verdict.key_id)
-        return _ALLOWED[kind]
+        _log.error(
+            "The keyring has answered {type}, expected Granted or Refused: the request is refused",
+            type=type(verdict).__name__,
+        )
+        return Denied(kind, Reason.UNKNOWN)
 
 
 class OpenAuthorizer:
