@@ -57,7 +57,7 @@ class HtpasswdChecker:
             self._hashes[name] = hashed
             cost = max(cost, int(found["cost"]))
         # Checked for a user who does not exist, so that the answer takes as long as for one who does.
-        self._nobody = bcrypt.hashpw(b"", bcrypt.gensalt(cost))
+        self._other = bcrypt.hashpw(b"", bcrypt.gensalt(cost))
 
     def requestAvatarId(self, credentials: IUsernamePassword) -> Deferred[bytes | tuple[()]]:
         """Return the name of the user whose password is right; hashing runs in a thread."""
@@ -66,7 +66,7 @@ class HtpasswdChecker:
     async def _checked(self, credentials: IUsernamePassword) -> bytes | tuple[()]:
         hashed = self._hashes.get(credentials.username)
         password = credentials.password[:LONGEST]
-        right = await self._turns.run(deferToThread, bcrypt.checkpw, password, hashed or self._nobody)
+        right = await self._turns.run(deferToThread, bcrypt.checkpw, password, hashed or self._other)
         if hashed is None or not right or len(credentials.password) > LONGEST:
             raise UnauthorizedLogin()
         return credentials.username
