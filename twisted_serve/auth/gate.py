@@ -4,7 +4,7 @@ Decide whether a request presents the token it needs.
 
 The decision uses plain values only, so that the channel can make it as soon as the
 headers have arrived, the guard can repeat it before a route runs, and other
-transports can use it too.
+transports can use it too.  An application may decide instead, later or at once (`asking`).
 """
 
 from __future__ import annotations

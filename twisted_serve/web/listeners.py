@@ -101,10 +101,6 @@ class HttpAuth:
         self.audit_log.refused(denied, peer_of(request), request.method.decode("latin-1"), path.decode("latin-1"))
         return answer_refusal(request, denied, self.refusal_status)
 
-    def decline(self, request: IRequest, declined: Declined) -> Body:
-        """Answer a request that is not admitted; only the interface requires this, since keys decide."""
-        return answer_declined(request, declined)
-
 
 @frozen
 class NoHttpAuth:
@@ -121,10 +117,6 @@ class NoHttpAuth:
     def refuse(self, request: IRequest, denied: Denied) -> Body:
         """Answer a denied request; only the interface requires this, since no request is denied."""
         return answer_refusal(request, denied, 400)
-
-    def decline(self, request: IRequest, declined: Declined) -> Body:
-        """Answer a request that is not admitted; only the interface requires this, since there is no authorizer."""
-        return answer_declined(request, declined)
 
 
 @frozen
@@ -199,8 +191,9 @@ class HttpApi:
         access = access_policy(roles, self.exempt_ping, plugged)
         authorizer, refuse = self.auth.authorizer(access), self.auth.refuse
         guarded: IResource = Guard(self._unguarded_trees(roles, reactor), authorizer, refuse, answer_flaw)
-        asking = None
+        asking, decline = None, answer_declined
         if isinstance(self.auth, OwnHttpAuth):
+            decline = self.auth.decline
             needs = need_policy(roles, self.exempt_ping, plugged, self.metrics_token is not None)
             asking = Asking(self.auth.authorizer_of_application, needs, reactor, self.auth.timeout)
             guarded = Asked(guarded, asking)
@@ -219,7 +212,7 @@ class HttpApi:
             bool(roles & Role.INFERENCE),
             local if self.error_detail is None else self.error_detail,
             asking,
-            self.auth.decline,
+            decline,
         )
 
     def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:
