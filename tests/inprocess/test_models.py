@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve import ModelServer, Registered
@@ -18,6 +20,7 @@ from twisted_serve.errors import (
     InvalidModel,
     InvalidModelVersion,
     ModelNotFound,
+    ServeError,
     ServiceUnavailable,
     WorkerFailed,
 )
@@ -122,9 +125,9 @@ class RegisterTests(ModelsCase):
             ({"handler": "__main__:Digits", "name": "m"}, "handler is '__main__:Digits'"),
             ({"handler": "../x.py", "name": "m"}, "handler is '../x.py'"),
             ({"handler": "a b", "name": "m"}, "handler is 'a b'"),
-            ({"handler": "", "name": "m"}, "handler is ''"),
+            ({"handler": "", "name": "m"}, "handler must be a string that is not empty"),
             ({"handler": "a:b:c", "name": "m"}, "handler is 'a:b:c'"),
-            ({"handler": OWN, "name": "m", "workers": -1}, "workers must be from 0 to 1024, not -1"),
+            ({"handler": OWN, "name": "m", "workers": -1}, "workers must be a number from 0 to 1024, not -1"),
             ({"handler": OWN, "name": "m", "workers": "2"}, "not '2'"),
             ({"handler": OWN, "name": "m/../n"}, "m/../n"),
             ({"handler": OWN, "name": "m", "version": "1/2"}, "1/2"),
@@ -229,3 +232,60 @@ class ImportPathTests(SynchronousTestCase):
         path = import_path(["", os.__file__.rpartition("/")[0], "b", "/a", "/a", *sys.path])
         self.assertEqual(path[:3], (os.getcwd(), os.path.abspath("b"), "/a"))
         self.assertFalse([each for each in path if each.endswith((".zip", "site-packages"))])
+
+
+JUNK: tuple[Any, ...] = (
+    None,
+    5,
+    -1,
+    True,
+    2.5,
+    float("nan"),
+    b"x",
+    "x",
+    "",
+    "\0",
+    "\ud800",
+    [],
+    {},
+    object(),
+    "x" * 5000,
+)
+
+#: The arguments of each call, of which one or two are junk.
+CALLS: dict[str, dict[str, Any]] = {
+    "predict": {"model": "m", "data": b"", "content_type": "", "version": None, "headers": None, "timeout": None},
+    "register": {
+        "url": None,
+        "name": "m",
+        "handler": OWN,
+        "version": None,
+        "workers": 1,
+        "batch_size": None,
+        "max_batch_delay": None,
+        "response_timeout": None,
+        "startup_timeout": None,
+    },
+    "scale": {"name": "m", "workers": 1, "most": None, "version": None},
+    "set_default": {"name": "m", "version": "1.0"},
+    "unregister": {"name": "m", "version": None},
+    "describe": {"name": "m", "version": None},
+}
+
+
+class JunkTests(ModelsCase):
+    """Arguments that make no sense."""
+
+    def test_junk(self) -> None:
+        """A call with junk succeeds or fails with an error of ours, and the server goes on."""
+        for call, arguments in CALLS.items():
+            for name, junk in product(arguments, JUNK):
+                with self.subTest(call=call, name=name, junk=junk):
+                    result = getattr(self.server, call)(**{**arguments, name: junk})
+                    outcome: list[Any] = []
+                    result.addBoth(outcome.append)
+                    if isinstance(outcome[0], Failure):
+                        self.assertTrue(outcome[0].check(ServeError), outcome[0])
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.result(self.server.register(name="after", handler=OWN))
+        self.assertEqual(self.result(self.server.predict("after", b"x")).body, b"x")

@@ -22,6 +22,7 @@ from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.archives.store import ModelArchive
 from twisted_serve.errors import BadRequest
+from twisted_serve.inprocess.arguments import require_number, require_optional_texts, require_texts
 from twisted_serve.models.settings import MOST_WORKERS, RequestedSettings
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
@@ -30,6 +31,10 @@ from twisted_serve.planes.registrar import Registrar, Registration
 
 # ``myapp.models``, ``myapp.models:Digits``: what can be imported, not a file.
 _IMPORTABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")
+
+# The optional numbers of a registration, with their minimum; milliseconds for the delay, seconds for the timeouts.
+_SETTINGS = {"batch_size": 1, "max_batch_delay": 0, "response_timeout": 1, "startup_timeout": 1}
+_MOST = (1 << 31) - 1
 
 # The directories of Python itself and of installed packages, which a worker has in its own import path.
 _OF_PYTHON = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -82,17 +87,21 @@ class Models:
 
         :raise ServeError: as :meth:`Registrar.enter` and :meth:`Registrar.start`.
         """
-        if not (isinstance(workers, int) and 0 <= workers <= MOST_WORKERS):
-            raise BadRequest(f"workers must be from 0 to {MOST_WORKERS}, not {workers!r:.200}.")
+        require_number("workers", workers, 0, MOST_WORKERS)
+        for setting, least in _SETTINGS.items():
+            if (value := getattr(settings, setting)) is not None:
+                require_number(setting, value, least, _MOST)
+        if isinstance(url, os.PathLike):
+            url = os.fspath(url)
+        require_optional_texts(url=url, name=name, handler=handler, version=version)
         path = () if handler is None else import_path(sys.path)
-        location = None if url is None else os.fspath(url)
-        wanted = Registration(location, name, handler, settings=settings, import_path=path)
-        if location is None:
+        wanted = Registration(url, name, handler, settings=settings, import_path=path)
+        if url is None:
             model = await self._registrar.enter_archive(wanted, self._without_files(name, handler, version))
         elif version is not None:
-            raise BadRequest(f"version is {version!r:.200}, but the archive at {location} determines its version.")
+            raise BadRequest(f"version is {version!r:.200}, but the archive at {url} determines its version.")
         else:
-            model = await self._registrar.enter(wanted, location, Source.APPLICATION)
+            model = await self._registrar.enter(wanted, url, Source.APPLICATION)
         if model.settings.min_workers:
             await self._registrar.start(model)
         await self._registrar.record(model)
@@ -104,6 +113,8 @@ class Models:
 
         :raise ServeError: as :meth:`Registry.unregister`.
         """
+        require_texts(name=name)
+        require_optional_texts(version=version)
         await self._registrar.unregister(name, version)
 
     async def scale(self, name: str, version: str | None, workers: int, most: int | None) -> None:
@@ -112,6 +123,11 @@ class Models:
 
         :raise ServeError: as :meth:`ManagementPlane.scale`.
         """
+        require_texts(name=name)
+        require_optional_texts(version=version)
+        require_number("workers", workers, 0, MOST_WORKERS)
+        if most is not None:
+            require_number("most", most, workers, MOST_WORKERS)
         await self._management.scale(name, version, workers, most, synchronous=True)
 
     async def set_default(self, name: str, version: str) -> None:
@@ -120,6 +136,7 @@ class Models:
 
         :raise ServeError: as :meth:`ManagementPlane.set_default`.
         """
+        require_texts(name=name, version=version)
         await self._management.set_default(name, version)
 
     async def describe(self, name: str, version: str | None) -> list[dict[str, Any]]:
@@ -128,6 +145,8 @@ class Models:
 
         :raise ServeError: as :meth:`ManagementPlane.describe`.
         """
+        require_texts(name=name)
+        require_optional_texts(version=version)
         return await self._management.describe(name, version)
 
     def names(self) -> dict[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import count
+from types import NoneType
 from typing import TypeAlias
 
 from attrs import frozen
@@ -15,6 +16,7 @@ from twisted.internet.interfaces import IPushProducer
 
 from twisted_serve.errors import BadRequest, RequestTooLarge
 from twisted_serve.eventloop.threads import DeferToThread
+from twisted_serve.inprocess.arguments import require_optional_texts, require_texts
 from twisted_serve.inprocess.streams import Answer, Stream, answer_of
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.planes.inference import InferencePlane
@@ -56,6 +58,10 @@ class Call:
 
         :raise BadRequest: for a header that HTTP could not transport.
         """
+        if not isinstance(self.headers, (Mapping, NoneType)):
+            raise BadRequest(f"headers must be a mapping of strings, not {type(self.headers).__name__}.")
+        if not isinstance(self.content_type, str):
+            raise BadRequest(f"content_type must be a string, not {self.content_type!r:.200}.")
         sent = dict(self.headers or {})
         if self.content_type:
             sent["Content-Type"] = self.content_type
@@ -77,7 +83,9 @@ class Call:
         """
         if self.timeout is None:
             return None
-        if not (isinstance(self.timeout, (int, float)) and 0 < self.timeout <= _LONGEST_TIMEOUT):
+        if not (
+            isinstance(self.timeout, (int, float)) and self.timeout is not True and 0 < self.timeout <= _LONGEST_TIMEOUT
+        ):
             raise BadRequest(
                 f"timeout must be a number above 0, at most {_LONGEST_TIMEOUT} seconds, not {self.timeout!r:.200}."
             )
@@ -134,6 +142,8 @@ class Predictions:
 
     def _submit(self, call: Call, on_chunk: Callable[[Item, IPushProducer], None]) -> Deferred[Item]:
         now = self._seconds()
+        require_texts(model=call.model)
+        require_optional_texts(version=call.version)
         headers, deadline = call.job_headers(), call.deadline(now)
 
         def submit(parts: list[Part]) -> Deferred[Item]:
@@ -154,16 +164,19 @@ class Predictions:
         return submit(parts_of(call.content_type, body))
 
     def _fields(self, data: Mapping[str, bytes | str]) -> list[Part]:
-        parts = []
-        for name, value in data.items():
-            if not isinstance(name, str) or not isinstance(value, (bytes, str)):
-                raise BadRequest(
-                    f"The field {name!r:.200} of data must have a string as name, and bytes or a string as value."
-                )
-            parts.append(Part(name, "", value.encode() if isinstance(value, str) else value, decode=False))
+        parts = [_part_of(name, value) for name, value in data.items()]
         self._check_size(sum(len(part.value) for part in parts))
         return parts
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:
             raise RequestTooLarge(f"The data has {size} bytes, more than max_request_size, which is {self._limit}.")
+
+
+def _part_of(name: str, value: bytes | str) -> Part:
+    try:
+        name.encode()
+        return Part(name, "", value if isinstance(value, bytes) else value.encode(), decode=False)
+    except (AttributeError, UnicodeEncodeError):
+        text = f"The field {name!r:.200} of data needs a string as name, and bytes or a string as value."
+        raise BadRequest(text) from None
