@@ -3,6 +3,8 @@
 Compute when keys end, from the moment of their creation, and check the key file against that.
 
 Nothing here asks the server when a key expires: a server that is wrong about it would be believed.
+
+Failures say what was wrong in words, to which pytest adds no values: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

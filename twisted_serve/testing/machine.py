@@ -8,6 +8,8 @@ Run it unchanged, or with your own settings::
         options = {"token_expiration_min": 5, "token_refusal_status": 401}
 
     MyMachineTests = MyMachine.TestCase
+
+Failures say what was wrong in words, to which pytest adds no values: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Run a whole server in memory: routes, channel, tokens, queues and batches are re
 
 Only sockets, time and workers are fake: time stands still until the test advances it, and workers answer as the test
 specifies.  Files are real, in a directory that is removed with the server.
+
+Failures say what was wrong in words, to which pytest adds no values: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
