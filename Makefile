@@ -16,9 +16,11 @@ LITSERVE := litserve torch numpy
 # defects of its own making, for half of the time that all take.
 LOWEST := .venv-lowest
 PYTHONS ?= 3.10 3.11 3.12 3.13
+# How many processes run the tests of make test.
+WORKERS ?= auto
 MEMORY := -m 'not integration' --ignore=tests/testing/test_machine.py
 
-.PHONY: help demo test test-memory test-lowest test-pythons check docs bench soak bench-picture examples clean
+.PHONY: help demo test test-memory test-lowest test-pythons test-others check docs bench soak bench-picture examples clean
 
 help:
 	@echo "make demo          serve a real model behind tokens, predict once, go on serving (ONCE=1: stop then)"
@@ -26,6 +28,7 @@ help:
 	@echo "make test          all tests, with the coverage floor"
 	@echo "make test-lowest   the tests in memory, with the lowest versions of libraries that pyproject.toml allows"
 	@echo "make test-pythons  the tests in memory, on each other version of Python that is here (PYTHONS='3.10 3.12')"
+	@echo "make test-others   both"
 	@echo "make check         types, style, layers, news"
 	@echo "make docs          the documentation, in docs/_build/html"
 	@echo "make bench         this server, TorchServe and LitServe, measured side by side (QUICK=1: in five minutes)"
@@ -77,7 +80,7 @@ examples: $(VENV)/.examples
 	@$(BIN)/python examples/all.py
 
 test: $(VENV)/.test
-	$(BIN)/python -b -m pytest -n auto --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
+	$(BIN)/python -b -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
 
 # Those tests which open no port and start no process, in the environment VENV.
 test-memory: $(VENV)/.memory
@@ -88,6 +91,9 @@ test-lowest: $(LOWEST)/.memory
 
 test-pythons:
 	@PYTHON='$(PYTHON)' .ci/pythons $(PYTHONS)
+
+test-others:
+	@PYTHON='$(PYTHON)' .ci/pythons lowest $(PYTHONS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
