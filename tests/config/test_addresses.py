@@ -5,8 +5,12 @@ Tests for :mod:`twisted_serve.config.addresses`.
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis.strategies import builds, from_regex, integers, ip_addresses, just, one_of, sampled_from, text
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis.strategies import builds, from_regex, integers, ip_addresses, just, lists, one_of, sampled_from, text
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.config.addresses import (
@@ -19,6 +23,37 @@ from twisted_serve.config.addresses import (
     same_listener,
 )
 
+# Descriptions of endpoints that could be opened, with their arguments in any order.
+endpoints = builds(
+    lambda wrapper, port, arguments: ":".join((wrapper + port, *arguments)),
+    sampled_from(["", "haproxy:"]),
+    one_of(
+        builds("tcp:{}".format, integers(0, 65535)),
+        builds("tcp6:{}".format, integers(0, 65535)),
+        just("tcp:port=80"),
+        just("systemd:domain=INET:index=0"),
+        just(r"unix:/run/a\:b:mode=600"),
+    ),
+    lists(
+        sampled_from(
+            ["interface=127.0.0.1", "interface=0.0.0.0", r"interface=\:\:1", "interface=localhost", "backlog=9"]
+        ),
+        max_size=3,
+    ),
+)
+
+# Arguments of endpoints, some of which mean something else than it seems.
+ARGUMENTS = [
+    *("80", "9", "", "127.0.0.1", "0.0.0.0", "port=80", "backlog=9", "interface=127.0.0.1", "interface=0.0.0.0"),
+    *(
+        "interface=",
+        r"interface\=127.0.0.1",
+        r"interface=127.0.0.1\:9",
+        r"inter\face=127.0.0.1",
+        "interface=127.0.0.1=0",
+    ),
+]
+
 addresses = one_of(
     builds(
         Address,
@@ -27,6 +62,7 @@ addresses = one_of(
         integers(0, 65535),
     ),
     builds(Address, just("unix"), path=from_regex(r"/[a-z./ ]{1,90}", fullmatch=True)),
+    builds(Address, just("endpoint"), description=endpoints),
 )
 
 
@@ -77,6 +113,30 @@ class ParseTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, parse_address, word, INFERENCE_PORTS)
             self.assertEqual(str(error), f"Invalid binding address: {word}")
 
+    def test_unknown_endpoints(self) -> None:
+        """The error for an endpoint of an unknown type has the types that are known, on one line."""
+        for word, kind in (
+            ("localhost:8080", "localhost"),
+            ("TCP:8080", "TCP"),
+            ("stdio:", "stdio"),
+            ("haproxy:", ""),
+            ("haproxy:http://h:80", "http"),
+        ):
+            said = str(self.assertRaises(ValueError, parse_address, word, INFERENCE_PORTS))
+            start = f"Invalid binding address: {word}: {kind!r} is no type of endpoint; there are "
+            self.assertEqual(said[: len(start)], start)
+            self.assertEqual(len(said.splitlines()), 1)
+        for word in ("tcp:80\n", "tcp:80\0", "unix:rel:mode=600", "unix::mode=600"):
+            self.assertRaises(ValueError, parse_address, word, INFERENCE_PORTS)
+
+    def test_sockets(self) -> None:
+        """A socket's path stays a path, also with a colon in it, unless it has an argument of an endpoint."""
+        for word in ("unix:/run/x.sock", "unix:/run/a:b", "unix:/run/a:colour=red", "unix:/run/mode=600"):
+            self.assertEqual(parse_address(word, INFERENCE_PORTS), Address("unix", path=word[5:]))
+        for argument in ("mode=600", "backlog=9", "lockfile=0"):
+            word = f"unix:/run/x.sock:{argument}"
+            self.assertEqual(parse_address(word, INFERENCE_PORTS), Address("endpoint", description=word))
+
     def test_ports(self) -> None:
         """All ports that exist are allowed, the highest as well, and 0 for any free one."""
         for port in (0, 1, 65535):
@@ -99,6 +159,13 @@ class AddressTests(SynchronousTestCase):
         self.assertRaises(ValueError, Address, "unix", "h", 0, "/x")
         self.assertRaises(ValueError, Address, "unix", "", 1, "/x")
         self.assertRaises(ValueError, Address, "unix", "", 0, "x")
+        self.assertRaises(ValueError, Address, "http", "h", 1, description="tcp:80")
+        self.assertRaises(ValueError, Address, "endpoint")
+        self.assertRaises(ValueError, Address, "endpoint", description="tpc:80")
+        self.assertRaises(ValueError, Address, "endpoint", description="tcp:80\\")
+        self.assertRaises(ValueError, Address, "endpoint", "h", description="tcp:80")
+        self.assertRaises(ValueError, Address, "endpoint", "", 1, description="tcp:80")
+        self.assertRaises(ValueError, Address, "endpoint", "", 0, "/x", description="tcp:80")
 
 
 class SameListenerTests(SynchronousTestCase):
@@ -114,6 +181,8 @@ class SameListenerTests(SynchronousTestCase):
         self.assertTrue(self.same("http://localhost:1", "http://127.0.0.1:1"))
         self.assertTrue(self.same("http://[::1]:1", "http://[0::1]:1"))
         self.assertTrue(self.same("unix:/a", "unix:/a"))
+        self.assertTrue(self.same("tcp:80", "tcp:80"))
+        self.assertTrue(self.same("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"))
 
     def test_different(self) -> None:
         """Another host, port, path or kind; and every free port is another."""
@@ -122,6 +191,10 @@ class SameListenerTests(SynchronousTestCase):
         self.assertFalse(self.same("http://h:0", "http://h:0"))
         self.assertFalse(self.same("unix:/a", "unix:/b"))
         self.assertFalse(self.same("unix:/a", "http://a"))
+        self.assertFalse(self.same("tcp:80", "tcp:81"))
+        self.assertFalse(self.same("tcp:80", "http://h:80"))
+        for any_port in ("tcp:0", "tcp:port=00", "haproxy:tcp:0", "tcp6:0"):
+            self.assertFalse(self.same(any_port, any_port))
 
     @given(addresses, addresses)
     def test_symmetric(self, a: Address, b: Address) -> None:
@@ -141,3 +214,38 @@ class LoopbackTests(SynchronousTestCase):
         """Others too, as far as anybody can tell."""
         for word in ("http://0.0.0.0", "http://[::]", "http://10.0.0.1", "http://example.org", "http://localhost.org"):
             self.assertFalse(is_loopback(parse_address(word, INFERENCE_PORTS)), word)
+
+    def test_endpoints(self) -> None:
+        """An endpoint is local if its interface or its file says so."""
+        for word in (
+            "tcp:80:interface=127.0.0.1",
+            "tcp:80:127.0.0.1",
+            "tcp:80:interface=0.0.0.0:interface=localhost",
+            r"tcp6:80:interface=\:\:1",
+            "ssl:443:interface=127.0.0.1",
+            "unix:/s:mode=600",
+        ):
+            self.assertTrue(is_loopback(parse_address(word, INFERENCE_PORTS)), word)
+        for word in (
+            "tcp:80",
+            "tcp6:80",
+            "tcp:80:interface=",
+            "tcp:80:interface=0.0.0.0",
+            r"tcp:80:interface\=127.0.0.1",
+            "systemd:domain=INET:index=0:interface=127.0.0.1",
+            "haproxy:tcp:80:interface=127.0.0.1",
+            "haproxy:unix:/s:mode=600",
+        ):
+            self.assertFalse(is_loopback(parse_address(word, INFERENCE_PORTS)), word)
+
+    @given(lists(sampled_from(ARGUMENTS), max_size=4))
+    @example(["80", "127.0.0.1"])
+    @example(["80", "interface=127.0.0.1", "interface=0.0.0.0"])
+    def test_as_twisted(self, arguments: list[str]) -> None:
+        """However an endpoint is written: if it passes for local, Twisted opens it for this machine only."""
+        address = parse_address(":".join(("tcp", *arguments, "")), INFERENCE_PORTS)
+        try:
+            endpoint: Any = serverFromString(MemoryReactorClock(), address.description)
+        except (ValueError, TypeError):
+            return
+        self.assertEqual(is_loopback(address), endpoint._interface == "127.0.0.1")

@@ -114,3 +114,48 @@ def test_one_address_for_all(make_server: MakeServer) -> None:
     assert "ts_answers_total" in curl(f"{address}/metrics")
     assert "InvalidKeyException" in curl(f"{address}/models/echo/1.0", *bearer(server, "inference"))
     assert server.stop() == 0
+
+
+def test_endpoints(make_server: MakeServer) -> None:
+    """Inference behind a proxy, the rest on a socket file: clients' addresses, modes and files are right."""
+    server = make_server({"echo": "def handle(data, context):\n    return [b'hello'] if data else None\n"})
+    path = server.cwd / "management.sock"
+    socket_file = f"unix:{path}:mode=600"
+    server.configure(
+        inference_address="haproxy:tcp:0:interface=127.0.0.1",
+        management_address=socket_file,
+        metrics_address=socket_file,
+    )
+    server.start("--models", "echo=echo")
+    assert server.front is not None
+    server.front.kill()
+    server.front.wait()
+    # The socket and its lock are still there.
+    assert path.exists()
+    server.start("--models", "echo=echo")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "ts_answers_total" in curl("--unix-socket", str(path), "http://h/metrics")
+    models = curl("--unix-socket", str(path), "http://h/models", *bearer(server, "management"))
+    assert json.loads(models)["models"] == [{"modelName": "echo", "modelUrl": "echo"}]
+    head = server.head("POST", "/predictions/echo", "Content-Length: 1", "Connection: close")
+    for header, answer in ((b"PROXY TCP4 192.0.2.7 127.0.0.1 56324 80\r\n", b"hello"), (b"", b"")):
+        with server.connect() as client:
+            client.sendall(header + head + b"x")
+            said = b"".join(iter(lambda: client.recv(65536), b""))
+        assert said.partition(b"\r\n\r\n")[2] == answer
+    access = '/192.0.2.7:56324 "POST /predictions/echo HTTP/1.1" 200'
+    server.until(lambda: access in server.log(), "the line of the access log")
+    assert "Traceback" not in server.log()
+    assert server.stop() == 0
+    assert [each.name for each in server.cwd.glob("management.sock*")] == []
+    # A start that fails names the setting and the value on one line, and leaves nothing behind.
+    server.configure(inference_address=socket_file, metrics_address="tcp:eighty")
+    server.start("--models", "echo=echo", wait=False)
+    assert server.front.wait(60) == 1
+    [line] = [line for line in server.log().splitlines() if line.startswith("Invalid configuration: ")]
+    assert line == (
+        "Invalid configuration: Invalid binding address: tcp:eighty: "
+        "ValueError: invalid literal for int() with base 10: 'eighty' (metrics_address)"
+    )
+    assert list(server.cwd.glob("management.sock*")) == []
+    server.assert_clean()

@@ -57,6 +57,7 @@ class Listeners(Service):
         Bind all listeners, or none.
 
         :raise CannotListenError: when an address cannot be bound.
+        :raise ConfigError: for an endpoint whose arguments cannot be used.
         """
         super().privilegedStartService()
         try:
@@ -89,7 +90,7 @@ class Listeners(Service):
     def _bind(self) -> None:
         addresses = {}
         for listener, site in self._sites:
-            port = open_port(self._reactor, listener.address, site, self._certificate)
+            port = open_port(self._reactor, listener, site, self._certificate)
             self._ports.append(port)
             if listener.roles & Role.INFERENCE:
                 self._admission.pause(port)

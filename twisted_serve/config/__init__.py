@@ -9,6 +9,7 @@ Configuration: the settings of a server, and the files, arguments and variables 
 ``values``          convert and validate values; the error for invalid ones
 ``lenient_json``    parse JSON as leniently as TorchServe does
 ``addresses``       parse the addresses of listeners
+``endpoints``       split the descriptions of Twisted's endpoints
 ``presence``        check that named files and directories exist
 ``snapshots``       find the newest snapshot, and its settings that are ignored
 ``startup_models``  parse the list of models to load at start

@@ -6,14 +6,13 @@ Parse the addresses of listeners: ``http://host:port``, ``https://host:port``, `
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address, ip_address
 from typing import Literal, TypeAlias, cast
 
 from attrs import field, frozen
 from attrs.validators import in_
-from twisted.internet.interfaces import IStreamServerEndpointStringParser
-from twisted.plugin import getPlugins
+
+from twisted_serve.config.endpoints import Description, flaw_of, parse_description
 
 Scheme: TypeAlias = Literal["http", "https", "unix", "endpoint"]
 
@@ -25,14 +24,12 @@ _TCP = re.compile(
 )
 _UNIX = re.compile(r"unix:(?P<path>/[^\0\r\n]+)", re.I)
 
-# The description of an endpoint: its type, and what its parser makes of the rest.
-_ENDPOINT = re.compile(r"(?P<type>[A-Za-z][A-Za-z0-9_+-]*):(?!//)(?P<rest>[^\0\r\n]*)")
-# A socket's path is an endpoint's description if it has one of the arguments of these.
+# The description of an endpoint; a type is followed by a colon, and a URL by two slashes.
+_ENDPOINT = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*:(?!//)[^\0\r\n]*")
+# A socket's path is the description of an endpoint if it has one of the arguments of these.
 _UNIX_ARGUMENT = re.compile(r":(?:mode|backlog|lockfile)=")
-# The arguments of a description are separated by colons; a backslash takes the special meaning of the next character.
-_ARGUMENT = re.compile(r"(?:\\.|[^:\\])*", re.S)
-# The types that Twisted reads without a plug-in.
-_BUILT_IN = frozenset({"tcp", "ssl", "unix"})
+# The endpoints that have a port and an interface, and the position of the interface among their arguments.
+_INTERFACE = {"tcp": 1, "tcp6": 2, "ssl": 4}
 
 
 @frozen
@@ -73,6 +70,9 @@ class Address:
             raise ValueError(f"Invalid port number: {self}")
         if self.scheme == "endpoint":
             sound = _ENDPOINT.fullmatch(self.description) is not None and not (self.host or self.port or self.path)
+            reason = flaw_of(self.description) if sound else None
+            if reason is not None:
+                raise ValueError(f"Invalid binding address: {self}: {reason}")
         elif self.scheme == "unix":
             path = self.path.encode(errors="surrogateescape")
             sound = path.startswith(b"/") and len(path) <= MAX_UNIX_PATH and not (self.host or self.port)
@@ -109,9 +109,8 @@ def parse_address(text: str, default_ports: DefaultPorts) -> Address:
         return Address("unix", path=unix["path"])
     tcp = _TCP.fullmatch(text)
     if tcp is None:
-        endpoint = _ENDPOINT.fullmatch(text)
-        known = endpoint is not None and endpoint["type"] in _endpoint_types()
-        if not known or (unix is None and text.startswith("unix:")):
+        # A socket's path is absolute, also in the description of an endpoint.
+        if text.startswith("unix:") and unix is None:
             raise ValueError(f"Invalid binding address: {text}")
         return Address("endpoint", description=text)
     host = tcp["host"]
@@ -134,33 +133,36 @@ def same_listener(a: Address, b: Address) -> bool:
     Return whether two addresses are the same socket.
 
     ``localhost`` is taken for ``127.0.0.1``, unlike in TorchServe, where the second
-    bind fails.  Two listeners on port 0 get a port each.
+    bind fails.  Two listeners on port 0 get a port each.  Endpoints are the same if their descriptions are.
     """
-    if not {a.scheme, b.scheme} <= {"http", "https"}:
+    if "endpoint" in (a.scheme, b.scheme):
+        return a == b and not _has_any_port(parse_description(a.description).innermost)
+    if "unix" in (a.scheme, b.scheme):
         return a == b
     return a.port == b.port != 0 and _plain_host(a) == _plain_host(b)
 
 
 def is_loopback(address: Address) -> bool:
-    """Return whether only this machine can reach ``address``; ``False`` for an endpoint of which that is unknown."""
+    """Return whether only this machine can reach ``address``; ``False`` for an endpoint about which that is unknown."""
     if address.scheme == "endpoint":
-        return _is_local_endpoint(address.description)
+        return _is_local(parse_description(address.description))
     if address.scheme == "unix":
         return True
     return _is_loopback_host(address.host)
 
 
-def _is_local_endpoint(description: str) -> bool:
-    kind, *arguments = (argument for argument in _ARGUMENT.findall(description) if argument)
-    if kind == "unix":
+def _has_any_port(port: Description) -> bool:
+    return port.kind in _INTERFACE and port.argument("port", 0).strip("0") == ""
+
+
+def _is_local(port: Description) -> bool:
+    if port.kind == "unix":
         return True
-    if kind not in ("tcp", "tcp6", "ssl"):
-        # A proxy in front of ``haproxy:``, for one, may be open to the network.
+    # A proxy before ``haproxy:`` may be open to the network, and so may be what systemd has opened.
+    position = _INTERFACE.get(port.kind)
+    if position is None:
         return False
-    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("interface=")]
-    unnamed = [argument for argument in arguments if "=" not in argument]
-    interface = named[-1] if named else "".join(unnamed[1:2]) if kind == "tcp" else ""
-    return _is_loopback_host(re.sub(r"\\(.)", r"\1", interface))
+    return _is_loopback_host(port.argument("interface", position))
 
 
 def _is_loopback_host(host: str) -> bool:
@@ -168,12 +170,6 @@ def _is_loopback_host(host: str) -> bool:
         return ip_address(_named(host)).is_loopback
     except ValueError:
         return False
-
-
-@lru_cache
-def _endpoint_types() -> frozenset[str]:
-    """Return the types of endpoints that Twisted and its plug-ins have."""
-    return _BUILT_IN | {parser.prefix for parser in getPlugins(IStreamServerEndpointStringParser)}
 
 
 def _plain_host(address: Address) -> str:

@@ -124,7 +124,7 @@ class ServerOptions:
     inference_address: Address = field(
         default=Address("http", "127.0.0.1", 8080),
         converter=_inference,
-        metadata=_about("where the inference API listens"),
+        metadata=_about("where the inference API listens; this and the next two may be endpoints: deployment.md"),
     )
     management_address: Address = field(
         default=Address("http", "127.0.0.1", 8081),

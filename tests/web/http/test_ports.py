@@ -185,7 +185,8 @@ class PassedSocketTests(SynchronousTestCase):
                 MemoryServer({"inference_address": description})
             self.assertEqual(
                 str(raised.exception),
-                f"Invalid binding address: {description}: systemd has not passed such a socket to this process",
+                f"Invalid binding address: {description}: systemd has not passed such a socket to this process"
+                " (inference_address)",
             )
 
 

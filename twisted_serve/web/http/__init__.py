@@ -19,6 +19,8 @@ Serve HTTP/1.1: the only package that uses private attributes of ``twisted.web``
 ``content_coding``   compressed request bodies
 ``queries``          query parameters
 ``ports``            the listeners of a server, and their sockets
+``endpoints``        the ports of Twisted's endpoints
+``proxied``          clients' addresses from the PROXY protocol
 ``tls``              certificates, keys and TLS settings
 ``certificates``     renewed certificates for new connections
 ``plain_http``       TLS listeners that answer plain HTTP with an error

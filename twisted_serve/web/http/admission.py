@@ -79,7 +79,9 @@ class Admission:
         self._listeners.append(connections)
 
     def pause(self, port: Any) -> None:
-        """Pause a port whenever too many clients are being refused."""
+        """Pause a port whenever too many clients are being refused; the port of a plug-in's endpoint may go on."""
+        if not hasattr(port, "stopReading"):
+            return
         self._ports.append(port)
         # A port initially accepts up to 100 connections at a time, possibly more than there are free descriptors.
         self._slow_down()
@@ -133,6 +135,16 @@ class Admission:
         """Abort the connections of all clients that are being refused."""
         for refusal in list(self.refusals):
             refusal.cut()
+
+
+class Closed(Protocol):
+    """A connection that is closed at once, for factories that wrap another and need a protocol from it."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """Close the connection."""
+        self.transport.abortConnection()
 
 
 class Refusal(Protocol):

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.address import UNIXAddress
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
-from twisted.python.failure import Failure
 
 from twisted_serve.config.addresses import Address, same_listener
+from twisted_serve.config.endpoints import parse_description
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.config.values import ConfigError
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.web.http.endpoints import open_endpoint, unix_path, with_defaults
 from twisted_serve.web.http.plain_http import TlsFactory
 from twisted_serve.web.http.site import ServeSite
 from twisted_serve.web.http.tls import TlsFiles
@@ -32,6 +33,15 @@ BACKLOG = 1024
 
 # The owner and the group may connect; the directory's mode can restrict this further.
 _SOCKET_MODE = 0o660
+
+# The arguments of endpoints whose descriptions do not have them.
+_ARGUMENTS = {"backlog": str(BACKLOG), "mode": f"{_SOCKET_MODE:o}"}
+
+_KEYS = {
+    Role.INFERENCE: "inference_address",
+    Role.MANAGEMENT: "management_address",
+    Role.METRICS: "metrics_address",
+}
 
 
 @frozen
@@ -72,18 +82,20 @@ def tls_files(options: ServerOptions) -> TlsFiles:
 
 
 def open_port(
-    reactor: IServeReactor, address: Address, site: ServeSite, certificate: IOpenSSLContextFactory | None
+    reactor: IServeReactor, listener: Listener, site: ServeSite, certificate: IOpenSSLContextFactory | None
 ) -> IListeningPort:
     """
-    Listen at an address.
+    Open a listener.
 
     :param certificate: The TLS context factory of an https listener.
     :raise CannotListenError: if the address is not available.
-    :raise ValueError: if an https listener has no certificate, and for an endpoint that cannot be used.
+    :raise ConfigError: for an endpoint whose arguments cannot be used, naming the setting.
+    :raise ValueError: if an https listener has no certificate.
     """
+    address = listener.address
     factory: Any = site  # Twisted types factories by their protocols, which Site hides.
     if address.scheme == "endpoint":
-        return _open_endpoint(reactor, address, factory)
+        return _open_endpoint(reactor, listener, factory)
     if address.scheme == "unix":
         _clear_stale_socket(Path(address.path))
         return reactor.listenUNIX(address.path, factory, backlog=BACKLOG, mode=_SOCKET_MODE)
@@ -94,37 +106,36 @@ def open_port(
     return reactor.listenTCP(address.port, factory, backlog=BACKLOG, interface=address.host)
 
 
-def _open_endpoint(reactor: IServeReactor, address: Address, factory: Any) -> IListeningPort:
+def _open_endpoint(reactor: IServeReactor, listener: Listener, factory: Any) -> IListeningPort:
+    text = listener.address.description
+    path = unix_path(text)
+    if path is not None:
+        _clear_stale_socket(Path(path))
     try:
-        opening = serverFromString(reactor, address.description).listen(factory)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as e:
-        # Parsers of endpoints, those of plug-ins among them, raise what their arguments happen to cause.
-        unpassed = address.description.startswith("systemd:") and isinstance(e, LookupError)
-        reason = "systemd has not passed such a socket to this process" if unpassed else e
-        raise ValueError(f"Invalid binding address: {address}: {reason}") from e
-    outcome: list[IListeningPort | Failure] = []
-    opening.addBoth(outcome.append)
-    if not outcome:
-        opening.cancel()
-        raise ValueError(f"Invalid binding address: {address} is not open at once")
-    [port] = outcome
-    if isinstance(port, Failure):
-        port.raiseException()
-    return port
+        return open_endpoint(reactor, with_defaults(text, _ARGUMENTS), factory)
+    except ValueError as e:
+        first = next(key for role, key in _KEYS.items() if role & listener.roles)
+        raise ConfigError(f"Invalid binding address: {text}: {e}", first) from e
 
 
 def bound_address(address: Address, port: IListeningPort) -> Address:
-    """Return the address with the port that the system chose for port 0; of an endpoint, the address it is open at."""
+    """
+    Return the address with the port that the system chose for port 0.
+
+    The address of an endpoint is the address at which it is open, for the endpoints whose address and encryption are
+    known.
+    """
     if address.scheme == "unix":
         return address
-    if address.scheme == "endpoint":
-        here: Any = port.getHost()
-        if isinstance(here, UNIXAddress):
-            return Address("unix", path=os.fsdecode(here.name or b""))
-        if not hasattr(here, "port"):
-            return address
-        return Address("https" if address.description.startswith("ssl:") else "http", here.host, here.port)
-    return evolve(address, port=port.getHost().port)  # type: ignore[attr-defined]
+    here: Any = port.getHost()
+    if address.scheme != "endpoint":
+        return evolve(address, port=here.port)
+    if isinstance(here, UNIXAddress):
+        return Address("unix", path=os.fsdecode(here.name or b"")) if here.name else address
+    encrypted = parse_description(address.description).encrypted
+    if encrypted is None or not isinstance(here, (IPv4Address, IPv6Address)):
+        return address
+    return Address("https" if encrypted else "http", here.host, here.port)
 
 
 def _clear_stale_socket(path: Path) -> None:

@@ -21,7 +21,7 @@ from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.logs import log_access
-from twisted_serve.web.http.admission import Admission
+from twisted_serve.web.http.admission import Admission, Closed
 from twisted_serve.web.http.channel import ServeChannel
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.request import ServeRequest
@@ -113,9 +113,9 @@ class ServeSite(Site):
         self._date = b""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Accept a connection or refuse it; Twisted closes a connection without a protocol."""
+        """Accept a connection or refuse it, or close it without a response."""
         if self.admission is not None and not self.admission.admits(self.predictions):
-            return self.admission.refuse()
+            return self.admission.refuse() or Closed()
         return super().buildProtocol(addr)
 
     def acceptableProtocols(self) -> list[bytes]:
