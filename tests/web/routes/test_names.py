@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,6 +18,9 @@ from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.properties import parse_properties
 from twisted_serve.testing.server import Answer, MemoryServer
 from twisted_serve.testing.strategies.models import model_names
+
+# Of routes that take any second segment: below them ``/{model_name}/predict`` is theirs.
+SEGMENTS = ("predictions", "explanations", "wfpredict")
 
 
 class NamesTests(SynchronousTestCase):
@@ -39,6 +42,8 @@ class NamesTests(SynchronousTestCase):
     # Each example is twenty requests.
     @settings(max_examples=15)
     @given(model_names(), st.booleans())
+    @example("predictions", False)
+    @example("models", True)
     def test_life(self, name: str, in_body: bool) -> None:
         """A model of any name is registered, listed, described, scaled, asked on every route, and removed."""
         path = quote(name, safe="")
@@ -60,6 +65,9 @@ class NamesTests(SynchronousTestCase):
             f"/{path}/predict",
             f"/v2/models/{path}/infer",
         ):
+            if route == f"/{path}/predict" and name.lower() in SEGMENTS:
+                # The path of another route, whose first segment comes before a name.
+                continue
             # The last one wants tensors; that the model is found is what counts here.
             self.assertIn(self.predict(route).status, (200, 400, 503), route)
         self.assertEqual(self.predict(f"/predictions/{path}").body, b"x")
