@@ -140,6 +140,39 @@ def test_mounted(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
+@pytest.mark.integration
+def test_with_fastapi(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
+    """The application asks the model, the model server asks the application, and Ctrl-C ends both."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    port, model_port = free_ports(2)
+    command = [sys.executable, str(EXAMPLES / "with_fastapi.py"), str(port), str(model_port)]
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        page = ""
+        deadline = time.monotonic() + 60
+        while not page and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            page = fetch(f"http://127.0.0.1:{port}/greet/Ada")
+            time.sleep(0.05)
+        assert page == '"Hello, Ada!"'
+        url = f"http://127.0.0.1:{model_port}/predictions/greeter"
+        # A name that was greeted is a member.
+        headers = {"Authorization": "Member Ada", "Content-Type": "text/plain"}
+        assert fetch(urllib.request.Request(url, b"Bob", headers)) == "Hello, Bob!"
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            fetch(urllib.request.Request(url, b"Bob", {**headers, "Authorization": "Member Eve"}))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "log").read_text() == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
 # Goes on where the page's blocks end: tells what is there, and stops.
 TELL = """
 from twisted_serve import Role
