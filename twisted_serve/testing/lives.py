@@ -55,8 +55,8 @@ class Lives:
         self._births: dict[TokenKind, _Birth] = {}
         self._ended: set[str] = set()
         self.lifetime = timedelta(minutes=server.options.token_expiration_min)
-        self.dead: dict[str, tuple[str, str]] = {}
-        self._names: dict[str, str] = {}
+        self.dead: dict[str, tuple[TokenKind, str]] = {}
+        self._kind_of: dict[str, TokenKind] = {}
         self._record()
 
     def expiry(self, kind: TokenKind) -> datetime:
@@ -90,7 +90,7 @@ class Lives:
         """Record which of the keys ``before`` are no longer live, and how they ended."""
         live = {token.secret for token in self._server.keys}
         for secret in sorted(set(before) - live):
-            self.dead[secret] = self._names[secret], how
+            self.dead[secret] = self._kind_of[secret], how
         self._record()
 
     def _left_by_date(self, kind: TokenKind) -> timedelta:
@@ -103,7 +103,7 @@ class Lives:
 
     def _record(self) -> None:
         """Record when each live key was created; a key that is already known keeps its date."""
-        self._names.update({token.secret: token.kind.value for token in self._server.keys})
+        self._kind_of.update({token.secret: token.kind for token in self._server.keys})
         for kind in self._kinds:
             secret = self._server.key(kind)
             if kind not in self._births or self._births[kind].secret != secret:

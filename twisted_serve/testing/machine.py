@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.testing.lives import Lives, check_key_file, check_nothing_left
 from twisted_serve.testing.server import MemoryServer, role_of
-from twisted_serve.testing.strategies.tokens import AROUND, SPOILED, authorization_headers, token_kinds
+from twisted_serve.testing.strategies.tokens import AROUND, SPOILED, authorization_headers
 from twisted_serve.testing.words import spell_duration, spell_moment
 
 __all__ = ["TokenMachine"]
@@ -70,6 +70,7 @@ class TokenMachine(RuleBasedStateMachine):
         super().__init__()
         self.server = self.make_server()
         self._start = self.server.now()
+        self._presented_elsewhere: set[tuple[str, bool]] = set()
         self.lives = Lives(self.server, _PROBE)
         self._tell(f"the server starts; its keys live for {spell_duration(self.lives.lifetime)}")
 
@@ -96,19 +97,25 @@ class TokenMachine(RuleBasedStateMachine):
     @rule(kind=_GUARDED, past=st.sampled_from(AROUND))
     def wait_for_expiry(self, kind: TokenKind, past: timedelta) -> None:
         """Let time pass until just before, at, or just after the end of a key."""
-        seconds = (self.lives.left(kind) + past).total_seconds()
-        if seconds > 0:
-            self._pass(seconds)
+        self._renew(kind)
+        self._pass_to(kind, past)
 
-    @rule(kind=_GUARDED, date_set_back=st.booleans())
-    def watch_expiry(self, kind: TokenKind, date_set_back: bool) -> None:
-        """Let time pass step by step around the end of a key, and look each time."""
-        if date_set_back:
-            # So that the lifetime alone ends the key.
+    @rule(kind=_GUARDED, clock=st.sampled_from(["both", "steady", "date"]))
+    def watch_expiry(self, kind: TokenKind, clock: str) -> None:
+        """
+        Go step by step around the end of a key, and look each time.
+
+        :param clock: Which clock ends the key: ``"date"``, ``"steady"``: the one that is never set, or ``"both"``.
+        """
+        self._renew(kind)
+        if clock == "steady":
             self._set_date(-self.lives.lifetime)
         # One step after the other: a periodic check that sees the end first would hide a late one.
         for past in sorted(AROUND):
-            self.wait_for_expiry(kind, past)
+            if clock == "date":
+                self._set_date(self.lives.expiry(kind) + past - self.server.now())
+            else:
+                self._pass_to(kind, past)
             self.right_keys_open_in_time()
 
     @rule(fraction=st.sampled_from([-2.0, -0.5, -0.001, 0.5, 1.0]))
@@ -119,6 +126,7 @@ class TokenMachine(RuleBasedStateMachine):
     @rule(kind=_GUARDED, past=st.sampled_from(AROUND))
     def set_date_to_expiry(self, kind: TokenKind, past: timedelta) -> None:
         """Set the machine's date to just before, at, or just after the expiry date of a key."""
+        self._renew(kind)
         self._set_date(self.lives.expiry(kind) + past - self.server.now())
 
     @rule(kind=_GUARDED, method=st.sampled_from(["GET", "POST"]), after=st.sampled_from(_PAUSES))
@@ -151,13 +159,14 @@ class TokenMachine(RuleBasedStateMachine):
         assert status == 500, f"{asked} was answered with {status}"
         assert self._live() == before, f"{asked} changed the live keys"
 
-    @rule(presented=token_kinds(), kind=_GUARDED)
-    def rotate_without_right(self, presented: TokenKind, kind: TokenKind) -> None:
+    @rule(kind=_GUARDED)
+    def rotate_without_right(self, kind: TokenKind) -> None:
         """No other key can replace a key."""
-        if presented is not TokenKind.API:
+        before = self._live()
+        for presented in _PROBE:
             self._tell(f"the {presented.value} key tries to replace the {kind.value} key")
-            before, path = self._live(), f"/token?type={kind.value}"
-            self._refuse("POST", path, [f"Bearer {self.server.key(presented)}"], f"the {presented.value} key")
+            headers = [f"Bearer {self.server.key(presented)}"]
+            self._refuse("POST", f"/token?type={kind.value}", headers, f"the {presented.value} key")
             assert self._live() == before, f"the {presented.value} key replaced a key at {self._time()}"
 
     @rule()
@@ -176,42 +185,45 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(kind=_GUARDED, headers=authorization_headers())
     def guess(self, kind: TokenKind, headers: list[bytes]) -> None:
-        """Every made-up credential is refused."""
-        self._tell(f"a client guesses: {headers}")
+        """Every made-up credential is refused; a valid key opens alone, whole and unchanged, or not at all."""
+        self._tell(f"a client presents {headers}, and the {kind.value} key in wrong ways")
         self._refuse("GET", _PROBE[kind], _sendable(headers), f"the made-up {headers}")
-
-    @rule(kind=_GUARDED)
-    def spoil(self, kind: TokenKind) -> None:
-        """A valid key opens alone, whole and unchanged, in one header, or not at all."""
-        self._tell(f"a client presents the {kind.value} key in wrong ways")
         for way in SPOILED:
-            headers = way.headers(self.server.key(kind))
-            self._refuse("GET", _PROBE[kind], headers, f"the {kind.value} key, presented as {way.words},")
+            spoiled, words = way.headers(self.server.key(kind)), f"the {kind.value} key, presented as {way.words},"
+            self._refuse("GET", _PROBE[kind], spoiled, words)
 
     @invariant()
     def right_keys_open_in_time(self) -> None:
         """A live key grants access to its own paths until its expiry date or for its lifetime, and never after."""
         self.lives.look()
         for kind, path in _PROBE.items():
-            for presented in TokenKind:
-                headers, words = [f"Bearer {self.server.key(presented)}"], f"the {presented.value} key"
-                if presented is not kind:
-                    self._refuse("GET", path, headers, words, f", which needs the {kind.value} key")
-                elif self.lives.ended(kind):
-                    self._refuse("GET", path, headers, words, f", {self.lives.how_long_ended(kind)}")
-                else:
-                    status = self._status("GET", path, *headers)
-                    left = spell_duration(self.lives.left(kind))
-                    assert status == 200, (
-                        f"{words} did not open GET {path} at {self._time()}, {left} before its expiry: {status}"
+            headers, words = [f"Bearer {self.server.key(kind)}"], f"the {kind.value} key"
+            if self.lives.ended(kind):
+                self._refuse("GET", path, headers, words, f", {self.lives.how_long_ended(kind)}")
+            else:
+                status, left = self._status("GET", path, *headers), spell_duration(self.lives.left(kind))
+                asked = f"GET {path} at {self._time()}, {left} before its expiry"
+                assert status == 200, f"{words} did not open {asked}: {status}"
+
+    @invariant()
+    def keys_open_their_own_paths(self) -> None:
+        """A key grants no access to paths that need another kind, once for each set of live keys and of ended ones."""
+        state = {(self.server.key(kind), kind in _PROBE and self.lives.ended(kind)) for kind in TokenKind}
+        if state != self._presented_elsewhere:
+            self._presented_elsewhere = state
+            for kind, path in _PROBE.items():
+                for presented in set(TokenKind) - {kind}:
+                    headers = [f"Bearer {self.server.key(presented)}"]
+                    self._refuse(
+                        "GET", path, headers, f"the {presented.value} key", f", which needs the {kind.value} key"
                     )
 
     @invariant()
     def dead_keys_stay_dead(self) -> None:
         """A key that was replaced, or ended with its server, grants no access."""
-        for secret, (name, how) in list(self.lives.dead.items())[-_REMEMBERED:]:
-            for path in _PROBE.values():
-                self._refuse("GET", path, [f"Bearer {secret}"], f"a former {name} key", f", which {how}")
+        for secret, (kind, how) in list(self.lives.dead.items())[-_REMEMBERED:]:
+            if kind in _PROBE:
+                self._refuse("GET", _PROBE[kind], [f"Bearer {secret}"], f"a former {kind.value} key", f", which {how}")
 
     @invariant()
     def file_tells_the_live_keys(self) -> None:
@@ -221,6 +233,15 @@ class TokenMachine(RuleBasedStateMachine):
     def bury(self, before: set[str], how: str = "had ended") -> None:
         """Record which of the keys ``before`` are no longer live; for rules that may replace keys."""
         self.lives.bury(before, how)
+
+    def _renew(self, kind: TokenKind) -> None:
+        """Replace a key that has ended: only the end of a key that opens is of interest."""
+        if self.lives.ended(kind):
+            self.rotate(kind, "POST")
+
+    def _pass_to(self, kind: TokenKind, past: timedelta) -> None:
+        """Let time pass until a moment around the end of a key, unless that is over."""
+        self._pass(max(timedelta(0), self.lives.left(kind) + past).total_seconds())
 
     def _pass(self, seconds: float) -> None:
         if not seconds:

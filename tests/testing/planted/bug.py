@@ -13,6 +13,12 @@ from unittest.mock import patch
 
 from attrs import field, frozen
 
+#: What the machine says about a key that lives for too short a time: whichever it sees first.
+TOO_SHORT = (
+    r"^(key_file.json says that the (management|inference) key expires at "
+    r"|the (management|inference) key did not open GET /(models|ping) at .* before its expiry: )"
+)
+
 
 class Concern(Flag):
     """The parts of a key's handling that a bug is in."""

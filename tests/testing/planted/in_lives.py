@@ -13,10 +13,16 @@ from typing import Any
 
 from attrs import evolve
 
-from tests.testing.planted.bug import Concern, Planted, replacing
+from tests.testing.planted.bug import TOO_SHORT, Concern, Planted, replacing
 from twisted_serve.auth import keyring, tokens
 from twisted_serve.auth.keyring import Granted, Keyring, Refused, _LiveToken
 from twisted_serve.auth.tokens import KeySet, Token, TokenKind, fresh_token
+
+_OPENED = r"^the (management|inference) key opened GET /(models|ping) at [-\d:. ]+, "
+
+# What the machine says about a key that opens at its end, and about one that opens then or later.
+AT_THE_END = _OPENED + "at the (instant of its expiry|end of its lifetime)$"
+LATE = _OPENED + r"(at the instant|at the end|[\w µ]+ after (it had|the end)|although it had expired before the date) "
 
 _check = Keyring.check
 _begin = Keyring.__init__
@@ -113,25 +119,25 @@ BUGS = (
     Planted(
         "opens at the instant of expiry",
         Concern.EXPIRY,
-        r"key opened GET /(models|ping) at [-\d:. ]+, at the (instant of its expiry|end of its lifetime)$",
+        AT_THE_END,
         _opens_when(lambda now, expires, at, deadline: now <= expires and at <= deadline),
     ),
     Planted(
         "opens a microsecond too long",
         Concern.EXPIRY,
-        r"key opened GET /(models|ping) at [-\d:. ]+, at the (instant of its expiry|end of its lifetime)$",
+        AT_THE_END,
         _late(timedelta(microseconds=1)),
     ),
     Planted(
         "opens two microseconds too long",
         Concern.EXPIRY,
-        r"key opened GET /(models|ping) at [-\d:. ]+, (at the instant of its|1 µs after it had) expir",
+        LATE,
         _late(timedelta(microseconds=2)),
     ),
     Planted(
         "opens a second too long",
         Concern.EXPIRY,
-        r"key opened GET /(models|ping) at [-\d:. ]+, (at|.* after) ",
+        LATE,
         _late(timedelta(seconds=1)),
     ),
     Planted(
@@ -149,31 +155,31 @@ BUGS = (
     Planted(
         "opens when the date is set back after its expiry",
         Concern.EXPIRY,
-        r"key opened GET /(models|ping) at [-\d:. ]+, (at|.* after|although)",
+        LATE,
         _opens_when(lambda now, expires, at, deadline: now < expires, final=False),
     ),
     Planted(
         "opens by a date that is a minute behind",
         Concern.DATE,
-        r"key opened GET /(models|ping) at [-\d:. ]+, (at|.* after) ",
+        LATE,
         replacing(Keyring, check=_date_behind),
     ),
     Planted(
         "opens at the instant of its date",
         Concern.DATE,
-        r"key opened GET /(models|ping) at [-\d:. ]+, at the (instant of its expiry|end of its lifetime)$",
+        AT_THE_END,
         replacing(Token, expired=_expired_by_date),
     ),
     Planted(
         "ends with the date alone",
         Concern.DATE,
-        r"key opened GET /(models|ping) at [-\d:. ]+, (at|.* after|although)",
+        LATE,
         replacing(keyring._LiveToken, expired=lambda self, now, seconds: self.token.expired(now)),
     ),
     Planted(
         "expiry survives a restart",
         Concern.EXPIRY | Concern.RESTART,
-        r"key_file.json says that the (management|inference) key expires at ",
+        TOO_SHORT,
         _expiry_kept,
     ),
     Planted(

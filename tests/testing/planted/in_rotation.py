@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
-from tests.testing.planted.bug import Concern, Planted, replacing
+from tests.testing.planted.bug import TOO_SHORT, Concern, Planted, replacing
 from twisted_serve.auth.keyring import Granted, Keyring, Refused, Replacement, _LiveToken
 from twisted_serve.auth.tokens import Token, TokenKind
 
@@ -103,7 +103,7 @@ BUGS = (
     Planted(
         "rotation kills both",
         Concern.ROTATION,
-        r"the (management|inference) key did not open GET /(models|ping) at [-\d:. ]+, 1 h before its expiry: 400$",
+        r"the (management|inference) key did not open GET /(models|ping) at [-\d:. ]+, .* before its expiry: 400$",
         _after_replacement(lambda ring, token: _end(ring, token.kind)),
     ),
     Planted(
@@ -121,13 +121,13 @@ BUGS = (
     Planted(
         "a rotated key lives a minute less",
         Concern.EXPIRY | Concern.ROTATION,
-        r"key_file.json says that the (management|inference) key expires at ",
+        TOO_SHORT,
         replacing(Keyring, rotate=_a_minute_less),
     ),
     Planted(
         "a rotated key expires with the old one",
         Concern.EXPIRY | Concern.ROTATION,
-        r"key_file.json says that the (management|inference) key expires at ",
+        TOO_SHORT,
         replacing(Keyring, rotate=_expiry_of_the_old),
     ),
     Planted(

@@ -53,7 +53,7 @@ def test_machine(bug: Planted) -> None:
     """The machine finds the bug, and says in words which it is."""
     with bug.plant(), pytest.raises(AssertionError) as caught:
         run_state_machine_as_test(TokenMachine, settings=QUICK)
-    assert re.search(bug.told, str(caught.value))
+    assert re.search(bug.told, str(caught.value).partition("\n")[0])
 
 
 @pytest.mark.parametrize("bug", ABOUT_LIVES, ids=lambda bug: bug.name)
