@@ -89,12 +89,19 @@ def make_application(reactor: Any, model_port: str) -> FastAPI:
 
 
 class Server(uvicorn.Server):
-    """A server of uvicorn that leaves signals to Twisted."""
+    """A server of uvicorn that leaves signals, and the end of the process, to Twisted."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Set no handlers."""
         yield
+
+    async def run_to_end(self) -> None:
+        """Serve; where uvicorn would end the process, because it cannot listen, fail instead."""
+        try:
+            await self.serve()
+        except SystemExit as e:
+            raise RuntimeError(f"uvicorn ended with status {e.code}") from None
 
 
 def serve(reactor: Any, port: str, model_port: str) -> Deferred[None]:
@@ -103,7 +110,7 @@ def serve(reactor: Any, port: str, model_port: str) -> Deferred[None]:
         lambda: make_application(reactor, model_port), factory=True, port=int(port), log_level="warning"
     )
     server = Server(config)
-    ended = Deferred.fromFuture(loop.create_task(server.serve()))
+    ended = Deferred.fromFuture(loop.create_task(server.run_to_end()))
 
     def stop() -> Deferred[None]:
         server.should_exit = True

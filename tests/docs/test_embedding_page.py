@@ -164,6 +164,16 @@ def test_with_fastapi(tmp_path: Path, free_ports: Callable[[int], list[int]]) ->
         assert fetch(urllib.request.Request(url, b"Bob", headers)) == "Hello, Bob!"
         with pytest.raises(urllib.error.HTTPError, match="401"):
             fetch(urllib.request.Request(url, b"Bob", {**headers, "Authorization": "Member Eve"}))
+        # A second one, whose page has no port, ends by itself, its model server first.
+        [free] = free_ports(1)
+        second = [*command[:-1], str(free)]
+        here = tmp_path / "second"
+        here.mkdir()
+        done = subprocess.run(second, cwd=here, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert "address already in use" in done.stderr
+        assert list(here.iterdir()) == []
+        here.rmdir()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     finally:
