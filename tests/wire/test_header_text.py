@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from email.message import Message
+from urllib.parse import unquote
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -45,6 +46,7 @@ class SendableTests(SynchronousTestCase):
 
     @given(st.text(st.characters(min_codepoint=0x20, exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20))
     @example("中\\")
+    @example(" 中 ")
     @example("UTF-8''中")
     def test_readable(self, name: str) -> None:
         """What is written of a quoted file name, a reader of RFC 2231 reads back."""
@@ -53,9 +55,12 @@ class SendableTests(SynchronousTestCase):
         if all(character <= "\xff" for character in name):
             self.assertNotIn("filename*", sent)
             return
+        expected = name.removeprefix("UTF-8''")
+        self.assertEqual(unquote(sent.rpartition("; filename*=UTF-8''")[2]), expected)
         message = Message()
         message["Content-Disposition"] = "attachment; " + sent.rpartition("; ")[2]
-        self.assertEqual(message.get_filename(), name.removeprefix("UTF-8''") if name.startswith("UTF-8''") else name)
+        # Python's reader strips blanks.
+        self.assertEqual(message.get_filename(), expected.strip())
 
     @given(st.sampled_from(NAMES), st.text() | st.from_regex(r'filename\*?="?[é中"\\;=]*'))
     def test_latin(self, name: str, value: str) -> None:
