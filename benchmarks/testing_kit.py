@@ -78,7 +78,14 @@ def bugs() -> Iterator[list[str]]:
 
 def machine_fails() -> bool:
     """Return whether the machine finds a failure."""
-    quick = settings(max_examples=100, deadline=None, database=None, phases=[Phase.generate], print_blob=False)
+    quick = settings(
+        max_examples=100,
+        stateful_step_count=15,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        print_blob=False,
+    )
     try:
         run_state_machine_as_test(TokenMachine, settings=quick)
     except AssertionError:
