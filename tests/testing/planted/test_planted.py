@@ -37,7 +37,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "testing.md"
 def ten_lines() -> Iterator[Callable[[], None]]:
     """The property of the documentation, with the default number of examples."""
     [code] = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)[:1]
-    profile = settings.get_current_profile_name()
+    settings.register_profile("before", settings())
     settings.register_profile("quick", QUICK)
     settings.load_profile("quick")
     try:
@@ -45,7 +45,7 @@ def ten_lines() -> Iterator[Callable[[], None]]:
         exec(code, names)
         yield names["test_key_opens_until_it_expires_or_is_replaced"]
     finally:
-        settings.load_profile(profile)
+        settings.load_profile("before")
 
 
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
