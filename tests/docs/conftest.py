@@ -13,6 +13,7 @@ A page's fenced blocks have a meaning here:
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -61,6 +62,9 @@ twisted-serve() {
 """
 
 _MARK = "\x01block {}\n"
+
+
+GREET = 'def handle(data, context):\n    return data and [b"Hello, " + bytes(row["body"]) for row in data]\n'
 
 
 @frozen
@@ -114,6 +118,17 @@ def same_output(expected: str, printed: str) -> bool:
     """Say whether a page's output is what was printed; ``...`` stands for anything."""
     pattern = ".*?".join(re.escape(piece) for piece in expected.strip().split("..."))
     return re.fullmatch(pattern, printed.strip(), re.S) is not None
+
+
+@pytest.fixture
+def model_store(tmp_path: Path) -> Path:
+    """Make a model store with one model, which greets."""
+    model = tmp_path / "model_store" / "greet"
+    (model / "MAR-INF").mkdir(parents=True)
+    manifest = {"model": {"modelName": "greet", "modelVersion": "1.0", "handler": "handler.py"}}
+    (model / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+    (model / "handler.py").write_text(GREET)
+    return model.parent
 
 
 @pytest.fixture

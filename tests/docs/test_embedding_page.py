@@ -25,8 +25,6 @@ PAGE = "embedding.md"
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 PROGRAM = EXAMPLES / "embedding.py"
 
-HANDLER = 'def handle(data, context):\n    return data and [b"Hello, " + bytes(row["body"]) for row in data]\n'
-
 # Begins the program as the page says, on a reactor that is not the default one.
 ON_REACTOR = """
 import runpy, sys
@@ -47,17 +45,6 @@ def fetch(request: str | urllib.request.Request) -> str:
         if isinstance(e.reason, ConnectionRefusedError):
             return ""
         raise
-
-
-@pytest.fixture
-def model_store(tmp_path: Path) -> Path:
-    """Make a model store with one model."""
-    model = tmp_path / "model_store" / "greet"
-    (model / "MAR-INF").mkdir(parents=True)
-    manifest = {"model": {"modelName": "greet", "modelVersion": "1.0", "handler": "handler.py"}}
-    (model / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
-    (model / "handler.py").write_text(HANDLER)
-    return model.parent
 
 
 def is_program(text: str) -> bool:

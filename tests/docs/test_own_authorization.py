@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 import signal
@@ -27,19 +26,6 @@ if TYPE_CHECKING:
     from tests.docs.conftest import ReadBlocks
 
 PROGRAM = Path(__file__).resolve().parents[2] / "docs" / "examples" / "htpasswd.py"
-
-HANDLER = 'def handle(data, context):\n    return data and [b"Hello, " + bytes(row["body"]) for row in data]\n'
-
-
-@pytest.fixture
-def model_store(tmp_path: Path) -> Path:
-    """Make a model store with one model."""
-    model = tmp_path / "model_store" / "greet"
-    (model / "MAR-INF").mkdir(parents=True)
-    manifest = {"model": {"modelName": "greet", "modelVersion": "1.0", "handler": "handler.py"}}
-    (model / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
-    (model / "handler.py").write_text(HANDLER)
-    return model.parent
 
 
 def test_friends(read_blocks: ReadBlocks) -> None:

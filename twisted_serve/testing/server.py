@@ -299,9 +299,7 @@ class MemoryServer:
         :param key: The bearer token.
         :param role: The listener; by default the one to which the path appears to belong.
         """
-        sent = dict(headers or {})
-        if key is not None:
-            sent["Authorization"] = f"Bearer {key}"
+        sent = headers_with(key, headers)
         role = role_of(path) if role is None else role
         stub = self.treq(role)
         url = f"http://127.0.0.1{self.path_of(path, role)}"
@@ -409,6 +407,12 @@ async def _read(stub: Any, response: Deferred[Any]) -> Answer:
     stub.flush()
     headers = {name.decode().lower(): values[-1].decode() for name, values in answer.headers.getAllRawHeaders()}
     return Answer(answer.code, headers, await content)
+
+
+def headers_with(key: str | None, headers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return headers with the one that presents a bearer token, if there is a token."""
+    presented = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return {**(headers or {}), **presented}
 
 
 def role_of(path: str) -> Role:

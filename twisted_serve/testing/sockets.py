@@ -22,7 +22,7 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
-from twisted_serve.testing.server import Answer, MemoryServer, role_of
+from twisted_serve.testing.server import Answer, MemoryServer, headers_with, role_of
 from twisted_serve.testing.socket_reactor import SocketReactor
 from twisted_serve.web.roles import Role
 
@@ -202,9 +202,7 @@ class SocketServer(MemoryServer):
         role: Role | None = None,
     ) -> Deferred[Answer]:
         """Send a request on a connection of its own, and return a Deferred that fires with the response."""
-        sent = dict(headers or {})
-        if key is not None:
-            sent["Authorization"] = f"Bearer {key}"
+        sent = headers_with(key, headers)
         role = role_of(path) if role is None else role
         url = f"http://127.0.0.1:{self.server.addresses[role].port}{self.path_of(path, role)}"
         return Deferred.fromCoroutine(_read(self.treq(role).request(method, url, headers=sent, data=body or None)))
