@@ -211,9 +211,9 @@ def test_user(make_server: MakeServer) -> None:
     with free_privileged_port() as probe:
         port = probe.getsockname()[1]
     server = make_server(management_address=f"http://127.0.0.1:{port}")
-    nobody = pwd.getpwnam("nobody")
+    account = pwd.getpwnam("nobody")
     for place in (server.cwd, server.temp):
-        os.chown(place, nobody.pw_uid, nobody.pw_gid)
+        os.chown(place, account.pw_uid, account.pw_gid)
     for parent in server.cwd.parents:
         if parent.is_relative_to(tempfile.gettempdir()):
             parent.chmod(parent.stat().st_mode | 0o001)
@@ -225,12 +225,12 @@ def test_user(make_server: MakeServer) -> None:
     twistd = [*words, "-c", "from twisted.scripts.twistd import run; run()"]
     options = ["--nodaemon", "--pidfile=", "--uid=nobody", "--gid=1"]
     server.start(command=[*twistd, *options, *service(server, "--models", "m=m")])
-    assert f"plug-in run by {nobody.pw_uid}, {nobody.pw_uid}" in server.log()
+    assert f"plug-in run by {account.pw_uid}, {account.pw_uid}" in server.log()
     assert server.ports["management"] == port
     assert server.curl("management", "/models", key="management").status == 200
-    assert server.predict("m").body == f"[{nobody.pw_uid}, 1]".encode()
+    assert server.predict("m").body == f"[{account.pw_uid}, 1]".encode()
     status = server.key_file.stat()
-    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (nobody.pw_uid, 1, 0o600)
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (account.pw_uid, 1, 0o600)
     status = Path(f"/proc/{server.pid}/mem").stat()
     assert status.st_uid == 0, "another process of the user could read the server's memory"
     assert server.stop() == -signal.SIGTERM

@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.testing.answers import role_of
 from twisted_serve.testing.lives import Lives, check_key_file, check_nothing_left
-from twisted_serve.testing.server import MemoryServer, role_of
+from twisted_serve.testing.server import MemoryServer
 from twisted_serve.testing.strategies.tokens import AROUND, SPOILED, authorization_headers
 from twisted_serve.testing.words import spell_duration, spell_moment
 

@@ -19,7 +19,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from attrs import frozen
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
@@ -30,6 +29,7 @@ from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import Endpoint
 from twisted_serve.planes.snapshots import SnapshotFolder
 from twisted_serve.service import Dependencies, ModelServer
+from twisted_serve.testing.answers import Answer, NoAnswerYet, headers_with, role_of
 from twisted_serve.testing.fakes import FakeProvider, Respond, echo
 from twisted_serve.testing.memory import MemoryConnection, MemoryServeReactor
 from twisted_serve.web.roles import Role
@@ -46,28 +46,6 @@ EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 _Server = TypeVar("_Server", bound="MemoryServer")
-
-
-class NoAnswerYet(AssertionError):
-    """The request is still in progress: advance the time, or let a held worker answer."""
-
-
-@frozen
-class Answer:
-    """
-    A response of the server.
-
-    :ivar headers: By lower-case name; the last value of a repeated header.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body parsed as JSON."""
-        return json.loads(self.body)
 
 
 def _directly(work: Callable[..., Any], /, *args: object) -> Deferred[Any]:
@@ -407,19 +385,3 @@ async def _read(stub: Any, response: Deferred[Any]) -> Answer:
     stub.flush()
     headers = {name.decode().lower(): values[-1].decode() for name, values in answer.headers.getAllRawHeaders()}
     return Answer(answer.code, headers, await content)
-
-
-def headers_with(key: str | None, headers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return headers with the one that presents a bearer token, if there is a token."""
-    presented = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return {**(headers or {}), **presented}
-
-
-def role_of(path: str) -> Role:
-    """Return the role of the listener to which a path appears to belong."""
-    first, _, rest = path.partition("?")[0].lstrip("/").partition("/")
-    if (first in ("models", "token", "workflows") and not rest.endswith("/invoke")) or (
-        first == "v1" and ":" not in rest
-    ):
-        return Role.MANAGEMENT
-    return Role.METRICS if first == "metrics" else Role.INFERENCE

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Shout:
-    """Answers in upper case, and says to whom."""
+    """Answers in upper case, with the name of the sender."""
 
     def initialize(self, context: Any) -> None:
         pass
