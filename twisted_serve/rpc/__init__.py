@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Serve gRPC: TorchServe's services, the Open Inference Protocol, health and reflection.
+
+* `listeners` builds the factory of each listener from the services, `door` authorizes calls at their headers.
+* `services` maps messages to the use cases of `planes` and back.
+* `methods` is the only list of methods: the operation of each, and hence its key.
+* `engine` turns the bytes of a connection into calls and back.
+* `contracts` defines what these share, `statuses` how errors are sent.
+* `frames`, `metadata` and `messages` encode and decode values.
+
+Only this package uses ``h2`` and ``google.protobuf``, which the extra ``grpc`` installs.
+"""

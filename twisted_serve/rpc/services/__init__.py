@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Answer the methods of each service with the use cases of `planes`.
+"""

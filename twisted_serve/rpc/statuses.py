@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Define the status of a call, and the status of each error (``docs/torchserve/grpc_workflows_kserve.md`` §1.6).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from attrs import frozen
+
+from twisted_serve.errors import ServeError, ServiceUnavailable
+
+
+class Code(IntEnum):
+    """The status codes of gRPC."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+@frozen
+class Status:
+    """
+    The status with which a call ends.
+
+    :ivar message: Text for the client, not yet encoded for a header.
+    :ivar metadata: Trailing metadata, besides the status: lower-case names and values as they are sent.
+    """
+
+    code: Code
+    message: str = ""
+    metadata: tuple[tuple[bytes, bytes], ...] = ()
+
+
+OK = Status(Code.OK)
+
+
+def status_of(error: ServeError) -> Status:
+    """Return the status of an error: its code and text; with ``retry-after``, in seconds, if it names a time."""
+    metadata: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
+        metadata = ((b"retry-after", b"%d" % error.retry_after),)
+    return Status(Code[error.grpc_status], error.message, metadata)
