@@ -20,7 +20,7 @@ PYTHONS ?= 3.10 3.11 3.12 3.13
 WORKERS ?= auto
 MEMORY := -m 'not integration' --ignore=tests/testing/test_machine.py
 
-.PHONY: help demo test test-memory test-lowest test-pythons test-others check docs bench soak bench-picture examples clean
+.PHONY: help demo test test-memory test-lowest test-pythons test-others check docs protos bench soak bench-picture examples clean
 
 help:
 	@echo "make demo          serve a real model behind tokens, predict once, go on serving (ONCE=1: stop then)"
@@ -31,6 +31,7 @@ help:
 	@echo "make test-others   both"
 	@echo "make check         types, style, layers, news"
 	@echo "make docs          the documentation, in docs/_build/html"
+	@echo "make protos        descriptors and stubs of the gRPC services, from twisted_serve/rpc/protos"
 	@echo "make bench         this server, TorchServe and LitServe, measured side by side (QUICK=1: in five minutes)"
 	@echo "make soak          ten minutes of load while workers are killed: what grows, and what fails (SECONDS=60: for so long)"
 	@echo "make bench-picture what was measured last, as tables and picture in docs/performance.md"
@@ -126,6 +127,9 @@ soak: $(VENV)/.bench
 bench-picture: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.picture
 	$(BIN)/python -m benchmarks.run --report --page
+
+protos: $(VENV)/.test
+	$(BIN)/python -m docs.generators.protos
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W -n -b html docs docs/_build/html

@@ -7,7 +7,7 @@ Serve gRPC: TorchServe's services, the Open Inference Protocol, health and refle
 * `methods` is the only list of methods: the operation of each, and hence its key.
 * `engine` turns the bytes of a connection into calls and back.
 * `contracts` defines what these share, `statuses` how errors are sent.
-* `frames`, `metadata` and `messages` encode and decode values.
+* `frames`, `metadata` and `messages` encode and decode values; `descriptors` describes services and messages.
 
 Only this package uses ``h2`` and ``google.protobuf``, which the extra ``grpc`` installs.
 """

@@ -19,6 +19,7 @@ from twisted_serve.metrics.timing import Timing
 from twisted_serve.rpc.statuses import Code, Status, status_of
 
 if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
 
 
@@ -28,6 +29,19 @@ class Kind(Enum):
     UNARY = auto()
     SERVER_STREAMING = auto()
     BIDIRECTIONAL = auto()
+
+
+def kind_of(descriptor: MethodDescriptor) -> Kind:
+    """
+    Return the kind of a method.
+
+    :raise ValueError: Only the client sends a stream.
+    """
+    if descriptor.server_streaming:
+        return Kind.BIDIRECTIONAL if descriptor.client_streaming else Kind.SERVER_STREAMING
+    if descriptor.client_streaming:
+        raise ValueError(f"{descriptor.full_name} takes a stream and answers with one message: there is no such kind")
+    return Kind.UNARY
 
 
 class Call(Protocol):
