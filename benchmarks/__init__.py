@@ -6,6 +6,7 @@ What twisted_serve costs, and what its peers cost, measured in one run (``make b
 ``servers``    how each server is started, asked and ended
 ``processes``  the processes of a server: their time and their memory
 ``load``       one measurement by ``wrk``
+``rpc``        gRPC, by ``h2load``
 ``bare``       the handler in a loop, and a bare ``twisted.web``: what no server passes
 ``results``    rows, and the medians of their rounds
 ``report``     ratios, targets, tables

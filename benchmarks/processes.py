@@ -73,25 +73,25 @@ class Group:
         """Sum the time that the living processes have used."""
         return sum(self._each("stat", ticks_in)) / _TICKS
 
+    def cpu_seconds_of(self, wanted: Callable[[str], bool]) -> float:
+        """Sum the time that the living processes have used whose command lines are wanted."""
+        return sum(self._each("stat", ticks_in, wanted)) / _TICKS
+
     def pss(self) -> int:
         """Sum the proportional set sizes, in bytes."""
         return sum(self._each("smaps_rollup", pss_in))
 
     def pss_of_front(self, is_worker: Callable[[str], bool]) -> int:
         """Sum the proportional set sizes of all processes which are no workers, in bytes."""
-        total = 0
-        for pid in self.pids():
-            with suppress(OSError):
-                command = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-                if not is_worker(command):
-                    total += pss_in((_PROC / str(pid) / "smaps_rollup").read_text())
-        return total
+        return sum(self._each("smaps_rollup", pss_in, lambda command: not is_worker(command)))
 
-    def _each(self, file: str, read: Callable[[str], int]) -> list[int]:
+    def _each(self, file: str, read: Callable[[str], int], wanted: Callable[[str], bool] | None = None) -> list[int]:
         found = []
         for pid in self.pids():
             with suppress(OSError):
-                found.append(read((_PROC / str(pid) / file).read_text()))
+                command = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                if wanted is None or wanted(command):
+                    found.append(read((_PROC / str(pid) / file).read_text()))
         return found
 
     def end(self, grace: float = 30.0) -> None:

@@ -12,6 +12,7 @@ from attrs import frozen
 from benchmarks.cases import CASES, CONNECTIONS
 from benchmarks.policies import compared
 from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Results
+from benchmarks.rpc import CALLS, middle
 
 # Between these a page has what `report` says.
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
@@ -90,7 +91,28 @@ def targets(results: Results) -> list[Target]:
             False,
         ),
         Target("no-op with tokens to without", 0.97, ratio(rate(OURS, "noop"), rate(OPEN, "noop"))),
+        *(calls_targets(results) if results.called or results.idle else []),
     ]
+
+
+def calls_targets(results: Results) -> list[Target]:
+    """Compare gRPC with what is aimed at."""
+    found = []
+    for call in CALLS:
+        for shape in call.shapes:
+            ours, theirs = (middle(results, server, call.name, shape) for server in (OURS, THEIRS))
+            what = f"gRPC, {call.title}, {shape[0]}x{shape[1]}"
+            small = call.name != "large"
+            cost = ratio(ours and ours.cpu_us, theirs and theirs.cpu_us)
+            found.append(Target(f"{what}: processor time a call, to TorchServe's", 0.45 if small else 1.0, cost, False))
+            if small:
+                found.append(
+                    Target(f"{what}: calls/s to TorchServe's", 2.0, ratio(ours and ours.rate, theirs and theirs.rate))
+                )
+    sizes = {each.grpc: each.front for each in results.idle if each.server == OURS}
+    more = (sizes[True] - sizes[False]) / 1e6 if len(sizes) == 2 else None
+    found.append(Target("front's memory with gRPC, more than without, MB", 4.0, more, False))
+    return found
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -157,9 +179,25 @@ def report(results: Results) -> str:
         for each in targets(results)
     ]
     parts.append(table(["ratio", "measured", "target", "reached"], lines))
+    if results.called:
+        parts.append(calls(results))
     if results.paced:
         parts.append(policies(results))
     return "\n".join(parts)
+
+
+def calls(results: Results) -> str:
+    """Write the table of gRPC."""
+    lines = []
+    for call in CALLS:
+        for shape in call.shapes:
+            for server in dict.fromkeys(each.server for each in results.called):
+                each = middle(results, server, call.name, shape)
+                if each is not None:
+                    numbers = [each.rate, each.p50_ms, each.p99_ms, each.front_us, each.cpu_us]
+                    lines.append([call.title, server, f"{shape[0]}x{shape[1]}", *map(number, numbers)])
+    head = ["gRPC", "server", "connections x calls", "calls/s", "p50, ms", "p99, ms", "front/call, µs", "all/call, µs"]
+    return table(head, lines)
 
 
 def policies(results: Results) -> str:

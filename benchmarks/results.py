@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import asdict, frozen
 
@@ -117,6 +117,57 @@ class Paced:
         return (self.policy, self.traffic, self.load, self.round)
 
 
+@frozen
+class Called:
+    """
+    One measurement of gRPC.
+
+    :ivar streams: Calls at a time on each connection.
+    :ivar front_us: Microseconds of the server's processes, without those of workers, for each call.
+    :ivar cpu_us: Microseconds of all the server's processes for each call.
+    :ivar clean: Whether nearly all of it was answers.
+    """
+
+    server: str
+    call: str
+    connections: int
+    streams: int
+    round: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    front_us: float
+    cpu_us: float
+    clean: bool = True
+
+    @property
+    def key(self) -> tuple[str, str, int, int, int]:
+        """What is measured once in a run."""
+        return (self.server, self.call, self.connections, self.streams, self.round)
+
+
+@frozen
+class Idle:
+    """
+    The proportional set size, in bytes, of the front of a server that has made one prediction.
+
+    :ivar grpc: Whether the extra ``grpc`` is installed.
+    """
+
+    server: str
+    grpc: bool
+    front: int
+
+    @property
+    def key(self) -> tuple[str, str, bool]:
+        """What is measured once in a run."""
+        return (self.server, "idle", self.grpc)
+
+
+#: Everything that is kept.
+Measured: TypeAlias = "Row | Footprint | Loaded | Paced | Called | Idle"
+
+
 class Results:
     """
     All that was measured in a run, kept in a file of one JSON object a line, which is written at once.
@@ -131,11 +182,13 @@ class Results:
         self.footprints: list[Footprint] = []
         self.loaded: list[Loaded] = []
         self.paced: list[Paced] = []
+        self.called: list[Called] = []
+        self.idle: list[Idle] = []
         self.machine: dict[str, Any] = {}
         for line in file.read_text().splitlines() if file.exists() else ():
             self._take(json.loads(line))
 
-    def add(self, measured: Row | Footprint | Loaded | Paced) -> None:
+    def add(self, measured: Measured) -> None:
         """Keep a measurement."""
         self._append({type(measured).__name__: asdict(measured)})
 
@@ -158,6 +211,10 @@ class Results:
             self.loaded.append(Loaded(**members))
         elif kind == "Paced":
             self.paced.append(Paced(**{**members, "latencies_ms": tuple(members["latencies_ms"])}))
+        elif kind == "Called":
+            self.called.append(Called(**members))
+        elif kind == "Idle":
+            self.idle.append(Idle(**members))
         elif kind == "machine":
             self.machine = members
         else:
@@ -165,7 +222,8 @@ class Results:
 
     def has(self, key: tuple[Any, ...]) -> bool:
         """Say whether something has been measured already."""
-        return any(each.key == key for each in (*self.rows, *self.footprints, *self.loaded, *self.paced))
+        kept = (*self.rows, *self.footprints, *self.loaded, *self.paced, *self.called, *self.idle)
+        return any(each.key == key for each in kept)
 
     def best(self, server: str, case: str, connections: int) -> Row | None:
         """Return the medians of the clean rounds."""

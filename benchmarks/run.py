@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from benchmarks.policies import TRAFFIC, Comparison
 from benchmarks.processes import exit_on_signals
 from benchmarks.report import report, with_section
 from benchmarks.results import ECHO, LOOP, OPEN, Footprint, Loaded, Results, Row
+from benchmarks.rpc import Calls
 from benchmarks.servers import OURS, DidNotStartError, Peer, Running, is_worker, peers, start
 
 HERE = Path(__file__).resolve().parent
@@ -180,6 +182,22 @@ def run(bench: Bench, found: list[Peer], cases: list[Case], connections: tuple[i
                 bench.cover(echo, case, number, (max(connections),), footprint=False)
 
 
+def can_call(say: Callable[[str], None]) -> bool:
+    """Return whether gRPC can be measured here; say what is missing."""
+    missing = [] if shutil.which("h2load") else ["h2load"]
+    missing += [name for name in ("grpc", "h2", "google.protobuf") if not _importable(name)]
+    for name in missing:
+        say(f"{name} is not installed: gRPC is left out.")
+    return not missing
+
+
+def _importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def absolute(path: str) -> Path:
     """Read a path so that it means the same in any directory."""
     return Path(path).absolute()
@@ -196,6 +214,7 @@ def main() -> int:
     parser.add_argument(
         "--traffic", nargs="*", default=[each.name for each in TRAFFIC], help="open loads that compare batch policies"
     )
+    parser.add_argument("--no-grpc", dest="grpc", action="store_false", help="leave out gRPC")
     parser.add_argument("--connections", type=int, nargs="*", default=list(CONNECTIONS))
     parser.add_argument("--peers", nargs="*", default=["TorchServe", "LitServe"], help="whom to compare with")
     # Servers run in directories of their own.  A link is not followed: it is what makes the environment.
@@ -232,6 +251,13 @@ def main() -> int:
                 if traffic.name in arguments.traffic and (traffic.name == "deadline" or not arguments.quick):
                     loads = traffic.loads[-1:] if arguments.quick else traffic.loads
                     comparison.cover(traffic, loads, arguments.rounds or (1 if arguments.quick else 5))
+            if arguments.grpc and can_call(_say):
+                # Loads are short and alternate, so that many rounds are as good as long ones.
+                alternating = Calls(results, min(3.0, seconds), Path(work), _say)
+                alternating.cover(
+                    [each for each in found if each.kind == "torchserve"],
+                    arguments.rounds or (1 if arguments.quick else 5),
+                )
     section = report(results)
     print(f"\n{section}")
     if arguments.page:

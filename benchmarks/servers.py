@@ -30,6 +30,10 @@ START_SECONDS = 180.0
 _HERE = Path(__file__).resolve().parent
 
 
+# Our command where the extra is not installed.
+_WITHOUT_GRPC = "import sys; sys.modules['h2'] = None; from twisted_serve.cli import main; sys.exit(main())"
+
+
 class DidNotStartError(Exception):
     """A server gave no answer in time; the text is the end of its log."""
 
@@ -61,14 +65,14 @@ class Peer:
         """Say whether it can do this at all: LitServe reads JSON, and no other bodies."""
         return self.kind != "litserve" or case.content_type in ("", "application/json")
 
-    def command(self, case: Case, port: int) -> list[str]:
+    def command(self, case: Case, port: int, grpc: bool = True) -> list[str]:
         """Say how it is started in the foreground."""
         if self.kind == "echo":
             return [str(self.python), str(_HERE / "bare.py"), "echo", str(port)]
         if self.kind == "litserve":
             return [str(self.python), str(_HERE / "litserve_app.py"), case.name, str(port)]
         program = (
-            [str(self.python), "-m", "twisted_serve.cli"]
+            [str(self.python), *(["-m", "twisted_serve.cli"] if grpc else ["-c", _WITHOUT_GRPC])]
             if self.name.startswith("twisted_serve")
             else [str(self.python.parent / "torchserve")]
         )
@@ -82,6 +86,7 @@ class Running:
     """
     A server which has answered.
 
+    :ivar grpc: Host and port of the gRPC of predictions.
     :ivar first_answer: Seconds from the command to the first prediction.
     :ivar body: The file with what is sent.
     """
@@ -93,6 +98,7 @@ class Running:
     url: str
     management: str
     metrics: str
+    grpc: str
     first_answer: float = 0.0
     body: Path | None = None
     keys: dict[str, str] = field(factory=dict)
@@ -142,6 +148,18 @@ class Running:
             answer.read()
         return time.perf_counter() - begun
 
+    def register(self, case: Case) -> None:
+        """Serve another model, whose archive is in the store."""
+        headers = {"Authorization": f"Bearer {self.keys['management']}"} if self.keys else {}
+        url = f"{self.management}/models?url={case.name}.mar&initial_workers=1&synchronous=true"
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="POST"), timeout=180) as answer:
+            answer.read()
+
+    def settled_front(self) -> int:
+        """Return the proportional set size of the front, in bytes, when the start is over."""
+        time.sleep(1.0)
+        return self.group.pss_of_front(is_worker)
+
     def batches(self) -> tuple[float, float]:
         """Return the number of requests and of batches that were sent to workers, by the metrics of our server."""
         with urllib.request.urlopen(self.metrics, timeout=30) as response:
@@ -175,9 +193,11 @@ class Running:
         self.group.end()
 
 
-def start(peer: Peer, case: Case, directory: Path) -> Running:
+def start(peer: Peer, case: Case, directory: Path, grpc: bool = True) -> Running:
     """
     Start a server in an empty directory and wait for its first answer.
+
+    :param grpc: Whether our server finds the extra ``grpc`` installed.
 
     :raise DidNotStartError: when there is none; nothing is left running then.
     """
@@ -185,11 +205,12 @@ def start(peer: Peer, case: Case, directory: Path) -> Running:
     store, temporary = directory / "store", directory / "tmp"
     store.mkdir()
     temporary.mkdir()
-    port, management, metrics = free_port(), free_port(), free_port()
+    port, management, metrics, calls, changes = (free_port() for _ in range(5))
     build_archive(case, store)
     (directory / "config.properties").write_text(
         f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{management}\n"
         f"metrics_address=http://127.0.0.1:{metrics}\njob_queue_size=1000\n"
+        f"grpc_inference_port={calls}\ngrpc_management_port={changes}\n"
         "disable_system_metrics=true\n"
     )
     log = directory / "log"
@@ -205,7 +226,7 @@ def start(peer: Peer, case: Case, directory: Path) -> Running:
     with open(log, "wb") as output:
         began = time.perf_counter()
         leader = subprocess.Popen(
-            peer.command(case, port),
+            peer.command(case, port, grpc),
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -221,6 +242,7 @@ def start(peer: Peer, case: Case, directory: Path) -> Running:
         f"http://127.0.0.1:{port}{path}",
         f"http://127.0.0.1:{management}",
         f"http://127.0.0.1:{metrics}/metrics",
+        f"127.0.0.1:{calls}",
     )
     if running.content:
         running.body = directory / "body"

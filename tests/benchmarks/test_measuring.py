@@ -18,6 +18,7 @@ from benchmarks.cases import CASES, HANDLERS, build_archive, case_named
 from benchmarks.compare import Ratio, ratio
 from benchmarks.load import Load, read_load
 from benchmarks.processes import Group, pss_in, ticks_in
+from benchmarks.rpc import CALLS, Call, read_h2load
 from benchmarks.servers import Peer
 from benchmarks.soak import MORE_MEMORY, Look
 
@@ -141,3 +142,32 @@ def test_no_ratio(pairs: list[tuple[float, float]]) -> None:
     """One pair tells nothing, and a server without requests has no rate."""
     with pytest.raises(ValueError, match=r"a ratio needs|quartiles need"):
         ratio(pairs)
+
+
+H2LOAD = """starting benchmark...
+spawning thread #0: 1 total client(s). Timing-based test with 0s of warm-up time.
+
+finished in 2.00s, 1500.00 req/s, 93.20KB/s
+requests: 3000 total, 3016 started, 3000 done, 2990 succeeded, 10 failed, 0 errored, 0 timeout
+status codes: 2990 2xx, 0 3xx, 0 4xx, 10 5xx
+"""
+
+
+def test_reading_h2load() -> None:
+    """Of ``h2load`` its summary counts, and the latencies in its log."""
+    log = [f"1700000000000000\t200\t{latency}\n" for latency in range(1000, 101_000, 1000)]
+    load = read_h2load(H2LOAD, log)
+    assert load == Load(3000, 2.0, 51.0, 100.0, 0, 10)
+    assert not load.clean
+    assert read_h2load(H2LOAD.replace("2.00s", "250.00ms"), []).seconds == 0.25
+    with pytest.raises(ValueError, match="h2load reported nothing"):
+        read_h2load("error: could not connect", [])
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+def test_requests(call: Call) -> None:
+    """A request is the message that the service reads, and its handler sends as many messages as are counted."""
+    assert call.request.startswith(b"\n" + bytes([len(call.case.name)]) + call.case.name.encode())
+    assert call.request.endswith(b"x" * call.size)
+    source = (HANDLERS / call.case.handler).read_text(encoding="utf-8")
+    assert ("range(9)" in source) is (call.messages == 10)

@@ -11,10 +11,10 @@ from hypothesis.strategies import floats, integers, text
 
 from benchmarks.picture import bars
 from benchmarks.report import BEGIN, END, Target, number, ratio, report, table, targets, with_section
-from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Footprint, Loaded, Paced, Results, Row
+from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Called, Footprint, Idle, Loaded, Measured, Paced, Results, Row
 
 
-def results_with(file: Path, *measured: Row | Footprint | Loaded | Paced) -> Results:
+def results_with(file: Path, *measured: Measured) -> Results:
     """Keep some measurements."""
     results = Results(file)
     for each in measured:
@@ -206,3 +206,30 @@ def test_policies_are_compared_in_pairs(tmp_path: Path) -> None:
     assert "| 1.50 (1.50-1.50) |" in line
     assert "| 0.70 (0.50-0.80) |" in line
     assert "window" not in report(again)
+
+
+def test_calls(tmp_path: Path) -> None:
+    """gRPC is compared call by call, by the medians of clean rounds; memory with the extra and without."""
+
+    def called(server: str, call: str, number: int, rate: float, cpu: float, clean: bool = True) -> Called:
+        return Called(server, call, 1, 16, number, rate, 1.0, 2.0, cpu - 50.0, cpu, clean)
+
+    file = tmp_path / "rows"
+    measured: list[Measured] = [called(OURS, "noop", 1, 3000.0, 300.0), called(THEIRS, "noop", 1, 1000.0, 800.0)]
+    measured += [called(OURS, "noop", 2, 5000.0, 400.0), called(OURS, "noop", 3, 9e9, 1.0, clean=False)]
+    measured += [called(OURS, "large", 1, 500.0, 900.0), called(THEIRS, "large", 1, 900.0, 1000.0)]
+    results_with(file, *measured, Idle(OURS, True, 53_000_000), Idle(OURS, False, 50_000_000))
+    again = Results(file)
+    assert again.has((OURS, "noop", 1, 16, 2))
+    assert again.has((OURS, "idle", True))
+    assert not again.has((THEIRS, "noop", 1, 16, 2))
+    found = {target.title: target for target in targets(again)}
+    assert found["gRPC, no-op, 1x16: calls/s to TorchServe's"].value == 4.0
+    cost = found["gRPC, no-op, 1x16: processor time a call, to TorchServe's"]
+    assert (cost.value, cost.reached) == (0.4375, True)
+    large = found["gRPC, 150 KB, 1x16: processor time a call, to TorchServe's"]
+    assert (large.value, large.reached) == (0.9, True)
+    assert found["gRPC, no-op, 4x16: calls/s to TorchServe's"].reached is None
+    memory = found["front's memory with gRPC, more than without, MB"]
+    assert (memory.value, memory.reached) == (3.0, True)
+    assert "| no-op | twisted_serve | 1x16 | 4 000 | 1.00 | 2.00 | 300 | 350 |" in report(again)
