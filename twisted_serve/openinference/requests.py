@@ -8,15 +8,15 @@ length, and the tensors' bytes follow in the order of the inputs.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen
 
 from twisted_serve.errors import BadRequest
 from twisted_serve.openinference.pieces import read_json
-from twisted_serve.openinference.tensors import BASE64, Tensor, brief, parameters_of
+from twisted_serve.openinference.rendering import RenderedInput, render_request
+from twisted_serve.openinference.tensors import Tensor, brief, parameters_of
 
 #: The header that contains the length of the JSON in bytes.
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -81,7 +81,7 @@ def _read(body: bytes, length: str | None) -> InferRequest:
     if not isinstance(inputs, list):
         raise BadRequest("inputs is missing." if inputs is None else f"inputs must be a list, not {brief(inputs)}.")
     remaining = memoryview(body)[size:]
-    written = []
+    written: list[RenderedInput | Mapping[str, Any]] = []
     binary = False
     for i, member in enumerate(inputs):
         tensor = Tensor.of(f"inputs[{i}]", member)
@@ -100,14 +100,14 @@ def _read(body: bytes, length: str | None) -> InferRequest:
                 f"inputs[{i}].parameters.binary_data_size must be from 0 to the {len(remaining)} bytes "
                 f"that are left, not {brief(binary_size)}."
             )
-        written.append(_in_json(member, tensor, remaining[:binary_size]))
+        written.append(RenderedInput.of(member, *tensor.read(remaining[:binary_size])))
         remaining = remaining[binary_size:]
         binary = True
     if len(remaining):
         raise BadRequest(f"{len(remaining)} bytes after the JSON belong to no input.")
     if not binary:
         return InferRequest(body[:size], wanted)
-    return InferRequest(_joined(members, written), wanted)
+    return InferRequest(render_request(members, written), wanted)
 
 
 def _length(text: str, maximum: int) -> int:
@@ -149,37 +149,3 @@ def _optional_boolean(where: str, value: object) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise BadRequest(f"{where} must be true or false, not {brief(value)}.")
     return value
-
-
-@frozen
-class _RenderedInput:
-    """An input with its data as JSON text already, because as Python objects it would take too much memory."""
-
-    members: Mapping[str, Any]
-    data: Iterator[str]
-
-
-def _in_json(member: Mapping[str, Any], tensor: Tensor, data: memoryview) -> _RenderedInput:
-    elements, base64 = tensor.read(data)
-    parameters = {name: value for name, value in tensor.parameters.items() if name != "binary_data_size"}
-    if base64:
-        parameters |= BASE64
-    members = {name: value for name, value in member.items() if name != "parameters"}
-    return _RenderedInput({**members, "parameters": parameters} if parameters else members, elements)
-
-
-def _joined(members: Mapping[str, Any], inputs: list[_RenderedInput | Mapping[str, Any]]) -> bytes:
-    """Render the request with the tensors' data in place."""
-    text = bytearray(json.dumps({name: value for name, value in members.items() if name != "inputs"})[:-1].encode())
-    text += b'"inputs": [' if len(text) == 1 else b', "inputs": ['
-    for i, each in enumerate(inputs):
-        text += b", " if i else b""
-        if not isinstance(each, _RenderedInput):
-            # Rendered in pieces, as it was parsed.
-            text += "".join(json.JSONEncoder().iterencode(each)).encode()
-            continue
-        text += json.dumps(each.members)[:-1].encode() + b', "data": ['
-        for at, piece in enumerate(each.data):
-            text += (b"," if at else b"") + piece.encode("utf-8")
-        text += b"]}"
-    return bytes(text + b"]}")

@@ -111,31 +111,33 @@ class Tensor:
         if self.shape.count(-1) > 1:
             self._check_nesting(lengths)
         else:
-            self._check_count(len(values), "data has")
+            self.check_count(len(values), "data has")
         if not self.datatype.all_valid(values):
             at = self.datatype.first_invalid(values)
             raise BadRequest(f"{self.where}.data has {brief(values[at])} at {at}, which is no {self.datatype.name}.")
         return values
 
-    def read(self, data: memoryview) -> tuple[Iterator[str], bool]:
+    def read(self, data: memoryview, size_is: str | None = None) -> tuple[Iterator[str], bool]:
         """
         Convert the tensor's data from binary.
 
+        :param size_is: Where the client states the size of the data, for errors: the beginning of a sentence.
         :return: The elements as JSON text, some at a time, and whether they are base64.
         :raise BadRequest: if the data does not match this shape.
         """
+        size_is = size_is or f"{self.where}.parameters.binary_data_size is"
         if self.shape.count(-1) > 1:
             raise BadRequest(f"{self.where}.shape leaves more than one dimension open: its data is binary.")
         if self.datatype.size == 0:
-            return self._read_bytes(data)
+            return self._read_bytes(data, size_is)
         if -1 in self.shape and len(data) % self.datatype.size == 0:
-            self._check_count(len(data) // self.datatype.size, "binary data has")
+            self.check_count(len(data) // self.datatype.size, "binary data has")
         elif -1 in self.shape or self.elements * self.datatype.size != len(data):
             raise BadRequest(
-                f"{self.where}.parameters.binary_data_size is {len(data)}, but {self.elements} elements "
-                f"of {self.datatype.name} have {self.elements * self.datatype.size} bytes."
+                f"{size_is} {len(data)}, but {self.elements} elements of {self.datatype.name} have "
+                f"{self.elements * self.datatype.size} bytes."
             )
-        return map(_json_of, self.datatype.unpack(data)), False
+        return map(json_of, self.datatype.unpack(data)), False
 
     def write(self, values: Sequence[Any]) -> bytes:
         """
@@ -146,21 +148,26 @@ class Tensor:
         if self.datatype.size:
             return self.datatype.pack(values)
         written = bytearray()
-        for value in values:
-            try:
-                element = b64decode(value, validate=True) if self.base64 else value.encode("utf-8", "surrogatepass")
-            except ValueError:
-                raise BadRequest(f"{self.where}.data has {brief(value)}, which is no base64.") from None
+        for element in map(self.element_of, values):
             written += len(element).to_bytes(_LENGTH, "little") + element
         return bytes(written)
 
-    def _read_bytes(self, data: memoryview) -> tuple[Iterator[str], bool]:
+    def element_of(self, value: str) -> bytes:
+        """
+        Return the bytes of an element of ``BYTES``.
+
+        :raise BadRequest: if it is invalid base64.
+        """
+        try:
+            return b64decode(value, validate=True) if self.base64 else value.encode("utf-8", "surrogatepass")
+        except ValueError:
+            raise BadRequest(f"{self.where}.data has {brief(value)}, which is no base64.") from None
+
+    def _read_bytes(self, data: memoryview, size_is: str) -> tuple[Iterator[str], bool]:
         # Checked before reading: each element takes at least its length prefix.
         maximum = len(data) // _LENGTH if -1 in self.shape else self.elements
         if -1 not in self.shape and self.elements * _LENGTH > len(data):
-            raise BadRequest(
-                f"{self.where}.parameters.binary_data_size is {len(data)}, too few bytes for {self.elements} elements."
-            )
+            raise BadRequest(f"{size_is} {len(data)}, too few bytes for {self.elements} elements.")
         pieces: list[bytes] = []
         at = 0
         while at < len(data):
@@ -169,12 +176,8 @@ class Tensor:
             if begin > len(data) or at > len(data) or len(pieces) == maximum:
                 raise BadRequest(f"{self.where}: its binary data is not {maximum} elements with their lengths.")
             pieces.append(bytes(data[begin:at]))
-        self._check_count(len(pieces), "binary data has")
-        try:
-            return iter([_json_of([piece.decode("utf-8") for piece in pieces])]), False
-        except UnicodeDecodeError:
-            # All elements, because the contents must not decide how each one is decoded.
-            return iter([_json_of([b64encode(piece).decode("ascii") for piece in pieces])]), True
+        self.check_count(len(pieces), "binary data has")
+        return render_elements(pieces)
 
     def _flat(self, data: list[Any]) -> tuple[list[Any], list[int]]:
         """Return the innermost values as a flat list, and the length of the lists at each depth."""
@@ -204,7 +207,13 @@ class Tensor:
                 f"and its data is nested as {brief(lengths)}."
             )
 
-    def _check_count(self, count: int, what: str) -> None:
+    def check_count(self, count: int, what: str) -> None:
+        """
+        Check a number of elements against the shape.
+
+        :param what: What has so many, for the error.
+        :raise BadRequest: if they differ.
+        """
         if -1 in self.shape:
             fits = count == 0 if self.elements == 0 else count % self.elements == 0
         else:
@@ -240,7 +249,28 @@ def _shape(where: str, value: object) -> tuple[int, ...]:
     return tuple(dimensions)
 
 
-def _json_of(values: Sequence[Any]) -> str:
+def render_elements(elements: Sequence[bytes], base64: bool = False) -> tuple[Iterator[str], bool]:
+    """
+    Render elements of ``BYTES`` as JSON text.
+
+    :param base64: Whether they are base64 even if all of them are text.
+    :return: The elements, some at a time, and whether they are base64.
+    """
+    # All elements, because the contents must not decide how each one is decoded.
+    if not base64 and all(map(_is_text, elements)):
+        return (json_of([element.decode("utf-8") for element in piece]) for piece in slices(elements)), False
+    return (json_of([b64encode(element).decode("ascii") for element in piece]) for piece in slices(elements)), True
+
+
+def _is_text(element: bytes) -> bool:
+    try:
+        element.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def json_of(values: Sequence[Any]) -> str:
     """Render elements as JSON without the enclosing brackets."""
     plain = not values or not isinstance(values[0], float) or all(map(isfinite, values))
     # msgspec, which is faster, cannot encode infinity and NaN; the handler's parser accepts Python's spelling.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 
+from twisted_serve.openinference.server import EXTENSIONS, SERVER, TORCHSERVE_EXTENSIONS
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.job_headers import EXPLAIN, PREDICT
 from twisted_serve.web.http.request import ServeRequest
@@ -18,10 +19,6 @@ from twisted_serve.web.http.responses import Body, answer_json
 from twisted_serve.web.routes.predictions import Predictor
 from twisted_serve.web.routes.tensors import infer
 from twisted_serve.web.routing.binding import Endpoints
-
-# TorchServe's extensions, in a member with its misspelling; the protocol's member has more.
-_EXTENSIONS = ["kserve", "kubeflow"]
-_SERVER = "Torchserve"
 
 
 def v1_endpoints(predictor: Predictor) -> Endpoints:
@@ -85,12 +82,14 @@ def open_inference_endpoints(predictor: Predictor, server_version: str) -> Endpo
     plane = predictor.plane
 
     def v2_server(request: IRequest) -> Body:
-        extensions = [*_EXTENSIONS, "binary_tensor_data"]
-        return answer_json(
-            request,
-            200,
-            {"name": _SERVER, "version": server_version, "extenstion": _EXTENSIONS, "extensions": extensions},
-        )
+        members = {
+            "name": SERVER,
+            "version": server_version,
+            # TorchServe's spelling, and the protocol's.
+            "extenstion": TORCHSERVE_EXTENSIONS,
+            "extensions": EXTENSIONS,
+        }
+        return answer_json(request, 200, members)
 
     def v2_metadata(request: IRequest, model: str, version: str | None = None) -> Body:
         plane.find(model, version)

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import BadRequest
 from twisted_serve.openinference.answers import InferAnswer, write_answer
+from twisted_serve.openinference.pieces import MOST_AT_ONCE
 from twisted_serve.openinference.requests import LENGTH_HEADER, read_request
 from twisted_serve.planes.inputs import media_type
 from twisted_serve.web.http.rendering import json_text
@@ -26,9 +27,6 @@ from twisted_serve.wire.messages import Item, Part
 
 _JSON = "application/json"
 _LENGTH = LENGTH_HEADER.encode("ascii")
-
-# In bytes. A larger body is parsed in a thread, so that it does not block the reactor.
-MOST_AT_ONCE = 1 << 17
 
 # In bytes. Only this much of a body is searched for the beginning of an object.
 _LONGEST_BLANK = 64
