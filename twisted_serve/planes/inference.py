@@ -85,6 +85,11 @@ class InferencePlane:
         pool = self._catalogue.pool_of(self._catalogue.resolve(name, version))
         return pool.ready() and any(isinstance(worker.status, Ready) for worker in pool.status().workers)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the server is shutting down."""
+        return self._catalogue.stopping
+
     def healthy(self) -> bool:
         """
         Return whether every model has workers that run or may recover (``docs/torchserve/rest_api.md`` §4.1).
