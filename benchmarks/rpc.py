@@ -21,6 +21,7 @@ from benchmarks.cases import Case, build_archive, case_named
 from benchmarks.load import Load
 from benchmarks.results import Called, Idle, Results
 from benchmarks.servers import DidNotStartError, Peer, Running, is_worker, start
+from twisted_serve.rpc.messages import PredictionsRequest
 
 _SERVICE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService"
 
@@ -53,17 +54,9 @@ class Call:
 
     @property
     def request(self) -> bytes:
-        """The message of the request: ``model_name`` is field 1, ``input`` a map in field 3."""
-        entry = _field(1, b"data") + _field(2, b"x" * self.size)
-        return _field(1, self.case.name.encode()) + _field(3, entry)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    size, length = len(content), bytearray()
-    while size > 127:
-        length.append(size & 127 | 128)
-        size >>= 7
-    return bytes([number << 3 | 2, *length, size]) + content
+        """The message of the request."""
+        message = PredictionsRequest(model_name=self.case.name, input={"data": b"x" * self.size})
+        return message.SerializeToString()
 
 
 _NOOP = case_named("noop")

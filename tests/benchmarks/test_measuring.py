@@ -166,8 +166,8 @@ def test_reading_h2load() -> None:
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
 def test_requests(call: Call) -> None:
-    """A request is the message that the service reads, and its handler sends as many messages as are counted."""
-    assert call.request.startswith(b"\n" + bytes([len(call.case.name)]) + call.case.name.encode())
-    assert call.request.endswith(b"x" * call.size)
+    """A request names the model and has the size that is said; its handler sends as many messages as are counted."""
+    assert call.case.name.encode() in call.request
+    assert call.size < len(call.request) < call.size + 50
     source = (HANDLERS / call.case.handler).read_text(encoding="utf-8")
     assert ("range(9)" in source) is (call.messages == 10)
