@@ -9,6 +9,7 @@ import site
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -39,12 +40,18 @@ def source_files() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of the source tree."""
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the source tree."""
     tree = tmp_path_factory.mktemp("tree")
     for name in source_files():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tree / name)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel."""
     built = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", built, tree, cwd=built)
     (wheel,) = built.glob("*.whl")
@@ -62,6 +69,18 @@ def test_contents(wheel: Path) -> None:
         assert "twisted-serve-workflow-archiver = twisted_serve.archiver.workflow_command:main" in commands
     ours = {name for name in source_files() if name.startswith("twisted_serve/")}
     assert names == ours | {DROP_IN}
+    grpc = {"descriptors.binpb", "messages.pyi", "protos/inference.proto", "protos/grpc/reflection/v1/reflection.proto"}
+    assert {f"twisted_serve/rpc/{name}" for name in grpc} <= names
+    assert not any(name.endswith(("_pb2.py", "_pb2_grpc.py")) for name in names)
+
+
+def test_source_distribution(tree: Path, tmp_path: Path) -> None:
+    """The source distribution has all that the wheel is built from."""
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, tree, cwd=tmp_path)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name for name in source_files() if name.startswith("twisted_serve/")} - names == set()
 
 
 @pytest.fixture(scope="module")
