@@ -29,7 +29,7 @@ HOMES = {
     "Principal": "twisted_serve.interfaces.authorization",
     "Refusal": "twisted_serve.interfaces.authorization",
     "Registered": "twisted_serve.inprocess.models",
-    "Role": "twisted_serve.web.roles",
+    "Role": "twisted_serve.listening.roles",
     "ServerObserver": "twisted_serve.interfaces.events",
     "ServerOptions": "twisted_serve.config.options",
     "Stream": "twisted_serve.inprocess.streams",

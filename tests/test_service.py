@@ -228,6 +228,12 @@ class AnnouncementTests(ServiceTestCase):
     def test_no_tokens(self) -> None:
         """Without tokens a warning for each listener that would have needed them, and none for the metrics."""
         warnings = [text for level, text in self.lines(disable_token_authorization=True) if level is LogLevel.warn]
+        self.assertEqual(len(warnings), 4)
+        warnings = [
+            text
+            for level, text in self.lines(disable_token_authorization=True, enable_grpc=False)
+            if level is LogLevel.warn
+        ]
         self.assertEqual(len(warnings), 2)
 
     def test_no_tokens_on_the_network(self) -> None:

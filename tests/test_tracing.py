@@ -19,11 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.values import ConfigError
+from twisted_serve.listening.roles import Role
 from twisted_serve.metrics.spans import Prediction
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.metrics.tracing import Tracer
 from twisted_serve.testing.server import EPOCH, Answer, MemoryServer
-from twisted_serve.web.roles import Role
 from twisted_serve.wire.messages import Item
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

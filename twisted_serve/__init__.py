@@ -16,8 +16,10 @@ The map of the code, from the top; each package imports from those below it only
 ``service``        :class:`~twisted_serve.service.ModelServer`, the server as a Twisted service
 ``assembly``       the parts of a server, put together
 ``web``            HTTP: listeners, routes, the API as data, the engine
+``rpc``            gRPC: listeners, services, the list of methods, the engine
 ``inprocess``      the calls of the application that runs the server
 ``planes``         the use cases, independent of the transport
+``listening``      ports, TLS, certificates, the limit on connections
 ``scheduling``     from queues to workers: dispatch, retries, restarts, scaling
 ``workers``        worker and template processes, seen from the server
 ``models``         registered versions and their settings
@@ -49,8 +51,8 @@ if TYPE_CHECKING:
     from twisted_serve.inprocess.models import Registered
     from twisted_serve.inprocess.streams import Answer, Stream
     from twisted_serve.interfaces import AccessRequest, IAuthorizer, Operation, Principal, Refusal, ServerObserver
+    from twisted_serve.listening.roles import Role
     from twisted_serve.service import Dependencies, ModelServer
-    from twisted_serve.web.roles import Role
 
 __all__ = [
     "COMPATIBLE_WITH",
@@ -87,7 +89,7 @@ _MODULES = {
     "Principal": "twisted_serve.interfaces",
     "Refusal": "twisted_serve.interfaces",
     "Registered": "twisted_serve.inprocess.models",
-    "Role": "twisted_serve.web.roles",
+    "Role": "twisted_serve.listening.roles",
     "ServerObserver": "twisted_serve.interfaces",
     "ServerOptions": "twisted_serve.config.options",
     "Stream": "twisted_serve.inprocess.streams",

@@ -24,9 +24,9 @@ from twisted_serve.config.startup_models import parse_load_models
 from twisted_serve.eventloop.threads import end_of
 from twisted_serve.inprocess.calls import ApplicationCalls, Calls
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.listening.roles import Role
 from twisted_serve.planes.startup import StartupFailure, StartupOutcome
 from twisted_serve.web.http.site import ServeSite
-from twisted_serve.web.roles import Role
 from twisted_serve.web.routing.mounting import Mounted
 
 __all__ = ["Dependencies", "ModelServer", "Role", "StartupFailure", "StartupOutcome"]

@@ -132,7 +132,7 @@ def makeService(options: Options) -> Hosted:
 
     from twisted_serve.command.privileged_ports import PrivilegedPorts  # noqa: PLC0415
     from twisted_serve.command.twistd import Hosted  # noqa: PLC0415
-    from twisted_serve.web.http.ports import plan_listeners  # noqa: PLC0415
+    from twisted_serve.listening.ports import plan_listeners  # noqa: PLC0415
 
     reactor, loaded, ports = cast("IServeReactor", chosen), options.loaded, None
     parent: Mapping[str, Any] = options.parent or {}

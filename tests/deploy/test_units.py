@@ -19,7 +19,7 @@ from tests.deploy.test_manifests import DEPLOY
 from twisted_serve.command.run import STOP_MARGIN
 from twisted_serve.config.arguments import CommandLine, parse_command_line, parser, settings_parser
 from twisted_serve.config.load import LoadedOptions, load_options
-from twisted_serve.web.http.ports import BACKLOG
+from twisted_serve.listening.ports import BACKLOG
 
 UNITS = DEPLOY / "systemd"
 

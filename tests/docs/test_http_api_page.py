@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from twisted_serve.listening.roles import Role
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.api.surface import described_routes
-from twisted_serve.web.roles import Role
 
 if TYPE_CHECKING:
     from tests.docs.conftest import ReadBlocks, RunCommands

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import settings
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.listening.roles import Role
 from twisted_serve.testing.machine import TokenMachine
 from twisted_serve.testing.server import NoAnswerYet
 from twisted_serve.testing.socket_reactor import SocketReactor
 from twisted_serve.testing.sockets import SocketServer
-from twisted_serve.web.roles import Role
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from tests.integration.conftest import LONG, MakeServer, Server
-from tests.web.http.test_tls import identity
+from tests.listening.test_tls import identity
 
 pytestmark = pytest.mark.integration
 

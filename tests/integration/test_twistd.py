@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.conftest import ECHO, LONG
+from tests.listening.test_tls import identity
 from tests.plugins.test_discovery import SOURCE, distribute
-from tests.web.http.test_tls import identity
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeServer, Server

@@ -12,11 +12,11 @@ from klein import Klein
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
+from twisted_serve.listening.roles import Role
 from twisted_serve.service import ModelServer
 from twisted_serve.testing.machine import TokenMachine
 from twisted_serve.testing.mounted import MountedServer
 from twisted_serve.testing.server import NoAnswerYet
-from twisted_serve.web.roles import Role
 
 
 class InKlein(MountedServer):

@@ -16,10 +16,10 @@ from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.tokens import KeySet
 from twisted_serve.config.addresses import is_loopback
 from twisted_serve.interfaces import IAuthorizer
+from twisted_serve.listening.ports import Listener
+from twisted_serve.listening.roles import Role
 from twisted_serve.logs import TOKEN_BLOCK, TOKEN_DISABLED, TOKEN_ENABLED
-from twisted_serve.web.http.ports import Listener
-from twisted_serve.web.listeners import HttpAuth, NoHttpAuth
-from twisted_serve.web.roles import Role
+from twisted_serve.planes.access import Access, TokenAccess
 
 _log = Logger("twisted_serve.server")
 
@@ -66,11 +66,9 @@ class Announcement(Service):
 class Keys(Service):
     """The tokens of a server; the key file is removed before the listeners are closed."""
 
-    def __init__(
-        self, auth: HttpAuth | NoHttpAuth, key_file: KeyFile | None, metrics_token: MetricsToken | None
-    ) -> None:
+    def __init__(self, access: Access, key_file: KeyFile | None, metrics_token: MetricsToken | None) -> None:
         self.setName("keys")
-        self._auth = auth
+        self._access = access
         self._key_file = key_file
         self._metrics_token = metrics_token
 
@@ -83,16 +81,16 @@ class Keys(Service):
     @property
     def live(self) -> KeySet | None:
         """The live tokens; ``None`` when token authorization is disabled."""
-        return self._auth.keyring.keys if isinstance(self._auth, HttpAuth) else None
+        return self._access.keyring.keys if isinstance(self._access, TokenAccess) else None
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """All secrets that must not be in any log, those replaced lately too."""
-        keys = self._auth.keyring.secrets() if isinstance(self._auth, HttpAuth) else ()
+        keys = self._access.keyring.secrets() if isinstance(self._access, TokenAccess) else ()
         metrics = () if self._metrics_token is None else (self._metrics_token.secret,)
         return (*(key.decode() for key in keys), *metrics)
 
     def save_again(self) -> None:
         """Write the key file again with the live tokens, in a thread."""
-        if isinstance(self._auth, HttpAuth):
-            Deferred.fromCoroutine(self._auth.rotation.save_again())
+        if isinstance(self._access, TokenAccess):
+            Deferred.fromCoroutine(self._access.rotation.save_again())

@@ -8,9 +8,9 @@ from __future__ import annotations
 from twisted.application.service import Service
 
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.listening.roles import Role
 from twisted_serve.web.http.site import ServeSite
 from twisted_serve.web.listeners import HttpApi
-from twisted_serve.web.roles import Role
 
 
 class Mounts(Service):

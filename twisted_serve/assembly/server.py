@@ -19,9 +19,10 @@ from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.orphans import WorkDirectory
 from twisted_serve.assembly.dependencies import Dependencies, visible_environment
 from twisted_serve.assembly.files import KeyFileRemoval, WorkFiles
+from twisted_serve.assembly.grpc import grpc_openings, serves_grpc
 from twisted_serve.assembly.instrumentation import Instrumentation, pool_readings
 from twisted_serve.assembly.keys import Announcement, Keys
-from twisted_serve.assembly.listeners import Listeners, Requests
+from twisted_serve.assembly.listeners import Listeners, Requests, http_openings
 from twisted_serve.assembly.loading import Models, Readiness, Workers
 from twisted_serve.assembly.mounts import Mounts
 from twisted_serve.assembly.pools import pool_factory, settings_resolver
@@ -32,7 +33,6 @@ from twisted_serve.auth.expiry import ExpiryChecker
 from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.tokens import Token, TokenKind
-from twisted_serve.config.addresses import is_loopback
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import by_segment
 from twisted_serve.eventloop.threads import DeferToThread, Threads, in_own_thread
@@ -42,6 +42,10 @@ from twisted_serve.inprocess.models import Models as ChangedModels
 from twisted_serve.inprocess.predictions import Predictions
 from twisted_serve.interfaces import IServeReactor
 from twisted_serve.interfaces.events import Notify
+from twisted_serve.listening.admission import Admission, connection_limit
+from twisted_serve.listening.certificates import CertificateWatch, LiveCertificate
+from twisted_serve.listening.ports import plan_grpc_listeners, plan_listeners, tls_files
+from twisted_serve.planes.access import Access, ApplicationAccess, OpenAccess, TokenAccess
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
@@ -54,11 +58,8 @@ from twisted_serve.planes.snapshots import Snapshots, restorable
 from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.system.account import Account
 from twisted_serve.system.heap import trimming
-from twisted_serve.web.http.admission import Admission, connection_limit
-from twisted_serve.web.http.certificates import CertificateWatch, LiveCertificate
 from twisted_serve.web.http.limits import Limits
-from twisted_serve.web.http.ports import plan_listeners, tls_files
-from twisted_serve.web.listeners import HttpApi, HttpAuth, NoHttpAuth, OwnHttpAuth
+from twisted_serve.web.listeners import HttpApi
 from twisted_serve.workers.local import LocalProvider
 
 _log = Logger("twisted_serve.server")
@@ -160,13 +161,14 @@ def assemble(
             enabled=options.enable_model_api,
             retire_timeout=options.unregister_model_timeout,
         )
-        listeners = plan_listeners(options) if listen else ()
+        listeners = plan_listeners(options) if listen else []
+        grpc_listeners = plan_grpc_listeners(options) if listen and serves_grpc(options) else []
         certificate = None
-        if any(listener.address.secure for listener in listeners):
+        if any(listener.address.secure for listener in (*listeners, *grpc_listeners)):
             certificate = LiveCertificate(
                 tls_files(options), dependencies.now, reactor, dependencies.defer_to_thread or in_own_thread(reactor)
             )
-        auth = _http_auth(reactor, options, dependencies, key_file, instrumentation, key_threads)
+        access = _access_of(reactor, options, dependencies, key_file, instrumentation, key_threads)
         turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000) if options.debug_turn_limit_ms else None
         admission = Admission(max_connections(options), reactor, metrics.answered)
         limits = Limits(
@@ -184,10 +186,11 @@ def assemble(
             workflows=workflows,
             metadata=Metadata(catalogue, reactor.seconds, memory),
             metrics=metrics,
-            auth=auth,
+            access=access,
             defer_to_thread=threads,
             version=COMPATIBLE_WITH,
             limits=limits,
+            refusal_status=options.token_refusal_status,
             exempt_ping=options.token_exempt_ping,
             serve_metrics=options.enable_metrics_api,
             open_inference=options.ts_open_inference_protocol,
@@ -205,8 +208,9 @@ def assemble(
             Predictions(inference, reactor.seconds, threads, options.max_request_size, limits.unsent),
             ChangedModels(catalogue, registrar, management, store.empty_directory),
         )
-        sites = [(each, api.site(each.roles, reactor, is_loopback(each.address))) for each in listeners]
-        open_sites = [site for _listener, site in sites]
+        http = http_openings(reactor, api, listeners)
+        grpc = grpc_openings(reactor, options, grpc_listeners, api, instrumentation)
+        factories = [opening.factory for opening in (*http, *grpc)]
         deadline = Deadline(reactor, options.shutdown_timeout)
         models = Models(catalogue, management, deadline)
         recorded = () if restored is None else restored.versions
@@ -222,18 +226,18 @@ def assemble(
             Closing("threads", threads.idle),
             Closing("installer", installer.stop),
             Workers(provider),
-            Closing("connections", lambda: DeferredList([site.all_closed(LAST_ANSWERS) for site in open_sites])),
+            Closing("connections", lambda: DeferredList([factory.all_closed(LAST_ANSWERS) for factory in factories])),
             models,
             Closing("workflows", lambda: workflows.finish(deadline.left())),
-            Requests(open_sites, deadline),
+            Requests(factories, deadline),
             Mounts(reactor, api),
             calls,
             Closing("snapshots", snapshots.end),
-            Announcement(key_file, dependencies.authorizer, listeners),
-            Listeners(reactor, sites, certificate, admission),
-            Keys(auth, key_file, metrics_token),
+            Announcement(key_file, dependencies.authorizer, [*listeners, *grpc_listeners]),
+            Listeners(reactor, http, grpc, certificate, admission),
+            Keys(access, key_file, metrics_token),
             Readiness(reactor, options, models, store, recorded, provider, snapshots, turns, threads),
-            *_attendants(reactor, options, dependencies, turns, certificate, auth, instrumentation.notify),
+            *_attendants(reactor, options, dependencies, turns, certificate, access, instrumentation.notify),
         ]
         tree = ServiceTree()
         for child in children:
@@ -252,7 +256,7 @@ def _attendants(
     dependencies: Dependencies,
     turns: TurnWatch | None,
     certificate: LiveCertificate | None,
-    auth: HttpAuth | NoHttpAuth,
+    access: Access,
     notify: Notify,
 ) -> Iterator[Service]:
     """Make the services with timers, which stop first."""
@@ -262,8 +266,8 @@ def _attendants(
         yield _named("turns", turns)
     if certificate is not None:
         yield _named("certificates", CertificateWatch(certificate, reactor))
-    if isinstance(auth, HttpAuth):
-        yield _named("expiry", _expiry_checker(reactor, options, dependencies, auth, notify))
+    if isinstance(access, TokenAccess):
+        yield _named("expiry", _expiry_checker(reactor, options, dependencies, access, notify))
 
 
 def _named(name: str, service: Service) -> Service:
@@ -282,20 +286,20 @@ def _worker_account(
     return account, account.reactor(reactor), environment | account.environment
 
 
-def _http_auth(
+def _access_of(
     reactor: IServeReactor,
     options: ServerOptions,
     dependencies: Dependencies,
     key_file: KeyFile | None,
     instrumentation: Instrumentation,
     defer_to_thread: DeferToThread,
-) -> HttpAuth | NoHttpAuth:
+) -> Access:
     metrics = instrumentation.metrics
     audit_log = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated, instrumentation.notify)
     if dependencies.authorizer is not None:
-        return OwnHttpAuth(dependencies.authorizer, dependencies.authorizer_timeout, audit_log)
+        return ApplicationAccess(dependencies.authorizer, dependencies.authorizer_timeout, audit_log)
     if key_file is None:
-        return NoHttpAuth()
+        return OpenAccess()
     lifetime = timedelta(minutes=options.token_expiration_min)
     keyring = dependencies.keyring(
         key_file.save, dependencies.entropy, lifetime, dependencies.now(), dependencies.uptime, defer_to_thread
@@ -305,23 +309,22 @@ def _http_auth(
         return keyring.seconds_left(kind, dependencies.now())
 
     metrics.watch_tokens({kind.value: partial(left, kind) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)})
-    return HttpAuth(
+    return TokenAccess(
         keyring,
         Rotation(keyring, dependencies.now, audit_log),
         audit_log,
-        options.token_refusal_status,
         dependencies.now,
     )
 
 
 def _expiry_checker(
-    reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies, auth: HttpAuth, notify: Notify
+    reactor: IServeReactor, options: ServerOptions, dependencies: Dependencies, access: TokenAccess, notify: Notify
 ) -> ExpiryChecker:
     def replace(kind: TokenKind) -> Deferred[Token]:
-        return auth.rotation.replace(kind, by="token_auto_rotate")
+        return access.rotation.replace(kind, by="token_auto_rotate")
 
     return ExpiryChecker(
-        auth.keyring,
+        access.keyring,
         reactor,
         dependencies.now,
         timedelta(minutes=options.token_warning_min),

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from twisted_serve.config.addresses import Address
 from twisted_serve.interfaces import IServeReactor
-from twisted_serve.web.http.ports import BACKLOG
+from twisted_serve.listening.ports import BACKLOG
 
 # Ports below this one are root's, on Linux by default.
 UNPRIVILEGED = 1024

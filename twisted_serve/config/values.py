@@ -218,8 +218,8 @@ def at_least(low: float) -> _Validator:
 def between(low: float, high: float) -> _Validator:
     """Return a validator for numbers from ``low`` to ``high``."""
 
-    def check(_instance: object, _attribute: object, value: float) -> None:
-        if not low <= value <= high:
+    def check(_instance: object, _attribute: object, value: float | None) -> None:
+        if value is not None and not low <= value <= high:
             raise ValueError(f"must be from {low:.0f} to {high:.0f}, not {value}")
 
     return check

@@ -31,20 +31,6 @@ ACCEPTED_WITHOUT_EFFECT: Mapping[str, str] = {
         ),
     ),
     **_because("a note of the server that wrote the file", ("tsConfigFile", "version")),
-    **_because(
-        "gRPC is not built yet",
-        (
-            "enable_grpc_ssl",
-            "grpc_inference_address",
-            "grpc_inference_max_connection_age_grace_ms",
-            "grpc_inference_max_connection_age_ms",
-            "grpc_inference_port",
-            "grpc_management_address",
-            "grpc_management_max_connection_age_grace_ms",
-            "grpc_management_max_connection_age_ms",
-            "grpc_management_port",
-        ),
-    ),
     "system_metrics_cmd": "the server reads the machine's figures itself",
     **_because(
         "workers share the processors among them: OMP_NUM_THREADS, and taskset or numactl for the server, are heeded",

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from twisted_serve.web.roles import Role
+from twisted_serve.listening.roles import Role
 
 
 class NoAnswerYet(AssertionError):

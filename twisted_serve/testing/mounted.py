@@ -15,9 +15,9 @@ from twisted.web.http import HTTPFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from twisted_serve.listening.roles import Role
 from twisted_serve.service import ModelServer
 from twisted_serve.testing.server import MemoryServer
-from twisted_serve.web.roles import Role
 
 __all__ = ["MountedServer"]
 

@@ -27,12 +27,12 @@ from twisted.web.http import HTTPFactory
 from twisted_serve.auth.tokens import KeySet, TokenKind
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.endpoints import Endpoint
+from twisted_serve.listening.roles import Role
 from twisted_serve.planes.snapshots import SnapshotFolder
 from twisted_serve.service import Dependencies, ModelServer
 from twisted_serve.testing.answers import Answer, NoAnswerYet, headers_with, role_of
 from twisted_serve.testing.fakes import FakeProvider, Respond, echo
 from twisted_serve.testing.memory import MemoryConnection, MemoryServeReactor
-from twisted_serve.web.roles import Role
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

@@ -22,10 +22,10 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
+from twisted_serve.listening.roles import Role
 from twisted_serve.testing.answers import Answer, headers_with, role_of
 from twisted_serve.testing.server import MemoryServer
 from twisted_serve.testing.socket_reactor import SocketReactor
-from twisted_serve.web.roles import Role
 
 __all__ = ["SocketConnection", "SocketServer"]
 

@@ -7,6 +7,5 @@ Serve the use cases over HTTP. Only this package uses Klein.
 ``routing``    Klein applications, the fast path around them, tracing, CORS
 ``openapi``    OpenAPI documents and the page ``/docs``, made from ``api``
 ``api``        the API as data: each route once, and the token that each path needs
-``roles``      the roles of a listener
-``http``       the HTTP engine on top of ``twisted.web``: connections, requests, responses, TLS
+``http``       the HTTP engine on top of ``twisted.web``: connections, requests, responses
 """

@@ -14,30 +14,27 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from twisted_serve.auth.asking import Asking, Declined
-from twisted_serve.auth.audit import AuditLog
-from twisted_serve.auth.gate import AccessPolicy, Authorizer, Denied, OpenAuthorizer
+from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.guard import Guard
-from twisted_serve.auth.keyring import Keyring, Reason
+from twisted_serve.auth.keyring import Reason
 from twisted_serve.auth.metrics_token import MetricsToken
-from twisted_serve.auth.redaction import Redact, redacting
-from twisted_serve.auth.tokens import SHORTEST_SECRET, TokenKind
+from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.endpoints import Context, Endpoint
 from twisted_serve.eventloop.threads import DeferToThread
-from twisted_serve.interfaces import IAuthorizer, Now
+from twisted_serve.listening.admission import Admission
+from twisted_serve.listening.roles import Role
 from twisted_serve.metrics.registry import ServerMetrics
+from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
-from twisted_serve.planes.rotation import Rotation
 from twisted_serve.planes.workflows import WorkflowPlane
 from twisted_serve.web.api.access import access_policy, need_policy
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.api.surface import served_routes
-from twisted_serve.web.http.admission import Admission
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.responses import Body, answer_declined, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
-from twisted_serve.web.roles import Role
 from twisted_serve.web.routes.inference import ping_endpoint, prediction_endpoints
 from twisted_serve.web.routes.kserve import (
     open_inference_endpoints,
@@ -71,70 +68,31 @@ if TYPE_CHECKING:
 
 
 @frozen
-class HttpAuth:
+class Refusals:
     """
-    Token authorization of the listeners.
+    The responses to requests that are not authorized.
 
-    :ivar refusal_status: The status of a refusal, 400 or 401 (``token_refusal_status``).
+    :ivar status: The status of a refusal, 400 or 401 (``token_refusal_status``).
     """
 
-    keyring: Keyring
-    rotation: Rotation
-    audit_log: AuditLog
-    refusal_status: int
-    now: Now
-    redact: Redact = field(init=False)
-
-    @redact.default
-    def _redact_keys(self) -> Redact:
-        return redacting(self.keyring.secrets, SHORTEST_SECRET)
-
-    def authorizer(self, access: AccessPolicy) -> Authorizer:
-        """Return the authorizer of a listener."""
-        return Authorizer(access, self.keyring, self.now)
+    access: Access
+    status: int
 
     def refuse(self, request: IRequest, denied: Denied) -> Body:
         """Answer a denied request and record it in the audit log; redirect a browser without a key to the open page."""
         if denied.reason is Reason.MISSING and is_browser_at_root(request):
             return answer_way_to_docs(request)
-        path = self.redact(request.uri.partition(b"?")[0])
-        self.audit_log.refused(denied, peer_of(request), request.method.decode("latin-1"), path.decode("latin-1"))
-        return answer_refusal(request, denied, self.refusal_status)
-
-
-@frozen
-class NoHttpAuth:
-    """Replaces `HttpAuth` when token authorization is off: no request is denied."""
-
-    def redact(self, target: bytes) -> bytes:
-        """Return the target unchanged: there are no keys."""
-        return target
-
-    def authorizer(self, access: AccessPolicy) -> OpenAuthorizer:
-        """Return the authorizer of a listener."""
-        return OpenAuthorizer(access)
-
-    def refuse(self, request: IRequest, denied: Denied) -> Body:
-        """Answer a denied request; only the interface requires this, since no request is denied."""
-        return answer_refusal(request, denied, 400)
-
-
-@frozen
-class OwnHttpAuth(NoHttpAuth):
-    """
-    Authorization of the listeners by an application's authorizer, without tokens.
-
-    :ivar timeout: Seconds that it has for an answer.
-    """
-
-    authorizer_of_application: IAuthorizer
-    timeout: float
-    audit_log: AuditLog
+        # Without token authorization no request is denied.
+        if isinstance(self.access, TokenAccess):
+            path, method = self.access.redact(request.uri.partition(b"?")[0]), request.method
+            self.access.audit_log.refused(denied, peer_of(request), method.decode("latin-1"), path.decode("latin-1"))
+        return answer_refusal(request, denied, self.status)
 
     def decline(self, request: IRequest, declined: Declined) -> Body:
-        """Answer a request that is not admitted, and record a refusal in the audit log."""
-        path, method = request.uri.partition(b"?")[0].decode("latin-1"), request.method.decode("latin-1")
-        self.audit_log.declined(declined, peer_of(request), method, path)
+        """Answer a request that the application's authorizer has not admitted, and record a refusal."""
+        if isinstance(self.access, ApplicationAccess):
+            path, method = request.uri.partition(b"?")[0].decode("latin-1"), request.method.decode("latin-1")
+            self.access.audit_log.declined(declined, peer_of(request), method, path)
         return answer_declined(request, declined)
 
 
@@ -143,6 +101,7 @@ class HttpApi:
     """
     The HTTP API that all listeners share.
 
+    :ivar refusal_status: The status of a refusal, 400 or 401 (``token_refusal_status``).
     :ivar exempt_ping: Whether ``/ping`` needs no token (``token_exempt_ping``).
     :ivar serve_metrics: Whether ``/metrics`` is served (``enable_metrics_api``).
     :ivar open_inference: Whether the extensions of the Open Inference Protocol are served.
@@ -164,10 +123,11 @@ class HttpApi:
     workflows: WorkflowPlane
     metadata: Metadata
     metrics: ServerMetrics
-    auth: HttpAuth | NoHttpAuth
+    access: Access
     defer_to_thread: DeferToThread
     version: str
     limits: Limits = field(factory=Limits)
+    refusal_status: int = 400
     exempt_ping: bool = False
     serve_metrics: bool = True
     open_inference: bool = False
@@ -188,31 +148,30 @@ class HttpApi:
         :param local: Whether only this machine can reach the listener.
         """
         plugged = {one.segment: kind_of(one) for one in self.endpoints}
-        access = access_policy(roles, self.exempt_ping, plugged)
-        authorizer, refuse = self.auth.authorizer(access), self.auth.refuse
-        guarded: IResource = Guard(self._unguarded_trees(roles, reactor), authorizer, refuse, answer_flaw)
-        asking, decline = None, answer_declined
-        if isinstance(self.auth, OwnHttpAuth):
-            decline = self.auth.decline
+        policy = access_policy(roles, self.exempt_ping, plugged)
+        authorizer, refusals = self.access.authorizer(policy), Refusals(self.access, self.refusal_status)
+        guarded: IResource = Guard(self._unguarded_trees(roles, reactor), authorizer, refusals.refuse, answer_flaw)
+        asking: Asking | None = None
+        if isinstance(self.access, ApplicationAccess):
             needs = need_policy(roles, self.exempt_ping, plugged, self.metrics_token is not None)
-            asking = Asking(self.auth.authorizer_of_application, needs, reactor, self.auth.timeout)
+            asking = self.access.asking(needs, reactor)
             guarded = Asked(guarded, asking)
         return ServeSite(
             Preflight(guarded) if self.extra_headers else guarded,
             reactor,
             authorizer,
-            refuse,
+            refusals.refuse,
             self.limits,
             self.metrics.answered,
             self.extra_headers,
-            self.auth.redact,
+            self.access.redact,
             self.defer_to_thread,
             self.server_timing,
             self.admission,
             bool(roles & Role.INFERENCE),
             local if self.error_detail is None else self.error_detail,
             asking,
-            decline,
+            refusals.decline,
         )
 
     def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:
@@ -221,7 +180,7 @@ class HttpApi:
 
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
-        tokens, own = isinstance(self.auth, HttpAuth), isinstance(self.auth, OwnHttpAuth)
+        tokens, own = isinstance(self.access, TokenAccess), isinstance(self.access, ApplicationAccess)
         surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
         routes = served_routes(surface)
         fast_endpoints: FastEndpoints = {"ping": ping_endpoint(self.inference)}
@@ -240,8 +199,8 @@ class HttpApi:
         if roles & Role.MANAGEMENT:
             endpoints |= management_endpoints(self.management, self.metadata, tokens)
             endpoints |= workflow_management_endpoints(self.workflows)
-            if isinstance(self.auth, HttpAuth):
-                endpoints |= token_endpoints(self.auth.rotation)
+            if isinstance(self.access, TokenAccess):
+                endpoints |= token_endpoints(self.access.rotation)
         if own:
             endpoints, fast_endpoints = (
                 held_to_operations(endpoints, routes),

@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.listening.roles import Role
 from twisted_serve.web.api.access import access_policy
 from twisted_serve.web.api.segments import CLAIMED
 from twisted_serve.web.api.surface import routes_of
-from twisted_serve.web.roles import Role
 
 GUARDED = (
     Role.INFERENCE,

@@ -8,9 +8,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.listening.roles import Role
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.api.surface import EVERY_ROUTE
-from twisted_serve.web.roles import Role
 from twisted_serve.web.routing.binding import fast_routes, require_endpoints, rules_of
 from twisted_serve.web.routing.klein_app import add_rules, apps_of, new_app
 

@@ -18,8 +18,8 @@ from zope.interface.verify import verifyObject
 
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
+from twisted_serve.listening.roles import Role
 from twisted_serve.testing.server import MemoryConnection, MemoryServer
-from twisted_serve.web.roles import Role
 from twisted_serve.web.routing.fast_path import FastPath, FastRoute
 from twisted_serve.wire.messages import Item, Job
 

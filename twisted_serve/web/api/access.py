@@ -20,9 +20,9 @@ from twisted_serve.auth.gate import AccessPolicy
 from twisted_serve.auth.scopes import Operation, Scope, required
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.listening.roles import Role
 from twisted_serve.web.api.lookup import RouteIndex
 from twisted_serve.web.api.surface import routes_of
-from twisted_serve.web.roles import Role
 
 __all__ = ["OPEN", "access_policy", "is_open", "need_policy"]
 

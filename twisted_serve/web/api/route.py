@@ -12,8 +12,8 @@ from typing import Any
 from attrs import field, frozen
 
 from twisted_serve.auth.scopes import Operation, Scope, required
+from twisted_serve.listening.roles import Role
 from twisted_serve.web.api.template import REST, Piece, parse_template
-from twisted_serve.web.roles import Role
 
 _TRACED = frozenset({Operation.PREDICT, Operation.EXPLAIN, Operation.PREDICT_WORKFLOW})
 

@@ -10,11 +10,11 @@ from functools import lru_cache
 from attrs import evolve
 
 from twisted_serve.auth.scopes import Operation
+from twisted_serve.listening.roles import Role
 from twisted_serve.web.api.inference import INFERENCE, OPEN_INFERENCE, PING, READINESS
 from twisted_serve.web.api.management import MANAGEMENT, V1_MODELS
 from twisted_serve.web.api.route import DESCRIPTION, Parameter, Route, Surface
 from twisted_serve.web.api.workflows import WORKFLOW_INFERENCE, WORKFLOW_MANAGEMENT
-from twisted_serve.web.roles import Role
 
 PUBLIC = (
     Route(

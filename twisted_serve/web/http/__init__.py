@@ -13,15 +13,9 @@ Serve HTTP/1.1: the only package that uses private attributes of ``twisted.web``
 ``limits``           the limits of a connection
 ``responses``        JSON responses, and the error tree as responses
 ``rendering``        JSON, error objects and header lines
-``admission``        the limit on the number of connections
 ``head_checks``      the checks of a request head that Twisted leaves out
 ``deadlines``        the client's deadline
 ``content_coding``   compressed request bodies
 ``queries``          query parameters
-``ports``            the listeners of a server, and their sockets
-``endpoints``        the ports of Twisted's endpoints
-``proxied``          clients' addresses from the PROXY protocol
-``tls``              certificates, keys and TLS settings
-``certificates``     renewed certificates for new connections
 ``plain_http``       TLS listeners that answer plain HTTP with an error
 """

@@ -12,9 +12,10 @@ from twisted.web.http import RESPONSES
 
 from twisted_serve.errors import BadRequest, ServeError
 from twisted_serve.eventloop.timeout import Timeout
+from twisted_serve.planes.request_ids import fresh_id
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.rendering import json_text, members_of
-from twisted_serve.web.http.request import ServeRequest, fresh_id
+from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_error
 from twisted_serve.web.http.writing import WritingChannel
 

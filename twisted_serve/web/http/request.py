@@ -5,16 +5,13 @@ Represent a request with a bounded body in memory and its headers as spelled.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from io import BytesIO
-from random import getrandbits
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 
@@ -31,6 +28,7 @@ from twisted_serve.errors import (
 )
 from twisted_serve.eventloop.threads import abandonable
 from twisted_serve.metrics.timing import Timing
+from twisted_serve.planes.request_ids import client_id_of, fresh_id, with_suffix
 from twisted_serve.web.http.content_coding import MOST_AT_ONCE, codings_of, inflated
 from twisted_serve.web.http.contracts import ChannelSite, RequestChannel
 from twisted_serve.web.http.responses import Body, answer_error
@@ -44,10 +42,6 @@ RARE = frozenset(
 
 # The most bytes of a body at a path that needs no token; no such endpoint reads a body.
 PUBLIC_BODY = 8192
-
-# The characters of a client's request id: none that could end a header, a log line, or an id in a list of ids.
-_CLIENT_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-
 
 #: Answer a request, and return the body.
 Answering: TypeAlias = "Callable[[ServeRequest], Body]"
@@ -65,27 +59,9 @@ def body_of(request: IRequest) -> bytes:
     return body
 
 
-def client_request_id(headers: Headers) -> str | None:
-    """Return the client's request id; ``None`` if it is missing or invalid."""
-    ids = headers.getRawHeaders(b"x-request-id")
-    return ids[0].decode("ascii") if ids is not None and len(ids) == 1 and _CLIENT_ID.fullmatch(ids[0]) else None
-
-
-def fresh_id() -> str:
-    """Return a new UUID for a request without a client's id."""
-    # Not a secret, so a fast generator will do, as this runs for every request.
-    bits = f"{getrandbits(128):032x}"
-    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}"
-
-
 def job_id(request: ServeRequest) -> str:
-    """
-    Return the id of a request for workers, and for its metrics in the log.
-
-    It equals the response's id; a random suffix follows a client's id, since two clients may use the same id at the
-    same time, and each must get its own response.
-    """
-    return request.answer_id if request.client_id is None else f"{request.answer_id}.{getrandbits(64):016x}"
+    """Return the id of a request for workers and their metrics: the response's, unless a client chose that."""
+    return request.answer_id if request.client_id is None else with_suffix(request.answer_id)
 
 
 class ServeRequest(Request):
@@ -298,7 +274,7 @@ class ServeRequest(Request):
     def begin(self) -> None:
         """Set the ids of the request and the headers of every response of the site."""
         self.site = self.channel.site
-        self.client_id = None if self.plain else client_request_id(self.requestHeaders)
+        self.client_id = None if self.plain else client_id_of(self.requestHeaders.getRawHeaders(b"x-request-id"))
         self.answer_id = self.client_id or fresh_id()
         for name, value in self.site.extra_headers.items():
             self.setHeader(name, value)

@@ -20,10 +20,11 @@ from twisted_serve.auth.asking import Asking, Declined
 from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.eventloop.threads import DeferToThread
+from twisted_serve.listening.admission import Admission
 from twisted_serve.logs import log_access
-from twisted_serve.web.http.admission import Admission, Closed
 from twisted_serve.web.http.channel import ServeChannel
 from twisted_serve.web.http.limits import Limits
+from twisted_serve.web.http.rendering import json_text
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_declined
 
@@ -39,6 +40,18 @@ def _host_and_port(address: Any) -> tuple[str, int] | None:
     """Return the host and port of an address; ``None`` for the address of a UNIX socket."""
     return (address.host, address.port) if hasattr(address, "port") else None
 
+
+_FULL = json_text(
+    {
+        "code": 503,
+        "type": "ServiceUnavailableException",
+        "message": "The server has as many connections as it can have.",
+    }
+)
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
+)
 
 #: The status in the access log, as in nginx, of a request whose client disconnected before the response.
 CLIENT_CLOSED = 499
@@ -115,7 +128,7 @@ class ServeSite(Site):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Accept a connection or refuse it, or close it without a response."""
         if self.admission is not None and not self.admission.admits(self.predictions):
-            return self.admission.refuse() or Closed()
+            return self.admission.refuse(_REFUSAL)
         return super().buildProtocol(addr)
 
     def acceptableProtocols(self) -> list[bytes]:

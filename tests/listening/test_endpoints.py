@@ -26,10 +26,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.values import ConfigError
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.listening.admission import MOST_REFUSALS, REFUSAL_SECONDS
+from twisted_serve.listening.endpoints import open_endpoint, unix_path, with_defaults
+from twisted_serve.listening.ports import BACKLOG
 from twisted_serve.testing.server import MemoryServer, Role
-from twisted_serve.web.http.admission import MOST_REFUSALS, REFUSAL_SECONDS
-from twisted_serve.web.http.endpoints import open_endpoint, unix_path, with_defaults
-from twisted_serve.web.http.ports import BACKLOG
 
 DEFAULTS = {"backlog": "1024", "mode": "660"}
 REQUEST = b"GET /ping HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer KEY\r\n\r\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for `twisted_serve.web.http.admission`."""
+"""Tests for `twisted_serve.listening.admission`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,17 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
+from twisted_serve.listening.admission import (
+    LOG_INTERVAL,
+    MOST_REFUSALS,
+    REFUSAL_SECONDS,
+    Admission,
+    Closed,
+    connection_limit,
+)
 from twisted_serve.testing.server import MemoryServer, Role
-from twisted_serve.web.http.admission import LOG_INTERVAL, MOST_REFUSALS, REFUSAL_SECONDS, Admission, connection_limit
+
+ANSWER = b"no"
 
 HERE = IPv4Address("TCP", "127.0.0.1", 1)
 
@@ -63,8 +72,8 @@ class AdmissionTests(SynchronousTestCase):
 
     def refuse(self) -> tuple[Any, Transport] | None:
         """Refuse a client."""
-        refusal = self.admission.refuse()
-        if refusal is None:
+        refusal = self.admission.refuse(ANSWER)
+        if isinstance(refusal, Closed):
             return None
         transport = Transport()
         refusal.makeConnection(transport)
@@ -100,13 +109,11 @@ class AdmissionTests(SynchronousTestCase):
             self.predictions.clear()
 
     def test_told(self) -> None:
-        """A refused client gets 503 at once, in a form that it can read, and a moment to take it."""
+        """A refused client gets the answer at once, and a moment to read it."""
         refused = self.refuse()
         assert refused is not None
         refusal, transport = refused
-        self.assertTrue(transport.value().startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
-        self.assertIn(b"\r\nConnection: close\r\n", transport.value())
-        self.assertIn(b'"type": "ServiceUnavailableException"', transport.value())
+        self.assertEqual(transport.value(), ANSWER)
         self.assertTrue(transport.halved)
         refusal.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
         self.clock.advance(REFUSAL_SECONDS / 2)
@@ -119,8 +126,7 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_told_over_tls(self) -> None:
         """Over TLS the connection is closed when the answer has gone, and cut if there is no handshake in time."""
-        refusal = self.admission.refuse()
-        assert refusal is not None
+        refusal = self.admission.refuse(ANSWER)
         transport = Transport()
         directlyProvides(transport, ISSLTransport)
         refusal.makeConnection(transport)
@@ -168,9 +174,9 @@ class AdmissionTests(SynchronousTestCase):
         """The log has one line a minute, and the number of those that were refused since the last."""
         with capturedLogs() as logs:
             for _ in range(3):
-                self.admission.refuse()
+                self.admission.refuse(ANSWER)
             self.clock.advance(LOG_INTERVAL)
-            self.admission.refuse()
+            self.admission.refuse(ANSWER)
         self.assertEqual([(each["count"], each["limit"]) for each in logs], [(1, 40), (3, 40)])
 
     def test_served(self) -> None:
@@ -182,7 +188,9 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(len(site.channels), 2)
         refused, transport = site.buildProtocol(HERE), Transport()
         refused.makeConnection(transport)
-        self.assertIn(b" 503 ", transport.value())
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
+        self.assertIn(b"\r\nConnection: close\r\n", transport.value())
+        self.assertIn(b'"type": "ServiceUnavailableException"', transport.value())
         first.send(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
         self.assertIn(b"HTTP/1.1 200 ", first.received)
         next(iter(site.channels)).connectionLost()

@@ -16,9 +16,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_serve.web.http.rendering import json_text
-
-_log = Logger("twisted_serve.web")
+_log = Logger("twisted_serve.listening")
 
 # Descriptors reserved for logs, archives and workers (three each).
 _RESERVE = 256
@@ -33,18 +31,6 @@ REFUSAL_SECONDS = 1.0
 
 # Seconds between two log lines.
 LOG_INTERVAL = 60.0
-
-_BODY = json_text(
-    {
-        "code": 503,
-        "type": "ServiceUnavailableException",
-        "message": "The server has as many connections as it can have.",
-    }
-)
-_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
-)
 
 
 def connection_limit(descriptors: int) -> int:
@@ -117,8 +103,10 @@ class Admission:
         kept = min(_KEPT, max(1, self.limit // 8), self.limit - 1) if predictions else 0
         return sum(map(len, self._listeners)) < self.limit - kept
 
-    def refuse(self) -> Refusal | None:
-        """Refuse a client; return the protocol that responds, or ``None`` if too many clients are being refused."""
+    def refuse(self, answer: bytes) -> Refusal | Closed:
+        """
+        Refuse a client; return the protocol that sends ``answer``, or closes if too many clients are being refused.
+        """
         self._refused += 1
         self._count_refusal(503)
         now = self.reactor.seconds()
@@ -129,7 +117,7 @@ class Admission:
                 limit=self.limit,
             )
             self._logged, self._refused = now, 0
-        return Refusal(self) if len(self.refusals) < 2 * MOST_REFUSALS else None
+        return Refusal(self, answer) if len(self.refusals) < 2 * MOST_REFUSALS else Closed()
 
     def close(self) -> None:
         """Abort the connections of all clients that are being refused."""
@@ -148,18 +136,19 @@ class Closed(Protocol):
 
 
 class Refusal(Protocol):
-    """A connection that gets a 503 response with ``Retry-After``."""
+    """A connection that gets a response which says that there are too many."""
 
     transport: Any
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, answer: bytes) -> None:
         self._admission = admission
+        self._answer = answer
 
     def connectionMade(self) -> None:
         """Send the response and wait a moment before closing, since unread bytes would reset the connection."""
         self._admission.begin(self)
         self._limit = self._admission.reactor.callLater(REFUSAL_SECONDS, self._close_gently)
-        self.transport.write(_ANSWER)
+        self.transport.write(self._answer)
         if self._over_tls():
             self.transport.loseConnection()
         else:

@@ -31,7 +31,7 @@ from twisted.logger import Logger
 
 from twisted_serve.system.small_files import read_small
 
-_log = Logger("twisted_serve.web")
+_log = Logger("twisted_serve.listening")
 
 # The validity of a self-signed certificate.
 _SELF_SIGNED_LIFE = timedelta(days=365)

@@ -21,9 +21,9 @@ from zope.interface import implementer
 
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import Now
-from twisted_serve.web.http.tls import TlsFiles, context_factory
+from twisted_serve.listening.tls import TlsFiles, context_factory
 
-_log = Logger("twisted_serve.web")
+_log = Logger("twisted_serve.listening")
 
 # How often the files are checked, in seconds; certificates are renewed days before they expire.
 INTERVAL = 10.0

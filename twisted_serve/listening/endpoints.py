@@ -57,7 +57,7 @@ def open_endpoint(reactor: IServeReactor, text: str, factory: Any) -> IListening
     # Imported here, because they import TLS and asyncio, and most servers have no endpoint.
     from twisted.internet.endpoints import serverFromString  # noqa: PLC0415
 
-    from twisted_serve.web.http.proxied import ProxiedFactory  # noqa: PLC0415
+    from twisted_serve.listening.proxied import ProxiedFactory  # noqa: PLC0415
 
     while text.startswith(_PROXIED):
         text, factory = text.removeprefix(_PROXIED), ProxiedFactory(factory)

@@ -22,9 +22,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.addresses import Address, same_listener
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.listening.ports import BACKLOG, Listener, plan_listeners
 from twisted_serve.testing.server import MemoryServer, Role
 from twisted_serve.web.http.plain_http import TlsFactory
-from twisted_serve.web.http.ports import BACKLOG, Listener, plan_listeners
 
 ADDRESSES = st.sampled_from(
     [
@@ -56,8 +56,8 @@ class PlanTests(SynchronousTestCase):
             plan_listeners(ServerOptions()),
             [
                 Listener(Address("http", "127.0.0.1", 8080), Role.INFERENCE),
-                Listener(Address("http", "127.0.0.1", 8081), Role.MANAGEMENT),
-                Listener(Address("http", "127.0.0.1", 8082), Role.METRICS),
+                Listener(Address("http", "127.0.0.1", 8081), Role.MANAGEMENT, "management_address"),
+                Listener(Address("http", "127.0.0.1", 8082), Role.METRICS, "metrics_address"),
             ],
         )
 
@@ -70,7 +70,7 @@ class PlanTests(SynchronousTestCase):
             plan(one, alias, two),
             [
                 Listener(address, Role.INFERENCE | Role.MANAGEMENT),
-                Listener(Address("http", "127.0.0.1", 8081), Role.METRICS),
+                Listener(Address("http", "127.0.0.1", 8081), Role.METRICS, "metrics_address"),
             ],
         )
         self.assertEqual([each.roles for each in plan(one, two, one)], [Role.INFERENCE | Role.METRICS, Role.MANAGEMENT])

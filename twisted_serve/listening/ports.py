@@ -9,24 +9,24 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import evolve, frozen
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from twisted_serve.config.addresses import Address, same_listener
 from twisted_serve.config.endpoints import parse_description
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
 from twisted_serve.interfaces import IServeReactor
-from twisted_serve.web.http.endpoints import open_endpoint, unix_path, with_defaults
-from twisted_serve.web.http.plain_http import TlsFactory
-from twisted_serve.web.http.site import ServeSite
-from twisted_serve.web.http.tls import TlsFiles
-from twisted_serve.web.roles import Role
+from twisted_serve.listening.endpoints import open_endpoint, unix_path, with_defaults
+from twisted_serve.listening.roles import Role
+from twisted_serve.listening.tls import TlsFiles
 
 # The length of the kernel's accept queue, as in TorchServe.
 BACKLOG = 1024
@@ -37,34 +37,42 @@ _SOCKET_MODE = 0o660
 # The arguments of endpoints whose descriptions do not have them.
 _ARGUMENTS = {"backlog": str(BACKLOG), "mode": f"{_SOCKET_MODE:o}"}
 
-_KEYS = {
-    Role.INFERENCE: "inference_address",
-    Role.MANAGEMENT: "management_address",
-    Role.METRICS: "metrics_address",
-}
+#: Makes the factory of the connections of a TLS listener.
+WrapInTls: TypeAlias = type[TLSMemoryBIOFactory]
 
 
 @frozen
 class Listener:
-    """An address with the roles that share it."""
+    """
+    An address with the roles that share it.
+
+    :ivar setting: The setting that has the address; of several, the first.
+    """
 
     address: Address
     roles: Role
+    setting: str = "inference_address"
 
 
 def plan_listeners(options: ServerOptions) -> list[Listener]:
     """Return the listeners to open: roles with the same address share one (``docs/torchserve/rest_api.md`` §1.3)."""
-    wanted = [(options.inference_address, Role.INFERENCE), (options.management_address, Role.MANAGEMENT)]
-    if options.enable_metrics_api:
-        wanted.append((options.metrics_address, Role.METRICS))
+    return _shared([(key, address, Role[key.partition("_")[0].upper()]) for key, address in options.http_listeners])
+
+
+def plan_grpc_listeners(options: ServerOptions) -> list[Listener]:
+    """Return the listeners of gRPC to open: as those of HTTP, they share an address or have one each."""
+    return _shared([(key, address, Role[key.split("_")[1].upper()]) for key, address in options.grpc_listeners])
+
+
+def _shared(wanted: Iterable[tuple[str, Address, Role]]) -> list[Listener]:
     listeners: list[Listener] = []
-    for address, role in wanted:
+    for setting, address, role in wanted:
         for i, listener in enumerate(listeners):
             if same_listener(listener.address, address):
                 listeners[i] = evolve(listener, roles=listener.roles | role)
                 break
         else:
-            listeners.append(Listener(address, role))
+            listeners.append(Listener(address, role, setting))
     return listeners
 
 
@@ -82,18 +90,22 @@ def tls_files(options: ServerOptions) -> TlsFiles:
 
 
 def open_port(
-    reactor: IServeReactor, listener: Listener, site: ServeSite, certificate: IOpenSSLContextFactory | None
+    reactor: IServeReactor,
+    listener: Listener,
+    factory: Any,
+    certificate: IOpenSSLContextFactory | None,
+    wrap_in_tls: WrapInTls,
 ) -> IListeningPort:
     """
     Open a listener.
 
+    :param factory: Makes its connections; of any type, because Twisted types factories by their protocols.
     :param certificate: The TLS context factory of an https listener.
     :raise CannotListenError: if the address is not available.
     :raise ConfigError: for an endpoint whose arguments cannot be used, naming the setting.
     :raise ValueError: if an https listener has no certificate.
     """
     address = listener.address
-    factory: Any = site  # Twisted types factories by their protocols, which Site hides.
     if address.scheme == "endpoint":
         return _open_endpoint(reactor, listener, factory)
     if address.scheme == "unix":
@@ -102,7 +114,7 @@ def open_port(
     if address.secure:
         if certificate is None:
             raise ValueError(f"there is no certificate for {address}")
-        factory = TlsFactory(certificate, isClient=False, wrappedFactory=factory, clock=reactor)
+        factory = wrap_in_tls(certificate, isClient=False, wrappedFactory=factory, clock=reactor)
     return reactor.listenTCP(address.port, factory, backlog=BACKLOG, interface=address.host)
 
 
@@ -114,8 +126,7 @@ def _open_endpoint(reactor: IServeReactor, listener: Listener, factory: Any) -> 
     try:
         return open_endpoint(reactor, with_defaults(text, _ARGUMENTS), factory)
     except ValueError as e:
-        first = next(key for role, key in _KEYS.items() if role & listener.roles)
-        raise ConfigError(f"Invalid binding address: {text}: {e}", first) from e
+        raise ConfigError(f"Invalid binding address: {text}: {e}", listener.setting) from e
 
 
 def bound_address(address: Address, port: IListeningPort) -> Address:

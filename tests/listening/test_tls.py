@@ -27,7 +27,7 @@ from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.web.http.tls import TlsFiles, context_factory
+from twisted_serve.listening.tls import TlsFiles, context_factory
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -13,9 +13,9 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.web.http.test_tls import NOW, Identity, handshake, identity, names_of
-from twisted_serve.web.http.certificates import INTERVAL, LIMIT, CertificateWatch, LiveCertificate
-from twisted_serve.web.http.tls import LARGEST_FILE, TlsFiles
+from tests.listening.test_tls import NOW, Identity, handshake, identity, names_of
+from twisted_serve.listening.certificates import INTERVAL, LIMIT, CertificateWatch, LiveCertificate
+from twisted_serve.listening.tls import LARGEST_FILE, TlsFiles
 
 
 class RenewalTests(SynchronousTestCase):

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Authorize calls at their headers, with the keys and the operations of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+
+from twisted_serve.auth.asking import Asking, Declined, Outcome
+from twisted_serve.auth.gate import Denied, refusal_text
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.errors import InvalidKey, ServeError
+from twisted_serve.listening.roles import Role
+from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
+from twisted_serve.rpc.contracts import Admitted, Door
+from twisted_serve.rpc.methods import access_policy, need_policy
+from twisted_serve.rpc.statuses import Code, Status, status_of
+
+# The method of every call (``docs/torchserve/grpc_workflows_kserve.md`` §1.5), and its name in logs.
+_METHOD = b"POST"
+_NAME = "gRPC"
+
+_ADMITTED = Admitted()
+
+# The codes of the statuses with which an application's authorizer refuses; any other is PERMISSION_DENIED.
+_CODES = {401: Code.UNAUTHENTICATED, 404: Code.NOT_FOUND, 429: Code.RESOURCE_EXHAUSTED}
+
+
+def door_of(access: Access, roles: Role, exempt_ping: bool, clock: IReactorTime) -> Door:
+    """
+    Return the door of a listener.
+
+    :param exempt_ping: Whether ``Ping`` needs no key (``token_exempt_ping``).
+    """
+    if isinstance(access, ApplicationAccess):
+        return ApplicationDoor(access, access.asking(need_policy(roles, exempt_ping), clock))
+    if isinstance(access, TokenAccess):
+        return TokenDoor(access, roles, exempt_ping)
+    return OpenDoor()
+
+
+def _host_of(peer: Any) -> str:
+    """Return the client's address without the port, which differs for each connection."""
+    return str(getattr(peer, "host", None) or "127.0.0.1")
+
+
+class OpenDoor:
+    """Admits every call: token authorization is off."""
+
+    def ask(self, path: bytes, authorization: Sequence[bytes], peer: IAddress) -> Admitted:
+        """Admit the call."""
+        return _ADMITTED
+
+
+class TokenDoor:
+    """Admits calls with the key that their operation needs."""
+
+    def __init__(self, access: TokenAccess, roles: Role, exempt_ping: bool) -> None:
+        self._access = access
+        self._authorizer = access.authorizer(access_policy(roles, exempt_ping))
+
+    def ask(self, path: bytes, authorization: Sequence[bytes], peer: IAddress) -> Admitted | Status:
+        """Return `Admitted`, or the status of a refusal."""
+        verdict = self._authorizer.ask(_METHOD, parse_target(path), authorization)
+        if not isinstance(verdict, Denied):
+            return _ADMITTED
+        shown = self._access.redact(path.partition(b"?")[0]).decode("latin-1")
+        self._access.audit_log.refused(verdict, _host_of(peer), _NAME, shown)
+        return status_of(InvalidKey(refusal_text(verdict.kind)))
+
+
+class ApplicationDoor:
+    """Admits the calls that an application's authorizer admits."""
+
+    def __init__(self, access: ApplicationAccess, asking: Asking) -> None:
+        self._access = access
+        self._asking = asking
+
+    def ask(self, path: bytes, authorization: Sequence[bytes], peer: IAddress) -> Deferred[Admitted | Status]:
+        """Ask the authorizer; return `Admitted`, or the status of its refusal, later."""
+        asked = self._asking.ask(_METHOD, parse_target(path), authorization, peer)
+        return asked.addCallback(self._decided, path, peer)
+
+    def _decided(self, outcome: Outcome, path: bytes, peer: IAddress) -> Admitted | Status:
+        if not isinstance(outcome, Declined):
+            return Admitted(outcome.principal)
+        self._access.audit_log.declined(outcome, _host_of(peer), _NAME, path.partition(b"?")[0].decode("latin-1"))
+        answer = outcome.answer
+        if isinstance(answer, ServeError):
+            return status_of(answer)
+        return Status(_CODES.get(answer.status, Code.PERMISSION_DENIED), answer.message)
