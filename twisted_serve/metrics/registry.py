@@ -61,6 +61,7 @@ class ServerMetrics:
         self._size = 0
         self._registry = registry = CollectorRegistry()
         answers = CounterFamily(registry, "ts_answers", "HTTP answers by class of status code.", ["code_class"])
+        self._calls = CounterFamily(registry, "ts_grpc_calls", "gRPC calls by status.", ["method", "code"])
         self._inference = CounterFamily(
             registry,
             "ts_inference_requests",
@@ -89,6 +90,15 @@ class ServerMetrics:
         first = min(max(status // 100, 1), 5)
         self._answer_classes[first]()
         self._answer_counters.get(first, ignore)(1)
+
+    def call_ended(self, method: str, code: str) -> None:
+        """
+        Count a gRPC call.
+
+        :param method: ``/package.Service/Method``; the same text for all calls of unknown methods.
+        :param code: The name of its status code.
+        """
+        self._calls.labels(method, code).inc()
 
     def inference_requested(self, model_name: str, model_version: str) -> None:
         """Count a prediction request; the version is ``default`` when the request names none."""

@@ -67,12 +67,11 @@ class Tracer:
         def nanoseconds(moment: float) -> int:
             return round((epoch + moment) * 1e9)
 
-        attributes = prediction.attributes()
         whole = self._tracer.start_span(
-            f"{attributes['http.request.method']} {prediction.route}",
+            prediction.name,
             self._parent(prediction.parent),
             SpanKind.SERVER,
-            attributes,
+            prediction.attributes(),
             start_time=nanoseconds(prediction.began),
         )
         if whole.is_recording():
