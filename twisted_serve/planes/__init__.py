@@ -8,8 +8,10 @@ Implement the use cases of the server, independent of the transport.
 ``inputs``        bodies of requests as the inputs of a handler; ``multipart_lines``: those with bare LF line ends
 ``registrar``     register and unregister versions with their files and workers
 ``management``    register, describe, scale, unregister, set the default
+``changes``       complete changes whose clients have left
 ``workflows``     the same for workflows, and their predictions
 ``describing``    the JSON description of a model version
+``json_layout``   TorchServe's layout of JSON
 ``metadata``      that description with the handler's own metadata
 ``memory_usage``  the memory of worker processes
 ``startup``       the outcome of loading the start-up models

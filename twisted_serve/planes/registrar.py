@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted_serve.archives.locating import Source
 from twisted_serve.archives.safe_paths import confined_handler
 from twisted_serve.archives.store import ModelArchive, ModelStore
-from twisted_serve.errors import InvalidModel, ServeError, ServiceUnavailable, WorkerFailed
+from twisted_serve.errors import BadRequest, InvalidModel, ServeError, ServiceUnavailable, WorkerFailed
 from twisted_serve.interfaces.events import ModelFailed, ModelLoaded, Notify, ignore
 from twisted_serve.models.installation import IInstaller, Installed
 from twisted_serve.models.registry import fallback_name, valid_model_name, valid_model_version
@@ -328,6 +328,16 @@ class Registrar:
             workflow=wanted.workflow,
             import_path=wanted.import_path,
         )
+
+
+def refuse_signed(s3_sse_kms: bool) -> None:
+    """
+    Check that a client does not ask for a signed download (``s3_sse_kms``).
+
+    :raise BadRequest: if the client does.
+    """
+    if s3_sse_kms:
+        raise BadRequest("Parameter s3_sse_kms: signed downloads are not supported.")
 
 
 def _stopping() -> ServiceUnavailable:

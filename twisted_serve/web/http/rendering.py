@@ -5,12 +5,12 @@ Render JSON, error objects and header lines.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from twisted.web.http_headers import Headers
 
 from twisted_serve.errors import ServeError
+from twisted_serve.planes.json_layout import pretty
 
 
 def lines_of(headers: Headers) -> bytes:
@@ -19,13 +19,8 @@ def lines_of(headers: Headers) -> bytes:
 
 
 def json_text(value: Any) -> bytes:
-    """
-    Render JSON in TorchServe's layout (``docs/torchserve/rest_api.md`` §2.5).
-
-    The layout indents by two blanks, keeps non-ASCII characters, and ends with one newline.
-    """
-    # A lone surrogate, which JSON input can contain, is written as a JSON escape again.
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    """Render JSON in TorchServe's layout, with one newline at the end (``docs/torchserve/rest_api.md`` §2.5)."""
+    return (pretty(value) + "\n").encode("utf-8")
 
 
 def members_of(error: ServeError) -> dict[str, Any]:

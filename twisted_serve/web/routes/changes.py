@@ -10,18 +10,16 @@ from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from twisted_serve.errors import BadRequest
+from twisted_serve.planes import changes
 from twisted_serve.planes.inputs import media_type
 from twisted_serve.planes.management import Outcome
+from twisted_serve.planes.registrar import refuse_signed
 from twisted_serve.web.http.queries import as_boolean, as_integer, query_parameters
 from twisted_serve.web.http.request import body_of
 from twisted_serve.web.http.responses import Body, answer_status
-
-_log = Logger("twisted_serve.web")
 
 # In bytes. Parameters are a few short values; parsing megabytes of JSON would block the reactor.
 _LONGEST_BODY = 1 << 16
@@ -34,16 +32,7 @@ def answer(request: IRequest, outcome: Outcome) -> Body:
 
 def shielded(request: IRequest, change: Coroutine[Deferred[Any], Any, Outcome]) -> Deferred[Body]:
     """Respond with the outcome of a change, which is completed even if the client disconnects."""
-    outcome: Deferred[Outcome] = Deferred()
-
-    def settle(result: Outcome | Failure) -> None:
-        if not outcome.called:
-            outcome.callback(result)
-        elif isinstance(result, Failure):
-            _log.warn("A change whose client had left failed: {error}", error=result.value)
-
-    Deferred.fromCoroutine(change).addBoth(settle)
-    return outcome.addCallback(lambda outcome: answer(request, outcome))
+    return changes.shielded(change).addCallback(lambda outcome: answer(request, outcome))
 
 
 def given_parameters(request: IRequest) -> dict[str, str]:
@@ -57,8 +46,7 @@ def given_parameters(request: IRequest) -> dict[str, str]:
         given = _json_parameters(body_of(request))
     else:
         given = dict(query_parameters(request))
-    if as_boolean(given.get("s3_sse_kms"), False):
-        raise BadRequest("Parameter s3_sse_kms: signed downloads are not supported.")
+    refuse_signed(as_boolean(given.get("s3_sse_kms"), False))
     return given
 
 
