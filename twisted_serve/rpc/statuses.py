@@ -50,6 +50,35 @@ class Status:
 
 OK = Status(Code.OK)
 
+# What TorchServe sends for an HTTP status (``docs/torchserve/grpc_workflows_kserve.md`` §1.6), apart from the ranges.
+_OF_HTTP = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+    409: Code.ABORTED,
+    413: Code.RESOURCE_EXHAUSTED,
+    416: Code.OUT_OF_RANGE,
+    429: Code.RESOURCE_EXHAUSTED,
+    499: Code.CANCELLED,
+    501: Code.UNIMPLEMENTED,
+    503: Code.UNAVAILABLE,
+    504: Code.DEADLINE_EXCEEDED,
+}
+
+
+def code_of_http(status: int) -> Code:
+    """
+    Return the code of an error of a worker, which has an HTTP status.
+
+    It is never `Code.OK`: TorchServe resets the stream if a handler raises an error with a status of success.
+    """
+    if status in _OF_HTTP:
+        return _OF_HTTP[status]
+    if 400 <= status < 500:
+        return Code.FAILED_PRECONDITION
+    return Code.INTERNAL if 500 <= status < 600 else Code.UNKNOWN
+
 
 def status_of(error: ServeError) -> Status:
     """Return the status of an error: its code and text; with ``retry-after``, in seconds, if it names a time."""

@@ -2,6 +2,9 @@
 """
 Answer the methods of each service with the use cases of `planes`.
 
+* `inference` and `sequences` serve TorchServe's inference API, `management` its management API.
 * `health` tells whether the server and its models are ready.
 * `reflection` describes the services of a listener.
+* `jobs` makes jobs of messages, and selects the metadata that handlers see.
+* `torchserve` names errors as TorchServe does.
 """
