@@ -127,6 +127,8 @@ class Method:
     :ivar request: The class of the client's messages.
     :ivar answer: As `kind` requires.
     :ivar status_of: Return the status of an error of this method.
+    :ivar most: The bytes that a message may have, uncompressed; ``None`` for ``max_request_size``. A method without a
+        key takes no more than it needs.
     """
 
     path: str
@@ -134,6 +136,7 @@ class Method:
     request: type[Message]
     answer: Any
     status_of: Callable[[ServeError], Status] = status_of
+    most: int | None = None
 
 
 #: The methods of a listener by path, as in the pseudo-header.

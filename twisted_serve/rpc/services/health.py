@@ -35,6 +35,9 @@ from twisted_serve.rpc.messages import (
     HealthListResponse,
 )
 
+#: Bytes of a message, for `Method.most`.
+MOST_MESSAGE = 4096
+
 #: Characters of a name: more than that of any model with its version.
 MOST_NAME = 512
 
