@@ -17,10 +17,9 @@ from twisted_serve.metrics.timing import Timing
 from twisted_serve.planes.memory_usage import Memory
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.rpc.contracts import Answer
-from twisted_serve.rpc.services.inference import SERVICE as INFERENCE
+from twisted_serve.rpc.methods import INFERENCE, MANAGEMENT
 from twisted_serve.rpc.services.inference import inference_endpoints
 from twisted_serve.rpc.services.jobs import HandlerHeaders
-from twisted_serve.rpc.services.management import SERVICE as MANAGEMENT
 from twisted_serve.rpc.services.management import management_endpoints
 from twisted_serve.rpc.services.torchserve import management_status, prediction_status
 from twisted_serve.rpc.statuses import OK, Status

@@ -9,7 +9,7 @@ from typing import Any
 from tests.rpc.services.service_case import RecordingCall, ServiceTestCase
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.rpc.messages import ErrorInfo, PredictionResponse, PredictionsRequest
-from twisted_serve.rpc.services.inference import SERVICE
+from twisted_serve.rpc.methods import INFERENCE
 from twisted_serve.rpc.services.sequences import LONGEST_ID
 from twisted_serve.rpc.statuses import OK
 from twisted_serve.wire.messages import Item, Job
@@ -44,7 +44,7 @@ class ConversationTestCase(ServiceTestCase):
 
     def begin(self, **call: Any) -> None:
         self.call = RecordingCall(**call)
-        converse: Any = self.answers[f"/{SERVICE}/StreamPredictions2"]
+        converse: Any = self.answers[f"/{INFERENCE}/StreamPredictions2"]
         self.conversation = converse(self.call)
 
     def send(self, *messages: PredictionsRequest) -> None:

@@ -16,14 +16,13 @@ from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.json_layout import pretty
 from twisted_serve.rpc.contracts import Answer, Call, ConversationCall
 from twisted_serve.rpc.messages import Empty, PredictionResponse, PredictionsRequest, TorchServeHealthResponse
+from twisted_serve.rpc.methods import INFERENCE
 from twisted_serve.rpc.services.jobs import HandlerHeaders, model_of, parts_of
 from twisted_serve.rpc.services.sequences import SequenceConversation
 from twisted_serve.rpc.services.torchserve import prediction_status
 from twisted_serve.scheduling.pending import OnChunk
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 from twisted_serve.wire.messages import Item, Job
-
-SERVICE = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
 
 #: Return the status of an error of this service.
 status_of = prediction_status
@@ -47,10 +46,10 @@ def inference_endpoints(
         return SequenceConversation(call, plane, headers.of(call), sequences)
 
     return {
-        f"/{SERVICE}/Ping": ping,
-        f"/{SERVICE}/Predictions": predictor.whole,
-        f"/{SERVICE}/StreamPredictions": predictor.stream,
-        f"/{SERVICE}/StreamPredictions2": converse,
+        f"/{INFERENCE}/Ping": ping,
+        f"/{INFERENCE}/Predictions": predictor.whole,
+        f"/{INFERENCE}/StreamPredictions": predictor.stream,
+        f"/{INFERENCE}/StreamPredictions2": converse,
     }
 
 

@@ -29,9 +29,8 @@ from twisted_serve.rpc.messages import (
     SetDefaultRequest,
     UnregisterModelRequest,
 )
+from twisted_serve.rpc.methods import MANAGEMENT
 from twisted_serve.rpc.services.torchserve import management_status
-
-SERVICE = "org.pytorch.serve.grpc.management.ManagementAPIsService"
 
 #: Return the status of an error of this service.
 status_of = management_status
@@ -72,12 +71,12 @@ def management_endpoints(plane: ManagementPlane, metadata: Metadata) -> dict[str
         return _changed(plane.unregister(message.model_name, message.model_version or None))
 
     return {
-        f"/{SERVICE}/DescribeModel": describe,
-        f"/{SERVICE}/ListModels": list_models,
-        f"/{SERVICE}/RegisterModel": register,
-        f"/{SERVICE}/ScaleWorker": scale,
-        f"/{SERVICE}/SetDefault": set_default,
-        f"/{SERVICE}/UnregisterModel": unregister,
+        f"/{MANAGEMENT}/DescribeModel": describe,
+        f"/{MANAGEMENT}/ListModels": list_models,
+        f"/{MANAGEMENT}/RegisterModel": register,
+        f"/{MANAGEMENT}/ScaleWorker": scale,
+        f"/{MANAGEMENT}/SetDefault": set_default,
+        f"/{MANAGEMENT}/UnregisterModel": unregister,
     }
 
 
