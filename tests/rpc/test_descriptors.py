@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 import twisted_serve.rpc
 from docs.generators.protos import compiled, stubs
-from twisted_serve.rpc import descriptors, messages
+from twisted_serve.rpc import descriptors, messages, methods
 from twisted_serve.rpc.contracts import Kind, kind_of
 
 RPC = Path(twisted_serve.rpc.__file__).parent
@@ -218,3 +218,11 @@ def test_wire() -> None:
             assert ours.pop("double_param") == (4, "double")
             assert ours.pop("uint64_param") == (5, "uint64")
         assert ours == fields, name
+
+
+def test_list_of_methods() -> None:
+    """The list of methods has each service and each method that is described, and no other."""
+    described = {
+        name: {method.name for method in each.methods} for name, each in descriptors.service_descriptors().items()
+    }
+    assert {name: set(service.methods) for name, service in methods.SERVICES.items()} == described

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -47,7 +47,7 @@ class RecordingCall:
         job_id: str = "job",
     ) -> None:
         self.metadata = metadata
-        self.peer = IPv4Address("TCP", "127.0.0.1", 4242)
+        self.peer: IAddress = IPv4Address("TCP", "127.0.0.1", 4242)
         self.began = 0.0
         self.deadline = deadline
         self.request_id = "id"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.rpc.services.service_case import RecordingCall
 from tests.specs import worker_spec
 from twisted_serve.archives.manifest import Manifest
 from twisted_serve.archives.model_config import ModelConfig
 from twisted_serve.errors import BadRequest, ServeError, ServerNotRunning
 from twisted_serve.metrics.registry import ServerMetrics
-from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
@@ -47,36 +45,16 @@ NOT_SERVING = HealthCheckResponse.NOT_SERVING
 PEER = IPv4Address("TCP", "192.0.2.1", 50000)
 
 
-class RecordingCall:
-    """A call that keeps what is sent, and the state of each HealthCheckResponse among it."""
+class WatchingCall(RecordingCall):
+    """A call from an address."""
 
-    def __init__(self, peer: IAddress = PEER, metadata: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        self.metadata = metadata
+    def __init__(self, peer: IAddress = PEER) -> None:
+        super().__init__()
         self.peer = peer
-        self.began = 0.0
-        self.deadline: float | None = None
-        self.request_id = self.job_id = "r"
-        self.principal: str | None = None
-        self.timing = Timing(0.0)
-        self.sent: list[Any] = []
-        self.producer: IPushProducer | None = None
-
-    def send(self, message: Any) -> None:
-        self.sent.append(message)
-
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        assert self.producer is None
-        assert streaming
-        self.producer = producer
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-
-    def error_of(self, failure: Failure) -> ServeError:
-        raise NotImplementedError
 
     @property
     def states(self) -> list[int]:
+        """The states in the messages that were sent."""
         return [message.status for message in self.sent]
 
 
@@ -109,18 +87,18 @@ class HealthTests(SynchronousTestCase):
         return pool
 
     def check(self, service: str = "") -> int:
-        call: Call = RecordingCall()
+        call: Call = WatchingCall()
         answer: HealthCheckResponse = self.endpoints["/grpc.health.v1.Health/Check"](
             call, HealthCheckRequest(service=service)
         )
         return answer.status
 
     def list(self) -> dict[str, int]:
-        answer = self.endpoints["/grpc.health.v1.Health/List"](RecordingCall(), HealthListRequest())
+        answer = self.endpoints["/grpc.health.v1.Health/List"](WatchingCall(), HealthListRequest())
         return {name: state.status for name, state in answer.statuses.items()}
 
-    def watch(self, service: str = "", peer: IAddress = PEER) -> tuple[RecordingCall, Deferred[None]]:
-        call = RecordingCall(peer)
+    def watch(self, service: str = "", peer: IAddress = PEER) -> tuple[WatchingCall, Deferred[None]]:
+        call = WatchingCall(peer)
         over = self.endpoints["/grpc.health.v1.Health/Watch"](call, HealthCheckRequest(service=service))
         self.addCleanup(over.addErrback, lambda failure: None)
         self.addCleanup(over.cancel)
@@ -293,7 +271,7 @@ class WatchTests(HealthTests):
     def test_paused_from_the_start(self) -> None:
         """A client without a window gets the first state when it has one."""
 
-        class PausedCall(RecordingCall):
+        class PausedCall(WatchingCall):
             def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
                 super().registerProducer(producer, streaming)
                 producer.pauseProducing()

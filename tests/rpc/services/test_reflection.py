@@ -8,16 +8,12 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
-from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IAddress, IPushProducer
-from twisted.python.failure import Failure
 
-from twisted_serve.errors import ServeError
-from twisted_serve.metrics.timing import Timing
+from tests.rpc.services.service_case import RecordingCall
 from twisted_serve.rpc.descriptors import FILES, service_descriptors
 from twisted_serve.rpc.messages import ExtensionRequest, ServerReflectionRequest, ServerReflectionResponse
 from twisted_serve.rpc.services.reflection import MOST_REQUEST, reflection_endpoints
-from twisted_serve.rpc.statuses import Code
+from twisted_serve.rpc.statuses import OK, Code
 
 INFERENCE = "org.pytorch.serve.grpc.inference"
 SERVICES = [
@@ -30,49 +26,6 @@ SERVICES = [
 ]
 
 
-class RecordingCall:
-    """A bidirectional call that keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.metadata: tuple[tuple[bytes, bytes], ...] = ()
-        self.peer: IAddress = IPv4Address("TCP", "192.0.2.1", 50000)
-        self.began = 0.0
-        self.deadline: float | None = None
-        self.request_id = self.job_id = "r"
-        self.principal: str | None = None
-        self.timing = Timing(0.0)
-        self.sent: list[Any] = []
-        self.log: list[str] = []
-        self.producer: IPushProducer | None = None
-
-    def send(self, message: Any) -> None:
-        assert "finish" not in self.log
-        self.sent.append(message)
-
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        assert streaming
-        self.producer = producer
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-
-    def error_of(self, failure: Failure) -> ServeError:
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        assert self.producer is None
-        self.log.append("finish")
-
-    def fail(self, failure: Failure) -> None:
-        raise NotImplementedError
-
-    def pause_messages(self) -> None:
-        self.log.append("pause")
-
-    def resume_messages(self) -> None:
-        self.log.append("resume")
-
-
 def ask(*requests: ServerReflectionRequest, version: str = "v1") -> list[ServerReflectionResponse]:
     """Return the responses of one call."""
     call = RecordingCall()
@@ -81,7 +34,7 @@ def ask(*requests: ServerReflectionRequest, version: str = "v1") -> list[ServerR
     for request in requests:
         conversation.received(request)
     conversation.half_closed()
-    assert call.log == ["finish"]
+    assert (call.end, call.producer) == (OK, None)
     return call.sent
 
 
@@ -225,10 +178,11 @@ def test_slow_client() -> None:
     call = RecordingCall()
     endpoints: Any = reflection_endpoints(SERVICES)
     conversation = endpoints["/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"](call)
-    assert call.producer is not None
-    call.producer.pauseProducing()
-    call.producer.resumeProducing()
-    assert call.log == ["pause", "resume"]
-    call.producer.stopProducing()
+    paused = []
+    for change in (call.reading.pauseProducing, call.reading.resumeProducing):
+        change()
+        paused.append(call.paused)
+    assert paused == [True, False]
+    call.reading.stopProducing()
     conversation.cancelled()
-    assert call.log == ["pause", "resume"]
+    assert (call.end, call.sent) == (None, [])
