@@ -4,6 +4,7 @@ Test a whole server in memory and in virtual time; ``docs/testing.md`` shows how
 
 - `server`: `MemoryServer`, the real server except for sockets, processes and time
 - `answers`: responses, and what a request presents
+- `rpc`: a gRPC client, for the same
 - `mounted`: `MountedServer`, the same behind the site of an application
 - `sockets`: `SocketServer`, the same with real sockets
 - `socket_reactor`: its reactor, with virtual time

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Serve the gRPC connections of a listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_serve.errors import InternalError, ServeError, WorkerFailed
+from twisted_serve.eventloop.threads import DeferToThread
+from twisted_serve.rpc.contracts import Door, End, Methods
+from twisted_serve.rpc.engine.connection import GrpcConnection
+from twisted_serve.rpc.engine.limits import RpcLimits
+
+_log = Logger("twisted_serve.rpc")
+
+
+class _Refused(Protocol):
+    """A connection that is closed at once."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """Close the connection."""
+        self.transport.abortConnection()
+
+
+def _admit_all() -> bool:
+    return True
+
+
+def _show_nothing(detail: str) -> str | None:
+    return None
+
+
+@implementer(IProtocolNegotiationFactory)
+class GrpcFactory(Factory):
+    """
+    The gRPC connections of one listener.
+
+    :ivar connections: The open connections.
+    :param methods: What is served.
+    :param door: Decides about each call at its headers.
+    :param on_end: Called once for each call that is over; it must not raise.
+    :param defer_to_thread: Inflates large messages in a thread.
+    :param shown: Return the detail of a handler's error for clients; ``None`` if they may not see it.
+    :param admits: Return whether one more connection may be accepted.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        methods: Methods,
+        door: Door,
+        on_end: Callable[[End], None],
+        limits: RpcLimits,
+        reactor: IReactorTime,
+        defer_to_thread: DeferToThread,
+        shown: Callable[[str], str | None] = _show_nothing,
+        admits: Callable[[], bool] = _admit_all,
+    ) -> None:
+        self.methods = methods
+        self.door = door
+        self.on_end = on_end
+        self.limits = limits
+        self.reactor = reactor
+        self.defer_to_thread = defer_to_thread
+        self.connections: set[GrpcConnection] = set()
+        self._shown = shown
+        self._admits = admits
+        self._waiting: list[Deferred[None]] = []
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Offer HTTP/2 only; clients of gRPC demand that TLS negotiates it."""
+        return [b"h2"]
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Accept a connection, or close it."""
+        return GrpcConnection(self) if self._admits() else _Refused()
+
+    def error_of(self, failure: Failure) -> ServeError:
+        """Return the error to show to a client; log a failure that is not in the error tree."""
+        error = failure.value
+        if not isinstance(error, ServeError):
+            _log.failure("A call could not be answered", failure)
+            return InternalError("Internal server error.")
+        if isinstance(error, WorkerFailed) and error.detail:
+            error.because(self._shown(error.detail))
+        return error
+
+    def finish_up(self) -> None:
+        """Tell all clients to begin no more calls, and close each connection when its calls have ended."""
+        for connection in list(self.connections):
+            connection.finish_up()
+
+    def connection_lost(self, connection: GrpcConnection) -> None:
+        """Remove a closed connection."""
+        self.connections.discard(connection)
+        if not self.connections:
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                waiter.callback(None)
+
+    def all_closed(self, limit: float) -> Deferred[None]:
+        """Return a Deferred that fires when all connections are closed; abort those left after ``limit`` seconds."""
+        if not self.connections:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append(waiter)
+        cut = self.reactor.callLater(limit, self.abort)
+
+        def closed(_result: None) -> None:
+            if cut.active():
+                cut.cancel()
+
+        return waiter.addCallback(closed)
+
+    def abort(self) -> None:
+        """Abort every connection."""
+        for connection in list(self.connections):
+            connection.transport.abortConnection()
