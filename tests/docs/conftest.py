@@ -39,7 +39,7 @@ _PRELUDE = r"""
 set -euo pipefail
 exec 2>&1
 trap 'kill $(jobs -p) $(cat twistd.pid 2> /dev/null) 2> /dev/null || true' EXIT
-on_ports() { sed -e "s/:8080/:$P8080/g; s/:8081/:$P8081/g; s/:8082/:$P8082/g"; }
+on_ports() { sed -e "s/:8080/:$P8080/g; s/:8081/:$P8081/g; s/:8082/:$P8082/g; s/:7070/:$P7070/g; s/:7071/:$P7071/g"; }
 curl() {
   local word words=()
   for word in "$@"; do
@@ -49,9 +49,21 @@ curl() {
   done
   command curl -sS --max-time 30 "${words[@]}"
 }
+python() {
+  local word words=()
+  for word in "$@"; do
+    if [[ $word == *.py ]]; then
+      on_ports < "$word" > "$HIDDEN/$word"
+      word=$HIDDEN/$word
+    fi
+    words+=("$word")
+  done
+  command python "${words[@]}"
+}
 twisted-serve() {
   if [[ $1 == --start ]]; then
     { printf '%s_address=http://127.0.0.1:%s\n' inference 8080 management 8081 metrics 8082
+      printf 'grpc_%s_port=%s\n' inference "$P7070" management "$P7071"
       printf 'default_workers_per_model=1\n'
       if [[ -f config.properties ]]; then cat config.properties; fi; } | on_ports > "$HIDDEN/config.properties"
     command twisted-serve --ts-config "$HIDDEN/config.properties" "$@"
@@ -164,7 +176,7 @@ def run_commands(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iter
         "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
         "TMPDIR": str(hidden / "tmp"),
         "HIDDEN": str(hidden),
-        **{f"P{name}": str(port) for name, port in zip((8080, 8081, 8082), free_ports(3), strict=True)},
+        **{f"P{name}": str(port) for name, port in zip((8080, 8081, 8082, 7070, 7071), free_ports(5), strict=True)},
     }
 
     def run(blocks: list[Block]) -> Path:
