@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,10 +22,14 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
-from twisted_serve.rpc.contracts import Call
+from twisted_serve.rpc.contracts import Call, End, Method, kind_of
+from twisted_serve.rpc.descriptors import class_of, method_of
+from twisted_serve.rpc.door import OpenDoor
+from twisted_serve.rpc.engine import GrpcFactory, RpcLimits
 from twisted_serve.rpc.messages import HealthCheckRequest, HealthCheckResponse, HealthListRequest
 from twisted_serve.rpc.services.health import (
     MOST_FROM_PEER,
+    MOST_MESSAGE,
     MOST_NAME,
     MOST_WATCHERS,
     Health,
@@ -36,6 +40,7 @@ from twisted_serve.rpc.services.health import (
 from twisted_serve.rpc.statuses import Code, status_of
 from twisted_serve.scheduling.pool import Pool
 from twisted_serve.testing.fakes import FakeProvider
+from twisted_serve.testing.rpc import MemoryRpcCall, MemoryRpcConnection
 
 INFERENCE = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
 
@@ -358,3 +363,98 @@ class WatchTests(HealthTests):
         first_over.addErrback(lambda failure: second_over.cancel())
         self.health.close()
         self.failureResultOf(second_over, CancelledError)
+
+
+class WireTests(HealthTests):
+    """The service behind a connection, as clients without a key see it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        methods = {}
+        for path, answer in health_endpoints(self.health).items():
+            descriptor = method_of(path)
+            methods[path.encode()] = Method(
+                path, kind_of(descriptor), class_of(descriptor.input_type), answer, most=MOST_MESSAGE
+            )
+        self.ends: list[End] = []
+        self.factory = GrpcFactory(methods, OpenDoor(), self.ends.append, RpcLimits(), self.clock, maybeDeferred)
+
+    def connect(self, port: int = 50000) -> MemoryRpcConnection:
+        return MemoryRpcConnection(
+            self.factory, lambda: self.clock.advance(0), peer=IPv4Address("TCP", "192.0.2.1", port)
+        )
+
+    def states(self, call: MemoryRpcCall) -> list[int]:
+        return [each.status for each in call.parsed(HealthCheckResponse)]
+
+    def advance(self, *connections: MemoryRpcConnection) -> None:
+        self.clock.advance(1)
+        for connection in connections:
+            connection.pump()
+
+    def test_check(self) -> None:
+        """A probe gets its answer, or NOT_FOUND."""
+        connection = self.connect()
+        call = connection.call("/grpc.health.v1.Health/Check", HealthCheckRequest())
+        self.assertEqual((self.states(call), call.code), ([SERVING], 0))
+        call = connection.call("/grpc.health.v1.Health/Check", HealthCheckRequest(service="é\n"))
+        self.assertEqual((call.code, call.text), (5, "service is 'é\\n', which this server does not have"))
+
+    def test_watch(self) -> None:
+        """A stream has the states, until the client leaves; then nothing is left."""
+        connection = self.connect()
+        call = connection.call("/grpc.health.v1.Health/Watch", HealthCheckRequest())
+        self.assertEqual(self.states(call), [SERVING])
+        self.catalogue.stopping = True
+        self.advance(connection)
+        self.assertEqual((self.states(call), call.over), ([SERVING, NOT_SERVING], False))
+        call.cancel()
+        self.assertEqual([end.code for end in self.ends], [Code.CANCELLED])
+        self.assertFalse(self.health._watchers)
+
+    def test_connection_lost(self) -> None:
+        """A lost connection ends all that was watched on it, so that others find room."""
+        connection = self.connect()
+        calls = [
+            connection.call("/grpc.health.v1.Health/Watch", HealthCheckRequest()) for _ in range(MOST_FROM_PEER + 1)
+        ]
+        self.assertEqual([call.code for call in calls], [None] * MOST_FROM_PEER + [8])
+        connection.leave()
+        self.assertFalse(self.health._watchers)
+        self.assertFalse(self.health._peers)
+        again = self.connect().call("/grpc.health.v1.Health/Watch", HealthCheckRequest())
+        self.assertEqual(self.states(again), [SERVING])
+
+    def test_stop(self) -> None:
+        """At the stop, the clients get the last state and UNAVAILABLE, and the connection closes."""
+        connection = self.connect()
+        call = connection.call("/grpc.health.v1.Health/Watch", HealthCheckRequest())
+        self.catalogue.stopping = True
+        self.health.close()
+        self.factory.finish_up()
+        self.advance(connection)
+        self.assertEqual((self.states(call), call.code), ([SERVING, NOT_SERVING], 14))
+        closed = self.factory.all_closed(5)
+        self.advance(connection)
+        self.successResultOf(closed)
+
+    def test_client_that_does_not_read(self) -> None:
+        """A client without windows does not make the server keep a message for each change."""
+        connection = self.connect()
+        connection.reading = False
+        connection.stop_reading()
+        call = connection.begin("/grpc.health.v1.Health/Watch")
+        connection.read_on()
+        call.send(HealthCheckRequest(), end=True)
+        connection.stop_reading()
+        for stopping in [True, False] * 100:
+            self.catalogue.stopping = stopping
+            self.clock.advance(1)
+        connection.read_on()
+        connection.pump()
+        self.assertLess(len(call.messages), 10)
+
+    def test_large_message(self) -> None:
+        """A message larger than any is refused before it is sent, although the client needs no key."""
+        call = self.connect().call("/grpc.health.v1.Health/Check", HealthCheckRequest(service="x" * MOST_MESSAGE))
+        self.assertEqual(call.code, Code.RESOURCE_EXHAUSTED)

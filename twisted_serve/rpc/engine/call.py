@@ -93,7 +93,8 @@ class RunningCall:
             self.request_id = head.client_id
             self.job_id = with_suffix(head.client_id)
         self._out = Outgoing(connection.session, stream)
-        self._reader = MessageReader(factory.limits.message)
+        self._most = factory.limits.message
+        self._reader = MessageReader(self._most)
         self._admitted = False
         self._over = self._ended = False
         # What has come and is not split into messages yet, and the messages that follow before it.
@@ -158,6 +159,9 @@ class RunningCall:
 
     def _admit(self, method: Method) -> None:
         self._admitted = True
+        if method.most is not None:
+            self._most = min(method.most, self._most)
+            self._reader = MessageReader(self._most)
         if method.kind is Kind.BIDIRECTIONAL:
             try:
                 self._conversation = cast("Conversation", method.answer(self))
@@ -258,7 +262,7 @@ class RunningCall:
         self._connection.session.out.append(wire.window_update(self._stream, size))
 
     def _inflate(self, message: bytes) -> None:
-        coding, limit = self._head.coding, self._connection.factory.limits.message
+        coding, limit = self._head.coding, self._most
         if coding is None:
             self._end(Status(Code.INTERNAL, "A message is compressed, but the call has no grpc-encoding."))
         elif len(message) <= MOST_AT_ONCE:
