@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from math import isfinite, prod
 from reprlib import Repr
@@ -147,10 +147,7 @@ class Tensor:
         """
         if self.datatype.size:
             return self.datatype.pack(values)
-        written = bytearray()
-        for element in map(self.element_of, values):
-            written += len(element).to_bytes(_LENGTH, "little") + element
-        return bytes(written)
+        return write_elements(map(self.element_of, values))
 
     def element_of(self, value: str) -> bytes:
         """
@@ -260,6 +257,14 @@ def render_elements(elements: Sequence[bytes], base64: bool = False) -> tuple[It
     if not base64 and all(map(_is_text, elements)):
         return (json_of([element.decode("utf-8") for element in piece]) for piece in slices(elements)), False
     return (json_of([b64encode(element).decode("ascii") for element in piece]) for piece in slices(elements)), True
+
+
+def write_elements(elements: Iterable[bytes]) -> bytes:
+    """Encode elements of ``BYTES`` as binary: each after its length."""
+    written = bytearray()
+    for element in elements:
+        written += len(element).to_bytes(_LENGTH, "little") + element
+    return bytes(written)
 
 
 def _is_text(element: bytes) -> bool:
