@@ -12,6 +12,7 @@ from typing import cast
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorCore
+from twisted.internet.protocol import Factory
 from twisted.web.resource import IResource
 
 from twisted_serve.assembly.dependencies import Dependencies
@@ -40,7 +41,8 @@ class ModelServer(ApplicationCalls, MultiService):
 
     :ivar ready: Fires when each start-up model has its workers or has failed to get them, or when
         the server is stopped before that, with a :class:`~twisted_serve.planes.startup.StartupOutcome`.
-    :ivar addresses: The bound address of each role, once started.
+    :ivar addresses: The bound HTTP address of each role, once started.
+    :ivar grpc_addresses: The same for gRPC; empty if it is not served.
     :param reactor: Any reactor that can start processes; the global reactor is not used.
     :param listen: Whether to listen at the addresses of the options; not needed for `resource` and for the calls of
         the application.
@@ -65,6 +67,7 @@ class ModelServer(ApplicationCalls, MultiService):
         self._winding_down: Deferred[None] | None = None
         self.ready: Deferred[StartupOutcome] = Deferred()
         self.addresses: dict[Role, Address] = {}
+        self.grpc_addresses: dict[Role, Address] = {}
 
     @property
     def keys(self) -> KeySet | None:
@@ -100,7 +103,8 @@ class ModelServer(ApplicationCalls, MultiService):
         tree.privilegedStartService()
         tree.startService()
         self._tree = tree
-        self.addresses = dict(tree.getServiceNamed("listeners").addresses)
+        listeners = tree.getServiceNamed("listeners")
+        self.addresses, self.grpc_addresses = dict(listeners.addresses), dict(listeners.grpc_addresses)
         super().startService()
         tree.getServiceNamed("readiness").load(startup_models).addCallback(self.ready.callback)
 
@@ -112,6 +116,7 @@ class ModelServer(ApplicationCalls, MultiService):
         """
         tree, self._tree = self._tree, None
         self.addresses = {}
+        self.grpc_addresses = {}
         stopped = maybeDeferred(super().stopService)
         if tree is not None:
             self._stopping_tree = tree
@@ -169,3 +174,14 @@ class ModelServer(ApplicationCalls, MultiService):
             raise KeyError(role)
         site: ServeSite = self._tree.getServiceNamed("listeners").site_of(role)
         return site
+
+    def grpc_factory(self, role: Role) -> Factory:
+        """
+        Return the protocol factory of the gRPC listener with a role, e.g. to serve it over another transport.
+
+        :raise KeyError: when there is no such listener, or gRPC is not served.
+        """
+        if self._tree is None:
+            raise KeyError(role)
+        factory: Factory = self._tree.getServiceNamed("listeners").grpc_of(role)
+        return factory

@@ -5,23 +5,32 @@ Make the listeners of gRPC, where the extra ``grpc`` is installed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from twisted_serve.assembly.instrumentation import Instrumentation
 from twisted_serve.assembly.listeners import Opening
+from twisted_serve.config.addresses import is_loopback
 from twisted_serve.config.options import ServerOptions
+from twisted_serve.config.setting import MAX_SECONDS
 from twisted_serve.config.values import ConfigError
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.listening.admission import Admission
 from twisted_serve.listening.ports import Listener
+from twisted_serve.listening.roles import Role
+from twisted_serve.logs import GRPC_INFERENCE_BOUND, GRPC_MANAGEMENT_BOUND
+from twisted_serve.planes.access import Access
+from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 from twisted_serve.web.listeners import HttpApi
 
 _log = Logger("twisted_serve.server")
 
 # The distributions of the extra, by the modules that need them.
 _EXTRA = {"h2": "h2", "google.protobuf": "protobuf"}
+
+_BOUND = {Role.INFERENCE: GRPC_INFERENCE_BOUND, Role.MANAGEMENT: GRPC_MANAGEMENT_BOUND}
 
 _MISSING = "gRPC needs the extra grpc: pip install 'twisted-serve[grpc]'"
 
@@ -55,8 +64,67 @@ def grpc_openings(
     reactor: IServeReactor,
     options: ServerOptions,
     listeners: Sequence[Listener],
-    api: HttpApi,
-    instrumentation: Instrumentation,
-) -> list[Opening]:
-    """Return the gRPC listeners with their factories."""
-    return []
+    http: HttpApi,
+    admission: Admission,
+    access: Access,
+    sequences: SequenceHeaders,
+) -> tuple[list[Opening], Callable[[], None]]:
+    """
+    Return the gRPC listeners with their factories, and the function that ends the calls that last.
+
+    :param http: The HTTP API, which has the same use cases.
+    """
+    if not listeners:
+        return [], lambda: None
+    from twisted_serve.rpc.engine.limits import RpcLimits  # noqa: PLC0415 - needs the extra
+    from twisted_serve.rpc.listeners import GrpcApi  # noqa: PLC0415
+
+    api = GrpcApi(
+        inference=http.inference,
+        management=http.management,
+        metadata=http.metadata,
+        metrics=http.metrics,
+        access=access,
+        reactor=reactor,
+        defer_to_thread=http.defer_to_thread,
+        version=http.version,
+        limits=RpcLimits(
+            message=options.max_request_size,
+            headers=options.max_header_size,
+            header_timeout=options.header_timeout,
+            body_timeout=options.body_timeout,
+            unsent=http.limits.unsent,
+        ),
+        ages={
+            Role.INFERENCE: _seconds(
+                options.grpc_inference_max_connection_age_ms, options.grpc_inference_max_connection_age_grace_ms
+            ),
+            Role.MANAGEMENT: _seconds(
+                options.grpc_management_max_connection_age_ms, options.grpc_management_max_connection_age_grace_ms
+            ),
+        },
+        most_joined=options.max_response_size,
+        sequences=sequences,
+        exempt_ping=options.token_exempt_ping,
+        open_inference=options.ts_open_inference_protocol,
+        reflection=options.grpc_reflection,
+        admission=admission,
+        error_detail=http.error_detail,
+        tracer=http.tracer,
+    )
+    openings = [
+        Opening(each, api.factory(each.roles, is_loopback(each.address)), QuietTls, _BOUND) for each in listeners
+    ]
+    return openings, api.health.close
+
+
+class QuietTls(TLSMemoryBIOFactory):
+    """Makes TLS connections without a log line for each."""
+
+    noisy = False
+
+
+def _seconds(*milliseconds: int | None) -> tuple[float | None, float | None]:
+    """Return two times in seconds; one that is longer than a year is no limit, as TorchServe's default."""
+    first, second = (None if ms is None or ms > MAX_SECONDS * 1000 else ms / 1000 for ms in milliseconds)
+    return first, second

@@ -55,6 +55,13 @@ def settings_resolver(options: ServerOptions, dependencies: Dependencies) -> Set
     return settle
 
 
+def sequence_headers(options: ServerOptions) -> SequenceHeaders:
+    """Return the names of the headers of sequences."""
+    return SequenceHeaders(
+        options.ts_header_key_sequence_id, options.ts_header_key_sequence_start, options.ts_header_key_sequence_end
+    )
+
+
 def pool_factory(
     reactor: IServeReactor,
     options: ServerOptions,
@@ -72,10 +79,7 @@ def pool_factory(
     """
     numbers = count(options.initial_worker_port)
     all_gpus = range(count_gpus(options.number_of_gpu, dependencies.environ))
-    sequences = SequenceHeaders(
-        options.ts_header_key_sequence_id, options.ts_header_key_sequence_start, options.ts_header_key_sequence_end
-    )
-
+    sequences = sequence_headers(options)
     defined = [
         # The host is added to each value: a handler gives the other labels only.
         MetricDefinition(each.name, each.unit, each.kind.value, list(each.dimensions[:-1]))

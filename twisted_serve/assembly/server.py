@@ -25,7 +25,7 @@ from twisted_serve.assembly.keys import Announcement, Keys
 from twisted_serve.assembly.listeners import Listeners, Requests, http_openings
 from twisted_serve.assembly.loading import Models, Readiness, Workers
 from twisted_serve.assembly.mounts import Mounts
-from twisted_serve.assembly.pools import pool_factory, settings_resolver
+from twisted_serve.assembly.pools import pool_factory, sequence_headers, settings_resolver
 from twisted_serve.assembly.stores import installer_of, stores_of
 from twisted_serve.assembly.tree import Closing, Deadline, ServiceTree
 from twisted_serve.auth.audit import AuditLog
@@ -209,7 +209,9 @@ def assemble(
             ChangedModels(catalogue, registrar, management, store.empty_directory),
         )
         http = http_openings(reactor, api, listeners)
-        grpc = grpc_openings(reactor, options, grpc_listeners, api, instrumentation)
+        grpc, end_watches = grpc_openings(
+            reactor, options, grpc_listeners, api, admission, access, sequence_headers(options)
+        )
         factories = [opening.factory for opening in (*http, *grpc)]
         deadline = Deadline(reactor, options.shutdown_timeout)
         models = Models(catalogue, management, deadline)
@@ -230,6 +232,7 @@ def assemble(
             models,
             Closing("workflows", lambda: workflows.finish(deadline.left())),
             Requests(factories, deadline),
+            Closing("watches", end_watches),
             Mounts(reactor, api),
             calls,
             Closing("snapshots", snapshots.end),

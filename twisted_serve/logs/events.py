@@ -19,6 +19,8 @@ SERVER_STARTED = "Model server started."
 INFERENCE_BOUND = "Inference API bind to: {address}"
 MANAGEMENT_BOUND = "Management API bind to: {address}"
 METRICS_BOUND = "Metrics API bind to: {address}"
+GRPC_INFERENCE_BOUND = "gRPC inference API bind to: {address}"
+GRPC_MANAGEMENT_BOUND = "gRPC management API bind to: {address}"
 TOKEN_ENABLED = "Token Authorization Enabled"  # noqa: S105
 TOKEN_BLOCK = (
     "######",

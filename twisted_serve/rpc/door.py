@@ -5,20 +5,21 @@ Authorize calls at their headers, with the keys and the operations of HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 
 from twisted_serve.auth.asking import Asking, Declined, Outcome
-from twisted_serve.auth.gate import Denied, refusal_text
+from twisted_serve.auth.gate import Allowed, Denied, refusal_text
+from twisted_serve.auth.keyring import Reason
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import InvalidKey, ServeError
 from twisted_serve.listening.roles import Role
 from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
-from twisted_serve.rpc.contracts import Admitted, Door
-from twisted_serve.rpc.methods import access_policy, need_policy
+from twisted_serve.rpc.contracts import Admitted, Call, Door
+from twisted_serve.rpc.methods import HEALTH, KSERVE, access_policy, need_policy
 from twisted_serve.rpc.statuses import Code, Status, status_of
 
 # The method of every call (``docs/torchserve/grpc_workflows_kserve.md`` §1.5), and its name in logs.
@@ -26,6 +27,9 @@ _METHOD = b"POST"
 _NAME = "gRPC"
 
 _ADMITTED = Admitted()
+
+# A method that tells which models there are.
+_INSPECTION = parse_target(f"/{KSERVE}/ModelReady".encode("ascii"))
 
 # The codes of the statuses with which an application's authorizer refuses; any other is PERMISSION_DENIED.
 _CODES = {401: Code.UNAUTHENTICATED, 404: Code.NOT_FOUND, 429: Code.RESOURCE_EXHAUSTED}
@@ -42,6 +46,25 @@ def door_of(access: Access, roles: Role, exempt_ping: bool, clock: IReactorTime)
     if isinstance(access, TokenAccess):
         return TokenDoor(access, roles, exempt_ping)
     return OpenDoor()
+
+
+def knows_models(access: Access, exempt_ping: bool) -> Callable[[Call], bool]:
+    """Return the function that tells whether the caller of an open method may know which models there are."""
+    if isinstance(access, TokenAccess):
+        authorizer = access.authorizer(access_policy(Role.INFERENCE, exempt_ping))
+
+        def has_key(call: Call) -> bool:
+            presented = [value for name, value in call.metadata if name == b"authorization"]
+            verdict = authorizer.ask(_METHOD, _INSPECTION, presented)
+            # The call goes on without the key; but a key is not tried in silence, even here.
+            if isinstance(verdict, Denied) and verdict.reason is not Reason.MISSING:
+                access.audit_log.refused(verdict, _host_of(call.peer), _NAME, HEALTH)
+            return isinstance(verdict, Allowed)
+
+        return has_key
+    # An application's authorizer answers later, and is not asked about open methods.
+    known = not isinstance(access, ApplicationAccess)
+    return lambda _call: known
 
 
 def _host_of(peer: Any) -> str:

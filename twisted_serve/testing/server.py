@@ -37,6 +37,7 @@ from twisted_serve.testing.memory import MemoryConnection, MemoryServeReactor
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from twisted_serve.testing.rpc import MemoryRpcConnection
     from twisted_serve.testing.socket_reactor import SocketReactor
 
 __all__ = ["Answer", "MemoryConnection", "MemoryServeReactor", "MemoryServer", "NoAnswerYet", "Role"]
@@ -305,6 +306,17 @@ class MemoryServer:
     def connect(self, role: Role = Role.INFERENCE) -> MemoryConnection:
         """Open a connection that sends bytes unchanged."""
         return MemoryConnection(self.site_of(role))
+
+    def grpc(self, role: Role = Role.INFERENCE) -> MemoryRpcConnection:
+        """
+        Open a connection of a gRPC client; needs the extra ``grpc``.
+
+        :raise KeyError: if the server does not serve gRPC.
+        """
+        # Imported here, because the extra may not be installed.
+        from twisted_serve.testing.rpc import MemoryRpcConnection  # noqa: PLC0415
+
+        return MemoryRpcConnection(self.server.grpc_factory(role), lambda: self.clock.advance(0))
 
     def answered(self, answer: Deferred[Answer]) -> Answer:
         """
