@@ -34,15 +34,17 @@ class LifeTests(ServiceTestCase):
         self.assertIsNone(server.keys)
         self.assertRaises(KeyError, server.site_of, Role.INFERENCE)
         server.startService()
-        self.assertEqual(self.reactor.listening, {8080, 8081, 8082})
+        self.assertEqual(self.reactor.listening, {8080, 8081, 8082, 7070, 7071})
         self.assertEqual(set(server.addresses), set(Role))
+        self.assertEqual(set(server.grpc_addresses), {Role.INFERENCE, Role.MANAGEMENT})
         self.assertEqual(self.successResultOf(server.ready), StartupOutcome())
         assert server.keys is not None
         self.assertIn(server.keys.api.secret, (self.directory / "key_file.json").read_text())
         self.stop(server)
         self.assertIsNone(server.keys)
-        self.assertEqual(server.addresses, {})
+        self.assertEqual((server.addresses, server.grpc_addresses), ({}, {}))
         self.assertRaises(KeyError, server.site_of, Role.INFERENCE)
+        self.assertRaises(KeyError, server.grpc_factory, Role.INFERENCE)
 
     def test_more_connections_than_files(self) -> None:
         """More connections than there can be files are warned about, and not promised."""
@@ -250,4 +252,4 @@ class AnnouncementTests(ServiceTestCase):
             for _level, text in self.lines(inference_address=ONE, management_address=ONE, metrics_address=ONE)
             if "bind to" in text
         ]
-        self.assertEqual(len(texts), 3)
+        self.assertEqual(len(texts), 5)

@@ -150,7 +150,8 @@ class ServerTests(SynchronousTestCase):
         }
         with MemoryServer(options) as server:
             asked = [(port, backlog, interface) for port, _site, backlog, interface in server.clock.tcpServers]
-            self.assertEqual(asked, [(8080, BACKLOG, "127.0.0.1"), (9000, BACKLOG, "127.0.0.1")])
+            self.assertEqual(asked[:2], [(8080, BACKLOG, "127.0.0.1"), (9000, BACKLOG, "127.0.0.1")])
+            self.assertEqual([port for port, *_ in asked[2:]], [7070, 7071])
             self.assertEqual(server.server.addresses[Role.METRICS].scheme, "http")
             self.assertEqual(server.server.addresses[Role.INFERENCE], server.server.addresses[Role.METRICS])
             answer = server.request("GET", "/ping", server.key(TokenKind.INFERENCE))

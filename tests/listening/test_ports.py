@@ -17,12 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.addresses import Address, same_listener
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.listening.ports import BACKLOG, Listener, plan_listeners
+from twisted_serve.rpc.methods import INFERENCE, MANAGEMENT
 from twisted_serve.testing.server import MemoryServer, Role
 from twisted_serve.web.http.plain_http import TlsFactory
 
@@ -121,7 +123,7 @@ class OpenPortTests(SynchronousTestCase):
         """A TCP listener is on its interface alone, with a long queue."""
         with MemoryServer() as server:
             asked = [(port, backlog, interface) for port, _site, backlog, interface in server.clock.tcpServers]
-        self.assertEqual(asked, [(port, BACKLOG, "127.0.0.1") for port in (8080, 8081, 8082)])
+        self.assertEqual(asked, [(port, BACKLOG, "127.0.0.1") for port in (8080, 8081, 8082, 7070, 7071)])
 
     def test_tls(self) -> None:
         """An https address gets TLS; the others do not."""
@@ -132,7 +134,43 @@ class OpenPortTests(SynchronousTestCase):
                 if isinstance(factory, TlsFactory)
             ]
             self.assertEqual(secure, [(8444, BACKLOG, "127.0.0.1")])
+            self.assertEqual(len(server.clock.tcpServers), 5)
+
+    def test_grpc_tls(self) -> None:
+        """With ``enable_grpc_ssl`` both ports of gRPC have TLS, which offers HTTP/2 alone; HTTP has none."""
+        with MemoryServer({"enable_grpc_ssl": True}) as server:
+            secure = [
+                (port, factory.wrappedFactory.acceptableProtocols())
+                for port, factory, *_ in server.clock.tcpServers
+                if isinstance(factory, TLSMemoryBIOFactory)
+            ]
+            self.assertEqual(secure, [(7070, [b"h2"]), (7071, [b"h2"])])
+            self.assertEqual(
+                [str(each) for each in server.server.grpc_addresses.values()],
+                ["https://127.0.0.1:7070", "https://127.0.0.1:7071"],
+            )
+
+    def test_no_grpc(self) -> None:
+        """gRPC can be switched off, and has any free ports where HTTP has."""
+        with MemoryServer({"enable_grpc": False}) as server:
             self.assertEqual(len(server.clock.tcpServers), 3)
+            self.assertEqual(server.server.grpc_addresses, {})
+            self.assertRaises(KeyError, server.grpc)
+        with MemoryServer({"inference_address": "http://127.0.0.1:0"}) as server:
+            self.assertEqual([port for port, *_ in server.clock.tcpServers], [0, 8081, 8082, 0, 7071])
+
+    def test_one_grpc_port(self) -> None:
+        """Both roles can share a port, and each method has its key there."""
+        ports = {"grpc_inference_port": 7000, "grpc_management_port": 7000}
+        with MemoryServer(ports) as server:
+            self.assertEqual(len(server.clock.tcpServers), 4)
+            client = server.grpc()
+            for path, kind in (
+                (f"/{INFERENCE}/Ping", TokenKind.INFERENCE),
+                (f"/{MANAGEMENT}/ListModels", TokenKind.MANAGEMENT),
+            ):
+                for each in TokenKind:
+                    self.assertEqual(client.call(path, b"", server.key(each)).code, 0 if each is kind else 7)
 
     def test_plain_http_on_a_tls_port(self) -> None:
         """A client that speaks plain HTTP is told in the clear what is wrong; one that speaks neither is cut off."""

@@ -17,11 +17,11 @@ from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.listening.admission import Admission
 from twisted_serve.listening.roles import Role
 from twisted_serve.metrics.registry import ServerMetrics
-from twisted_serve.planes.access import Access, ApplicationAccess, OpenAccess, TokenAccess
+from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
-from twisted_serve.rpc.contracts import Answer, Call, Kind, Method
+from twisted_serve.rpc.contracts import Answer, Kind, Method
 from twisted_serve.rpc.descriptors import class_of, method_of
 from twisted_serve.rpc.door import door_of, knows_models
 from twisted_serve.rpc.endings import Endings
@@ -40,14 +40,10 @@ from twisted_serve.rpc.methods import (
     services_of,
 )
 from twisted_serve.rpc.services.health import Health, health_endpoints
-from twisted_serve.rpc.services.infer_streams import infer_stream_endpoints
 from twisted_serve.rpc.services.inference import inference_endpoints
 from twisted_serve.rpc.services.jobs import HandlerHeaders
 from twisted_serve.rpc.services.management import management_endpoints
-from twisted_serve.rpc.services.open_inference import Inference, open_inference_endpoints
-from twisted_serve.rpc.services.open_inference import status_of as open_inference_status
 from twisted_serve.rpc.services.reflection import reflection_endpoints
-from twisted_serve.rpc.services.repository import repository_endpoints
 from twisted_serve.rpc.services.torchserve import management_status, prediction_status
 from twisted_serve.rpc.statuses import Status, status_of
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
@@ -59,8 +55,6 @@ if TYPE_CHECKING:
 _STATUSES: Mapping[str, Callable[[ServeError], Status]] = {
     INFERENCE: prediction_status,
     MANAGEMENT: management_status,
-    OPEN_INFERENCE: open_inference_status,
-    KSERVE: open_inference_status,
 }
 
 
@@ -119,7 +113,7 @@ class GrpcApi:
         """
         age, grace = next(ages for role, ages in self.ages.items() if role & roles)
         detailed = local if self.error_detail is None else self.error_detail
-        factory = GrpcFactory(
+        return GrpcFactory(
             {method.path.encode("ascii"): method for method in self.methods(roles)},
             door_of(self.access, roles, self.exempt_ping, self.reactor),
             self._endings.record,
@@ -130,11 +124,12 @@ class GrpcApi:
             self.admission,
             bool(roles & Role.INFERENCE),
         )
-        return factory
 
     def methods(self, roles: Role) -> Iterator[Method]:
         """Yield the methods of a listener; each has an answer, and no answer is without a method."""
-        names = list(services_of(roles, self.open_inference, self.reflection))
+        served = services_of(roles, self.open_inference, self.reflection)
+        # Their services are written at the same time.
+        names = [name for name in served if name not in (KSERVE, OPEN_INFERENCE)]
         answers = self._answers(names)
         for name in names:
             for path in paths_of(name):
@@ -144,17 +139,11 @@ class GrpcApi:
 
     def _answers(self, names: list[str]) -> dict[str, Answer]:
         headers = HandlerHeaders(isinstance(self.access, TokenAccess), isinstance(self.access, ApplicationAccess))
-        inference = Inference(self.inference, headers, self.defer_to_thread, self.version)
         answers: dict[str, Answer] = {}
         if INFERENCE in names:
             answers |= inference_endpoints(self.inference, headers, self.sequences, self.most_joined)
         if MANAGEMENT in names:
             answers |= management_endpoints(self.management, self.metadata)
-        if OPEN_INFERENCE in names:
-            answers |= open_inference_endpoints(OPEN_INFERENCE, evolve(inference, base64=True))
-        if KSERVE in names:
-            answers |= open_inference_endpoints(KSERVE, inference) | infer_stream_endpoints(inference)
-            answers |= repository_endpoints(self.inference, self.management)
         if HEALTH in names:
             answers |= health_endpoints(self.health)
         if REFLECTION in names or REFLECTION_ALPHA in names:

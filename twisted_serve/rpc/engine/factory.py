@@ -10,32 +10,26 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_serve.errors import InternalError, ServeError, WorkerFailed
 from twisted_serve.eventloop.threads import DeferToThread
+from twisted_serve.listening.admission import Admission
 from twisted_serve.rpc.contracts import Door, End, Methods
+from twisted_serve.rpc.engine import wire
 from twisted_serve.rpc.engine.connection import GrpcConnection
 from twisted_serve.rpc.engine.limits import RpcLimits
 
 _log = Logger("twisted_serve.rpc")
 
 
-class _Refused(Protocol):
-    """A connection that is closed at once."""
-
-    transport: Any
-
-    def connectionMade(self) -> None:
-        """Close the connection."""
-        self.transport.abortConnection()
-
-
-def _admit_all() -> bool:
-    return True
+# What a client gets if there are too many: its calls fail with UNAVAILABLE, and it tries again later.
+_FULL = wire.settings({}) + wire.go_away(
+    0, wire.Reason.ENHANCE_YOUR_CALM, b"the server has as many connections as it can have"
+)
 
 
 def _show_nothing(detail: str) -> str | None:
@@ -53,7 +47,8 @@ class GrpcFactory(Factory):
     :param on_end: Called once for each call that is over; it must not raise.
     :param defer_to_thread: Inflates large messages in a thread.
     :param shown: Return the detail of a handler's error for clients; ``None`` if they may not see it.
-    :param admits: Return whether one more connection may be accepted.
+    :param admission: Admits or refuses each connection.
+    :param predictions: Whether this listener serves predictions.
     """
 
     noisy = False
@@ -67,7 +62,8 @@ class GrpcFactory(Factory):
         reactor: IReactorTime,
         defer_to_thread: DeferToThread,
         shown: Callable[[str], str | None] = _show_nothing,
-        admits: Callable[[], bool] = _admit_all,
+        admission: Admission | None = None,
+        predictions: bool = False,
     ) -> None:
         self.methods = methods
         self.door = door
@@ -77,7 +73,10 @@ class GrpcFactory(Factory):
         self.defer_to_thread = defer_to_thread
         self.connections: set[GrpcConnection] = set()
         self._shown = shown
-        self._admits = admits
+        self._predictions = predictions
+        self._admission = admission
+        if admission is not None:
+            admission.watch(self.connections)
         self._waiting: list[Deferred[None]] = []
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -85,8 +84,10 @@ class GrpcFactory(Factory):
         return [b"h2"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Accept a connection, or close it."""
-        return GrpcConnection(self) if self._admits() else _Refused()
+        """Accept a connection or refuse it, or close it without a response."""
+        if self._admission is not None and not self._admission.admits(self._predictions):
+            return self._admission.refuse(_FULL)
+        return GrpcConnection(self)
 
     def error_of(self, failure: Failure) -> ServeError:
         """Return the error to show to a client; log a failure that is not in the error tree."""
