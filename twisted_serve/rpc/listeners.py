@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_serve.auth.redaction import Redact
+from twisted_serve.auth.scopes import required
 from twisted_serve.errors import ServeError
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.listening.admission import Admission
@@ -40,10 +41,14 @@ from twisted_serve.rpc.methods import (
     services_of,
 )
 from twisted_serve.rpc.services.health import Health, health_endpoints
+from twisted_serve.rpc.services.infer_streams import infer_stream_endpoints
 from twisted_serve.rpc.services.inference import inference_endpoints
 from twisted_serve.rpc.services.jobs import HandlerHeaders
 from twisted_serve.rpc.services.management import management_endpoints
+from twisted_serve.rpc.services.open_inference import Inference, open_inference_endpoints
+from twisted_serve.rpc.services.open_inference import status_of as open_inference_status
 from twisted_serve.rpc.services.reflection import reflection_endpoints
+from twisted_serve.rpc.services.repository import repository_endpoints
 from twisted_serve.rpc.services.torchserve import management_status, prediction_status
 from twisted_serve.rpc.statuses import Status, status_of
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
@@ -51,10 +56,15 @@ from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 if TYPE_CHECKING:
     from twisted_serve.metrics.tracing import Tracer
 
+# The most bytes of a message of a method that needs no key, which has at most a name in it.
+_OPEN_MESSAGE = 8192
+
 # The status of each error, where it is not that of all other services.
 _STATUSES: Mapping[str, Callable[[ServeError], Status]] = {
     INFERENCE: prediction_status,
     MANAGEMENT: management_status,
+    OPEN_INFERENCE: open_inference_status,
+    KSERVE: open_inference_status,
 }
 
 
@@ -127,23 +137,31 @@ class GrpcApi:
 
     def methods(self, roles: Role) -> Iterator[Method]:
         """Yield the methods of a listener; each has an answer, and no answer is without a method."""
-        served = services_of(roles, self.open_inference, self.reflection)
-        # Their services are written at the same time.
-        names = [name for name in served if name not in (KSERVE, OPEN_INFERENCE)]
+        names = list(services_of(roles, self.open_inference, self.reflection))
         answers = self._answers(names)
         for name in names:
-            for path in paths_of(name):
-                yield _method(path, answers.pop(path), _STATUSES.get(name, status_of))
+            for path, operation in paths_of(name).items():
+                # Any client may send messages of an open method.
+                is_open = operation is not None and required(operation) is None
+                yield _method(
+                    path, answers.pop(path), _STATUSES.get(name, status_of), _OPEN_MESSAGE if is_open else None
+                )
         if answers:
             raise ValueError(f"answers without a method: {sorted(answers)}")
 
     def _answers(self, names: list[str]) -> dict[str, Answer]:
         headers = HandlerHeaders(isinstance(self.access, TokenAccess), isinstance(self.access, ApplicationAccess))
+        inference = Inference(self.inference, headers, self.defer_to_thread, self.version)
         answers: dict[str, Answer] = {}
         if INFERENCE in names:
             answers |= inference_endpoints(self.inference, headers, self.sequences, self.most_joined)
         if MANAGEMENT in names:
             answers |= management_endpoints(self.management, self.metadata)
+        if OPEN_INFERENCE in names:
+            answers |= open_inference_endpoints(OPEN_INFERENCE, evolve(inference, base64=True))
+        if KSERVE in names:
+            answers |= open_inference_endpoints(KSERVE, inference) | infer_stream_endpoints(inference)
+            answers |= repository_endpoints(self.inference, self.management)
         if HEALTH in names:
             answers |= health_endpoints(self.health)
         if REFLECTION in names or REFLECTION_ALPHA in names:
@@ -151,14 +169,14 @@ class GrpcApi:
         return answers
 
 
-def _method(path: str, answer: Answer, status: Callable[[ServeError], Status]) -> Method:
+def _method(path: str, answer: Answer, status: Callable[[ServeError], Status], most: int | None) -> Method:
     """Return a method, with kind and message of its descriptor."""
     described = method_of(path)
     if described.client_streaming:
         kind = Kind.BIDIRECTIONAL
     else:
         kind = Kind.SERVER_STREAMING if described.server_streaming else Kind.UNARY
-    return Method(path, kind, class_of(described.input_type), answer, status)
+    return Method(path, kind, class_of(described.input_type), answer, status, most)
 
 
 def _detail(redact: Redact) -> Callable[[str], str | None]:
