@@ -50,6 +50,11 @@ class Status:
 
 OK = Status(Code.OK)
 
+# In bytes: clients take 8 KB of metadata, and the text of the error is one of them.
+_LONGEST_REASON = 1000
+
+_PRINTABLE = bytes(byte if 0x20 <= byte < 0x7F else 0x20 for byte in range(256))
+
 # What TorchServe sends for an HTTP status (``docs/torchserve/grpc_workflows_kserve.md`` §1.6), apart from the ranges.
 _OF_HTTP = {
     400: Code.INVALID_ARGUMENT,
@@ -81,8 +86,19 @@ def code_of_http(status: int) -> Code:
 
 
 def status_of(error: ServeError) -> Status:
-    """Return the status of an error: its code and text; with ``retry-after``, in seconds, if it names a time."""
-    metadata: tuple[tuple[bytes, bytes], ...] = ()
+    """
+    Return the status of an error: its code and text.
+
+    Its metadata are ``retry-after``, in seconds, if the error names a time, and ``reason`` if the client may know it.
+    """
+    metadata = []
     if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
-        metadata = ((b"retry-after", b"%d" % error.retry_after),)
-    return Status(Code[error.grpc_status], error.message, metadata)
+        metadata.append((b"retry-after", b"%d" % error.retry_after))
+    if error.reason:
+        metadata.append((b"reason", _ascii(error.reason)))
+    return Status(Code[error.grpc_status], error.message, tuple(metadata))
+
+
+def _ascii(text: str) -> bytes:
+    """Return the beginning of a text as a value of metadata: with escapes, and blanks for control characters."""
+    return text.encode("ascii", "backslashreplace")[:_LONGEST_REASON].translate(_PRINTABLE).strip()

@@ -19,13 +19,9 @@ from twisted_serve.rpc.messages import Empty, PredictionResponse, PredictionsReq
 from twisted_serve.rpc.methods import INFERENCE
 from twisted_serve.rpc.services.jobs import HandlerHeaders, model_of, parts_of
 from twisted_serve.rpc.services.sequences import SequenceConversation
-from twisted_serve.rpc.services.torchserve import prediction_status
 from twisted_serve.scheduling.pending import OnChunk
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
 from twisted_serve.wire.messages import Item, Job
-
-#: Return the status of an error of this service.
-status_of = prediction_status
 
 
 def inference_endpoints(

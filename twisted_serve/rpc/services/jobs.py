@@ -62,4 +62,5 @@ def parts_of(message: PredictionsRequest) -> list[Part]:
     """
     if len(message.input) > MOST_PARTS:
         raise BadRequest(f"The message has {len(message.input)} inputs, more than {MOST_PARTS}.")
-    return [Part(name, "", value, decode=False) for name, value in sorted(message.input.items())]
+    # Faster than by ``items()``, each of which costs a message.
+    return [Part(name, "", message.input[name], decode=False) for name in sorted(message.input)]

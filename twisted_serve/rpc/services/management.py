@@ -30,10 +30,6 @@ from twisted_serve.rpc.messages import (
     UnregisterModelRequest,
 )
 from twisted_serve.rpc.methods import MANAGEMENT
-from twisted_serve.rpc.services.torchserve import management_status
-
-#: Return the status of an error of this service.
-status_of = management_status
 
 
 def management_endpoints(plane: ManagementPlane, metadata: Metadata) -> dict[str, Answer]:
