@@ -43,7 +43,8 @@ OPEN = (
     ("a browser's preflight (`OPTIONS` for another origin), with one of `cors_allowed_*`", "every listener"),
     ("`/metrics`, unless `metrics_token_file` is set", "the metrics listener, also where it shares its address"),
     ("any other path, which is 404", "the metrics listener"),
-    ("`/ping`, with `token_exempt_ping=true`", "the inference listener"),
+    ("`/ping`, and gRPC's `Ping`, with `token_exempt_ping=true`", "the inference listener"),
+    ("`grpc.health.v1.Health`: the same as `/livez` and `/readyz`, for gRPC", "every gRPC listener"),
 )
 
 # How many decisions are cached; they depend on nothing but method and path.
