@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -34,7 +35,7 @@ class EndingTests(SynchronousTestCase):
         self.addCleanup(self.server.close)
         self.key = self.server.key(TokenKind.INFERENCE)
 
-    def lines(self, logs: list[Any]) -> list[str]:
+    def lines(self, logs: Sequence[Any]) -> list[str]:
         """Return the lines of the access log."""
         return [each["line"] for each in logs if each.get("logger_name") == ACCESS_LOG]
 
@@ -117,7 +118,7 @@ class EndingTests(SynchronousTestCase):
         self.assertEqual(span.status.status_code, StatusCode.UNSET)
 
     def test_trace_of_errors(self) -> None:
-        """The server's errors and lost clients are errors of a span, mistakes of clients are not; refusals have none."""
+        """Errors of the server and lost clients are errors of a span, mistakes are not; a refusal has none."""
         connection = self.server.grpc()
         connection.call(PREDICT, PredictionsRequest(model_name="m"), self.key)
         connection.call(PREDICT, PredictionsRequest(model_name="nothing"), self.key)

@@ -26,9 +26,8 @@ _log = Logger("twisted_serve.rpc")
 # The label of calls whose path is no method: clients choose paths.
 _UNKNOWN = "unknown"
 
-_PREDICTIONS = frozenset(
-    path for name in SERVICES for path, operation in paths_of(name).items() if operation is Operation.PREDICT
-)
+# The methods by path, as clients send it, with their operations.
+_METHODS = {path.encode("ascii"): (path, operation) for name in SERVICES for path, operation in paths_of(name).items()}
 
 
 class Endings:
@@ -48,7 +47,8 @@ class Endings:
 
     def record(self, end: End) -> None:
         """Record a call (``docs/torchserve/grpc_workflows_kserve.md`` §1.5)."""
-        self._metrics.call_ended(_UNKNOWN if end.method is None else end.method.path, end.code.name)
+        path, operation = _METHODS.get(end.path, (_UNKNOWN, None))
+        self._metrics.call_ended(path, end.code.name)
         peer: Any = end.peer
         log_access(
             self._access,
@@ -62,8 +62,8 @@ class Endings:
             named=end.named or end.code is not Code.OK,
             principal=end.principal,
         )
-        if self._tracer is not None and not end.refused and end.method is not None and end.method.path in _PREDICTIONS:
-            self._trace(self._tracer, end, end.method.path)
+        if self._tracer is not None and not end.refused and end.method is not None and operation is Operation.PREDICT:
+            self._trace(self._tracer, end, path)
 
     def _trace(self, tracer: Tracer, end: End, path: str) -> None:
         parents = [value for name, value in end.metadata if name == b"traceparent"]
