@@ -132,12 +132,13 @@ def makeService(options: Options) -> Hosted:
 
     from twisted_serve.command.privileged_ports import PrivilegedPorts  # noqa: PLC0415
     from twisted_serve.command.twistd import Hosted  # noqa: PLC0415
-    from twisted_serve.listening.ports import plan_listeners  # noqa: PLC0415
+    from twisted_serve.listening.ports import plan_grpc_listeners, plan_listeners  # noqa: PLC0415
 
     reactor, loaded, ports = cast("IServeReactor", chosen), options.loaded, None
     parent: Mapping[str, Any] = options.parent or {}
     if changes_user(parent):
-        ports = PrivilegedPorts(reactor, [listener.address for listener in plan_listeners(loaded.options)])
+        planned = (*plan_listeners(loaded.options), *plan_grpc_listeners(loaded.options))
+        ports = PrivilegedPorts(reactor, [listener.address for listener in planned])
     make = partial(make_server, reactor, loaded, ports)
     hosted = Hosted(reactor, make, loaded.options.startup_models_required, ports)
     if ports is None:

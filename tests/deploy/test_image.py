@@ -55,6 +55,7 @@ def test_command(make_server: MakeServer) -> None:
     text = (DEPLOY / "config.properties").read_text()
     text, changed = re.subn(r"http://(0\.0\.0\.0|127\.0\.0\.1):\d+", "http://127.0.0.1:0", text)
     assert changed == 3
+    text = text.replace("grpc_inference_address=0.0.0.0", "grpc_inference_address=127.0.0.1")
     text = text.replace("/run/twisted-serve/key_file.json", str(server.key_file))
     configuration = server.cwd.parent / "image.properties"
     configuration.write_text(text)

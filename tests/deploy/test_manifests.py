@@ -75,8 +75,10 @@ def test_configuration(text: str, tmp_path: Path) -> None:
     options = loaded.options
     assert not options.disable_token_authorization
     assert options.management_address.host == "127.0.0.1"
+    assert dict(options.grpc_listeners)["grpc_management_address"].host == "127.0.0.1"
+    listeners = dict((*options.http_listeners, *options.grpc_listeners))
     for port in container()["ports"]:
-        address = getattr(options, f"{port['name']}_address")
+        address = listeners[f"{port['name'].replace('-', '_')}_address"]
         assert (address.host, address.port) == ("0.0.0.0", port["containerPort"])
     assert is_mounted(options.token_key_file)
 
