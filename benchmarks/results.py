@@ -151,7 +151,7 @@ class Idle:
     """
     The proportional set size, in bytes, of the front of a server that has made one prediction.
 
-    :ivar grpc: Whether the extra ``grpc`` is installed.
+    :ivar grpc: Whether it serves gRPC.
     """
 
     server: str

@@ -207,15 +207,15 @@ class Calls:
         return called
 
     def _memory(self, found: Iterable[Peer]) -> None:
-        """Measure this server's front with the extra ``grpc`` and without, before any load."""
+        """Measure this server's front with gRPC and without, before any load."""
         for peer in found:
             if not peer.name.startswith("twisted_serve"):
                 continue
-            for installed in (True, False):
-                if self.results.has((peer.name, "idle", installed)):
+            for enabled in ("true", "false"):
+                if self.results.has((peer.name, "idle", enabled == "true")):
                     continue
                 try:
-                    running = start(peer, _NOOP, self.work / f"idle-{installed}", grpc=installed)
+                    running = start(peer, _NOOP, self.work / f"idle-{enabled}", f"enable_grpc={enabled}\n")
                 except DidNotStartError as e:
                     self.say(f"{peer.name} did not start: {e}")
                     continue
@@ -223,8 +223,8 @@ class Calls:
                     sizes = running.settled_front()
                 finally:
                     running.stop()
-                self.results.add(Idle(peer.name, installed, sizes))
-                self.say(f"gRPC     {'with' if installed else 'without':8} {peer.name:20} front {sizes / 1e6:.1f} MB")
+                self.results.add(Idle(peer.name, enabled == "true", sizes))
+                self.say(f"gRPC     enabled: {enabled:8} {peer.name:20} front {sizes / 1e6:.1f} MB")
 
 
 def _is_front(command: str) -> bool:

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,8 +30,8 @@ START_SECONDS = 180.0
 _HERE = Path(__file__).resolve().parent
 
 
-# Our command where the extra is not installed.
-_WITHOUT_GRPC = "import sys; sys.modules['h2'] = None; from twisted_serve.cli import main; sys.exit(main())"
+# How our server is started, after the interpreter.
+_PROGRAM = ("-m", "twisted_serve.cli")
 
 
 class DidNotStartError(Exception):
@@ -65,14 +65,18 @@ class Peer:
         """Say whether it can do this at all: LitServe reads JSON, and no other bodies."""
         return self.kind != "litserve" or case.content_type in ("", "application/json")
 
-    def command(self, case: Case, port: int, grpc: bool = True) -> list[str]:
-        """Say how it is started in the foreground."""
+    def command(self, case: Case, port: int, ours: Sequence[str] = _PROGRAM) -> list[str]:
+        """
+        Say how it is started in the foreground.
+
+        :param ours: What stands between interpreter and flags if the server is ours.
+        """
         if self.kind == "echo":
             return [str(self.python), str(_HERE / "bare.py"), "echo", str(port)]
         if self.kind == "litserve":
             return [str(self.python), str(_HERE / "litserve_app.py"), case.name, str(port)]
         program = (
-            [str(self.python), *(["-m", "twisted_serve.cli"] if grpc else ["-c", _WITHOUT_GRPC])]
+            [str(self.python), *ours]
             if self.name.startswith("twisted_serve")
             else [str(self.python.parent / "torchserve")]
         )
@@ -193,11 +197,12 @@ class Running:
         self.group.end()
 
 
-def start(peer: Peer, case: Case, directory: Path, grpc: bool = True) -> Running:
+def start(peer: Peer, case: Case, directory: Path, properties: str = "", ours: Sequence[str] = _PROGRAM) -> Running:
     """
     Start a server in an empty directory and wait for its first answer.
 
-    :param grpc: Whether our server finds the extra ``grpc`` installed.
+    :param properties: Further lines of its configuration.
+    :param ours: What stands between interpreter and flags if the server is ours.
 
     :raise DidNotStartError: when there is none; nothing is left running then.
     """
@@ -211,7 +216,7 @@ def start(peer: Peer, case: Case, directory: Path, grpc: bool = True) -> Running
         f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{management}\n"
         f"metrics_address=http://127.0.0.1:{metrics}\njob_queue_size=1000\n"
         f"grpc_inference_port={calls}\ngrpc_management_port={changes}\n"
-        "disable_system_metrics=true\n"
+        f"disable_system_metrics=true\n{properties}"
     )
     log = directory / "log"
     environment = {
@@ -226,7 +231,7 @@ def start(peer: Peer, case: Case, directory: Path, grpc: bool = True) -> Running
     with open(log, "wb") as output:
         began = time.perf_counter()
         leader = subprocess.Popen(
-            peer.command(case, port, grpc),
+            peer.command(case, port, ours),
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,

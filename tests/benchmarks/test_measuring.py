@@ -20,7 +20,7 @@ from benchmarks.load import Load, read_load
 from benchmarks.processes import Group, pss_in, ticks_in
 from benchmarks.rpc import CALLS, Call, read_h2load
 from benchmarks.servers import Peer
-from benchmarks.soak import MORE_MEMORY, Look
+from benchmarks.soak import MORE_DELAYED, MORE_MEMORY, Look
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -122,10 +122,11 @@ def test_cases_of_litserve() -> None:
 
 def test_growth() -> None:
     """What has grown is named; memory may by a little."""
-    first = Look(20, 5, 40 << 20)
-    assert Look(20, 5, (40 << 20) + MORE_MEMORY).exceeds(first) == []
-    assert Look(19, 4, 30 << 20).exceeds(first) == []
-    assert Look(22, 6, 60 << 20).exceeds(first) == ["2 more descriptors", "1 more processes", "20 MB more memory"]
+    first = Look(20, 5, 40 << 20, 7)
+    assert Look(20, 5, (40 << 20) + MORE_MEMORY, 7 + MORE_DELAYED).exceeds(first) == []
+    assert Look(19, 4, 30 << 20, 0).exceeds(first) == []
+    grown = ["2 more descriptors", "1 more processes", "20 MB more memory", "93 more delayed calls"]
+    assert Look(22, 6, 60 << 20, 100).exceeds(first) == grown
 
 
 def test_ratio() -> None:
