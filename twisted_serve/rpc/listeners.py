@@ -22,7 +22,7 @@ from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
-from twisted_serve.rpc.contracts import Answer, Kind, Method
+from twisted_serve.rpc.contracts import Answer, Method, kind_of
 from twisted_serve.rpc.descriptors import class_of, method_of
 from twisted_serve.rpc.door import door_of, knows_models
 from twisted_serve.rpc.endings import Endings
@@ -36,7 +36,6 @@ from twisted_serve.rpc.methods import (
     OPEN_INFERENCE,
     REFLECTION,
     REFLECTION_ALPHA,
-    SERVICES,
     paths_of,
     services_of,
 )
@@ -109,7 +108,8 @@ class GrpcApi:
 
     @health.default
     def _watched(self) -> Health:
-        return Health(self.inference, self.reactor, SERVICES, knows_models(self.access, self.exempt_ping))
+        services = services_of(Role.INFERENCE | Role.MANAGEMENT, self.open_inference, self.reflection)
+        return Health(self.inference, self.reactor, services, knows_models(self.access, self.exempt_ping))
 
     @_endings.default
     def _recorded(self) -> Endings:
@@ -172,11 +172,7 @@ class GrpcApi:
 def _method(path: str, answer: Answer, status: Callable[[ServeError], Status], most: int | None) -> Method:
     """Return a method, with kind and message of its descriptor."""
     described = method_of(path)
-    if described.client_streaming:
-        kind = Kind.BIDIRECTIONAL
-    else:
-        kind = Kind.SERVER_STREAMING if described.server_streaming else Kind.UNARY
-    return Method(path, kind, class_of(described.input_type), answer, status, most)
+    return Method(path, kind_of(described), class_of(described.input_type), answer, status, most)
 
 
 def _detail(redact: Redact) -> Callable[[str], str | None]:

@@ -208,8 +208,9 @@ var calls = map[string]func(*caller) interface{}{
 		ctx, cancel := within(30)
 		defer cancel()
 		stream := c.stream(ctx, "/"+inference+".InferenceAPIsService/StreamPredictions2", true)
-		send(stream, c.prediction("1", "adder", "s"), c.prediction("2", "adder", "s"),
-			c.prediction("3", "absent", "s"), c.prediction("4", "adder", "s"))
+		name := fmt.Sprintf("go-%d", os.Getpid())
+		send(stream, c.prediction("1", "adder", name), c.prediction("2", "adder", name),
+			c.prediction("3", "absent", name), c.prediction("4", "adder", name))
 		sums, errors := []string{}, []int64{}
 		found := c.receive(stream, inference+".PredictionResponse", func(response *dynamicpb.Message) bool {
 			field := response.Descriptor().Fields().ByName("status")
@@ -246,6 +247,21 @@ var calls = map[string]func(*caller) interface{}{
 		return result{"code": found["code"], "after": c.predict("after")}
 	},
 
+	"openInference": func(c *caller) interface{} {
+		ctx, cancel := within(30)
+		defer cancel()
+		ask := func(method, field string, fields result) interface{} {
+			response := c.message("inference."+method+"Response", nil)
+			path := "/inference.GRPCInferenceService/" + method
+			if err := c.connection.Invoke(c.with(ctx), path, c.message("inference."+method+"Request", fields), response); err != nil {
+				return ended(err)
+			}
+			return result{field: get(response, field).Bool()}
+		}
+		live, model := ask("ServerLive", "live", nil), ask("ModelReady", "ready", result{"name": "m"})
+		return result{"live": live, "model": model}
+	},
+
 	"gzip": func(c *caller) interface{} {
 		text := strings.Repeat("compressible ", 10000)
 		return c.predict(text, grpc.UseCompressor(gzip.Name))["text"] == text
@@ -266,20 +282,20 @@ var calls = map[string]func(*caller) interface{}{
 		return ended(c.connection.Invoke(c.with(ctx), "/"+inference+".InferenceAPIsService/Nothing", empty, empty))
 	},
 
-	// Without a key, as Kubernetes asks.
+	// Without a key, as Kubernetes asks: states, or codes below zero.
 	"health": func(c *caller) interface{} {
 		open := &caller{c.connection, c.files, ""}
 		ctx, cancel := within(30)
 		defer cancel()
-		check := func(service string) result {
+		check := func(service string) int {
 			request := c.message("grpc.health.v1.HealthCheckRequest", result{"service": service})
 			response := c.message("grpc.health.v1.HealthCheckResponse", nil)
 			if err := open.connection.Invoke(ctx, "/grpc.health.v1.Health/Check", request, response); err != nil {
-				return ended(err)
+				return -int(status.Code(err))
 			}
-			return result{"code": 0, "status": get(response, "status").Enum()}
+			return int(get(response, "status").Enum())
 		}
-		found := result{"ready": check(""), "live": check("liveness"), "absent": check("absent")["code"]}
+		found := result{"ready": check(""), "live": check("liveness"), "absent": check("absent")}
 		watching, leave := context.WithCancel(ctx)
 		stream := open.stream(watching, "/grpc.health.v1.Health/Watch", false)
 		send(stream, c.message("grpc.health.v1.HealthCheckRequest", nil))
@@ -317,7 +333,7 @@ func main() {
 	}
 	security := grpc.WithInsecure()
 	if given.CA != "" {
-		shown, err := credentials.NewClientTLSFromFile(given.CA, "localhost")
+		shown, err := credentials.NewClientTLSFromFile(given.CA, "")
 		if err != nil {
 			panic(err)
 		}

@@ -13,7 +13,7 @@ const loader = require("@grpc/proto-loader");
 const plan = JSON.parse(process.argv[2]);
 
 const files = ["inference.proto", "management.proto", "grpc_predict_v2.proto", "grpc/health/v1/health.proto"];
-const definition = loader.loadSync(files, { includeDirs: [plan.protos], keepCase: true, enums: String });
+const definition = loader.loadSync(files, { includeDirs: [plan.protos], keepCase: true });
 const names = grpc.loadPackageDefinition(definition);
 const serve = names.org.pytorch.serve.grpc;
 
@@ -24,8 +24,7 @@ const credentials = plan.ca
 const GZIP = { "grpc.default_compression_algorithm": grpc.compressionAlgorithms.gzip };
 
 function client(kind, options = {}) {
-  const name = plan.ca ? { "grpc.ssl_target_name_override": "localhost" } : {};
-  return new kind(plan.address, credentials, { ...name, ...options });
+  return new kind(plan.address, credentials, options);
 }
 
 const inference = client(serve.inference.InferenceAPIsService);
@@ -107,7 +106,7 @@ const calls = {
     const call = inference.StreamPredictions2(shown(), within(30));
     const result = responses(call);
     for (const [number, model] of [[1, "adder"], [2, "adder"], [3, "absent"], [4, "adder"]]) {
-      call.write({ ...predictions(`${number}`, model), sequence_id: "s" });
+      call.write({ ...predictions(`${number}`, model), sequence_id: `js-${process.pid}` });
     }
     call.end();
     const { code, responses: found } = await result;
@@ -155,13 +154,16 @@ const calls = {
       );
     }),
 
-  // Without a key, as Kubernetes asks.
+  // Without a key, as Kubernetes asks: states, or codes below zero.
   health: async () => {
     const stub = client(names.grpc.health.v1.Health);
-    const check = (service) => unary(stub, "Check", { service }, shown(null));
-    const found = { ready: await check(""), live: await check("liveness"), absent: (await check("absent")).code };
+    const check = async (service) => {
+      const { code, response } = await unary(stub, "Check", { service }, shown(null));
+      return response ? response.status : -code;
+    };
+    const found = { ready: await check(""), live: await check("liveness"), absent: await check("absent") };
     const call = stub.Watch({ service: "" }, shown(null));
-    found.watched = await new Promise((resolve) => call.once("data", resolve));
+    found.watched = (await new Promise((resolve) => call.once("data", resolve))).status;
     const end = responses(call);
     call.cancel();
     found.end = (await end).code;
@@ -171,9 +173,10 @@ const calls = {
 
   openInference: async () => {
     const stub = client(names.inference.GRPCInferenceService);
-    const found = { live: await unary(stub, "ServerLive", {}), model: await unary(stub, "ModelReady", { name: "m" }) };
+    const live = await unary(stub, "ServerLive", {});
+    const model = await unary(stub, "ModelReady", { name: "m" });
     stub.close();
-    return found;
+    return { live: live.response, model: model.response };
   },
 };
 

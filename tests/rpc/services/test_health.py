@@ -180,6 +180,18 @@ class CheckTests(HealthTests):
             self.check("z")
         self.assertEqual(self.watch("m")[0].states, [UNKNOWN])
 
+    def test_key_is_not_asked_for_in_vain(self) -> None:
+        """Whether a caller may know models is asked only for a name that may be a model's."""
+        asked = []
+        self.health = Health(self.plane, self.clock, [INFERENCE], lambda call: bool(asked.append(call)))  # type: ignore[func-returns-value]
+        self.endpoints = health_endpoints(self.health)
+        for name in ("", "liveness", "readiness", INFERENCE):
+            self.check(name)
+            self.watch(name)
+        self.assertEqual(asked, [])
+        self.watch("m")
+        self.assertEqual(len(asked), 1)
+
     def test_model_named_as_a_probe(self) -> None:
         """A model cannot take the place of a probe."""
         self.add("liveness", start=False)

@@ -89,9 +89,13 @@ class States:
         """
         if name == _LIVENESS:
             return HealthCheckResponse.SERVING
-        if name in {"", _READINESS} or name in self._services:
+        if self.is_server(name):
             return _state(self._plane.ready())
         return self._of_model(name) if models else None
+
+    def is_server(self, name: str) -> bool:
+        """Return whether a name is not that of a model, whichever models there are."""
+        return name in {"", _READINESS, _LIVENESS} or name in self._services
 
     def all(self, models: bool) -> dict[str, int]:
         """Return the state of each name, of models only that of the default version."""
@@ -181,9 +185,10 @@ class Health:
         :raise BadRequest: The name is too long for any.
         :raise UnknownService: There is none with this name.
         """
-        state = self._states.of(_name_of(request), self._may_know_models(call))
+        name = _name_of(request)
+        state = self._states.of(name, self._asks_for_model(call, name))
         if state is None:
-            raise UnknownService(f"service is {request.service!r}, which this server does not have")
+            raise UnknownService(f"service is {name!r}, which this server does not have")
         return HealthCheckResponse(status=state)
 
     def list(self, call: Call, request: HealthListRequest) -> HealthListResponse:
@@ -200,7 +205,8 @@ class Health:
         :raise TooManyWatchers: The connection or the server has too many such calls.
         :raise ServerNotRunning: The server stops.
         """
-        watcher = _Watcher(call, _name_of(request), self._may_know_models(call), self._forget)
+        name = _name_of(request)
+        watcher = _Watcher(call, name, self._asks_for_model(call, name), self._forget)
         self._admit(watcher)
         call.registerProducer(watcher, True)
         watcher.show(self._state(watcher))
@@ -225,6 +231,10 @@ class Health:
             watcher = next(iter(self._watchers))
             self._forget(watcher)
             watcher.end()
+
+    def _asks_for_model(self, call: Call, name: str) -> bool:
+        """Return whether a name may be that of a model, and the caller may know that."""
+        return not self._states.is_server(name) and self._may_know_models(call)
 
     def _state(self, watcher: _Watcher) -> int:
         state = self._states.of(watcher.name, watcher.models)
