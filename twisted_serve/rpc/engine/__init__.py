@@ -4,13 +4,14 @@ Turn the bytes of HTTP/2 connections into calls of gRPC and back.
 
 * `factory` accepts the connections of a listener, and ends them.
 * `connection` is one connection: socket, timers, the ways to its end; `strangers` recognizes what is no HTTP/2.
-* `call` is one call, from the door to its status; `outgoing` is its queue to the client.
-* `session` applies the rules of HTTP/2 to the frames of a client, `heads` decodes header blocks, and `wire` encodes
-  what is sent.
+* `call` is one call, from the door to its status; `incoming` is the client's side of it, `outgoing` the server's, and
+  `trailers` how a call ends.
+* `session` applies the rules of HTTP/2 to what `reading` has split into frames, `heads` decodes header blocks, and
+  `wire` encodes what is sent.
 * `grants` bounds what large messages may arrive at a time, `guards` counts frames that only make work.
 * `limits` are the limits, `interfaces` is what calls need of their connection.
 
-`session` and what is below know neither sockets nor timers.
+`session` and what it uses know neither sockets nor timers.
 """
 
 from twisted_serve.rpc.engine.factory import GrpcFactory

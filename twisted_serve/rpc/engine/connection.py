@@ -23,10 +23,10 @@ from twisted_serve.rpc.engine import wire
 from twisted_serve.rpc.engine.call import RunningCall
 from twisted_serve.rpc.engine.grants import Grants
 from twisted_serve.rpc.engine.heads import Head
-from twisted_serve.rpc.engine.interfaces import CallServices, EndingCall
-from twisted_serve.rpc.engine.session import Fault, Session
+from twisted_serve.rpc.engine.interfaces import CallServices, EndedSide
+from twisted_serve.rpc.engine.session import Session
 from twisted_serve.rpc.engine.strangers import stranger
-from twisted_serve.rpc.engine.wire import Reason
+from twisted_serve.rpc.engine.wire import Fault, Reason
 
 _log = Logger("twisted_serve.rpc")
 
@@ -149,7 +149,7 @@ class GrpcConnection(protocol.Protocol):
     def _set_slow(self) -> None:
         """Give the client a time for its settings, for a header block, or for reading what was sent."""
         session = self.session
-        if session.settled and not (session.within_block or session.stalled):
+        if session.reader.settled and not (session.reader.within_block or session.stalled):
             if self._slow.is_set:
                 self._slow.set(None)
         elif not self._slow.is_set:
@@ -182,7 +182,7 @@ class GrpcConnection(protocol.Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel all calls."""
-        self._lost = self.session.closed = True
+        self._lost = self.session.reader.closed = True
         self._alarm.cancel()
         self._slow.cancel()
         for delayed in self._later.values():
@@ -227,12 +227,12 @@ class GrpcConnection(protocol.Protocol):
         self.session.pings.sent()
         self.session.out.append(wire.header_frames(stream, block, end))
 
-    def ended(self, stream: int, call: EndingCall) -> None:
+    def ended(self, stream: int, side: EndedSide) -> None:
         """Forget a call that has ended."""
         del self.calls[stream]
         self.session.streams.pop(stream, None)
-        self.grants.give_back(call)
-        if not call.half_closed:
+        self.grants.give_back(side)
+        if not side.ended:
             self.session.early[stream] = None
         if self.session.refusing:
             self._close_if_idle()
@@ -312,14 +312,14 @@ class GrpcConnection(protocol.Protocol):
 
     def _close_if_idle(self) -> None:
         if not self.calls and not self._left:
-            self._left = self.session.closed = True
+            self._left = self.session.reader.closed = True
             self.flush()
             self._hang_up()
 
     def _leave_for(self, fault: Fault) -> None:
         """End the connection for an error of the client."""
         _log.debug("A connection ends: {reason.name}, {text}", reason=fault.reason, text=fault.text.decode())
-        self._left = self.session.closed = True
+        self._left = self.session.reader.closed = True
         for call in list(self.calls.values()):
             call.was_reset()
         self.session.out.append(wire.go_away(self.session.last, fault.reason, fault.text))

@@ -37,10 +37,14 @@ class CallServices(Protocol):
         """Return the error to show to a client; log a failure that is not in the error tree."""
 
 
-class EndingCall(Receiver, Protocol):
-    """A call, as its connection sees it at its end."""
+class EndedSide(Receiver, Protocol):
+    """
+    The client's side of a call that ends.
 
-    half_closed: bool
+    :ivar ended: Whether the client had ended it.
+    """
+
+    ended: bool
 
 
 class CallConnection(Protocol):
@@ -67,5 +71,5 @@ class CallConnection(Protocol):
     def flush_soon(self) -> None:
         """Send what is to be sent."""
 
-    def ended(self, stream: int, call: EndingCall) -> None:
+    def ended(self, stream: int, side: EndedSide) -> None:
         """Forget a call that has ended."""

@@ -8,43 +8,20 @@ Nothing here knows a socket or a timer: bytes come in by `Session.receive`, and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from struct import Struct
 from typing import Protocol
 
 from twisted_serve.rpc.engine import wire
 from twisted_serve.rpc.engine.guards import Bucket, PingGuard
 from twisted_serve.rpc.engine.heads import Head, HeadDecoder, Malformed, Undecodable
 from twisted_serve.rpc.engine.limits import RpcLimits
-from twisted_serve.rpc.engine.wire import MOST, Reason
-
-#: The most calls begun from one read before other connections get a turn.
-MOST_CALLS_AT_ONCE = 16
+from twisted_serve.rpc.engine.reading import FrameReader
+from twisted_serve.rpc.engine.wire import MOST, Fault, Reason
 
 # What the client may send on the connection; streams have windows of their own.
 _WINDOW = 1 << 22
 
-# The most frames of a header block; those without data would be free of charge.
-_MOST_CONTINUATIONS = 64
-
 # How many windows are changed for the price of one cheap frame.
 _STREAMS_PER_TOKEN = 8
-
-# A view of the data that was read costs less than a copy from this size on.
-_LEAST_VIEW = 1024
-
-_unpack = Struct(">HBBBL").unpack_from
-
-
-class Fault(Exception):
-    """
-    An error of the client that ends the connection (RFC 9113 §5.4.1).
-
-    :ivar text: For the client, in its GOAWAY.
-    """
-
-    def __init__(self, reason: Reason, text: bytes) -> None:
-        super().__init__(reason, text)
-        self.reason, self.text = reason, text
 
 
 class Stream(Protocol):
@@ -53,12 +30,14 @@ class Stream(Protocol):
 
     :ivar send_window: The bytes that the client takes.
     :ivar receive_window: The bytes that the client may send.
-    :ivar half_closed: Whether the client has ended its side.
     """
 
     send_window: int
     receive_window: int
-    half_closed: bool
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether the client has ended its side."""
 
     def data(self, data: bytes | memoryview, ended: bool) -> None:
         """Take data, the last if ``ended``."""
@@ -96,15 +75,13 @@ class Session:
     :ivar streams: Those that are open, by id.
     :ivar early: Those whose answer has ended before the client's side did.
     :ivar last: The id of the last stream that was begun.
-    :ivar closed: Whether nothing more is read.
     :ivar stalled: Whether no data is sent, because the client does not read what was sent.
     :ivar refusing: Whether new streams are refused, because the client knows that the server leaves.
     :ivar out: What is to be sent.
     :ivar send_window: The bytes that the client takes on the connection.
     :ivar first_window: The bytes that the client takes on a new stream.
     :ivar frame_size: The size of the largest frame that the client takes.
-    :ivar settled: Whether the client's first frame has come.
-    :ivar within_block: Whether a header block has begun and not ended.
+    :ivar reader: The frames of the client.
     :ivar pings: The rule for pings.
     """
 
@@ -113,7 +90,7 @@ class Session:
         self.streams: dict[int, Stream] = {}
         self.early: dict[int, None] = {}
         self.last = 0
-        self.closed = self.stalled = self.refusing = self.settled = self.within_block = False
+        self.stalled = self.refusing = False
         self.send_window = self.first_window = wire.FIRST_WINDOW
         self.frame_size = wire.LEAST_FRAME
         self.pings = PingGuard(limits.ping_interval, limits.idle_ping_interval)
@@ -121,14 +98,10 @@ class Session:
         self._cheap = Bucket(limits.resets, limits.resets_per_second, seconds())
         self._receive_window = _WINDOW
         self._received = 0
-        self._buffer = b""
-        # The frame of data that is arriving.
-        self._left = 0
+        self.reader = FrameReader(self, limits.frame, self._decoder.most)
+        # The stream of the data that is arriving, and whether that data is its last.
         self._target: Stream | None = None
         self._ends = False
-        # The header block that is arriving.
-        self._block: list[bytes] = []
-        self._block_stream = self._block_flags = 0
         self.out: list[bytes | memoryview] = [
             wire.settings(
                 {
@@ -141,7 +114,6 @@ class Session:
             + wire.window_update(0, _WINDOW - wire.FIRST_WINDOW)
         ]
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
-            wire.HEADERS: self._headers,
             wire.PRIORITY: self._priority,
             wire.RST_STREAM: self._reset,
             wire.SETTINGS: self._settings,
@@ -149,10 +121,7 @@ class Session:
             wire.PING: self._ping,
             wire.GOAWAY: self._go_away,
             wire.WINDOW_UPDATE: self._window_update,
-            wire.CONTINUATION: self._continuation,
         }
-
-    # Frames
 
     def receive(self, data: bytes) -> bool:
         """
@@ -161,62 +130,12 @@ class Session:
         :return: Whether a part was put off, so that this method must be called again in the next turn.
         :raise Fault: for an error that ends the connection.
         """
-        buffer = self._buffer + data if self._buffer else data
-        at, size, last = 0, len(buffer), self.last
-        while not self.closed:
-            if self._left:
-                if at == size:
-                    break
-                end = min(size, at + self._left)
-                piece = memoryview(buffer)[at:end] if end - at >= _LEAST_VIEW else buffer[at:end]
-                self._left -= end - at
-                at = end
-                if self._target is not None:
-                    self._deliver(piece)
-                continue
-            if size - at < wire.HEAD:
-                break
-            if self.last - last >= 2 * MOST_CALLS_AT_ONCE:
-                self._buffer = buffer[at:]
-                return True
-            high, low, kind, flags, stream = _unpack(buffer, at)
-            length, stream = high << 8 | low, stream & MOST
-            if kind == wire.DATA and self._starts_data(flags, stream, length):
-                at += wire.HEAD
-                continue
-            self._check_length(kind, length)
-            end = at + wire.HEAD + length
-            if end > size:
-                break
-            payload, at = buffer[at + wire.HEAD : end], end
-            self._handle(kind, flags, stream, payload)
-        self._buffer = buffer[at:]
+        more = self.reader.receive(data)
         if self._received >= _WINDOW // 2:
             self.out.append(wire.window_update(0, self._received))
             self._receive_window += self._received
             self._received = 0
-        return False
-
-    def _check_length(self, kind: int, length: int) -> None:
-        """Refuse a frame that would be buffered and is longer than any that is needed."""
-        if length > self._limits.frame:
-            raise Fault(Reason.FRAME_SIZE_ERROR, b"a frame is larger than MAX_FRAME_SIZE")
-        most = self._decoder.most if kind in (wire.HEADERS, wire.CONTINUATION) else 0
-        if length > max(most, wire.LEAST_FRAME):
-            raise Fault(Reason.ENHANCE_YOUR_CALM, b"a frame is too large")
-
-    def _handle(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if not self.settled and (kind != wire.SETTINGS or flags & wire.ACK):
-            raise Fault(Reason.PROTOCOL_ERROR, b"the first frame is not SETTINGS")
-        if self.within_block and (kind != wire.CONTINUATION or stream != self._block_stream):
-            raise Fault(Reason.PROTOCOL_ERROR, b"a frame interrupts a header block")
-        handler = self._handlers.get(kind)
-        if kind == wire.DATA:
-            self._padded_data(flags, stream, payload)
-        elif handler is not None:
-            handler(flags, stream, payload)
-        else:
-            self.spend()
+        return more
 
     def spend(self, tokens: int = 1) -> None:
         """Count a frame that costs the client next to nothing; those are limited."""
@@ -225,88 +144,50 @@ class Session:
 
     # Data
 
-    def _starts_data(self, flags: int, stream: int, length: int) -> bool:
-        """Begin a frame of data; return whether its payload is handled as it arrives, not at its end."""
-        if flags & wire.PADDED or not self.settled or self.within_block:
-            return False
-        self._begin_data(flags, stream, length)
-        if not length:
-            if not self._ends:
-                self.spend()
-            elif self._target is not None:
-                self._target.data(b"", True)
-        self._left = length
-        return True
-
-    def _begin_data(self, flags: int, stream: int, length: int) -> None:
-        if length > self._limits.frame:
-            raise Fault(Reason.FRAME_SIZE_ERROR, b"a frame is larger than MAX_FRAME_SIZE")
-        if not stream or stream > self.last or not stream & 1:
+    def data_begins(self, stream: int, size: int, ended: bool) -> None:
+        """Count the data against the windows; only what a call may send reaches the call."""
+        if not stream & 1 or stream > self.last:
             raise Fault(Reason.PROTOCOL_ERROR, b"data without a stream")
-        self._receive_window -= length
-        self._received += length
+        self._receive_window -= size
+        self._received += size
         if self._receive_window < 0:
             raise Fault(Reason.FLOW_CONTROL_ERROR, b"more data than the window of the connection")
-        self._ends = bool(flags & wire.END_STREAM)
+        self._ends = ended
         target = self._target = self.streams.get(stream)
         if target is None:
-            if self._ends:
+            if ended:
                 self.early.pop(stream, None)
+            elif not size:
+                self.spend()
             return
-        target.receive_window -= length
+        target.receive_window -= size
         if target.half_closed:
             self._refuse(target, Reason.STREAM_CLOSED)
         elif target.receive_window < 0:
             self._refuse(target, Reason.FLOW_CONTROL_ERROR)
+
+    def data(self, data: bytes | memoryview, last: bool) -> None:
+        """Hand data over to its call."""
+        target = self._target
+        if target is None:
+            return
+        ended = last and self._ends
+        if data or ended:
+            target.data(data, ended)
+        else:
+            self.spend()
 
     def _refuse(self, target: Stream, reason: Reason) -> None:
         self._target = None
         self.spend()
         target.fault(reason)
 
-    def _deliver(self, piece: bytes | memoryview) -> None:
-        target = self._target
-        if target is not None:
-            target.data(piece, self._ends and not self._left)
-
-    def _padded_data(self, flags: int, stream: int, payload: bytes) -> None:
-        data = _unpadded(payload, flags)
-        self._begin_data(flags, stream, len(payload))
-        # Only one frame of data arrives at a time, and this one is complete.
-        if data or self._ends:
-            self._deliver(data)
-        else:
-            self.spend()
-
     # Header blocks
 
-    def _headers(self, flags: int, stream: int, payload: bytes) -> None:
+    def block(self, stream: int, block: bytes, ended: bool) -> None:
+        """Begin a call, or take the trailers of one."""
         if not stream & 1:
             raise Fault(Reason.PROTOCOL_ERROR, b"headers on a stream that no client begins")
-        if flags & (wire.PADDED | wire.HAS_PRIORITY):
-            payload = _unpadded(payload, flags)
-            if flags & wire.HAS_PRIORITY:
-                if len(payload) < 5:
-                    raise Fault(Reason.FRAME_SIZE_ERROR, b"headers are too short")
-                payload = payload[5:]
-        if flags & wire.END_HEADERS:
-            self._end_block(flags, stream, payload)
-        else:
-            self.within_block = True
-            self._block, self._block_stream, self._block_flags = [payload], stream, flags
-
-    def _continuation(self, flags: int, stream: int, payload: bytes) -> None:
-        if not self.within_block:
-            raise Fault(Reason.PROTOCOL_ERROR, b"a header block begins with CONTINUATION")
-        self._block.append(payload)
-        if len(self._block) > _MOST_CONTINUATIONS or sum(map(len, self._block)) > self._decoder.most:
-            raise Fault(Reason.ENHANCE_YOUR_CALM, b"a header block is too large")
-        if flags & wire.END_HEADERS:
-            block, self._block, self.within_block = b"".join(self._block), [], False
-            self._end_block(self._block_flags, stream, block)
-
-    def _end_block(self, flags: int, stream: int, block: bytes) -> None:
-        ended = bool(flags & wire.END_STREAM)
         try:
             if stream <= self.last:
                 self._decoder.skip(block)
@@ -327,6 +208,7 @@ class Session:
     def _trailers(self, stream: int, ended: bool) -> None:
         target = self.streams.get(stream)
         if target is None:
+            self.spend()
             self.early.pop(stream, None)
         elif not ended:
             self._refuse(target, Reason.PROTOCOL_ERROR)
@@ -342,10 +224,18 @@ class Session:
 
     # Other frames
 
+    def control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        """Handle a frame that is neither data nor headers; those of unknown types are ignored."""
+        handler = self._handlers.get(kind)
+        if handler is not None:
+            handler(flags, stream, payload)
+        else:
+            self.spend()
+
     def _priority(self, flags: int, stream: int, payload: bytes) -> None:
         if not stream:
             raise Fault(Reason.PROTOCOL_ERROR, b"a priority without a stream")
-        if len(payload) != 5:
+        if len(payload) != wire.PRIORITY_SIZE:
             raise Fault(Reason.FRAME_SIZE_ERROR, b"a priority has five bytes")
         self.spend()
 
@@ -365,7 +255,6 @@ class Session:
             raise Fault(Reason.PROTOCOL_ERROR, b"settings of a stream")
         if len(payload) % 6 or (flags & wire.ACK and payload):
             raise Fault(Reason.FRAME_SIZE_ERROR, b"settings have six bytes each")
-        self.settled = True
         self.spend()
         if flags & wire.ACK:
             return
@@ -439,12 +328,3 @@ class Session:
             self._refuse(target, Reason.FLOW_CONTROL_ERROR if size else Reason.PROTOCOL_ERROR)
         else:
             target.window_opened()
-
-
-def _unpadded(payload: bytes, flags: int) -> bytes:
-    """Return a payload without its padding (RFC 9113 §6.1)."""
-    if not flags & wire.PADDED:
-        return payload
-    if not payload or payload[0] >= len(payload):
-        raise Fault(Reason.PROTOCOL_ERROR, b"padding is longer than its frame")
-    return payload[1 : len(payload) - payload[0]]

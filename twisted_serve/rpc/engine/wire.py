@@ -35,6 +35,9 @@ END_HEADERS = 0x04
 PADDED = 0x08
 HAS_PRIORITY = 0x20
 
+#: Bytes of a priority.
+PRIORITY_SIZE = 5
+
 # Settings.
 HEADER_TABLE_SIZE = 1
 ENABLE_PUSH = 2
@@ -68,6 +71,18 @@ class Reason(IntEnum):
     COMPRESSION_ERROR = 9
     CONNECT_ERROR = 10
     ENHANCE_YOUR_CALM = 11
+
+
+class Fault(Exception):
+    """
+    An error of the client that ends the connection (RFC 9113 §5.4.1).
+
+    :ivar text: For the client, in its GOAWAY.
+    """
+
+    def __init__(self, reason: Reason, text: bytes) -> None:
+        super().__init__(reason, text)
+        self.reason, self.text = reason, text
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
