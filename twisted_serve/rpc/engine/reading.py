@@ -14,8 +14,9 @@ from typing import Protocol
 from twisted_serve.rpc.engine import wire
 from twisted_serve.rpc.engine.wire import MOST, Fault, Reason
 
-#: The most header blocks that are handled from one read before other connections get a turn.
-MOST_BLOCKS_AT_ONCE = 32
+#: The most frames of one read that are handled before other connections get a turn: each may begin a call or complete
+#: its message, which is work that the size of the frame does not tell.
+MOST_FRAMES_AT_ONCE = 32
 
 # The most frames of a header block; those without data would be free of charge.
 _MOST_CONTINUATIONS = 64
@@ -54,7 +55,6 @@ class FrameReader:
     """
 
     __slots__ = (
-        "_blocks",
         "_buffer",
         "_left",
         "_most",
@@ -77,8 +77,6 @@ class FrameReader:
         # The header block that is arriving: its stream and flags, and its frames.
         self._starting = (0, 0)
         self._pieces: list[bytes] = []
-        # Header blocks handled in this read.
-        self._blocks = 0
 
     def receive(self, data: bytes) -> bool:
         """
@@ -88,9 +86,8 @@ class FrameReader:
         :raise Fault: for an error that ends the connection.
         """
         buffer = self._buffer + data if self._buffer else data
-        at, size = 0, len(buffer)
-        self._blocks = 0
-        while not self.closed and self._blocks < MOST_BLOCKS_AT_ONCE:
+        at, size, frames = 0, len(buffer), 0
+        while not self.closed:
             if self._left:
                 if at == size:
                     break
@@ -102,9 +99,13 @@ class FrameReader:
                 continue
             if size - at < wire.HEAD:
                 break
+            if frames == MOST_FRAMES_AT_ONCE:
+                self._buffer = buffer[at:]
+                return True
             high, low, kind, flags, stream = _unpack(buffer, at)
             length, stream = high << 8 | low, stream & MOST
             self._check(kind, flags, stream, length)
+            frames += 1
             body = at + wire.HEAD
             if kind == wire.DATA and not flags & wire.PADDED:
                 self._sink.data_begins(stream, length, bool(flags & wire.END_STREAM))
@@ -117,7 +118,7 @@ class FrameReader:
             at = body + length
             self._handle(kind, flags, stream, buffer[body:at])
         self._buffer = buffer[at:]
-        return self._blocks == MOST_BLOCKS_AT_ONCE and not self.closed
+        return False
 
     def _check(self, kind: int, flags: int, stream: int, length: int) -> None:
         """Refuse a frame out of order, and one that would be buffered and is larger than any that is needed."""
@@ -170,7 +171,6 @@ class FrameReader:
             self._end_block(flags, stream, block)
 
     def _end_block(self, flags: int, stream: int, block: bytes) -> None:
-        self._blocks += 1
         self._sink.block(stream, block, bool(flags & wire.END_STREAM))
 
 
