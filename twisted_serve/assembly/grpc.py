@@ -93,6 +93,7 @@ def grpc_openings(
             headers=options.max_header_size,
             header_timeout=options.header_timeout,
             body_timeout=options.body_timeout,
+            stranger_timeout=options.keepalive_timeout,
             unsent=http.limits.unsent,
         ),
         ages={

@@ -149,9 +149,11 @@ class Admitted:
     A call that may run.
 
     :ivar principal: The name of the sender, if an application's authorizer has named one.
+    :ivar known: Whether the sender has shown that it may call; ``False`` for an open method.
     """
 
     principal: str | None = None
+    known: bool = True
 
 
 class Door(Protocol):

@@ -27,6 +27,7 @@ _METHOD = b"POST"
 _NAME = "gRPC"
 
 _ADMITTED = Admitted()
+_UNKNOWN = Admitted(known=False)
 
 # A method that tells which models there are.
 _INSPECTION = parse_target(f"/{KSERVE}/ModelReady".encode("ascii"))
@@ -91,7 +92,7 @@ class TokenDoor:
         """Return `Admitted`, or the status of a refusal."""
         verdict = self._authorizer.ask(_METHOD, parse_target(path), authorization)
         if not isinstance(verdict, Denied):
-            return _ADMITTED
+            return _UNKNOWN if verdict.scope is None else _ADMITTED
         shown = self._access.redact(path.partition(b"?")[0]).decode("latin-1")
         self._access.audit_log.refused(verdict, _host_of(peer), _NAME, shown)
         return status_of(InvalidKey(refusal_text(verdict.kind)))
@@ -111,7 +112,7 @@ class ApplicationDoor:
 
     def _decided(self, outcome: Outcome, path: bytes, peer: IAddress) -> Admitted | Status:
         if not isinstance(outcome, Declined):
-            return Admitted(outcome.principal)
+            return _UNKNOWN if outcome.principal is None else Admitted(outcome.principal)
         self._access.audit_log.declined(outcome, _host_of(peer), _NAME, path.partition(b"?")[0].decode("latin-1"))
         answer = outcome.answer
         if isinstance(answer, ServeError):

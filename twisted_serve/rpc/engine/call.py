@@ -99,6 +99,8 @@ class RunningCall:
             self._end(decision)
             return
         self.principal = decision.principal
+        if decision.known:
+            self._connection.known = True
         method = self._method = self._connection.factory.methods.get(self._head.path)
         if method is None:
             self._end(Status(Code.UNIMPLEMENTED, f"Method not found: {self._head.path[:200].decode('latin-1')}"))

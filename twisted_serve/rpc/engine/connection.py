@@ -58,6 +58,7 @@ class GrpcConnection(protocol.Protocol):
 
     :ivar session: The rules of HTTP/2.
     :ivar calls: The calls by the ids of their streams.
+    :ivar known: Whether a call of a known sender was admitted.
     :ivar has_postponed_read: Whether reading resumes in the next reactor iteration.
     """
 
@@ -70,7 +71,8 @@ class GrpcConnection(protocol.Protocol):
         self.session = Session(self, limits, clock.seconds)
         self.calls: dict[int, RunningCall] = {}
         self.grants = Grants(limits.granted)
-        self.has_postponed_read = False
+        self.known = self.has_postponed_read = False
+        self._last_seen = 0
         self._preface = b""
         self._greeted = self._lost = self._reading = self._heard = False
         self._leaving = self._left = self._flushing = self._table_shrunk = False
@@ -92,6 +94,7 @@ class GrpcConnection(protocol.Protocol):
         self.transport.registerProducer(self, True)
         self._slow.set(self._now() + limits.header_timeout)
         self._call_later("keepalive", limits.keepalive_time, self._keep_alive)
+        self._call_later("stranger", limits.stranger_timeout, self._look_for_calls)
         if limits.age is not None:
             self._call_later("age", limits.age * uniform(0.9, 1.1), self._grow_old)  # noqa: S311 (no secret)
 
@@ -346,6 +349,16 @@ class GrpcConnection(protocol.Protocol):
         self.flush()
 
     # Keepalive
+
+    def _look_for_calls(self) -> None:
+        """End the connection if there were no calls since the last look, unless a known sender had one before."""
+        if self.known:
+            return
+        if self.calls or self.session.last != self._last_seen:
+            self._last_seen = self.session.last
+            self._call_later("stranger", self.factory.limits.stranger_timeout, self._look_for_calls)
+        else:
+            self.finish_up()
 
     def _keep_alive(self) -> None:
         limits = self.factory.limits

@@ -52,8 +52,10 @@ class CallConnection(Protocol):
     The connection of a call.
 
     :ivar peer: The address of the client.
+    :ivar known: Whether a call of a known sender was admitted.
     """
 
+    known: bool
     factory: CallServices
     session: Session
     grants: Grants

@@ -26,8 +26,10 @@ class RpcLimits:
     :ivar grace: From that end to the end of the calls that are left; ``None`` for no limit.
     :ivar resets: Frames that cost the server more than the client (resets, settings, empty data) at once.
     :ivar resets_per_second: Such frames in each second.
+    :ivar stranger_timeout: A connection ends that is idle for so long and has had no call of a known sender, because
+        connections are limited (``keepalive_timeout``).
     :ivar keepalive_time: From the last byte of the client to the server's ping, as in servers on gRPC's own libraries;
-        a connection may be idle for any time, because channels are.
+        a connection may otherwise be idle for any time, because channels are.
     :ivar keepalive_timeout: From that ping to the end of the connection.
     :ivar ping_interval: Between the client's pings if nothing is sent; a third ping that is earlier ends the
         connection, as in gRPC's own libraries.
@@ -47,6 +49,7 @@ class RpcLimits:
     grace: float | None = None
     resets: int = 1000
     resets_per_second: float = 33.0
+    stranger_timeout: float = 75.0
     keepalive_time: float = 7200.0
     keepalive_timeout: float = 20.0
     ping_interval: float = 300.0
