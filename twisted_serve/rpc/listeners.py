@@ -62,7 +62,7 @@ _OPEN_MESSAGE = 8192
 _STATUSES: Mapping[str, Callable[[ServeError], Status]] = {
     INFERENCE: prediction_status,
     MANAGEMENT: management_status,
-    OPEN_INFERENCE: open_inference_status,
+    OPEN_INFERENCE: management_status,
     KSERVE: open_inference_status,
 }
 
