@@ -59,6 +59,7 @@ class Incoming:
         "_open",
         "_paused",
         "_reader",
+        "_resting",
         "_sink",
         "_stopped",
         "_stream",
@@ -82,7 +83,7 @@ class Incoming:
         # The messages of what is split at the moment.
         self._messages: Iterator[tuple[bool, bytes]] | None = None
         self._inflating: Deferred[Any] | None = None
-        self._open = self._paused = self._complete = self._stopped = self._streams = False
+        self._open = self._paused = self._resting = self._complete = self._stopped = self._streams = False
 
     def expect(self, now: float) -> None:
         """Give the client the time for one message."""
@@ -144,9 +145,10 @@ class Incoming:
 
     @property
     def _is_held(self) -> bool:
-        return not self._open or self._paused or self._stopped or self._inflating is not None
+        return not self._open or self._paused or self._resting or self._stopped or self._inflating is not None
 
     def _go_on(self) -> None:
+        self._resting = False
         self._deliver()
         self._connection.flush_soon()
 
@@ -155,6 +157,7 @@ class Incoming:
         handled = 0
         while not self._is_held:
             if handled == _MOST_MESSAGES_AT_ONCE:
+                self._resting = True
                 self._connection.later(self._go_on)
                 return
             if self._messages is None:
