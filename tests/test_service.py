@@ -171,6 +171,27 @@ class FailedStartTests(ServiceTestCase):
         self.successResultOf(server.ready)
         self.stop(server)
 
+    def test_grpc_port_in_use(self) -> None:
+        """A default port of gRPC that is taken stays closed, with a warning; one that was asked for is an error."""
+        self.reactor.taken = {7070}
+        server = self.server()
+        with capturedLogs() as logs:
+            server.startService()
+        [line] = [formatEvent(each) for each in logs if each["log_level"] is LogLevel.warn]
+        self.assertIn("http://127.0.0.1:7070 stays closed", line)
+        self.assertIn("grpc_inference_address", line)
+        self.assertEqual(self.reactor.listening, {8080, 8081, 8082, 7071})
+        self.assertEqual(set(server.grpc_addresses), {Role.MANAGEMENT})
+        self.stop(server)
+        for asked in (
+            {"grpc_inference_port": 7070},
+            {"enable_grpc": True},
+            {"grpc_inference_address": "localhost"},
+        ):
+            self.assertFails(CannotListenError, **asked)
+        self.reactor.taken = {7071}
+        self.assertFails(CannotListenError, grpc_management_port=7071)
+
     def test_certificate(self) -> None:
         """A certificate which cannot be used is named."""
         error = self.assertFails(

@@ -13,6 +13,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from twisted_serve.assembly.listeners import Opening
 from twisted_serve.config.addresses import is_loopback
+from twisted_serve.config.listener_options import DEFAULT_HOST
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.setting import MAX_SECONDS
 from twisted_serve.config.values import ConfigError
@@ -114,9 +115,21 @@ def grpc_openings(
         tracer=http.tracer,
     )
     openings = [
-        Opening(each, api.factory(each.roles, is_loopback(each.address)), QuietTls, _BOUND) for each in listeners
+        Opening(each, api.factory(each.roles, is_loopback(each.address)), QuietTls, _BOUND, _is_required(each, options))
+        for each in listeners
     ]
     return openings, api.health.close
+
+
+def _is_required(listener: Listener, options: ServerOptions) -> bool:
+    """
+    Return whether a listener was asked for.
+
+    The default ports are opened because the extra is installed: another server of the machine may have them.
+    """
+    asked = listener.setting.removesuffix("address")
+    unasked = getattr(options, f"{asked}port") is None and getattr(options, listener.setting) == DEFAULT_HOST
+    return options.enable_grpc == "true" or not unasked
 
 
 class QuietTls(TLSMemoryBIOFactory):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
@@ -28,6 +29,9 @@ from twisted_serve.web.listeners import HttpApi
 _log = Logger("twisted_serve.server")
 
 _HTTP_BOUND = {Role.INFERENCE: INFERENCE_BOUND, Role.MANAGEMENT: MANAGEMENT_BOUND, Role.METRICS: METRICS_BOUND}
+
+
+_TAKEN = "{address} stays closed, and nothing is served there: {error}. Set another {setting} or its port"
 
 
 class Connections(Protocol):
@@ -50,12 +54,14 @@ class Opening:
 
     :ivar wrap_in_tls: Makes the factory of its connections over TLS.
     :ivar bound: The log line of each role when it is open.
+    :ivar required: Whether the server fails to start if the address is taken; otherwise a line of the log says so.
     """
 
     listener: Listener
     factory: Connections
     wrap_in_tls: WrapInTls
     bound: Mapping[Role, str]
+    required: bool = True
 
 
 def http_openings(reactor: IServeReactor, api: HttpApi, listeners: Sequence[Listener]) -> list[Opening]:
@@ -142,7 +148,13 @@ class Listeners(Service):
         addresses = {}
         for opening in openings:
             listener = opening.listener
-            port = open_port(self._reactor, listener, opening.factory, self._certificate, opening.wrap_in_tls)
+            try:
+                port = open_port(self._reactor, listener, opening.factory, self._certificate, opening.wrap_in_tls)
+            except CannotListenError as e:
+                if opening.required:
+                    raise
+                _log.warn(_TAKEN, address=str(listener.address), error=e.socketError, setting=listener.setting)
+                continue
             self._ports.append(port)
             if listener.roles & Role.INFERENCE:
                 self._admission.pause(port)

@@ -46,6 +46,10 @@ def _metrics(value: str | Address) -> Address:
     return value if isinstance(value, Address) else parse_address(value, METRICS_PORTS)
 
 
+#: The default host of gRPC.
+DEFAULT_HOST = "127.0.0.1"
+
+
 @frozen(field_transformer=naming_errors)
 class ListenerOptions:
     """
@@ -116,10 +120,12 @@ class ListenerOptions:
         default="auto",
         converter=word,
         validator=one_of(("auto", "true", "false")),
-        metadata=about("serve gRPC: true, false, or auto, which is true where the extra grpc is installed: grpc.md"),
+        metadata=about(
+            "serve gRPC: true, false, or auto: with the extra grpc, and at default ports only if they are free"
+        ),
     )
     grpc_inference_address: str = field(
-        default="127.0.0.1",
+        default=DEFAULT_HOST,
         converter=grpc_host,
         metadata=about("where the inference API of gRPC listens: a host, unix:/path, or an endpoint"),
     )
@@ -130,7 +136,7 @@ class ListenerOptions:
         metadata=about("its port; if not set, 7070, or any free one if inference_address has port 0"),
     )
     grpc_management_address: str = field(
-        default="127.0.0.1",
+        default=DEFAULT_HOST,
         converter=grpc_host,
         metadata=about("where the management API of gRPC listens"),
     )
