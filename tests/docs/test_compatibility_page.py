@@ -25,7 +25,7 @@ _TEST = re.compile(r"`([^`]+)`")
 _NUMBERS = {
     "What clients depend on": [f"K{number}" for number in range(1, 26)],
     "Requests of its suites": [f"R{number}" for number in range(1, 27)],
-    "gRPC": [f"G{number}" for number in range(1, 54)],
+    "gRPC": [f"G{number}" for number in range(1, 59)],
 }
 _POINTS = [str(number) for number in range(1, 8)]
 

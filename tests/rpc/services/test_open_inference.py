@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from typing import Any
 
@@ -206,6 +207,14 @@ class InferTests(OpenInferenceTestCase):
         self.answer("ModelInfer", raw)
         texts = [batch[0].parts[0].value for batch in self.server.provider.batches[-2:]]
         self.assertEqual(texts[0], texts[1])
+
+    def test_not_finite(self) -> None:
+        """Infinity and NaN reach the handler, and come back."""
+        values = [math.inf, -math.inf, math.nan]
+        answer = self.answer("ModelInfer", request(tensor("x", "FP32", [3], fp32_contents=values)))
+        [given] = self.bodies[0]["inputs"]
+        for back in (given["data"], answer.outputs[0].contents.fp32_contents):
+            self.assertEqual(([*back[:2]], math.isnan(back[2])), (values[:2], True))
 
     def test_large(self) -> None:
         """Large tensors are converted in threads, in and out, and nothing of them is held meanwhile."""
