@@ -72,7 +72,8 @@ class AccessRequest:
     :ivar authorization: The values of all ``Authorization`` headers, in order, as sent.
     :ivar peer: The address of the client; behind ``haproxy:``, the one that the proxy names.
     :ivar method: The method of the request, as sent.
-    :ivar segments: The decoded segments of its path: ``("predictions", "resnet")``; none if the path is malformed.
+    :ivar segments: The decoded segments of its path: ``("predictions", "resnet")``; none if the path is malformed.  Of
+        a gRPC call, whose method is ``POST``: service and method.
     """
 
     operation: Operation | None
