@@ -19,6 +19,8 @@ from docs.generators.house import PICTURE as HOUSE
 from docs.generators.house import ROOT, boxes, house_svg, layers
 from docs.generators.worker_states import ORDER, PAGE, PICTURE, inputs, picture, transitions, with_tables
 from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.rpc.messages import PredictionsRequest
+from twisted_serve.rpc.methods import INFERENCE
 from twisted_serve.testing.server import MemoryServer
 
 PACKAGE = Path(twisted_serve.__file__).parent
@@ -141,6 +143,16 @@ class WayTests(SynchronousTestCase):
         self.assertTrue(response.startswith(b"HTTP/1.1 200 "), response)
         names = [*steps("To the scheduler"), *steps("Back to the client")]
         self.assertGreater(len(names), 35)
+        self.assertIsNone(first_missing(names, calls))
+
+    def test_call(self) -> None:
+        """A call of gRPC."""
+        server = self.server()
+        client, key = server.grpc(), server.key(TokenKind.INFERENCE)
+        message = PredictionsRequest(model_name="m", input={"data": b"x"})
+        calls = called(lambda: client.call(f"/{INFERENCE}/Predictions", message, key))
+        names = [*steps("From frames to the use case"), *steps("From the response to frames")]
+        self.assertEqual(len(names), 19)
         self.assertIsNone(first_missing(names, calls))
 
     def test_other_order(self) -> None:
