@@ -19,8 +19,9 @@ FRAME = framed(message(b"x").SerializeToString())
 def test_ends_of_many_requests() -> None:
     """Calls that were begun before, and whose messages come together, are answered in several turns."""
     rig = Rig()
-    connection = MemoryRpcConnection(rig.factory)
+    connection = rig.connect()
     calls = [connection.begin("/s/Echo", "key") for _ in range(MANY)]
+    connection._turn = lambda: None
     for call in calls:
         connection.http2.send_data(call.stream, FRAME, end_stream=True)
     connection.flush()
@@ -58,3 +59,19 @@ def test_small_frames_of_a_large_message() -> None:
     connection.flush()
     rig.advance(0, connection)
     assert (values(call), call.code) == ([b"y" * 1000], 0)
+
+
+def test_many_small_reads() -> None:
+    """Frames that come each in a read by itself, as in records of TLS, take several turns, too."""
+    rig = Rig()
+    connection = rig.connect()
+    calls = [connection.begin("/s/Echo", "key") for _ in range(MANY)]
+    records = []
+    for call in calls:
+        connection.http2.send_data(call.stream, FRAME, end_stream=True)
+        records.append(connection.http2.data_to_send())
+    for record in records:
+        connection.protocol.dataReceived(record)
+    assert 0 < len(rig.ends) <= AT_ONCE
+    rig.advance(0, connection)
+    assert all((values(call), call.code) == ([b"x"], 0) for call in calls)

@@ -6,6 +6,7 @@ Serve the calls of one client's connection: its bytes, its timers, its end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from random import uniform
 from typing import Any, Protocol
@@ -127,9 +128,12 @@ class GrpcConnection(protocol.Protocol):
         return b""
 
     def _receive(self, data: bytes) -> None:
+        self._read(partial(self.session.receive, data))
+
+    def _read(self, read: Callable[[], bool]) -> None:
         self._reading = True
         try:
-            more = self.session.receive(data)
+            more = read()
         except Fault as fault:
             self._leave_for(fault)
             more = False
@@ -147,7 +151,7 @@ class GrpcConnection(protocol.Protocol):
         if not self.session.stalled:
             self.transport.resumeProducing()
         if not self._lost:
-            self._receive(b"")
+            self._read(self.session.read_on)
 
     def _set_slow(self) -> None:
         """Give the client a time for its settings, for a header block, or for reading what was sent."""

@@ -14,8 +14,9 @@ from typing import Protocol
 from twisted_serve.rpc.engine import wire
 from twisted_serve.rpc.engine.wire import MOST, Fault, Reason
 
-#: The most frames of one read that are handled before other connections get a turn: each may begin a call or complete
-#: its message, which is work that the size of the frame does not tell.
+#: The most frames that are handled before other connections get a turn: each may begin a call or complete its message,
+#: which is work that the size of the frame does not tell.  They are counted through several reads, because TLS delivers
+#: each of its records by itself.
 MOST_FRAMES_AT_ONCE = 32
 
 # The most frames of a header block; those without data would be free of charge.
@@ -56,6 +57,7 @@ class FrameReader:
 
     __slots__ = (
         "_buffer",
+        "_frames",
         "_left",
         "_most",
         "_most_block",
@@ -72,6 +74,8 @@ class FrameReader:
         self._most, self._most_block = most, most_block
         self.closed = self.settled = self.within_block = False
         self._buffer = b""
+        # Frames handled since the last rest.
+        self._frames = 0
         # Bytes of the current frame of data that are still to come.
         self._left = 0
         # The header block that is arriving: its stream and flags, and its frames.
@@ -82,11 +86,11 @@ class FrameReader:
         """
         Handle bytes of the client.
 
-        :return: Whether a part was put off, so that this method must be called again in the next turn.
+        :return: Whether a part was put off, so that `read_on` must be called in the next turn.
         :raise Fault: for an error that ends the connection.
         """
         buffer = self._buffer + data if self._buffer else data
-        at, size, frames = 0, len(buffer), 0
+        at, size = 0, len(buffer)
         while not self.closed:
             if self._left:
                 if at == size:
@@ -99,15 +103,15 @@ class FrameReader:
                 continue
             if size - at < wire.HEAD:
                 break
-            if frames == MOST_FRAMES_AT_ONCE:
+            if self._frames == MOST_FRAMES_AT_ONCE:
                 self._buffer = buffer[at:]
                 return True
             high, low, kind, flags, stream = _unpack(buffer, at)
             length, stream = high << 8 | low, stream & MOST
             self._check(kind, flags, stream, length)
-            frames += 1
             body = at + wire.HEAD
             if kind == wire.DATA and not flags & wire.PADDED:
+                self._frames += 1
                 self._sink.data_begins(stream, length, bool(flags & wire.END_STREAM))
                 if not length:
                     self._sink.data(b"", True)
@@ -116,9 +120,19 @@ class FrameReader:
             if body + length > size:
                 break
             at = body + length
+            self._frames += 1
             self._handle(kind, flags, stream, buffer[body:at])
         self._buffer = buffer[at:]
         return False
+
+    def read_on(self) -> bool:
+        """
+        Handle what was put off in an earlier turn, and return as `receive`.
+
+        :raise Fault: for an error that ends the connection.
+        """
+        self._frames = 0
+        return self.receive(b"")
 
     def _check(self, kind: int, flags: int, stream: int, length: int) -> None:
         """Refuse a frame out of order, and one that would be buffered and is larger than any that is needed."""

@@ -127,10 +127,20 @@ class Session:
         """
         Handle bytes that follow the preface.
 
-        :return: Whether a part was put off, so that this method must be called again in the next turn.
+        :return: Whether a part was put off, so that `read_on` must be called in the next turn.
         :raise Fault: for an error that ends the connection.
         """
-        more = self.reader.receive(data)
+        return self._read(self.reader.receive(data))
+
+    def read_on(self) -> bool:
+        """
+        Handle what was put off in an earlier turn, and return as `receive`.
+
+        :raise Fault: for an error that ends the connection.
+        """
+        return self._read(self.reader.read_on())
+
+    def _read(self, more: bool) -> bool:
         if self._received >= _WINDOW // 2:
             self.out.append(wire.window_update(0, self._received))
             self._receive_window += self._received
