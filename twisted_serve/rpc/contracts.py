@@ -129,6 +129,7 @@ class Method:
     :ivar status_of: Return the status of an error of this method.
     :ivar most: The bytes that a message may have, uncompressed; ``None`` for ``max_request_size``. A method without a
         key takes no more than it needs.
+    :ivar most_fields: The fields that a large message may have, each entry of a map being one; ``None`` for any number.
     """
 
     path: str
@@ -137,6 +138,7 @@ class Method:
     answer: Any
     status_of: Callable[[ServeError], Status] = status_of
     most: int | None = None
+    most_fields: int | None = None
 
 
 #: The methods of a listener by path, as in the pseudo-header.

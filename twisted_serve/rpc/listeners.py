@@ -20,6 +20,7 @@ from twisted_serve.listening.roles import Role
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
 from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inputs import MOST_PARTS
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.rpc.contracts import Answer, Method, kind_of
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
 
 # The most bytes of a message of a method that needs no key, which has at most a name in it.
 _OPEN_MESSAGE = 8192
+
+# For a large message of a prediction: its inputs, and the other fields.
+_MOST_FIELDS = MOST_PARTS + 10
 
 # The status of each error, where it is not that of all other services.
 _STATUSES: Mapping[str, Callable[[ServeError], Status]] = {
@@ -143,9 +147,10 @@ class GrpcApi:
             for path, operation in paths_of(name).items():
                 # Any client may send messages of an open method.
                 is_open = operation is not None and required(operation) is None
-                yield _method(
+                method = _method(
                     path, answers.pop(path), _STATUSES.get(name, status_of), _OPEN_MESSAGE if is_open else None
                 )
+                yield evolve(method, most_fields=_MOST_FIELDS) if name == INFERENCE else method
         if answers:
             raise ValueError(f"answers without a method: {sorted(answers)}")
 

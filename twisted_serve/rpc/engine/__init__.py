@@ -8,7 +8,8 @@ Turn the bytes of HTTP/2 connections into calls of gRPC and back.
   `trailers` how a call ends.
 * `session` applies the rules of HTTP/2 to what `reading` has split into frames, `heads` decodes header blocks, and
   `wire` encodes what is sent.
-* `grants` bounds what large messages may arrive at a time, `guards` counts frames that only make work.
+* `grants` bounds what large messages may arrive at a time, `guards` counts frames that only make work, `fields` counts
+  the fields of a message.
 * `limits` are the limits, `interfaces` is what calls need of their connection.
 
 `session` and what it uses know neither sockets nor timers.

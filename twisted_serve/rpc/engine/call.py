@@ -20,6 +20,7 @@ from twisted_serve.metrics.timing import Timing
 from twisted_serve.planes.request_ids import fresh_id, with_suffix
 from twisted_serve.rpc.contracts import Admitted, Conversation, End, Kind, Method
 from twisted_serve.rpc.engine import wire
+from twisted_serve.rpc.engine.fields import has_more_fields
 from twisted_serve.rpc.engine.heads import Head
 from twisted_serve.rpc.engine.incoming import Incoming
 from twisted_serve.rpc.engine.interfaces import CallConnection
@@ -175,6 +176,9 @@ class RunningCall:
     def _parsed(self, message: bytes) -> Message | None:
         """Return a message, or end the call if the bytes are none."""
         method = cast("Method", self._method)
+        if method.most_fields is not None and has_more_fields(message, method.most_fields):
+            self._end(Status(Code.INVALID_ARGUMENT, f"The message has more than {method.most_fields} fields."))
+            return None
         try:
             return method.request.FromString(message)
         except Exception:
