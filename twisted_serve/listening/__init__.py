@@ -8,5 +8,6 @@ Open the ports of a server, whatever protocol is spoken there.
 ``certificates``  renewed certificates for new connections
 ``tls``           certificates, keys and TLS settings
 ``admission``     the limit on the number of connections
+``open_connections``  the connections of a listener, until they are closed
 ``roles``         the roles of a listener
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -18,6 +18,7 @@ from zope.interface import implementer
 from twisted_serve.errors import InternalError, ServeError, WorkerFailed
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.listening.admission import Admission
+from twisted_serve.listening.open_connections import OpenConnections
 from twisted_serve.rpc.contracts import Door, End, Methods
 from twisted_serve.rpc.engine import wire
 from twisted_serve.rpc.engine.connection import GrpcConnection
@@ -71,13 +72,13 @@ class GrpcFactory(Factory):
         self.limits = limits
         self.reactor = reactor
         self.defer_to_thread = defer_to_thread
-        self.connections: set[GrpcConnection] = set()
+        self._open: OpenConnections[GrpcConnection] = OpenConnections(reactor)
+        self.connections = self._open.all
         self._shown = shown
         self._predictions = predictions
         self._admission = admission
         if admission is not None:
             admission.watch(self.connections)
-        self._waiting: list[Deferred[None]] = []
 
     def acceptableProtocols(self) -> list[bytes]:
         """Offer HTTP/2 only; clients of gRPC demand that TLS negotiates it."""
@@ -106,27 +107,12 @@ class GrpcFactory(Factory):
 
     def connection_lost(self, connection: GrpcConnection) -> None:
         """Remove a closed connection."""
-        self.connections.discard(connection)
-        if not self.connections:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                waiter.callback(None)
+        self._open.lost(connection)
 
     def all_closed(self, limit: float) -> Deferred[None]:
         """Return a Deferred that fires when all connections are closed; abort those left after ``limit`` seconds."""
-        if not self.connections:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._waiting.append(waiter)
-        cut = self.reactor.callLater(limit, self.abort)
-
-        def closed(_result: None) -> None:
-            if cut.active():
-                cut.cancel()
-
-        return waiter.addCallback(closed)
+        return self._open.all_closed(limit)
 
     def abort(self) -> None:
         """Abort every connection."""
-        for connection in list(self.connections):
-            connection.transport.abortConnection()
+        self._open.abort()

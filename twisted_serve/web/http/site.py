@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.web.http import datetimeToString
@@ -21,6 +21,7 @@ from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.listening.admission import Admission
+from twisted_serve.listening.open_connections import OpenConnections
 from twisted_serve.logs import log_access
 from twisted_serve.web.http.channel import ServeChannel
 from twisted_serve.web.http.limits import Limits
@@ -116,12 +117,12 @@ class ServeSite(Site):
         self.defer_to_thread = defer_to_thread
         # Kept, because each access to a class's logger creates a new one.
         self._access = _log
-        self.channels: set[ServeChannel] = set()
+        self._open: OpenConnections[ServeChannel] = OpenConnections(reactor)
+        self.channels = self._open.all
         self.predictions = predictions
         self.admission = admission
         if admission is not None:
             admission.watch(self.channels)
-        self._waiting: list[Deferred[None]] = []
         self._second = -1
         self._date = b""
 
@@ -198,27 +199,12 @@ class ServeSite(Site):
 
     def channel_lost(self, channel: ServeChannel) -> None:
         """Remove a closed connection."""
-        self.channels.discard(channel)
-        if not self.channels:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                waiter.callback(None)
+        self._open.lost(channel)
 
     def all_closed(self, limit: float) -> Deferred[None]:
         """Return a Deferred that fires when all connections are closed; abort those left after ``limit`` seconds."""
-        if not self.channels:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._waiting.append(waiter)
-        cut = self.reactor.callLater(limit, self.abort)
-
-        def closed(_result: None) -> None:
-            if cut.active():
-                cut.cancel()
-
-        return waiter.addCallback(closed)
+        return self._open.all_closed(limit)
 
     def abort(self) -> None:
         """Abort every connection."""
-        for channel in list(self.channels):
-            channel.transport.abortConnection()
+        self._open.abort()
