@@ -7,6 +7,7 @@ The Open Inference Protocol's bodies, independent of the transport: JSON and bin
 - `requests`: convert a request body to JSON for a handler, and read which outputs are wanted as binary
 - `rendering`: the JSON of a request, with the data of its tensors in pieces
 - `answers`: convert a handler's JSON to a response body
+- `outputs`: the outputs of a handler's answer, with their numbers as text until they are encoded
 - `server`: the names of the server and of its extensions
 - `pieces`: parse and scan large JSON in short steps, so that other threads can run
 """

@@ -330,7 +330,7 @@ class InferTests(OpenInferenceTestCase):
             (b"[1, 2]", "begins with b'[1, 2]'"),
             (b"\xff\xfe", "begins with"),
             (b"", "begins with b''"),
-            (b'{"a": 1}', "has no list of outputs, but None"),
+            (b'{"a": 1}', "with a list of outputs, but begins with b'{"),
             (b'{"outputs": [1]}', "outputs[0] must be an object, not 1"),
             (b'{"outputs": [{"name": "x", "datatype": "INT8", "shape": [2], "data": [1]}]}', "its data has 1"),
             (b'{"outputs": [{"name": "x", "datatype": "INT8", "shape": [1], "data": ["a"]}]}', "'a' at 0"),

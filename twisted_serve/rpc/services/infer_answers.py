@@ -6,11 +6,11 @@ Convert the JSON that a handler returns to a response of the Open Inference Prot
 from __future__ import annotations
 
 import json
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from twisted_serve.errors import BadRequest, InternalError
-from twisted_serve.openinference.pieces import read_json, slices
+from twisted_serve.openinference.outputs import Output, read_outputs
 from twisted_serve.openinference.tensors import Tensor, brief, parameters_of, write_elements
 from twisted_serve.rpc.messages import InferParameter, ModelInferResponse
 from twisted_serve.rpc.services.infer_requests import CONTENTS, Prepared
@@ -39,10 +39,7 @@ def response_of(body: bytes, asked: Prepared) -> ModelInferResponse:
 
 
 def _response(body: bytes, asked: Prepared) -> ModelInferResponse:
-    members = _object_of(body)
-    outputs = members.get("outputs")
-    if not isinstance(outputs, list):
-        raise InternalError(f"The model's answer has no list of outputs, but {brief(outputs)}.")
+    members, outputs = _read(body)
     response = ModelInferResponse(
         model_name=_text(members, "model_name", asked.model),
         model_version=_text(members, "model_version", asked.served),
@@ -50,34 +47,31 @@ def _response(body: bytes, asked: Prepared) -> ModelInferResponse:
     )
     try:
         _set_parameters(response.parameters, parameters_of("the answer", members))
-        tensors = [(Tensor.of(f"outputs[{i}]", output), output.get("data")) for i, output in enumerate(outputs)]
+        tensors = [(Tensor.of(f"outputs[{i}]", output.members), output) for i, output in enumerate(outputs)]
     except BadRequest as e:
         raise _invalid(e) from e
     if asked.outputs:
         tensors = _requested(tensors, asked.outputs)
-    raw = asked.raw or any(tensor.datatype.name not in CONTENTS for tensor, _data in tensors)
+    raw = asked.raw or any(tensor.datatype.name not in CONTENTS for tensor, _output in tensors)
     try:
-        for tensor, data in tensors:
-            _add(response, tensor, data, raw)
+        for tensor, output in tensors:
+            _add(response, tensor, output, raw)
     except BadRequest as e:
         raise _invalid(e) from e
     return response
 
 
-def _object_of(body: bytes) -> dict[str, Any]:
-    try:
-        members = read_json(body)
-    except (ValueError, RecursionError):
-        members = None
-    if not isinstance(members, dict):
+def _read(body: bytes) -> tuple[Mapping[str, Any], list[Output]]:
+    read = read_outputs(body)
+    if read is None:
         raise InternalError(
-            "The model's answer is no JSON object of the Open Inference Protocol, but begins with "
-            f"{brief(bytes(body[:40]))}."
+            "The model's answer is no JSON object of the Open Inference Protocol with a list of outputs, but begins "
+            f"with {brief(bytes(body[:40]))}."
         )
-    return members
+    return read
 
 
-def _text(members: dict[str, Any], name: str, default: str) -> str:
+def _text(members: Mapping[str, Any], name: str, default: str) -> str:
     value = members.get(name)
     return default if value is None or value == "" else _encodable(value if isinstance(value, str) else str(value))
 
@@ -91,13 +85,13 @@ def _invalid(error: BadRequest) -> InternalError:
     return InternalError(f"The model's answer does not follow the Open Inference Protocol: {error.message}")
 
 
-def _requested(tensors: list[tuple[Tensor, Any]], names: tuple[str, ...]) -> list[tuple[Tensor, Any]]:
+def _requested(tensors: list[tuple[Tensor, Output]], names: tuple[str, ...]) -> list[tuple[Tensor, Output]]:
     """
     Return the requested outputs, in the order of the answer.
 
     :raise BadRequest: for one that is not there.
     """
-    present = {tensor.name for tensor, _data in tensors}
+    present = {tensor.name for tensor, _output in tensors}
     for i, name in enumerate(names):
         if name not in present:
             raise BadRequest(f"outputs[{i}].name is {brief(name)}, but the outputs are {brief(sorted(present))}.")
@@ -105,7 +99,7 @@ def _requested(tensors: list[tuple[Tensor, Any]], names: tuple[str, ...]) -> lis
     return [each for each in tensors if each[0].name in wanted]
 
 
-def _add(response: ModelInferResponse, tensor: Tensor, data: Any, raw: bool) -> None:
+def _add(response: ModelInferResponse, tensor: Tensor, read: Output, raw: bool) -> None:
     """
     Add an output.
 
@@ -116,20 +110,19 @@ def _add(response: ModelInferResponse, tensor: Tensor, data: Any, raw: bool) -> 
     decoded = ("content_type",) if tensor.base64 else ()
     _set_parameters(output.parameters, {name: v for name, v in tensor.parameters.items() if name not in decoded})
     if tensor.datatype.name == "BYTES":
-        elements = _elements(tensor, data)
+        elements = _elements(tensor, read.data)
         if raw:
             response.raw_output_contents.append(write_elements(elements))
         else:
             output.contents.bytes_contents.extend(elements)
         return
-    values = tensor.values(data)
+    data = read.write(tensor)
     if raw:
-        response.raw_output_contents.append(tensor.write(values))
+        response.raw_output_contents.append(data)
         return
     field = getattr(output.contents, CONTENTS[tensor.datatype.name])
-    for piece in slices(values):
-        # Some handlers write truth values as numbers.
-        field.extend(map(bool, piece) if tensor.datatype.name == "BOOL" else piece)
+    for values in tensor.datatype.unpack(memoryview(data)):
+        field.extend(values)
 
 
 def _elements(tensor: Tensor, data: Any) -> list[bytes]:
