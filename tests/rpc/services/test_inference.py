@@ -12,7 +12,7 @@ from twisted_serve.rpc.services.inference import inference_endpoints
 from twisted_serve.rpc.services.jobs import HandlerHeaders
 from twisted_serve.rpc.statuses import Code
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
-from twisted_serve.wire.messages import Item, Part
+from twisted_serve.wire.messages import Item, Job, Part
 
 NO_WORKER = (
     'Model "m" has no worker to serve inference request. Please use scale workers API to add workers. If this is a '
@@ -228,6 +228,17 @@ class JoinedTests(ServiceTestCase):
         self.assertIs(status.code, Code.RESOURCE_EXHAUSTED)
         self.assertIn("more than 10 bytes (max_response_size)", status.message)
         self.assertEqual(self.worker.cancelled, ["job"])
+
+    def test_parts_at_once(self) -> None:
+        """Parts that come while the request is being submitted count as well."""
+
+        def respond(jobs: list[Job]) -> list[Item]:
+            for _ in range(3):
+                self.worker.chunk(self.item(jobs[0], b"12345"))
+            return [self.item(jobs[0], b"6")]
+
+        self.server.provider.respond = respond
+        self.assertIs(self.status("Predictions", asked()).code, Code.RESOURCE_EXHAUSTED)
 
     def test_last_part(self) -> None:
         """The last part counts, too."""

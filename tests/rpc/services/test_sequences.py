@@ -226,6 +226,13 @@ class ErrorTests(ConversationTestCase):
         self.assertEqual(self.error(), (3, text, "org.pytorch.serve.http.BadRequestException", None))
         self.assertEqual(self.jobs, [])
 
+    def test_control_characters(self) -> None:
+        """A name that could not be a header of HTTP is refused: a handler may send it on."""
+        for name in ("a\r\nSet-Cookie: x", "a\0", "\x7f"):
+            self.send(asked(sequence=name))
+            self.assertEqual(self.error()[:2], (3, "Parameter sequenceId has a control character."))
+        self.assertEqual(self.jobs, [])
+
     def test_too_many_inputs(self) -> None:
         self.send(PredictionsRequest(model_name="m", sequence_id="s", input={str(i): b"" for i in range(1001)}))
         self.assertEqual(self.error()[0], 3)

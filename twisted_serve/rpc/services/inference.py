@@ -130,7 +130,7 @@ class _Joined:
 
         :raise WorkerFailed: if there are more bytes than may be joined.
         """
-        if self._parts and len(item.body) > self._left:
+        if self._left < 0 or (self._parts and len(item.body) > self._left):
             raise self._too_large()
         return PredictionResponse(prediction=b"".join((*self._parts, item.body)))
 

@@ -25,6 +25,7 @@ from twisted_serve.rpc.messages import Any, ErrorInfo, PredictionResponse, Predi
 from twisted_serve.rpc.services.jobs import model_of, parts_of
 from twisted_serve.rpc.services.torchserve import ParameterRequired, prediction_error
 from twisted_serve.scheduling.sequence_headers import SequenceHeaders
+from twisted_serve.wire.header_text import CONTROL
 from twisted_serve.wire.messages import Item, Job
 
 # In characters. The server remembers the names of sequences that are over.
@@ -149,6 +150,9 @@ class SequenceConversation:
             raise BadRequest(
                 f"Parameter sequenceId has {len(message.sequence_id)} characters; it may have {LONGEST_ID} at most."
             )
+        if CONTROL.search(message.sequence_id):
+            # It is a header for the handler, which may send it on.
+            raise BadRequest("Parameter sequenceId has a control character.")
         name, version = model_of(message)
         model, number = self._plane.find(name, version), next(self._numbers)
         headers = {**self._headers, self._names.id: message.sequence_id}
