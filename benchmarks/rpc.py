@@ -19,7 +19,7 @@ from attrs import frozen
 
 from benchmarks.cases import Case, build_archive, case_named
 from benchmarks.load import Load
-from benchmarks.results import Called, Idle, Results
+from benchmarks.results import THEIRS, Called, Idle, Results
 from benchmarks.servers import DidNotStartError, Peer, Running, is_worker, start
 from twisted_serve.rpc.messages import PredictionsRequest
 
@@ -160,7 +160,7 @@ class Calls:
                     self._measure(running, call, shape, number)
 
     def _started(self, peer: Peer, stack: ExitStack) -> Running | None:
-        """Start a server with both models, and have Java compile the calls that are measured."""
+        """Start a server with both models, and make the calls that are measured until Java has compiled them."""
         try:
             running = start(peer, _NOOP, self.work / f"grpc-{peer.name}")
             stack.callback(running.stop)
@@ -168,7 +168,8 @@ class Calls:
             running.register(_STREAM)
             for call in CALLS:
                 check_answer(running, call)
-                put_load(running, call, *call.shapes[-1], min(8.0, 3 * self.seconds))
+                warm = 3 * self.seconds if peer.name == THEIRS else 1.0
+                put_load(running, call, *call.shapes[-1], min(8.0, warm))
         except (DidNotStartError, OSError, ValueError, subprocess.TimeoutExpired) as e:
             self.say(f"{peer.name} did not serve gRPC: {type(e).__name__}: {e}")
             return None
