@@ -60,7 +60,7 @@ def test_not_kept_when_the_table_changes() -> None:
 
 
 def test_large_heads_are_not_kept() -> None:
-    """What references to the table make large, and what is large itself, is decoded each time."""
+    """Blocks that references to the table make large, and large blocks, are decoded each time."""
     encoder, decoder = Encoder(), HeadDecoder(LIMIT)
     decoder.head(block(encoder, (b"x-large", b"v" * 2000)))
     short = block(encoder, (b"x-large", b"v" * 2000), (b"x-large", b"v" * 2000))
