@@ -96,6 +96,7 @@ CALLS: dict[str, Any] = {
     "noKey": REFUSED,
     "wrongKey": REFUSED,
     "unknownMethod": {"code": 12},
+    "reflection": {"served": True, "file": True, "absent": 5},
     "openInference": {"live": {"live": True}, "model": {"ready": True}},
     "health": {"ready": 1, "live": 1, "absent": -5, "watched": 1, "end": 1},
 }
@@ -123,7 +124,17 @@ def javascript(place: Path) -> Run:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("node and npm are not installed")
-    words = [npm, "install", "--prefix", str(place), "--no-audit", "--no-fund", "--ignore-scripts", *NPM_PACKAGES]
+    words = [
+        npm,
+        "install",
+        "--prefix",
+        str(place),
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--prefer-offline",
+        *NPM_PACKAGES,
+    ]
     try:
         done = process(words, {"npm_config_fetch_retries": "0"}, REGISTRY)
     except subprocess.TimeoutExpired:
@@ -155,7 +166,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def server(make_module_server: MakeServer) -> Server:
     """Start a server with both models."""
-    server = make_module_server(job_queue_size=300)
+    server = make_module_server(job_queue_size=300, grpc_reflection="true")
     server.add_model("m", HANDLER)
     server.add_model("adder", ADDER, **STATEFUL)
     return server.start("--models", "m=m", "adder=adder")

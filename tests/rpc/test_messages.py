@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf import descriptor_pool
@@ -14,6 +16,15 @@ from google.protobuf.message import DecodeError
 import twisted_serve.rpc
 from twisted_serve.rpc import messages
 from twisted_serve.rpc.descriptors import POOL
+
+if TYPE_CHECKING:
+    from typing_extensions import assert_type
+
+    # mypy fails here if the stubs tell other types, or none.
+    assert_type(messages.PredictionsRequest().model_name, str)
+    assert_type(messages.PredictionsRequest().input["data"], bytes)
+    assert_type(messages.ModelInferRequest().inputs.add().shape[:], list[int])
+    assert_type(messages.Status.FromString(b"").details[0], messages.Any)
 
 RPC = Path(twisted_serve.rpc.__file__).parent
 
@@ -64,6 +75,35 @@ def test_enumeration() -> None:
     states = messages.HealthCheckResponse.ServingStatus.items()
     assert states == [("UNKNOWN", 0), ("SERVING", 1), ("NOT_SERVING", 2), ("SERVICE_UNKNOWN", 3)]
     assert messages.HealthCheckResponse.SERVING == 1
+
+
+def test_nested() -> None:
+    """A nested message is an attribute of the outer one, and the class of its fields."""
+    request = messages.ModelInferRequest(inputs=[messages.ModelInferRequest.InferInputTensor(name="a", shape=[1, -1])])
+    (tensor,) = messages.ModelInferRequest.FromString(request.SerializeToString()).inputs
+    assert type(tensor) is messages.ModelInferRequest.InferInputTensor
+    assert (tensor.name, list(tensor.shape)) == ("a", [1, -1])
+
+
+IN_PYTHON = """
+from google.protobuf.internal import api_implementation
+assert api_implementation.Type() == "python"
+from twisted_serve.rpc import messages
+tensor = messages.ModelInferRequest.InferInputTensor(name="a", shape=[1, -1])
+request = messages.ModelInferRequest(inputs=[tensor], parameters={"p": messages.InferParameter(int64_param=-1)})
+assert messages.ModelInferRequest.FromString(request.SerializeToString()) == request
+assert type(request.inputs[0]) is messages.ModelInferRequest.InferInputTensor
+assert messages.HealthCheckResponse.NOT_SERVING == 2
+print("in Python")
+"""
+
+
+def test_implementation_in_python() -> None:
+    """The classes are the same with protobuf's implementation in Python, which machines have for which no other is."""
+    environ = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+    words = [sys.executable, "-c", IN_PYTHON]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("in Python\n", 0), done.stderr
 
 
 def test_own_pool() -> None:

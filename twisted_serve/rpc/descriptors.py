@@ -70,5 +70,10 @@ def method_of(path: str) -> MethodDescriptor:
 
 
 def class_of(descriptor: Descriptor) -> type[Message]:
-    """Return the class of a message: the same one at each call."""
-    return GetMessageClass(descriptor)
+    """Return the class of a message, the same one at each call, with those of nested messages as its attributes."""
+    made = GetMessageClass(descriptor)
+    for nested in descriptor.nested_types:
+        # Only protobuf's implementation in C has them already.
+        if not hasattr(made, nested.name):
+            setattr(made, nested.name, class_of(nested))
+    return made

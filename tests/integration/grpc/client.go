@@ -247,6 +247,43 @@ var calls = map[string]func(*caller) interface{}{
 		return result{"code": found["code"], "after": c.predict("after")}
 	},
 
+	// Which services there are, in which file one is, and an error in band.
+	"reflection": func(c *caller) interface{} {
+		ctx, cancel := within(30)
+		defer cancel()
+		const service, name = inference + ".InferenceAPIsService", "grpc.reflection.v1.ServerReflection"
+		stream := c.stream(ctx, "/"+name+"/ServerReflectionInfo", true)
+		send(stream, c.message(name+"Request", result{"list_services": ""}),
+			c.message(name+"Request", result{"file_containing_symbol": service}),
+			c.message(name+"Request", result{"file_containing_symbol": "absent"}))
+		found, inner := result{"served": false}, func(response *dynamicpb.Message, field string) protoreflect.Message {
+			return get(response, field).Message()
+		}
+		c.receive(stream, name+"Response", func(response *dynamicpb.Message) bool {
+			field := response.WhichOneof(response.Descriptor().Oneofs().ByName("message_response"))
+			switch field.Name() {
+			case "list_services_response":
+				listed := inner(response, "list_services_response")
+				services := listed.Get(listed.Descriptor().Fields().ByName("service")).List()
+				for i := 0; i < services.Len(); i++ {
+					each := services.Get(i).Message()
+					if each.Get(each.Descriptor().Fields().ByName("name")).String() == service {
+						found["served"] = true
+					}
+				}
+			case "file_descriptor_response":
+				sent := inner(response, "file_descriptor_response")
+				files := sent.Get(sent.Descriptor().Fields().ByName("file_descriptor_proto")).List()
+				found["file"] = strings.Contains(string(files.Get(0).Bytes()), "InferenceAPIsService")
+			case "error_response":
+				refused := inner(response, "error_response")
+				found["absent"] = refused.Get(refused.Descriptor().Fields().ByName("error_code")).Int()
+			}
+			return true
+		})
+		return found
+	},
+
 	"openInference": func(c *caller) interface{} {
 		ctx, cancel := within(30)
 		defer cancel()

@@ -12,7 +12,8 @@ const loader = require("@grpc/proto-loader");
 
 const plan = JSON.parse(process.argv[2]);
 
-const files = ["inference.proto", "management.proto", "grpc_predict_v2.proto", "grpc/health/v1/health.proto"];
+const files = ["inference.proto", "management.proto", "grpc_predict_v2.proto", "grpc/health/v1/health.proto",
+  "grpc/reflection/v1/reflection.proto"];
 const definition = loader.loadSync(files, { includeDirs: [plan.protos], keepCase: true });
 const names = grpc.loadPackageDefinition(definition);
 const serve = names.org.pytorch.serve.grpc;
@@ -169,6 +170,25 @@ const calls = {
     found.end = (await end).code;
     stub.close();
     return found;
+  },
+
+  // Which services there are, in which file one is, and an error in band.
+  reflection: async () => {
+    const stub = client(names.grpc.reflection.v1.ServerReflection);
+    const call = stub.ServerReflectionInfo(shown(), within(30));
+    const result = responses(call);
+    const service = "org.pytorch.serve.grpc.inference.InferenceAPIsService";
+    call.write({ list_services: "" });
+    call.write({ file_containing_symbol: service });
+    call.write({ file_containing_symbol: "absent" });
+    call.end();
+    const [services, file, absent] = (await result).responses;
+    stub.close();
+    return {
+      served: services.list_services_response.service.some((each) => each.name === service),
+      file: file.file_descriptor_response.file_descriptor_proto[0].includes("InferenceAPIsService"),
+      absent: absent.error_response.error_code,
+    };
   },
 
   openInference: async () => {
