@@ -34,8 +34,13 @@ class HandlerHeaders:
 
     def of(self, call: Call) -> dict[str, str]:
         """Return the headers for the handler of a call; the last of repeated ones counts."""
-        own = [pair for pair in call.metadata if not (pair[0].startswith(b"grpc-") or pair[0].endswith(b"-bin"))]
-        headers = job_headers(own, self._hidden)
+        hidden = self._hidden
+        own = [
+            pair
+            for pair in call.metadata
+            if not (pair[0] in hidden or pair[0].startswith(b"grpc-") or pair[0].endswith(b"-bin"))
+        ]
+        headers = job_headers(own, hidden)
         if call.principal is not None:
             headers[PRINCIPAL] = call.principal
         return headers
@@ -60,7 +65,8 @@ def parts_of(message: PredictionsRequest) -> list[Part]:
 
     :raise BadRequest: for more inputs than the fields that a form may have.
     """
-    if len(message.input) > MOST_PARTS:
-        raise BadRequest(f"The message has {len(message.input)} inputs, more than {MOST_PARTS}.")
+    inputs = message.input
+    if len(inputs) > MOST_PARTS:
+        raise BadRequest(f"The message has {len(inputs)} inputs, more than {MOST_PARTS}.")
     # Faster than by ``items()``, each of which costs a message.
-    return [Part(name, "", message.input[name], decode=False) for name in sorted(message.input)]
+    return [Part(name, "", inputs[name], decode=False) for name in sorted(inputs)]
