@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import StringTransport
 
 from tests.rpc.engine.raw import RawClient, frame
 from tests.rpc.engine.rig import Rig, message, values
@@ -475,3 +478,91 @@ def test_a_thread_that_inflates_outlives_its_call() -> None:
     call.cancel()
     assert rig.codes == ["CANCELLED"]
     assert connection.call("/s/Echo", b"", KEY).code == 0
+
+
+class Reluctant(StringTransport):
+    """A transport that cannot close, because its peer does not read."""
+
+    aborted = False
+    protocol: Any = None
+
+    def loseConnection(self) -> None:
+        pass
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.protocol.connectionLost()
+
+
+@pytest.mark.parametrize("way", ["fault", "finish", "stranger"])
+def test_a_connection_that_cannot_close_is_aborted(way: str) -> None:
+    rig = Rig(header_timeout=30.0)
+    transport = Reluctant()
+    protocol = transport.protocol = rig.factory.buildProtocol(None)
+    protocol.makeConnection(transport)
+    if way == "stranger":
+        protocol.dataReceived(b"GET /")
+    else:
+        protocol.dataReceived(wire.PREFACE + wire.settings({}))
+    if way == "fault":
+        protocol.dataReceived(frame(wire.DATA, 0))
+    elif way == "finish":
+        protocol.dataReceived(frame(wire.GOAWAY, 0, bytes(8)))
+    protocol.dataReceived(PING)
+    rig.advance(29.9)
+    assert not transport.aborted
+    rig.advance(0.2)
+    assert (transport.aborted, rig.factory.connections) == (True, set())
+
+
+def test_what_was_put_off_waits_for_a_client_that_does_not_read() -> None:
+    rig = Rig()
+    client = RawClient(rig)
+    client._connection._turn = lambda: None
+    client.send(b"".join(frame(wire.HEADERS, stream, client.block(), wire.END_HEADERS) for stream in range(1, 101, 2)))
+    before = len(rig.door.asked)
+    assert before < 50
+    client._connection.stop_reading()
+    rig.advance(1)
+    assert len(rig.door.asked) == before
+    client._connection.read_on()
+    assert client.transport.producerState == "paused"
+    rig.advance(0)
+    assert (len(rig.door.asked), client.transport.producerState) == (50, "producing")
+
+
+def test_what_is_no_call_is_answered_within_the_windows() -> None:
+    client = RawClient(Rig())
+    client.begin(1, content_type="text/html")
+    client.send(wire.settings({wire.INITIAL_WINDOW_SIZE: 10}))
+    client.begin(3, content_type="text/html")
+    assert [(kind, flags, stream) for kind, flags, stream, _ in client.frames() if stream] == [
+        (wire.HEADERS, wire.END_HEADERS, 1),
+        (wire.DATA, wire.END_STREAM, 1),
+        (wire.RST_STREAM, 0, 1),
+        (wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, 3),
+        (wire.RST_STREAM, 0, 3),
+    ]
+
+
+def test_a_conversation_that_cannot_be_cancelled_ends_anyway() -> None:
+    rig = Rig()
+    connection = rig.connect()
+    call = connection.begin("/s/Talk", KEY)
+
+    def cancelled() -> None:
+        raise RuntimeError("a bug")
+
+    rig.talks[0].cancelled = cancelled  # type: ignore[method-assign]
+    call.cancel()
+    assert rig.codes == ["CANCELLED"]
+    assert connection.call("/s/Echo", b"", KEY).code == 0
+
+
+def test_a_conversation_that_raises_ends_with_an_error() -> None:
+    rig = Rig()
+    connection = rig.connect()
+    call = connection.begin("/s/Talk", KEY)
+    call.send(message(b"raise"))
+    assert (call.code, call.text, rig.talks[0].gone) == (13, "Internal server error.", 1)
+    assert connection.open

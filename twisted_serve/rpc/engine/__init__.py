@@ -3,7 +3,8 @@
 Turn the bytes of HTTP/2 connections into calls of gRPC and back.
 
 * `factory` accepts the connections of a listener, and ends them.
-* `connection` is one connection: socket, timers, the ways to its end; `strangers` recognizes what is no HTTP/2.
+* `connection` is one connection, from its socket to the ways in which it ends; `lifetime` has its timers, `strangers`
+  recognizes what is no HTTP/2.
 * `call` is one call, from the door to its status; `incoming` is the client's side of it, `outgoing` the server's, and
   `trailers` how a call ends.
 * `session` applies the rules of HTTP/2 to what `reading` has split into frames, `heads` decodes header blocks, and

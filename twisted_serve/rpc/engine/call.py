@@ -324,9 +324,12 @@ class RunningCall:
     def _end_http(self, status: int) -> None:
         """Answer what is no call of gRPC."""
         self._stop_work()
-        self._connection.send_headers(self._stream, http_headers(status), False)
-        text = wire.frame(wire.DATA, wire.END_STREAM, self._stream, HTTP_TEXTS[status])
-        self._connection.session.out.append(text)
+        text, session = HTTP_TEXTS[status], self._connection.session
+        has_room = len(text) <= min(self._out.window, session.send_window)
+        self._connection.send_headers(self._stream, http_headers(status), not has_room)
+        if has_room:
+            session.send_window -= len(text)
+            session.out.append(wire.frame(wire.DATA, wire.END_STREAM, self._stream, text))
         # As gRPC's clients read these statuses.
         self._finish(Code.UNKNOWN, True)
 
@@ -376,7 +379,11 @@ class RunningCall:
         if work is not None:
             work.cancel()
         if conversation is not None:
-            conversation.cancelled()
+            try:
+                conversation.cancelled()
+            except Exception:
+                # Logged; the call ends anyway.
+                self.error_of(Failure())
 
     def _finish(self, code: Code, whole: bool) -> None:
         self._ended = True

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from random import uniform
 from typing import Any, Protocol
 
 from twisted.internet import protocol
@@ -25,6 +24,7 @@ from twisted_serve.rpc.engine.call import RunningCall
 from twisted_serve.rpc.engine.grants import Grants
 from twisted_serve.rpc.engine.heads import Head
 from twisted_serve.rpc.engine.interfaces import CallServices, EndedSide
+from twisted_serve.rpc.engine.lifetime import Lifetime
 from twisted_serve.rpc.engine.session import Session
 from twisted_serve.rpc.engine.strangers import stranger
 from twisted_serve.rpc.engine.wire import Fault, Reason
@@ -65,6 +65,7 @@ class GrpcConnection(protocol.Protocol):
 
     transport: Any
     peer: IAddress
+    _why = b""
 
     def __init__(self, factory: Listener) -> None:
         self.factory = factory
@@ -73,35 +74,33 @@ class GrpcConnection(protocol.Protocol):
         self.calls: dict[int, RunningCall] = {}
         self.grants = Grants(limits.granted)
         self.known = self.has_postponed_read = False
-        self._last_seen = 0
         self._preface = b""
-        self._greeted = self._lost = self._reading = self._heard = False
+        self._greeted = self._lost = self._reading = False
         self._leaving = self._left = self._flushing = self._table_shrunk = False
         self._alarm_at = inf
         self._alarm = Timeout(clock, self._ring)
         # For the preface and header blocks, and for a client that does not read what was sent.
-        self._slow = Timeout(clock, self._too_slow)
-        self._later: dict[str, IDelayedCall] = {}
+        self._slow = Timeout(clock, self.cut)
+        # For the answer to the ping between the two GOAWAY.
+        self._leaving_timeout = Timeout(clock, self._refuse_new)
+        self._lifetime = Lifetime(self, limits, clock)
+        self._postponed_read: IDelayedCall | None = None
 
     # The transport's side
 
     def connectionMade(self) -> None:
         """Begin with the settings."""
-        limits = self.factory.limits
         self.peer = self.transport.getPeer()
         self.factory.connections.add(self)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
-        self._slow.set(self._now() + limits.header_timeout)
-        self._call_later("keepalive", limits.keepalive_time, self._keep_alive)
-        self._call_later("stranger", limits.stranger_timeout, self._look_for_calls)
-        if limits.age is not None:
-            self._call_later("age", limits.age * uniform(0.9, 1.1), self._grow_old)  # noqa: S311 (no secret)
+        self._slow.set(self._now() + self.factory.limits.header_timeout)
+        self._lifetime.begin()
 
     def dataReceived(self, data: bytes) -> None:
         """Handle incoming data."""
-        self._heard = True
+        self._lifetime.heard = True
         if self._left or self._lost:
             return
         if not self._greeted:
@@ -143,19 +142,26 @@ class GrpcConnection(protocol.Protocol):
         if more and not self.has_postponed_read:
             self.has_postponed_read = True
             self.transport.pauseProducing()
-            self._call_later("read", 0, self._read_on)
+            self._postpone_read()
         self.flush()
 
+    def _postpone_read(self) -> None:
+        self._postponed_read = self.factory.reactor.callLater(0, self._read_on)
+
     def _read_on(self) -> None:
+        if self.session.stalled:
+            # `resumeProducing` postpones it again.
+            return
         self.has_postponed_read = False
-        if not self.session.stalled:
-            self.transport.resumeProducing()
-        if not self._lost:
-            self._read(self.session.read_on)
+        self.transport.resumeProducing()
+        self._read(self.session.read_on)
 
     def _set_slow(self) -> None:
         """Give the client a time for its settings, for a header block, or for reading what was sent."""
         session = self.session
+        if self._left:
+            # The time to close the connection is running.
+            return
         if session.reader.settled and not (session.reader.within_block or session.stalled):
             if self._slow.is_set:
                 self._slow.set(None)
@@ -163,7 +169,8 @@ class GrpcConnection(protocol.Protocol):
             limits = self.factory.limits
             self._slow.set(self._now() + (limits.body_timeout if session.stalled else limits.header_timeout))
 
-    def _too_slow(self) -> None:
+    def cut(self) -> None:
+        """Abort the connection."""
         self.transport.abortConnection()
 
     def pauseProducing(self) -> None:
@@ -179,7 +186,9 @@ class GrpcConnection(protocol.Protocol):
         """Go on: the client has read what was sent."""
         self.session.stalled = False
         self._set_slow()
-        if not self.has_postponed_read:
+        if self.has_postponed_read:
+            self._postpone_read()
+        else:
             self.transport.resumeProducing()
         self.window_opened()
         self.flush()
@@ -192,9 +201,10 @@ class GrpcConnection(protocol.Protocol):
         self._lost = self.session.reader.closed = True
         self._alarm.cancel()
         self._slow.cancel()
-        for delayed in self._later.values():
-            if delayed.active():
-                delayed.cancel()
+        self._leaving_timeout.cancel()
+        self._lifetime.end()
+        if self._postponed_read is not None and self._postponed_read.active():
+            self._postponed_read.cancel()
         for call in list(self.calls.values()):
             call.was_reset()
         self.factory.connection_lost(self)
@@ -216,8 +226,6 @@ class GrpcConnection(protocol.Protocol):
         """Learn that the client has answered a ping."""
         if ping == _LEAVING and self._leaving:
             self._refuse_new()
-        elif ping == _ARE_YOU_THERE and "pong" in self._later:
-            self._cancel("pong")
 
     def client_leaves(self) -> None:
         """Close when the last call has ended: the client begins none any more."""
@@ -290,7 +298,17 @@ class GrpcConnection(protocol.Protocol):
 
     # The end
 
-    def finish_up(self) -> None:
+    @property
+    def begun(self) -> tuple[int, bool]:
+        """How many calls were begun, in any measure that grows, and whether there are any now."""
+        return self.session.last, bool(self.calls)
+
+    def ask(self) -> None:
+        """Send a ping, to which the client has to answer."""
+        self.session.out.append(wire.frame(wire.PING, 0, 0, _ARE_YOU_THERE))
+        self.flush()
+
+    def finish_up(self, why: bytes = b"server shutting down") -> None:
         """
         Close the connection when its calls have ended, and let the client begin no more.
 
@@ -301,19 +319,21 @@ class GrpcConnection(protocol.Protocol):
             return
         self._leaving = True
         if not self._greeted:
+            self._left = True
             self._hang_up()
             return
-        self.session.out.append(wire.go_away(wire.MOST, Reason.NO_ERROR, b"server shutting down"))
+        self._why = why
+        self.session.out.append(wire.go_away(wire.MOST, Reason.NO_ERROR, why))
         self.session.out.append(wire.frame(wire.PING, 0, 0, _LEAVING))
-        self._call_later("leaving", _LEAVING_TIMEOUT, self._refuse_new)
+        self._leaving_timeout.set(self._now() + _LEAVING_TIMEOUT)
         self.flush_soon()
 
     def _refuse_new(self) -> None:
         if self.session.refusing:
             return
-        self._cancel("leaving")
+        self._leaving_timeout.set(None)
         self.session.refusing = True
-        self.session.out.append(wire.go_away(self.session.last, Reason.NO_ERROR, b"server shutting down"))
+        self.session.out.append(wire.go_away(self.session.last, Reason.NO_ERROR, self._why))
         self._close_if_idle()
         self.flush_soon()
 
@@ -341,45 +361,12 @@ class GrpcConnection(protocol.Protocol):
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
-    def _grow_old(self) -> None:
-        self.finish_up()
-        if self.factory.limits.grace is not None:
-            self._call_later("grace", self.factory.limits.grace, self._end_calls)
-
-    def _end_calls(self) -> None:
+    def end_calls(self) -> None:
+        """End the calls that are left."""
         for call in list(self.calls.values()):
             call.go_away()
         self._refuse_new()
         self.flush()
-
-    # Keepalive
-
-    def _look_for_calls(self) -> None:
-        """End the connection if there were no calls since the last look, unless a known sender had one before."""
-        if self.known:
-            return
-        if self.calls or self.session.last != self._last_seen:
-            self._last_seen = self.session.last
-            self._call_later("stranger", self.factory.limits.stranger_timeout, self._look_for_calls)
-        else:
-            self.finish_up()
-
-    def _keep_alive(self) -> None:
-        limits = self.factory.limits
-        if not self._heard and self._greeted:
-            self.session.out.append(wire.frame(wire.PING, 0, 0, _ARE_YOU_THERE))
-            self._call_later("pong", limits.keepalive_timeout, self._too_slow)
-            self.flush()
-        self._heard = False
-        self._call_later("keepalive", limits.keepalive_time, self._keep_alive)
-
-    def _call_later(self, name: str, seconds: float, work: Callable[[], None]) -> None:
-        self._later[name] = self.factory.reactor.callLater(seconds, work)
-
-    def _cancel(self, name: str) -> None:
-        delayed = self._later.pop(name, None)
-        if delayed is not None and delayed.active():
-            delayed.cancel()
 
     def _now(self) -> float:
         now: float = self.factory.reactor.seconds()
