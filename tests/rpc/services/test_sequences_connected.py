@@ -121,6 +121,21 @@ class ConversationTests(ConnectedTestCase):
         self.answer()
         self.assertEqual([len(data) for _, data in self.sent()], [50_000] * 4 + [1, 1])
 
+    def test_errors_without_reading(self) -> None:
+        """A client that causes errors and reads none has to stop, too: they are not collected."""
+        self.connection.reading = False
+        message = PredictionsRequest(model_name="n" * 1000, input={"data": b"x" * 1000}, sequence_id="s")
+        for _ in range(200):
+            self.call.send(message)
+            self.turn()
+        self.assertGreater(len(self.call.unsent), 20_000)
+        self.connection.reading = True
+        for _ in range(50):
+            self.call.read()
+            self.turn()
+        self.assertEqual(len(self.call.messages), 200)
+        self.assertEqual(self.call.unsent, b"")
+
 
 class EndTests(ConnectedTestCase):
     """Calls that end before everything is answered."""
