@@ -299,7 +299,7 @@ class SharedListenerTests(SynchronousTestCase):
         server = self.server(
             inference_address=one, management_address=one, metrics_address=one, ts_open_inference_protocol=True
         )
-        self.assertEqual(len(server.clock.tcpServers), 1)
+        self.assertEqual(len(server.clock.tcpServers), 1 + 2)  # and two of gRPC
         for method, path, kind, status in (
             ("GET", "/ping", INFERENCE, 200),
             ("POST", "/predictions/m/1.0", INFERENCE, 200),
@@ -345,5 +345,5 @@ class SharedListenerTests(SynchronousTestCase):
     def test_no_metrics(self) -> None:
         """With the metrics API off there is no listener for it, and nobody else serves it."""
         server = self.server(enable_metrics_api=False)
-        self.assertEqual(len(server.clock.tcpServers), 2)
+        self.assertEqual(len(server.clock.tcpServers), 2 + 2)  # and two of gRPC
         self.assertEqual(server.request("GET", "/metrics", server.key(INFERENCE), role=Role.INFERENCE).status, 404)
