@@ -5,13 +5,13 @@ Tests for ``twisted_serve.auth.key_file``, on a real directory: what it promises
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import stat
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from random import Random
@@ -306,7 +306,7 @@ class KeyFileTests(SynchronousTestCase):
         """Return the open files in the directory; other threads of the process have descriptors, too."""
         found = []
         for descriptor in os.listdir("/proc/self/fd"):
-            with suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
                 found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         return [path for path in found if path.startswith(str(self.path.parent))]
 
