@@ -2,9 +2,7 @@
 """
 Serve gRPC's health checking protocol, which needs no key, as ``/livez`` and ``/readyz``.
 
-The empty name, ``readiness`` and the names of the services of this server are what ``/readyz`` is, ``liveness`` is what
-``/livez`` is.  ``model`` and ``model/version`` have the state of a model, for callers that may know which models there
-are; for others these names are unknown, whether there is such a model or not.
+Callers that may not know which models there are get the same answers for all names of models.
 """
 
 from __future__ import annotations
@@ -12,20 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
-from twisted_serve.errors import (
-    BadRequest,
-    ModelNotFound,
-    ModelVersionNotFound,
-    ServeError,
-    ServerNotRunning,
-    ServiceUnavailable,
-)
+from twisted_serve.errors import BadRequest, ServeError, ServerNotRunning
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.rpc.contracts import Answer, Call
 from twisted_serve.rpc.messages import (
@@ -34,6 +24,7 @@ from twisted_serve.rpc.messages import (
     HealthListRequest,
     HealthListResponse,
 )
+from twisted_serve.rpc.services.health_states import States
 
 #: Bytes of a message, for `Method.most`.
 MOST_MESSAGE = 4096
@@ -51,8 +42,6 @@ MOST_FROM_PEER = 16
 # look costs microseconds for each name that is watched.
 _INTERVAL = 1.0
 
-_READINESS, _LIVENESS = "readiness", "liveness"
-
 
 class UnknownService(ServeError):
     """This server has no service with such a name."""
@@ -68,48 +57,6 @@ class TooManyWatchers(ServeError):
     status = 429
     kind = "ServiceUnavailableException"
     grpc_status = "RESOURCE_EXHAUSTED"
-
-
-@frozen
-class States:
-    """
-    The states of the services and models of a server.
-
-    :param services: The full names of the services.
-    """
-
-    _plane: InferencePlane
-    _services: frozenset[str]
-
-    def of(self, name: str, models: bool) -> int | None:
-        """
-        Return the state of a service or model; ``None`` if there is none with this name.
-
-        :param models: Whether names of models count.
-        """
-        if name == _LIVENESS:
-            return HealthCheckResponse.SERVING
-        if self.is_server(name):
-            return _state(self._plane.ready())
-        return self._of_model(name) if models else None
-
-    def is_server(self, name: str) -> bool:
-        """Return whether a name is not that of a model, whichever models there are."""
-        return name in {"", _READINESS, _LIVENESS} or name in self._services
-
-    def all(self, models: bool) -> dict[str, int]:
-        """Return the state of each name, of models only that of the default version."""
-        names = ["", _LIVENESS, _READINESS, *sorted(self._services), *(self._plane.names() if models else ())]
-        return {name: state for name in names if (state := self.of(name, models)) is not None}
-
-    def _of_model(self, name: str) -> int | None:
-        model, _, version = name.partition("/")
-        try:
-            return _state(self._plane.model_ready(model, version or None) and not self._plane.stopping)
-        except (ModelNotFound, ModelVersionNotFound):
-            return None
-        except ServiceUnavailable:
-            return HealthCheckResponse.NOT_SERVING
 
 
 @implementer(IPushProducer)
@@ -244,10 +191,10 @@ class Health:
         if self._closed:
             raise ServerNotRunning
         if len(self._watchers) >= MOST_WATCHERS:
-            raise TooManyWatchers(f"{MOST_WATCHERS} calls watch the health of this server, which are as many as may.")
+            raise TooManyWatchers(f"{MOST_WATCHERS} calls watch the health of this server; there may be no more.")
         peer = _connection_of(watcher.peer)
         if peer is not None and self._peers[peer] >= MOST_FROM_PEER:
-            raise TooManyWatchers(f"{MOST_FROM_PEER} calls of this connection watch health, which are as many as may.")
+            raise TooManyWatchers(f"{MOST_FROM_PEER} calls of this connection watch health; there may be no more.")
         self._watchers[watcher] = None
         self._peers[peer] += 1
 
@@ -265,10 +212,6 @@ def health_endpoints(health: Health) -> dict[str, Answer]:
     """Return the methods of the service, which are open on every listener."""
     service = "/grpc.health.v1.Health/"
     return {f"{service}Check": health.check, f"{service}List": health.list, f"{service}Watch": health.watch}
-
-
-def _state(serving: bool) -> int:
-    return HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
 
 
 def _name_of(request: HealthCheckRequest) -> str:
