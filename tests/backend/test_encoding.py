@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
@@ -17,9 +18,44 @@ from twisted_serve.backend.encoding import FlawedInputError, UnsupportedOutputEr
 from twisted_serve.testing.strategies.wire import json_objects, parts
 from twisted_serve.wire.messages import Part
 
+#: Pieces of JSON, and of what is nearly JSON.
+PIECES = ["0", "-0", "1.5", "1e5", "1E400", "-1e-400", "9" * 30, "NaN", "Infinity", "-Infinity", "true", "null", "nul"]
+PIECES += [
+    '"a"',
+    '"\\ud800"',
+    '"\\ud83d\\ude00"',
+    '"\x00"',
+    '"\n"',
+    '"ä"',
+    "[",
+    "]",
+    "{",
+    "}",
+    ":",
+    ",",
+    " ",
+    "\n",
+    "\ufeff",
+]
+
+
+def outcome(parse: Callable[[], Any]) -> str:
+    """Return what parsing has as its result, or that it has none."""
+    try:
+        return repr(parse())
+    except (ValueError, RecursionError, FlawedInputError):
+        return "an error"
+
 
 class ValueTests(SynchronousTestCase):
     """Tests for the decoding of request parts."""
+
+    @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join) | json_objects().map(json.dumps))
+    def test_as_json(self, text: str) -> None:
+        """Any text is what `json.loads` makes of it, or an error."""
+        raw = text.encode()
+        ours = outcome(lambda: value(Part("body", "application/json", raw or b" "), True))
+        self.assertEqual(ours, outcome(lambda: json.loads(raw.decode() or " ")))
 
     def test_json(self) -> None:
         """JSON arrives parsed."""

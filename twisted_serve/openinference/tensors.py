@@ -11,7 +11,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from math import isfinite, prod
+from math import prod
 from reprlib import Repr
 from typing import Any
 
@@ -277,7 +277,8 @@ def _is_text(element: bytes) -> bool:
 
 def json_of(values: Sequence[Any]) -> str:
     """Render elements as JSON without the enclosing brackets."""
-    plain = not values or not isinstance(values[0], float) or all(map(isfinite, values))
-    # msgspec, which is faster, cannot encode infinity and NaN; the handler's parser accepts Python's spelling.
-    text = msgspec.json.encode(values).decode("utf-8") if plain else json.dumps(values)
-    return text[1:-1]
+    text = msgspec.json.encode(values)
+    if values and isinstance(values[0], float) and b"null" in text:
+        # Infinity and NaN, which msgspec cannot encode; the handler's parser accepts Python's spelling.
+        return json.dumps(values)[1:-1]
+    return text[1:-1].decode("utf-8")
