@@ -14,4 +14,5 @@ What twisted_serve costs, and what its peers cost, measured in one run (``make b
 ``compare``    two checkouts, pair by pair
 ``front``      where the time of a prediction goes in the front
 ``picture``    the picture
+``soak``       minutes of load: what grows
 """

@@ -19,6 +19,7 @@ from benchmarks.compare import Ratio, ratio
 from benchmarks.load import Load, read_load
 from benchmarks.processes import Group, pss_in, ticks_in
 from benchmarks.rpc import CALLS, Call, read_h2load
+from benchmarks.run import can_call
 from benchmarks.servers import Peer
 from benchmarks.soak import MORE_DELAYED, MORE_MEMORY, Look
 
@@ -163,6 +164,14 @@ def test_reading_h2load() -> None:
     assert read_h2load(H2LOAD.replace("2.00s", "250.00ms"), []).seconds == 0.25
     with pytest.raises(ValueError, match="h2load reported nothing"):
         read_h2load("error: could not connect", [])
+
+
+def test_without_h2load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What gRPC's measurement lacks is named, so that a report without it is no surprise."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said: list[str] = []
+    assert not can_call(said.append)
+    assert said[0] == "h2load is not installed: gRPC is left out."
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
