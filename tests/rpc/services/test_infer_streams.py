@@ -229,6 +229,25 @@ class StreamTests(OpenInferenceTestCase):
         texts = [each.infer_response.raw_output_contents[0][4:].decode() for each in self.sent]
         self.assertEqual(texts, [large, "b", "c"])
 
+    def test_cancelled_in_thread(self) -> None:
+        """Requests that wait for a thread when the call ends are not begun."""
+        work: list[Deferred[Any]] = []
+
+        def defer(_function: Any, *_args: Any) -> Deferred[Any]:
+            work.append(Deferred())
+            return work[-1]
+
+        self.threads = defer
+        super().setUp()
+        self.converse()
+        data = bytes(MOST_AT_ONCE)
+        self.conversation.received(request(tensor("x", "UINT8", [len(data)]), raw_input_contents=[data]))
+        for i in range(3):
+            self.conversation.received(numbered(i))
+        self.conversation.cancelled()
+        work[0].callback(None)
+        self.assertEqual((self.server.provider.batches, self.sent, self.call.end), ([], [], None))
+
     def test_bug(self) -> None:
         """A bug in a request is an error in its place, without details."""
         self.inference.find = lambda *_args: 1 / 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -175,6 +175,9 @@ class _Request:
     async def _run(self) -> None:
         call, inference = self._conversation.call, self._conversation.inference
         async with self._conversation.preparing:
+            if self._conversation.over:
+                # Cancelling the request before has passed the lock on.
+                raise CancelledError()
             # The request as JSON is enough while it waits.
             message = self._messages.pop()
             request = await inference.prepare(message)
