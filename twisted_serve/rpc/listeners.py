@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_serve.auth.redaction import Redact
-from twisted_serve.auth.scopes import required
+from twisted_serve.auth.scopes import Operation, required
 from twisted_serve.errors import ServeError
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.listening.admission import Admission
@@ -150,7 +150,7 @@ class GrpcApi:
                 method = _method(
                     path, answers.pop(path), _STATUSES.get(name, status_of), _OPEN_MESSAGE if is_open else None
                 )
-                yield evolve(method, most_fields=_MOST_FIELDS) if name == INFERENCE else method
+                yield evolve(method, most_fields=_MOST_FIELDS) if operation is Operation.PREDICT else method
         if answers:
             raise ValueError(f"answers without a method: {sorted(answers)}")
 

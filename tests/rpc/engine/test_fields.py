@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from twisted_serve.rpc.engine.fields import has_more_fields
 from twisted_serve.rpc.messages import ModelInferRequest, PredictionsRequest
-from twisted_serve.rpc.methods import INFERENCE
+from twisted_serve.rpc.methods import INFERENCE, KSERVE
 from twisted_serve.testing.server import MemoryServer
 
 # Makes each message a large one: a field that no message has.
@@ -71,6 +71,10 @@ def test_prediction() -> None:
         path = f"/{INFERENCE}/Predictions"
         for method in ("Predictions", "StreamPredictions", "StreamPredictions2"):
             call = server.grpc().call(f"/{INFERENCE}/{method}", b"\x0a\x01m" + b"\x1a\x00" * (1 << 18))
+            assert (call.code, call.text) == (3, "The message has more than 1010 fields.")
+        for method in ("ModelInfer", "ModelStreamInfer"):
+            # Field 5 of an inference request is a tensor.
+            call = server.grpc().call(f"/{KSERVE}/{method}", b"\x0a\x01m" + b"\x2a\x00" * (1 << 18))
             assert (call.code, call.text) == (3, "The message has more than 1010 fields.")
         message = PredictionsRequest(model_name="m", input={"data": bytes(1 << 18)})
         assert server.grpc().call(path, message).code == 0

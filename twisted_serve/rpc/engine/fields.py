@@ -2,7 +2,8 @@
 """
 Count the fields of a message before it is parsed.
 
-Parsing holds the reactor: 6.5 MB of a message with 700,000 entries of a map take half a second, with one entry 2 ms.
+Parsing holds the reactor: 6.3 MB of a message with 700,000 entries of a map took half a second and more, with one entry
+0.6 ms.
 """
 
 from __future__ import annotations
