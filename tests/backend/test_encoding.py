@@ -19,7 +19,22 @@ from twisted_serve.testing.strategies.wire import json_objects, parts
 from twisted_serve.wire.messages import Part
 
 #: Pieces of JSON, and of what is nearly JSON.
-PIECES = ["0", "-0", "1.5", "1e5", "1E400", "-1e-400", "9" * 30, "NaN", "Infinity", "-Infinity", "true", "null", "nul"]
+PIECES = [
+    "0",
+    "-0",
+    "1.5",
+    "1e5",
+    "1E400",
+    "-1e-400",
+    "9" * 30,
+    "19851127483331324900",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "true",
+    "null",
+    "nul",
+]
 PIECES += [
     '"a"',
     '"\\ud800"',
