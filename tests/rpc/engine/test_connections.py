@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 
 from tests.rpc.engine.raw import RawClient, frame
-from tests.rpc.engine.rig import Rig, message, values
+from tests.rpc.engine.rig import Rig, message, unknown, values
+from twisted_serve.rpc.contracts import Admitted
 from twisted_serve.rpc.engine import wire
 from twisted_serve.rpc.engine.reading import MOST_FRAMES_AT_ONCE
 from twisted_serve.rpc.engine.wire import Reason
@@ -257,6 +258,56 @@ def test_a_deadline_also_bounds_what_is_not_taken() -> None:
     assert (over.reset, whole.code) == (int(Reason.CANCEL), 4)
     assert rig.codes == ["DEADLINE_EXCEEDED"] * 2
     assert [end.whole for end in rig.ends] == [False, True]
+
+
+def test_a_message_is_not_cut_by_a_status() -> None:
+    """A client that has a part of a message would take the status for the rest."""
+    rig = Rig()
+    connection = rig.connect()
+    connection.reading = False
+    call = connection.call("/s/Stream", b"", KEY, timeout=10)
+    rig.waiting[0][0].send(message(b"x" * 100_000))
+    rig.advance(11, connection)
+    assert (call.reset, call.code, rig.cancelled) == (int(Reason.CANCEL), None, 1)
+
+
+def test_nothing_is_kept_for_a_call_that_is_over() -> None:
+    rig = Rig()
+    connection = rig.connect()
+    connection.reading = False
+    call = connection.begin("/s/Talk", KEY)
+    rig.talks[0].call.send(message(b"x" * 100_000))
+    rig.talks[0].call.finish()
+    rig.advance(0, connection)
+    for _ in range(10):
+        call.send(message(b"y" * 1000))
+    running = connection.protocol.calls[call.stream]
+    assert (running._over, len(running._in._held), rig.talks[0].messages) == (True, 0, [])
+
+
+def test_a_call_ends_once() -> None:
+    rig = Rig()
+    client = RawClient(rig)
+    client.begin(1, pseudo_path="/s/Talk")
+    (talk,) = rig.talks
+    talk.call.finish()
+    talk.call.finish()
+    talk.call.fail(unknown())
+    talk.call.send(message(b"late"))
+    assert rig.codes == ["OK"]
+    assert [kind for kind, *_ in client.frames()] == [wire.HEADERS, wire.RST_STREAM]
+
+
+def test_a_long_call_keeps_a_connection_of_an_unknown_client() -> None:
+    rig = Rig(stranger_timeout=75.0)
+    rig.door.decision = Admitted(known=False)
+    connection = rig.connect()
+    connection.call("/s/Wait", b"")
+    rig.advance(1000, connection)
+    assert connection.going == []
+    rig.answer(b"", connection)
+    rig.advance(200, connection)
+    assert connection.going[0] == (wire.MOST, 0)
 
 
 # Large messages

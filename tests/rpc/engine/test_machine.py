@@ -18,7 +18,7 @@ WINDOW = 2000
 MESSAGE = 10_000
 UNSENT = 60_000
 STREAMS = 8
-PATHS = ["/s/Echo", "/s/Wait", "/s/Stream", "/s/Talk", "/s/None"]
+PATHS = ["/s/Echo", "/s/Wait", "/s/Stream", "/s/Stream", "/s/Talk", "/s/Talk", "/s/None"]
 
 sizes = st.sampled_from([0, 1, 100, WINDOW - 7, WINDOW, 3 * WINDOW, MESSAGE - 10])
 
@@ -50,10 +50,12 @@ class CallMachine(RuleBasedStateMachine):
     @rule(
         target=calls,
         path=st.sampled_from(PATHS),
-        key=st.sampled_from(["key", "key", "key", None]),
+        key=st.sampled_from(["key"] * 7 + [None]),
         timeout=st.sampled_from([None, None, 10, 1000]),
+        whole=st.sampled_from([True, True, False]),
     )
-    def begin(self, path: str, key: str | None, timeout: float | None) -> Any:
+    def begin(self, path: str, key: str | None, timeout: float | None, whole: bool) -> Any:
+        """Begin a call, with its message or without."""
         if self.stalled or self.connection.http2.open_outbound_streams >= STREAMS:
             return multiple()
         name = f"call-{len(self.begun)}"
@@ -61,6 +63,9 @@ class CallMachine(RuleBasedStateMachine):
         call.name = name  # type: ignore[attr-defined]
         self.begun[name] = call
         self.sent[name] = []
+        if whole and path != "/s/Talk" and not call.over:
+            call.send(message(b"m"), end=True)
+            self.settle()
         return call
 
     def may_send(self, call: MemoryRpcCall) -> bool:
@@ -116,8 +121,9 @@ class CallMachine(RuleBasedStateMachine):
         elif ends == "answer":
             done.callback(None)
         else:
-            self.sent[name].append(b"s" * size)
-            running.send(message(b"s" * size))
+            for _ in range(2):
+                self.sent[name].append(b"s" * size)
+                running.send(message(b"s" * size))
         self.settle()
 
     @rule(
@@ -224,5 +230,5 @@ class CallMachine(RuleBasedStateMachine):
         self.rig.clock.advance(10_000)
 
 
-CallMachine.TestCase.settings = settings(CallMachine.TestCase.settings, stateful_step_count=25)
+CallMachine.TestCase.settings = settings(CallMachine.TestCase.settings, stateful_step_count=40)
 TestCalls = CallMachine.TestCase
