@@ -113,6 +113,12 @@ class StreamTests(OpenInferenceTestCase):
         self.conversation.half_closed()
         self.assertEqual(self.call.end, OK)
 
+    def test_empty(self) -> None:
+        """An empty answer without parts before it is no last response, but an error."""
+        self.respond(b"")
+        self.conversation.received(numbered(1))
+        self.assertIn("begins with b''", self.sent[0].error_message)
+
     def test_bad_part(self) -> None:
         """A part that cannot be sent ends its request with one error, and frees the worker."""
         self.worker.holding = True
