@@ -35,6 +35,7 @@ from twisted_serve.config.presence import unreadable
 from twisted_serve.config.report import config_report
 from twisted_serve.config.values import ConfigError
 from twisted_serve.system.account import protect_memory
+from twisted_serve.system.garbage import keep_all
 
 if TYPE_CHECKING:
     from twisted_serve.interfaces import IServeReactor
@@ -256,7 +257,7 @@ def serve(loaded: LoadedOptions, report: Report) -> int:
     def begin_logging(observer: ILogObserver) -> None:
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
-    return run_server(loaded, cast("IServeReactor", reactor), report, begin_logging, make_server)
+    return run_server(loaded, cast("IServeReactor", reactor), report, begin_logging, make_server, started=keep_all)
 
 
 if __name__ == "__main__":

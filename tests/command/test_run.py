@@ -97,6 +97,7 @@ class RunServerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.out = StringIO()
         self.reports: list[str | None] = []
+        self.started: list[bool] = []
 
     def begin_logging(self, observer: ILogObserver) -> None:
         """Have the log of this test go to an observer."""
@@ -120,6 +121,7 @@ class RunServerTests(SynchronousTestCase):
             self.begin_logging,
             lambda _reactor, _loaded: server,
             out=self.out,
+            started=lambda: self.started.append(bool(server.running)),
         )
         self.assertFalse(server.running)
         self.assertEqual(self.reactor.unfinished, 0)
@@ -136,6 +138,12 @@ class RunServerTests(SynchronousTestCase):
 
         self.assertEqual(self.run_server(server, lambda: server.ready.callback(None), serving), 0)
         self.assertEqual(self.reports[0], None)
+
+    def test_started(self) -> None:
+        """What is to be done once after the start is done when the server runs, before any client is served."""
+        server = Server()
+        self.assertEqual(self.run_server(server, lambda: self.assertEqual(self.started, [True])), 0)
+        self.assertEqual(self.started, [True])
 
     def test_failed_models(self) -> None:
         """A start-up model that failed is in the last line of the start, after the one that scripts wait for."""

@@ -108,6 +108,10 @@ def report_to(descriptor: int | None) -> Report:
     return report
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 def run_server(
     loaded: LoadedOptions,
     reactor: IServeReactor,
@@ -116,16 +120,18 @@ def run_server(
     make_server: MakeServer,
     *,
     out: TextIO | None = None,
+    started: Callable[[], None] = _nothing,
 ) -> int:
     """
     Run a server until it is asked to stop.
 
     :param out: The stream for the log and for the line that launchers wait for; stdout by default.
+    :param started: Called when the server has started, before it handles what a client sends.
     :raise ConfigError: for a ``log_config`` that cannot be used.
     :return: 0 after an orderly stop, 1 when the server could not start.
     """
     stream = sys.stdout if out is None else out
-    run = _Run(loaded, reactor, report, make_server, stream)
+    run = _Run(loaded, reactor, report, make_server, stream, started)
     begin_logging(run.log.observer)
     raise_descriptor_limit()
     reactor.callWhenRunning(run.begin)
@@ -155,8 +161,10 @@ class _Run:
         report: Report,
         make_server: MakeServer,
         out: TextIO,
+        started: Callable[[], None],
     ) -> None:
         self.out = out
+        self._started = started
         self.log = open_log(loaded.options, out, self.secrets, reactor.callLater)
         self.status = 0
         self._loaded = loaded
@@ -181,6 +189,7 @@ class _Run:
             # First, so that a signal during the start cannot leave the server's files behind.
             signals.handle(self._reactor, lambda: self._on_stop_signal(server), server.reload)
             server.startService()
+            self._started()
         except Exception as e:  # any error must be reported to the launcher
             self._fail(e)
             return
