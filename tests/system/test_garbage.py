@@ -6,6 +6,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import gc, weakref
 from twisted_serve.system.garbage import keep_all
@@ -22,6 +24,7 @@ print(gone() is None, any(each is before for each in gc.get_objects()), gc.get_f
 """
 
 
+@pytest.mark.integration
 def test_objects_of_the_start() -> None:
     """What exists is not collected again, garbage is collected once more, and collections go on."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False)

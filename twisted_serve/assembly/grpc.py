@@ -29,7 +29,7 @@ from twisted_serve.web.listeners import HttpApi
 _log = Logger("twisted_serve.server")
 
 # The distributions of the extra, by the modules that need them.
-_EXTRA = {"h2": "h2", "google.protobuf": "protobuf"}
+_EXTRA = {"h2": "h2", "hpack": "hpack", "google.protobuf": "protobuf"}
 
 _BOUND = {Role.INFERENCE: GRPC_INFERENCE_BOUND, Role.MANAGEMENT: GRPC_MANAGEMENT_BOUND}
 
