@@ -114,7 +114,7 @@ def test_protected() -> None:
     code = """
 import ctypes
 from twisted_serve import cli
-cli.run_server = lambda *_: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+cli.run_server = lambda *_, **__: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
 print(cli.serve(None, None))
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40, check=True)

@@ -35,7 +35,14 @@ class CallMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.rig = Rig(
-            window=WINDOW, message=MESSAGE, unsent=UNSENT, granted=2 * MESSAGE, body_timeout=50.0, streams=STREAMS
+            window=WINDOW,
+            message=MESSAGE,
+            unsent=UNSENT,
+            granted=2 * MESSAGE,
+            body_timeout=50.0,
+            streams=STREAMS,
+            # The connection is idle for as long as the machine waits; test_strangers.py is about its end.
+            stranger_timeout=1e6,
         )
         self.connection: MemoryRpcConnection = self.rig.connect(settings={4: 3000})
         self.begun: dict[str, MemoryRpcCall] = {}
