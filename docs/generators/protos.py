@@ -56,7 +56,7 @@ def compiled() -> FileDescriptorSet:
     :raise ImportError: grpcio-tools is not installed.
     :raise ValueError: The compiler refuses a file; its reasons are on standard error.
     """
-    from grpc_tools import protoc  # noqa: PLC0415 - for those who only render stubs, it need not be installed
+    from grpc_tools import protoc  # noqa: PLC0415 - needed only to compile, not to render stubs
 
     protos = _RPC / "protos"
     well_known = Path(protoc.__file__).parent / "_proto"

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from tests.integration.adder import ADDER
 from tests.integration.conftest import COMMAND, LONG, MakeServer, Server
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
@@ -97,20 +98,6 @@ def flood(context, path):
 
 def raises(context, text):
     raise ValueError(text)
-"""
-
-ADDER = """
-class Adder:
-    def initialize(self, context):
-        self.sums = {}
-
-    def handle(self, data, context):
-        answers = []
-        for i, row in enumerate(data):
-            name = context.get_sequence_id(i)
-            self.sums[name] = self.sums.get(name, 0) + int(bytes(row["data"]))
-            answers.append(str(self.sums[name]))
-        return answers
 """
 
 STATEFUL = {"sequenceBatching": True, "maxNumSequence": 4, "maxSequenceJobQueueSize": 5, "sequenceMaxIdleMSec": 0}

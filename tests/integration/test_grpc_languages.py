@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import twisted_serve.rpc
+from tests.integration.adder import ADDER
 from tests.integration.test_listeners import make_certificate
 
 if TYPE_CHECKING:
@@ -57,20 +58,6 @@ def handle(data, context):
     if word == "fail":
         raise ValueError("the handler fails")
     return [text]
-"""
-
-ADDER = """
-class Adder:
-    def initialize(self, context):
-        self.sums = {}
-
-    def handle(self, data, context):
-        answers = []
-        for i, row in enumerate(data):
-            name = context.get_sequence_id(i)
-            self.sums[name] = self.sums.get(name, 0) + int(bytes(row["data"]))
-            answers.append(str(self.sums[name]))
-        return answers
 """
 
 STATEFUL = {"minWorkers": 1, "maxWorkers": 1, "sequenceBatching": True, "maxNumSequence": 2}
