@@ -178,7 +178,7 @@ class MainTests(CommandCase):
         """Have servers note their settings instead of serving, and end with ``status``."""
         served: list[LoadedOptions] = []
 
-        def serve(loaded: LoadedOptions, _report: object) -> int:
+        def serve(loaded: LoadedOptions, _report: object, _make: object) -> int:
             self.assertEqual(self.path.read_text(), str(os.getpid()))
             served.append(loaded)
             return status
@@ -295,7 +295,7 @@ class MainTests(CommandCase):
     def test_crash(self) -> None:
         """The pid file is removed however the server ends."""
 
-        def serve(_loaded: object, _report: object) -> NoReturn:
+        def serve(_loaded: object, _report: object, _make: object) -> NoReturn:
             raise OSError("bad")
 
         self.patch(cli, "serve", serve)

@@ -18,24 +18,23 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import psutil
-from twisted.logger import ILogObserver, globalLogBeginner
 
 import twisted_serve
 from twisted_serve.command.launching import passed_sockets, server_command
 from twisted_serve.command.other_servers import described, other_servers
 from twisted_serve.command.pid_file import AlreadyRunningError, PidFile
-from twisted_serve.command.run import Report, report_to, run_server
+from twisted_serve.command.run import Server, report_to
+from twisted_serve.command.serving import serve
 from twisted_serve.command.shims import shims
 from twisted_serve.config.arguments import CommandLine, parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
 from twisted_serve.config.presence import unreadable
 from twisted_serve.config.report import config_report
 from twisted_serve.config.values import ConfigError
-from twisted_serve.system.account import protect_memory
-from twisted_serve.system.garbage import keep_all
+from twisted_serve.subcommands import NAMES
 
 if TYPE_CHECKING:
     from twisted_serve.interfaces import IServeReactor
@@ -73,6 +72,11 @@ def main(argv: Sequence[str] | None = None, *, as_torchserve: bool = False) -> i
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == [SHIMS]:
         return shims(words[1:])
+    if words and words[0] in NAMES:
+        # Imported here, so that a server does not import what its operators need.
+        from twisted_serve.subcommands.group import main as operate  # noqa: PLC0415
+
+        return int(operate(words, prog_name="twisted-serve", standalone_mode=False) or 0)
     command = parse_command_line(words, parser())
     if command.version:
         print(VERSIONS)
@@ -203,7 +207,7 @@ def start(pid_file: PidFile, command: CommandLine, words: Sequence[str], *, as_t
         return launch(server_command(words, as_torchserve=as_torchserve))
     pid_file.claim()
     try:
-        return serve(loaded, report_to(command.ready_fd))
+        return serve(loaded, report_to(command.ready_fd), _make_server)
     finally:
         pid_file.release()
 
@@ -247,17 +251,10 @@ def launch(server: Sequence[str], spawn: Callable[..., subprocess.Popen[bytes]] 
     return 1
 
 
-def serve(loaded: LoadedOptions, report: Report) -> int:
-    """Run the server: install the reactor (epoll where available), then build the server on it."""
-    protect_memory()
-    from twisted.internet import reactor  # noqa: PLC0415 - importing it is choosing it
-
+def _make_server(reactor: IServeReactor, loaded: LoadedOptions) -> Server:
     from twisted_serve.tap import make_server  # noqa: PLC0415 - what it builds needs the reactor to be chosen
 
-    def begin_logging(observer: ILogObserver) -> None:
-        globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-
-    return run_server(loaded, cast("IServeReactor", reactor), report, begin_logging, make_server, started=keep_all)
+    return make_server(reactor, loaded)
 
 
 if __name__ == "__main__":
