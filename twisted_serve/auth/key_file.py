@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import stat
 import threading
 from contextlib import suppress
@@ -20,10 +19,9 @@ from datetime import datetime, timezone
 from errno import EACCES, ECANCELED, EEXIST
 from pathlib import Path
 
+from twisted_serve.auth.owner_files import drafting, open_unfollowed, sync_directory
 from twisted_serve.auth.replacement import replacing
 from twisted_serve.auth.tokens import KeySet, Token
-
-_OWNER_ONLY = 0o600
 
 # In bytes.  A key file has about 400; no more than this is read of a file.
 _MAX_BYTES = 16384
@@ -88,31 +86,19 @@ class KeyFile:
             raise type(e)(e.errno, f"the key file cannot be written: {e.strerror}", str(self.path)) from e
 
     def _replace(self, keys: KeySet) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, _OWNER_ONLY)
-        try:
-            os.fchmod(descriptor, _OWNER_ONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with os.fdopen(os.dup(descriptor), "wb") as content:
-                content.write(render_keys(keys))
-                content.flush()
-                os.fsync(descriptor)
+        with drafting(self.path, render_keys(keys)) as draft:
+            fcntl.flock(draft.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The slow part is done: another server may be waiting for this lock.
             with replacing(self.path), self._lock:
                 if self._removed:
                     raise OSError(ECANCELED, "the server stops", str(self.path))
                 self._refuse_if_taken()
-                os.replace(temporary, self.path)
+                draft.take_name()
                 self._close_descriptor()
-                self._descriptor = descriptor
+                self._descriptor = draft.descriptor
                 self._api_key = keys.api.secret.encode()
-        except BaseException:
-            os.close(descriptor)
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-        self._sync_directory()
+        # The rename must survive a power failure, too.
+        sync_directory(self.path)
 
     def remove(self) -> None:
         """
@@ -152,7 +138,7 @@ class KeyFile:
         if ours is not None and (self._is_ours(ours) or not os.path.lexists(self.path)):
             return
         try:
-            other = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            other = open_unfollowed(self.path)
         except OSError:
             # A regular file that only another user can read may be locked; that cannot be found out. Anything
             # else that cannot be opened, such as a symbolic link, is replaced.
@@ -174,15 +160,6 @@ class KeyFile:
             return stat.S_ISREG(status.st_mode) and status.st_uid != os.geteuid()
         return False
 
-    def _sync_directory(self) -> None:
-        # The rename must survive a power failure, too; some file systems cannot sync a directory, which is tolerated.
-        with suppress(OSError):
-            directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-
     def _close_descriptor(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -190,7 +167,7 @@ class KeyFile:
 
 
 def _read_bounded(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = open_unfollowed(path)
     try:
         return os.read(descriptor, _MAX_BYTES)
     finally:
