@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.archiver import model_archiver
 from twisted_serve.archiver.command import main, parser
+from twisted_serve.archives.manifest import read_manifest
 
 
 class CommandTests(SynchronousTestCase):
@@ -55,6 +56,30 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual((status, out, err), (1, "", "Error: File does not exist: gone.pt\n"))
         self.assertEqual(self.run_command("--model-name", "a b")[0], 1)
         self.assertEqual(sorted(os.listdir()), ["handler.py", "w.pt"])
+
+    def test_default_version(self) -> None:
+        """A model needs no version: it is 1.0, as of a manifest without one."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.assertEqual(
+                main(["--model-name", "m", "--handler", "handler.py", "--archive-format", "no-archive"]), 0
+            )
+        self.assertEqual(read_manifest(Path("m")).model_version, "1.0")
+        self.assertIn('"modelVersion": "1.0"', Path("m/MAR-INF/MANIFEST.json").read_text())
+
+    def test_similar_handlers(self) -> None:
+        """A handler that does not exist is answered with a similar one that does."""
+        for said, meant in (
+            ("image_classifer", "the built-in image_classifier"),
+            ("hanlder.py", "handler.py"),
+            ("./handle", "handler.py"),
+            ("text-classifier.py", "the built-in text_classifier"),
+            ("hanlder.py:handle", "handler.py"),
+        ):
+            status, out, err = self.run_command("--handler", said)
+            self.assertEqual((status, out), (1, ""))
+            self.assertTrue(err.endswith(f"; did you mean {meant}?\n"), err)
+        self.assertEqual(self.run_command("--handler", "other")[2], "Error: File does not exist: other.py\n")
+        self.assertEqual(self.run_command("--handler", "no/such/handler.py")[2].count("did you mean"), 0)
 
     def test_wrong_words(self) -> None:
         """An invalid command line exits with status 2."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from twisted_serve.archiver.config import FORMATS, ArchiverError, ModelArchiverConfig
+from twisted_serve.archiver.config import DEFAULT_VERSION, FORMATS, ArchiverError, ModelArchiverConfig
 from twisted_serve.archiver.packing import plan
 from twisted_serve.archiver.writing import Plan, write
 from twisted_serve.archives.manifest import RUNTIMES
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         description="Pack a model for twisted-serve or TorchServe: the same files make the same bytes.",
     )
     result.add_argument("--model-name", required=True, help="name of the model, and of the archive")
-    result.add_argument("-v", "--version", required=True, help="version of the model")
+    result.add_argument("-v", "--version", default=DEFAULT_VERSION, help="version of the model; by default %(default)s")
     result.add_argument(
         "--handler",
         required=True,

@@ -19,6 +19,9 @@ from twisted_serve.archives.names import version_flaw
 #: The archive formats, under TorchServe's names.
 FORMATS = ("default", "zip-store", "tgz", "no-archive")
 
+#: The version of a model that is given none: the servers' default for a manifest without one.
+DEFAULT_VERSION = "1.0"
+
 _SUFFIXES = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
 
 #: A valid model or workflow name: the rule of TorchServe's archiver, stricter than the servers' rules.
@@ -71,7 +74,7 @@ class ModelArchiverConfig:
 
     model_name: str
     handler: str = field(converter=text_of)
-    version: str
+    version: str = DEFAULT_VERSION
     serialized_file: str | None = field(default=None, converter=optional_text)
     model_file: str | None = field(default=None, converter=optional_text)
     extra_files: tuple[str, ...] = field(default=(), converter=patterns_of)

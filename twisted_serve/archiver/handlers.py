@@ -6,9 +6,12 @@ Resolve a handler's name to the file to pack and the name for the manifest.
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 from attrs import frozen
+
+from twisted_serve.archiver.config import ArchiverError
 
 #: Built-in handlers, which are not packed (``docs/torchserve/archives_workers_handlers.md`` §1.3).
 BUILT_IN = frozenset(
@@ -25,6 +28,9 @@ BUILT_IN = frozenset(
 )
 
 _BUILT_IN_CPP = frozenset({"BaseHandler", "TorchScriptHandler"})
+
+# Minimum similarity ratio of a name that is suggested.
+_SIMILARITY_CUTOFF = 0.75
 
 _LIBRARY = ".dylib" if sys.platform == "darwin" else ".so"
 
@@ -64,3 +70,18 @@ class HandlerName:
         base = Path(place).name
         path = Path(place if place.endswith(".py") else f"{place}.py")
         return cls(f"{base}:{function}" if function else base, path, function or None)
+
+    def check_exists(self) -> None:
+        """
+        Check that the handler is built in, or that something is at its path.
+
+        :raise ArchiverError: if not, with the most similar built-in handler or Python file of the directory.
+        """
+        if self.path is None or self.path.exists():
+            return
+        files = {each.name: str(each) for each in self.path.parent.glob("*.py")} if self.path.suffix == ".py" else {}
+        known = {**files, **{name: f"the built-in {name}" for name in BUILT_IN}}
+        stems = {name.removesuffix(".py"): shown for name, shown in known.items()}
+        near = get_close_matches(self.path.stem, stems, n=1, cutoff=_SIMILARITY_CUTOFF)
+        hint = f"; did you mean {stems[near[0]]}?" if near else ""
+        raise ArchiverError(f"File does not exist: {self.path}{hint}")

@@ -32,6 +32,7 @@ def plan(
     :raise ArchiverError: for a missing file or an error.
     """
     handler = HandlerName.parse(config.handler, config.runtime)
+    handler.check_exists()
     stamp = source_date_epoch(environ)
     named = (config.model_file, config.serialized_file, handler.path, config.requirements_file, config.config_file)
     files = gather(named, config.extra_files, MANIFEST_PATH, warn, config.force)
