@@ -5,6 +5,7 @@ Authorization: tokens, the files that hold them, and the check of each request.
 ``tokens``         :class:`~twisted_serve.auth.tokens.Token`: a secret, its kind and its expiry
 ``keyring``        the live tokens: check one, rotate one
 ``key_file``       ``key_file.json``, where an operator finds them
+``named``          keys with names, one for each consumer
 ``owner_files``    files that only their owner can read: write one beside the old one, sync, rename
 ``replacement``    a lock around the replacement of that file
 ``expiry``         the service that warns before a token expires, and can rotate it

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Keys with names, one for each consumer, beside the three keys of ``key_file.json``.
+
+``secrets``    make the secret of a key, and recognise one that is mistyped
+``limits``     how many requests of a key there may be: in a minute, at the same time
+``addresses``  recognise the first use of a key from an address
+"""
