@@ -89,6 +89,14 @@ class InvalidKey(ServeError):
     grpc_status = "PERMISSION_DENIED"
 
 
+class InsufficientScope(ServeError):
+    """The key of the sender is good, and may not do this (RFC 6750 §3.1)."""
+
+    status = 403
+    kind = "InsufficientScopeException"
+    grpc_status = "PERMISSION_DENIED"
+
+
 class Unauthorized(ServeError):
     """The requested resource needs a separate token, which is missing or wrong."""
 
@@ -229,6 +237,22 @@ class RequestTooLarge(ServeError):
     status = 413
     kind = "RequestTooLargeException"
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class TooManyRequests(ServeError):
+    """
+    The key of the sender has reached one of its limits.
+
+    :ivar retry_after: Seconds after which a retry makes sense, or ``None``.
+    """
+
+    status = 429
+    kind = "TooManyRequestsException"
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UnsupportedEncoding(ServeError):

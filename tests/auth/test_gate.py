@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer, bearer_token, refusal_text
 from twisted_serve.auth.keyring import Keyring, Reason
+from twisted_serve.auth.needs import Need
 from twisted_serve.auth.targets import Target, parse_target
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.testing.strategies.tokens import authorization_headers
@@ -27,9 +28,9 @@ def counting() -> Keyring:
     return Keyring.create(lambda keys: None, lambda size: next(numbers).to_bytes(size, "big"), HOUR, NOW, lambda: 0.0)
 
 
-def policy(method: bytes, target: Target) -> TokenKind | None:
+def policy(method: bytes, target: Target) -> Need:
     """Need the token which the first segment names; nothing for ``open``."""
-    return None if target.first == "open" else TokenKind(target.first)
+    return Need(None, None if target.first == "open" else TokenKind(target.first))
 
 
 class BearerTests(SynchronousTestCase):

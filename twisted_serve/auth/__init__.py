@@ -12,7 +12,10 @@ Authorization: tokens, the files that hold them, and the check of each request.
 ``metrics_token``  the token of ``/metrics``, in a file of the operator
 ``targets``        parse a request target into path segments, once for authorization and routing
 ``scopes``         the scope that each operation needs, for any transport
+``needs``          what a request needs
+``named``          keys with names, scopes and limits
 ``gate``           decide from values whether a request is allowed
+``refusals``       what a client is told that is refused
 ``asking``         ask an application's authorizer, which decides instead of tokens
 ``cred``           an authorizer for the users of a ``twisted.cred`` portal
 ``guard``          the same decision as a resource around the trees of routes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as NotBase64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from attrs import frozen
@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_serve.auth.needs import NeedPolicy
 from twisted_serve.auth.redaction import REDACTED
 from twisted_serve.auth.scopes import Operation, Scope
 from twisted_serve.auth.targets import Target
@@ -28,23 +29,6 @@ _log = Logger("twisted_serve.auth")
 
 # In characters. A shorter text may be in a log line by chance.
 _SHORTEST_SECRET = 4
-
-
-@frozen
-class Need:
-    """
-    What a request needs.
-
-    :ivar operation: ``None`` for a request without a route, and for the endpoint of a plug-in.
-    :ivar scope: ``None`` for a public target, about which no authorizer is asked.
-    """
-
-    operation: Operation | None
-    scope: Scope | None
-
-
-#: Maps a method and a target to what a request needs.
-NeedPolicy: TypeAlias = Callable[[bytes, Target], Need]
 
 
 @frozen

@@ -18,6 +18,8 @@ from twisted.logger import Logger
 from twisted_serve.auth.asking import Declined
 from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.key_file import instant
+from twisted_serve.auth.named.addresses import FirstUses
+from twisted_serve.auth.named.records import NamedKey
 from twisted_serve.auth.tokens import Token, TokenKind
 from twisted_serve.interfaces import Refusal
 from twisted_serve.interfaces.events import KeyRotated, Notify, ignore
@@ -68,6 +70,7 @@ class AuditLog:
         self._count_refusal = count_refusal
         self._count_rotation = count_rotation
         self._peers: OrderedDict[str, _Peer] = OrderedDict()
+        self._first_uses = FirstUses(seconds)
 
     def refused(self, stop: Denied, peer: str, method: str, path: str) -> None:
         """Record that a request was refused."""
@@ -75,8 +78,9 @@ class AuditLog:
         if not self._has_line_left(peer):
             return
         _log.warn(
-            "{audit}Refused {method} {path} from {peer}: "
-            "{reason} token where the {kind} token is needed (key {key_id})",
+            "{audit}Refused {method} {path} from {peer}: {reason} token where the {kind} token is needed (key {key_id})"
+            if stop.name is None
+            else "the key {name} ({key_id}) lacks a scope or has reached a limit: {reason}",
             audit="AUDIT " if stop.kind is not TokenKind.INFERENCE else "",
             method=method,
             path=path,
@@ -84,6 +88,7 @@ class AuditLog:
             reason=stop.reason.value.replace("_", " "),
             kind=stop.kind.value,
             key_id=stop.key_id or "unknown",
+            name=stop.name,
         )
 
     def declined(self, declined: Declined, peer: str, method: str, path: str) -> None:
@@ -100,6 +105,22 @@ class AuditLog:
                 peer=peer,
                 status=declined.answer.status,
             )
+
+    def key_used(self, key: NamedKey, peer: str) -> None:
+        """Record the first use of a named key from an address."""
+        use = self._first_uses.note(key.name, peer)
+        if use is None:
+            return
+        if use.unreported:
+            _log.warn(
+                "AUDIT The key {name} was used from {count} more addresses", name=key.name, count=use.unreported
+            )
+        _log.info(
+            "AUDIT The key {name} ({key_id}) is used from {peer} for the first time",
+            name=key.name,
+            key_id=key.id,
+            peer=use.address,
+        )
 
     def rotated(self, old: Token, new: Token, by: str) -> None:
         """

@@ -9,14 +9,15 @@ transports can use it too.  An application may decide instead, later or at once 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from attrs import frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_serve.auth.keyring import Granted, Keyring, Reason, Refused
+from twisted_serve.auth.named.live import PREFIX, LiveKey, NamedKeys
+from twisted_serve.auth.needs import Need, NeedPolicy
 from twisted_serve.auth.redaction import REDACTED
 from twisted_serve.auth.scopes import Scope
 from twisted_serve.auth.targets import Target
@@ -24,9 +25,6 @@ from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.interfaces import Now
 
 _log = Logger("twisted_serve.auth")
-
-#: Maps a method and a target to the scope needed; ``None`` for a public target.
-AccessPolicy: TypeAlias = Callable[[bytes, Target], "Scope | None"]
 
 # Both texts are TorchServe's; they differ in one word (``docs/torchserve/rest_api.md`` §15.2).
 AUTHORIZATION_FAILED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
@@ -67,31 +65,45 @@ class Allowed:
     The request is allowed.
 
     :ivar scope: The scope that the request needed; ``None`` for a public target.
+    :ivar key: The named key of the sender; ``None`` if the sender has presented one of the three keys, or none.
+    :ivar need: What the key was checked for; ``None`` without a named key.
     """
 
     scope: Scope | None
+    key: LiveKey | None = None
+    need: Need | None = None
 
 
 @frozen
 class Denied:
-    """The request needs a valid token of ``kind`` and does not present one."""
+    """
+    The request is not allowed: it needs a valid token of ``kind`` and does not present one, or the key may not do this.
+
+    :ivar name: The name of the key, if it is a good named key that lacks a scope or has reached a limit.
+    :ivar retry_after: Seconds after which a limit allows the request, if there is one.
+    """
 
     kind: TokenKind
     reason: Reason
     key_id: str | None = None
+    name: str | None = None
+    need: Need | None = None
+    retry_after: int | None = None
 
 
 class Authorizer:
     """
     Authorize the requests of one listener.
 
-    :param policy: The kind of token that each request needs on this listener.
+    :param policy: What each request needs on this listener.
+    :param named: The named keys; ``None`` if there are none (``token_store``).
     """
 
-    def __init__(self, policy: AccessPolicy, keyring: Keyring, now: Now) -> None:
+    def __init__(self, policy: NeedPolicy, keyring: Keyring, now: Now, named: NamedKeys | None = None) -> None:
         self._policy = policy
         self._keyring = keyring
         self._now = now
+        self._named = named
 
     def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Allowed | Denied:
         """
@@ -99,12 +111,15 @@ class Authorizer:
 
         :param authorization: The values of all its ``Authorization`` headers.
         """
-        kind = self._policy(method, target)
+        need = self._policy(method, target)
+        kind = need.scope
         if kind is None:
             return _ALLOWED[None]
         presented = bearer_token(authorization)
         if isinstance(presented, Reason):
             return Denied(kind, presented)
+        if self._named is not None and presented.startswith(PREFIX):
+            return self._judge(self._named.check(presented, self._now()), need, kind)
         # The keyring may be an application's: what is not a plain yes is a no.
         try:
             verdict: object = self._keyring.check(kind, presented, self._now())
@@ -122,16 +137,31 @@ class Authorizer:
         )
         return Denied(kind, Reason.UNKNOWN)
 
+    def ask_again(self, allowed: Allowed) -> Allowed | Denied:
+        """Return whether what was allowed is still allowed: for the next message of an open stream."""
+        if self._named is None or allowed.key is None or allowed.need is None or allowed.scope is None:
+            return allowed
+        return self._judge(self._named.check_again(allowed.key, self._now()), allowed.need, allowed.scope)
+
+    @staticmethod
+    def _judge(found: LiveKey | Refused, need: Need, kind: Scope) -> Allowed | Denied:
+        if isinstance(found, Refused):
+            return Denied(kind, found.reason, found.key_id)
+        record = found.record
+        if record.scopes.allows(need):
+            return Allowed(kind, found, need)
+        return Denied(kind, Reason.SCOPE, record.id, record.name, need)
+
 
 class OpenAuthorizer:
     """Allow every request: token authorization is switched off, and only the tree of routes is selected."""
 
-    def __init__(self, policy: AccessPolicy) -> None:
+    def __init__(self, policy: NeedPolicy) -> None:
         self._policy = policy
 
     def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Allowed | Denied:
         """Allow the request."""
-        return _ALLOWED[self._policy(method, target)]
+        return _ALLOWED[self._policy(method, target).scope]
 
 
 _ALLOWED: dict[Scope | None, Allowed] = {scope: Allowed(scope) for scope in (None, *TokenKind)}

@@ -11,7 +11,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
-from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
+from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.auth.tokens import TokenKind
 
@@ -28,6 +28,7 @@ class Guard:
 
     :param unguarded_trees: The trees by the kind of token they need; ``None`` for the public tree.
     :param refuse: Responds to a request that is not allowed, and returns the body.
+    :param admit: Takes a request with a named key, or returns why the key has reached a limit.
     :param reject: Responds to a request that is allowed but whose path is malformed, and returns the body.
     """
 
@@ -39,17 +40,21 @@ class Guard:
         gate: Authorizer | OpenAuthorizer,
         refuse: Callable[[IRequest, Denied], bytes],
         reject: Callable[[IRequest, str], bytes],
+        admit: Callable[[IRequest, Allowed], Denied | None] = lambda _request, _allowed: None,
     ) -> None:
         self._unguarded_trees = unguarded_trees
         self._gate = gate
         self._refuse = refuse
         self._reject = reject
+        self._admit = admit
 
     def render(self, request: IRequest) -> bytes | int:
         """Render the request with the tree it is allowed to use, or refuse it."""
         target = parse_target(request.uri)
         authorization = request.requestHeaders.getRawHeaders(b"authorization", ())
         verdict = self._gate.ask(request.method, target, authorization)
+        if isinstance(verdict, Allowed) and verdict.key is not None:
+            verdict = self._admit(request, verdict) or verdict
         if isinstance(verdict, Denied):
             return self._refuse(request, verdict)
         if target.flaw is not None:

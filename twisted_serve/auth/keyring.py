@@ -29,6 +29,10 @@ class Reason(Enum):
     UNKNOWN = "unknown"
     WRONG_KIND = "wrong_kind"
     EXPIRED = "expired"
+    DISABLED = "disabled"
+    SCOPE = "scope"
+    RATE = "rate"
+    CONCURRENT = "concurrent"
 
 
 @frozen

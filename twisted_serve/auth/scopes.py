@@ -44,7 +44,15 @@ _OPERATIONS: Final[Mapping[Scope | None, frozenset[Operation]]] = {
             Operation.READ_METRICS,
         }
     ),
-    TokenKind.API: frozenset({Operation.REPLACE_KEY}),
+    TokenKind.API: frozenset(
+        {
+            Operation.REPLACE_KEY,
+            Operation.LIST_KEYS,
+            Operation.CREATE_KEY,
+            Operation.CHANGE_KEY,
+            Operation.REVOKE_KEY,
+        }
+    ),
 }
 
 _REQUIRED: Final = {operation: scope for scope, operations in _OPERATIONS.items() for operation in operations}

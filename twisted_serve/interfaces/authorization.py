@@ -58,7 +58,13 @@ class Operation(Enum):
     #: Read the metrics where they are not public.
     READ_METRICS = auto()
 
+    #: Replace the secret of a key.
     REPLACE_KEY = auto()
+    #: Read the names, scopes and limits of the named keys.
+    LIST_KEYS = auto()
+    CREATE_KEY = auto()
+    CHANGE_KEY = auto()
+    REVOKE_KEY = auto()
 
 
 @frozen

@@ -12,14 +12,20 @@ from typing import TypeAlias
 from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from twisted_serve.auth.asking import Asking, NeedPolicy
+from twisted_serve.auth.asking import Asking
 from twisted_serve.auth.audit import AuditLog
-from twisted_serve.auth.gate import AccessPolicy, Authorizer, OpenAuthorizer
-from twisted_serve.auth.keyring import Keyring
+from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer
+from twisted_serve.auth.keyring import Keyring, Reason
+from twisted_serve.auth.named.limits import Lease, Limit, Limited
+from twisted_serve.auth.named.live import NamedKeys
+from twisted_serve.auth.needs import NeedPolicy
 from twisted_serve.auth.redaction import Redact, redacting
 from twisted_serve.auth.tokens import SHORTEST_SECRET
 from twisted_serve.interfaces import IAuthorizer, Now
 from twisted_serve.planes.rotation import Rotation
+
+
+_LIMITS = {Limit.RATE: Reason.RATE, Limit.CONCURRENT: Reason.CONCURRENT}
 
 
 @frozen
@@ -27,6 +33,7 @@ class TokenAccess:
     """
     Token authorization.
 
+    :ivar named: The named keys; ``None`` without a store of them (``token_store``).
     :ivar redact: Replaces the keys in a path or a text.
     """
 
@@ -34,15 +41,35 @@ class TokenAccess:
     rotation: Rotation
     audit_log: AuditLog
     now: Now
+    named: NamedKeys | None = None
     redact: Redact = field(init=False)
 
     @redact.default
     def _redact_keys(self) -> Redact:
         return redacting(self.keyring.secrets, SHORTEST_SECRET)
 
-    def authorizer(self, policy: AccessPolicy) -> Authorizer:
+    def authorizer(self, policy: NeedPolicy) -> Authorizer:
         """Return the authorizer of a listener."""
-        return Authorizer(policy, self.keyring, self.now)
+        return Authorizer(policy, self.keyring, self.now, self.named)
+
+    def take(self, allowed: Allowed, peer: str) -> Lease | Denied:
+        """
+        Take a request with a named key, whose place is given back when the request ends.
+
+        The first use of a key from an address is in the audit log.
+
+        :return: Why the request is not allowed, if the key has reached a limit.
+        :raise ValueError: for a request without a named key.
+        """
+        key, scope = allowed.key, allowed.scope
+        if key is None or scope is None:
+            raise ValueError("a request without a named key")
+        self.audit_log.key_used(key.record, peer)
+        taken = key.state.usage.enter()
+        if isinstance(taken, Limited):
+            record, reason = key.record, _LIMITS[taken.limit]
+            return Denied(scope, reason, record.id, record.name, allowed.need, taken.retry_after)
+        return taken
 
 
 @frozen
@@ -53,7 +80,7 @@ class OpenAccess:
         """Return the text unchanged: there are no keys."""
         return text
 
-    def authorizer(self, policy: AccessPolicy) -> OpenAuthorizer:
+    def authorizer(self, policy: NeedPolicy) -> OpenAuthorizer:
         """Return the authorizer of a listener."""
         return OpenAuthorizer(policy)
 

@@ -4,14 +4,17 @@ Select the headers of a request that its handler sees, the same for every transp
 
 The server states the route to a handler in headers; a client cannot set these (``docs/torchserve/rest_api.md`` §3.1).
 A key is for the server, not for the code of a model.  So is the name of the sender, which an application's authorizer
-has given: the header ``principal`` of a client is dropped there.
+has given: the header ``principal`` of a client is dropped there.  A client's ``x-ts-key-name`` is always dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-_RESERVED = frozenset({b"url_path", b"explain", b"describe"})
+#: The header with the name of the sender's key, where keys have names.
+KEY_NAME = "x-ts-key-name"
+
+_RESERVED = frozenset({b"url_path", b"explain", b"describe", KEY_NAME.encode("ascii")})
 _CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
 
 #: The header with the name of the sender, where an application's authorizer names one.
@@ -31,6 +34,15 @@ def hidden_headers(tokens: bool, principals: bool = False) -> frozenset[bytes]:
     """
     hidden = _RESERVED | _CREDENTIALS if tokens or principals else _RESERVED
     return hidden | {PRINCIPAL.encode("ascii")} if principals else hidden
+
+
+def sender_header(principal: str | None, named_key: bool) -> dict[str, str]:
+    """
+    Return the header that tells a handler the name of the sender; none without a name.
+
+    :param named_key: Whether it is the name of a key; else an application's authorizer has given the name.
+    """
+    return {} if principal is None else {KEY_NAME if named_key else PRINCIPAL: principal}
 
 
 def job_headers(headers: Iterable[tuple[bytes, bytes]], hidden: frozenset[bytes]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from twisted_serve.errors import InvalidKey, ServeError
 from twisted_serve.listening.roles import Role
 from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
 from twisted_serve.rpc.contracts import Admitted, Call, Door
-from twisted_serve.rpc.methods import HEALTH, KSERVE, access_policy, need_policy
+from twisted_serve.rpc.methods import HEALTH, KSERVE, need_policy
 from twisted_serve.rpc.statuses import Code, Status, status_of
 
 # The method of every call (``docs/torchserve/grpc_workflows_kserve.md`` §1.5), and its name in logs.
@@ -52,7 +52,7 @@ def door_of(access: Access, roles: Role, exempt_ping: bool, clock: IReactorTime)
 def knows_models(access: Access, exempt_ping: bool) -> Callable[[Call], bool]:
     """Return the function that tells whether the caller of an open method may know which models there are."""
     if isinstance(access, TokenAccess):
-        authorizer = access.authorizer(access_policy(Role.INFERENCE, exempt_ping))
+        authorizer = access.authorizer(need_policy(Role.INFERENCE, exempt_ping))
 
         def has_key(call: Call) -> bool:
             presented = [value for name, value in call.metadata if name == b"authorization"]
@@ -86,7 +86,7 @@ class TokenDoor:
 
     def __init__(self, access: TokenAccess, roles: Role, exempt_ping: bool) -> None:
         self._access = access
-        self._authorizer = access.authorizer(access_policy(roles, exempt_ping))
+        self._authorizer = access.authorizer(need_policy(roles, exempt_ping))
 
     def ask(self, path: bytes, authorization: Sequence[bytes], peer: IAddress) -> Admitted | Status:
         """Return `Admitted`, or the status of a refusal."""

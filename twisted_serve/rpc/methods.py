@@ -8,12 +8,10 @@ An operation needs the same key by HTTP (`auth.scopes`).  Messages and kinds of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 
 from attrs import frozen
 
-from twisted_serve.auth.asking import Need, NeedPolicy
-from twisted_serve.auth.gate import AccessPolicy
+from twisted_serve.auth.needs import Need, NeedPolicy
 from twisted_serve.auth.scopes import Operation, Scope, required
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
@@ -138,16 +136,5 @@ def need_policy(roles: Role, exempt_ping: bool) -> NeedPolicy:
 
     def policy(_method: bytes, target: Target) -> Need:
         return unknown if target.flaw is not None else needs.get("/" + "/".join(target.segments), unknown)
-
-    return policy
-
-
-def access_policy(roles: Role, exempt_ping: bool) -> AccessPolicy:
-    """Return the function that decides which key a call needs on a listener; as `need_policy`."""
-    need = need_policy(roles, exempt_ping)
-
-    @lru_cache(256)
-    def policy(method: bytes, target: Target) -> Scope | None:
-        return need(method, target).scope
 
     return policy

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from attrs import frozen
 
-from twisted_serve.errors import ServeError, ServiceUnavailable
+from twisted_serve.errors import ServeError, ServiceUnavailable, TooManyRequests
 
 
 class Code(IntEnum):
@@ -92,7 +92,7 @@ def status_of(error: ServeError) -> Status:
     Its metadata are ``retry-after``, in seconds, if the error names a time, and ``reason`` if the client may know it.
     """
     metadata = []
-    if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
+    if isinstance(error, (ServiceUnavailable, TooManyRequests)) and error.retry_after is not None:
         metadata.append((b"retry-after", b"%d" % error.retry_after))
     if error.reason:
         metadata.append((b"reason", _ascii(error.reason)))

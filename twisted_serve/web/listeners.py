@@ -14,7 +14,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from twisted_serve.auth.asking import Asking, Declined
-from twisted_serve.auth.gate import Denied
+from twisted_serve.auth.gate import Allowed, Denied
 from twisted_serve.auth.guard import Guard
 from twisted_serve.auth.keyring import Reason
 from twisted_serve.auth.metrics_token import MetricsToken
@@ -29,10 +29,11 @@ from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.workflows import WorkflowPlane
-from twisted_serve.web.api.access import access_policy, need_policy
+from twisted_serve.web.api.access import application_policy, need_policy
 from twisted_serve.web.api.route import Surface
 from twisted_serve.web.api.surface import served_routes
 from twisted_serve.web.http.limits import Limits
+from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_declined, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
 from twisted_serve.web.routes.inference import ping_endpoint, prediction_endpoints
@@ -96,6 +97,11 @@ class Refusals:
         return answer_declined(request, declined)
 
 
+def admitted(request: IRequest, allowed: Allowed) -> Denied | None:
+    """Take a request with a named key, or return why the key has reached a limit."""
+    return request.admit(allowed) if isinstance(request, ServeRequest) else None
+
+
 @frozen
 class HttpApi:
     """
@@ -148,12 +154,14 @@ class HttpApi:
         :param local: Whether only this machine can reach the listener.
         """
         plugged = {one.segment: kind_of(one) for one in self.endpoints}
-        policy = access_policy(roles, self.exempt_ping, plugged)
+        policy = need_policy(roles, self.exempt_ping, plugged)
         authorizer, refusals = self.access.authorizer(policy), Refusals(self.access, self.refusal_status)
-        guarded: IResource = Guard(self._unguarded_trees(roles, reactor), authorizer, refusals.refuse, answer_flaw)
+        guarded: IResource = Guard(
+            self._unguarded_trees(roles, reactor), authorizer, refusals.refuse, answer_flaw, admitted
+        )
         asking: Asking | None = None
         if isinstance(self.access, ApplicationAccess):
-            needs = need_policy(roles, self.exempt_ping, plugged, self.metrics_token is not None)
+            needs = application_policy(roles, self.exempt_ping, plugged, self.metrics_token is not None)
             asking = self.access.asking(needs, reactor)
             guarded = Asked(guarded, asking)
         return ServeSite(
@@ -172,6 +180,7 @@ class HttpApi:
             local if self.error_detail is None else self.error_detail,
             asking,
             refusals.decline,
+            self.access.take if isinstance(self.access, TokenAccess) else None,
         )
 
     def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:
@@ -181,6 +190,7 @@ class HttpApi:
         both = Role.INFERENCE | Role.MANAGEMENT
         guarded_metrics = self.serve_metrics and roles & both == both and not roles & Role.METRICS
         tokens, own = isinstance(self.access, TokenAccess), isinstance(self.access, ApplicationAccess)
+        named = isinstance(self.access, TokenAccess) and self.access.named is not None
         surface = Surface(roles, tokens, guarded_metrics, self.exempt_ping, self.open_inference)
         routes = served_routes(surface)
         fast_endpoints: FastEndpoints = {"ping": ping_endpoint(self.inference)}
@@ -201,10 +211,10 @@ class HttpApi:
             endpoints |= workflow_management_endpoints(self.workflows)
             if isinstance(self.access, TokenAccess):
                 endpoints |= token_endpoints(self.access.rotation)
-        if own:
+        if own or named:
             endpoints, fast_endpoints = (
-                held_to_operations(endpoints, routes),
-                held_to_operations(fast_endpoints, routes),
+                held_to_operations(endpoints, routes, own),
+                held_to_operations(fast_endpoints, routes, own),
             )
         endpoints = {**endpoints, **fast_endpoints}
         require_endpoints(routes, endpoints)

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TypeAlias
 
-from twisted_serve.auth.asking import Need, NeedPolicy
-from twisted_serve.auth.gate import AccessPolicy
+from twisted_serve.auth.needs import Need, NeedPolicy
 from twisted_serve.auth.scopes import Operation, Scope, required
 from twisted_serve.auth.targets import Target
 from twisted_serve.auth.tokens import TokenKind
@@ -24,7 +24,10 @@ from twisted_serve.listening.roles import Role
 from twisted_serve.web.api.lookup import RouteIndex
 from twisted_serve.web.api.surface import routes_of
 
-__all__ = ["OPEN", "access_policy", "is_open", "need_policy"]
+__all__ = ["OPEN", "AccessPolicy", "access_policy", "application_policy", "is_open", "need_policy"]
+
+#: Maps a method and a target to the scope needed; ``None`` for a public target.
+AccessPolicy: TypeAlias = Callable[[bytes, Target], "Scope | None"]
 
 #: All requests that need no token, as docs/tokens.md lists them, with their listeners.
 OPEN = (
@@ -75,16 +78,11 @@ def access_policy(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKin
     return policy
 
 
-def need_policy(
-    roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | None = None, metrics_token: bool = False
-) -> NeedPolicy:
+def need_policy(roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | None = None) -> NeedPolicy:
     """
-    Return the function that decides what an application's authorizer is asked about a request.
-
-    It is asked wherever a key is needed, and for metrics that are public only because scrapers have no key.
+    Return the function that decides what a request needs on a listener with these roles: `access_policy` in full.
 
     :param plugged: As in `access_policy`.
-    :param metrics_token: Whether the metrics listener requires a token of its own (``metrics_token_file``).
     """
     scope_of, index = access_policy(roles, exempt_ping, plugged), RouteIndex(routes_of(roles, exempt_ping))
     here = {segment for segment, kind in (plugged or {}).items() if roles & _ROLES[kind]}
@@ -95,13 +93,37 @@ def need_policy(
         if target.flaw is not None or target.first in here:
             return Need(None, scope)
         route = index.answering(method.decode("latin-1"), target.segments)
-        operation = None if route is None else route.operation
-        if operation is Operation.SCRAPE_METRICS and not metrics_token:
-            return Need(operation, TokenKind.MANAGEMENT)
         # The scope decides which tree of routes answers: no route of another tree can.
-        return Need(operation if operation is not None and required(operation) is scope else None, scope)
+        if route is None or required(route.operation) is not scope:
+            return Need(None, scope)
+        return Need(route.operation, scope, route.name_in(target.segments))
 
     return policy
+
+
+def application_policy(
+    roles: Role, exempt_ping: bool, plugged: Mapping[str, TokenKind] | None = None, metrics_token: bool = False
+) -> NeedPolicy:
+    """
+    Return the function that decides what an application's authorizer is asked about a request.
+
+    It is asked wherever a key is needed, and for metrics that are public only because scrapers have no key.
+
+    :param plugged: As in `access_policy`.
+    :param metrics_token: Whether the metrics listener requires a token of its own (``metrics_token_file``).
+    """
+    need = need_policy(roles, exempt_ping, plugged)
+    if metrics_token:
+        return need
+
+    def policy(method: bytes, target: Target) -> Need:
+        needed = need(method, target)
+        return _SCRAPE if needed.operation is Operation.SCRAPE_METRICS else needed
+
+    return policy
+
+
+_SCRAPE = Need(Operation.SCRAPE_METRICS, TokenKind.MANAGEMENT)
 
 
 def is_open(method: bytes, target: Target, roles: Role, exempt_ping: bool) -> bool:

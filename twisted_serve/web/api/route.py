@@ -20,6 +20,9 @@ _TRACED = frozenset({Operation.PREDICT, Operation.EXPLAIN, Operation.PREDICT_WOR
 # Parameters have shorter names in traces: "{model}", "{version}", "{workflow}", "{path}".
 _TRACE_PARAMETER = re.compile(r"\{(?:(?:model|url)_(?=version|path))?(\w+?)(?:_name)?\}")
 
+# The parameters of paths that name models and workflows.
+_NAMES = ("model_name", "workflow_name")
+
 
 @frozen
 class Parameter:
@@ -111,6 +114,13 @@ class Route:
         if self.exact_method:
             return False
         return self.any_method or (method == "HEAD" and self.method == "get" and self.head)
+
+    def name_in(self, segments: Sequence[str]) -> str | None:
+        """Return the model or workflow that a matching path names; ``None`` if it names none."""
+        for piece, segment in zip(self.pieces, segments, strict=False):
+            if piece.parameter in _NAMES:
+                return segment.removesuffix(piece.text)
+        return None
 
     def matches(self, segments: Sequence[str]) -> bool:
         """Return whether a path is this route's; literal segments are compared whole."""

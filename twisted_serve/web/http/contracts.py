@@ -16,7 +16,8 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from twisted_serve.auth.asking import Asking, Declined
-from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
+from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer
+from twisted_serve.auth.named.limits import Lease
 from twisted_serve.errors import ServeError
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.web.http.limits import Limits
@@ -52,6 +53,10 @@ class ChannelSite(Protocol):
     @property
     def decline(self) -> Callable[[IRequest, Declined], bytes]:
         """Renders the response to a request that an authorizer did not admit."""
+
+    @property
+    def take(self) -> Callable[[Allowed, IRequest], Lease | Denied]:
+        """Takes a request with a named key."""
 
     def date(self) -> bytes:
         """Return the value of the ``Date`` header."""

@@ -16,7 +16,8 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 
 from twisted_serve.auth.asking import Asked, Asking, Outcome
-from twisted_serve.auth.gate import Denied
+from twisted_serve.auth.gate import Allowed, Denied
+from twisted_serve.auth.named.limits import Lease
 from twisted_serve.auth.scopes import Operation
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import (
@@ -79,8 +80,9 @@ class ServeRequest(Request):
         the headers are in ``responseHeaders``.
     :ivar public: Whether the path needs no token, so that any client may have sent the request.
     :ivar asked: Whether the application's authorizer has answered, or need not be asked.
-    :ivar principal: The name of the sender, if an authorizer has named one.
-    :ivar operation: What the authorizer was asked about.
+    :ivar principal: The name of the sender: as an authorizer has named it, or of its named key.
+    :ivar operation: What the authorizer was asked about, or what the named key was checked for.
+    :ivar admitted: What was decided about the named key of the sender; ``None`` without one.
     :ivar refusal: What answers the request if it is not admitted by the authorizer.
     """
 
@@ -93,6 +95,8 @@ class ServeRequest(Request):
     asked = False
     principal: str | None = None
     operation: Operation | None = None
+    admitted: Allowed | None = None
+    _lease: Lease | None = None
     refusal: Answering | None = None
 
     def __init__(self, channel: RequestChannel, queued: Any = None) -> None:
@@ -130,6 +134,7 @@ class ServeRequest(Request):
     def connectionLost(self, reason: Failure) -> None:
         """Log the request and cancel its work, as its client has disconnected."""
         super().connectionLost(reason)
+        self._leave()
         if self.answer_id and not self.finished:
             self.site.log_abandoned(self)
         if self._awaited is not None:
@@ -155,6 +160,27 @@ class ServeRequest(Request):
             decline = self.channel.site.decline
             self.refusal = lambda request: decline(request, outcome)
         then()
+
+    def admit(self, allowed: Allowed) -> Denied | None:
+        """Take a request with a named key, which counts once; or return why the key has reached a limit."""
+        if self._lease is None:
+            taken = self.channel.site.take(allowed, self)
+            if isinstance(taken, Denied):
+                return taken
+            self._lease = taken
+        self.admitted = allowed
+        if allowed.key is not None and allowed.need is not None:
+            self.principal, self.operation = allowed.key.record.name, allowed.need.operation
+        return None
+
+    def finish(self) -> None:
+        """End the response, and give back the place that the request had among those of its key."""
+        self._leave()
+        super().finish()
+
+    def _leave(self) -> None:
+        if self._lease is not None:
+            self._lease.leave()
 
     @property
     def body_limit(self) -> int:
@@ -182,6 +208,10 @@ class ServeRequest(Request):
         verdict = site.authorizer.ask(self.method, parse_target(self.uri), authorization)
         if isinstance(verdict, Denied):
             return lambda request: site.refuse(request, verdict)
+        denied = None if verdict.key is None else self.admit(verdict)
+        if denied is not None:
+            limited = denied
+            return lambda request: site.refuse(request, limited)
         self.public = verdict.scope is None
         if length is not None and length > self.body_limit:
             return lambda request: answer_error(request, request.too_large())

@@ -17,17 +17,20 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as RoutedElsewhere
 
 from twisted_serve.auth.asking import Declined
-from twisted_serve.auth.gate import Denied, refusal_text
+from twisted_serve.auth.gate import Denied
 from twisted_serve.auth.keyring import Reason
+from twisted_serve.auth.refusals import refusal_error
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import (
     BadRequest,
+    InsufficientScope,
     InternalError,
     InvalidKey,
     MethodNotAllowed,
     ResourceNotFound,
     ServeError,
     ServiceUnavailable,
+    TooManyRequests,
     Unauthorized,
     UnsupportedEncoding,
     WorkerFailed,
@@ -91,7 +94,7 @@ def answer_error(request: IRequest, error: ServeError) -> bytes:
         request.responseHeaders.setRawHeaders(b"Allow", [", ".join(sorted(error.allowed)).encode("ascii")])
     if isinstance(error, UnsupportedEncoding):
         request.responseHeaders.setRawHeaders(b"Accept-Encoding", [b"gzip, deflate"])
-    if isinstance(error, ServiceUnavailable) and error.retry_after is not None:
+    if isinstance(error, (ServiceUnavailable, TooManyRequests)) and error.retry_after is not None:
         request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
     if error.status in _WITHOUT_CONTENT:
         # A handler's PredictionException may have any status (RFC 9110 §15.3.5, §15.3.6, §15.4.5).
@@ -114,16 +117,20 @@ def answer_flaw(request: IRequest, flaw: str) -> bytes:
 
 def answer_refusal(request: IRequest, denied: Denied, status: int) -> bytes:
     """
-    Answer a request without the token it needs.
+    Answer a request without the token it needs, or with a key that may not do this.
 
-    :param status: 400 as in TorchServe, or 401 as in RFC 6750 §3.1.
+    :param status: 400 as in TorchServe, or 401 as in RFC 6750 §3.1, for a token that is not good.
     """
-    challenge = b'Bearer realm="twisted_serve"'
-    if denied.reason is not Reason.MISSING:
-        challenge += b', error="invalid_token"'
-    request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [challenge])
-    error = InvalidKey(refusal_text(denied.kind))
-    error.status = status
+    error = refusal_error(denied)
+    if isinstance(error, InvalidKey):
+        error.status = status
+    if not isinstance(error, TooManyRequests):
+        challenge = b'Bearer realm="twisted_serve"'
+        if isinstance(error, InsufficientScope):
+            challenge += b', error="insufficient_scope"'
+        elif denied.reason is not Reason.MISSING:
+            challenge += b', error="invalid_token"'
+        request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [challenge])
     return answer_error(request, error)
 
 

@@ -17,7 +17,8 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from twisted_serve.auth.asking import Asking, Declined
-from twisted_serve.auth.gate import Authorizer, Denied, OpenAuthorizer
+from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer
+from twisted_serve.auth.named.limits import Lease
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.listening.admission import Admission
@@ -67,6 +68,7 @@ class ServeSite(Site):
     :ivar refuse: Renders the response to a denied request.
     :ivar asking: Asks the application's authorizer, which decides instead of keys; ``None`` if there is none.
     :ivar decline: Renders the response to a request that it did not admit.
+    :param take: Takes a request with a named key from an address, or returns why the key has reached a limit.
     :ivar extra_headers: CORS headers of every response, unless a handler sets them.
     :ivar server_timing: Whether responses have a ``Server-Timing`` header.
     :ivar defer_to_thread: Runs slow work, such as inflating a large body, in a thread.
@@ -95,6 +97,7 @@ class ServeSite(Site):
         error_detail: bool = False,
         asking: Asking | None = None,
         decline: Callable[[IRequest, Declined], Body] = answer_declined,
+        take: Callable[[Allowed, str], Lease | Denied] | None = None,
     ) -> None:
         super().__init__(
             resource,
@@ -108,6 +111,7 @@ class ServeSite(Site):
         self.refuse = refuse
         self.asking = asking
         self.decline = decline
+        self._take = take
         self.limits = limits
         self.count_answer = count_answer
         self.extra_headers = extra_headers
@@ -141,6 +145,16 @@ class ServeSite(Site):
 
     def stopFactory(self) -> None:
         """Do nothing: there is no log to close."""
+
+    def take(self, allowed: Allowed, request: IRequest) -> Lease | Denied:
+        """
+        Take a request with a named key, or return why the key has reached a limit.
+
+        :raise RuntimeError: without tokens, where no request has a key.
+        """
+        if self._take is None:
+            raise RuntimeError("a request with a named key, but there are none")
+        return self._take(allowed, peer_of(request))
 
     def date(self) -> bytes:
         """Return the value of the ``Date`` header, rendered once per second."""

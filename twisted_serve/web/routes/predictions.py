@@ -18,7 +18,7 @@ from twisted.web.http_headers import Headers
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.planes.inference import InferencePlane
 from twisted_serve.planes.inputs import parts_of, takes_long
-from twisted_serve.planes.job_headers import PRINCIPAL, hidden_headers, job_headers
+from twisted_serve.planes.job_headers import hidden_headers, job_headers, sender_header
 from twisted_serve.web.http.deadlines import deadline_of
 from twisted_serve.web.http.rendering import lines_of
 from twisted_serve.web.http.request import ServeRequest, body_of, job_id
@@ -147,8 +147,7 @@ class Predictor:
     def headers_of(self, request: ServeRequest) -> dict[str, str]:
         """Return the headers of a request that handlers get."""
         headers = job_headers(request.spelled_headers, self._hidden)
-        if request.principal is not None:
-            headers[PRINCIPAL] = request.principal
+        headers.update(sender_header(request.principal, request.admitted is not None))
         return headers
 
     def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Body]:

@@ -39,30 +39,39 @@ _CONVERTERS = {
 
 
 def held_to_operations(
-    endpoints: Mapping[str, Callable[..., _T]], routes: Sequence[Route]
+    endpoints: Mapping[str, Callable[..., _T]], routes: Sequence[Route], application: bool
 ) -> dict[str, Callable[..., _T]]:
     """
-    Return endpoints that do no more than the operation about which an application's authorizer was asked.
+    Return endpoints that do no more than what was authorized, with the names in its path.
 
-    The operation comes from the same routes; hence a request that is refused here is a defect, not a bad request.
+    That is the operation about which an application's authorizer was asked, or for which a named key was checked. Both
+    come from the same routes; hence a request that is refused here is a defect, not a bad request.
+
+    :param application: Whether an application's authorizer decides; else only requests with named keys are checked.
     """
     return {
-        route.operation_id: _held(endpoints[route.operation_id], route, routes)
+        route.operation_id: _held(endpoints[route.operation_id], route, routes, application)
         for route in routes
         if route.operation_id in endpoints
     }
 
 
-def _held(endpoint: Callable[..., _T], route: Route, routes: Sequence[Route]) -> Callable[..., _T]:
+def _held(endpoint: Callable[..., _T], route: Route, routes: Sequence[Route], application: bool) -> Callable[..., _T]:
     operations = {route.method: route.operation} | {
         other.method: other.operation for other in routes if other.path == route.path and not other.bound
     }
 
     @wraps(endpoint)
     def call(request: ServeRequest, *arguments: str, **named: str) -> _T:
-        expected = operations.get(request.method.decode("latin-1").lower(), route.operation)
-        if request.operation is not expected:
-            raise RuntimeError(f"{route.operation_id} is {expected}, but {request.operation} was authorized")
+        admitted = request.admitted
+        if application or admitted is not None:
+            expected = operations.get(request.method.decode("latin-1").lower(), route.operation)
+            if request.operation is not expected:
+                raise RuntimeError(f"{route.operation_id} is {expected}, but {request.operation} was authorized")
+        if admitted is not None and admitted.need is not None:
+            seen = named.get("model", named.get("workflow", next(iter(arguments), None)))
+            if seen != admitted.need.model:
+                raise RuntimeError(f"{route.operation_id} is of {seen!r}, but {admitted.need.model!r} was authorized")
         return endpoint(request, *arguments, **named)
 
     return call
