@@ -24,9 +24,14 @@ class ScopeTests(SynchronousTestCase):
         self.assertEqual(public, {Operation.PROBE, Operation.DESCRIBE_API, Operation.SCRAPE_METRICS})
 
     def test_kinds(self) -> None:
-        """The kinds of keys are not ranked: keys are replaced with the API key only, and it opens nothing else."""
+        """The kinds of keys are not ranked: keys are changed with the API key only, and it opens nothing else."""
         self.assertIs(required(Operation.PREDICT), TokenKind.INFERENCE)
         self.assertIs(required(Operation.REGISTER_MODEL), TokenKind.MANAGEMENT)
-        self.assertEqual(
-            [operation for operation in Operation if required(operation) is TokenKind.API], [Operation.REPLACE_KEY]
-        )
+        of_keys = {
+            Operation.REPLACE_KEY,
+            Operation.LIST_KEYS,
+            Operation.CREATE_KEY,
+            Operation.CHANGE_KEY,
+            Operation.REVOKE_KEY,
+        }
+        self.assertEqual({operation for operation in Operation if required(operation) is TokenKind.API}, of_keys)

@@ -36,13 +36,13 @@ def hidden_headers(tokens: bool, principals: bool = False) -> frozenset[bytes]:
     return hidden | {PRINCIPAL.encode("ascii")} if principals else hidden
 
 
-def sender_header(principal: str | None, named_key: bool) -> dict[str, str]:
+def sender_header(principal: str, named_key: bool) -> dict[str, str]:
     """
-    Return the header that tells a handler the name of the sender; none without a name.
+    Return the header that tells a handler the name of the sender.
 
     :param named_key: Whether it is the name of a key; else an application's authorizer has given the name.
     """
-    return {} if principal is None else {KEY_NAME if named_key else PRINCIPAL: principal}
+    return {KEY_NAME if named_key else PRINCIPAL: principal}
 
 
 def job_headers(headers: Iterable[tuple[bytes, bytes]], hidden: frozenset[bytes]) -> dict[str, str]:

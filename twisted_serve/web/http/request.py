@@ -134,7 +134,6 @@ class ServeRequest(Request):
     def connectionLost(self, reason: Failure) -> None:
         """Log the request and cancel its work, as its client has disconnected."""
         super().connectionLost(reason)
-        self._leave()
         if self.answer_id and not self.finished:
             self.site.log_abandoned(self)
         if self._awaited is not None:
@@ -168,19 +167,11 @@ class ServeRequest(Request):
             if isinstance(taken, Denied):
                 return taken
             self._lease = taken
+            self.notifyFinish().addBoth(lambda _reason: taken.leave())
         self.admitted = allowed
         if allowed.key is not None and allowed.need is not None:
             self.principal, self.operation = allowed.key.record.name, allowed.need.operation
         return None
-
-    def finish(self) -> None:
-        """End the response, and give back the place that the request had among those of its key."""
-        self._leave()
-        super().finish()
-
-    def _leave(self) -> None:
-        if self._lease is not None:
-            self._lease.leave()
 
     @property
     def body_limit(self) -> int:

@@ -147,7 +147,8 @@ class Predictor:
     def headers_of(self, request: ServeRequest) -> dict[str, str]:
         """Return the headers of a request that handlers get."""
         headers = job_headers(request.spelled_headers, self._hidden)
-        headers.update(sender_header(request.principal, request.admitted is not None))
+        if request.principal is not None:
+            headers.update(sender_header(request.principal, request.admitted is not None))
         return headers
 
     def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Body]:
