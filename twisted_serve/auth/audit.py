@@ -112,9 +112,7 @@ class AuditLog:
         if use is None:
             return
         if use.unreported:
-            _log.warn(
-                "AUDIT The key {name} was used from {count} more addresses", name=key.name, count=use.unreported
-            )
+            _log.warn("AUDIT The key {name} was used from {count} more addresses", name=key.name, count=use.unreported)
         _log.info(
             "AUDIT The key {name} ({key_id}) is used from {peer} for the first time",
             name=key.name,

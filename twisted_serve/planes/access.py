@@ -24,7 +24,6 @@ from twisted_serve.auth.tokens import SHORTEST_SECRET
 from twisted_serve.interfaces import IAuthorizer, Now
 from twisted_serve.planes.rotation import Rotation
 
-
 _LIMITS = {Limit.RATE: Reason.RATE, Limit.CONCURRENT: Reason.CONCURRENT}
 
 
