@@ -14,6 +14,7 @@ import sys
 import tokenize
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from twisted_serve.archiver.config import ArchiverError, ModelArchiverConfig
@@ -72,7 +73,28 @@ def check_functions(path: Path, functions: Iterable[str], warn: Callable[[str], 
     names = set(_defined_names(module))
     for function in functions:
         if function not in names and "*" not in names:
-            raise ArchiverError(f"The handler {path} has no {function!r:.200}.")
+            near = get_close_matches(function, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise ArchiverError(f"The handler {path} has no {function!r:.200}{hint}")
+
+
+def check_entry_point(path: Path, warn: Callable[[str], object]) -> None:
+    """
+    Check that a handler has what its requests are given to if no function is named: ``handle``, or a class.
+
+    :param warn: Called with each doubtful finding.
+    :raise ArchiverError: if not, with the function that may be meant.
+    """
+    module = _parse(path, "handler", warn)
+    if module is None:
+        return
+    names = set(_defined_names(module))
+    if names & {"handle", "*"} or any(isinstance(node, ast.ClassDef) for node in ast.walk(module)):
+        return
+    functions = [each.name for each in module.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    meant = functions if len(functions) == 1 else get_close_matches("handle", functions, n=1)
+    hint = f"; did you mean {path}:{meant[0]}?" if meant else "."
+    raise ArchiverError(f"The handler {path} has no function handle(data, context) and no class{hint}")
 
 
 def _parse(path: Path, what: str, warn: Callable[[str], object]) -> ast.Module | None:

@@ -28,11 +28,13 @@ class Missing:
 
     :ivar module: Its dotted name.
     :ivar path: Its file.
+    :ivar name: The name of the file in the archive.
     :ivar importer: The file that imports it.
     """
 
     module: str
     path: Path
+    name: str
     importer: Path
 
 
@@ -84,8 +86,12 @@ def _packed_below(name: str, level: int) -> str:
     return "".join(f"{part}/" for part in parts)
 
 
-def _missing_module(module: str, roots: list[Path], packed: str, files: Mapping[str, Path]) -> tuple[str, Path] | None:
-    """Return the shortest prefix of a dotted name that is a local file and not packed, with that file."""
+def _missing_module(
+    module: str, roots: list[Path], packed: str, files: Mapping[str, Path]
+) -> tuple[str, Path, str] | None:
+    """
+    Return the shortest prefix of a dotted name that is a local file and not packed, with that file and its name.
+    """
     parts = [part for part in module.split(".") if part]
     if parts and not packed and parts[0] in sys.stdlib_module_names:
         return None
@@ -97,5 +103,5 @@ def _missing_module(module: str, roots: list[Path], packed: str, files: Mapping[
         for root in roots:
             for form in forms:
                 if (root / form).is_file():
-                    return ".".join(parts[:end]), root / form
+                    return ".".join(parts[:end]), root / form, packed + form
     return None
