@@ -11,16 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Final
 
 from attrs import field, frozen, mutable
 
 from twisted_serve.auth.keyring import Reason, Refused
 from twisted_serve.auth.named.limits import Usage
 from twisted_serve.auth.named.records import NamedKey
-
-#: The first bytes of the secret of every named key, and of no other key.
-PREFIX: Final = b"tsk_"
 
 
 @mutable

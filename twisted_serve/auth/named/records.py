@@ -50,6 +50,11 @@ def _moment(instance: object, attribute: Any, value: Any) -> None:
     aware(instance, attribute, value)
 
 
+def _moment_or_never(instance: object, attribute: Any, value: Any) -> None:
+    if value is not None:
+        _moment(instance, attribute, value)
+
+
 @frozen
 class Former:
     """
@@ -79,7 +84,7 @@ class NamedKey:
     sha256: str = field(validator=_digest, repr=False)
     scopes: KeyScopes = field(validator=instance_of(KeyScopes))
     created: datetime = field(validator=_moment)
-    expires: datetime | None = field(default=None, validator=aware)
+    expires: datetime | None = field(default=None, validator=_moment_or_never)
     disabled: bool = False
     rate: int | None = field(default=None, validator=_limit)
     concurrent: int | None = field(default=None, validator=_limit)
