@@ -91,6 +91,10 @@ def check_scope(text: str) -> str:
     return text
 
 
+def _several(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(texts)
+
+
 @frozen
 class KeyScopes:
     """
@@ -100,7 +104,7 @@ class KeyScopes:
     :raise ValueError: for an unknown scope, and for none.
     """
 
-    texts: tuple[str, ...] = field(converter=tuple)
+    texts: tuple[str, ...] = field(converter=_several)
     _operations: frozenset[Operation] = field(init=False, repr=False, eq=False)
     _patterns: tuple[str, ...] = field(init=False, repr=False, eq=False)
 
