@@ -142,7 +142,7 @@ class RotationTests(SynchronousTestCase):
         """A key which never expires is said to do so."""
         new = Token(TokenKind.API, "c" * 32)
         [(_level, line)] = logged(lambda: self.recorded.journal.rotated(self.old, new, "x"))
-        self.assertTrue(line.endswith("expires at never"), line)
+        self.assertTrue(line.endswith("does not expire"), line)
 
     def test_failed(self) -> None:
         """A rotation which failed is an error, and is not counted as one."""

@@ -29,7 +29,7 @@ from twisted_serve.assembly.pools import pool_factory, sequence_headers, setting
 from twisted_serve.assembly.stores import installer_of, stores_of
 from twisted_serve.assembly.tree import Closing, Deadline, ServiceTree
 from twisted_serve.auth.audit import AuditLog
-from twisted_serve.auth.expiry import ExpiryChecker
+from twisted_serve.auth.expiry import ExpiryChecker, replaced_ahead
 from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.tokens import Token, TokenKind
@@ -304,8 +304,10 @@ def _access_of(
     if key_file is None:
         return OpenAccess()
     lifetime = timedelta(minutes=options.token_expiration_min)
+    # A function of the application need not know what no option asks for.
+    asked = {"overlap": timedelta(seconds=options.token_overlap_sec)} if options.token_overlap_sec else {}
     keyring = dependencies.keyring(
-        key_file.save, dependencies.entropy, lifetime, dependencies.now(), dependencies.uptime, defer_to_thread
+        key_file.save, dependencies.entropy, lifetime, dependencies.now(), dependencies.uptime, defer_to_thread, **asked
     )
 
     def left(kind: TokenKind) -> float:
@@ -333,4 +335,5 @@ def _expiry_checker(
         timedelta(minutes=options.token_warning_min),
         replace if options.token_auto_rotate else None,
         notify,
+        replaced_ahead(timedelta(seconds=options.token_overlap_sec), timedelta(minutes=options.token_expiration_min)),
     )

@@ -3,6 +3,7 @@
 Authorization: tokens, the files that hold them, and the check of each request.
 
 ``tokens``         :class:`~twisted_serve.auth.tokens.Token`: a secret, its kind and its expiry
+``live``           when a live token ends, by two clocks
 ``keyring``        the live tokens: check one, rotate one
 ``key_file``       ``key_file.json``, where an operator finds them
 ``named``          keys with names, one for each consumer

@@ -120,21 +120,23 @@ class AuditLog:
             peer=use.address,
         )
 
-    def rotated(self, old: Token, new: Token, by: str) -> None:
+    def rotated(self, old: Token, new: Token, by: str, until: datetime | None = None) -> None:
         """
         Record that a key was replaced.
 
         :param by: The origin of the request for it, as it is logged.
+        :param until: When the old key ends, if it is still accepted.
         """
         self._count_rotation(new.kind.value)
         self._notify(KeyRotated(new.kind, old.public_id, new.public_id, new.expires, by))
         _log.info(
-            "AUDIT The {kind} token was replaced by {by}: key {old} by key {new}, which expires at {expires}",
+            "AUDIT The {kind} token was replaced by {by}: key {old} by key {new}, which {end}{overlap}",
             kind=new.kind.value,
             by=by,
             old=old.public_id,
             new=new.public_id,
-            expires=_expiry(new.expires),
+            end="does not expire" if new.expires is None else f"expires at {instant(new.expires)}",
+            overlap="" if until is None else f"; key {old.public_id} is accepted until {instant(until)}",
         )
 
     def rotation_failed(self, kind: TokenKind, error: Exception) -> None:
@@ -170,7 +172,3 @@ class AuditLog:
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
         return record, suppressed
-
-
-def _expiry(expires: datetime | None) -> str:
-    return "never" if expires is None else instant(expires)

@@ -33,6 +33,16 @@ INTERVAL = 1.0
 RETRY_DELAY = 30.0
 
 
+def replaced_ahead(overlap: timedelta, lifetime: timedelta) -> timedelta:
+    """
+    Return how long before its expiry a token is replaced, so that the whole overlap comes before the expiry.
+
+    The checks have an interval, which is added. A token is never replaced in the first half of its life, or servers
+    with an overlap that is longer than the lifetime would replace tokens all the time.
+    """
+    return min(overlap + timedelta(seconds=INTERVAL), lifetime / 2) if overlap else timedelta(0)
+
+
 class ExpiryChecker(Service):
     """
     Check the expiry of the live tokens once a second.
@@ -41,6 +51,8 @@ class ExpiryChecker(Service):
     :param rotate: Replaces the token of a kind (``token_auto_rotate``); ``None`` to leave
         expired tokens in place.
     :param notify: Told once of each token that expires soon or has expired.
+    :param ahead: How long before its expiry a token is replaced, so that it is accepted together with its successor
+        for that long.
     """
 
     def __init__(
@@ -51,8 +63,10 @@ class ExpiryChecker(Service):
         warning: timedelta,
         rotate: Callable[[TokenKind], Deferred[Token]] | None = None,
         notify: Notify = ignore,
+        ahead: timedelta = timedelta(0),
     ) -> None:
         self._notify = notify
+        self._ahead = ahead.total_seconds()
         self._keyring = keyring
         self._now = now
         self._warning = warning
@@ -99,6 +113,8 @@ class ExpiryChecker(Service):
                     expires=instant(token.expires),
                 )
                 self._notify(KeyExpiring(token.kind, token.public_id, token.expires, left))
+            if left <= self._ahead:
+                self._replace(token.kind)
 
     def _handle_expired(self, token: Token, expires: datetime) -> None:
         kind = token.kind
@@ -106,6 +122,9 @@ class ExpiryChecker(Service):
             self._expired.add(token.public_id)
             _log.warn("The {kind} token (key {key_id}) has expired", kind=kind.value, key_id=token.public_id)
             self._notify(KeyExpired(kind, token.public_id, expires))
+
+    def _replace(self, kind: TokenKind) -> None:
+        """Replace a token, unless that is done already or has just failed."""
         if self._rotate is None or kind in self._rotating or self._clock.seconds() < self._retry_at.get(kind, 0.0):
             return
         self._rotating.add(kind)

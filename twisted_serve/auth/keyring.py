@@ -9,15 +9,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 
+from twisted_serve.auth.live import LiveToken
 from twisted_serve.auth.tokens import Entropy, KeySet, Token, TokenKind, fresh_keys, fresh_token
 
 # How many replaced keys are still redacted in logs: the request that replaces a key may hold it.
 _REDACTED_REPLACED = 16
+
+#: How many replaced tokens of a kind are accepted, or known to have ended: each is compared at every check, and a
+#: client that can rotate must not make checks slower. Enough for a rotation in each quarter of an overlap.
+MOST_FORMER = 4
 
 
 class Reason(Enum):
@@ -56,48 +61,15 @@ class Refused:
 
 @frozen
 class Replacement:
-    """A rotation: the old token and the new one."""
+    """
+    A rotation: the old token and the new one.
+
+    :ivar until: When the old token ends, which is accepted until then; ``None`` if it has ended.
+    """
 
     old: Token
     new: Token
-
-
-class _LiveToken:
-    """
-    A live token with its end: at its expiry date or after its lifetime, whichever comes first.
-
-    The date alone is not enough, since the wall clock can be set back; the lifetime alone is
-    not enough, since clients are given the date.
-
-    :ivar deadline: In seconds of the steady clock; ``None`` for a token that never expires.
-    :ivar ended: Whether the token was seen to have ended, which is final.
-    """
-
-    __slots__ = ("deadline", "ended", "token")
-
-    def __init__(self, token: Token, deadline: float | None) -> None:
-        self.token = token
-        self.deadline = None if token.expires is None else deadline
-        self.ended = False
-
-    def seconds_left(self, now: datetime, seconds: float) -> float:
-        """Return the seconds until the token ends, or 0 once it has ended, even if the clock is set back later."""
-        expires, deadline = self.token.expires, self.deadline
-        if expires is None or deadline is None:
-            return float("inf")
-        left = 0.0 if self.ended else min((expires - now).total_seconds(), deadline - seconds)
-        if left <= 0:
-            self.ended = True
-            return 0.0
-        return left
-
-    def expired(self, now: datetime, seconds: Callable[[], float]) -> bool:
-        """Return whether the token has ended now or had ended at any earlier check."""
-        if self.deadline is None:
-            return False
-        if not self.ended:
-            self.ended = self.token.expired(now) or seconds() >= self.deadline
-        return self.ended
+    until: datetime | None = None
 
 
 #: Saves a set of keys durably, or raises `OSError` and changes nothing; it may block.
@@ -109,12 +81,13 @@ Defer: TypeAlias = Callable[[Callable[[KeySet], None], KeySet], Deferred[None]]
 
 class Keyring:
     """
-    The three live tokens of a server.
+    The three live tokens of a server, and replaced ones for as long as they overlap with their successors.
 
     Enforcement needs no timer: every check compares the expiry with ``now``, an argument, and with the steady clock.
 
     :param seconds: A clock that is never set and keeps running while the machine is suspended.
     :param defer: Runs ``save`` for a rotation; one set of keys is saved at a time.
+    :param overlap: How long a replaced token is still accepted, unless it expires sooner.
     """
 
     def __init__(
@@ -125,8 +98,11 @@ class Keyring:
         lifetime: timedelta,
         seconds: Callable[[], float],
         defer: Defer = maybeDeferred,
+        overlap: timedelta = timedelta(0),
     ) -> None:
         self._save = save
+        self._overlap = overlap
+        self._former: tuple[LiveToken, ...] = ()
         self._entropy = entropy
         self._lifetime = lifetime
         self._seconds = seconds
@@ -135,7 +111,7 @@ class Keyring:
         self._replaced: deque[bytes] = deque(maxlen=_REDACTED_REPLACED)
         self._pending: list[bytes] = []
         deadline = self._deadline()
-        self._use(keys, tuple(_LiveToken(token, deadline) for token in keys))
+        self._use(keys, tuple(LiveToken(token, deadline) for token in keys))
 
     @classmethod
     def create(
@@ -146,13 +122,14 @@ class Keyring:
         now: datetime,
         seconds: Callable[[], float],
         defer: Defer = maybeDeferred,
+        overlap: timedelta = timedelta(0),
     ) -> Keyring:
         """
         Make fresh keys and save them.
 
         :raise OSError: when they cannot be saved.
         """
-        keyring = cls(fresh_keys(entropy, now, lifetime), save, entropy, lifetime, seconds, defer)
+        keyring = cls(fresh_keys(entropy, now, lifetime), save, entropy, lifetime, seconds, defer, overlap)
         save(keyring.keys)
         return keyring
 
@@ -162,10 +139,10 @@ class Keyring:
         return self._keys
 
     def check(self, kind: TokenKind, presented: bytes, now: datetime) -> Granted | Refused:
-        """Return whether ``presented`` is the token of ``kind`` and has not expired at ``now``."""
-        live: _LiveToken | None = None
-        # All three are compared every time, so that the timing does not reveal which one matches.
-        for each in self._live:
+        """Return whether ``presented`` is a token of ``kind``, live or replaced lately, and not ended."""
+        live: LiveToken | None = None
+        # All are compared every time, so that the timing does not reveal which one matches.
+        for each in self._known:
             if each.token.is_secret(presented):
                 live = each
         if live is None:
@@ -184,7 +161,7 @@ class Keyring:
 
     def rotate(self, kind: TokenKind, now: datetime) -> Deferred[Replacement]:
         """
-        Replace the token of ``kind``; the old one is refused as soon as the Deferred fires.
+        Replace the token of ``kind``; the old one is accepted for the overlap, which begins when the Deferred fires.
 
         The new set is saved first and becomes live second: when saving fails (with an `OSError`)
         the old token stays valid, in memory and in the file.  Rotations run one at a time, in order.
@@ -194,7 +171,11 @@ class Keyring:
         if kind is TokenKind.API:
             raise ValueError("the API token is replaced by a restart only")
         token = fresh_token(kind, self._entropy, now, self._lifetime)
-        return self._lock.run(lambda deadline: Deferred.fromCoroutine(self._replace(token, deadline)), self._deadline())
+        return self._lock.run(
+            lambda deadline, began: Deferred.fromCoroutine(self._replace(token, deadline, now, began)),
+            self._deadline(),
+            self._seconds(),
+        )
 
     def save_again(self) -> Deferred[None]:
         """Save the live keys unchanged, after the rotations requested before; fails with `OSError`."""
@@ -204,7 +185,12 @@ class Keyring:
         """Return the keys that must not be logged: the live ones, those being saved, and those replaced recently."""
         return self._secrets
 
-    async def _replace(self, token: Token, deadline: float) -> Replacement:
+    async def _replace(self, token: Token, deadline: float, now: datetime, began: float) -> Replacement:
+        """
+        Save a token, and use it in place of the one of its kind.
+
+        :param now: The date when the steady clock was at ``began``.
+        """
         old = self._keys.of(token.kind)
         keys = self._keys.replacing(token)
         # From the start of the save on, an operator can read the new key in the file and send it.
@@ -217,23 +203,56 @@ class Keyring:
             self._replaced.append(token.encoded)
             raise
         else:
-            self._replaced.append(old.encoded)
-            fresh = _LiveToken(token, deadline)
+            # Dates are of the clock at the start, should it have been set meanwhile.
+            until = self._retire(old, now + timedelta(seconds=self._seconds() - began))
+            fresh = LiveToken(token, deadline)
             self._use(keys, tuple(fresh if each.token is old else each for each in self._live))
         finally:
             self._pending = []
             self._use(self._keys, self._live)
-        return Replacement(old, token)
+        return Replacement(old, token, until)
+
+    def _retire(self, old: Token, now: datetime) -> datetime | None:
+        """Let a token that is replaced now live on for the overlap, and return when it ends, if it has not ended."""
+        self._replaced.append(old.encoded)
+        [live] = [each for each in self._live if each.token is old]
+        if not self._overlap or live.expired(now, self._seconds):
+            return None
+        former = live.until(now + self._overlap, self._seconds() + self._overlap.total_seconds())
+        same = [each for each in self._former if each.token.kind is old.kind]
+        others = [each for each in self._former if each.token.kind is not old.kind]
+        self._former = (*others, *same[1 - MOST_FORMER :], former)
+        return former.token.expires
 
     def _deadline(self) -> float:
         return self._seconds() + self._lifetime.total_seconds()
 
-    def _use(self, keys: KeySet, live: tuple[_LiveToken, ...]) -> None:
+    def _use(self, keys: KeySet, live: tuple[LiveToken, ...]) -> None:
         """Set the live tokens, and precompute the secrets, which every logged request needs."""
         self._keys = keys
         self._live = live
-        self._secrets = (*[token.encoded for token in keys], *self._pending, *self._replaced)
+        # A live token comes after a replaced one with the same secret, and so decides.
+        self._known = (*self._former, *live)
+        self._secrets = (*[each.token.encoded for each in self._known], *self._pending, *self._replaced)
 
 
-#: Makes the keyring of a server, with the arguments of `Keyring.create`, which is one; it saves the first keys.
-MakeKeyring: TypeAlias = Callable[[Save, Entropy, timedelta, datetime, Callable[[], float], Defer], Keyring]
+class MakeKeyring(Protocol):
+    """
+    Makes the keyring of a server and saves its first keys; `Keyring.create` is one.
+
+    What comes after ``defer`` is passed only if an option asks for it, so that a function without it will do.
+    """
+
+    def __call__(
+        self,
+        save: Save,
+        entropy: Entropy,
+        lifetime: timedelta,
+        now: datetime,
+        seconds: Callable[[], float],
+        defer: Defer,
+        /,
+        *,
+        overlap: timedelta = ...,
+    ) -> Keyring:
+        """Make the keyring."""

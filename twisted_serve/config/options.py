@@ -103,7 +103,15 @@ class ServerOptions(ListenerOptions):
     )
     token_exempt_ping: bool = field(default=False, converter=truth, metadata=about("let /ping answer without a key"))
     token_auto_rotate: bool = field(
-        default=False, converter=truth, metadata=about("replace keys as soon as they have expired")
+        default=False,
+        converter=truth,
+        metadata=about("replace keys as soon as they have expired, or before that by token_overlap_sec"),
+    )
+    token_overlap_sec: float = field(
+        default=0.0,
+        converter=real,
+        validator=between(0, MAX_SECONDS),
+        metadata=about("seconds that a replaced key is still accepted, unless it expires sooner"),
     )
     token_warning_min: float = field(
         default=5.0,

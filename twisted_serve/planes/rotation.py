@@ -35,7 +35,7 @@ class Rotation:
         """
 
         def replaced(tokens: Replacement) -> Token:
-            self._audit_log.rotated(tokens.old, tokens.new, by)
+            self._audit_log.rotated(tokens.old, tokens.new, by, tokens.until)
             return tokens.new
 
         def failed(failure: Failure) -> Failure:

@@ -15,7 +15,8 @@ from attrs import evolve
 
 from tests.testing.planted.bug import TOO_SHORT, Concern, Planted, replacing
 from twisted_serve.auth import keyring, tokens
-from twisted_serve.auth.keyring import Granted, Keyring, Refused, _LiveToken
+from twisted_serve.auth.keyring import Granted, Keyring, Refused
+from twisted_serve.auth.live import LiveToken
 from twisted_serve.auth.tokens import KeySet, Token, TokenKind, fresh_token
 
 _OPENED = r"^the (management|inference) key opened GET /(models|ping) at [-\d:. ]+, "
@@ -38,14 +39,14 @@ def _opens_when(
     :param final: Whether a token that was seen to have ended stays so.
     """
 
-    def expired(self: _LiveToken, now: datetime, seconds: Callable[[], float]) -> bool:
+    def expired(self: LiveToken, now: datetime, seconds: Callable[[], float]) -> bool:
         if self.token.expires is None or self.deadline is None:
             return False
         if not (final and self.ended):
             self.ended = not opens(now, self.token.expires, seconds(), self.deadline)
         return self.ended
 
-    return replacing(_LiveToken, expired=expired)
+    return replacing(LiveToken, expired=expired)
 
 
 def _late(more: timedelta) -> Callable[[], AbstractContextManager[None]]:
@@ -174,7 +175,7 @@ BUGS = (
         "ends with the date alone",
         Concern.DATE,
         LATE,
-        replacing(keyring._LiveToken, expired=lambda self, now, seconds: self.token.expired(now)),
+        replacing(LiveToken, expired=lambda self, now, seconds: self.token.expired(now)),
     ),
     Planted(
         "expiry survives a restart",

@@ -13,7 +13,8 @@ from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 from tests.testing.planted.bug import TOO_SHORT, Concern, Planted, replacing
-from twisted_serve.auth.keyring import Granted, Keyring, Refused, Replacement, _LiveToken
+from twisted_serve.auth.keyring import Granted, Keyring, Refused, Replacement
+from twisted_serve.auth.live import LiveToken
 from twisted_serve.auth.tokens import Token, TokenKind
 
 _check = Keyring.check
@@ -26,8 +27,8 @@ def _old_keys_kept() -> Iterator[None]:
     """Accept replaced keys until they expire."""
     replaced: WeakKeyDictionary[Keyring, list[Token]] = WeakKeyDictionary()
 
-    async def replace(self: Keyring, token: Token, deadline: float) -> Replacement:
-        done = await _replace(self, token, deadline)
+    async def replace(self: Keyring, token: Token, deadline: float, *when: Any) -> Replacement:
+        done = await _replace(self, token, deadline, *when)
         replaced.setdefault(self, []).append(done.old)
         return done
 
@@ -42,8 +43,8 @@ def _old_keys_kept() -> Iterator[None]:
 def _after_replacement(change: Callable[[Keyring, Token], None]) -> Callable[[], AbstractContextManager[None]]:
     """Change the live tokens after each replacement."""
 
-    async def replace(self: Keyring, token: Token, deadline: float) -> Replacement:
-        done = await _replace(self, token, deadline)
+    async def replace(self: Keyring, token: Token, deadline: float, *when: Any) -> Replacement:
+        done = await _replace(self, token, deadline, *when)
         change(self, token)
         return done
 
@@ -62,7 +63,7 @@ def _end_other(ring: Keyring, token: Token) -> None:
 def _renew_all(ring: Keyring, _token: Token) -> None:
     """Give every key another lifetime, its date aside."""
     deadline = ring._deadline()
-    ring._use(ring.keys, tuple(_LiveToken(live.token, deadline) for live in ring._live))
+    ring._use(ring.keys, tuple(LiveToken(live.token, deadline) for live in ring._live))
 
 
 def _a_minute_less(self: Keyring, kind: TokenKind, now: datetime) -> Any:
@@ -84,13 +85,13 @@ def _without_file(self: Keyring, kind: TokenKind, now: datetime) -> Any:
         return _rotate(self, kind, now)
 
 
-async def _live_before_saved(self: Keyring, token: Token, deadline: float) -> Replacement:
+async def _live_before_saved(self: Keyring, token: Token, deadline: float, *when: Any) -> Replacement:
     """Use the new key before it is saved."""
-    fresh = _LiveToken(token, deadline)
+    fresh = LiveToken(token, deadline)
     self._use(
         self.keys.replacing(token), tuple(fresh if each.token.kind is token.kind else each for each in self._live)
     )
-    return await _replace(self, token, deadline)
+    return await _replace(self, token, deadline, *when)
 
 
 BUGS = (
