@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Tests for :mod:`twisted_serve.cli`.
+Tests for :mod:`twisted_serve.cli` and :mod:`twisted_serve.launcher`.
 
 No process is started and no signal sent: processes are stood in for where psutil's
 and subprocess's are given as arguments.
@@ -23,7 +23,7 @@ from typing import Any, NoReturn, cast
 import psutil
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve import __version__, cli
+from twisted_serve import __version__, cli, launcher
 from twisted_serve.archives.orphans import WorkDirectory
 from twisted_serve.command.launching import server_command
 from twisted_serve.command.pid_file import NAME, AlreadyRunningError, PidFile
@@ -98,7 +98,7 @@ class StopTests(CommandCase):
         out = StringIO()
         pid_file = PidFile(self.path.parent, lambda pid: cast(psutil.Process, process), lambda descriptor: process.pid)
         with redirect_stdout(out):
-            status = cli.stop(pid_file, CommandLine(stop=True, foreground=foreground), sleep)
+            status = launcher.stop(pid_file, CommandLine(stop=True, foreground=foreground), sleep)
         return status, out.getvalue()
 
     def test_not_running(self) -> None:
@@ -183,7 +183,7 @@ class MainTests(CommandCase):
             served.append(loaded)
             return status
 
-        self.patch(cli, "serve", serve)
+        self.patch(launcher, "serve", serve)
         return served
 
     def test_version(self) -> None:
@@ -298,7 +298,7 @@ class MainTests(CommandCase):
         def serve(_loaded: object, _report: object, _make: object) -> NoReturn:
             raise OSError("bad")
 
-        self.patch(cli, "serve", serve)
+        self.patch(launcher, "serve", serve)
         self.assertEqual(self.main("--foreground", "--model-store", "models"), (1, "", "bad\n"))
         self.assertFalse(self.path.exists())
 
@@ -310,7 +310,7 @@ class MainTests(CommandCase):
             launched.append(words)
             return 0
 
-        self.patch(cli, "launch", launch)
+        self.patch(launcher, "launch", launch)
         self.assertEqual(self.main("--ncs", "--model-store", "models"), (0, "", ""))
         self.assertEqual(launched, [server_command(["--ncs", "--model-store", "models"])])
         self.assertFalse(self.path.exists())
@@ -321,7 +321,7 @@ class MainTests(CommandCase):
         def launch(_words: object) -> NoReturn:
             raise AssertionError("started")
 
-        self.patch(cli, "launch", launch)
+        self.patch(launcher, "launch", launch)
         self.assertEqual(self.main("--start"), (1, "Missing mandatory parameter --model-store\n", ""))
         self.assertEqual(
             self.main("--ts-config", "x", "--model-store", "models"), (1, "--ts-config file not found: x\n", "")
@@ -353,7 +353,7 @@ class MainTests(CommandCase):
         """One that is running is seen before anything is done."""
         self.path.write_text("7")
         pid_file = PidFile(self.path.parent, lambda pid: cast(psutil.Process, Process(pid)), lambda descriptor: 7)
-        self.assertRaises(AlreadyRunningError, cli.start, pid_file, CommandLine(), [])
+        self.assertRaises(AlreadyRunningError, launcher.start, pid_file, CommandLine(), [])
 
     def test_torchserve_running(self) -> None:
         """A TorchServe that the file names is neither stopped nor displaced; both commands say so."""

@@ -9,6 +9,7 @@ The map of the code, from the top; each package imports from those below it only
 
 ``testing``        public fakes, Hypothesis strategies, and a server in memory
 ``cli``            the command ``twisted-serve``; ``__main__`` runs it, too
+``launcher``       TorchServe's command line: start and stop a server
 ``subcommands``    the sub-commands of ``twisted-serve``, which operate servers
 ``archiver``       pack models and workflows: commands, and a library
 ``tap``            the ``twistd`` plug-in

@@ -5,9 +5,10 @@ Run a server under ``twistd twisted-serve``, with the same settings.
 
 from __future__ import annotations
 
+import atexit
 import os
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -24,6 +25,7 @@ from twisted_serve.logs.host_log import HostLog
 
 if TYPE_CHECKING:
     from twisted_serve.command.privileged_ports import PrivilegedPorts
+    from twisted_serve.command.run import Server
     from twisted_serve.command.twistd import Hosted
     from twisted_serve.endpoints import Endpoint
     from twisted_serve.interfaces import IServeReactor
@@ -130,7 +132,9 @@ def makeService(options: Options) -> Hosted:
     # Imported here, because an invalid command line needs none of these.
     from twisted.internet import reactor as chosen  # noqa: PLC0415 - importing it is choosing it
 
+    from twisted_serve.command.describing import write_run_file  # noqa: PLC0415
     from twisted_serve.command.privileged_ports import PrivilegedPorts  # noqa: PLC0415
+    from twisted_serve.command.run_file import RunFile  # noqa: PLC0415
     from twisted_serve.command.twistd import Hosted  # noqa: PLC0415
     from twisted_serve.listening.ports import plan_grpc_listeners, plan_listeners  # noqa: PLC0415
 
@@ -140,7 +144,15 @@ def makeService(options: Options) -> Hosted:
         planned = (*plan_listeners(loaded.options), *plan_grpc_listeners(loaded.options))
         ports = PrivilegedPorts(reactor, [listener.address for listener in planned])
     make = partial(make_server, reactor, loaded, ports)
-    hosted = Hosted(reactor, make, loaded.options.startup_models_required, ports)
+    run_file = RunFile(os.environ)
+
+    def listening(server: Server) -> Callable[[], None]:
+        write_run_file(run_file, server, loaded.options, hosted=True)
+        # Also if the process ends without stopping its services.
+        atexit.register(run_file.remove)
+        return run_file.remove
+
+    hosted = Hosted(reactor, make, loaded.options.startup_models_required, ports, listening)
     if ports is None:
         # Otherwise it is made by the other user: root must not run that user's plug-ins.
         try:

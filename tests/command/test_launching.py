@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve import cli
+from twisted_serve import launcher
 from twisted_serve.command.launching import passed_sockets
 
 
@@ -47,7 +47,7 @@ class LaunchTests(SynchronousTestCase):
         self.child = Child()
         err = StringIO()
         with redirect_stderr(err):
-            status = cli.launch(["python", "server", "--model-store", "m"], cast(Any, spawn))
+            status = launcher.launch(["python", "server", "--model-store", "m"], cast(Any, spawn))
         return status, err.getvalue()
 
     def test_ready(self) -> None:
@@ -84,7 +84,7 @@ class LaunchTests(SynchronousTestCase):
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             number, kept = each, []
             self.child = Child()
-            self.assertEqual(cli.launch([], cast(Any, spawn)), 130)
+            self.assertEqual(launcher.launch([], cast(Any, spawn)), 130)
             self.assertTrue(self.child.terminated)
             os.close(kept[0])
 
@@ -98,7 +98,7 @@ class LaunchTests(SynchronousTestCase):
             return self.child
 
         self.child = Child()
-        self.assertEqual(cli.launch([], cast(Any, spawn)), 0)
+        self.assertEqual(launcher.launch([], cast(Any, spawn)), 0)
         self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
 
     def test_no_process(self) -> None:
@@ -109,7 +109,7 @@ class LaunchTests(SynchronousTestCase):
             given.extend(pass_fds)
             raise OSError(11, "no more processes")
 
-        self.assertRaises(OSError, cli.launch, [], spawn)
+        self.assertRaises(OSError, launcher.launch, [], spawn)
         self.assertRaises(OSError, os.fstat, given[0])
 
 

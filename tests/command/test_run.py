@@ -24,11 +24,13 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.command import run
+from twisted_serve.config.addresses import Address
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
 from twisted_serve.errors import InvalidModel
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.listening.roles import Role
 from twisted_serve.planes.startup import StartupFailure, StartupOutcome
 
 KEY = "Zq3-_xW9aBcDeFgHiJkLmN"
@@ -70,6 +72,8 @@ class Server(MultiService):
         super().__init__()
         self.ready: Deferred[StartupOutcome | None] = Deferred()
         self.secrets: tuple[str, ...] = ()
+        self.addresses: dict[Role, Address] = {}
+        self.grpc_addresses: dict[Role, Address] = {}
         self.error = error
         self.reloads = 0
 

@@ -17,7 +17,7 @@ from typing import NoReturn, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve import cli
+from twisted_serve import cli, launcher
 from twisted_serve.command import shims
 from twisted_serve.command.launching import TORCHSERVE_WORD, passed_sockets, server_command
 from twisted_serve.command.shims import COMMANDS
@@ -143,7 +143,7 @@ class TorchserveTests(SynchronousTestCase):
             return 4
 
         self.patch(os, "execve", execute)
-        self.patch(cli, "main", main)
+        self.patch(launcher, "launch_or_stop", main)
 
     def test_background(self) -> None:
         """What does not serve itself goes on as twisted-serve: what is looked for is in one command line only."""

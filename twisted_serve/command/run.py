@@ -20,6 +20,8 @@ from twisted.python.failure import Failure
 
 from twisted_serve.command import signals
 from twisted_serve.command.banner import banner
+from twisted_serve.command.describing import Listening, write_run_file
+from twisted_serve.command.run_file import Writer
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.errors import ServeError
 from twisted_serve.logs import SERVER_STARTED, SERVER_STOPPED, log_lines
@@ -52,7 +54,7 @@ class StartupModelsError(Exception):
 EXPECTED = (OSError, ValueError, ServeError, CannotListenError, StartupModelsError)
 
 
-class Server(Protocol):
+class Server(Listening, Protocol):
     """
     The interface of the server to run, :class:`twisted_serve.service.ModelServer`.
 
@@ -121,17 +123,19 @@ def run_server(
     *,
     out: TextIO | None = None,
     started: Callable[[], None] = _nothing,
+    run_file: Writer | None = None,
 ) -> int:
     """
     Run a server until it is asked to stop.
 
     :param out: The stream for the log and for the line that launchers wait for; stdout by default.
     :param started: Called when the server has started, before it handles what a client sends.
+    :param run_file: Written when the server listens, and removed at its end.
     :raise ConfigError: for a ``log_config`` that cannot be used.
     :return: 0 after an orderly stop, 1 when the server could not start.
     """
     stream = sys.stdout if out is None else out
-    run = _Run(loaded, reactor, report, make_server, stream, started)
+    run = _Run(loaded, reactor, report, make_server, stream, started, run_file)
     begin_logging(run.log.observer)
     raise_descriptor_limit()
     reactor.callWhenRunning(run.begin)
@@ -141,6 +145,8 @@ def run_server(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if run_file is not None:
+            run_file.remove()
         run.log.observer.close()
     report("The server was stopped before it was ready.")
     return run.status
@@ -162,9 +168,11 @@ class _Run:
         make_server: MakeServer,
         out: TextIO,
         started: Callable[[], None],
+        run_file: Writer | None,
     ) -> None:
         self.out = out
         self._started = started
+        self._run_file = run_file
         self.log = open_log(loaded.options, out, self.secrets, reactor.callLater)
         self.status = 0
         self._loaded = loaded
@@ -189,6 +197,8 @@ class _Run:
             # First, so that a signal during the start cannot leave the server's files behind.
             signals.handle(self._reactor, lambda: self._on_stop_signal(server), server.reload)
             server.startService()
+            if self._run_file is not None:
+                write_run_file(self._run_file, server, self._loaded.options)
             self._started()
         except Exception as e:  # any error must be reported to the launcher
             self._fail(e)

@@ -5,11 +5,13 @@ Serve in this process, with the reactor that Twisted chooses.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, cast
 
 from twisted.logger import ILogObserver, globalLogBeginner
 
 from twisted_serve.command.run import MakeServer, Report, run_server
+from twisted_serve.command.run_file import RunFile
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.system.account import protect_memory
 from twisted_serve.system.garbage import keep_all
@@ -31,4 +33,12 @@ def serve(loaded: LoadedOptions, report: Report, make_server: MakeServer) -> int
     def begin_logging(observer: ILogObserver) -> None:
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
-    return run_server(loaded, cast("IServeReactor", reactor), report, begin_logging, make_server, started=keep_all)
+    return run_server(
+        loaded,
+        cast("IServeReactor", reactor),
+        report,
+        begin_logging,
+        make_server,
+        started=keep_all,
+        run_file=RunFile(os.environ),
+    )

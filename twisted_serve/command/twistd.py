@@ -46,6 +46,7 @@ class Hosted(Service):
     :param make: Builds the server, at the start at the latest; it may run plug-ins' code.
     :param models_required: Whether a start-up model that fails ends the process with status 1.
     :param ports: The ports that are opened before ``twistd`` changes the user.
+    :param listening: Called with the server when it listens; returns a function to call when it has stopped.
     """
 
     def __init__(
@@ -54,11 +55,14 @@ class Hosted(Service):
         make: Callable[[], Server],
         models_required: bool = False,
         ports: PrivilegedPorts | None = None,
+        listening: Callable[[Server], Callable[[], None]] | None = None,
     ) -> None:
         self._reactor = reactor
         self._make = make
         self._server: Server | None = None
         self._ports = ports
+        self._listening = listening
+        self._forget: Callable[[], None] | None = None
         self._models_required = models_required
         self._asked = False
 
@@ -107,6 +111,8 @@ class Hosted(Service):
             signals.handle(self._reactor, self._end, server.reload, ending=[signal.SIGQUIT])
             self._reactor.callWhenRunning(self._count_signals_of_reactor)
             server.startService()
+            if self._listening is not None:
+                self._forget = self._listening(server)
         except EXPECTED as e:
             super().stopService()
             _fail(e)
@@ -120,6 +126,8 @@ class Hosted(Service):
         return self.server.stopService().addCallback(self._stopped)
 
     def _stopped(self, _result: None) -> None:
+        if self._forget is not None:
+            self._forget()
         _log.info(SERVER_STOPPED)
 
     def _announce(self, outcome: StartupOutcome) -> StartupOutcome:

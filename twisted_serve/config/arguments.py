@@ -5,7 +5,7 @@ Parse the command lines of ``twisted-serve`` and ``twistd twisted-serve``, which
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,12 +40,19 @@ class CommandLine:
     named: str | None = None
 
 
-def parser(kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-serve") -> ArgumentParser:
-    """Create the parser of the ``twisted-serve`` command; ``kind`` handles an invalid command line."""
+def parser(
+    kind: type[ArgumentParser] = ArgumentParser, prog: str = "twisted-serve", epilog: str | None = None
+) -> ArgumentParser:
+    """
+    Create the parser of the ``twisted-serve`` command; ``kind`` handles an invalid command line.
+
+    :param epilog: The end of the help, with its own line ends.
+    """
     made = kind(
         prog=prog,
         description="Serve PyTorch models.",
-        epilog="twisted-serve shims DIR writes torchserve and the archivers as commands of this installation.",
+        epilog=epilog,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     action = made.add_mutually_exclusive_group()
     action.add_argument("-v", "--version", action="store_true", help="print the version and exit")

@@ -2,8 +2,19 @@
 """
 Operate servers from a terminal: the sub-commands of ``twisted-serve``.
 
-``group``  the group of the sub-commands, each imported when it runs
-``dev``    serve a handler's file while its author works on it
+``group``       the group of the sub-commands, each imported when it runs; their exit status
+``outcomes``    exit statuses, and the errors that have them
+``finding``     find the server that a command is about
+``client``      send one request, and read its answer
+``addressing``  connections over TCP, TLS and Unix sockets
+``keys``        the key for a request
+``session``     what a command gets: the server, its answers, the output
+``output``      words for people, or JSON
+``completing``  complete words in a shell
+``shims``       TorchServe's commands
+``moments``     dates and durations, read and written
+``dev``         serve a handler's file while its author works on it
+``token``       show, rotate, list, create, change and revoke keys
 
 The server's process imports nothing of this package but this list.
 """
@@ -11,9 +22,17 @@ The server's process imports nothing of this package but this list.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-#: The sub-commands: the module of this package and the name of the click command in it.
-NAMES: Mapping[str, tuple[str, str]] = MappingProxyType(
+PROGRAM = "twisted-serve"
+
+#: The variable with which a shell asks for completions; click names it so.
+COMPLETION = "_TWISTED_SERVE_COMPLETE"
+
+#: The sub-commands: the module of this package, the name of the click command in it, and its summary.
+NAMES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
-        "dev": ("dev.command", "dev"),
+        "dev": ("dev.command", "dev", "Serve a handler's file, without an archive, and load it again when it changes."),
+        "token": ("token", "token", "Show, rotate and manage keys."),
+        "completion": ("completing", "completion", "Print the completion script of a shell."),
+        "shims": ("shims", "shims", "Write torchserve and the archivers as commands of this installation."),
     }
 )

@@ -53,7 +53,7 @@ def dev(
     token: bool,
 ) -> int:
     """
-    Serve a handler's file without an archive, and load it again when a file of it changes.
+    Serve a handler's file, without an archive, and load it again when it changes.
 
     HANDLER is a Python file, with :function if the entry point is neither a class nor handle, or a built-in handler.
     Modules beside it that it imports belong to the model; other files are named by --extra-files, as for an archive.

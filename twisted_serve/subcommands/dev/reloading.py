@@ -19,8 +19,10 @@ from twisted.logger import Logger
 
 from twisted_serve.archiver.config import ArchiverError
 from twisted_serve.archives.removal import remove_tree
+from twisted_serve.config.addresses import Address
 from twisted_serve.errors import ServeError
 from twisted_serve.eventloop.threads import DeferToThread
+from twisted_serve.listening.roles import Role
 from twisted_serve.planes.startup import reason_of
 from twisted_serve.service import ModelServer
 from twisted_serve.subcommands.dev.project import Project
@@ -118,6 +120,16 @@ class DevServer:
     def reload(self) -> None:
         """Write the key file again."""
         self._server.reload()
+
+    @property
+    def addresses(self) -> dict[Role, Address]:
+        """The bound HTTP address of each role, once started."""
+        return self._server.addresses
+
+    @property
+    def grpc_addresses(self) -> dict[Role, Address]:
+        """The same for gRPC."""
+        return self._server.grpc_addresses
 
     @property
     def secrets(self) -> Collection[str]:
