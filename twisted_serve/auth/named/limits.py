@@ -82,8 +82,8 @@ class Usage:
         self._rate = rate
         self._concurrent = concurrent
         self._in_flight = 0
-        self._spent = 0
-        self._seen = self._now()
+        # As nothing is spent, there is no time to remember.
+        self._spent = self._seen = 0
 
     @property
     def in_flight(self) -> int:
