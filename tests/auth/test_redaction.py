@@ -5,12 +5,14 @@ Tests for ``twisted_serve.auth.redaction``.
 
 from __future__ import annotations
 
+from random import Random
 from urllib.parse import quote, unquote_to_bytes
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_serve.auth.named.secrets import fresh_secret
 from twisted_serve.auth.redaction import REDACTED, redacted, redacting
 from twisted_serve.auth.tokens import KeySet
 from twisted_serve.testing.strategies.tokens import key_sets
@@ -36,6 +38,20 @@ class RedactionTests(SynchronousTestCase):
             for _ in range(6):
                 self.assertNotIn(token.secret.encode(), left)
                 left = unquote_to_bytes(left)
+
+    @given(st.randoms(use_true_random=False), st.text(max_size=10), st.integers(1, 50), st.integers(0, 3))
+    def test_named(self, random: Random, around: str, every: int, layers: int) -> None:
+        """Nor can the secret of a named key, of which the server has a digest."""
+        secret = fresh_secret(random.randbytes)
+        hidden = escape(secret, every)
+        for _ in range(layers):
+            hidden = quote(hidden, safe="")
+        left = redacted(f"/{quote(around)}?x={hidden}&y=1".encode(), [])
+        for _ in range(6):
+            self.assertNotIn(secret.encode(), left)
+            left = unquote_to_bytes(left)
+        self.assertEqual(redacted(f"/a{secret}{secret}b".encode(), []), b"/a" + 2 * REDACTED + b"b")
+        self.assertEqual(redacted(secret[:-1].encode(), []), secret[:-1].encode())
 
     @given(key_sets(), st.binary(max_size=100))
     def test_nothing_else(self, keys: KeySet, target: bytes) -> None:

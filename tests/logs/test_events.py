@@ -10,6 +10,7 @@ import sys
 import unicodedata
 from datetime import timedelta, timezone
 from io import StringIO
+from random import Random
 from typing import Any, cast
 
 from hypothesis import given
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from twisted_serve.auth.named.secrets import fresh_secret
 from twisted_serve.logs import (
     ACCESS_LOG,
     LineObserver,
@@ -206,14 +208,14 @@ class RedactingTests(SynchronousTestCase):
         self.secrets = {KEY}
         self.observer = redacting(cast(ILogObserver, self.seen.append), lambda: self.secrets)
 
-    def assert_redacted(self, event: LogEvent) -> None:
+    def assert_redacted(self, event: LogEvent, key: str = KEY) -> None:
         """Assert that nothing of an event which has a key in it shows the key, however it is written."""
         self.observer({"log_time": MOMENT, "log_level": LogLevel.info, "log_namespace": "n", **event})
         clean = self.seen.pop()
-        self.assertNotIn(KEY, repr(clean))
+        self.assertNotIn(key, repr(clean))
         written: list[str] = []
         LineObserver(written.append)(clean)
-        self.assertNotIn(KEY, written[0])
+        self.assertNotIn(key, written[0])
         self.assertIn("<redacted>", written[0])
 
     def test_interface(self) -> None:
@@ -221,13 +223,14 @@ class RedactingTests(SynchronousTestCase):
         verifyObject(ILogObserver, self.observer)
 
     def test_everywhere(self) -> None:
-        """A key is found in the format, a field, a nested value, a name and a traceback."""
-        self.assert_redacted({"log_format": f"key {KEY}"})
-        self.assert_redacted({"log_format": "{said}", "said": KEY})
-        self.assert_redacted({"log_format": "{said}", "said": {"key": [KEY]}})
-        self.assert_redacted({"log_format": "x", "thread_name": f"W-{KEY}"})
-        self.assert_redacted({"log_format": "x", "log_failure": failure_of(ValueError(f"Bearer {KEY}"))})
-        self.assert_redacted({"log_format": "{line}", "line": f"GET /?token={KEY}", "logger_name": ACCESS_LOG})
+        """A key is found in the format, a field, a nested value, a name and a traceback; a named one by its form."""
+        for key in (KEY, fresh_secret(Random(7).randbytes)):
+            self.assert_redacted({"log_format": f"key {key}"}, key)
+            self.assert_redacted({"log_format": "{said}", "said": key}, key)
+            self.assert_redacted({"log_format": "{said}", "said": {"key": [key]}}, key)
+            self.assert_redacted({"log_format": "x", "thread_name": f"W-{key}"}, key)
+            self.assert_redacted({"log_format": "x", "log_failure": failure_of(ValueError(f"Bearer {key}"))}, key)
+            self.assert_redacted({"log_format": "{line}", "line": f"GET /?key={key}", "logger_name": ACCESS_LOG}, key)
 
     def test_others_untouched(self) -> None:
         """An event without a key goes on as it is."""

@@ -3,30 +3,40 @@
 Redact keys from logged requests.
 
 A client may put its key where it does not belong, into the path or the query; even
-then the log must not contain it, neither in plain nor percent-encoded.
+then the log must not contain it, neither in plain nor percent-encoded.  Of named keys the
+server has digests only: their secrets are recognised by their form.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
+from typing import Final
 from urllib.parse import unquote_to_bytes
+
+from twisted_serve.auth.named.secrets import FORM, PREFIX
 
 REDACTED = b"<redacted>"
 
 # How many layers of percent-encoding are undone; more than two do not happen by accident.
 _MAX_LAYERS = 4
 
+_PREFIX: Final = PREFIX.encode("ascii")
+_NAMED: Final = re.compile(FORM.encode("ascii"))
+
 
 def redacted(target: bytes, secrets: Collection[bytes]) -> bytes:
     """Return a request target with its secrets redacted; all of it is redacted if a secret is percent-encoded."""
     for secret in secrets:
         target = target.replace(secret, REDACTED)
+    if _PREFIX in target:
+        target = _NAMED.sub(REDACTED, target)
     text = target
     for _ in range(_MAX_LAYERS):
         if b"%" not in text:
             break
         text = unquote_to_bytes(text)
-        if any(secret in text for secret in secrets):
+        if any(secret in text for secret in secrets) or (_PREFIX in text and _NAMED.search(text) is not None):
             return REDACTED
     return target
 

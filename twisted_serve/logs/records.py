@@ -2,7 +2,8 @@
 """
 Turn an event into a record that any layout can render.
 
-Control characters are escaped, so that no client can forge a line, and live keys are redacted.
+Control characters are escaped, so that no client can forge a line, and live keys are redacted: the server's three
+by their secrets, named keys by their form.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, formatEvent
 from zope.interface import implementer
 
+from twisted_serve.auth.named.secrets import FORM, PREFIX
 from twisted_serve.logs.coalescing import one_by_one
 from twisted_serve.logs.events import READY
 
 # Control characters except TAB, Unicode's line separators, directional formatting characters, lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_NAMED: Final = re.compile(FORM)
 
 
 def printable(text: str) -> str:
@@ -32,11 +36,11 @@ def printable(text: str) -> str:
 
 
 def redact(text: str, secrets: Collection[str]) -> str:
-    """Return ``text`` with every secret redacted."""
+    """Return ``text`` with every secret redacted, and all that has the form of a named key's."""
     for secret in secrets:
         if secret and secret in text:
             text = text.replace(secret, "<redacted>")
-    return text
+    return _NAMED.sub("<redacted>", text) if PREFIX in text else text
 
 
 class Record(NamedTuple):
@@ -116,7 +120,7 @@ def without_keys(events: Sequence[LogEvent], secrets: Collection[str]) -> Sequen
 
 def _has_any(events: Sequence[LogEvent], secrets: Collection[str]) -> bool:
     said = "\n".join(chain.from_iterable(map(_all_texts, events)))
-    return any(secret in said for secret in secrets if secret)
+    return any(secret in said for secret in secrets if secret) or (PREFIX in said and _NAMED.search(said) is not None)
 
 
 def _all_texts(event: LogEvent) -> Iterator[str]:

@@ -14,7 +14,7 @@ from zlib import crc32
 
 from twisted_serve.auth.tokens import Entropy
 
-__all__ = ["LENGTH", "PATTERN", "PREFIX", "fresh_secret", "is_well_formed"]
+__all__ = ["FORM", "LENGTH", "PATTERN", "PREFIX", "fresh_secret", "is_well_formed"]
 
 #: How each secret of a named key begins; a key of ``key_file.json`` may, too, once in 2 ** 24 times.
 PREFIX: Final = "tsk_"
@@ -27,8 +27,11 @@ _CHECKSUM: Final = 6
 #: In characters.
 LENGTH: Final = len(PREFIX) + _RANDOM + _CHECKSUM
 
-#: The regular expression of a secret, for scanners: no more is needed to find one in a text.
-PATTERN: Final = rf"\b{PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECKSUM}}}\b"
+#: The regular expression of a secret, wherever it stands: to redact it.
+FORM: Final = rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECKSUM}}}"
+
+#: The same for scanners of texts that hold other long words.
+PATTERN: Final = rf"\b{FORM}\b"
 
 # The remainder of 48 random bytes by 62 ** 32: no value is likelier than another by more than one in 2 ** 193.
 # Rejecting bytes instead would need a loop that a broken source of random bytes does not end.
