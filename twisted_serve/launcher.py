@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 import twisted_serve
+from twisted_serve.command.checking import check_read_at_start
 from twisted_serve.command.launching import passed_sockets, server_command
 from twisted_serve.command.other_servers import described, other_servers
 from twisted_serve.command.pid_file import AlreadyRunningError, PidFile
@@ -30,7 +31,6 @@ from twisted_serve.command.run import Server, report_to
 from twisted_serve.command.serving import serve
 from twisted_serve.config.arguments import CommandLine, parse_command_line, parser
 from twisted_serve.config.load import LaunchError, LoadedOptions, load_options
-from twisted_serve.config.presence import unreadable
 from twisted_serve.config.report import config_report
 from twisted_serve.config.values import ConfigError
 from twisted_serve.subcommands import NAMES
@@ -121,22 +121,7 @@ def print_config(loaded: LoadedOptions) -> int:
     :raise ConfigError: for an error inside ``models`` or ``model_snapshot``, or in a ``metrics_config`` or
         ``log_config`` that exists on this machine, which are all read at start.
     """
-    # Imported here, so that the start of a server does not wait for these modules.
-    from twisted_serve.logs.configuration import read_log_configuration  # noqa: PLC0415
-    from twisted_serve.metrics.torchserve.definitions import read_catalogue  # noqa: PLC0415
-    from twisted_serve.models.settings import check_all_configured  # noqa: PLC0415
-    from twisted_serve.models.snapshot import read as read_snapshot  # noqa: PLC0415
-
-    try:
-        check_all_configured(loaded.options.models)
-        read_snapshot(loaded.options.model_snapshot or {})
-    except ValueError as e:
-        raise ConfigError(str(e)) from e
-    metrics_config, log_config = loaded.options.metrics_config, loaded.options.log_config
-    if metrics_config is not None and unreadable(metrics_config) is None:
-        read_catalogue(metrics_config)
-    if log_config is not None and unreadable(log_config) is None:
-        read_log_configuration(log_config)
+    check_read_at_start(loaded)
     print(config_report(loaded), end="")
     return 0
 

@@ -13,8 +13,17 @@ Operate servers from a terminal: the sub-commands of ``twisted-serve``.
 ``completing``  complete words in a shell
 ``shims``       TorchServe's commands
 ``moments``     dates and durations, read and written
+``fleet``       the models of a server and their workers
+``waiting``     a request that takes long, and what the server does meanwhile
+``payload``     the body of a prediction
 ``dev``         serve a handler's file while its author works on it
 ``token``       show, rotate, list, create, change and revoke keys
+``models``      list, describe, register, scale and unregister models
+``predict``     ask a model
+``status``      which servers run
+``logs``        print and follow a log
+
+``check_config``  check a configuration file
 
 The server's process imports nothing of this package but this list.
 """
@@ -32,6 +41,11 @@ NAMES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         "dev": ("dev.command", "dev", "Serve a handler's file, without an archive, and load it again when it changes."),
         "token": ("token", "token", "Show, rotate and manage keys."),
+        "models": ("models", "models", "List, register, scale and unregister models."),
+        "predict": ("predict", "predict", "Ask a model, and print its answer."),
+        "status": ("status", "status", "Show which servers run, with their models and keys."),
+        "logs": ("logs", "logs", "Print the log of a server on this machine."),
+        "check-config": ("check_config", "check_config", "Check a configuration file, without starting a server."),
         "completion": ("completing", "completion", "Print the completion script of a shell."),
         "shims": ("shims", "shims", "Write torchserve and the archivers as commands of this installation."),
     }

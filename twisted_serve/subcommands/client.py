@@ -57,22 +57,41 @@ class Answer:
         with suppress(ValueError, RecursionError):
             said = json.loads(self.body)
             if isinstance(said, dict):
-                return str(said.get("message") or said.get("error") or text)
+                words = str(said.get("message") or said.get("error") or text)
+                return f"{words}: {said['reason']}" if said.get("reason") else words
         return text or f"status {self.status}"
 
-    def refusal(self) -> Failed | None:
-        """Return the error that this answer is; ``None`` below status 400."""
+    def refusal(self, *, with_key: bool = True) -> Failed | None:
+        """
+        Return the error that this answer is; ``None`` below status 400.
+
+        :param with_key: Whether a key was sent.
+        """
         if self.status < 400:
             return None
         asked = self.headers.get("WWW-Authenticate", "")
         if self.status == 403 and "insufficient_scope" in asked:
             return NotAuthorized(self.message)
         if asked or self.status == 401:
-            return NotAuthorized(
-                f"The server does not accept the key: {self.message}. Set TS_KEY, or run this as the server's user."
-            )
+            if with_key:
+                return NotAuthorized(
+                    "The server does not accept the key: it is wrong, expired, revoked or of another kind."
+                )
+            return NotAuthorized("The server needs a key: set TS_KEY, or run this as the user that runs the server.")
         after = self.headers.get("Retry-After")
         return Failed(self.message + (f" Try again in {after} s." if after else ""))
+
+
+def expect(value: Any, kind: type, member: str | None = None) -> Any:
+    """
+    Return a value of an answer, or a member of it, if it has the expected type.
+
+    :raise Failed: when it has not, or there is no such member.
+    """
+    found = value.get(member) if member is not None and isinstance(value, dict) else value if member is None else None
+    if not isinstance(found, kind):
+        raise Failed("The answer is not as expected: is this the address of a twisted_serve server?")
+    return found
 
 
 class Client:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ def given_key(text: str | None) -> str | None:
         return None
     if not _SECRET.fullmatch(key):
         raise NotAuthorized("The key of --key or TS_KEY has characters that no key has: give the key alone.")
+    if key.startswith("tsk_"):
+        # Imported here, because the import takes longer than most commands.
+        from twisted_serve.auth.named.secrets import is_well_formed  # noqa: PLC0415
+
+        if not is_well_formed(key):
+            raise NotAuthorized("The key is mistyped or cut off: its checksum is wrong. No request was sent.")
     return key
 
 
@@ -66,6 +73,22 @@ def key_in_file(kind: str, server: RunningServer) -> str | None:
     if server.key_file is None:
         return None
     key = key_file_of(server).get(kind, {}).get("key")
-    if not isinstance(key, str):
+    if not isinstance(key, str) or not _SECRET.fullmatch(key):
         raise Failed(f"The key file {server.key_file} has no {kind} key: set TS_KEY to a key.")
-    return given_key(key)
+    return key
+
+
+def own_keys(server: RunningServer) -> list[dict[str, Any]]:
+    """
+    Return the keys of a server's key file without their secrets: ``name``, ``id``, ``expires``.
+
+    :raise Failed: when the file cannot be read.
+    """
+    return [
+        {
+            "name": kind,
+            "id": sha256(str(said.get("key")).encode()).hexdigest()[:8],
+            "expires": said.get("expiration time"),
+        }
+        for kind, said in key_file_of(server).items()
+    ]

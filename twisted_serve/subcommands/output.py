@@ -42,6 +42,11 @@ class Output:
         """Whether standard output is a terminal."""
         return sys.stdout.isatty()
 
+    @property
+    def interactive(self) -> bool:
+        """Whether stderr is a terminal on which a line may change."""
+        return not self.as_json and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
     def result(self, value: Any, human: Callable[[], object]) -> None:
         """
         Write the result.
@@ -86,7 +91,7 @@ class Output:
 
         :return: A function that changes the text.
         """
-        if self.as_json or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        if not self.interactive:
             yield lambda _text: None
             return
         from rich.console import Console  # noqa: PLC0415 - for terminals only

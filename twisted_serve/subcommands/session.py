@@ -16,7 +16,7 @@ from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote, urlencode
 
 import click
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from twisted_serve.command.run_file import RunningServer, running_servers
 from twisted_serve.config.addresses import Address
@@ -24,7 +24,7 @@ from twisted_serve.subcommands.addressing import TlsTrust, parse_url
 from twisted_serve.subcommands.client import Answer, Client
 from twisted_serve.subcommands.finding import find_server, server_at
 from twisted_serve.subcommands.keys import given_key, key_in_file
-from twisted_serve.subcommands.outcomes import NoServer
+from twisted_serve.subcommands.outcomes import Failed, NoServer
 from twisted_serve.subcommands.output import Output
 
 P = ParamSpec("P")
@@ -55,11 +55,12 @@ class Session:
     """
     One command's dealings with one server.
 
+    :ivar choice: Which server is asked, and how.
     :ivar out: The output of the command.
     """
 
     def __init__(self, choice: Choice, out: Output) -> None:
-        self._choice = choice
+        self.choice = choice
         self._clients: dict[str, Client] = {}
         self.out = out
 
@@ -70,14 +71,14 @@ class Session:
 
         :raise NoServer: when none is meant, or several may be.
         """
-        if self._choice.url is None:
-            return find_server(os.environ, Path.cwd(), self._choice.pid)
+        if self.choice.url is None:
+            return find_server(os.environ, Path.cwd(), self.choice.pid)
         return server_at(str(self._url), running_servers(os.environ)[0])
 
     @cached_property
     def _url(self) -> Address:
         try:
-            return parse_url(self._choice.url or "")
+            return parse_url(self.choice.url or "")
         except ValueError as e:
             raise click.BadParameter(str(e), param_hint="--url") from e
 
@@ -87,7 +88,7 @@ class Session:
 
         :raise NoServer: when the server has none, or one that cannot be connected to.
         """
-        if self._choice.url is not None:
+        if self.choice.url is not None:
             return self._url
         server = self.server
         text = "" if server is None else server.addresses.get(role, "")
@@ -104,7 +105,7 @@ class Session:
         :param kind: ``inference``, ``management`` or ``API``.
         :raise Failed: when there is none although the server needs one.
         """
-        given = given_key(self._choice.key)
+        given = given_key(self.choice.key)
         if given is not None:
             return given
         return None if self.server is None else key_in_file(kind, self.server)
@@ -116,10 +117,10 @@ class Session:
 
     def new_client(self, role: str, timeout: float | None = None) -> Client:
         """Return a client of a role's address, with a connection of its own: one for each thread."""
-        server, trust = self.server, self._choice.trust
+        server, trust = self.server, self.choice.trust
         pinned = None if server is None else server.certificate
         trust = TlsTrust(trust.authority, trust.insecure, pinned, trust.client)
-        return Client(self.address(role), trust, timeout or self._choice.timeout)
+        return Client(self.address(role), trust, timeout or self.choice.timeout)
 
     def client(self, role: str) -> Client:
         """Return the client of a role's address that this session keeps."""
@@ -139,6 +140,7 @@ class Session:
         headers: Mapping[str, str] | None = None,
         body: bytes | IO[bytes] | None = None,
         timeout: float | None = None,
+        authorized: bool = True,
     ) -> Answer:
         """
         Send a request and return its answer, whatever its status.
@@ -148,12 +150,13 @@ class Session:
         :param query: Parameters; those that are ``None`` are left out.
         :param members: The body as JSON.
         :param timeout: In seconds, if it is not the command's.
+        :param authorized: Whether the key is sent.
         :raise Failed: when there is no answer.
         """
         said = {key: value for key, value in (query or {}).items() if value is not None}
         if said:
             target = f"{target}?{urlencode({key: _text(value) for key, value in said.items()})}"
-        sent = {**self.authorization(kind or role), **(headers or {})}
+        sent = {**(self.authorization(kind or role) if authorized else {}), **(headers or {})}
         if members is not None:
             body = json.dumps(members).encode()
             sent["Content-Type"] = "application/json"
@@ -167,10 +170,18 @@ class Session:
         :raise Failed: for any other answer, with the server's message.
         """
         answer = self.ask(role, method, target, **rest)
-        refusal = answer.refusal()
+        refusal = self.refusal(answer, rest.get("kind") or role)
         if refusal is not None:
             raise refusal
         return answer
+
+    def refusal(self, answer: Answer, kind: str) -> Failed | None:
+        """Return the error that an answer to a request with the key of a kind is; ``None`` below status 400."""
+        return answer.refusal(with_key=answer.status < 400 or self.key(kind) is not None)
+
+    def for_process(self, pid: int) -> Session:
+        """Return a session for another server of this user."""
+        return Session(evolve(self.choice, url=None, pid=pid), self.out)
 
     def close(self) -> None:
         """Close all connections that this session keeps."""

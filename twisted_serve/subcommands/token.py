@@ -7,22 +7,18 @@ A key is on standard output for ``show``, ``rotate`` and ``create``, alone, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timezone
-from hashlib import sha256
 from typing import Any
 
 import click
 
-from twisted_serve.subcommands.keys import KINDS, key_file_of, key_in_file
+from twisted_serve.subcommands.fleet import pages
+from twisted_serve.subcommands.keys import KINDS, key_in_file, own_keys
 from twisted_serve.subcommands.moments import parse_expiry, time_left
 from twisted_serve.subcommands.outcomes import Failed, NoServer
 from twisted_serve.subcommands.session import Session, path_of, with_server
 
 _HEADS = ("name", "id", "scopes", "rate", "concurrent", "last used", "expires")
-
-# More pages than any store has; a server that never ends its list is broken.
-_PAGES = 10_000
 
 
 @click.group()
@@ -71,10 +67,10 @@ def rotate(session: Session, name: str) -> None:
 @with_server
 def list_keys(session: Session) -> None:
     """List the keys: the three of the server, if their file is on this machine, and the named ones."""
-    own = [] if session.server is None else _own_keys(session)
+    own = [] if session.server is None else own_keys(session.server)
     problem = None
     try:
-        named = list(_named_keys(session))
+        named = list(pages(session, "/keys", "keys", "API"))
     except Failed as e:
         if not own:
             raise
@@ -182,31 +178,6 @@ def _members(expires: str | None, rate: int | None, concurrent: int | None) -> d
     if concurrent is not None:
         members["concurrent"] = concurrent
     return members
-
-
-def _named_keys(session: Session) -> Iterator[dict[str, Any]]:
-    following: object = None
-    for _page in range(_PAGES):
-        query = {"limit": 100, "next_page_token": following}
-        page = session.call("management", "GET", "/keys", kind="API", query=query).json()
-        yield from page["keys"]
-        following = page.get("nextPageToken")
-        if following is None:
-            return
-
-
-def _own_keys(session: Session) -> list[dict[str, Any]]:
-    """Return the three keys of a server of this user, without their secrets."""
-    said = {} if session.server is None else key_file_of(session.server)
-    return [
-        {
-            "name": kind,
-            "id": sha256(str(said[kind].get("key")).encode()).hexdigest()[:8],
-            "expires": said[kind].get("expiration time"),
-        }
-        for kind in KINDS
-        if kind in said
-    ]
 
 
 def _show_keys(session: Session, own: list[dict[str, Any]], named: list[dict[str, Any]]) -> None:
