@@ -48,6 +48,7 @@ OTHER_VALUES = {
     "private_key_file": "",
     "temp_directory": "other",
     "model_store": "other",
+    "token_on_restart": "keep",
     "token_refusal_status": "401",
 }
 

@@ -84,10 +84,10 @@ def _tell(removed: list[str]) -> None:
 
 
 class KeyFileRemoval(_Removal):
-    """The key file, which is also removed when the reactor stops before the server has."""
+    """The key file, whose end also comes when the reactor stops before the server has."""
 
     def __init__(self, key_file: KeyFile, reactor: IReactorCore) -> None:
-        super().__init__("key file", key_file.remove)
+        super().__init__("key file", key_file.end)
         self._reactor = reactor
         self._trigger: Any = None
 

@@ -6,15 +6,23 @@ Hold the tokens of a running server, and announce where they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_serve.auth.key_file import KeyFile
+from twisted_serve.assembly.dependencies import Dependencies
+from twisted_serve.auth.kept import read_kept
+from twisted_serve.auth.key_file import KeyFile, instant
+from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.metrics_token import MetricsToken
-from twisted_serve.auth.tokens import KeySet
+from twisted_serve.auth.tokens import KeySet, Token
 from twisted_serve.config.addresses import is_loopback
+from twisted_serve.config.options import ServerOptions
+from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import IAuthorizer
 from twisted_serve.listening.ports import Listener
 from twisted_serve.listening.roles import Role
@@ -22,6 +30,49 @@ from twisted_serve.logs import TOKEN_BLOCK, TOKEN_DISABLED, TOKEN_ENABLED
 from twisted_serve.planes.access import Access, TokenAccess
 
 _log = Logger("twisted_serve.server")
+
+#: Whether the key file is left for the next start, by the values of ``token_on_restart``.
+KEPT = {"new": False, "keep": True}
+
+
+def make_keyring(
+    options: ServerOptions, dependencies: Dependencies, key_file: KeyFile, defer_to_thread: DeferToThread
+) -> Keyring:
+    """
+    Make the keyring of a server, and save its keys.
+
+    :raise OSError: when the key file cannot be written, or belongs to another running server.
+    """
+    now, lifetime = dependencies.now(), timedelta(minutes=options.token_expiration_min)
+    # A function of the application need not know what no option asks for.
+    asked: dict[str, Any] = {}
+    if options.token_overlap_sec:
+        asked["overlap"] = timedelta(seconds=options.token_overlap_sec)
+    if KEPT[options.token_on_restart] and (found := _kept_tokens(key_file.path, now, lifetime)):
+        asked["found"] = found
+    return dependencies.keyring(
+        key_file.save, dependencies.entropy, lifetime, now, dependencies.uptime, defer_to_thread, **asked
+    )
+
+
+def _kept_tokens(path: Path, now: datetime, lifetime: timedelta) -> tuple[Token, ...]:
+    """
+    Return the keys to go on with (``token_on_restart=keep``), and log which these are, or why there are none.
+
+    :raise KeyFileInUse: when the key file belongs to another running server.
+    """
+    kept = read_kept(path, now, lifetime)
+    if kept.reason is not None:
+        _log.warn("AUDIT No keys are kept from {path}, and all are new: {reason}", path=str(path), reason=kept.reason)
+    for token in kept.tokens:
+        _log.info(
+            "AUDIT The {kind} token (key {key_id}) is kept from {path}; it {end}",
+            kind=token.kind.value,
+            key_id=token.public_id,
+            path=str(path),
+            end="does not expire" if token.expires is None else f"expires at {instant(token.expires)}",
+        )
+    return kept.tokens
 
 
 class Announcement(Service):
@@ -73,7 +124,7 @@ class Keys(Service):
         self._metrics_token = metrics_token
 
     def stopService(self) -> None:
-        """Remove the key file."""
+        """Remove the key file, or let it be as it is (``token_on_restart=keep``)."""
         super().stopService()
         if self._key_file is not None:
             self._key_file.remove()

@@ -21,7 +21,7 @@ from twisted_serve.assembly.dependencies import Dependencies, visible_environmen
 from twisted_serve.assembly.files import KeyFileRemoval, WorkFiles
 from twisted_serve.assembly.grpc import grpc_openings, serves_grpc
 from twisted_serve.assembly.instrumentation import Instrumentation, pool_readings
-from twisted_serve.assembly.keys import Announcement, Keys
+from twisted_serve.assembly.keys import KEPT, Announcement, Keys, make_keyring
 from twisted_serve.assembly.listeners import Listeners, Requests, http_openings
 from twisted_serve.assembly.loading import Models, Readiness, Workers
 from twisted_serve.assembly.mounts import Mounts
@@ -134,7 +134,7 @@ def assemble(
     metrics_token = None if options.metrics_token_file is None else MetricsToken(options.metrics_token_file)
     work = WorkDirectory.make(options.temp_directory)
     tokens = dependencies.authorizer is None and not options.disable_token_authorization
-    key_file = KeyFile(options.token_key_file) if tokens else None
+    key_file = KeyFile(options.token_key_file, kept=KEPT[options.token_on_restart]) if tokens else None
     try:
         store, workflow_store = stores_of(reactor, options, work.path, threads, account)
         installer = installer_of(worker_reactor, options, environment, work.path, threads, account)
@@ -247,7 +247,7 @@ def assemble(
             child.setServiceParent(tree)
     except BaseException:
         if key_file is not None:
-            key_file.remove()
+            key_file.end()
         work.remove()
         raise
     return tree
@@ -303,12 +303,7 @@ def _access_of(
         return ApplicationAccess(dependencies.authorizer, dependencies.authorizer_timeout, audit_log)
     if key_file is None:
         return OpenAccess()
-    lifetime = timedelta(minutes=options.token_expiration_min)
-    # A function of the application need not know what no option asks for.
-    asked = {"overlap": timedelta(seconds=options.token_overlap_sec)} if options.token_overlap_sec else {}
-    keyring = dependencies.keyring(
-        key_file.save, dependencies.entropy, lifetime, dependencies.now(), dependencies.uptime, defer_to_thread, **asked
-    )
+    keyring = make_keyring(options, dependencies, key_file, defer_to_thread)
 
     def left(kind: TokenKind) -> float:
         return keyring.seconds_left(kind, dependencies.now())

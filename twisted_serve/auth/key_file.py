@@ -4,7 +4,8 @@ Write ``key_file.json``, where the operator of a server finds its keys.
 
 The format is exactly TorchServe's (``docs/torchserve/rest_api.md`` §16.4).  The
 handling differs: the file is readable only by its owner from the first byte, it is
-replaced atomically, no symbolic link is followed, and it is removed with the server.
+replaced atomically, no symbolic link is followed, and it is removed with the server,
+unless the next start shall find it (``token_on_restart=keep``).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from twisted_serve.auth.owner_files import drafting, open_unfollowed, sync_direc
 from twisted_serve.auth.replacement import replacing
 from twisted_serve.auth.tokens import KeySet, Token
 
-# In bytes.  A key file has about 400; no more than this is read of a file.
-_MAX_BYTES = 16384
+#: In bytes.  A key file has about 400; no more than this is read of a file.
+MAX_BYTES = 16384
 
 # Attempts to lock before the file is removed without the lock: shutdown must not wait for another server.
 _REMOVAL_ATTEMPTS = 50
@@ -59,10 +60,13 @@ class KeyFile:
     directory gets an error instead of overwriting the file of the first, while a file
     left behind by a crashed server is replaced.  The check of the lock and the
     replacement are atomic among all servers that use `replacing`.
+
+    :param kept: Whether `remove` leaves the file for the next start.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept: bool = False) -> None:
         self.path = path.absolute()
+        self._kept = kept
         self._descriptor: int | None = None
         self._api_key = b""
         self._removed = False
@@ -102,13 +106,13 @@ class KeyFile:
 
     def remove(self) -> None:
         """
-        Delete the file if it is still ours, and refuse later saves; idempotent.
+        Delete the file if it is still ours and not to be kept, and refuse later saves; idempotent.
 
         Harmless if the file was never written.  A save that runs in a thread meanwhile fails and leaves no file.
         """
         self._removed = True
         with self._lock:
-            if self._descriptor is None:
+            if self._descriptor is None or self._kept:
                 return
         with suppress(OSError):
             try:
@@ -117,6 +121,19 @@ class KeyFile:
             except OSError:
                 # The lock file may be impossible to create in a directory that still allows removal.
                 self._unlink_if_ours()
+        self._close()
+
+    def end(self) -> None:
+        """
+        Remove the file, and release one that is kept: another server may take it; idempotent.
+
+        A server that answers its last requests still holds a kept file, or a key that the next server replaces would go
+        on opening the last one.
+        """
+        self.remove()
+        self._close()
+
+    def _close(self) -> None:
         with self._lock:
             self._close_descriptor()
 
@@ -169,6 +186,6 @@ class KeyFile:
 def _read_bounded(path: Path) -> bytes:
     descriptor = open_unfollowed(path)
     try:
-        return os.read(descriptor, _MAX_BYTES)
+        return os.read(descriptor, MAX_BYTES)
     finally:
         os.close(descriptor)

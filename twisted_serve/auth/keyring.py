@@ -123,13 +123,19 @@ class Keyring:
         seconds: Callable[[], float],
         defer: Defer = maybeDeferred,
         overlap: timedelta = timedelta(0),
+        found: Sequence[Token] = (),
     ) -> Keyring:
         """
         Make fresh keys and save them.
 
+        :param found: Tokens that there are already, in place of fresh ones of their kinds.
         :raise OSError: when they cannot be saved.
         """
-        keyring = cls(fresh_keys(entropy, now, lifetime), save, entropy, lifetime, seconds, defer, overlap)
+        keyring = cls(fresh_keys(entropy, now, lifetime, found), save, entropy, lifetime, seconds, defer, overlap)
+        for live in keyring._live:
+            # By the steady clock, a token that has lived before ends with its date.
+            if live.token in found and live.token.expires is not None:
+                live.deadline = seconds() + (live.token.expires - now).total_seconds()
         save(keyring.keys)
         return keyring
 
@@ -254,5 +260,6 @@ class MakeKeyring(Protocol):
         /,
         *,
         overlap: timedelta = ...,
+        found: Sequence[Token] = ...,
     ) -> Keyring:
         """Make the keyring."""

@@ -6,7 +6,7 @@ Define the tokens that authorize requests, with their kind and expiry.
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
 from hmac import compare_digest
@@ -133,10 +133,19 @@ class KeySet:
         return evolve(self, **{token.kind.value.lower(): token})
 
 
-def fresh_keys(entropy: Entropy, now: datetime, lifetime: timedelta) -> KeySet:
-    """Create three new tokens; the API token never expires (``docs/torchserve/rest_api.md`` §16.5)."""
+def fresh_keys(entropy: Entropy, now: datetime, lifetime: timedelta, found: Iterable[Token] = ()) -> KeySet:
+    """
+    Create three new tokens; the API token never expires (``docs/torchserve/rest_api.md`` §16.5).
+
+    :param found: Tokens that there are already, in place of new ones of their kinds.
+    """
+    there = {token.kind: token for token in found}
+
+    def token(kind: TokenKind, lifetime: timedelta | None) -> Token:
+        return there.get(kind) or fresh_token(kind, entropy, now, lifetime)
+
     return KeySet(
-        management=fresh_token(TokenKind.MANAGEMENT, entropy, now, lifetime),
-        inference=fresh_token(TokenKind.INFERENCE, entropy, now, lifetime),
-        api=fresh_token(TokenKind.API, entropy, now, None),
+        management=token(TokenKind.MANAGEMENT, lifetime),
+        inference=token(TokenKind.INFERENCE, lifetime),
+        api=token(TokenKind.API, None),
     )

@@ -107,6 +107,12 @@ class ServerOptions(ListenerOptions):
         converter=truth,
         metadata=about("replace keys as soon as they have expired, or before that by token_overlap_sec"),
     )
+    token_on_restart: str = field(
+        default="new",
+        converter=word,
+        validator=one_of(("new", "keep")),
+        metadata=about("what a start does with the keys of the last run: new makes others, keep goes on with them"),
+    )
     token_overlap_sec: float = field(
         default=0.0,
         converter=real,

@@ -9,7 +9,7 @@ import os
 from datetime import datetime, timedelta
 
 from tests.testing.planted.bug import Concern, Planted, replacing
-from twisted_serve.auth import key_file
+from twisted_serve.auth import key_file, owner_files
 from twisted_serve.auth.key_file import KeyFile, instant, render_keys
 from twisted_serve.auth.tokens import KeySet
 
@@ -56,7 +56,7 @@ BUGS = (
         r"key_file.json was left behind when the server stopped$",
         replacing(KeyFile, remove=_leave),
     ),
-    Planted("file 0644", Concern.FILE, r"key_file.json has mode 0644$", replacing(key_file, _OWNER_ONLY=0o644)),
+    Planted("file 0644", Concern.FILE, r"key_file.json has mode 0644$", replacing(owner_files, _OWNER_ONLY=0o644)),
     Planted(
         "file 0640 after a rotation",
         Concern.FILE,
