@@ -5,7 +5,7 @@ Tests for ``twisted_serve.auth.named.records``.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +16,11 @@ from twisted_serve.auth.tokens import public_id
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 RIGHT: dict[str, Any] = {"name": "a", "sha256": 64 * "0", "scopes": KeyScopes(("inference",)), "created": NOW}
+
+
+# Dates that are none in UTC, in which they are shown.
+LAST = datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-1)))
+FIRST = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
 
 
 class NamedKeyTests(SynchronousTestCase):
@@ -38,7 +43,8 @@ class NamedKeyTests(SynchronousTestCase):
             "name": ("", 65 * "a", "-a", ".a", "a b", "a/b", "a\n", "\u00e9", "../a", None, 1),
             "sha256": ("", 63 * "0", 65 * "0", 64 * "G", 64 * "A", None),
             "created": (datetime(2026, 1, 1), None, "2026-01-01"),  # noqa: DTZ001
-            "expires": (datetime(2026, 1, 1), 0),  # noqa: DTZ001
+            "expires": (datetime(2026, 1, 1), 0, LAST, FIRST),  # noqa: DTZ001
+            "disabled": ("no", 0, None),
             "rate": (0, -1, MOST + 1, 1.5, True, "1"),
             "concurrent": (0, -1, MOST + 1, 1.5, False, "1"),
         }.items():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_serve.auth.named.scopes import SCOPES, KeyScopes, check_scope, unmatched
+from twisted_serve.auth.named.scopes import MOST_SCOPES, SCOPES, KeyScopes, check_scope, unmatched
 from twisted_serve.auth.needs import Need
 from twisted_serve.auth.scopes import required
 from twisted_serve.interfaces import Operation, TokenKind
@@ -73,6 +73,12 @@ class ScopesTests(SynchronousTestCase):
             for kind in TokenKind:
                 allowed = KeyScopes((text,)).allows(Need(None, kind))
                 self.assertEqual(allowed, text == "inference" and kind is TokenKind.INFERENCE, (text, kind))
+
+    def test_many(self) -> None:
+        """A key has no more scopes than a request can be compared with quickly."""
+        self.assertEqual(len(KeyScopes(("inference:a",) * MOST_SCOPES).texts), MOST_SCOPES)
+        with self.assertRaisesRegex(ValueError, f"a key has {MOST_SCOPES + 1} scopes, more than {MOST_SCOPES}"):
+            KeyScopes(("inference:a",) * (MOST_SCOPES + 1))
 
     @given(st.lists(PATTERNS, min_size=1, max_size=3), NAMES)
     def test_patterns(self, patterns: list[str], name: str) -> None:

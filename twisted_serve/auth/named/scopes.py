@@ -71,6 +71,9 @@ _MODELS_OF = f"{INFERENCE}:"
 # In characters.
 _LONGEST_PATTERN = 256
 
+#: How many scopes a key may have: each request is compared with all of them.
+MOST_SCOPES: Final = 64
+
 
 @lru_cache(1024)
 def check_scope(text: str) -> str:
@@ -100,8 +103,8 @@ class KeyScopes:
     """
     The scopes of one key.
 
-    :ivar texts: The scopes as given, at least one.
-    :raise ValueError: for an unknown scope, and for none.
+    :ivar texts: The scopes as given, from one to `MOST_SCOPES`.
+    :raise ValueError: for an unknown scope, for none, and for too many.
     """
 
     texts: tuple[str, ...] = field(converter=_several)
@@ -111,6 +114,8 @@ class KeyScopes:
     def __attrs_post_init__(self) -> None:
         if not self.texts:
             raise ValueError(f"a key needs a scope: one of {', '.join(SCOPES)} or inference:<pattern of model names>")
+        if len(self.texts) > MOST_SCOPES:
+            raise ValueError(f"a key has {len(self.texts)} scopes, more than {MOST_SCOPES}")
         for text in self.texts:
             check_scope(text)
 
