@@ -19,24 +19,28 @@ from types import FrameType
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from examples.server import INFERENCE, MANAGEMENT, ExampleServer  # noqa: E402
+from examples.server import INFERENCE, ExampleServer  # noqa: E402
 from examples.voice_activity.build import build  # noqa: E402
 
 SPEECH = HERE / "voice_activity" / "speech.wav"
 
 
 def print_commands(server: ExampleServer) -> None:
-    """Print what a person may want to try next."""
-    keys, inference, management = server.keys(), server.addresses[INFERENCE], server.addresses[MANAGEMENT]
-    speech = shlex.quote(os.path.relpath(SPEECH))
+    """Print what a person may want to try next, in another terminal."""
+    commands, directory = (shlex.quote(str(path)) for path in (Path(sys.executable).parent, server.directory))
+    speech = shlex.quote(os.path.relpath(SPEECH, server.directory))
+    url = f"{server.addresses[INFERENCE]}/predictions/voice_activity"
     print(
         f"""
-Try it (the keys are in {os.path.relpath(server.directory / "key_file.json")}):
+Try it in another terminal:
 
-  curl {inference}/predictions/voice_activity -T {speech} -H "Authorization: Bearer {keys["inference"]}"
-  curl {management}/models/voice_activity -H "Authorization: Bearer {keys["management"]}"
-  curl -X POST "{management}/token?type=inference" -H "Authorization: Bearer {keys["API"]}"
-  curl {inference}/predictions/voice_activity -T {speech}     # no key: refused
+  cd {directory} && export TMPDIR=$PWD/tmp PATH={commands}:$PATH
+  twisted-serve predict voice_activity {speech}
+  curl {url} -T {speech} -H "$(twisted-serve token show inference --header)"
+  curl {url} -T {speech}     # no key: refused
+  twisted-serve models describe voice_activity
+  twisted-serve token rotate inference
+  twisted-serve status
 """,
         flush=True,
     )

@@ -172,7 +172,7 @@ def run_commands(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iter
     here.mkdir()
     (hidden / "tmp").mkdir(parents=True)
     environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("TS_")},
+        **{name: value for name, value in os.environ.items() if not name.startswith(("TS_", "XDG_RUNTIME_DIR"))},
         "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
         "TMPDIR": str(hidden / "tmp"),
         "HIDDEN": str(hidden),
