@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.docs.conftest import greet_model
 from twisted_serve.auth.keyring import Reason
 from twisted_serve.metrics.registry import ServerMetrics
 
@@ -25,8 +26,7 @@ PAGE = "tokens.md"
 @pytest.mark.integration
 def test_commands(read_blocks: ReadBlocks, run_commands: RunCommands) -> None:
     """In the directory of "Getting started", every command works and prints what the page says."""
-    model = next(block for block in read_blocks("getting_started.md", "sh") if "handler.py" in block.text)
-    here = run_commands([model, *read_blocks(PAGE, "sh")])
+    here = run_commands([*greet_model(), *read_blocks(PAGE, "sh")])
     assert not (here / "key_file.json").exists()
 
 

@@ -13,6 +13,7 @@ from attrs import evolve
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
 from tests.deploy.test_units import parse_start, read_unit, unit
+from tests.docs.conftest import greet_model
 from twisted_serve.config.arguments import settings_parser
 from twisted_serve.tap import WITHOUT_EFFECT
 
@@ -34,12 +35,13 @@ cp "$HIDDEN/models.tac" .
 @pytest.mark.integration
 def test_commands(read_blocks: ReadBlocks, run_commands: RunCommands, tmp_path: Path) -> None:
     """With the model of "Getting started", every command works and prints what the page says, and nothing is left."""
-    model = next(block for block in read_blocks("getting_started.md", "sh") if "handler.py" in block.text)
+    *handler, model = greet_model()
     [program] = read_blocks(PAGE, "python")
     (tmp_path / "hidden" / "models.tac").write_text(program.text)
-    here = run_commands([evolve(model, text=model.text + PORTS), *read_blocks(PAGE, "sh")])
+    here = run_commands([*handler, evolve(model, text=model.text + PORTS), *read_blocks(PAGE, "sh")])
     logs = {"application.log", "twist.log", "twistd.log"}
-    assert {path.name for path in here.iterdir()} == {"config.properties", "model_store", "models.tac"} | logs
+    made = {"config.properties", "greet.py", "model_store", "models.tac"}
+    assert {path.name for path in here.iterdir()} == made | logs
     for log in logs:
         assert "Torchserve stopped." in (here / log).read_text()
         assert "Traceback" not in (here / log).read_text()
