@@ -27,7 +27,7 @@ Kind: TypeAlias = Literal["inference", "management"]
 GROUP = "twisted_serve.endpoints"
 
 # Segments that must mean the same on every server: keys are replaced there, and probes and descriptions are public.
-RESERVED = frozenset({"api-description", "docs", "livez", "metrics", "readyz", "token"})
+RESERVED = frozenset({"api-description", "docs", "keys", "livez", "metrics", "readyz", "token"})
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.~-]{0,63}", re.ASCII)
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)

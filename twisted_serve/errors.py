@@ -16,6 +16,7 @@ Define all errors that are reported to clients.
     ├── ResourceNotFound           404  ResourceNotFoundException
     ├── ModelNotFound              404  ModelNotFoundException
     ├── ModelVersionNotFound       404  ModelVersionNotFoundException
+    ├── KeyNotFound                404  KeyNotFoundException
     ├── WorkflowNotFound           404  WorkflowNotFoundException
     ├── MethodNotAllowed           405  MethodNotAllowedException
     ├── RequestTimeout             408  RequestTimeoutException
@@ -152,8 +153,8 @@ class ResourceNotFound(ServeError):
     kind = "ResourceNotFoundException"
     grpc_status = "NOT_FOUND"
 
-    def __init__(self) -> None:
-        super().__init__("Requested resource is not found, please refer to API document.")
+    def __init__(self, message: str = "Requested resource is not found, please refer to API document.") -> None:
+        super().__init__(message)
 
 
 class ModelNotFound(ServeError):
@@ -193,6 +194,19 @@ class WorkflowNotFound(ServeError):
     def named(cls, name: str) -> WorkflowNotFound:
         """Return the error for a name under which no workflow is registered."""
         return cls(f"Workflow not found: {name}")
+
+
+class KeyNotFound(ServeError):
+    """No named key has this name."""
+
+    status = 404
+    kind = "KeyNotFoundException"
+    grpc_status = "NOT_FOUND"
+
+    @classmethod
+    def named(cls, name: str) -> KeyNotFound:
+        """Return the error for a name that no key has."""
+        return cls(f"Key not found: {name}")
 
 
 class MethodNotAllowed(ServeError):

@@ -87,6 +87,7 @@ _FILLED: Final = {
     "{model_version}": "1.0",
     "{workflow_name}": "w",
     "{url_path}": "rest",
+    "{key_name}": "k",
     "{model}": "m",
 }
 

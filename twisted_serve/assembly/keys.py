@@ -28,6 +28,7 @@ from twisted_serve.listening.ports import Listener
 from twisted_serve.listening.roles import Role
 from twisted_serve.logs import TOKEN_BLOCK, TOKEN_DISABLED, TOKEN_ENABLED
 from twisted_serve.planes.access import Access, TokenAccess
+from twisted_serve.planes.live_keys import LiveKeys
 
 _log = Logger("twisted_serve.server")
 
@@ -117,8 +118,15 @@ class Announcement(Service):
 class Keys(Service):
     """The tokens of a server; the key file is removed before the listeners are closed."""
 
-    def __init__(self, access: Access, key_file: KeyFile | None, metrics_token: MetricsToken | None) -> None:
+    def __init__(
+        self,
+        access: Access,
+        key_file: KeyFile | None,
+        metrics_token: MetricsToken | None,
+        live_keys: LiveKeys | None = None,
+    ) -> None:
         self.setName("keys")
+        self._live_keys = live_keys
         self._access = access
         self._key_file = key_file
         self._metrics_token = metrics_token
@@ -142,6 +150,8 @@ class Keys(Service):
         return (*(key.decode() for key in keys), *metrics)
 
     def save_again(self) -> None:
-        """Write the key file again with the live tokens, in a thread."""
+        """Write the key file again with the live tokens, and read the named keys again, in threads."""
         if isinstance(self._access, TokenAccess):
             Deferred.fromCoroutine(self._access.rotation.save_again())
+        if self._live_keys is not None:
+            self._live_keys.look(forced=True)

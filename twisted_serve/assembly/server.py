@@ -9,6 +9,7 @@ import resource
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -25,6 +26,7 @@ from twisted_serve.assembly.keys import KEPT, Announcement, Keys, make_keyring
 from twisted_serve.assembly.listeners import Listeners, Requests, http_openings
 from twisted_serve.assembly.loading import Models, Readiness, Workers
 from twisted_serve.assembly.mounts import Mounts
+from twisted_serve.assembly.named_keys import StoreWatch, keys_plane_of, live_keys_of
 from twisted_serve.assembly.pools import pool_factory, sequence_headers, settings_resolver
 from twisted_serve.assembly.stores import installer_of, stores_of
 from twisted_serve.assembly.tree import Closing, Deadline, ServiceTree
@@ -48,6 +50,7 @@ from twisted_serve.listening.ports import plan_grpc_listeners, plan_listeners, t
 from twisted_serve.planes.access import Access, ApplicationAccess, OpenAccess, TokenAccess
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.live_keys import LiveKeys
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.memory_usage import Memory
 from twisted_serve.planes.metadata import Metadata
@@ -168,7 +171,8 @@ def assemble(
             certificate = LiveCertificate(
                 tls_files(options), dependencies.now, reactor, dependencies.defer_to_thread or in_own_thread(reactor)
             )
-        access = _access_of(reactor, options, dependencies, key_file, instrumentation, key_threads)
+        live_keys = live_keys_of(reactor, options, key_threads) if tokens else None
+        access = _access_of(reactor, options, dependencies, key_file, instrumentation, key_threads, live_keys)
         turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000) if options.debug_turn_limit_ms else None
         admission = Admission(max_connections(options), reactor, metrics.answered)
         limits = Limits(
@@ -196,6 +200,7 @@ def assemble(
             open_inference=options.ts_open_inference_protocol,
             envelope=options.service_envelope,
             extra_headers=extra_headers,
+            keys=keys_plane_of(options, dependencies, live_keys, access, catalogue, workflows),
             endpoints=tuple(by_segment(dependencies.endpoints).values()),
             look=partial(overview, catalogue, shown_settings(options)),
             server_timing=options.server_timing,
@@ -216,10 +221,9 @@ def assemble(
         deadline = Deadline(reactor, options.shutdown_timeout)
         models = Models(catalogue, management, deadline)
         recorded = () if restored is None else restored.versions
-        stores = {store for store in (options.model_store, options.workflow_store) if store is not None}
         # In the order of the start; the order of the stop is the reverse.
         children = [
-            WorkFiles(work, options.temp_directory, list(stores), lambda: catalogue.stopping, threads),
+            WorkFiles(work, options.temp_directory, _stores_of(options), lambda: catalogue.stopping, threads),
             *([] if key_file is None else [KeyFileRemoval(key_file, reactor)]),
             instrumentation,
             Closing("admission", admission.close),
@@ -238,9 +242,10 @@ def assemble(
             Closing("snapshots", snapshots.end),
             Announcement(key_file, dependencies.authorizer, [*listeners, *grpc_listeners]),
             Listeners(reactor, http, grpc, certificate, admission),
-            Keys(access, key_file, metrics_token),
+            Keys(access, key_file, metrics_token, live_keys),
             Readiness(reactor, options, models, store, recorded, provider, snapshots, turns, threads),
             *_attendants(reactor, options, dependencies, turns, certificate, access, instrumentation.notify),
+            *([] if live_keys is None else [StoreWatch(live_keys, reactor)]),
         ]
         tree = ServiceTree()
         for child in children:
@@ -273,6 +278,10 @@ def _attendants(
         yield _named("expiry", _expiry_checker(reactor, options, dependencies, access, notify))
 
 
+def _stores_of(options: ServerOptions) -> list[Path]:
+    return list({store for store in (options.model_store, options.workflow_store) if store is not None})
+
+
 def _named(name: str, service: Service) -> Service:
     service.setName(name)
     return service
@@ -296,6 +305,7 @@ def _access_of(
     key_file: KeyFile | None,
     instrumentation: Instrumentation,
     defer_to_thread: DeferToThread,
+    live_keys: LiveKeys | None,
 ) -> Access:
     metrics = instrumentation.metrics
     audit_log = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated, instrumentation.notify)
@@ -308,12 +318,15 @@ def _access_of(
     def left(kind: TokenKind) -> float:
         return keyring.seconds_left(kind, dependencies.now())
 
+    if live_keys is not None:
+        live_keys.on_gone(audit_log.keys_gone)
     metrics.watch_tokens({kind.value: partial(left, kind) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)})
     return TokenAccess(
         keyring,
         Rotation(keyring, dependencies.now, audit_log),
         audit_log,
         dependencies.now,
+        None if live_keys is None else live_keys.named,
     )
 
 

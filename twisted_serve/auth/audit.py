@@ -10,7 +10,7 @@ disk.  Guessing locks no client out: a valid key is always accepted.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from twisted.logger import Logger
@@ -119,6 +119,24 @@ class AuditLog:
             key_id=key.id,
             peer=use.address,
         )
+
+    def key_changed(self, key: NamedKey, done: str, by: str) -> None:
+        """
+        Record that a named key was made, changed or removed.
+
+        :param done: What was done, as a participle.
+        :param by: The origin of the request for it, as it is logged.
+        """
+        _log.info("AUDIT The key {name} ({key_id}) was {done} by {by}", name=key.name, key_id=key.id, done=done, by=by)
+
+    def keys_not_changed(self, error: Exception) -> None:
+        """Record that a change of the named keys could not be saved."""
+        _log.error("AUDIT The named keys stay as they were: {error}", error=error)
+
+    def keys_gone(self, names: Iterable[str]) -> None:
+        """Forget named keys that are gone."""
+        for name in names:
+            self._first_uses.forget(name)
 
     def rotated(self, old: Token, new: Token, by: str, until: datetime | None = None) -> None:
         """

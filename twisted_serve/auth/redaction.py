@@ -23,6 +23,10 @@ _MAX_LAYERS = 4
 
 _PREFIX: Final = PREFIX.encode("ascii")
 _NAMED: Final = re.compile(FORM.encode("ascii"))
+_NAMED_TEXT: Final = re.compile(FORM)
+
+# In characters, of a text that is quoted.
+_LONGEST_QUOTE: Final = 300
 
 
 def redacted(target: bytes, secrets: Collection[bytes]) -> bytes:
@@ -39,6 +43,12 @@ def redacted(target: bytes, secrets: Collection[bytes]) -> bytes:
         if any(secret in text for secret in secrets) or (_PREFIX in text and _NAMED.search(text) is not None):
             return REDACTED
     return target
+
+
+def shown(text: str) -> str:
+    """Return a text that quotes a request, for an error: bounded, and without secrets of named keys."""
+    clean = _NAMED_TEXT.sub(REDACTED.decode("ascii"), text)
+    return clean if len(clean) <= _LONGEST_QUOTE else f"{clean[:_LONGEST_QUOTE]}..."
 
 
 #: Redacts the keys of a request target.

@@ -95,6 +95,11 @@ class ServerOptions(ListenerOptions):
     token_key_file: Path = field(
         default=Path("key_file.json"), converter=a_path, metadata=about("the file which the keys are written to")
     )
+    token_store: Path | None = field(
+        default=None,
+        converter=optional_path,
+        metadata=about("the file of the keys with names, which are made at /keys: tokens.md"),
+    )
     token_refusal_status: int = field(
         default=400,
         converter=whole,

@@ -7,7 +7,7 @@ Each node is an ordinary model with its own queue, batches and workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -187,6 +187,11 @@ class WorkflowPlane:
                 "workflowDag": str(archive.workflow.spec.dag),
             }
         ]
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all workflows."""
+        return self._workflows.keys()
 
     def list_workflows(self, limit: int, offset: int) -> dict[str, Any]:
         """Return one page of the workflows, sorted by name (``docs/torchserve/rest_api.md`` §8.1)."""

@@ -45,7 +45,7 @@ def headers_with(key: str | None, headers: Mapping[str, Any] | None) -> dict[str
 def role_of(path: str) -> Role:
     """Return the role of the listener to which a path appears to belong."""
     first, _, rest = path.partition("?")[0].lstrip("/").partition("/")
-    if (first in ("models", "token", "workflows") and not rest.endswith("/invoke")) or (
+    if (first in ("keys", "models", "token", "workflows") and not rest.endswith("/invoke")) or (
         first == "v1" and ":" not in rest
     ):
         return Role.MANAGEMENT

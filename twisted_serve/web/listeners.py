@@ -26,6 +26,7 @@ from twisted_serve.listening.roles import Role
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
 from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.keys import KeysPlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.planes.workflows import WorkflowPlane
@@ -37,6 +38,7 @@ from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_declined, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
 from twisted_serve.web.routes.inference import ping_endpoint, prediction_endpoints
+from twisted_serve.web.routes.keys import key_endpoints
 from twisted_serve.web.routes.kserve import (
     open_inference_endpoints,
     v1_endpoints,
@@ -121,6 +123,7 @@ class HttpApi:
     :ivar tracer: Traces predictions; ``None`` if tracing is off.
     :ivar metrics_token: The token for ``/metrics`` where the management token does not protect it.
     :ivar endpoints: The endpoints of plug-ins, with unique names.
+    :ivar keys: Manages the named keys; ``None`` without a store of them (``token_store``).
     :ivar look: Return the overview of the server that plug-ins get.
     """
 
@@ -145,6 +148,7 @@ class HttpApi:
     metrics_token: MetricsToken | None = None
     tracer: Tracer | None = None
     endpoints: Sequence[Endpoint] = ()
+    keys: KeysPlane | None = None
     look: Callable[[], Context] = lambda: Context((), {})
 
     def site(self, roles: Role, reactor: IReactorTime, local: bool = False) -> ServeSite:
@@ -210,7 +214,7 @@ class HttpApi:
             endpoints |= management_endpoints(self.management, self.metadata, tokens)
             endpoints |= workflow_management_endpoints(self.workflows)
             if isinstance(self.access, TokenAccess):
-                endpoints |= token_endpoints(self.access.rotation)
+                endpoints |= {**token_endpoints(self.access.rotation), **key_endpoints(self.keys)}
         if own or named:
             endpoints, fast_endpoints = (
                 held_to_operations(endpoints, routes, own),

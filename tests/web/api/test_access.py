@@ -22,7 +22,9 @@ GUARDED = (
     Role.INFERENCE | Role.MANAGEMENT | Role.METRICS,
 )
 METHODS = st.sampled_from([b"GET", b"POST", b"OPTIONS", b"get"])
-SEGMENTS = st.lists(st.sampled_from([*sorted(CLAIMED), "m", "m:predict", "LIVEZ", "Docs", "", "x"]), max_size=4)
+SEGMENTS = st.lists(
+    st.sampled_from([*sorted(CLAIMED), "m", "m:predict", "LIVEZ", "Docs", "rotate", "", "x"]), max_size=4
+)
 
 
 class AccessTests(SynchronousTestCase):
@@ -47,7 +49,9 @@ class AccessTests(SynchronousTestCase):
 
     @given(METHODS, SEGMENTS)
     def test_key_replacement_is_exact(self, method: bytes, segments: list[str]) -> None:
-        """The API key opens ``/token`` and nothing else."""
+        """The API key opens ``/token`` and the paths of named keys, and nothing else."""
+        first, rest = segments[:1], segments[1:]
+        exact = segments == ["token"] or (first == ["keys"] and (len(rest) < 2 or rest[1:] == ["rotate"]))
         for roles in GUARDED:
             needed = access_policy(roles, False)(method, Target(tuple(segments)))
-            self.assertEqual(needed is TokenKind.API, segments == ["token"] and bool(roles & Role.MANAGEMENT))
+            self.assertEqual(needed is TokenKind.API, exact and bool(roles & Role.MANAGEMENT))

@@ -2,7 +2,7 @@
 """
 The HTTP API as data: each route once.
 
-``route``, ``template``: one route, and its path. ``inference``, ``management``, ``workflows``: the routes.
+``route``, ``template``: one route, and its path. ``inference``, ``management``, ``workflows``, ``keys``: the routes.
 ``surface``: those of a listener. ``lookup``: the route of a path. ``access``: the key that each path needs.
 ``segments``: the first segments that are taken.
 

@@ -48,7 +48,7 @@ class Route:
     One route of the API.
 
     :ivar path: The template of its path.
-    :ivar method: The described method in lower case: ``get``, ``post``, ``put``, ``delete`` or ``options``.
+    :ivar method: The described method in lower case: ``get``, ``post``, ``put``, ``patch``, ``delete`` or ``options``.
     :ivar answers: The meaning of each status code.
     :ivar operation: Decides the key that the route needs.
     :ivar body: The request body: the name of a schema, ``""`` for any, ``None`` for none.

@@ -12,6 +12,7 @@ from attrs import evolve
 from twisted_serve.auth.scopes import Operation
 from twisted_serve.listening.roles import Role
 from twisted_serve.web.api.inference import INFERENCE, OPEN_INFERENCE, PING, READINESS
+from twisted_serve.web.api.keys import NAMED_KEYS
 from twisted_serve.web.api.management import MANAGEMENT, V1_MODELS
 from twisted_serve.web.api.route import DESCRIPTION, Parameter, Route, Surface
 from twisted_serve.web.api.workflows import WORKFLOW_INFERENCE, WORKFLOW_MANAGEMENT
@@ -90,7 +91,7 @@ def routes_of(roles: Role, exempt_ping: bool = False) -> tuple[Route, ...]:
         # Beside predictions a name has no colon: a verb follows it.
         unmarked = bool(roles & Role.INFERENCE)
         routes += (evolve(route, unmarked=unmarked) if route in V1_MODELS else route for route in MANAGEMENT)
-        routes += WORKFLOW_MANAGEMENT
+        routes += (*WORKFLOW_MANAGEMENT, *NAMED_KEYS)
     if roles & Role.METRICS:
         routes += METRICS
     if roles & Role.INFERENCE:
@@ -113,7 +114,7 @@ def served_routes(surface: Surface) -> tuple[Route, ...]:
     if not surface.guarded_metrics:
         absent.add(Operation.READ_METRICS)
     if not surface.tokens:
-        absent.add(Operation.REPLACE_KEY)
+        absent |= {Operation.REPLACE_KEY, *(route.operation for route in NAMED_KEYS)}
     return tuple(route for route in routes if route.operation not in absent)
 
 

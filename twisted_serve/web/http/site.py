@@ -38,6 +38,15 @@ def peer_of(request: IRequest) -> str:
     return str(getattr(request.getClientAddress(), "host", None) or "127.0.0.1")
 
 
+def sender_of(request: IRequest) -> str:
+    """Return the origin of a request, as audit lines have it: the client's address, and its named key if it has one."""
+    admitted = getattr(request, "admitted", None)
+    if admitted is None or admitted.key is None:
+        return peer_of(request)
+    record = admitted.key.record
+    return f"{peer_of(request)} with the key {record.name} ({record.id})"
+
+
 def _host_and_port(address: Any) -> tuple[str, int] | None:
     """Return the host and port of an address; ``None`` for the address of a UNIX socket."""
     return (address.host, address.port) if hasattr(address, "port") else None

@@ -43,6 +43,31 @@ _TENSOR = _object(
     data=_array({}),
 )
 
+_DATE = {"type": "string", "format": "date-time", "nullable": True}
+_LIMIT = {"type": "integer", "format": "int32", "minimum": 1, "nullable": True}
+
+# What a request may give of a named key.
+_KEY_VALUES = {
+    "scopes": _array(_STRING),
+    "expires": _DATE,
+    "expires_in_sec": {"type": "number", "description": "Instead of expires."},
+    "rate": {**_LIMIT, "description": "Requests a minute."},
+    "concurrent": {**_LIMIT, "description": "Requests at the same time."},
+}
+_KEY = _object(
+    ("name", "id", "scopes", "created", "expires", "disabled", "rate", "concurrent", "lastUsed"),
+    name=_STRING,
+    id=_STRING,
+    scopes=_array(_STRING),
+    created={"type": "string", "format": "date-time"},
+    expires=_DATE,
+    disabled={"type": "boolean"},
+    rate=_LIMIT,
+    concurrent=_LIMIT,
+    lastUsed=_DATE,
+    warnings=_array(_STRING),
+)
+
 _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "Error": _object(
         ("code", "type", "message"), code=_INTEGER, type=_STRING, message=_STRING, reason=_STRING, error=_STRING
@@ -62,6 +87,11 @@ _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
         nextPageToken=_STRING,
         workflows=_array(_object(("workflowName", "workflowUrl"), workflowName=_STRING, workflowUrl=_STRING)),
     ),
+    "Keys": _object(("keys",), nextPageToken=_STRING, keys=_array(_KEY)),
+    "Key": _KEY,
+    "KeyWithSecret": _object((*_KEY["required"], "key"), **_KEY["properties"], key=_STRING),
+    "NewKey": _object(("name", "scopes"), name=_STRING, **_KEY_VALUES),
+    "KeyChange": _object((), disabled={"type": "boolean"}, **_KEY_VALUES),
     "InferRequest": _object(
         ("inputs",),
         id=_STRING,
@@ -80,6 +110,7 @@ _PATH_PARAMETERS = {
     "model_name": "The model's name.",
     "model_version": "The version.",
     "workflow_name": "The workflow's name.",
+    "key_name": "The key's name.",
     "url_path": "What follows, for the handler.",
 }
 

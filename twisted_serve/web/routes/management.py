@@ -18,7 +18,7 @@ from twisted_serve.web.http.queries import LEAST_INTEGER, as_boolean, as_integer
 from twisted_serve.web.http.rendering import json_text
 from twisted_serve.web.http.request import ServeRequest, job_id
 from twisted_serve.web.http.responses import Body, answer_json
-from twisted_serve.web.http.site import peer_of
+from twisted_serve.web.http.site import sender_of
 from twisted_serve.web.openapi.document import describe_model_management
 from twisted_serve.web.routes.changes import given_parameters, shielded, wanted_number
 from twisted_serve.web.routes.predictions import set_handler_headers
@@ -85,7 +85,7 @@ def token_endpoints(rotation: Rotation) -> Endpoints:
 
     async def replace_token(request: IRequest) -> Body:
         kind = query_parameters(request).get("type")
-        token = await rotation.replace_named(kind, by=peer_of(request))
+        token = await rotation.replace_named(kind, by=sender_of(request))
         return answer_json(request, 200, {"type": kind, **describe_token(token)})
 
     return {"replaceToken": replace_token, "replaceTokenByGet": replace_token}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: The functions that make responses, by operation id. Klein passes them the request and the variable segments by name:
-#: ``model``, ``version``, ``workflow`` and ``rest``.
+#: ``model``, ``version``, ``workflow``, ``key`` and ``rest``.
 Endpoints: TypeAlias = "Mapping[str, Callable[..., Body | Deferred[Body] | Coroutine[Deferred[Any], Any, Body]]]"
 
 #: Those that return no coroutine, which Klein alone awaits.
@@ -34,6 +34,7 @@ _CONVERTERS = {
     "{model_name}": "<model>",
     "{model_version}": "<version>",
     "{workflow_name}": "<workflow>",
+    "{key_name}": "<key>",
     "{url_path}": "<rest:rest>",
 }
 
