@@ -11,6 +11,7 @@ from twisted_serve.testing.machine import TokenMachine
 
 # Each step is several requests to a whole server; these many look at every rule in company.
 MODEST = settings(max_examples=12, stateful_step_count=12)
+FEW = settings(max_examples=6, stateful_step_count=12)
 
 
 class ShortLivedMachine(TokenMachine):
@@ -19,7 +20,31 @@ class ShortLivedMachine(TokenMachine):
     options = {"token_expiration_min": 5, "token_refusal_status": 401}
 
 
+class OverlappingMachine(TokenMachine):
+    """Replaced keys live on for a while."""
+
+    options = {"token_expiration_min": 5, "token_overlap_sec": 90}
+
+
+class AutomaticMachine(TokenMachine):
+    """The server replaces keys itself."""
+
+    options = {"token_expiration_min": 5, "token_auto_rotate": True}
+
+
+class AheadMachine(TokenMachine):
+    """The server replaces keys itself, before they end."""
+
+    options = {"token_expiration_min": 5, "token_auto_rotate": True, "token_overlap_sec": 90}
+
+
 DefaultMachineTests = TokenMachine.TestCase
 DefaultMachineTests.settings = MODEST
 ShortLivedMachineTests = ShortLivedMachine.TestCase
 ShortLivedMachineTests.settings = MODEST
+OverlappingMachineTests = OverlappingMachine.TestCase
+OverlappingMachineTests.settings = FEW
+AutomaticMachineTests = AutomaticMachine.TestCase
+AutomaticMachineTests.settings = FEW
+AheadMachineTests = AheadMachine.TestCase
+AheadMachineTests.settings = FEW

@@ -9,6 +9,7 @@ Test a whole server in memory and in virtual time; ``docs/testing.md`` shows how
 - `sockets`: `SocketServer`, the same with real sockets
 - `socket_reactor`: its reactor, with virtual time
 - `machine`: `TokenMachine`, a Hypothesis state machine over keys and time
+- `history`: what machines have in common: a server, and the story of a failure
 - `lives`: when keys end, and the check of the key file, for the machine
 - `words`: moments and durations in its messages
 - `memory`: the server's reactor, and client connections

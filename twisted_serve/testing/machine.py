@@ -15,21 +15,19 @@ Failures say what was wrong in words, to which pytest adds no values: PYTEST_DON
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, ClassVar
 
-from hypothesis import currently_in_test_context, note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from twisted_serve.auth.tokens import TokenKind
-from twisted_serve.testing.answers import role_of
-from twisted_serve.testing.lives import Lives, check_key_file, check_nothing_left
-from twisted_serve.testing.server import MemoryServer
+from twisted_serve.testing.history import ServerMachine
+from twisted_serve.testing.lives import Life, Lives, check_key_file, check_left
+from twisted_serve.testing.strategies.files import DAMAGES, Damage
 from twisted_serve.testing.strategies.tokens import AROUND, SPOILED, authorization_headers
-from twisted_serve.testing.words import spell_duration, spell_moment
+from twisted_serve.testing.words import spell_duration
 
 __all__ = ["TokenMachine"]
 
@@ -37,56 +35,40 @@ __all__ = ["TokenMachine"]
 _PROBE = {TokenKind.MANAGEMENT: "/models", TokenKind.INFERENCE: "/ping"}
 
 # How many of the keys that are no longer live are presented after each step.
-_REMEMBERED = 3
+_REMEMBERED = 4
 
 # How long after the last event a key is replaced: at different times of keys' lives.
 _PAUSES = (timedelta(seconds=1), timedelta(0), timedelta(minutes=1))
 
 _GUARDED = st.sampled_from(list(_PROBE))
 
-
-class _TestCase:
-    """Adds a test method to the test case of a machine: trial does not find ``runTest``."""
-
-    def __get__(self, machine: object, kind: type[TokenMachine]) -> Any:
-        case: Any = super(TokenMachine, kind).TestCase
-        case.test_all_histories = case.runTest
-        return case
+# Which clock ends a key: that of the date, the one that is never set, or both.
+_CLOCKS = st.sampled_from(["both", "steady", "date"])
 
 
-class TokenMachine(RuleBasedStateMachine):
+class TokenMachine(ServerMachine):
     """
     Only the live, unexpired key of the right kind grants access.
 
-    :cvar options: Settings of the server, as for :class:`~twisted_serve.testing.server.MemoryServer`.
-    :ivar server: The server.
     :ivar lives: The keys that the machine knows, with their ends.
     """
 
-    options: ClassVar[Mapping[str, Any]] = {}
-
-    TestCase = _TestCase()
-
     def __init__(self) -> None:
         super().__init__()
-        self.server = self.make_server()
-        self._start = self.server.now()
         self._presented_elsewhere: set[tuple[str, bool]] = set()
         self.lives = Lives(self.server, _PROBE)
-        self._tell(f"the server starts; its keys live for {spell_duration(self.lives.lifetime)}")
-
-    def make_server(self) -> MemoryServer:
-        """Return a new server; override it for one with your own dependencies, or behind another transport."""
-        return MemoryServer(self.options)
+        overlap = f", and replaced ones for {spell_duration(self.lives.overlap)} more" if self.lives.overlap else ""
+        self._tell(f"the server starts; its keys live for {spell_duration(self.lives.lifetime)}{overlap}")
 
     def teardown(self) -> None:
         """Stop the server and check that it leaves nothing behind."""
         try:
             self._tell("the server stops")
+            failed, live = sys.exc_info()[0] is not None, {kind: self.server.key(kind) for kind in TokenKind}
             self.server.server.stopService()
             # What an earlier failure leaves behind is not a failure of the stop, and must not be told in its place.
-            if sys.exc_info()[0] is None:
-                check_nothing_left(self.server.key_file)
+            if not failed:
+                check_left(self.server.key_file, live if self.lives.keeps else None)
         finally:
             self.server.close()
 
@@ -99,9 +81,9 @@ class TokenMachine(RuleBasedStateMachine):
     def wait_for_expiry(self, kind: TokenKind, past: timedelta) -> None:
         """Let time pass until just before, at, or just after the end of a key."""
         self._renew(kind)
-        self._pass_to(kind, past)
+        self._pass_to(self.lives.of(kind), past)
 
-    @rule(kind=_GUARDED, clock=st.sampled_from(["both", "steady", "date"]))
+    @rule(kind=_GUARDED, clock=_CLOCKS)
     def watch_expiry(self, kind: TokenKind, clock: str) -> None:
         """
         Go step by step around the end of a key, and look each time.
@@ -109,15 +91,15 @@ class TokenMachine(RuleBasedStateMachine):
         :param clock: Which clock ends the key: ``"date"``, ``"steady"``: the one that is never set, or ``"both"``.
         """
         self._renew(kind)
-        if clock == "steady":
-            self._set_date(-self.lives.lifetime)
-        # One step after the other: a periodic check that sees the end first would hide a late one.
-        for past in sorted(AROUND):
-            if clock == "date":
-                self._set_date(self.lives.expiry(kind) + past - self.server.now())
-            else:
-                self._pass_to(kind, past)
-            self.right_keys_open_in_time()
+        self._go_around(self.lives.of(kind), clock)
+
+    @precondition(lambda self: self.lives.overlap)
+    @rule(kind=_GUARDED, clock=_CLOCKS)
+    def watch_overlap(self, kind: TokenKind, clock: str) -> None:
+        """Go step by step around the end of the overlap of a replaced key, and look each time."""
+        self._renew(kind)
+        self.rotate(kind, "POST")
+        self._go_around(self.lives.former(kind)[-1], clock)
 
     @rule(fraction=st.sampled_from([-2.0, -0.5, -0.001, 0.5, 1.0]))
     def set_date(self, fraction: float) -> None:
@@ -128,7 +110,7 @@ class TokenMachine(RuleBasedStateMachine):
     def set_date_to_expiry(self, kind: TokenKind, past: timedelta) -> None:
         """Set the machine's date to just before, at, or just after the expiry date of a key."""
         self._renew(kind)
-        self._set_date(self.lives.expiry(kind) + past - self.server.now())
+        self._set_date(self.lives.of(kind).expiry + past - self.server.now())
 
     @rule(kind=_GUARDED, method=st.sampled_from(["GET", "POST"]), after=st.sampled_from(_PAUSES))
     def rotate(self, kind: TokenKind, method: str, after: timedelta = timedelta(0)) -> None:
@@ -142,6 +124,14 @@ class TokenMachine(RuleBasedStateMachine):
         assert self.server.key(kind) not in before, f"{asked} did not replace the {kind.value} key"
         assert answer.json["key"] == self.server.key(kind), f"{asked} did not return the new {kind.value} key"
         self.bury(before, "had been replaced")
+
+    @precondition(lambda self: self.lives.overlap)
+    @rule(kind=_GUARDED, times=st.integers(2, 6))
+    def rotate_often(self, kind: TokenKind, times: int) -> None:
+        """A key is replaced so often that not all replaced ones are accepted."""
+        for _ in range(times):
+            self.rotate(kind, "POST")
+            self.right_keys_open_in_time()
 
     @rule(kind=_GUARDED)
     def rotate_in_vain(self, kind: TokenKind) -> None:
@@ -172,17 +162,24 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """After a restart of the server, all keys are new."""
+        """After a restart of the server, all keys are new, or go on with ``token_on_restart=keep``."""
         self._tell("the server stops and starts again")
         with self._another_server():
             self.server.restart()
 
     @rule()
     def crash(self) -> None:
-        """After a crash, the server starts over its stale key file, and all keys are new."""
+        """After a crash, the server starts over its stale key file: as after a restart."""
         self._tell("the server crashes and starts again")
         with self._another_server():
             self.server.crash()
+
+    @rule(damage=st.sampled_from(DAMAGES))
+    def crash_with_damage(self, damage: Damage) -> None:
+        """After a crash that damages the key file, all keys are new: a damaged file is not believed."""
+        self._tell(f"the server crashes and starts again over a key file that {damage.words}")
+        with self._another_server(believed=False):
+            self.server.crash(damage.do)
 
     @rule(kind=_GUARDED, headers=authorization_headers())
     def guess(self, kind: TokenKind, headers: list[bytes]) -> None:
@@ -197,19 +194,21 @@ class TokenMachine(RuleBasedStateMachine):
     def right_keys_open_in_time(self) -> None:
         """A live key grants access to its own paths until its expiry date or for its lifetime, and never after."""
         self.lives.look()
-        for kind, path in _PROBE.items():
-            headers, words = [f"Bearer {self.server.key(kind)}"], f"the {kind.value} key"
-            if self.lives.ended(kind):
-                self._refuse("GET", path, headers, words, f", {self.lives.how_long_ended(kind)}")
-            else:
-                status, left = self._status("GET", path, *headers), spell_duration(self.lives.left(kind))
-                asked = f"GET {path} at {self._time()}, {left} before its expiry"
+        for life in self.lives:
+            path, headers = _PROBE[life.kind], [f"Bearer {life.secret}"]
+            words = f"{'a replaced' if life.replaced else 'the'} {life.kind.value} key"
+            if self.lives.ended(life):
+                self._refuse("GET", path, headers, words, f", {self.lives.how_long_ended(life)}")
+            elif not self.lives.undecided(life):
+                status, left = self._status("GET", path, *headers), spell_duration(self.lives.left(life))
+                end = "the end of its overlap" if life.replaced else "its expiry"
+                asked = f"GET {path} at {self._time()}, {left} before {end}"
                 assert status == 200, f"{words} did not open {asked}: {status}"
 
     @invariant()
     def keys_open_their_own_paths(self) -> None:
         """A key grants no access to paths that need another kind, once for each set of live keys and of ended ones."""
-        state = {(self.server.key(kind), kind in _PROBE and self.lives.ended(kind)) for kind in TokenKind}
+        state = {(self.server.key(kind), self.lives.has_ended(kind)) for kind in TokenKind}
         if state != self._presented_elsewhere:
             self._presented_elsewhere = state
             for kind, path in _PROBE.items():
@@ -222,14 +221,14 @@ class TokenMachine(RuleBasedStateMachine):
     @invariant()
     def dead_keys_stay_dead(self) -> None:
         """A key that was replaced, or ended with its server, grants no access."""
-        for secret, (kind, how) in list(self.lives.dead.items())[-_REMEMBERED:]:
-            if kind in _PROBE:
-                self._refuse("GET", _PROBE[kind], [f"Bearer {secret}"], f"a former {kind.value} key", f", which {how}")
+        dead = [(secret, kind, how) for secret, (kind, how) in self.lives.dead.items() if kind in _PROBE]
+        for secret, kind, how in dead[-_REMEMBERED:]:
+            self._refuse("GET", _PROBE[kind], [f"Bearer {secret}"], f"a former {kind.value} key", f", which {how}")
 
     @invariant()
     def file_tells_the_live_keys(self) -> None:
         """The key file contains the live keys and their expiry dates, and only its owner can read it."""
-        check_key_file(self.server, {kind: self.lives.expiry(kind) for kind in _PROBE})
+        check_key_file(self.server, {kind: self.lives.of(kind).expiry for kind in _PROBE})
 
     def bury(self, before: set[str], how: str = "had ended") -> None:
         """Record which of the keys ``before`` are no longer live; for rules that may replace keys."""
@@ -237,22 +236,41 @@ class TokenMachine(RuleBasedStateMachine):
 
     def _renew(self, kind: TokenKind) -> None:
         """Replace a key that has ended: only the end of a key that opens is of interest."""
-        if self.lives.ended(kind):
+        if self.lives.has_ended(kind):
             self.rotate(kind, "POST")
 
-    def _pass_to(self, kind: TokenKind, past: timedelta) -> None:
+    def _go_around(self, life: Life, clock: str) -> None:
+        if clock == "steady":
+            self._set_date(-self.lives.lifetime)
+        # One step after the other: a periodic check that sees the end first would hide a late one.
+        for past in sorted(AROUND):
+            if clock == "date":
+                self._set_date(life.expiry + past - self.server.now())
+            else:
+                self._pass_to(life, past)
+            self.right_keys_open_in_time()
+
+    def _pass_to(self, life: Life, past: timedelta) -> None:
         """Let time pass until a moment around the end of a key, unless that is over."""
-        self._pass(max(timedelta(0), self.lives.left(kind) + past).total_seconds())
+        self._pass(max(timedelta(0), self.lives.left(life) + past).total_seconds())
 
     def _pass(self, seconds: float) -> None:
         if not seconds:
             return
-        before, clock = self._live(), self.server.clock
         # To a whole microsecond, as dates are: floats would miss an instant by less than that.
-        self.server.advance(round(clock.seconds() + seconds, 6) - clock.seconds())
+        end = round(self.server.clock.seconds() + seconds, 6)
+        # Step by step if the server itself replaces keys: each of them is watched.
+        while (stop := self.lives.next_stop()) < end:
+            self._pass_until(stop)
+        self._pass_until(end)
         self._tell(f"{spell_duration(timedelta(seconds=seconds))} have passed")
+
+    def _pass_until(self, seconds: float) -> None:
+        before, due = self._live(), self.lives.due()
+        self.server.advance(seconds - self.server.clock.seconds())
         # Keys are replaced meanwhile with ``token_auto_rotate``.
         self.bury(before, "had been replaced")
+        self.lives.check_replacements(due)
 
     def _set_date(self, by: timedelta) -> None:
         was = self._time()
@@ -260,11 +278,15 @@ class TokenMachine(RuleBasedStateMachine):
         self._tell(f"the date has been set {'back' if by < timedelta(0) else 'forward'}; it was {was}")
 
     @contextmanager
-    def _another_server(self) -> Iterator[None]:
+    def _another_server(self, believed: bool = True) -> Iterator[None]:
+        """
+        Compare the keys before and after a block that starts another server.
+
+        :param believed: Whether the server may go on with the keys that it finds in the file, if it keeps keys.
+        """
         before = self._live()
         yield
-        self.bury(before, "had ended with the last run of the server")
-        assert not before & self._live(), f"a key outlived the server's last run, at {self._time()}"
+        self.lives.begin_again(before, self.lives.keeps and believed)
 
     def _refuse(self, method: str, path: str, headers: Sequence[str], words: str, why: str = "") -> None:
         status = self._status(method, path, *headers)
@@ -273,25 +295,8 @@ class TokenMachine(RuleBasedStateMachine):
         refused = self.server.options.token_refusal_status
         assert status == refused, f"{words} was answered with {status}, not {refused}, by {asked}"
 
-    def _status(self, method: str, path: str, *authorization: str) -> int:
-        """Return the status of a request with these ``Authorization`` headers."""
-        role = role_of(path)
-        connection = self.server.connect(role)
-        headers = [f"Authorization: {value}" for value in authorization]
-        status = connection.ask(method, self.server.path_of(path, role), *headers)
-        connection.leave()
-        return status
-
     def _live(self) -> set[str]:
         return {token.secret for token in self.server.keys}
-
-    def _time(self) -> str:
-        return spell_moment(self.server.now(), self._start)
-
-    def _tell(self, event: str) -> None:
-        """Add an event to the story of a failure."""
-        if currently_in_test_context():
-            note(f"# {self._time()}  {event}")
 
 
 def _sendable(headers: list[bytes]) -> list[str]:

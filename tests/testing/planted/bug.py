@@ -5,7 +5,7 @@ Define a planted bug: a mistake in the real code, for as long as a context is en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import Flag, auto
 from typing import Any
@@ -30,6 +30,8 @@ class Concern(Flag):
     RESTART = auto()
     FILE = auto()
     REQUEST = auto()
+    OVERLAP = auto()
+    KEPT = auto()
 
 
 @frozen
@@ -41,12 +43,14 @@ class Planted:
     :ivar concerns: The parts of a key's handling that it is in.
     :ivar told: What a failure of the machine says about it: a regular expression.
     :ivar plant: Plants the bug while its context is entered.
+    :ivar options: The settings of the machine's server.
     """
 
     name: str
     concerns: Concern
     told: str
     plant: Callable[[], AbstractContextManager[Any]] = field(eq=False, repr=False)
+    options: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
 
 
 def replacing(owner: object, **attributes: Any) -> Callable[[], AbstractContextManager[None]]:
