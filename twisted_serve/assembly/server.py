@@ -308,7 +308,9 @@ def _access_of(
     live_keys: LiveKeys | None,
 ) -> Access:
     metrics = instrumentation.metrics
-    audit_log = AuditLog(reactor.seconds, metrics.token_refused, metrics.token_rotated, instrumentation.notify)
+    audit_log = AuditLog(
+        reactor.seconds, metrics.token_refused, metrics.token_rotated, instrumentation.notify, metrics.keys.count
+    )
     if dependencies.authorizer is not None:
         return ApplicationAccess(dependencies.authorizer, dependencies.authorizer_timeout, audit_log)
     if key_file is None:
@@ -320,6 +322,7 @@ def _access_of(
 
     if live_keys is not None:
         live_keys.on_gone(audit_log.keys_gone)
+        live_keys.on_gone(metrics.keys.forget)
     metrics.watch_tokens({kind.value: partial(left, kind) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)})
     return TokenAccess(
         keyring,

@@ -36,6 +36,12 @@ PEERS = 1024
 #: The reason of a refusal that an application's authorizer has decided.
 BY_AUTHORIZER = "authorizer"
 
+# The outcome of a request that is not refused.
+_ADMITTED = "admitted"
+
+#: Counts a request with a named key, by its name and the outcome.
+CountKey = Callable[[str, str], None]
+
 #: Counts a refusal, by the kind of token that was needed and the reason.
 CountRefusal = Callable[[str, str], None]
 
@@ -56,6 +62,7 @@ class AuditLog:
 
     :param seconds: The clock's time, as ``IReactorTime.seconds``.
     :param notify: Told of rotations.
+    :param count_key: Counts requests with named keys.
     """
 
     def __init__(
@@ -64,8 +71,10 @@ class AuditLog:
         count_refusal: CountRefusal,
         count_rotation: Callable[[str], None],
         notify: Notify = ignore,
+        count_key: CountKey = lambda _name, _outcome: None,
     ) -> None:
         self._notify = notify
+        self._count_key = count_key
         self._seconds = seconds
         self._count_refusal = count_refusal
         self._count_rotation = count_rotation
@@ -75,12 +84,15 @@ class AuditLog:
     def refused(self, stop: Denied, peer: str, method: str, path: str) -> None:
         """Record that a request was refused."""
         self._count_refusal(stop.kind.value, stop.reason.value)
+        if stop.name is not None:
+            self._count_key(stop.name, stop.reason.value)
         if not self._has_line_left(peer):
             return
         _log.warn(
             "{audit}Refused {method} {path} from {peer}: {reason} token where the {kind} token is needed (key {key_id})"
             if stop.name is None
-            else "the key {name} ({key_id}) lacks a scope or has reached a limit: {reason}",
+            else "{audit}Refused {method} {path} from {peer}: the key {name} ({key_id}) has no scope for it, or has "
+            "reached a limit ({reason})",
             audit="AUDIT " if stop.kind is not TokenKind.INFERENCE else "",
             method=method,
             path=path,
@@ -119,6 +131,10 @@ class AuditLog:
             key_id=key.id,
             peer=use.address,
         )
+
+    def key_admitted(self, key: NamedKey) -> None:
+        """Record that a request with a named key was admitted."""
+        self._count_key(key.name, _ADMITTED)
 
     def key_changed(self, key: NamedKey, done: str, by: str) -> None:
         """

@@ -6,6 +6,7 @@ Metrics and traces: our own, and TorchServe's in its three modes.
 ``model_metrics``  the metrics of one model version, recorded through ``observer``
 ``observer``       the observer interface for events of a worker pool
 ``families``       counters and histograms that are cheap enough for every request
+``key_requests``   counters by named key
 ``pools``          queue and worker gauges, read at each scrape
 ``timing``         the timestamps of one prediction
 ``spans``          the spans and attributes of a finished prediction

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 import twisted_serve
 from twisted_serve.metrics.families import CounterFamily
+from twisted_serve.metrics.key_requests import KeyRequests
 from twisted_serve.metrics.model_metrics import VersionFamilies, VersionMetrics
 from twisted_serve.metrics.pools import PoolCollector, ReadPools
 from twisted_serve.metrics.torchserve.definitions import MetricCatalogue
@@ -34,6 +35,7 @@ class ServerMetrics:
     The metrics of one server.
 
     :ivar emitter: Emits TorchServe's metrics.
+    :ivar keys: Counts the requests of named keys.
     :ivar catalogue: The definitions of TorchServe's metrics.
     :param hostname: The value of the ``hostname`` label.
     :param mode: The mode of TorchServe's metrics: ``log``, ``prometheus`` or ``legacy``.
@@ -72,6 +74,7 @@ class ServerMetrics:
             registry, "ts_token_refused", "Requests refused for their token.", ["kind", "reason"]
         )
         self._rotations = CounterFamily(registry, "ts_token_rotations", "Tokens which were replaced.", ["kind"])
+        self.keys = KeyRequests(registry)
         self._seconds_left = Gauge(
             "ts_token_seconds_left", "Seconds until a token expires.", ["kind"], registry=registry
         )

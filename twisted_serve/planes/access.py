@@ -68,6 +68,7 @@ class TokenAccess:
         if isinstance(taken, Limited):
             record, reason = key.record, _LIMITS[taken.limit]
             return Denied(scope, reason, record.id, record.name, allowed.need, taken.retry_after)
+        self.audit_log.key_admitted(key.record)
         return taken
 
 
