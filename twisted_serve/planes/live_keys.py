@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_serve.auth.named.collection import KeyRecords
 from twisted_serve.auth.named.live import KeyIndex, NamedKeys
 from twisted_serve.auth.named.store import Change, KeyStore, StoreError
 from twisted_serve.eventloop.threads import DeferToThread
@@ -43,7 +44,7 @@ class LiveKeys:
         self._looks = 0
         self._problem: str | None = None
         # Before the server listens: there is nothing to hold up yet.
-        named.use(named.indexed(store.load()))
+        named.use(self._indexed(store.load()))
 
     async def change(self, change: Change) -> KeyIndex:
         """
@@ -52,7 +53,7 @@ class LiveKeys:
         :raise StoreError: when the file cannot be used or written; nothing has changed.
         :raise Exception: what ``change`` has raised.
         """
-        return await self._next(lambda: self.named.indexed(self._store.transaction(change)))
+        return await self._next(lambda: self._indexed(self._store.transaction(change)))
 
     def on_gone(self, forget: Callable[[Collection[str]], object]) -> None:
         """Call a function with the names of keys that are gone."""
@@ -77,7 +78,10 @@ class LiveKeys:
         def read() -> KeyIndex:
             # A file that cannot be used is not read each second.
             changed = forced or self._store.has_changed()
-            return self.named.indexed(self._store.load()) if changed else self.named.index
+            # A change that has failed may have read what another server has written.
+            if not changed and self._store.records is self._known:
+                return self.named.index
+            return self._indexed(self._store.load())
 
         try:
             await self._next(read)
@@ -85,6 +89,12 @@ class LiveKeys:
             if forced or str(e) != self._problem:
                 _log.error("The named keys stay as they were: {error}", error=e)
             self._problem = str(e)
+
+    def _indexed(self, records: KeyRecords) -> KeyIndex:
+        """Return the index of keys that count from now on."""
+        index = self.named.indexed(records)
+        self._known = records
+        return index
 
     async def _next(self, work: Callable[[], KeyIndex]) -> KeyIndex:
         """Call a function in a thread, when those before have ended, and use the index that it returns."""

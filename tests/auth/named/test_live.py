@@ -92,6 +92,8 @@ class LiveTests(SynchronousTestCase):
         self.assertIsNone(self.reason(SECRET, until - INSTANT))
         self.assertIs(self.reason(SECRET, until), Reason.EXPIRED)
         self.assertIsNone(self.reason(OTHER, until))
+        # Also if the clock is set back.
+        self.assertIs(self.reason(SECRET, NOW), Reason.EXPIRED)
 
     def test_state(self) -> None:
         """What is in progress stays counted when a key changes; a new key of another name counts anew."""

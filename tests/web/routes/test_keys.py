@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.web.routes.keys_case import KeysCase
 from twisted_serve.auth.named.secrets import is_well_formed
+from twisted_serve.auth.named.store import KeyStore
 from twisted_serve.testing.server import MemoryServer
 
 
@@ -78,6 +79,14 @@ class KeyRouteTests(KeysCase):
         self.server.close()
         self.server = self.serve()
         self.assertEqual(self.ping(secret), 200)
+
+    def test_failed_change(self) -> None:
+        """What another server has revoked is refused within a second, although a change here fails meanwhile."""
+        secret = self.make()
+        KeyStore(self.store).transaction(lambda keys: keys.without("ada"))
+        self.assertError(self.ask("PATCH", "/keys/eve", {"disabled": True}), 404, "eve")
+        self.server.advance(1)
+        self.assertEqual(self.ping(secret), 400)
 
     def test_without_store(self) -> None:
         """Without a store each of the routes says which option is missing, to the API key alone."""

@@ -27,11 +27,13 @@ class KeyState:
     :ivar usage: Its requests, under the limits of the record.
     :ivar last_used: When the key was last accepted; ``None`` if never since the start.
     :ivar ended: The expiry date that was seen to be over, which is final, even if the clock is set back.
+    :ivar outlived: The digest of the replaced secret whose time was seen to be over, which is final, too.
     """
 
     usage: Usage
     last_used: datetime | None = None
     ended: datetime | None = None
+    outlived: str | None = None
 
 
 @frozen
@@ -57,7 +59,8 @@ class LiveKey:
         if expires is not None and (state.ended == expires or now >= expires):
             state.ended = expires
             return Reason.EXPIRED
-        if self.until is not None and now >= self.until:
+        if self.until is not None and (state.outlived == self.digest or now >= self.until):
+            state.outlived = self.digest
             return Reason.EXPIRED
         return None
 
