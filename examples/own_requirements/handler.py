@@ -16,7 +16,8 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[Any] | None:
         return None
     answers: list[Any] = []
     for index, row in enumerate(data):
-        text = bytes(row.get("body") or b"").decode("ascii", "replace").strip()
+        body = row.get("body") or ""
+        text = (body if isinstance(body, str) else bytes(body).decode("ascii", "replace")).strip()
         try:
             answers.append({"figures": roman_figures.write(int(text)), "version": roman_figures.__version__})
         except ValueError as e:
