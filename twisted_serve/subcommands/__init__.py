@@ -17,6 +17,8 @@ Operate servers from a terminal: the sub-commands of ``twisted-serve``.
 ``waiting``     a request that takes long, and what the server does meanwhile
 ``payload``     the body of a prediction
 ``dev``         serve a handler's file while its author works on it
+``bench``       load a model for a few seconds, and measure how it answers
+``top``         show the models as they work
 ``token``       show, rotate, list, create, change and revoke keys
 ``models``      list, describe, register, scale and unregister models
 ``predict``     ask a model
@@ -40,6 +42,8 @@ COMPLETION = "_TWISTED_SERVE_COMPLETE"
 NAMES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         "dev": ("dev.command", "dev", "Serve a handler's file, without an archive, and load it again when it changes."),
+        "bench": ("bench.command", "bench", "Load a model for some seconds, and show rate and latencies."),
+        "top": ("top.command", "top", "Show the models as they work: workers, queue, rate, latencies, errors, memory."),
         "token": ("token", "token", "Show, rotate and manage keys."),
         "models": ("models", "models", "List, register, scale and unregister models."),
         "predict": ("predict", "predict", "Ask a model, and print its answer."),

@@ -93,6 +93,11 @@ def parse_url(text: str) -> Address:
     return address
 
 
+def reachable_host(address: Address) -> str:
+    """Return the host to connect to, for the address of a listener."""
+    return _ANY.get(address.host, address.host)
+
+
 def connection_to(address: Address, trust: TlsTrust, timeout: float) -> HTTPConnection:
     """
     Return a connection, which is not open yet.
@@ -102,7 +107,7 @@ def connection_to(address: Address, trust: TlsTrust, timeout: float) -> HTTPConn
     """
     if address.scheme == "unix":
         return _UnixConnection(address.path, timeout)
-    host = _ANY.get(address.host, address.host)
+    host = reachable_host(address)
     if address.scheme == "https":
         return HTTPSConnection(host, address.port, timeout=timeout, context=trust.context())
     return HTTPConnection(host, address.port, timeout=timeout)

@@ -115,12 +115,21 @@ class Session:
         key = self.key(kind)
         return {} if key is None else {"Authorization": f"Bearer {key}"}
 
-    def new_client(self, role: str, timeout: float | None = None) -> Client:
-        """Return a client of a role's address, with a connection of its own: one for each thread."""
+    @property
+    def timeout(self) -> float:
+        """The seconds of each wait for the server."""
+        return self.choice.timeout
+
+    @property
+    def trust(self) -> TlsTrust:
+        """How the server's certificate is checked."""
         server, trust = self.server, self.choice.trust
         pinned = None if server is None else server.certificate
-        trust = TlsTrust(trust.authority, trust.insecure, pinned, trust.client)
-        return Client(self.address(role), trust, timeout or self.choice.timeout)
+        return TlsTrust(trust.authority, trust.insecure, pinned, trust.client)
+
+    def new_client(self, role: str, timeout: float | None = None) -> Client:
+        """Return a client of a role's address, with a connection of its own: one for each thread."""
+        return Client(self.address(role), self.trust, timeout or self.timeout)
 
     def client(self, role: str) -> Client:
         """Return the client of a role's address that this session keeps."""
@@ -182,6 +191,12 @@ class Session:
     def for_process(self, pid: int) -> Session:
         """Return a session for another server of this user."""
         return Session(evolve(self.choice, url=None, pid=pid), self.out)
+
+    def forget(self) -> None:
+        """Find the server anew for the next request: the one before has gone."""
+        self.close()
+        self._clients.clear()
+        self.__dict__.pop("server", None)
 
     def close(self) -> None:
         """Close all connections that this session keeps."""
