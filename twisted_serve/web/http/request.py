@@ -131,8 +131,16 @@ class ServeRequest(Request):
         """Cancel ``answer`` if the client disconnects before it is sent."""
         self._awaited = answer
 
+    def finish(self) -> None:
+        """End the response; the place of its key is free before the next request of the connection is read."""
+        if self._lease is not None:
+            self._lease.leave()
+        super().finish()
+
     def connectionLost(self, reason: Failure) -> None:
         """Log the request and cancel its work, as its client has disconnected."""
+        if self._lease is not None:
+            self._lease.leave()
         super().connectionLost(reason)
         if self.answer_id and not self.finished:
             self.site.log_abandoned(self)
@@ -167,7 +175,6 @@ class ServeRequest(Request):
             if isinstance(taken, Denied):
                 return taken
             self._lease = taken
-            self.notifyFinish().addBoth(lambda _reason: taken.leave())
         self.admitted = allowed
         if allowed.key is not None and allowed.need is not None:
             self.principal, self.operation = allowed.key.record.name, allowed.need.operation
