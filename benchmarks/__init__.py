@@ -13,6 +13,7 @@ What twisted_serve costs, and what its peers cost, measured in one run (``make b
 ``run``        the command
 ``compare``    two checkouts, pair by pair
 ``front``      where the time of a prediction goes in the front
+``named_keys`` the check, load and change of named keys
 ``picture``    the picture
 ``soak``       minutes of load: what grows
 """
