@@ -88,7 +88,7 @@ class ReloadingTests(SynchronousTestCase):
     def test_ready(self) -> None:
         """The author is told when the first version has its workers."""
         server = self.start()
-        self.assertEqual(server.told, ["ready"])
+        self.assertEqual(server.told, [f"Loading {self.place / 'handler.py'}.", "ready"])
         self.assertEqual(len(server.provider.alive), 2)
         self.assertEqual(self.ask(server).status, 200)
         self.assertEqual(self.settle(server), [])
@@ -163,8 +163,8 @@ class ReloadingTests(SynchronousTestCase):
 
         server = Failing(Project(ModelArchiverConfig("m", self.place / "handler.py")))
         self.addCleanup(server.close)
-        self.assertIn("No module named 'two'", server.told[0])
-        self.assertEqual(server.told[1:], ["Nothing answers yet; the next change is tried."])
+        self.assertIn("No module named 'two'", server.told[1])
+        self.assertEqual(server.told[2:], ["Nothing answers yet; the next change is tried."])
         self.assertEqual(self.ask(server).status, 404)
         server.provider.load_error = None
         self.write("two.py", "")

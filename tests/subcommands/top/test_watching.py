@@ -102,6 +102,22 @@ class WatchingTests(SynchronousTestCase):
         watcher.look()
         self.assertEqual(session.asked[1:], [f"/models/{name}/all" for name in models[:DESCRIBED_AT_ONCE]])
 
+    def test_slow_looks(self) -> None:
+        """Looking takes a tenth of the time at most."""
+        server, session, watcher = self.watch("a")
+        watcher.look()
+        self.assertEqual(watcher.pause(1.0), 1.0)
+
+        class Slow(MemorySession):
+            def call(self, role: str, method: str, target: str, **rest: Any) -> Answer:
+                server.advance(0.25)
+                return super().call(role, method, target, **rest)
+
+        slow = Watcher(Slow(server), server.clock.seconds)
+        slow.look()
+        self.assertEqual((slow.took, slow.pause(1.0), slow.pause(10.0)), (0.5, 4.5, 9.5))
+        self.assertEqual(len(session.asked), 2)
+
     def test_no_management(self) -> None:
         """Without a key for descriptions the rest is shown, and why."""
         _server, session, watcher = self.watch("a", "b")

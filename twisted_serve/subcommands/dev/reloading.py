@@ -150,6 +150,8 @@ class DevServer:
             if not changed:
                 return
             self._tell(f"{_named(changed)} changed: loading.")
+        else:
+            self._tell(f"Loading {self._project.config.handler}.")
         self._attempts += 1
         attempt = await self._defer_to_thread(self._prepare, str(self._attempts))
         self._watch.begin(attempt.stamps)

@@ -57,11 +57,15 @@ def loaded_options(directory: Path, author: Path, port: int, tokens: bool) -> Lo
     return LoadedOptions(options, {}, ())
 
 
-class OwnPaths:
-    """
-    Show the author's files in tracebacks, for the copies that are served.
+# What a worker prints of itself at its start, for programs that look for it.
+_OF_WORKERS = re.compile(r"\[PID\][0-9]+|Torch worker started\.")
 
-    A filter of Python's logging, which lets every record pass.
+
+class ForAuthors:
+    """
+    Show the author's files in tracebacks, for the copies that are served, and leave out what workers say of themselves.
+
+    A filter of Python's logging.
 
     :param copies: The directory of the models' directories.
     :param author: The directory of the handler.
@@ -72,10 +76,10 @@ class OwnPaths:
         self._copy = re.compile(re.escape(copies) + r"/[0-9]+/([^\"\s]+)")
 
     def filter(self, record: LogRecord) -> bool:
-        """Replace the path of each copy whose original is in the handler's directory."""
-        if isinstance(record.msg, str):
-            record.msg = self._copy.sub(self._original, record.msg)
-        return True
+        """Return whether a record is shown; replace the path of each copy whose original is the author's."""
+        text = str(record.msg)
+        record.msg = self._copy.sub(self._original, text)
+        return not (record.name == "MODEL_LOG" and _OF_WORKERS.fullmatch(text))
 
     def _original(self, found: re.Match[str]) -> str:
         original = self._author / found[1]
@@ -85,7 +89,12 @@ class OwnPaths:
 def _logging(copies: Path, author: Path) -> dict[str, Any]:
     """Return a configuration: what a handler prints, and requests, as they are; of the server, what is wrong."""
     handlers = {
-        name: {"class": "logging.StreamHandler", "formatter": name, "filters": ["paths"], "stream": "ext://sys.stdout"}
+        name: {
+            "class": "logging.StreamHandler",
+            "formatter": name,
+            "filters": ["authors"],
+            "stream": "ext://sys.stdout",
+        }
         for name in ("plain", "level")
     }
     plain = {"handlers": ["plain"], "level": "INFO", "propagate": False}
@@ -93,7 +102,7 @@ def _logging(copies: Path, author: Path) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"plain": {"format": "%(message)s"}, "level": {"format": "%(levelname)s: %(message)s"}},
-        "filters": {"paths": {"()": f"{__name__}.OwnPaths", "copies": str(copies), "author": str(author)}},
+        "filters": {"authors": {"()": f"{__name__}.ForAuthors", "copies": str(copies), "author": str(author)}},
         "handlers": handlers,
         "loggers": {"MODEL_LOG": plain, "ACCESS_LOG": plain},
         "root": {"handlers": ["level"], "level": "WARNING"},

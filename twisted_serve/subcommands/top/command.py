@@ -58,7 +58,7 @@ def _live(watcher: Watcher, view: View, interval: float, sleep: Callable[[float]
     with Live(table_of(view), auto_refresh=False, transient=False) as live:
         try:
             while True:
-                sleep(interval)
+                sleep(watcher.pause(interval))
                 try:
                     view, gone = watcher.look(), None
                 except NoServer as e:

@@ -21,16 +21,22 @@ DESCRIBED_EVERY = 5.0
 DESCRIBED_AT_ONCE = 10
 
 
+# Looking takes at most this share of the time: a server with many models is looked at less often.
+_SHARE = 0.1
+
+
 class Watcher:
     """
     The readings of one server.
 
+    :ivar took: Seconds that the last look took.
     :ivar problem: Why models are not described, if they are not.
     :param seconds: A clock that is never set.
     """
 
     def __init__(self, session: Session, seconds: Callable[[], float]) -> None:
         self.problem: str | None = None
+        self.took = 0.0
         self._session = session
         self._seconds = seconds
         self._before: Reading | None = None
@@ -44,6 +50,7 @@ class Watcher:
         :raise NoServer: when it cannot be reached; the next look asks anew which server is meant.
         :raise Failed: when it refuses.
         """
+        began = self._seconds()
         try:
             answer = self._session.call(
                 "metrics", "GET", f"/metrics?{'&'.join(f'name[]={name}' for name in WANTED)}", kind="inference"
@@ -56,8 +63,13 @@ class Watcher:
             raise
         reading = reading_of(samples_of(answer.body.decode("utf-8", "replace")), self._seconds())
         self._describe(reading)
+        self.took = self._seconds() - began
         before, self._before = self._before, reading
         return view_of(before, reading, self._descriptions)
+
+    def pause(self, interval: float) -> float:
+        """Return the seconds to the next look, for an interval that is asked for."""
+        return max(interval, self.took / _SHARE) - self.took
 
     def _describe(self, reading: Reading) -> None:
         now = self._seconds()
