@@ -18,6 +18,7 @@ Implement the use cases of the server, independent of the transport.
 ``snapshots``     a file for each change of the registered versions
 ``rotation``      replace a token
 ``keys``          manage keys with names; ``live_keys``: those of the server, and the file that has them
+``senders``       the sender of a request with a named key: the models that the key opens
 ``access``        authorize the clients of all listeners
 ``request_ids``   the ids of requests
 ``overview``      the view of the server that plug-ins get

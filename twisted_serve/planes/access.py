@@ -15,16 +15,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted_serve.auth.asking import Asking
 from twisted_serve.auth.audit import AuditLog
 from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer
-from twisted_serve.auth.keyring import Keyring, Reason
-from twisted_serve.auth.named.limits import Lease, Limit, Limited
+from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.named.live import NamedKeys
 from twisted_serve.auth.needs import NeedPolicy
 from twisted_serve.auth.redaction import Redact, redacting
 from twisted_serve.auth.tokens import SHORTEST_SECRET
 from twisted_serve.interfaces import IAuthorizer, Now
 from twisted_serve.planes.rotation import Rotation
-
-_LIMITS = {Limit.RATE: Reason.RATE, Limit.CONCURRENT: Reason.CONCURRENT}
+from twisted_serve.planes.senders import Sender, taken
 
 
 @frozen
@@ -51,25 +49,30 @@ class TokenAccess:
         """Return the authorizer of a listener."""
         return Authorizer(policy, self.keyring, self.now, self.named)
 
-    def take(self, allowed: Allowed, peer: str) -> Lease | Denied:
+    def record(self, denied: Denied, peer: str, method: str, path: bytes) -> None:
         """
-        Take a request with a named key, whose place is given back when the request ends.
+        Record a refused request in the audit log, with the keys in its path redacted.
+
+        :param path: With or without the query, which is not recorded.
+        """
+        shown = self.redact(path.partition(b"?")[0]).decode("latin-1")
+        self.audit_log.refused(denied, peer, method, shown)
+
+    def take(self, allowed: Allowed, peer: str, method: str, path: bytes) -> Sender | Denied:
+        """
+        Take a request with a named key, whose sender leaves when the request ends.
 
         The first use of a key from an address is in the audit log.
 
         :return: Why the request is not allowed, if the key has reached a limit.
         :raise ValueError: for a request without a named key.
         """
-        key, scope = allowed.key, allowed.scope
-        if key is None or scope is None:
-            raise ValueError("a request without a named key")
-        self.audit_log.key_used(key.record, peer)
-        taken = key.state.usage.enter()
-        if isinstance(taken, Limited):
-            record, reason = key.record, _LIMITS[taken.limit]
-            return Denied(scope, reason, record.id, record.name, allowed.need, taken.retry_after)
-        self.audit_log.key_admitted(key.record)
-        return taken
+        sender = taken(allowed, lambda denied: self.record(denied, peer, method, path))
+        if allowed.key is not None:
+            self.audit_log.key_used(allowed.key.record, peer)
+            if isinstance(sender, Sender):
+                self.audit_log.key_admitted(allowed.key.record)
+        return sender
 
 
 @frozen

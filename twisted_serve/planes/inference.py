@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run predictions and report health and readiness.
+Run predictions and report health and readiness, as far as the sender of a request may see.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -11,9 +13,33 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
+from twisted_serve.planes.senders import Sender
 from twisted_serve.scheduling.pending import OnChunk
 from twisted_serve.scheduling.status import Ready
 from twisted_serve.wire.messages import Item, Job
+
+
+class SharedInference(Protocol):
+    """
+    The inference plane before it is known which sender a request has: it tells nothing of a single model.
+
+    Transports have nothing else, hence no route and no method can forget to ask for the sender.
+
+    :ivar stopping: Whether the server is shutting down.
+    """
+
+    def seen_by(self, sender: Sender | None) -> InferencePlane:
+        """Return the plane for the models that a sender may see; all for ``None``, a sender without a named key."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server is shutting down."""
+
+    def healthy(self) -> bool:
+        """Return whether every model has workers that run or may recover."""
+
+    def ready(self) -> bool:
+        """Return whether no start-up model is missing and each has its minimum of workers loaded."""
 
 
 class InferencePlane:
@@ -22,6 +48,10 @@ class InferencePlane:
     def __init__(self, catalogue: Catalogue, metrics: ServerMetrics) -> None:
         self._catalogue = catalogue
         self._metrics = metrics
+
+    def seen_by(self, sender: Sender | None) -> InferencePlane:
+        """Return the plane for the models that a sender may see; all for ``None``, a sender without a named key."""
+        return self if sender is None else _SeenInference(self._catalogue, self._metrics, sender)
 
     def predict(
         self,
@@ -106,3 +136,47 @@ class InferencePlane:
         if self._catalogue.starting or self._catalogue.stopping or self._catalogue.missing:
             return False
         return all(pool.ready() for model, pool in self._catalogue if model.loaded_at_startup)
+
+
+class _SeenInference(InferencePlane):
+    """
+    The plane as the sender with a named key sees it.
+
+    A model that the key does not open is refused before it is looked up, so that nothing tells whether there is one;
+    the methods raise `InsufficientScope` then. The state of the server as a whole is no secret.
+    """
+
+    def __init__(self, catalogue: Catalogue, metrics: ServerMetrics, sender: Sender) -> None:
+        super().__init__(catalogue, metrics)
+        self._sender = sender
+
+    def predict(
+        self,
+        name: str,
+        version: str | None,
+        job: Job,
+        on_chunk: OnChunk,
+        deadline: float | None = None,
+        timing: Timing | None = None,
+    ) -> Deferred[Item]:
+        self._sender.require(name)
+        return super().predict(name, version, job, on_chunk, deadline, timing)
+
+    def find(self, name: str, version: str | None) -> ModelVersion:
+        self._sender.require(name)
+        return super().find(name, version)
+
+    def versions(self, name: str) -> list[str]:
+        self._sender.require(name)
+        return super().versions(name)
+
+    def names(self) -> list[str]:
+        return [name for name in super().names() if self._sender.sees(name)]
+
+    def only_startup_model(self) -> str | None:
+        name = super().only_startup_model()
+        return name if name is not None and self._sender.sees(name) else None
+
+    def model_ready(self, name: str, version: str | None) -> bool:
+        self._sender.require(name)
+        return super().model_ready(name, version)

@@ -4,21 +4,29 @@ Select the headers of a request that its handler sees, the same for every transp
 
 The server states the route to a handler in headers; a client cannot set these (``docs/torchserve/rest_api.md`` §3.1).
 A key is for the server, not for the code of a model.  So is the name of the sender, which an application's authorizer
-has given: the header ``principal`` of a client is dropped there.  A client's ``x-ts-key-name`` is always dropped.
+has given: the header ``principal`` of a client is dropped there.  A client's ``x-ts-key-name`` is always dropped, with
+underscores in place of hyphens, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 
 #: The header with the name of the sender's key, where keys have names.
 KEY_NAME = "x-ts-key-name"
 
-_RESERVED = frozenset({b"url_path", b"explain", b"describe", KEY_NAME.encode("ascii")})
+# Handlers behind other servers are used to hyphens and underscores being the same (CGI's variables).
+_SPELLINGS = frozenset("x{}ts{}key{}name".format(*marks).encode("ascii") for marks in product("-_", repeat=3))
+
+_RESERVED = frozenset({b"url_path", b"explain", b"describe"}) | _SPELLINGS
 _CREDENTIALS = frozenset({b"authorization", b"proxy-authorization"})
 
 #: The header with the name of the sender, where an application's authorizer names one.
 PRINCIPAL = "principal"
+
+#: The headers that plug-ins do not see: they get the name of the sender as a value.
+HIDDEN_FROM_PLUGINS = _CREDENTIALS | _SPELLINGS
 
 #: The server's headers for a prediction, and for an explanation.
 PREDICT: Mapping[str, str] = {"explain": "False"}

@@ -16,6 +16,8 @@ from twisted.python.failure import Failure
 
 from twisted_serve.errors import ServeError
 from twisted_serve.metrics.timing import Timing
+from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.senders import Sender
 from twisted_serve.rpc.statuses import Code, Status, status_of
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ class Call(Protocol):
     :ivar deadline: When the client stops waiting, in seconds of the clock; ``None`` if the client set no timeout.
     :ivar request_id: The id that the response has, as of an HTTP request.
     :ivar job_id: The id for workers, unique even if two clients use the same request id.
-    :ivar principal: The name of the sender, if an application's authorizer has named one.
+    :ivar principal: The name of the sender: as an application's authorizer has named it, or of its named key.
+    :ivar sender: The sender, if it has a named key; ``None`` otherwise.
     :ivar timing: The timestamps of the call.
     """
 
@@ -65,6 +68,7 @@ class Call(Protocol):
     request_id: str
     job_id: str
     principal: str | None
+    sender: Sender | None
     timing: Timing
 
     def send(self, message: Message) -> None:
@@ -150,12 +154,23 @@ class Admitted:
     """
     A call that may run.
 
-    :ivar principal: The name of the sender, if an application's authorizer has named one.
+    :ivar principal: The name of the sender: as an application's authorizer has named it, or of its named key.
     :ivar known: Whether the sender has shown that it may call; ``False`` for an open method.
+    :ivar sender: The sender, if it has a named key; it leaves when the call ends.
+    :ivar go_on: Return the status with which a stream's next message is refused, which is in the audit log then, or
+        `None`; of a sender with a named key. Called with whether it is the first message.
     """
 
     principal: str | None = None
     known: bool = True
+    sender: Sender | None = None
+    go_on: Callable[[bool], Status | None] | None = None
+
+
+#: Find the models that the caller of an open method may know now; ``None`` if that is none.
+Known: TypeAlias = "Callable[[], InferencePlane | None]"
+#: Find what the caller of an open method may know, as long as the call lasts.
+KnownTo: TypeAlias = "Callable[[Call], Known]"
 
 
 class Door(Protocol):

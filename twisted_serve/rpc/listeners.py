@@ -19,13 +19,13 @@ from twisted_serve.listening.admission import Admission
 from twisted_serve.listening.roles import Role
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inference import SharedInference
 from twisted_serve.planes.inputs import MOST_PARTS
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
 from twisted_serve.rpc.contracts import Answer, Method, kind_of
 from twisted_serve.rpc.descriptors import class_of, method_of
-from twisted_serve.rpc.door import door_of, knows_models
+from twisted_serve.rpc.door import door_of, models_known
 from twisted_serve.rpc.endings import Endings
 from twisted_serve.rpc.engine.factory import GrpcFactory
 from twisted_serve.rpc.engine.limits import RpcLimits
@@ -89,7 +89,7 @@ class GrpcApi:
     :ivar tracer: Traces predictions; ``None`` if tracing is off.
     """
 
-    inference: InferencePlane
+    inference: SharedInference
     management: ManagementPlane
     metadata: Metadata
     metrics: ServerMetrics
@@ -113,7 +113,8 @@ class GrpcApi:
     @health.default
     def _watched(self) -> Health:
         services = services_of(Role.INFERENCE | Role.MANAGEMENT, self.open_inference, self.reflection)
-        return Health(self.inference, self.reactor, services, knows_models(self.access, self.exempt_ping))
+        known_to = models_known(self.access, self.exempt_ping, self.inference)
+        return Health(self.inference, self.reactor, services, known_to)
 
     @_endings.default
     def _recorded(self) -> Endings:

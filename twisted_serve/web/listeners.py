@@ -25,7 +25,7 @@ from twisted_serve.listening.admission import Admission
 from twisted_serve.listening.roles import Role
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.planes.access import Access, ApplicationAccess, TokenAccess
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inference import SharedInference
 from twisted_serve.planes.keys import KeysPlane
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.metadata import Metadata
@@ -47,7 +47,7 @@ from twisted_serve.web.routes.kserve import (
     v2_readiness_endpoints,
 )
 from twisted_serve.web.routes.management import management_endpoints, token_endpoints
-from twisted_serve.web.routes.metrics import metrics_endpoints
+from twisted_serve.web.routes.metrics import ScrapingKeys, metrics_endpoints
 from twisted_serve.web.routes.plugins import kind_of, ways_to
 from twisted_serve.web.routes.predictions import Predictor
 from twisted_serve.web.routes.probes import description_endpoints, probe_endpoints
@@ -87,8 +87,7 @@ class Refusals:
             return answer_way_to_docs(request)
         # Without token authorization no request is denied.
         if isinstance(self.access, TokenAccess):
-            path, method = self.access.redact(request.uri.partition(b"?")[0]), request.method
-            self.access.audit_log.refused(denied, peer_of(request), method.decode("latin-1"), path.decode("latin-1"))
+            self.access.record(denied, peer_of(request), request.method.decode("latin-1"), request.uri)
         return answer_refusal(request, denied, self.status)
 
     def decline(self, request: IRequest, declined: Declined) -> Body:
@@ -100,8 +99,14 @@ class Refusals:
 
 
 def admitted(request: IRequest, allowed: Allowed) -> Denied | None:
-    """Take a request with a named key, or return why the key has reached a limit."""
-    return request.admit(allowed) if isinstance(request, ServeRequest) else None
+    """
+    Take a request with a named key, or return why the key has reached a limit.
+
+    :raise TypeError: for a request that cannot be held to its key.
+    """
+    if not isinstance(request, ServeRequest):
+        raise TypeError(f"{type(request).__name__} has a named key, expected ServeRequest")
+    return request.admit(allowed)
 
 
 @frozen
@@ -127,7 +132,7 @@ class HttpApi:
     :ivar look: Return the overview of the server that plug-ins get.
     """
 
-    inference: InferencePlane
+    inference: SharedInference
     management: ManagementPlane
     workflows: WorkflowPlane
     metadata: Metadata
@@ -202,7 +207,10 @@ class HttpApi:
             **probe_endpoints(self.inference.ready),
             **description_endpoints(surface, self.version),
             **metrics_endpoints(
-                self.metrics, self.metrics_token if roles & Role.METRICS else None, self.defer_to_thread
+                self.metrics,
+                self.metrics_token if roles & Role.METRICS else None,
+                ScrapingKeys(self.access) if isinstance(self.access, TokenAccess) else None,
+                self.defer_to_thread,
             ),
             **v1_model_endpoints(self.inference),
         }

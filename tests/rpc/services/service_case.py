@@ -16,6 +16,7 @@ from twisted_serve.errors import InternalError, ServeError
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.planes.memory_usage import Memory
 from twisted_serve.planes.metadata import Metadata
+from twisted_serve.planes.senders import Sender
 from twisted_serve.rpc.contracts import Answer
 from twisted_serve.rpc.methods import INFERENCE, MANAGEMENT
 from twisted_serve.rpc.services.inference import inference_endpoints
@@ -53,6 +54,7 @@ class RecordingCall:
         self.request_id = "id"
         self.job_id = job_id
         self.principal = principal
+        self.sender: Sender | None = None
         self.timing = Timing(0.0)
         self.sent: list[Any] = []
         self.producer: IPushProducer | None = None

@@ -22,7 +22,7 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.models.version import ModelSettings, ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
-from twisted_serve.rpc.contracts import Call, End, Method, kind_of
+from twisted_serve.rpc.contracts import Call, End, Known, Method, kind_of
 from twisted_serve.rpc.descriptors import class_of, method_of
 from twisted_serve.rpc.door import OpenDoor
 from twisted_serve.rpc.engine import GrpcFactory, RpcLimits
@@ -73,7 +73,11 @@ class HealthTests(SynchronousTestCase):
         self.provider = FakeProvider(self.clock)
         self.catalogue = Catalogue()
         self.plane = InferencePlane(self.catalogue, ServerMetrics("host"))
-        self.health = Health(self.plane, self.clock, [INFERENCE], lambda call: self.knows_models)
+
+        def known() -> InferencePlane | None:
+            return self.plane if self.knows_models else None
+
+        self.health = Health(self.plane, self.clock, [INFERENCE], lambda _call: known)
         self.endpoints: Any = health_endpoints(self.health)
 
     def add(self, name: str = "m", version: str = "1.0", start: bool = True) -> Pool:
@@ -183,7 +187,12 @@ class CheckTests(HealthTests):
     def test_key_is_not_asked_for_in_vain(self) -> None:
         """Whether a caller may know models is asked only for a name that may be a model's."""
         asked = []
-        self.health = Health(self.plane, self.clock, [INFERENCE], lambda call: bool(asked.append(call)))  # type: ignore[func-returns-value]
+
+        def known_to(call: Call) -> Known:
+            asked.append(call)
+            return lambda: None
+
+        self.health = Health(self.plane, self.clock, [INFERENCE], known_to)
         self.endpoints = health_endpoints(self.health)
         for name in ("", "liveness", "readiness", INFERENCE):
             self.check(name)
@@ -337,7 +346,7 @@ class WatchTests(HealthTests):
                 return super().ready()
 
         plane = CountingPlane(self.catalogue, ServerMetrics("host"))
-        self.health = Health(plane, self.clock, [], lambda call: False)
+        self.health = Health(plane, self.clock, [], lambda _call: lambda: None)
         self.endpoints = health_endpoints(self.health)
         for port in range(100):
             self.watch(peer=IPv4Address("TCP", "192.0.2.1", port))

@@ -94,14 +94,21 @@ class Usage:
         """Count a request, or refuse it."""
         if self._concurrent is not None and self._in_flight >= self._concurrent:
             return Limited(Limit.CONCURRENT, self._concurrent, 1)
+        limited = self.count()
+        if limited is not None:
+            return limited
+        self._in_flight += 1
+        return Lease(self)
+
+    def count(self) -> Limited | None:
+        """Count a request for the rate alone, such as a message of a stream that has entered; or refuse it."""
         if self._rate is not None:
             self._forget(self._rate)
             missing = self._spent + _REQUEST - self._rate * _REQUEST
             if missing > 0:
                 return Limited(Limit.RATE, self._rate, -(-missing // (self._rate * _SECOND)))
             self._spent += _REQUEST
-        self._in_flight += 1
-        return Lease(self)
+        return None
 
     def change(self, rate: int | None, concurrent: int | None) -> None:
         """

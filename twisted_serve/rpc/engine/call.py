@@ -8,7 +8,7 @@ call, and has *ended* when the status was sent or cannot be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted_serve.errors import ServeError
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.planes.request_ids import fresh_id, with_suffix
+from twisted_serve.planes.senders import Sender
 from twisted_serve.rpc.contracts import Admitted, Conversation, End, Kind, Method
 from twisted_serve.rpc.engine import wire
 from twisted_serve.rpc.engine.fields import has_more_fields
@@ -48,8 +49,12 @@ class RunningCall:
     """
 
     principal: str | None = None
+    sender: Sender | None = None
+    _go_on: Callable[[bool], Status | None] | None = None
     _method: Method | None = None
     _refused = _over = _ended = False
+    # Whether a stream has had no message yet.
+    _first = True
     # The Deferred at work for the call: the door's, then the answer.
     _work: Deferred[Any] | None = None
     _conversation: Conversation | None = None
@@ -100,6 +105,8 @@ class RunningCall:
             self._end(decision)
             return
         self.principal = decision.principal
+        if decision.sender is not None:
+            self.sender, self._go_on = decision.sender, decision.go_on
         if decision.known:
             self._connection.known = True
         method = self._method = self._connection.factory.methods.get(self._head.path)
@@ -141,7 +148,7 @@ class RunningCall:
     def message(self, message: bytes) -> None:
         """Take a message."""
         if self._conversation is not None:
-            parsed = self._parsed(message)
+            parsed = self._parsed(message) if self._sender_goes_on() else None
             if parsed is not None:
                 try:
                     self._conversation.received(parsed)
@@ -151,6 +158,16 @@ class RunningCall:
             self._request = message
         else:
             self._end(_MORE_MESSAGES)
+
+    def _sender_goes_on(self) -> bool:
+        """Return whether the sender may send another message; end the call if not."""
+        if self._go_on is None:
+            return True
+        refusal = self._go_on(self._first)
+        self._first = False
+        if refusal is not None:
+            self._end(refusal)
+        return refusal is None
 
     def complete(self) -> None:
         """Answer: no message follows."""
@@ -387,6 +404,8 @@ class RunningCall:
 
     def _finish(self, code: Code, whole: bool) -> None:
         self._ended = True
+        if self.sender is not None:
+            self.sender.leave()
         self._connection.ended(self._stream, self._in)
         self._connection.factory.on_end(
             End(

@@ -16,8 +16,8 @@ from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
 from twisted_serve.errors import BadRequest, ServeError, ServerNotRunning
-from twisted_serve.planes.inference import InferencePlane
-from twisted_serve.rpc.contracts import Answer, Call
+from twisted_serve.planes.inference import InferencePlane, SharedInference
+from twisted_serve.rpc.contracts import Answer, Call, Known, KnownTo
 from twisted_serve.rpc.messages import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -64,10 +64,12 @@ class _Watcher:
     """
     One call of Watch.
 
+    :ivar models: Finds the models that its caller may know.
+
     While its client does not read, only the latest state is kept.
     """
 
-    def __init__(self, call: Call, name: str, models: bool, forget: Callable[[_Watcher], None]) -> None:
+    def __init__(self, call: Call, name: str, models: Known, forget: Callable[[_Watcher], None]) -> None:
         self.name, self.models, self.peer = name, models, call.peer
         self.over: Deferred[None] = Deferred(lambda _: forget(self))
         self._call = call
@@ -107,18 +109,18 @@ class Health:
     The health of a server for all its listeners, and the calls that watch it.
 
     :param services: The full names of the services that the server has.
-    :param may_know_models: Return whether a caller may know which models there are.
+    :param known_to: Finds the models that a caller may know.
     """
 
     def __init__(
         self,
-        plane: InferencePlane,
+        plane: SharedInference,
         clock: IReactorTime,
         services: Iterable[str],
-        may_know_models: Callable[[Call], bool],
+        known_to: KnownTo,
     ) -> None:
         self._states = States(plane, frozenset(services))
-        self._may_know_models = may_know_models
+        self._known_to = known_to
         self._watchers: dict[_Watcher, None] = {}
         self._peers: Counter[object] = Counter()
         self._closed = False
@@ -133,14 +135,14 @@ class Health:
         :raise UnknownService: There is none with this name.
         """
         name = _name_of(request)
-        state = self._states.of(name, self._asks_for_model(call, name))
+        state = self._states.of(name, self._known(call, name)())
         if state is None:
             raise UnknownService(f"service is {name!r}, which this server does not have")
         return HealthCheckResponse(status=state)
 
     def list(self, call: Call, request: HealthListRequest) -> HealthListResponse:
         """Return the state of each service, and of each model if the caller may know them."""
-        states = self._states.all(self._may_know_models(call))
+        states = self._states.all(self._known_to(call)())
         return HealthListResponse(statuses={name: HealthCheckResponse(status=state) for name, state in states.items()})
 
     def watch(self, call: Call, request: HealthCheckRequest) -> Deferred[None]:
@@ -153,21 +155,22 @@ class Health:
         :raise ServerNotRunning: The server stops.
         """
         name = _name_of(request)
-        watcher = _Watcher(call, name, self._asks_for_model(call, name), self._forget)
+        watcher = _Watcher(call, name, self._known(call, name), self._forget)
         self._admit(watcher)
         call.registerProducer(watcher, True)
-        watcher.show(self._state(watcher))
+        watcher.show(self._state(name, watcher.models()))
         if not self._looking.running:
             self._looking.start(_INTERVAL, now=False)
         return watcher.over
 
     def look(self) -> None:
         """Send each watcher the state of its service if that has changed."""
-        states: dict[tuple[str, bool], int] = {}
+        states: dict[tuple[str, InferencePlane | None], int] = {}
         for watcher in list(self._watchers):
-            key = watcher.name, watcher.models
+            models = watcher.models()
+            key = watcher.name, models
             if key not in states:
-                states[key] = self._state(watcher)
+                states[key] = self._state(watcher.name, models)
             watcher.show(states[key])
 
     def close(self) -> None:
@@ -179,12 +182,12 @@ class Health:
             self._forget(watcher)
             watcher.end()
 
-    def _asks_for_model(self, call: Call, name: str) -> bool:
-        """Return whether a name may be that of a model, and the caller may know that."""
-        return not self._states.is_server(name) and self._may_know_models(call)
+    def _known(self, call: Call, name: str) -> Known:
+        """Return how to find the models that a caller may know, if the name may be that of a model."""
+        return _nothing if self._states.is_server(name) else self._known_to(call)
 
-    def _state(self, watcher: _Watcher) -> int:
-        state = self._states.of(watcher.name, watcher.models)
+    def _state(self, name: str, models: InferencePlane | None) -> int:
+        state = self._states.of(name, models)
         return HealthCheckResponse.SERVICE_UNKNOWN if state is None else state
 
     def _admit(self, watcher: _Watcher) -> None:
@@ -212,6 +215,10 @@ def health_endpoints(health: Health) -> dict[str, Answer]:
     """Return the methods of the service, which are open on every listener."""
     service = "/grpc.health.v1.Health/"
     return {f"{service}Check": health.check, f"{service}List": health.list, f"{service}Watch": health.watch}
+
+
+def _nothing() -> None:
+    """Return no models: a caller has not asked for one."""
 
 
 def _name_of(request: HealthCheckRequest) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from twisted_serve.errors import ModelNotFound, ModelVersionNotFound, ServiceUnavailable
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.errors import InsufficientScope, ModelNotFound, ModelVersionNotFound, ServiceUnavailable
+from twisted_serve.planes.inference import InferencePlane, SharedInference
 from twisted_serve.rpc.messages import HealthCheckResponse
 
 _READINESS, _LIVENESS = "readiness", "liveness"
@@ -25,38 +25,39 @@ class States:
     :param services: The full names of the services.
     """
 
-    _plane: InferencePlane
+    _plane: SharedInference
     _services: frozenset[str]
 
-    def of(self, name: str, models: bool) -> int | None:
+    def of(self, name: str, models: InferencePlane | None) -> int | None:
         """
         Return the state of a service or model; ``None`` if there is none with this name.
 
-        :param models: Whether names of models count.
+        :param models: The models whose names count; ``None`` if none do.
         """
         if name == _LIVENESS:
             return HealthCheckResponse.SERVING
         if self.is_server(name):
             return _state(self._plane.ready())
-        return self._of_model(name) if models else None
+        return None if models is None else _of_model(models, name)
 
     def is_server(self, name: str) -> bool:
         """Return whether a name is not that of a model, whichever models there are."""
         return name in {"", _READINESS, _LIVENESS} or name in self._services
 
-    def all(self, models: bool) -> dict[str, int]:
+    def all(self, models: InferencePlane | None) -> dict[str, int]:
         """Return the state of each name, of models only that of the default version."""
-        names = ["", _LIVENESS, _READINESS, *sorted(self._services), *(self._plane.names() if models else ())]
+        names = ["", _LIVENESS, _READINESS, *sorted(self._services), *(() if models is None else models.names())]
         return {name: state for name in names if (state := self.of(name, models)) is not None}
 
-    def _of_model(self, name: str) -> int | None:
-        model, _, version = name.partition("/")
-        try:
-            return _state(self._plane.model_ready(model, version or None) and not self._plane.stopping)
-        except (ModelNotFound, ModelVersionNotFound):
-            return None
-        except ServiceUnavailable:
-            return HealthCheckResponse.NOT_SERVING
+
+def _of_model(models: InferencePlane, name: str) -> int | None:
+    model, _, version = name.partition("/")
+    try:
+        return _state(models.model_ready(model, version or None) and not models.stopping)
+    except (InsufficientScope, ModelNotFound, ModelVersionNotFound):
+        return None
+    except ServiceUnavailable:
+        return HealthCheckResponse.NOT_SERVING
 
 
 def _state(serving: bool) -> int:

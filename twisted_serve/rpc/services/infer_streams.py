@@ -180,7 +180,7 @@ class _Request:
                 raise CancelledError()
             # The request as JSON is enough while it waits.
             message = self._messages.pop()
-            request = await inference.prepare(message)
+            request = await inference.prepare(call, message)
             del message
             timing = call.timing if self._first else None
             self._answer = inference.submit(call, self._job_id, request, partial(self._chunk, request), timing)

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 
 from twisted_serve.errors import WorkerFailed
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inference import SharedInference
 from twisted_serve.planes.json_layout import pretty
 from twisted_serve.rpc.contracts import Answer, Call, ConversationCall
 from twisted_serve.rpc.messages import Empty, PredictionResponse, PredictionsRequest, TorchServeHealthResponse
@@ -25,7 +25,7 @@ from twisted_serve.wire.messages import Item, Job
 
 
 def inference_endpoints(
-    plane: InferencePlane, headers: HandlerHeaders, sequences: SequenceHeaders, most_joined: int
+    plane: SharedInference, headers: HandlerHeaders, sequences: SequenceHeaders, most_joined: int
 ) -> dict[str, Answer]:
     """
     Return the answers of the inference API by path.
@@ -52,7 +52,7 @@ def inference_endpoints(
 class _Predictor:
     """Submits the message of a call, and answers with the response of the worker, whole or in parts."""
 
-    def __init__(self, plane: InferencePlane, headers: HandlerHeaders, most_joined: int) -> None:
+    def __init__(self, plane: SharedInference, headers: HandlerHeaders, most_joined: int) -> None:
         self._plane = plane
         self._headers = headers
         self._most_joined = most_joined
@@ -98,7 +98,7 @@ class _Predictor:
     def _submit(self, call: Call, message: PredictionsRequest, on_chunk: OnChunk) -> Deferred[Item]:
         name, version = model_of(message)
         job = Job(call.job_id, self._headers.of(call), parts_of(message))
-        return self._plane.predict(name, version, job, on_chunk, call.deadline, call.timing)
+        return self._plane.seen_by(call.sender).predict(name, version, job, on_chunk, call.deadline, call.timing)
 
 
 class _Joined:

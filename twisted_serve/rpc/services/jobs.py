@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from twisted_serve.errors import BadRequest
 from twisted_serve.planes.inputs import MOST_PARTS
-from twisted_serve.planes.job_headers import PRINCIPAL, hidden_headers, job_headers
+from twisted_serve.planes.job_headers import hidden_headers, job_headers, sender_header
 from twisted_serve.rpc.contracts import Call
 from twisted_serve.rpc.messages import PredictionsRequest
 from twisted_serve.rpc.services.torchserve import ParameterRequired
@@ -26,7 +26,8 @@ class HandlerHeaders:
     Selects headers for handlers.
 
     :param tokens: Whether token authorization is on; handlers do not get ``authorization`` then.
-    :param principals: Whether an application's authorizer decides instead: handlers get the name of the sender.
+    :param principals: Whether an application's authorizer decides instead: handlers get the name of the sender, as
+        they get that of its named key.
     """
 
     def __init__(self, tokens: bool, principals: bool = False) -> None:
@@ -42,7 +43,7 @@ class HandlerHeaders:
         ]
         headers = job_headers(own, hidden)
         if call.principal is not None:
-            headers[PRINCIPAL] = call.principal
+            headers.update(sender_header(call.principal, call.sender is not None))
         return headers
 
 

@@ -18,7 +18,7 @@ from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.openinference.pieces import MOST_AT_ONCE
 from twisted_serve.openinference.server import EXTENSIONS, SERVER
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inference import SharedInference
 from twisted_serve.planes.job_headers import PREDICT
 from twisted_serve.rpc import statuses
 from twisted_serve.rpc.contracts import Answer, Call
@@ -75,13 +75,13 @@ class Inference:
     :ivar base64: As `prepare`.
     """
 
-    plane: InferencePlane
+    plane: SharedInference
     headers: HandlerHeaders
     defer_to_thread: DeferToThread
     version: str
     base64: bool = False
 
-    async def prepare(self, message: ModelInferRequest) -> Prepared:
+    async def prepare(self, call: Call, message: ModelInferRequest) -> Prepared:
         """
         Convert a request for the handler, a large one in a thread.
 
@@ -90,7 +90,7 @@ class Inference:
         """
         _check_name("model_name", message.model_name)
         # Checked before the tensors are read.
-        served = self.plane.find(message.model_name, message.model_version or None).version
+        served = self.plane.seen_by(call.sender).find(message.model_name, message.model_version or None).version
         if message.ByteSize() > MOST_AT_ONCE:
             return await self.defer_to_thread(prepare, message, served, self.base64)
         return prepare(message, served, self.base64)
@@ -105,7 +105,8 @@ class Inference:
         """
         headers = {**self.headers.of(call), **PREDICT}
         job = Job(job_id, headers, [Part("body", "application/json", request.body)])
-        return self.plane.predict(request.model, request.version, job, on_chunk, call.deadline, timing)
+        plane = self.plane.seen_by(call.sender)
+        return plane.predict(request.model, request.version, job, on_chunk, call.deadline, timing)
 
     async def response(self, request: Prepared, item: Item) -> ModelInferResponse:
         """
@@ -129,7 +130,7 @@ class Inference:
         :raise BadRequest: if the handler answers with a stream.
         :raise ServeError: as `prepare`, `submit` and `response`.
         """
-        request = await self.prepare(message)
+        request = await self.prepare(call, message)
         # The request as JSON is enough while it waits.
         del message
         whole = _Whole()
@@ -176,17 +177,18 @@ def open_inference_endpoints(service: str, inference: Inference) -> dict[str, An
     def server_ready(_call: Call, _message: ServerReadyRequest) -> ServerReadyResponse:
         return ServerReadyResponse(ready=plane.ready())
 
-    def model_ready(_call: Call, message: ModelReadyRequest) -> ModelReadyResponse:
+    def model_ready(call: Call, message: ModelReadyRequest) -> ModelReadyResponse:
         _check_name("name", message.name)
-        return ModelReadyResponse(ready=plane.model_ready(message.name, message.version or None))
+        return ModelReadyResponse(ready=plane.seen_by(call.sender).model_ready(message.name, message.version or None))
 
     def server_metadata(_call: Call, _message: ServerMetadataRequest) -> ServerMetadataResponse:
         return ServerMetadataResponse(name=SERVER, version=inference.version, extensions=EXTENSIONS)
 
-    def model_metadata(_call: Call, message: ModelMetadataRequest) -> ModelMetadataResponse:
+    def model_metadata(call: Call, message: ModelMetadataRequest) -> ModelMetadataResponse:
         _check_name("name", message.name)
-        plane.find(message.name, message.version or None)
-        return ModelMetadataResponse(name=message.name, versions=plane.versions(message.name))
+        seen = plane.seen_by(call.sender)
+        seen.find(message.name, message.version or None)
+        return ModelMetadataResponse(name=message.name, versions=seen.versions(message.name))
 
     methods: dict[str, Answer] = {
         "ServerLive": server_live,

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted_serve.errors import BadRequest, ModelNotFound
 from twisted_serve.models.registry import valid_model_name
 from twisted_serve.planes.changes import shielded
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inference import InferencePlane, SharedInference
 from twisted_serve.planes.management import ManagementPlane
 from twisted_serve.planes.registrar import Registration
 from twisted_serve.rpc.contracts import Answer, Call
@@ -33,14 +33,15 @@ _SUFFIXES = ("", ".mar", ".model", ".tar.gz", ".tgz")
 _READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
 
 
-def repository_endpoints(inference: InferencePlane, management: ManagementPlane) -> dict[str, Answer]:
+def repository_endpoints(inference: SharedInference, management: ManagementPlane) -> dict[str, Answer]:
     """Return the answers by path; changes are completed even if the client leaves."""
 
-    def index(_call: Call, message: RepositoryIndexRequest) -> RepositoryIndexResponse:
+    def index(call: Call, message: RepositoryIndexRequest) -> RepositoryIndexResponse:
         response = RepositoryIndexResponse()
-        for name in inference.names():
-            for version in inference.versions(name):
-                ready = inference.model_ready(name, version)
+        seen = inference.seen_by(call.sender)
+        for name in seen.names():
+            for version in seen.versions(name):
+                ready = seen.model_ready(name, version)
                 if ready or not message.ready:
                     reason = "" if ready else "fewer workers are ready than its minimum, or none"
                     state = _READY if ready else _UNAVAILABLE
@@ -58,10 +59,10 @@ def repository_endpoints(inference: InferencePlane, management: ManagementPlane)
             lambda _: RepositoryModelLoadResponse(model_name=name, isLoaded=True)
         )
 
-    def unload(_call: Call, message: RepositoryModelUnloadRequest) -> Deferred[RepositoryModelUnloadResponse]:
+    def unload(call: Call, message: RepositoryModelUnloadRequest) -> Deferred[RepositoryModelUnloadResponse]:
         management.check_enabled()
         name = _name_of(message)
-        return shielded(_unload(inference, management, name)).addCallback(
+        return shielded(_unload(inference.seen_by(call.sender), management, name)).addCallback(
             lambda _: RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
         )
 

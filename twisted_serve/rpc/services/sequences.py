@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_serve.errors import BadRequest, ServeError
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inference import SharedInference
 from twisted_serve.rpc.contracts import ConversationCall
 from twisted_serve.rpc.messages import Any, ErrorInfo, PredictionResponse, PredictionsRequest, Status
 from twisted_serve.rpc.services.jobs import model_of, parts_of
@@ -75,7 +75,7 @@ class SequenceConversation:
     """
 
     def __init__(
-        self, call: ConversationCall, plane: InferencePlane, headers: dict[str, str], names: SequenceHeaders
+        self, call: ConversationCall, plane: SharedInference, headers: dict[str, str], names: SequenceHeaders
     ) -> None:
         self._call = call
         self._plane = plane
@@ -154,7 +154,7 @@ class SequenceConversation:
             # It is a header for the handler, which may send it on.
             raise BadRequest("Parameter sequenceId has a control character.")
         name, version = model_of(message)
-        model, number = self._plane.find(name, version), next(self._numbers)
+        model, number = self._plane.seen_by(self._call.sender).find(name, version), next(self._numbers)
         headers = {**self._headers, self._names.id: message.sequence_id}
         if starts:
             headers[self._names.start] = "true"
@@ -194,7 +194,7 @@ class SequenceConversation:
         self._unanswered[sequence] += 1
         timing = self._call.timing if number == 1 else None
         answer = self._answers[number] = maybeDeferred(
-            self._plane.predict,
+            self._plane.seen_by(self._call.sender).predict,
             sequence.model,
             request.version,
             request.job,

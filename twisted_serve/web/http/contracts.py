@@ -17,9 +17,9 @@ from twisted.web.resource import IResource
 
 from twisted_serve.auth.asking import Asking, Declined
 from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer
-from twisted_serve.auth.named.limits import Lease
 from twisted_serve.errors import ServeError
 from twisted_serve.eventloop.threads import DeferToThread
+from twisted_serve.planes.senders import Sender
 from twisted_serve.web.http.limits import Limits
 
 
@@ -55,7 +55,7 @@ class ChannelSite(Protocol):
         """Renders the response to a request that an authorizer did not admit."""
 
     @property
-    def take(self) -> Callable[[Allowed, IRequest], Lease | Denied]:
+    def take(self) -> Callable[[Allowed, IRequest], Sender | Denied]:
         """Takes a request with a named key."""
 
     def date(self) -> bytes:

@@ -17,7 +17,6 @@ from twisted.web.server import Request
 
 from twisted_serve.auth.asking import Asked, Asking, Outcome
 from twisted_serve.auth.gate import Allowed, Denied
-from twisted_serve.auth.named.limits import Lease
 from twisted_serve.auth.scopes import Operation
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.errors import (
@@ -30,6 +29,7 @@ from twisted_serve.errors import (
 from twisted_serve.eventloop.threads import abandonable
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.planes.request_ids import client_id_of, fresh_id, with_suffix
+from twisted_serve.planes.senders import Sender
 from twisted_serve.web.http.content_coding import MOST_AT_ONCE, codings_of, inflated
 from twisted_serve.web.http.contracts import ChannelSite, RequestChannel
 from twisted_serve.web.http.responses import Body, answer_error
@@ -82,7 +82,7 @@ class ServeRequest(Request):
     :ivar asked: Whether the application's authorizer has answered, or need not be asked.
     :ivar principal: The name of the sender: as an authorizer has named it, or of its named key.
     :ivar operation: What the authorizer was asked about, or what the named key was checked for.
-    :ivar admitted: What was decided about the named key of the sender; ``None`` without one.
+    :ivar sender: The sender, if it has a named key; ``None`` otherwise.
     :ivar refusal: What answers the request if it is not admitted by the authorizer.
     """
 
@@ -95,8 +95,7 @@ class ServeRequest(Request):
     asked = False
     principal: str | None = None
     operation: Operation | None = None
-    admitted: Allowed | None = None
-    _lease: Lease | None = None
+    sender: Sender | None = None
     refusal: Answering | None = None
 
     def __init__(self, channel: RequestChannel, queued: Any = None) -> None:
@@ -133,14 +132,14 @@ class ServeRequest(Request):
 
     def finish(self) -> None:
         """End the response; the place of its key is free before the next request of the connection is read."""
-        if self._lease is not None:
-            self._lease.leave()
+        if self.sender is not None:
+            self.sender.leave()
         super().finish()
 
     def connectionLost(self, reason: Failure) -> None:
         """Log the request and cancel its work, as its client has disconnected."""
-        if self._lease is not None:
-            self._lease.leave()
+        if self.sender is not None:
+            self.sender.leave()
         super().connectionLost(reason)
         if self.answer_id and not self.finished:
             self.site.log_abandoned(self)
@@ -170,12 +169,13 @@ class ServeRequest(Request):
 
     def admit(self, allowed: Allowed) -> Denied | None:
         """Take a request with a named key, which counts once; or return why the key has reached a limit."""
-        if self._lease is None:
+        if self.sender is None:
             taken = self.channel.site.take(allowed, self)
             if isinstance(taken, Denied):
                 return taken
-            self._lease = taken
-        self.admitted = allowed
+            self.sender = taken
+        # The key may have changed while the body was read.
+        self.sender.allowed = allowed
         if allowed.key is not None and allowed.need is not None:
             self.principal, self.operation = allowed.key.record.name, allowed.need.operation
         return None

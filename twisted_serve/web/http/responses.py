@@ -84,6 +84,9 @@ def _status_text(text: str) -> bytes:
     return json_text({"status": text})
 
 
+# Of each response to a request without the right key (RFC 9110 §11.6.1).
+_CHALLENGE = b'Bearer realm="twisted_serve"'
+
 #: Statuses whose responses have no body.
 _WITHOUT_CONTENT = frozenset([*NO_BODY_CODES, RESET_CONTENT])
 
@@ -94,6 +97,8 @@ def answer_error(request: IRequest, error: ServeError) -> bytes:
         request.responseHeaders.setRawHeaders(b"Allow", [", ".join(sorted(error.allowed)).encode("ascii")])
     if isinstance(error, UnsupportedEncoding):
         request.responseHeaders.setRawHeaders(b"Accept-Encoding", [b"gzip, deflate"])
+    if isinstance(error, InsufficientScope):
+        request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [_CHALLENGE + b', error="insufficient_scope"'])
     if isinstance(error, (ServiceUnavailable, TooManyRequests)) and error.retry_after is not None:
         request.responseHeaders.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
     if error.status in _WITHOUT_CONTENT:
@@ -124,12 +129,7 @@ def answer_refusal(request: IRequest, denied: Denied, status: int) -> bytes:
     error = refusal_error(denied)
     if isinstance(error, InvalidKey):
         error.status = status
-    if not isinstance(error, TooManyRequests):
-        challenge = b'Bearer realm="twisted_serve"'
-        if isinstance(error, InsufficientScope):
-            challenge += b', error="insufficient_scope"'
-        elif denied.reason is not Reason.MISSING:
-            challenge += b', error="invalid_token"'
+        challenge = _CHALLENGE if denied.reason is Reason.MISSING else _CHALLENGE + b', error="invalid_token"'
         request.responseHeaders.setRawHeaders(b"WWW-Authenticate", [challenge])
     return answer_error(request, error)
 

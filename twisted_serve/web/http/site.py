@@ -18,12 +18,12 @@ from twisted.web.server import Site
 
 from twisted_serve.auth.asking import Asking, Declined
 from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer
-from twisted_serve.auth.named.limits import Lease
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.listening.admission import Admission
 from twisted_serve.listening.open_connections import OpenConnections
 from twisted_serve.logs import log_access
+from twisted_serve.planes.senders import Sender
 from twisted_serve.web.http.channel import ServeChannel
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.rendering import json_text
@@ -77,7 +77,8 @@ class ServeSite(Site):
     :ivar refuse: Renders the response to a denied request.
     :ivar asking: Asks the application's authorizer, which decides instead of keys; ``None`` if there is none.
     :ivar decline: Renders the response to a request that it did not admit.
-    :param take: Takes a request with a named key from an address, or returns why the key has reached a limit.
+    :param take: Takes a request with a named key: from an address, with a method and a path. Or returns why the key
+        has reached a limit.
     :ivar extra_headers: CORS headers of every response, unless a handler sets them.
     :ivar server_timing: Whether responses have a ``Server-Timing`` header.
     :ivar defer_to_thread: Runs slow work, such as inflating a large body, in a thread.
@@ -106,7 +107,7 @@ class ServeSite(Site):
         error_detail: bool = False,
         asking: Asking | None = None,
         decline: Callable[[IRequest, Declined], Body] = answer_declined,
-        take: Callable[[Allowed, str], Lease | Denied] | None = None,
+        take: Callable[[Allowed, str, str, bytes], Sender | Denied] | None = None,
     ) -> None:
         super().__init__(
             resource,
@@ -155,7 +156,7 @@ class ServeSite(Site):
     def stopFactory(self) -> None:
         """Do nothing: there is no log to close."""
 
-    def take(self, allowed: Allowed, request: IRequest) -> Lease | Denied:
+    def take(self, allowed: Allowed, request: IRequest) -> Sender | Denied:
         """
         Take a request with a named key, or return why the key has reached a limit.
 
@@ -163,7 +164,7 @@ class ServeSite(Site):
         """
         if self._take is None:
             raise RuntimeError("a request with a named key, but there are none")
-        return self._take(allowed, peer_of(request))
+        return self._take(allowed, peer_of(request), request.method.decode("latin-1"), request.uri)
 
     def date(self) -> bytes:
         """Return the value of the ``Date`` header, rendered once per second."""

@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inference import SharedInference
 from twisted_serve.planes.job_headers import EXPLAIN, PREDICT
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_status
 from twisted_serve.web.routes.predictions import Predictor
 
 
-def ping_endpoint(plane: InferencePlane) -> Callable[..., Body]:
+def ping_endpoint(plane: SharedInference) -> Callable[..., Body]:
     """Return the endpoint of ``/ping``."""
 
     def ping(request: ServeRequest, rest: str = "") -> Body:

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 
 from twisted_serve.openinference.server import EXTENSIONS, SERVER, TORCHSERVE_EXTENSIONS
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inference import SharedInference
 from twisted_serve.planes.job_headers import EXPLAIN, PREDICT
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_json
@@ -33,14 +33,15 @@ def v1_endpoints(predictor: Predictor) -> Endpoints:
     return {"v1_predict": v1_predict, "v1_explain": v1_explain}
 
 
-def v1_model_endpoints(plane: InferencePlane) -> Endpoints:
+def v1_model_endpoints(plane: SharedInference) -> Endpoints:
     """Return the endpoints of version 1's list of models, and of the readiness of one."""
 
-    def v1_models(request: IRequest) -> Body:
-        return answer_json(request, 200, {"models": plane.names()})
+    def v1_models(request: ServeRequest) -> Body:
+        return answer_json(request, 200, {"models": plane.seen_by(request.sender).names()})
 
-    def v1_ready(request: IRequest, model: str) -> Body:
-        return answer_json(request, 200, {"name": model, "ready": plane.model_ready(model, None)})
+    def v1_ready(request: ServeRequest, model: str) -> Body:
+        ready = plane.seen_by(request.sender).model_ready(model, None)
+        return answer_json(request, 200, {"name": model, "ready": ready})
 
     return {"v1_models": v1_models, "v1_model_ready": v1_ready}
 
@@ -57,7 +58,7 @@ def v2_endpoints(predictor: Predictor) -> Endpoints:
     return {"v2_infer": v2_infer, "v2_explain": v2_explain}
 
 
-def v2_readiness_endpoints(plane: InferencePlane) -> Endpoints:
+def v2_readiness_endpoints(plane: SharedInference) -> Endpoints:
     """Return the endpoints of version 2's health of the server and of a model, which clients read first."""
 
     def v2_live(request: IRequest) -> Body:
@@ -66,8 +67,8 @@ def v2_readiness_endpoints(plane: InferencePlane) -> Endpoints:
     def v2_ready(request: IRequest) -> Body:
         return _answer_ready(request, {}, plane.ready())
 
-    def v2_model_ready(request: IRequest, model: str, version: str | None = None) -> Body:
-        return _answer_ready(request, {"name": model}, plane.model_ready(model, version))
+    def v2_model_ready(request: ServeRequest, model: str, version: str | None = None) -> Body:
+        return _answer_ready(request, {"name": model}, plane.seen_by(request.sender).model_ready(model, version))
 
     return {
         "v2_live": v2_live,
@@ -91,9 +92,10 @@ def open_inference_endpoints(predictor: Predictor, server_version: str) -> Endpo
         }
         return answer_json(request, 200, members)
 
-    def v2_metadata(request: IRequest, model: str, version: str | None = None) -> Body:
-        plane.find(model, version)
-        members = {"name": model, "versions": plane.versions(model), "platform": "", "inputs": [], "outputs": []}
+    def v2_metadata(request: ServeRequest, model: str, version: str | None = None) -> Body:
+        seen = plane.seen_by(request.sender)
+        seen.find(model, version)
+        members = {"name": model, "versions": seen.versions(model), "platform": "", "inputs": [], "outputs": []}
         return answer_json(request, 200, members)
 
     def v2_version_infer(request: ServeRequest, model: str, version: str) -> Deferred[Body]:

@@ -12,14 +12,12 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.endpoints import Context, Endpoint, EndpointAnswer, EndpointRequest
+from twisted_serve.planes.job_headers import HIDDEN_FROM_PLUGINS
 from twisted_serve.web.http.queries import query_pairs
 from twisted_serve.web.http.request import ServeRequest, body_of
 from twisted_serve.web.http.responses import Body, set_common_headers
 from twisted_serve.web.routing.fast_path import FastRoute
 from twisted_serve.wire.header_text import sendable
-
-# In lower case. Headers with credentials, which plug-ins do not get.
-_KEPT_BACK = frozenset({"authorization", "proxy-authorization"})
 
 
 def kind_of(endpoint: Endpoint) -> TokenKind:
@@ -63,8 +61,8 @@ def _request_of(request: ServeRequest) -> EndpointRequest:
 
 
 def _headers_of(request: ServeRequest) -> Mapping[str, str]:
-    every = ((name.decode("latin-1").lower(), values[-1]) for name, values in request.requestHeaders.getAllRawHeaders())
-    return {name: value.decode("latin-1") for name, value in every if name not in _KEPT_BACK}
+    every = ((name.lower(), values[-1]) for name, values in request.requestHeaders.getAllRawHeaders())
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in every if name not in HIDDEN_FROM_PLUGINS}
 
 
 def _render(answer: object, endpoint: Endpoint, request: ServeRequest) -> Body:

@@ -16,7 +16,7 @@ from twisted.web.http import NO_BODY_CODES, RESET_CONTENT
 from twisted.web.http_headers import Headers
 
 from twisted_serve.eventloop.threads import DeferToThread
-from twisted_serve.planes.inference import InferencePlane
+from twisted_serve.planes.inference import SharedInference
 from twisted_serve.planes.inputs import parts_of, takes_long
 from twisted_serve.planes.job_headers import hidden_headers, job_headers, sender_header
 from twisted_serve.web.http.deadlines import deadline_of
@@ -55,7 +55,7 @@ class Predictor:
 
     def __init__(
         self,
-        plane: InferencePlane,
+        plane: SharedInference,
         tokens: bool,
         defer_to_thread: DeferToThread,
         envelope: str | None = None,
@@ -109,7 +109,7 @@ class Predictor:
             content_type, body = content_type_of(request), body_of(request)
             if takes_long(content_type, body):
                 # Checked before the form is parsed.
-                self.plane.find(model, version)
+                self.plane.seen_by(request.sender).find(model, version)
                 reading = self.defer_to_thread(parts_of, content_type, body)
                 return reading.addCallback(
                     lambda parts: self._predict(request, model, version, headers, parts, response)
@@ -127,7 +127,8 @@ class Predictor:
         response: Response,
     ) -> Deferred[Item]:
         job = Job(job_id(request), headers, list(parts))
-        answer = self.plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
+        plane = self.plane.seen_by(request.sender)
+        answer = plane.predict(model, version, job, response.chunk, deadline_of(request), request.timing)
         # Afterwards, because the model is known to exist then.
         if not job.parts or job.parts[-1].name[:1] in _JSON_BEGINS:
             self._hints.look(request, content_type_of(request), model)
@@ -148,7 +149,7 @@ class Predictor:
         """Return the headers of a request that handlers get."""
         headers = job_headers(request.spelled_headers, self._hidden)
         if request.principal is not None:
-            headers.update(sender_header(request.principal, request.admitted is not None))
+            headers.update(sender_header(request.principal, request.sender is not None))
         return headers
 
     def describe(self, request: ServeRequest, model: str, version: str | None) -> Deferred[Body]:
@@ -157,7 +158,7 @@ class Predictor:
 
         :raise ServeError: as :meth:`Catalogue.resolve`.
         """
-        self.plane.find(model, version)
+        self.plane.seen_by(request.sender).find(model, version)
         return succeed(answer_json(request, 200, describe_model(model, self._tokens)))
 
 

@@ -47,7 +47,7 @@ def legacy_endpoints(predictor: Predictor) -> Endpoints:
 async def _answer(predictor: Predictor, request: ServeRequest, model: str, version: str | None) -> Body:
     if request.method != b"OPTIONS":
         # Checked before a form is parsed.
-        predictor.plane.find(model, version)
+        predictor.plane.seen_by(request.sender).find(model, version)
     return await predictor.answer(request, model, version, {}, await _inputs_with_query(predictor, request))
 
 
@@ -71,7 +71,7 @@ def _model_wanted(predictor: Predictor, request: ServeRequest, parts: Sequence[P
     :raise BadRequest: if all of these are absent.
     """
     asked = next((value for name, value in query_pairs(request) if name == "model_name"), None)
-    only = None if asked else predictor.plane.only_startup_model()
+    only = None if asked else predictor.plane.seen_by(request.sender).only_startup_model()
     if asked or only:
         return asked or str(only)
     named = [part.value for part in parts if part.name == "model_name"]

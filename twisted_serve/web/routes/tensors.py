@@ -45,7 +45,7 @@ def infer(
     if request.method == b"OPTIONS":
         return predictor.answer(request, model, version, told)
     # Checked before the tensors are parsed.
-    found = predictor.plane.find(model, version)
+    found = predictor.plane.seen_by(request.sender).find(model, version)
     is_json = _is_json(request)
     if asks_for_tensors(found.config, predictor.envelope):
         length = _json_length(request)

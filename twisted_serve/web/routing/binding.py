@@ -64,15 +64,15 @@ def _held(endpoint: Callable[..., _T], route: Route, routes: Sequence[Route], ap
 
     @wraps(endpoint)
     def call(request: ServeRequest, *arguments: str, **named: str) -> _T:
-        admitted = request.admitted
-        if application or admitted is not None:
+        sender = request.sender
+        if application or sender is not None:
             expected = operations.get(request.method.decode("latin-1").lower(), route.operation)
             if request.operation is not expected:
                 raise RuntimeError(f"{route.operation_id} is {expected}, but {request.operation} was authorized")
-        if admitted is not None and admitted.need is not None:
+        if sender is not None and (need := sender.allowed.need) is not None:
             seen = named.get("model", named.get("workflow", next(iter(arguments), None)))
-            if seen != admitted.need.model:
-                raise RuntimeError(f"{route.operation_id} is of {seen!r}, but {admitted.need.model!r} was authorized")
+            if seen != need.model:
+                raise RuntimeError(f"{route.operation_id} is of {seen!r}, but {need.model!r} was authorized")
         return endpoint(request, *arguments, **named)
 
     return call
