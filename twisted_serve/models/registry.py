@@ -136,7 +136,8 @@ class Registry:
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
         """
-        model = self._model(name)
+        # Every request comes here: no call for a model that is there.
+        model = self._models.get(name) or self._model(name)
         found = model.versions.get(model.default if version is None else version)
         if found is None:
             raise ModelVersionNotFound.of(name, str(version))
