@@ -15,7 +15,6 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.server import Request
 
 from twisted_serve.errors import RequestTimeout, ServeError
 from twisted_serve.eventloop.timeout import Timeout
@@ -253,8 +252,11 @@ class ServeChannel(AskingChannel):
         if self._handlingRequest and not stalled:
             self._set_deadline(self.limits.body_timeout)
 
-    def requestDone(self, request: Request) -> None:
+    def requestDone(self, request: ServeRequest) -> None:
         """Continue with the next request, unless the client is not reading its responses."""
+        if request.sender is not None:
+            # Before the next request of the key is read.
+            request.sender.leave()
         if not self._lingering:
             self._clear_deadline()
         if self.stalled:

@@ -138,6 +138,8 @@ class MountedChannel:
 
     def requestDone(self, request: ServeRequest) -> None:
         """Finish the response."""
+        if request.sender is not None:
+            request.sender.leave()
         self.outer.finish()
 
     def abortConnection(self) -> None:

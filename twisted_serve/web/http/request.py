@@ -130,12 +130,6 @@ class ServeRequest(Request):
         """Cancel ``answer`` if the client disconnects before it is sent."""
         self._awaited = answer
 
-    def finish(self) -> None:
-        """End the response; the place of its key is free before the next request of the connection is read."""
-        if self.sender is not None:
-            self.sender.leave()
-        super().finish()
-
     def connectionLost(self, reason: Failure) -> None:
         """Log the request and cancel its work, as its client has disconnected."""
         if self.sender is not None:
