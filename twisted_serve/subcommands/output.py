@@ -82,7 +82,7 @@ class Output:
         for number, row in enumerate(cells):
             before = _joined(row[:-1], widths)
             color = colors[number] if colors else None
-            click.echo((before + click.style(row[-1], fg=color)).rstrip())
+            click.echo(before + click.style(row[-1], fg=color) if row[-1] else before.rstrip())
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[Callable[[str], None]]:
