@@ -363,7 +363,11 @@ class MakeServer(Protocol):
 
 def _is_foreign(name: str) -> bool:
     """Say whether a variable of ours would have a say in a server's settings or a client's ways."""
-    return name.startswith("TS_") or name in {"TEMP", "TMP", "PYTHONPATH"} or name.lower().endswith("_proxy")
+    return (
+        name.startswith("TS_")
+        or name in {"TEMP", "TMP", "PYTHONPATH", "XDG_RUNTIME_DIR"}
+        or name.lower().endswith("_proxy")
+    )
 
 
 def _model_files(name: str, source: str, config: Mapping[str, object], version: str = "1.0") -> dict[str, str]:

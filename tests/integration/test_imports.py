@@ -50,6 +50,11 @@ NEEDLESS = (
     "twisted_serve.archiver",
     "twisted_serve.testing",
     "unittest",
+    # The operators'.
+    "click",
+    "rich",
+    "twisted_serve.subcommands.group",
+    "twisted_serve.subcommands.session",
 )
 
 

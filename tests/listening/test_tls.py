@@ -61,6 +61,7 @@ def identity(name: str, issuer: Identity | None = None) -> Identity:
         .not_valid_before(NOW - timedelta(days=1))
         .not_valid_after(NOW + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(key if issuer is None else issuer.key, hashes.SHA256())
     )
     return Identity(certificate, key)

@@ -14,7 +14,7 @@ import pytest
 from twisted_serve.auth.named.secrets import fresh_secret
 from twisted_serve.command.run_file import RunFile, RunningServer, namespace, start_of
 from twisted_serve.config.addresses import Address
-from twisted_serve.subcommands.finding import find_server, server_at
+from twisted_serve.subcommands.finding import Found, find_server, server_at
 from twisted_serve.subcommands.keys import given_key, key_in_file, own_keys
 from twisted_serve.subcommands.outcomes import Failed, NoServer, NotAuthorized
 from twisted_serve.subcommands.output import Output
@@ -42,7 +42,7 @@ def test_only_one(tmp_path: Path) -> None:
 
 def test_in_this_directory(tmp_path: Path) -> None:
     """Of several the one that was started here is meant."""
-    found = ([server(1), server(2, tmp_path), server(3)], [])
+    found: Found = ([server(1), server(2, tmp_path), server(3)], [])
     assert find_server({}, tmp_path, found=found).pid == 2
 
 
@@ -58,7 +58,7 @@ def test_several(tmp_path: Path) -> None:
 
 def test_chosen(tmp_path: Path) -> None:
     """The process that was given is meant, or there is none."""
-    found = ([server(1), server(2)], [])
+    found: Found = ([server(1), server(2)], [])
     assert find_server({}, tmp_path, 1, found).pid == 1
     with pytest.raises(NoServer, match=r"Process 3 is no running server of yours\."):
         find_server({}, tmp_path, 3, found)

@@ -86,7 +86,7 @@ def test_files(tmp_path: Path) -> None:
     message = email.message_from_bytes(
         f"Content-Type: {payload.content_type}\r\n\r\n".encode() + payload.body, policy=HTTP
     )
-    [first, second] = list(message.iter_parts())  # type: ignore[attr-defined]
+    [first, second] = list(message.iter_parts())
     assert first["Content-Disposition"].params["name"] == "n%22%0D%0AX: y"
     assert first["X"] is None
     assert first.get_payload(decode=True) == b"Ada"
