@@ -47,7 +47,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\x1b[2J"
 @pytest.fixture(scope="module")
 def server(make_module_server: MakeServer) -> Iterator[Server]:
     """Start the server of most tests."""
-    server = make_module_server({"model": MODEL, "other": MODEL, "broken": BROKEN})
+    server = make_module_server({"model": MODEL, "other": MODEL, "broken": BROKEN}, token_store="keys.json")
     (server.cwd / "picture").write_bytes(PNG)
     (server.cwd / "x.json").write_text('{"a": 1}')
     server.start("--models", "model=model", "--enable-model-api")
@@ -217,6 +217,40 @@ def test_tokens(server: Server) -> None:
     assert listed.returncode == 0
     assert [line.split()[0] for line in listed.stdout.splitlines()] == [b"name", b"inference", b"management", b"API"]
     assert not [key for key in server.keys().values() if key.encode() in listed.stdout + listed.stderr]
+
+
+def test_named_keys(server: Server) -> None:
+    """A consumer's key is created, used, limited, changed, rotated and revoked."""
+    scopes = ("--scope", "inference:mod*", "--scope", "inference:x")
+    ended = run(server, "token", "create", "team", *scopes, "--expires", "30d")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.decode().splitlines() == [
+        "The key team expires in 30 d.",
+        "Warning: inference:x matches no model that is registered now.",
+    ]
+    key = {"TS_KEY": ended.stdout.decode().strip()}
+    asked = ("predict", "model", "--data", "a=1")
+    assert told(server, *asked, environ=key) != ""
+    line = told(server, "models", "list", status=4, environ=key)
+    assert line == "Error: The key team has no scope for this request (list models).\n"
+    assert "has the name 'team' already" in told(server, "token", "create", "team", "--scope", "metrics", status=1)
+    assert "'x' is no scope" in told(server, "token", "create", "b", "--scope", "x", status=1)
+    row = next(line for line in told(server, "token", "list").splitlines() if line.startswith("team"))
+    assert " inference:mod* inference:x " in row
+    assert row.endswith(" ago    in 30 d")
+    assert key["TS_KEY"] not in json.dumps(said(server, "token", "list"))
+    assert said(server, "token", "change", "team", "--disable", "--concurrent", "3")["concurrent"] == 3
+    assert "does not accept" in told(server, *asked, status=4, environ=key)
+    assert said(server, "token", "change", "team", "--enable", "--no-concurrent", "--rate", "1")["concurrent"] is None
+    assert told(server, *asked, environ=key) != ""
+    assert "Try again in " in told(server, *asked, status=1, environ=key)
+    fresh = {"TS_KEY": said(server, "token", "rotate", "team")["key"]}
+    assert "does not accept" in told(server, *asked, status=4, environ=key)
+    assert run(server, "token", "change", "team").returncode == 2
+    assert run(server, "token", "create", "b", "--scope", "metrics", "--expires", "soon").returncode == 2
+    assert said(server, "token", "revoke", "team") == {"revoked": ["team"]}
+    assert "does not accept" in told(server, *asked, status=4, environ=fresh)
+    assert told(server, "token", "revoke", "team", status=1) == "Error: Key not found: team\n"
 
 
 def test_keys_refused(server: Server) -> None:

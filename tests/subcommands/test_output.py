@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from twisted_serve.subcommands.moments import in_words, parse_expiry, parse_moment, time_left
+from twisted_serve.subcommands.moments import in_words, parse_expiry, parse_moment, time_left, time_since
 from twisted_serve.subcommands.output import Output, printable_lines
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
@@ -95,3 +95,9 @@ def test_left() -> None:
     assert time_left((NOW + timedelta(minutes=61)).isoformat(), NOW) == "in 1 h 1 m"
     assert time_left("2026-11-30T12:00:00Z", NOW) == "expired"
     assert time_left("odd", NOW) == "odd"
+    assert time_left((NOW + timedelta(days=30, microseconds=-5)).isoformat(), NOW) == "in 30 d"
+    assert time_since(None, NOW) is None
+    assert time_since("2026-11-30T11:00:00Z", NOW) == "1 h ago"
+    # A clock that was set back.
+    assert time_since("2026-11-30T13:00:00Z", NOW) == "0 s ago"
+    assert time_since("odd", NOW) == "odd"

@@ -111,8 +111,7 @@ class Hosted(Service):
             signals.handle(self._reactor, self._end, server.reload, ending=[signal.SIGQUIT])
             self._reactor.callWhenRunning(self._count_signals_of_reactor)
             server.startService()
-            if self._listening is not None:
-                self._forget = self._listening(server)
+            self._tell_listening(server)
         except EXPECTED as e:
             super().stopService()
             _fail(e)
@@ -130,6 +129,11 @@ class Hosted(Service):
             self._forget()
         _log.info(SERVER_STOPPED)
 
+    def _tell_listening(self, server: Server) -> None:
+        """Call ``listening``, once, if the server listens."""
+        if self._listening is not None and self._forget is None and server.addresses:
+            self._forget = self._listening(server)
+
     def _announce(self, outcome: StartupOutcome) -> StartupOutcome:
         # A stop also ends the wait for the models.
         if not self.running:
@@ -140,6 +144,8 @@ class Hosted(Service):
             atexit.register(_exit_with_failure, os.getpid())
             self._reactor.stop()
             return outcome
+        # A server without models is ready before its start returns.
+        self._tell_listening(self.server)
         _log.info(SERVER_STARTED)
         if problem is not None:
             _log.error("{problem}", problem=problem)

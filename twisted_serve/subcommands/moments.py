@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
+from math import ceil
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"([0-9]{1,6})([smhdw])")
@@ -53,7 +54,17 @@ def time_left(expires: object, now: datetime) -> str:
         seconds = (parse_moment(str(expires)) - now).total_seconds()
     except ValueError:
         return str(expires)
-    return "expired" if seconds <= 0 else f"in {in_words(seconds)}"
+    return "expired" if seconds <= 0 else f"in {in_words(ceil(seconds))}"
+
+
+def time_since(moment: object, now: datetime) -> str | None:
+    """Return the time since a date in words; ``None`` for no date."""
+    if moment is None:
+        return None
+    try:
+        return f"{in_words(max(0, (now - parse_moment(str(moment))).total_seconds()))} ago"
+    except ValueError:
+        return str(moment)
 
 
 def in_words(seconds: float) -> str:

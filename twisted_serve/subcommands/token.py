@@ -14,7 +14,7 @@ import click
 
 from twisted_serve.subcommands.fleet import pages
 from twisted_serve.subcommands.keys import KINDS, key_in_file, own_keys
-from twisted_serve.subcommands.moments import parse_expiry, time_left
+from twisted_serve.subcommands.moments import parse_expiry, time_left, time_since
 from twisted_serve.subcommands.outcomes import Failed, NoServer
 from twisted_serve.subcommands.session import Session, path_of, with_server
 
@@ -186,7 +186,7 @@ def _show_keys(session: Session, own: list[dict[str, Any]], named: list[dict[str
     for each in (*own, *named):
         left = "disabled" if each.get("disabled") else time_left(each.get("expires"), now)
         scopes = " ".join(each["scopes"]) if "scopes" in each else f"the server's {each['name']} key"
-        limits = (each.get("rate"), each.get("concurrent"), each.get("lastUsed"))
+        limits = (each.get("rate"), each.get("concurrent"), time_since(each.get("lastUsed"), now))
         rows.append((each.get("name"), each.get("id"), scopes, *limits, left))
         colors.append("red" if left in ("disabled", "expired") else None)
     session.out.table(_HEADS, rows, colors)
