@@ -16,12 +16,13 @@ import click
 
 from twisted_serve.archiver.config import ArchiverError, ModelArchiverConfig
 from twisted_serve.archives.model_config import load_model_config
-from twisted_serve.archives.orphans import WorkDirectory
+from twisted_serve.archives.orphans import WorkDirectory, remove_orphans
 from twisted_serve.command.serving import serve
 from twisted_serve.config.load import LoadedOptions
 from twisted_serve.subcommands.dev.announcing import announcement, curl_line
 from twisted_serve.subcommands.dev.project import Project
 from twisted_serve.subcommands.dev.settings import MODELS, loaded_options
+from twisted_serve.subcommands.output import printable_lines
 
 if TYPE_CHECKING:
     from twisted_serve.interfaces import IServeReactor
@@ -77,7 +78,10 @@ def dev(
     if workers is None:
         settings = None if config is None else load_model_config(Path(config), config)[0].workers
         workers = 1 if settings is None else max(1, settings[0])
-    work = WorkDirectory.make(Path(tempfile.gettempdir()))
+    temporary = Path(tempfile.gettempdir())
+    # Those of servers that were killed.
+    remove_orphans(temporary, [], lambda: False)
+    work = WorkDirectory.make(temporary)
     try:
         return _serve(project, work.path, port, workers, token)
     finally:
@@ -113,7 +117,7 @@ def _serve(project: Project, directory: Path, port: int, workers: int, tokens: b
             directory / MODELS,
             workers,
             partial(_announce, project),
-            click.echo,
+            _tell,
             in_own_thread(reactor),
         )
         servers.append(server)
@@ -126,6 +130,11 @@ def _serve(project: Project, directory: Path, port: int, workers: int, tokens: b
             reason = f"Port {port} is taken: --port names another, and --port 0 any free one."
         raise click.ClickException(reason)
     return status
+
+
+def _tell(text: str) -> None:
+    # A handler's exception may have any text.
+    click.echo(printable_lines(text))
 
 
 def _announce(project: Project, server: ModelServer) -> None:
