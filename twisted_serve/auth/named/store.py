@@ -59,6 +59,8 @@ class KeyStore:
         # Of the content, and of what was last tried: a file that cannot be used is not tried each second.
         self._signature: _Signature = None
         self._tried: _Signature = None
+        # The time of the file's last change, in nanoseconds.
+        self._written = 0
         self._lock = threading.Lock()
 
     @property
@@ -131,6 +133,7 @@ class KeyStore:
                 raise StoreError(self.path, _TOO_LARGE)
             self._content = parse(data, self._content)
             self._signature = self._tried = signature
+            self._written = status.st_mtime_ns
         except OSError as e:
             raise StoreError(self.path, f"it cannot be read: {e.strerror}") from e
         except ValueError as e:
@@ -159,11 +162,16 @@ class KeyStore:
         if len(data) > MOST_BYTES:
             raise StoreError(self.path, _TOO_LARGE)
         with drafting(self.path, data) as draft:
+            # Later than the file before: its inode may be the next one's, within the same tick of the kernel's clock.
+            written = os.fstat(draft.descriptor).st_mtime_ns
+            later = max(written, self._written + 1)
+            os.utime(draft.descriptor, ns=(later, later))
             draft.take_name()
             # After the rename, which may change it.
             signature = _signature(os.fstat(draft.descriptor))
         self._content = content
         self._signature = self._tried = signature
+        self._written = later
         os.close(draft.descriptor)
         sync_directory(self.path)
 
