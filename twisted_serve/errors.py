@@ -238,7 +238,7 @@ TOO_LATE = "The request was not answered within the time that its client gives i
 
 
 class Conflict(ServeError):
-    """The resource to be created already exists."""
+    """The resource to be created already exists, or what is there cannot be changed in this way."""
 
     status = 409
     kind = "ConflictStatusException"

@@ -131,14 +131,14 @@ class ModelServer(ApplicationCalls, MultiService):
 
     def reload(self) -> None:
         """
-        Read the certificate's files again, and write the key file again with the live tokens.
+        Read the files of the certificate and of given keys again, and write the key file again with the live tokens.
 
         Open connections keep their certificate.
         """
         if self._tree is None:
             return
         self._tree.getServiceNamed("listeners").renew_certificate()
-        self._tree.getServiceNamed("keys").save_again()
+        self._tree.getServiceNamed("keys").reload()
 
     def resource(self, role: Role) -> IResource:
         """

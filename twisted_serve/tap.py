@@ -107,6 +107,7 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions, ports: Privileged
     :raise PluginError: for a plug-in that cannot be served.
     """
     # Imported here, because an invalid command line needs none of these.
+    from twisted_serve.assembly.dependencies import taken_secrets  # noqa: PLC0415
     from twisted_serve.eventloop.monotonic import use_steady_clock  # noqa: PLC0415
     from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
     from twisted_serve.service import Dependencies, ModelServer  # noqa: PLC0415
@@ -120,7 +121,8 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions, ports: Privileged
 
         endpoints = find_endpoints(options.plugins_path, options.plugins)
     listening = reactor if ports is None else cast("IServeReactor", ports)
-    return ModelServer(listening, options, Dependencies(snapshots=folder, endpoints=endpoints))
+    environ = taken_secrets(os.environ)
+    return ModelServer(listening, options, Dependencies(snapshots=folder, endpoints=endpoints, environ=environ))
 
 
 def makeService(options: Options) -> Hosted:

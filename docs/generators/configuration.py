@@ -47,7 +47,8 @@ _ENVIRONMENT = f"""\
 
 Where a file has `{ENVIRONMENT_SWITCH}=true`, each setting can also come from a variable: `TS_` and its name in
 capitals, for example `TS_INFERENCE_ADDRESS`. `TS_ALLOWED_URLS` needs `{URLS_SWITCH}=true` in the file, too. These
-have other names:
+have other names, or are read without the switch, as the variables are that
+[hold a key](tokens.md#keys-that-you-give):
 """
 
 _IDLE = """\
@@ -92,7 +93,7 @@ def _variables() -> Iterator[str]:
     yield from _head("setting", "variable")
     for attribute in fields(ServerOptions):
         names = environment_names(attribute.name)
-        if names != (f"TS_{attribute.name.upper()}",):
+        if names != (f"TS_{attribute.name.upper()}",) or ALWAYS_READ & set(names):
             listed = ", ".join(f"`{name}`" for name in names) or "none"
             always = "; read without being told to" if ALWAYS_READ & set(names) else ""
             yield _row((f"`{attribute.name}`", listed + always))

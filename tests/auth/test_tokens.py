@@ -80,7 +80,11 @@ class TokenTests(SynchronousTestCase):
         with self.assertRaisesRegex(ValueError, "expires is 2026-01-02T03:04:05"):
             Token(TokenKind.API, "abcdefgh", NOW.replace(tzinfo=None))
 
-    @given(st.sampled_from(["short", "with blank", "with/slash", "", "ümlaut-ümlaut", "line\nbreakbreak"]))
+    @given(
+        st.sampled_from(
+            ["short", "with blank", "with,comma", "=in=front", "equals=inside", "", "ümlaut-ümlaut", "line\nbreakbreak"]
+        )
+    )
     def test_impossible_secret(self, secret: str) -> None:
         """A secret which a header could not carry as it is, is refused."""
         with self.assertRaises(ValueError):

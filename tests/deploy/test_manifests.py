@@ -14,6 +14,7 @@ import yaml
 from twisted_serve.command.run import STOP_MARGIN
 from twisted_serve.config.arguments import parse_command_line, parser
 from twisted_serve.config.load import LoadedOptions, load_options
+from twisted_serve.config.options import ALWAYS_READ
 from twisted_serve.testing.server import MemoryServer
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -65,6 +66,20 @@ def test_documents() -> None:
     assert manifest("Deployment")["spec"]["selector"]["matchLabels"] == labels
     assert manifest("Service")["spec"]["selector"] == labels
     assert manifest("NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == labels
+
+
+def test_given_keys() -> None:
+    """What the page adds for a secret fits into the deployment, and names a variable that the server reads."""
+    page = (DEPLOY.parent / "docs" / "deployment.md").read_text(encoding="utf-8")
+    [block] = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.S) if "given-keys" in text]
+    outer, inner = block.split("      volumes:\n")
+    added, volumes = yaml.safe_load(outer), yaml.safe_load(inner)
+    [variable] = added["env"]
+    [mount] = added["volumeMounts"]
+    assert variable["name"] in ALWAYS_READ
+    assert Path(variable["value"]).is_relative_to(mount["mountPath"])
+    assert [volume["name"] for volume in volumes] == [mount["name"]]
+    assert not {mount["name"]} & {volume["name"] for volume in pod()["volumes"]}
 
 
 @pytest.mark.parametrize("text", list(configurations()), ids=["image", "kubernetes"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 from attrs.validators import gt, le
 
+from twisted_serve.auth.given import VARIABLES
 from twisted_serve.auth.keyring import Keyring, MakeKeyring
 from twisted_serve.auth.tokens import Entropy
 from twisted_serve.config.options import SECRETS, ServerOptions, environment_names
@@ -40,7 +41,7 @@ _GPU_INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
 _GPU_NAME = re.compile(r"(?:GPU|MIG)-\S+", re.ASCII)
 
 # Secrets for the server only; no worker needs them.
-_SECRET_VARIABLES = frozenset(name for key in SECRETS for name in environment_names(key))
+_SECRET_VARIABLES = frozenset((*(name for key in SECRETS for name in environment_names(key)), *VARIABLES.values()))
 
 
 def utc_now() -> datetime:
@@ -113,6 +114,14 @@ def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> d
     # A model's directory may be served in place, and must not be written to.
     visible.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     return visible
+
+
+def taken_secrets(environ: MutableMapping[str, str]) -> dict[str, str]:
+    """Return a copy of the environment of this process, and remove the keys from it: no other code needs them."""
+    taken = dict(environ)
+    for name in VARIABLES.values():
+        environ.pop(name, None)
+    return taken
 
 
 def with_threads(environment: Mapping[str, str], workers: int) -> dict[str, str]:

@@ -6,7 +6,7 @@ Build the tree of services of a server.
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from twisted_serve.assembly.dependencies import Dependencies, visible_environmen
 from twisted_serve.assembly.files import KeyFileRemoval, WorkFiles
 from twisted_serve.assembly.grpc import grpc_openings, serves_grpc
 from twisted_serve.assembly.instrumentation import Instrumentation, pool_readings
-from twisted_serve.assembly.keys import KEPT, Announcement, Keys, make_keyring
+from twisted_serve.assembly.keys import Announcement, Keys, given_sources, key_file_of, make_keyring
 from twisted_serve.assembly.listeners import Listeners, Requests, http_openings
 from twisted_serve.assembly.loading import Models, Readiness, Workers
 from twisted_serve.assembly.mounts import Mounts
@@ -32,6 +32,8 @@ from twisted_serve.assembly.stores import installer_of, stores_of
 from twisted_serve.assembly.tree import Closing, Deadline, ServiceTree
 from twisted_serve.auth.audit import AuditLog
 from twisted_serve.auth.expiry import ExpiryChecker, replaced_ahead
+from twisted_serve.auth.given import Source, read_given
+from twisted_serve.auth.given_watch import GivenWatch
 from twisted_serve.auth.key_file import KeyFile
 from twisted_serve.auth.metrics_token import MetricsToken
 from twisted_serve.auth.tokens import Token, TokenKind
@@ -135,9 +137,9 @@ def assemble(
     memory = Memory(threads, reactor.seconds)
     extra_headers = cors_headers(options)
     metrics_token = None if options.metrics_token_file is None else MetricsToken(options.metrics_token_file)
+    sources = given_sources(options, dependencies)
     work = WorkDirectory.make(options.temp_directory)
-    tokens = dependencies.authorizer is None and not options.disable_token_authorization
-    key_file = KeyFile(options.token_key_file, kept=KEPT[options.token_on_restart]) if tokens else None
+    key_file = key_file_of(options, sources)
     try:
         store, workflow_store = stores_of(reactor, options, work.path, threads, account)
         installer = installer_of(worker_reactor, options, environment, work.path, threads, account)
@@ -171,8 +173,10 @@ def assemble(
             certificate = LiveCertificate(
                 tls_files(options), dependencies.now, reactor, dependencies.defer_to_thread or in_own_thread(reactor)
             )
-        live_keys = live_keys_of(reactor, options, key_threads) if tokens else None
-        access = _access_of(reactor, options, dependencies, key_file, instrumentation, key_threads, live_keys)
+        live_keys = None if sources is None else live_keys_of(reactor, options, key_threads)
+        access, given = _access_of(
+            reactor, options, dependencies, sources, key_file, instrumentation, key_threads, live_keys
+        )
         turns = TurnWatch(reactor, options.debug_turn_limit_ms / 1000) if options.debug_turn_limit_ms else None
         admission = Admission(max_connections(options), reactor, metrics.answered)
         limits = Limits(
@@ -240,10 +244,11 @@ def assemble(
             Mounts(reactor, api),
             calls,
             Closing("snapshots", snapshots.end),
-            Announcement(key_file, dependencies.authorizer, [*listeners, *grpc_listeners]),
+            Announcement(sources is not None, key_file, dependencies.authorizer, [*listeners, *grpc_listeners]),
             Listeners(reactor, http, grpc, certificate, admission),
-            Keys(access, key_file, metrics_token, live_keys),
+            Keys(access, key_file, metrics_token, given, live_keys),
             Readiness(reactor, options, models, store, recorded, provider, snapshots, turns, threads),
+            *([] if given is None else [given]),
             *_attendants(reactor, options, dependencies, turns, certificate, access, instrumentation.notify),
             *([] if live_keys is None else [StoreWatch(live_keys, reactor)]),
         ]
@@ -302,20 +307,27 @@ def _access_of(
     reactor: IServeReactor,
     options: ServerOptions,
     dependencies: Dependencies,
+    sources: Sequence[Source] | None,
     key_file: KeyFile | None,
     instrumentation: Instrumentation,
     defer_to_thread: DeferToThread,
     live_keys: LiveKeys | None,
-) -> Access:
+) -> tuple[Access, GivenWatch | None]:
+    """
+    Return how clients are authorized, and the watch of the keys that are given.
+
+    :param sources: The sources of given keys; ``None`` when token authorization is disabled.
+    """
     metrics = instrumentation.metrics
     audit_log = AuditLog(
         reactor.seconds, metrics.token_refused, metrics.token_rotated, instrumentation.notify, metrics.keys.count
     )
     if dependencies.authorizer is not None:
-        return ApplicationAccess(dependencies.authorizer, dependencies.authorizer_timeout, audit_log)
-    if key_file is None:
-        return OpenAccess()
-    keyring = make_keyring(options, dependencies, key_file, defer_to_thread)
+        return ApplicationAccess(dependencies.authorizer, dependencies.authorizer_timeout, audit_log), None
+    if sources is None:
+        return OpenAccess(), None
+    given = read_given(sources)
+    keyring = make_keyring(options, dependencies, key_file, given.tokens, defer_to_thread)
 
     def left(kind: TokenKind) -> float:
         return keyring.seconds_left(kind, dependencies.now())
@@ -324,13 +336,12 @@ def _access_of(
         live_keys.on_gone(audit_log.keys_gone)
         live_keys.on_gone(metrics.keys.forget)
     metrics.watch_tokens({kind.value: partial(left, kind) for kind in (TokenKind.MANAGEMENT, TokenKind.INFERENCE)})
-    return TokenAccess(
-        keyring,
-        Rotation(keyring, dependencies.now, audit_log),
-        audit_log,
-        dependencies.now,
-        None if live_keys is None else live_keys.named,
-    )
+    rotation = Rotation(keyring, dependencies.now, audit_log)
+    named = None if live_keys is None else live_keys.named
+    access = TokenAccess(keyring, rotation, audit_log, dependencies.now, named)
+    # A file system that hangs must not delay the stop, so these threads are not waited for.
+    threads = dependencies.defer_to_thread or in_own_thread(reactor)
+    return access, GivenWatch(sources, given.states, rotation.exchange, reactor, threads) if sources else None
 
 
 def _expiry_checker(

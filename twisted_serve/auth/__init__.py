@@ -8,6 +8,8 @@ Authorization: tokens, the files that hold them, and the check of each request.
 ``key_file``       ``key_file.json``, where an operator finds them
 ``named``          keys with names, one for each consumer
 ``kept``           the keys that an earlier run has left in that file
+``given``          keys that an operator gives, in files or variables
+``given_watch``    the service that reads these files again when they change
 ``owner_files``    files that only their owner can read: write one beside the old one, sync, rename
 ``replacement``    a lock around the replacement of that file
 ``expiry``         the service that warns before a token expires, and can rotate it

@@ -44,8 +44,9 @@ def describe_token(token: Token) -> dict[str, str]:
 
 
 def render_keys(keys: KeySet) -> bytes:
-    """Render the content of a key file."""
-    return json.dumps({token.kind.value: describe_token(token) for token in keys}, indent=2).encode("ascii")
+    """Render the content of a key file: the keys that the server has made."""
+    made = {token.kind.value: describe_token(token) for token in keys if token.given is None}
+    return json.dumps(made, indent=2).encode("ascii")
 
 
 class KeyFileInUse(OSError):
@@ -68,7 +69,7 @@ class KeyFile:
         self.path = path.absolute()
         self._kept = kept
         self._descriptor: int | None = None
-        self._api_key = b""
+        self._own_key = b""
         self._removed = False
         # Excludes a save in a thread and the removal from each other; held for a rename, not while bytes are written.
         # Reentrant, because a signal handler may remove the file while it is being removed.
@@ -100,7 +101,9 @@ class KeyFile:
                 draft.take_name()
                 self._close_descriptor()
                 self._descriptor = draft.descriptor
-                self._api_key = keys.api.secret.encode()
+                # The one that is replaced most rarely, and is in the file.
+                own = (token.encoded for token in (keys.api, keys.inference, keys.management) if token.given is None)
+                self._own_key = next(own, b"")
         # The rename must survive a power failure, too.
         sync_directory(self.path)
 
@@ -147,7 +150,7 @@ class KeyFile:
         with suppress(OSError):
             if os.path.samestat(os.lstat(self.path), os.fstat(descriptor)):
                 return True
-            return self._api_key in _read_bounded(self.path)
+            return self._own_key != b"" and self._own_key in _read_bounded(self.path)
         return False
 
     def _refuse_if_taken(self) -> None:

@@ -172,16 +172,44 @@ class Keyring:
         The new set is saved first and becomes live second: when saving fails (with an `OSError`)
         the old token stays valid, in memory and in the file.  Rotations run one at a time, in order.
 
-        :raise ValueError: for the API token, which lives as long as the server.
+        :raise ValueError: for the API token, which lives as long as the server, and for a given one.
         """
         if kind is TokenKind.API:
             raise ValueError("the API token is replaced by a restart only")
+        if (given := self._keys.of(kind).given) is not None:
+            raise ValueError(f"the {kind.value} token is replaced where it is given: {given}")
         token = fresh_token(kind, self._entropy, now, self._lifetime)
         return self._lock.run(
             lambda deadline, began: Deferred.fromCoroutine(self._replace(token, deadline, now, began)),
             self._deadline(),
             self._seconds(),
         )
+
+    def exchange(self, tokens: Sequence[Token], now: datetime) -> Deferred[list[Replacement]]:
+        """
+        Use tokens that an operator gives, at once; those with the live secrets change nothing.
+
+        The Deferred fires with what was replaced.  Nothing is saved: given tokens are in no file.
+
+        :param tokens: At most one of each kind, all with different secrets.
+        :raise ValueError: when one has the secret of a token of another kind (by the Deferred): nothing has changed.
+        """
+        began = self._seconds()
+        return self._lock.run(lambda: self._exchange(tokens, now + timedelta(seconds=self._seconds() - began)))
+
+    def _exchange(self, tokens: Sequence[Token], now: datetime) -> list[Replacement]:
+        given = {token.kind: token for token in tokens}
+        for token in tokens:
+            if any(token.secret == each.secret for each in self._keys if each.kind not in given):
+                raise ValueError(f"{token.given} is the same as another of the three keys")
+        new = [token for token in tokens if token.secret != self._keys.of(token.kind).secret]
+        done = [Replacement(old := self._keys.of(token.kind), token, self._retire(old, now)) for token in new]
+        keys = self._keys.replacing(*new)
+        fresh = {token.kind: LiveToken(token, None) for token in new}
+        # What is given again is not a former token any longer.
+        self._former = tuple(each for each in self._former if each.token.secret not in {key.secret for key in keys})
+        self._use(keys, tuple(fresh.get(each.token.kind, each) for each in self._live))
+        return done
 
     def save_again(self) -> Deferred[None]:
         """Save the live keys unchanged, after the rotations requested before; fails with `OSError`."""

@@ -56,15 +56,17 @@ class Token:
     """
     A secret that authorizes requests of one kind until it expires.
 
-    :ivar secret: URL-safe characters; opaque to clients.
+    :ivar secret: Characters of RFC 6750's ``b64token``; opaque to clients.
     :ivar expires: The first moment at which the token is refused; ``None`` for never.
+    :ivar given: The setting or variable by which an operator gives the secret; ``None`` for one that the server made.
     :ivar encoded: The secret as bytes, as in a request.
     :ivar public_id: The name of the token in logs and audit lines, which does not reveal the secret.
     """
 
     kind: TokenKind = field(validator=instance_of(TokenKind))
-    secret: str = field(repr=False, validator=matches_re(rf"[A-Za-z0-9_\-]{{{SHORTEST_SECRET},}}"))
+    secret: str = field(repr=False, validator=matches_re(rf"[A-Za-z0-9\-._~+/]{{{SHORTEST_SECRET},}}=*"))
     expires: datetime | None = field(default=None, validator=aware)
+    given: str | None = None
     encoded: bytes = field(init=False, repr=False, eq=False)
     public_id: str = field(init=False)
 
@@ -128,9 +130,9 @@ class KeySet:
             kind
         ]
 
-    def replacing(self, token: Token) -> KeySet:
-        """Return these tokens with ``token`` in place of the one of its kind."""
-        return evolve(self, **{token.kind.value.lower(): token})
+    def replacing(self, *tokens: Token) -> KeySet:
+        """Return these tokens with ``tokens`` in place of those of their kinds."""
+        return evolve(self, **{token.kind.value.lower(): token for token in tokens})
 
 
 def fresh_keys(entropy: Entropy, now: datetime, lifetime: timedelta, found: Iterable[Token] = ()) -> KeySet:

@@ -112,6 +112,17 @@ class ServerOptions(ListenerOptions):
         converter=truth,
         metadata=about("replace keys as soon as they have expired, or before that by token_overlap_sec"),
     )
+    token_management_key_file: Path | None = field(
+        default=None,
+        converter=optional_path,
+        metadata=about("a file with the management key, which then does not expire; it is read again when it changes"),
+    )
+    token_inference_key_file: Path | None = field(
+        default=None, converter=optional_path, metadata=about("the same with the inference key")
+    )
+    token_api_key_file: Path | None = field(
+        default=None, converter=optional_path, metadata=about("the same with the API key")
+    )
     token_on_restart: str = field(
         default="new",
         converter=word,
@@ -427,7 +438,18 @@ class ServerOptions(ListenerOptions):
 
 
 #: Variables that are effective without being enabled by the file (``docs/torchserve/config_cli.md`` §1.6, §2.6).
-ALWAYS_READ = frozenset(("LOG_LOCATION", "METRICS_LOCATION", "TEMP", "TS_OPEN_INFERENCE_PROTOCOL"))
+ALWAYS_READ = frozenset(
+    (
+        "LOG_LOCATION",
+        "METRICS_LOCATION",
+        "TEMP",
+        "TS_OPEN_INFERENCE_PROTOCOL",
+        # As the variables with keys are, which an image sets without a configuration file.
+        "TS_TOKEN_API_KEY_FILE",
+        "TS_TOKEN_INFERENCE_KEY_FILE",
+        "TS_TOKEN_MANAGEMENT_KEY_FILE",
+    )
+)
 
 _FIELDS: Mapping[str, Any] = {a.name: a for a in fields(ServerOptions)}
 

@@ -25,7 +25,14 @@ Occasion: TypeAlias = Literal["startup", "snapshot", "shutdown"]
 MODEL_SNAPSHOT = "model_snapshot"
 
 #: Settings that no snapshot contains, and that are ignored in one: secrets, access control, and the interpreter.
-NEVER_KEPT = SECRETS | {"disable_token_authorization", "enable_model_api", "python"}
+NEVER_KEPT = SECRETS | {
+    "disable_token_authorization",
+    "enable_model_api",
+    "python",
+    "token_api_key_file",
+    "token_inference_key_file",
+    "token_management_key_file",
+}
 
 _NO_DECISION = "no snapshot decides on that"
 

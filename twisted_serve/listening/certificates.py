@@ -22,6 +22,7 @@ from zope.interface import implementer
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.interfaces import Now
 from twisted_serve.listening.tls import TlsFiles, context_factory
+from twisted_serve.system.small_files import state_of
 
 _log = Logger("twisted_serve.listening")
 
@@ -147,17 +148,8 @@ def _also_fire(waiting: Deferred[bool]) -> Callable[[bool], bool]:
     return fire
 
 
-def _state_of(files: TlsFiles) -> list[tuple[Any, ...] | None]:
-    return [_state(path.stat) for path in files]
-
-
-def _state(stat: Callable[[], Any]) -> tuple[Any, ...] | None:
-    """Return a value that changes with a file's content; links, as Kubernetes uses them, are followed."""
-    try:
-        found = stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_dev, found.st_mtime_ns, found.st_size
+def _state_of(files: TlsFiles) -> list[tuple[int, ...] | None]:
+    return [state_of(path) for path in files]
 
 
 class CertificateWatch(Service):

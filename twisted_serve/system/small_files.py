@@ -47,3 +47,16 @@ def read_small(path: Path, most: int) -> SmallFile:
     if len(content) > most:
         raise OSError(EFBIG, f"Larger than {most} bytes", str(path))
     return SmallFile(content, bool(status.st_mode & (stat.S_IROTH | stat.S_IWOTH)))
+
+
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """
+    Return a value that changes with a file's content, or ``None`` if it cannot be found.
+
+    Symbolic links, which Kubernetes exchanges, are followed.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_dev, found.st_mtime_ns, found.st_size

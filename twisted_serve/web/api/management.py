@@ -109,7 +109,12 @@ _REPLACE_KEY = Route(
     "post",
     "replaceToken",
     "Replace the management or the inference key; GET does the same.",
-    {200: "The new key and when it expires.", **REFUSED, 500: "The key file cannot be written."},
+    {
+        200: "The new key and when it expires.",
+        **REFUSED,
+        409: "The key is given by the operator, and replaced where it is given.",
+        500: "The key file cannot be written.",
+    },
     Operation.REPLACE_KEY,
     (Parameter("type", "string", "Which one.", required=True, limits={"enum": ["management", "inference"]}),),
     result="Members",
