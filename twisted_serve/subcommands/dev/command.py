@@ -33,11 +33,13 @@ _UNUSABLE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 @click.command()
-@click.argument("handler")
-@click.option("--model-file", metavar="FILE", help="The Python file with the class of an eager model.")
-@click.option("--serialized-file", metavar="FILE", help="The weights: .pt, .pth, .onnx, ...")
+@click.argument("handler", type=click.Path())
+@click.option(
+    "--model-file", metavar="FILE", type=click.Path(), help="The Python file with the class of an eager model."
+)
+@click.option("--serialized-file", metavar="FILE", type=click.Path(), help="The weights: .pt, .pth, .onnx, ...")
 @click.option("--extra-files", metavar="FILES", help="Files, directories and globs, with commas between.")
-@click.option("--config", metavar="FILE", help="The model's settings, YAML.")
+@click.option("--config", metavar="FILE", type=click.Path(), help="The model's settings, YAML.")
 @click.option("--name", help="The model's name; by default the handler's.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 for any free one.")
 @click.option("--workers", type=click.IntRange(1, 64), help="How many; by default what --config says, or 1.")
