@@ -66,6 +66,12 @@ def test_no_secret(tmp_path: Path) -> None:
     assert "changeit-no-more" not in (tmp_path / NAME / f"{os.getpid()}.json").read_text()
 
 
+def test_given_keys() -> None:
+    """The files of given keys are named."""
+    options = ServerOptions(token_inference_key_file="given", log_files=False)
+    assert describe_running(cast(Listening, Server()), options).given_keys == {"inference": str(Path.cwd() / "given")}
+
+
 def test_without_tokens_and_files() -> None:
     """What a server does not have is not in it; twistd has the log."""
     options = ServerOptions(disable_token_authorization=True)

@@ -117,6 +117,22 @@ def test_no_key_in_file(tmp_path: Path, content: bytes) -> None:
     assert str(tmp_path / "k") in caught.value.message
 
 
+def test_given_keys(tmp_path: Path) -> None:
+    """A key that the operator gives is read in its own file, and the key file is not needed if all are given."""
+    (tmp_path / "given").write_text("from-the-operator\n")
+    path, given = key_file(tmp_path / "k", API={"key": "a"}), str(tmp_path / "given")
+    some = server(key_file=path, given_keys={"inference": given})
+    assert [key_in_file(kind, some) for kind in ("inference", "API")] == ["from-the-operator", "a"]
+    assert [(each["name"], each["expires"]) for each in own_keys(some)] == [("inference", None), ("API", None)]
+    every = server(key_file=str(tmp_path / "none"), given_keys=dict.fromkeys(("inference", "management", "API"), given))
+    assert len(own_keys(every)) == 3
+    with pytest.raises(Failed, match="has no management key"):
+        key_in_file("management", some)
+    (tmp_path / "given").write_bytes(b"two words\xff")
+    with pytest.raises(Failed, match="has no inference key"):
+        key_in_file("inference", some)
+
+
 def test_no_key_file(tmp_path: Path) -> None:
     """A key file that is gone is named."""
     with pytest.raises(Failed, match="No such file or directory"):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.logger import Logger
 
 from twisted_serve import __version__
+from twisted_serve.auth.given import OPTIONS
 from twisted_serve.command.run_file import RunningServer, Writer, namespace, start_of
 from twisted_serve.config.options import with_absolute_paths
 
@@ -51,6 +52,7 @@ def describe_running(server: Listening, options: ServerOptions, *, hosted: bool 
         addresses=_by_name(server.addresses),
         grpc_addresses=_by_name(server.grpc_addresses),
         key_file=None if options.disable_token_authorization else str(options.token_key_file),
+        given_keys={} if options.disable_token_authorization else _given_keys(options),
         log_directory=str(options.log_location) if options.log_files and options.log_location and not hosted else None,
         log_file=None if hosted else _standard_output(),
         certificate=str(options.certificate_file) if secure and options.certificate_file else None,
@@ -68,6 +70,11 @@ def write_run_file(run_file: Writer, server: Listening, options: ServerOptions, 
 
 def _by_name(addresses: Mapping[Role, Address]) -> dict[str, str]:
     return {(role.name or "").lower(): str(address) for role, address in addresses.items()}
+
+
+def _given_keys(options: ServerOptions) -> dict[str, str]:
+    paths = {kind.value: getattr(options, setting) for kind, setting in OPTIONS.items()}
+    return {kind: str(path) for kind, path in paths.items() if path is not None}
 
 
 def _standard_output() -> str | None:

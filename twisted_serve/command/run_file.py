@@ -46,6 +46,7 @@ class RunningServer:
     :ivar addresses: The HTTP address of each role: ``inference``, ``management``, ``metrics``.
     :ivar grpc_addresses: The same for gRPC.
     :ivar key_file: The key file; ``None`` without token authorization.
+    :ivar given_keys: The file of each key that the operator gives, by its kind; the key file lacks these keys.
     :ivar log_directory: The directory of the log files; ``None`` if the server writes none.
     :ivar log_file: The file that the server's standard output goes to, if it goes to a file.
     :ivar certificate: The file with the certificate of the https listeners, if there are any.
@@ -60,6 +61,7 @@ class RunningServer:
     addresses: dict[str, str] = field(validator=_words)
     grpc_addresses: dict[str, str] = field(factory=dict, validator=_words)
     key_file: str | None = field(default=None, validator=optional(instance_of(str)))
+    given_keys: dict[str, str] = field(factory=dict, validator=_words)
     log_directory: str | None = field(default=None, validator=optional(instance_of(str)))
     log_file: str | None = field(default=None, validator=optional(instance_of(str)))
     certificate: str | None = field(default=None, validator=optional(instance_of(str)))

@@ -24,6 +24,9 @@ from twisted_serve.subcommands.outcomes import Failed, NoServer, NotAuthorized
 # Of an answer to show, in bytes.
 _MAX_MESSAGE = 4000
 
+# Of a whole answer, in bytes: no list or description is longer.
+_MAX_ANSWER = 64 << 20
+
 AGENT = f"twisted-serve/{__version__}"
 
 
@@ -49,6 +52,15 @@ class Answer:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             raise Failed("The answer is not JSON: is this the address of a twisted_serve server?") from None
+
+    def members(self) -> dict[str, Any]:
+        """
+        Return the members of the body, a JSON object.
+
+        :raise Failed: when the body is another.
+        """
+        members: dict[str, Any] = expect(self.json(), dict)
+        return members
 
     @property
     def message(self) -> str:
@@ -153,7 +165,11 @@ class Client:
         """
         response = self.open(method, target, headers, body)
         try:
-            return Answer(response.status, response.headers, response.read())
+            body = response.read(_MAX_ANSWER)
+            if response.read(1):
+                self._connection.close()
+                raise Failed(f"The answer of {self.address} is longer than {_MAX_ANSWER} bytes.")
+            return Answer(response.status, response.headers, body)
         except (OSError, HTTPException) as e:
             self._connection.close()
             raise self._explained(e) from e

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from twisted_serve.subcommands.client import expect
+from twisted_serve.subcommands.client import Answer, expect
 from twisted_serve.subcommands.outcomes import Failed
 from twisted_serve.subcommands.session import Session, path_of
 
@@ -45,13 +45,24 @@ def versions_of(session: Session, name: str) -> list[dict[str, Any]]:
         return []
     if (refusal := session.refusal(answer, "management")) is not None:
         raise refusal
-    versions: list[dict[str, Any]] = expect(answer.json(), list)
+    versions = members_of(answer)
     if len(versions) == 1:
         default = versions[0].get("modelVersion")
     else:
         described = session.ask("management", "GET", path)
-        default = described.json()[0].get("modelVersion") if described.status == 200 else None
+        default = (
+            next((each.get("modelVersion") for each in members_of(described)), None) if described.status < 400 else None
+        )
     return [{**each, "default": each.get("modelVersion") == default} for each in versions]
+
+
+def members_of(answer: Answer) -> list[dict[str, Any]]:
+    """
+    Return the objects of a list.
+
+    :raise Failed: when the answer is another.
+    """
+    return [expect(each, dict) for each in expect(answer.json(), list)]
 
 
 def pages(session: Session, path: str, member: str, kind: str | None = None) -> Iterator[dict[str, Any]]:
@@ -65,8 +76,8 @@ def pages(session: Session, path: str, member: str, kind: str | None = None) -> 
     following: object = None
     for _page in range(_PAGES):
         query = {"limit": 100, "next_page_token": following}
-        page = session.call("management", "GET", path, kind=kind, query=query).json()
-        yield from expect(page, list, member)
+        page = session.call("management", "GET", path, kind=kind, query=query).members()
+        yield from (expect(each, dict) for each in expect(page, list, member))
         following = page.get("nextPageToken")
         if following is None:
             return

@@ -44,51 +44,56 @@ def given_key(text: str | None) -> str | None:
     return key
 
 
-def key_file_of(server: RunningServer) -> dict[str, Any]:
-    """
-    Return the content of a server's key file: for each kind its ``key`` and ``expiration time``.
-
-    :return: Empty if the server has token authorization disabled.
-    :raise Failed: when the file cannot be read.
-    """
-    if server.key_file is None:
-        return {}
-    try:
-        with Path(server.key_file).open("rb") as file:
-            said: Any = json.loads(file.read(_MAX_BYTES))
-    except OSError as e:
-        raise Failed(f"The key file {server.key_file} cannot be read ({e.strerror}): set TS_KEY to a key.") from e
-    except (ValueError, RecursionError):
-        raise Failed(f"{server.key_file} is no key file: set TS_KEY to a key.") from None
-    return {kind: said[kind] for kind in KINDS if isinstance(said, dict) and isinstance(said.get(kind), dict)}
-
-
 def key_in_file(kind: str, server: RunningServer) -> str | None:
     """
     Return a key of a running server; ``None`` if it has token authorization disabled.
 
     :param kind: One of `KINDS`.
-    :raise Failed: when the key file cannot be read, or lacks the key.
+    :raise Failed: when the file with the key cannot be read, or lacks it.
     """
     if server.key_file is None:
         return None
-    key = key_file_of(server).get(kind, {}).get("key")
+    path = server.given_keys.get(kind)
+    if path is not None:
+        key: object = _read(path).decode(errors="replace").strip()
+    else:
+        path, key = server.key_file, _in_key_file(server.key_file).get(kind, {}).get("key")
     if not isinstance(key, str) or not _SECRET.fullmatch(key):
-        raise Failed(f"The key file {server.key_file} has no {kind} key: set TS_KEY to a key.")
+        raise Failed(f"{path} has no {kind} key: set TS_KEY to a key.")
     return key
 
 
 def own_keys(server: RunningServer) -> list[dict[str, Any]]:
     """
-    Return the keys of a server's key file without their secrets: ``name``, ``id``, ``expires``.
+    Return the keys of a running server without their secrets: ``name``, ``id``, ``expires``.
 
-    :raise Failed: when the file cannot be read.
+    :raise Failed: when a file with a key cannot be read.
     """
-    return [
-        {
-            "name": kind,
-            "id": sha256(str(said.get("key")).encode()).hexdigest()[:8],
-            "expires": said.get("expiration time"),
-        }
-        for kind, said in key_file_of(server).items()
-    ]
+    if server.key_file is None:
+        return []
+    written = {} if set(KINDS) <= server.given_keys.keys() else _in_key_file(server.key_file)
+    found = []
+    for kind in KINDS:
+        # The key of a variable is in no file.
+        if kind in server.given_keys or kind in written:
+            public = sha256(str(key_in_file(kind, server)).encode()).hexdigest()[:8]
+            expires = None if kind in server.given_keys else written[kind].get("expiration time")
+            found.append({"name": kind, "id": public, "expires": expires})
+    return found
+
+
+def _in_key_file(path: str) -> dict[str, Any]:
+    """Return the members of a key file: for each kind its ``key`` and ``expiration time``."""
+    try:
+        said: Any = json.loads(_read(path))
+    except (ValueError, RecursionError):
+        raise Failed(f"{path} is no key file: set TS_KEY to a key.") from None
+    return {kind: said[kind] for kind in KINDS if isinstance(said, dict) and isinstance(said.get(kind), dict)}
+
+
+def _read(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_MAX_BYTES)
+    except OSError as e:
+        raise Failed(f"The key in {path} cannot be read ({e.strerror}): set TS_KEY to a key.") from e

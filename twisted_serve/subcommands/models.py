@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from twisted_serve.subcommands.completing import model_names
-from twisted_serve.subcommands.fleet import all_models, ready_workers, state_of
+from twisted_serve.subcommands.fleet import all_models, members_of, ready_workers, state_of
 from twisted_serve.subcommands.session import Session, path_of, with_server
 from twisted_serve.subcommands.waiting import PATIENCE, call_patiently
 
@@ -45,7 +45,7 @@ def list_models(session: Session) -> None:
 def describe(session: Session, model: str, version: str | None, customized: bool) -> None:
     """Describe a version of a model, the default one if none is named; "all" for every one."""
     path = path_of("models", model, *([version] if version else []))
-    said = session.call("management", "GET", path, query={"customized": customized or None}).json()
+    said = members_of(session.call("management", "GET", path, query={"customized": customized or None}))
 
     def human() -> None:
         for each in said:
@@ -115,7 +115,7 @@ def scale(session: Session, model: str, version: str | None, least: int, most: i
 @with_server
 def set_default(session: Session, model: str, version: str) -> None:
     """Make a version the default one, which requests without a version get."""
-    said = session.call("management", "PUT", path_of("models", model, version, "set-default")).json()
+    said = session.call("management", "PUT", path_of("models", model, version, "set-default")).members()
     session.out.result(said, lambda: session.out.line(str(said.get("status", "Done"))))
 
 
@@ -126,7 +126,7 @@ def set_default(session: Session, model: str, version: str) -> None:
 def unregister(session: Session, model: str, version: str | None) -> None:
     """Unregister a version, the default one if none is named, when its requests in flight are answered."""
     path = path_of("models", model, *([version] if version else []))
-    said = session.call("management", "DELETE", path, timeout=PATIENCE).json()
+    said = session.call("management", "DELETE", path, timeout=PATIENCE).members()
     session.out.result(said, lambda: session.out.line(str(said.get("status", "Unregistered"))))
 
 

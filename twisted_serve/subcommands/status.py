@@ -53,13 +53,14 @@ def _look(session: Session) -> dict[str, Any]:
     """Return what there is to say about a server; what cannot be asked has the reason."""
     server = session.server
     said: dict[str, Any] = {"url": session.choice.url} if server is None else _place(server)
-    answer = session.ask("management", "GET", "/readyz", authorized=False)
-    said["ready"] = answer.status == 200
     try:
+        said["ready"] = session.ask("management", "GET", "/readyz", authorized=False).status == 200
         said["models"] = all_models(session)
     except Failed as e:
-        # The server is there: a key that does not open the models is no reason to show nothing.
-        said["models"], said["problem"] = [], e.format_message()
+        # A key that does not open the models is no reason to show nothing, and so is one server of several.
+        if session.server is None and "ready" not in said:
+            raise
+        said = {"ready": False, **said, "models": [], "problem": e.format_message()}
     if server is not None:
         try:
             said["keys"] = own_keys(server)

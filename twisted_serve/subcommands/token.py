@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from twisted_serve.subcommands.client import expect
 from twisted_serve.subcommands.fleet import pages
 from twisted_serve.subcommands.keys import KINDS, key_in_file, own_keys
 from twisted_serve.subcommands.moments import parse_expiry, time_left, time_since
@@ -60,7 +61,7 @@ def rotate(session: Session, name: str) -> None:
         answer = session.call("management", "POST", "/token", kind="API", query={"type": kind})
     else:
         answer = session.call("management", "POST", path_of("keys", name, "rotate"), kind="API")
-    _tell_new(session, kind or name, answer.json())
+    _tell_new(session, kind or name, answer.members())
 
 
 @token.command(name="list")
@@ -114,7 +115,7 @@ def create(
 ) -> None:
     """Create a named key and print it: it is shown this once."""
     members = {"name": name, "scopes": list(scopes), **_members(expires, rate, concurrent)}
-    _tell_new(session, name, session.call("management", "POST", "/keys", kind="API", members=members).json())
+    _tell_new(session, name, session.call("management", "POST", "/keys", kind="API", members=members).members())
 
 
 @token.command()
@@ -147,7 +148,7 @@ def change(
         members["disabled"] = disabled
     if not members:
         raise click.UsageError("Nothing to change: give --scope, --expires, --rate, --concurrent or --disable.")
-    said = session.call("management", "PATCH", path_of("keys", name), kind="API", members=members).json()
+    said = session.call("management", "PATCH", path_of("keys", name), kind="API", members=members).members()
     session.out.result(said, lambda: _show_keys(session, [], [said]))
     _warn(session, said)
 
@@ -159,7 +160,7 @@ def revoke(session: Session, names: tuple[str, ...]) -> None:
     """Revoke named keys: they are refused from the next request on."""
     revoked = []
     for name in names:
-        said = session.call("management", "DELETE", path_of("keys", name), kind="API").json()
+        said = session.call("management", "DELETE", path_of("keys", name), kind="API").members()
         revoked.append(name)
         if not session.out.as_json:
             session.out.line(str(said.get("status", f"Key {name} revoked")))
@@ -193,7 +194,7 @@ def _show_keys(session: Session, own: list[dict[str, Any]], named: list[dict[str
 
 
 def _tell_new(session: Session, name: str, said: dict[str, Any]) -> None:
-    session.out.result(said, lambda: click.echo(said["key"]))
+    session.out.result(said, lambda: click.echo(expect(said, str, "key")))
     if session.out.as_json:
         return
     expires = said.get("expires", said.get("expiration time"))

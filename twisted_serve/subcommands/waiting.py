@@ -41,12 +41,12 @@ def call_patiently(
     """
     with session.out.waiting(f"{model}: asking") as show:
         if not session.out.interactive:
-            return _members(session.call("management", method, path, query=query, timeout=PATIENCE).json())
+            return session.call("management", method, path, query=query, timeout=PATIENCE).members()
         ended: list[dict[str, Any] | Exception] = []
 
         def call() -> None:
             try:
-                ended.append(_members(session.call("management", method, path, query=query, timeout=PATIENCE).json()))
+                ended.append(session.call("management", method, path, query=query, timeout=PATIENCE).members())
             except Exception as e:  # raised again by the waiting thread
                 ended.append(e)
 
@@ -61,10 +61,6 @@ def call_patiently(
     if isinstance(result, Exception):
         raise result
     return result
-
-
-def _members(said: Any) -> dict[str, Any]:
-    return said if isinstance(said, dict) else {}
 
 
 def _phase(session: Session, model: str, workers: int) -> str:
