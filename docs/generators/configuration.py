@@ -62,6 +62,7 @@ _PARTS = {
     "inference_address": "Listeners",
     "max_connections": "Limits of a connection",
     "disable_token_authorization": "Tokens",
+    "shutdown_timeout": "Shutdown and plug-ins",
     "model_store": "Models",
     "default_workers_per_model": "Workers",
     "metrics_mode": "Metrics and logs",

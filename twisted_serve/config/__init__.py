@@ -4,6 +4,7 @@ Configuration: the settings of a server, and the files, arguments and variables 
 
 ``options``         every setting once, with its description, default and limits
 ``listener_options``  those of listeners and connections
+``token_options``   those of keys
 ``setting``         make the fields of settings
 ``load``            merge the sources: environment over command line over file over default
 ``arguments``       parse the command line
