@@ -112,6 +112,8 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions, ports: Privileged
     from twisted_serve.planes.snapshots import SnapshotFolder  # noqa: PLC0415
     from twisted_serve.service import Dependencies, ModelServer  # noqa: PLC0415
 
+    # Before plug-ins are imported: they need no keys.
+    environ = taken_secrets(os.environ)
     use_steady_clock(reactor)
     options, plan = loaded.options, loaded.snapshots
     folder = None if plan is None else SnapshotFolder(plan.directory, plan.settings, options.snapshots_kept)
@@ -121,7 +123,6 @@ def make_server(reactor: IServeReactor, loaded: LoadedOptions, ports: Privileged
 
         endpoints = find_endpoints(options.plugins_path, options.plugins)
     listening = reactor if ports is None else cast("IServeReactor", ports)
-    environ = taken_secrets(os.environ)
     return ModelServer(listening, options, Dependencies(snapshots=folder, endpoints=endpoints, environ=environ))
 
 

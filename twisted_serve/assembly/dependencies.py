@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -116,12 +117,9 @@ def visible_environment(environ: Mapping[str, str], options: ServerOptions) -> d
     return visible
 
 
-def taken_secrets(environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Return a copy of the environment of this process, and remove the keys from it: no other code needs them."""
-    taken = dict(environ)
-    for name in VARIABLES.values():
-        environ.pop(name, None)
-    return taken
+def taken_secrets(environ: MutableMapping[str, str]) -> Mapping[str, str]:
+    """Remove the keys from the environment of this process, and return it as it was, with later changes."""
+    return ChainMap({name: environ.pop(name) for name in VARIABLES.values() if name in environ}, environ)
 
 
 def with_threads(environment: Mapping[str, str], workers: int) -> dict[str, str]:
