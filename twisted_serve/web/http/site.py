@@ -40,10 +40,10 @@ def peer_of(request: IRequest) -> str:
 
 def sender_of(request: IRequest) -> str:
     """Return the origin of a request, as audit lines have it: the client's address, and its named key if it has one."""
-    admitted = getattr(request, "admitted", None)
-    if admitted is None or admitted.key is None:
+    key = request.sender.allowed.key if isinstance(request, ServeRequest) and request.sender is not None else None
+    if key is None:
         return peer_of(request)
-    record = admitted.key.record
+    record = key.record
     return f"{peer_of(request)} with the key {record.name} ({record.id})"
 
 
