@@ -64,6 +64,20 @@ class TurnWatchTests(SynchronousTestCase):
         """What takes long before the end of the start is not."""
         self.assertEqual(self.turn(2 * LIMIT), [])
 
+    def test_end_of_start(self) -> None:
+        """The turn in which the start ends is part of the start; the next one is not."""
+
+        def end() -> None:
+            self.watch.arm()
+            burn(3 * LIMIT)
+
+        with capturedLogs() as events:
+            self.reactor.callLater(0, end)
+            self.reactor.runUntilCurrent()
+            self.reactor.runUntilCurrent()
+        self.assertEqual(events, [])
+        [_line] = self.turn(3 * LIMIT)
+
     def test_stopped(self) -> None:
         """Afterwards nothing is measured."""
         self.watch.arm()

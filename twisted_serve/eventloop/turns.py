@@ -45,6 +45,7 @@ class TurnWatch(Service):
         self._reactor = reactor
         self._limit = limit
         self._armed = False
+        self._arming = False
         self._began = 0.0
         self._seen: list[traceback.FrameSummary] | None = None
         self._ended = threading.Event()
@@ -67,14 +68,13 @@ class TurnWatch(Service):
         threading.Thread(target=self._sample, args=(thread,), name="turns", daemon=True).start()
 
     def arm(self) -> None:
-        """Log long turns from now on, after imports and the loading of models."""
-        self._began = time.thread_time()
-        self._armed = True
+        """Log long turns from the next one on, after imports and the loading of models."""
+        self._arming = True
 
     def stopService(self) -> None:
         """Stop measuring."""
         super().stopService()
-        self._armed = False
+        self._armed = self._arming = False
         self._ended.set()
         # Restores the method of the class.
         self._reactor.__dict__.pop("runUntilCurrent", None)
@@ -82,6 +82,10 @@ class TurnWatch(Service):
     def _turn_ended(self) -> None:
         now = time.thread_time()
         spent, seen, self._seen, self._began = now - self._began, self._seen, None, now
+        if self._arming:
+            # This was the turn of the start, in which the command collects garbage.
+            self._arming, self._armed = False, True
+            return
         if self._armed and spent > self._limit:
             _log.error(
                 "{slow} {spent:.0f} ms of processor time, more than {limit:.0f} ms. What ran:\n{stack}",
