@@ -12,7 +12,7 @@ import pytest
 import twisted_serve
 from twisted_serve import endpoints
 from twisted_serve.archiver import model_archiver
-from twisted_serve.testing import fakes, local_worker, machine, memory, mounted, socket_reactor, sockets
+from twisted_serve.testing import fakes, local_worker, machine, memory, mounted, named_machine, socket_reactor, sockets
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text("utf-8")
 ROW = re.compile(r"^\| `(twisted_serve[\w.]*)` \| (.+) \|$", re.MULTILINE)
@@ -50,6 +50,7 @@ def test_facade() -> None:
         (machine, set()),
         (memory, set()),
         (mounted, set()),
+        (named_machine, set()),
         (socket_reactor, set()),
         (sockets, set()),
     ],

@@ -9,6 +9,9 @@ Test a whole server in memory and in virtual time; ``docs/testing.md`` shows how
 - `sockets`: `SocketServer`, the same with real sockets
 - `socket_reactor`: its reactor, with virtual time
 - `machine`: `TokenMachine`, a Hypothesis state machine over keys and time
+- `named_machine`: `NamedKeyMachine`, one over named keys
+- `named_checks`: its server, and the check of each response
+- `named_keys`, `key_store`, `exchange`: a plain model of keys, their file, requests byte by byte
 - `history`: what machines have in common: a server, and the story of a failure
 - `lives`: when keys end, and the check of the key file, for the machine
 - `words`: moments and durations in its messages

@@ -80,7 +80,7 @@ class Lives:
         self.ahead: timedelta | None = None
         if options.token_auto_rotate:
             self.ahead = min(self.overlap + _INTERVAL, self.lifetime / 2) if self.overlap else _NOTHING
-        self.keeps = getattr(options, "token_on_restart", "new") == "keep"
+        self.keeps = {"new": False, "keep": True}[options.token_on_restart]
         self.dead: dict[str, tuple[TokenKind, str]] = {}
         self._kind_of = {token.secret: token.kind for token in server.keys}
         for kind in self._kinds:
@@ -166,6 +166,7 @@ class Lives:
             self._former[kind], former = [], self._former[kind]
             self._bury((life.secret for life in former), "had ended with the last run of the server")
             if secret == old.secret:
+                self._ended.discard(secret)
                 # Its date is brought nearer if it is farther away than that of a new key.
                 expiry = min(old.expiry, now + self.lifetime)
                 left = (expiry - now).total_seconds()
@@ -245,9 +246,13 @@ class Lives:
         return age
 
     def _outlives(self, secret: str, now: datetime) -> bool:
-        """Return whether a key that was live goes on in the next run of the server, if that keeps keys."""
+        """
+        Return whether a key that was live goes on in the next run of the server, if that keeps keys.
+
+        The date alone decides, which is all that is in the file: also for a key that had ended before it was set back.
+        """
         life = self._live.get(self._kind_of[secret])
-        return life is None or (life.secret == secret and life.expiry > now and not self.ended(life))
+        return life is None or (life.secret == secret and life.expiry > now)
 
     def _bury(self, secrets: Iterable[str], how: str) -> None:
         for secret in sorted(secrets):

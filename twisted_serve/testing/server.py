@@ -230,21 +230,17 @@ class MemoryServer:
         self._stop()
         self._start()
 
-    def crash(self, damage: Callable[[Path], object] | None = None) -> None:
+    def crash(self, damage: Callable[[Path], object] = lambda _path: None) -> None:
         """
-        Start the server again as after a crash, with a stale key file.
-
-        The lock on the file is released, since a dead process cannot hold it.
+        Start the server again as after a crash, with a stale key file, which a dead process cannot have locked.
 
         :param damage: Called with the path of the stale file, to do with it what the crash has done.
         """
         stale = self.key_file.read_bytes() if self.key_file.exists() else None
         self._stop()
         if stale is not None:
-            self.key_file.touch(0o600)
             self.key_file.write_bytes(stale)
-            if damage is not None:
-                damage(self.key_file)
+            damage(self.key_file)
         self._start()
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ class Concern(Flag):
     REQUEST = auto()
     OVERLAP = auto()
     KEPT = auto()
+    NAMED = auto()
 
 
 @frozen

@@ -14,8 +14,10 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.testing.planted.bug import Concern, Planted
+from tests.testing.planted.in_named import NAMED
 from tests.testing.planted.table import PLANTED
 from twisted_serve.testing.machine import TokenMachine
+from twisted_serve.testing.named_machine import NamedKeyMachine
 
 # Found is enough: no time is spent on the smallest example.
 QUICK = settings(
@@ -58,6 +60,14 @@ def test_machine(bug: Planted) -> None:
 
     with bug.plant(), pytest.raises(AssertionError) as caught:
         run_state_machine_as_test(Machine, settings=QUICK)
+    assert re.search(bug.told, str(caught.value).partition("\n")[0])
+
+
+@pytest.mark.parametrize("bug", NAMED, ids=lambda bug: bug.name)
+def test_named(bug: Planted) -> None:
+    """The machine of named keys finds the bug, and says in words which it is."""
+    with bug.plant(), pytest.raises(AssertionError) as caught:
+        run_state_machine_as_test(NamedKeyMachine, settings=QUICK)
     assert re.search(bug.told, str(caught.value).partition("\n")[0])
 
 
