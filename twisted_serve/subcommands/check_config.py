@@ -62,8 +62,9 @@ def check_config(file: str, strict: bool, as_json: bool) -> int:
                 out.line(f"{where}: {kind[:-1]}: {each['message']}", color)  # type: ignore[index]
         for missing in unchecked:
             out.line(f"{file}: not checked here: {missing}")
+        counted = "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
         if not errors:
-            out.line(f"{file}: a server would start with it" + ("" if not warnings else f"; {len(warnings)} warnings"))
+            out.line(f"{file}: a server would start with it" + ("" if not warnings else f"; {counted}"))
 
     out.result(said, human)
     return ExitStatus.FAILED if errors or (strict and warnings) else ExitStatus.DONE
