@@ -38,9 +38,17 @@ class ConfigurationPageTests(SynchronousTestCase):
     def test_parts(self) -> None:
         """Each part of the page has a heading, and a table that Markdown knows as one."""
         page = configuration_page()
-        for part in ("Listeners", "Limits of a connection", "Tokens", "Models", "Workers", "Environment"):
+        for part in (
+            "Listeners",
+            "Limits of a connection",
+            "Tokens",
+            "Shutdown and plug-ins",
+            "Models",
+            "Workers",
+            "Environment",
+        ):
             self.assertIn(f"\n\n## {part}\n\n", page)
-        self.assertEqual(page.count("\n\n| setting | "), 8)
+        self.assertEqual(page.count("\n\n| setting | "), 9)
 
 
 @pytest.mark.integration
