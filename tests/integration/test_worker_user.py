@@ -113,9 +113,9 @@ def test_protected() -> None:
     """The command closes its memory to other processes before it serves."""
     code = """
 import ctypes
-from twisted_serve import cli
-cli.run_server = lambda *_, **__: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
-print(cli.serve(None, None))
+from twisted_serve.command import serving
+serving.run_server = lambda *_, **__: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+print(serving.serve(None, None, None))
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40, check=True)
     assert said.stdout == "0\n"
