@@ -68,7 +68,7 @@ class Content:
 
 
 # Also of texts that are no UTF-8, and of arrays in arrays in arrays.
-_UNREADABLE: Final = (ValueError, RecursionError)
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _members = msgspec.json.Decoder(dict[str, Raw])
 _number = msgspec.json.Decoder(int)
