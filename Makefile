@@ -20,6 +20,9 @@ PYTHONS ?= 3.10 3.11 3.12 3.13
 WORKERS ?= auto
 MEMORY := -m 'not integration' --ignore=tests/testing/planted
 
+# Where this is set, each of the thousands of processes of the tests would compile the whole package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-memory test-lowest test-pythons test-others check docs protos bench soak bench-picture examples clean
 
 help:
