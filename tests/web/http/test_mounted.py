@@ -10,7 +10,7 @@ from unittest.mock import patch
 from urllib.parse import quote
 
 from attrs import evolve
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -269,6 +269,7 @@ class SameTests(MountedCase):
             body = b"differs"
         return status, {name: value for name, value in headers.items() if name not in OWN}, body
 
+    @example(["0\n"])
     @given(st.lists(st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), max_size=5), max_size=4))
     def test_paths(self, segments: list[str]) -> None:
         """The path below the mount is what the client sent, byte for byte."""
@@ -278,6 +279,8 @@ class SameTests(MountedCase):
             with patch.object(Mounted, "render", lambda _resource, request: path_below(request)):
                 client.send(f"GET {prefix}{path}?q=1 HTTP/1.1\r\nHost: h\r\n\r\n".encode())
             status, _, body = parsed(client.received)
-            # Klein's router redirects some paths with slashes that follow each other.
-            if not (status == 308 and prefix == "/deep/ml" and "//" in path):
+            # The application's router, Klein's, redirects some paths with slashes that follow each other, and its
+            # parameter, a regular expression, does not match line feeds.
+            routed_elsewhere = (status == 308 and "//" in path) or (status == 404 and "%0A" in path)
+            if not (prefix == "/deep/ml" and routed_elsewhere):
                 self.assertEqual((status, body), (200, path.encode()))
