@@ -29,10 +29,11 @@ A, B = "http://127.0.0.1:9000", "http://127.0.0.1:9001"
 SHARED = {"inference_address": A, "management_address": A, "metrics_address": B}
 BOTH = Role.INFERENCE | Role.MANAGEMENT
 
-MODELS: Any = {"resnet": {}, "resnet-50": {}, "secret": {}}
+# A model that a limited key must not learn of, and no model: of one length, and in no answer for another reason.
+HIDDEN = "zqhidden"
+ABSENT = "zqabsent"
 
-# Of the same length as the name of the model that a limited key must not learn of; there is no such model.
-NOBODY = "nobody"
+MODELS: Any = {"resnet": {}, "resnet-50": {}, HIDDEN: {}}
 
 
 def described(route: Route) -> str:
@@ -113,7 +114,7 @@ class SpellingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.server = KeyedServer(EVERYTHING, models=MODELS)
         self.addCleanup(self.server.close)
-        self.server.add_workflow("secret", "models:\n  nested:\n    url: resnet\ndag:\n  nested: []\n")
+        self.server.add_workflow(HIDDEN, "models:\n  nested:\n    url: resnet\ndag:\n  nested: []\n")
         self.key = self.server.put("limited", "inference:resnet*")
 
     def jobs(self) -> set[str]:
@@ -156,14 +157,14 @@ class SpellingTests(SynchronousTestCase):
         method = data.draw(st.sampled_from(["GET", "POST", "PUT", "OPTIONS", "HEAD", "DELETE"]))
         role = data.draw(st.sampled_from([Role.INFERENCE, Role.INFERENCE, Role.MANAGEMENT]))
         answers = []
-        for name in ("secret", NOBODY):
+        for name in (HIDDEN, ABSENT):
             cased = "".join(letter.upper() if i in upper else letter for i, letter in enumerate(name))
             spelled = "".join(f"%{ord(letter):02x}" if i in escaped else letter for i, letter in enumerate(cased))
             target = (path + query).replace("{other}", spelled)
             lines = bearer(self.key) + "Content-Type: application/x-www-form-urlencoded\r\n"
             body = form.replace("{other}", name).encode("ascii")
             status, content = send(self.server, role, method, target, lines, body)
-            self.assertNotIn(self.jobs(), ({"secret"}, {"secret", "resnet"}), target)
+            self.assertNotIn(self.jobs(), ({HIDDEN}, {HIDDEN, "resnet"}), target)
             self.assertNotEqual(status, "500", target)
             shown = content.decode("utf-8")
             answers.append((status, shown.replace(spelled, "?").replace(cased, "?").replace(name, "?")))
@@ -196,14 +197,14 @@ class SpellingTests(SynchronousTestCase):
         for path in ("/predictions/{}", "/{}/predict", "/v2/models/{}/infer", "/explanations/{}/1.0"):
             statuses = [
                 self.server.request("OPTIONS", path.format(name), self.key, role=Role.INFERENCE).status
-                for name in ("resnet", "secret", NOBODY)
+                for name in ("resnet", HIDDEN, ABSENT)
             ]
             self.assertEqual(statuses, [200, 403, 403], path)
 
     def test_invocations(self) -> None:
         """The model of an invocation is checked where it is named: in the query, in a form, at the start."""
         form = {"Content-Type": "application/x-www-form-urlencoded"}
-        for name, status in (("resnet", 200), ("secret", 403), (NOBODY, 403)):
+        for name, status in (("resnet", 200), (HIDDEN, 403), (ABSENT, 403)):
             for target, body in (
                 (f"/invocations?model_name={name}", b""),
                 ("/invocations", f"model_name={name}".encode()),
@@ -214,7 +215,7 @@ class SpellingTests(SynchronousTestCase):
                     self.assertIn('error="insufficient_scope"', answer.headers["www-authenticate"])
                     self.assertIn("The key limited has no scope for this request (predict).", answer.json["message"])
         self.assertEqual(self.jobs(), {"resnet"})
-        with KeyedServer(models={"secret": {}}) as server:
+        with KeyedServer(models={HIDDEN: {}}) as server:
             key = server.put("limited", "inference:resnet*")
             answer = server.request("POST", "/invocations", key, body=b"x", role=Role.INFERENCE)
             self.assertEqual((answer.status, answer.json["message"]), (400, "Parameter model_name is required."))
@@ -222,7 +223,7 @@ class SpellingTests(SynchronousTestCase):
     def test_audit(self) -> None:
         """A refusal behind the gate is in the audit log once, with the path and without the query."""
         with capturedLogs() as logged:
-            self.server.request("POST", "/invocations?model_name=secret", self.key, role=Role.INFERENCE)
+            self.server.request("POST", "/invocations?model_name=zqhidden", self.key, role=Role.INFERENCE)
         lines = [event for event in logged if "Refused" in str(event.get("log_format"))]
         self.assertEqual(
             [(event["method"], event["path"], event["name"]) for event in lines], [("POST", "/invocations", "limited")]
