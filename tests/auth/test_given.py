@@ -95,7 +95,7 @@ class TestSources:
     """Where keys come from."""
 
     def test_twice(self) -> None:
-        """Nobody could tell which of two keys counts."""
+        """A kind of key that is given twice is refused: which of the two counts could not be told."""
         kind = TokenKind.INFERENCE
         with pytest.raises(ValueError, match="token_inference_key_file and by the variable TS_TOKEN_INFERENCE_KEY"):
             sources_of({kind: Path("x")}, {VARIABLES[kind]: FIRST})

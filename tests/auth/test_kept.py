@@ -180,7 +180,7 @@ def test_another_users(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_in_use() -> None:
-    """The file of a running server is nobody else's to take."""
+    """The file of a running server is taken by no other server."""
     with file_with(render_keys(GOOD)) as path, path.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(KeyFileInUse, match="another running server"):

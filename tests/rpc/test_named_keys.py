@@ -174,7 +174,7 @@ class SightTests(KeyCase):
 
 
 class HealthTests(KeyCase):
-    """Health, which is open, and tells of models only whom they concern."""
+    """Health, which is open, and tells a key only of the models that it opens."""
 
     def listed(self, key: str | None) -> set[str]:
         call = self.grpc.call(f"/{HEALTH}/List", HealthListRequest(), key)
