@@ -3,6 +3,7 @@
 Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep for them still find them.
 
 ``events``         the fixed log lines, and the events of requests, workers and metrics
+``access``         log the requests of a listener in the access log
 ``coalescing``     coalesce events of one line into events of many lines
 ``records``        an event ready to be rendered, without control characters and live keys
 ``layouts``        render a record: TorchServe's two patterns, and JSON
@@ -14,6 +15,7 @@ Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep 
 ``host_log``       prepare events for the log of another program
 """
 
+from twisted_serve.logs.access import AccessLog
 from twisted_serve.logs.events import (
     ACCESS_LOG,
     CLIENT_GONE,
@@ -82,6 +84,7 @@ __all__ = [
     "WORKER_ERROR_CAUSE",
     "WORKER_PID",
     "WORKER_STARTED",
+    "AccessLog",
     "LineObserver",
     "console",
     "log_access",

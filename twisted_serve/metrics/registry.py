@@ -13,7 +13,7 @@ from platform import python_version
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 import twisted_serve
-from twisted_serve.metrics.families import CounterFamily
+from twisted_serve.metrics.families import CounterFamily, CounterValue
 from twisted_serve.metrics.key_requests import KeyRequests
 from twisted_serve.metrics.model_metrics import VersionFamilies, VersionMetrics
 from twisted_serve.metrics.pools import PoolCollector, ReadPools
@@ -83,15 +83,15 @@ class ServerMetrics:
         ProcessCollector(registry=registry)
         self._families = VersionFamilies(registry)
         self.emitter = Emitter(catalogue, mode, Sinks(registry, server_log, model_log, epoch), auto_detect)
-        self._answer_classes = {n: answers.labels(f"{n}xx").inc for n in range(1, 6)}
+        self._answer_classes = {n: answers.labels(f"{n}xx") for n in range(1, 6)}
         # TorchServe counts every other class as 5XX; but a redirect is not an error.
         self._answer_counters = {n: self.emitter.bind(f"Requests{n}XX", "Host", hostname) for n in (2, 4, 5)}
-        self._requested: dict[tuple[str, str], tuple[Callable[[], None], Record]] = {}
+        self._requested: dict[tuple[str, str], tuple[CounterValue, Record]] = {}
 
     def answered(self, status: int) -> None:
         """Count an HTTP response."""
         first = min(max(status // 100, 1), 5)
-        self._answer_classes[first]()
+        self._answer_classes[first].number += 1
         self._answer_counters.get(first, ignore)(1)
 
     def call_ended(self, method: str, code: str) -> None:
@@ -108,10 +108,10 @@ class ServerMetrics:
         bound = self._requested.get((model_name, model_version))
         if bound is None:
             labels = (model_name, model_version, self._hostname)
-            bound = self._inference.labels(*labels).inc, self.emitter.bind("ts_inference_requests_total", *labels)
+            bound = self._inference.labels(*labels), self.emitter.bind("ts_inference_requests_total", *labels)
             self._requested[model_name, model_version] = bound
         count, record = bound
-        count()
+        count.number += 1
         record(1)
 
     def version(self, name: str, version: str) -> VersionMetrics:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from twisted_serve.auth.redaction import Redact
 from twisted_serve.auth.scopes import Operation
-from twisted_serve.logs import log_access
+from twisted_serve.logs import AccessLog
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.spans import Prediction
 from twisted_serve.rpc.contracts import End
@@ -40,27 +40,24 @@ class Endings:
 
     def __init__(self, metrics: ServerMetrics, redact: Redact, tracer: Tracer | None) -> None:
         self._metrics = metrics
-        self._redact = redact
         self._tracer = tracer
-        # Kept, because each access to a class's logger creates a new one.
-        self._access = _log
+        self._access_log = AccessLog(_log, redact)
 
     def record(self, end: End) -> None:
         """Record a call (``docs/torchserve/grpc_workflows_kserve.md`` §1.5)."""
         path, operation = _METHODS.get(end.path, (_UNKNOWN, None))
         self._metrics.call_ended(path, end.code.name)
         peer: Any = end.peer
-        log_access(
-            self._access,
-            peer=(peer.host, peer.port) if hasattr(peer, "port") else None,
-            method=b"gRPC",
-            target=self._redact(end.path),
-            version=b"HTTP/2.0",
-            status=int(end.code),
-            elapsed=end.ended - end.began,
-            request_id=end.request_id,
-            named=end.named or end.code is not Code.OK,
-            principal=end.principal,
+        self._access_log.add(
+            (peer.host, peer.port) if hasattr(peer, "port") else None,
+            b"gRPC",
+            end.path,
+            b"HTTP/2.0",
+            int(end.code),
+            end.ended - end.began,
+            end.request_id,
+            end.named or end.code is not Code.OK,
+            end.principal,
         )
         if self._tracer is not None and not end.refused and end.method is not None and operation is Operation.PREDICT:
             self._trace(self._tracer, end, path)

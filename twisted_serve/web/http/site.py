@@ -22,7 +22,7 @@ from twisted_serve.auth.redaction import Redact
 from twisted_serve.eventloop.threads import DeferToThread
 from twisted_serve.listening.admission import Admission
 from twisted_serve.listening.open_connections import OpenConnections
-from twisted_serve.logs import log_access
+from twisted_serve.logs import AccessLog
 from twisted_serve.planes.senders import Sender
 from twisted_serve.web.http.channel import ServeChannel
 from twisted_serve.web.http.limits import Limits
@@ -86,6 +86,7 @@ class ServeSite(Site):
     :ivar predictions: Whether this listener serves predictions.
     :ivar error_detail: Whether responses include the details of handler errors.
     :ivar channels: The open connections.
+    :ivar access_log: The access log of this listener.
     """
 
     noisy = False
@@ -129,8 +130,7 @@ class ServeSite(Site):
         self.error_detail = error_detail
         self._redact = redact
         self.defer_to_thread = defer_to_thread
-        # Kept, because each access to a class's logger creates a new one.
-        self._access = _log
+        self.access_log = AccessLog(_log, redact)
         self._open: OpenConnections[ServeChannel] = OpenConnections(reactor)
         self.channels = self._open.all
         self.predictions = predictions
@@ -189,32 +189,22 @@ class ServeSite(Site):
         self._log_request(request, CLIENT_CLOSED)
 
     def _log_request(self, request: ServeRequest, status: int) -> None:
-        log_access(
-            self._access,
-            peer=_host_and_port(request.getClientAddress()),
-            method=request.method,
-            target=self._redact(request.uri),
-            version=request.clientproto,
-            status=status,
-            elapsed=self.reactor.seconds() - request.began,
-            request_id=request.answer_id or None,
-            named=request.client_id is not None,
-            principal=request.principal,
+        self.access_log.add(
+            _host_and_port(request.getClientAddress()),
+            request.method,
+            request.uri,
+            request.clientproto,
+            status,
+            self.reactor.seconds() - request.began,
+            request.answer_id or None,
+            request.client_id is not None,
+            request.principal,
         )
 
     def log_unread(self, address: IAddress, status: int, request_id: str) -> None:
         """Write a malformed request to the access log and count its response; only its sender's address is known."""
         self.count_answer(status)
-        log_access(
-            self._access,
-            peer=_host_and_port(address),
-            method=b"-",
-            target=b"-",
-            version=b"-",
-            status=status,
-            elapsed=0.0,
-            request_id=request_id,
-        )
+        self.access_log.add(_host_and_port(address), b"-", b"-", b"-", status, 0.0, request_id, False, None)
 
     def finish_up(self) -> None:
         """Close every connection as soon as it is idle."""
