@@ -130,9 +130,9 @@ class WayTests(SynchronousTestCase):
         calls = called(lambda: connection.send(head.format(key).encode()))
         return calls, connection.received[before:]
 
-    def server(self) -> MemoryServer:
+    def server(self, fast_lane: bool = False) -> MemoryServer:
         """Return a server with a model."""
-        server = MemoryServer(models={"m": {}})
+        server = MemoryServer({"fast_lane": fast_lane}, models={"m": {}})
         self.addCleanup(server.close)
         return server
 
@@ -144,6 +144,16 @@ class WayTests(SynchronousTestCase):
         names = [*steps("To the scheduler"), *steps("Back to the client")]
         self.assertGreater(len(names), 35)
         self.assertIsNone(first_missing(names, calls))
+
+    def test_fast_lane(self) -> None:
+        """The same on the fast lane, where no request of Twisted's is made."""
+        server = self.server(fast_lane=True)
+        calls, response = self.send(server.key(TokenKind.INFERENCE), server)
+        self.assertTrue(response.startswith(b"HTTP/1.1 200 "), response)
+        names = [*steps("From the bytes to the queue"), *steps("From the queue to the socket")]
+        self.assertEqual(len(names), 12)
+        self.assertIsNone(first_missing(names, calls))
+        self.assertNotIn(code_of("web.http.request.ServeRequest.__init__"), calls)
 
     def test_call(self) -> None:
         """A call of gRPC."""

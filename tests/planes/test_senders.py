@@ -50,7 +50,9 @@ class SenderTests(SynchronousTestCase):
                 or "str" in str(inspect.signature(member).return_annotation)
             )
         }
-        self.assertEqual(concerned, {"predict", "find", "versions", "names", "only_startup_model", "model_ready"})
+        self.assertEqual(
+            concerned, {"predict", "enter", "find", "versions", "names", "only_startup_model", "model_ready"}
+        )
         self.assertEqual({name for name in concerned if name not in vars(seen)}, set())
 
     def test_refused(self) -> None:

@@ -208,6 +208,7 @@ def assemble(
             endpoints=tuple(by_segment(dependencies.endpoints).values()),
             look=partial(overview, catalogue, shown_settings(options)),
             server_timing=options.server_timing,
+            fast_lane=options.fast_lane,
             admission=admission,
             error_detail=_ERROR_DETAIL[options.prediction_error_detail],
             metrics_token=metrics_token,

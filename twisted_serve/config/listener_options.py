@@ -115,6 +115,12 @@ class ListenerOptions:
         ),
     )
 
+    fast_lane: bool = field(
+        default=True,
+        converter=truth,
+        metadata=about("pass usual predictions from the socket to the queue at once; the answers are the same without"),
+    )
+
     # gRPC.
     enable_grpc: str = field(
         default="auto",

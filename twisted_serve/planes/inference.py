@@ -14,7 +14,8 @@ from twisted_serve.metrics.timing import Timing
 from twisted_serve.models.version import ModelVersion
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.senders import Sender
-from twisted_serve.scheduling.pending import OnChunk
+from twisted_serve.scheduling.pending import OnChunk, PendingRequest, Recipient
+from twisted_serve.scheduling.pool import Pool
 from twisted_serve.scheduling.status import Ready
 from twisted_serve.wire.messages import Item, Job
 
@@ -73,12 +74,29 @@ class InferencePlane:
         :raise ModelNotFound: if there is no such model.
         :raise ModelVersionNotFound: if the model has no such version.
         """
+        pool = self._pool_for(name, version, timing)
+        return pool.submit(job, on_chunk, deadline, versioned=version is not None, timing=timing)
+
+    def enter(
+        self, name: str, version: str | None, job: Job, recipient: Recipient, deadline: float | None, timing: Timing
+    ) -> PendingRequest:
+        """
+        Submit a job to a worker, as `predict` does, without a Deferred.
+
+        :param recipient: Receives the response, or the error in place of one.
+        :return: The request, to be abandoned when the client has disconnected.
+        :raise ServeError: as `predict`, and if no worker can take the job.
+        """
+        pool = self._pool_for(name, version, timing)
+        return pool.enter(job, recipient, deadline, version is not None, timing)
+
+    def _pool_for(self, name: str, version: str | None, timing: Timing | None) -> Pool:
+        """Return the pool that answers a request, which is counted."""
         model = self._catalogue.resolve(name, version)
         self._metrics.inference_requested(name, version or "default")
         if timing is not None:
             timing.model, timing.version = model.name, model.version
-        pool = self._catalogue.pool_of(model)
-        return pool.submit(job, on_chunk, deadline, versioned=version is not None, timing=timing)
+        return self._catalogue.pool_of(model)
 
     def find(self, name: str, version: str | None) -> ModelVersion:
         """
@@ -161,6 +179,12 @@ class _SeenInference(InferencePlane):
     ) -> Deferred[Item]:
         self._sender.require(name)
         return super().predict(name, version, job, on_chunk, deadline, timing)
+
+    def enter(
+        self, name: str, version: str | None, job: Job, recipient: Recipient, deadline: float | None, timing: Timing
+    ) -> PendingRequest:
+        self._sender.require(name)
+        return super().enter(name, version, job, recipient, deadline, timing)
 
     def find(self, name: str, version: str | None) -> ModelVersion:
         self._sender.require(name)

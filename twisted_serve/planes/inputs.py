@@ -52,9 +52,14 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip()
 
 
+def is_form(content_type: str) -> bool:
+    """Return whether a body with this content type is a form, with several inputs."""
+    return media_type(content_type).lower() in _FORMS
+
+
 def takes_long(content_type: str, body: bytes) -> bool:
     """Return whether a body is a form so large that `parts_of` must run in a thread."""
-    return len(body) > MOST_AT_ONCE and media_type(content_type).lower() in _FORMS
+    return len(body) > MOST_AT_ONCE and is_form(content_type)
 
 
 def parts_of(content_type: str, body: bytes) -> list[Part]:

@@ -38,3 +38,8 @@ def with_suffix(client_id: str) -> str:
     Two clients may use the same id at the same time, and each must get its own response.
     """
     return f"{client_id}.{getrandbits(64):016x}"
+
+
+def id_for_worker(client_id: str | None, answer_id: str) -> str:
+    """Return the id of a request for workers and their metrics: the response's, unless a client chose that."""
+    return answer_id if client_id is None else with_suffix(answer_id)

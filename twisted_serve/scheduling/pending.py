@@ -6,7 +6,7 @@ Represent one request in a pool, which is answered exactly once.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from attrs import define, frozen
 from msgspec.structs import replace
@@ -24,6 +24,70 @@ _log = Logger("twisted_serve.scheduling")
 
 #: Called with a chunk of a streamed response and the producer to pause while the client is not reading.
 OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]
+
+
+class Recipient(Protocol):
+    """
+    Receives the response to one request: any number of chunks, then exactly one answer or error.
+
+    :ivar streams: Whether it receives chunks; they are dropped otherwise.
+    """
+
+    @property
+    def streams(self) -> bool:
+        """Whether it receives chunks."""
+
+    def answered(self, item: Item) -> None:
+        """Receive the response, or the last part of it."""
+
+    def failed(self, error: ServeError) -> None:
+        """Receive the error in place of a response."""
+
+    def chunk(self, item: Item, producer: IPushProducer) -> None:
+        """Receive a part of the response, and the producer to pause while the client is not reading."""
+
+
+class DeferredAnswer:
+    """
+    A recipient with a Deferred.
+
+    :ivar answer: Fires with the response or fails with `ServeError`. Cancel it when the client has disconnected.
+    :param on_chunk: Called with each chunk of the response; ``None`` to drop the chunks.
+    """
+
+    __slots__ = ("_on_chunk", "_request", "answer")
+
+    def __init__(self, on_chunk: OnChunk | None) -> None:
+        self._on_chunk = on_chunk
+        self._request: PendingRequest | None = None
+        self.answer: Deferred[Item] = Deferred(self._cancelled)
+
+    def of(self, request: PendingRequest) -> Deferred[Item]:
+        """Return the Deferred of a request that was queued with this recipient."""
+        self._request = request
+        return self.answer
+
+    def answered(self, item: Item) -> None:
+        """Fire the Deferred."""
+        self.answer.callback(item)
+
+    def failed(self, error: ServeError) -> None:
+        """Fail the Deferred."""
+        self.answer.errback(error)
+
+    def chunk(self, item: Item, producer: IPushProducer) -> None:
+        """Pass a chunk on."""
+        if self._on_chunk is not None:
+            self._on_chunk(item, producer)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it receives chunks."""
+        return self._on_chunk is not None
+
+    def _cancelled(self, _answer: Deferred[Item]) -> None:
+        if self._request is not None:
+            self._request.abandon()
 
 
 def _ignore(_request: PendingRequest) -> None:
@@ -57,15 +121,13 @@ class PendingRequest:
     """
     A request that is queued or in flight, and the producer of its response's chunks.
 
-    :ivar answer: A Deferred that fires with the response or fails with `ServeError`. Cancel it when the client has
-        disconnected.
     :ivar deadline: The time at which the request fails, in seconds of the clock; ``None`` for no limit.
     :ivar streaming: Whether the client has received a part of the response.
     :ivar paused: Whether the client is not reading at the moment.
     :ivar on_flow: Called with the request when ``paused`` changes.
     :ivar retry_state: The failures of the request so far; ``None`` for none.
     :ivar timing: The request's timestamps; the pool sets some of them.
-    :param on_chunk: Called with each chunk of the response; ``None`` to drop the chunks.
+    :param recipient: Receives the response.
     :param forget: Called with the request when the client has disconnected.
     :param observer: Called when the request fails.
     """
@@ -74,8 +136,7 @@ class PendingRequest:
         "_done",
         "_forget",
         "_observer",
-        "_on_chunk",
-        "answer",
+        "_recipient",
         "deadline",
         "job",
         "on_flow",
@@ -89,7 +150,7 @@ class PendingRequest:
     def __init__(
         self,
         job: Job,
-        on_chunk: OnChunk | None,
+        recipient: Recipient,
         deadline: float | None,
         versioned: bool,
         forget: Callable[[PendingRequest], None],
@@ -105,8 +166,7 @@ class PendingRequest:
         self.retry_state: RetryState | None = None
         self.timing = timing
         self._observer = observer
-        self.answer: Deferred[Item] = Deferred(self._cancelled)
-        self._on_chunk = on_chunk
+        self._recipient = recipient
         self._forget = forget
         self._done = False
 
@@ -132,11 +192,11 @@ class PendingRequest:
 
     def chunk(self, item: Item) -> None:
         """Pass on a chunk of the response."""
-        if self._done or self._on_chunk is None:
+        if self._done or not self._recipient.streams:
             return
         self.streaming = True
         try:
-            self._on_chunk(item, self)
+            self._recipient.chunk(item, self)
         except Exception:
             _log.failure("An intermediate answer could not be passed on.")
 
@@ -159,7 +219,7 @@ class PendingRequest:
                 self.on_flow(self)
 
     def stopProducing(self) -> None:
-        """Do nothing: the client has disconnected, and ``answer`` is cancelled as well; see `IProducer`."""
+        """Do nothing: the client has disconnected, and the request is abandoned as well; see `IProducer`."""
 
     def succeed(self, item: Item) -> None:
         """Answer with an item, or with an error if the item has a flaw; do nothing if the request is done."""
@@ -167,7 +227,10 @@ class PendingRequest:
             self.fail(BadRequest(item.flaw))
         elif not self._done:
             self._done = True
-            self.answer.callback(item)
+            try:
+                self._recipient.answered(item)
+            except Exception:
+                _log.failure("An answer could not be passed on.")
 
     def fail(self, error: ServeError) -> None:
         """Answer with an error; do nothing if the request is done."""
@@ -177,9 +240,12 @@ class PendingRequest:
                 self._observer.failed(error.status)
             except Exception:
                 _log.failure("A failed request could not be counted.")
-            self.answer.errback(error)
+            self._recipient.failed(error)
 
-    def _cancelled(self, _answer: Deferred[Item]) -> None:
+    def abandon(self) -> None:
+        """Drop the request, because the client has disconnected; do nothing if the request is done."""
+        if self._done:
+            return
         self._done = True
         try:
             self._forget(self)

@@ -22,7 +22,7 @@ from twisted_serve.models.version import ModelSettings
 from twisted_serve.scheduling.admission import RequestAdmission, Unavailability
 from twisted_serve.scheduling.autoscaling import LoadSample, ScalingRules, next_check, wanted_workers
 from twisted_serve.scheduling.dispatcher import Dispatcher
-from twisted_serve.scheduling.pending import OnChunk, PendingRequest
+from twisted_serve.scheduling.pending import DeferredAnswer, OnChunk, PendingRequest, Recipient
 from twisted_serve.scheduling.quarantine import Quarantine
 from twisted_serve.scheduling.queues import make_queue
 from twisted_serve.scheduling.replica import Replica
@@ -151,6 +151,27 @@ class Pool:
             request, `RequestTimeout` after the deadline, `WorkerFailed` if the handler raised, and its subclass
             `WorkerDied` if the worker was lost or too slow. Cancel it when the client has disconnected.
         """
+        recipient = DeferredAnswer(on_chunk)
+        try:
+            return recipient.of(self.enter(job, recipient, deadline, versioned, timing))
+        except Exception:
+            return fail()
+
+    def enter(
+        self,
+        job: Job,
+        recipient: Recipient,
+        deadline: float | None = None,
+        versioned: bool = False,
+        timing: Timing | None = None,
+    ) -> PendingRequest:
+        """
+        Queue a request for a worker, as `submit` does.
+
+        :param recipient: Receives the response, or the errors with which the Deferred of `submit` fails later.
+        :return: The request, to be abandoned when the client has disconnected.
+        :raise ServiceUnavailable: if no worker can take the request.
+        """
         # ``client_timeout`` applies to predictions, not to descriptions.
         if self._client_timeout and "describe" not in job.headers:
             own = self._clock.seconds() + self._client_timeout
@@ -158,22 +179,22 @@ class Pool:
         if self._retired:
             refusal = self._admission.no_worker(versioned, self._unavailability())
             self._observer.failed(refusal.status)
-            return fail(refusal)
+            raise refusal
         if self._sequences is not None:
             job = self._sequences.named(job)
         timing = timing or Timing(self._clock.seconds())
         timing.versioned = versioned
-        request = PendingRequest(job, on_chunk, deadline, versioned, self._dispatcher.forget, timing, self._observer)
+        request = PendingRequest(job, recipient, deadline, versioned, self._dispatcher.forget, timing, self._observer)
         try:
             self._dispatcher.submit(request)
         except ServiceUnavailable as e:
             self._observer.failed(e.status)
-            return fail(e)
+            raise
         except Exception:
             # The client gets this error, so the request must not stay in the queue.
             self._dispatcher.forget(request)
-            return fail()
-        return request.answer
+            raise
+        return request
 
     def scale(self, min_workers: int, max_workers: int, grace: float = DRAIN_GRACE) -> Deferred[ScaleResult]:
         """

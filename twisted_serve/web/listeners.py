@@ -37,6 +37,7 @@ from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.web.http.responses import Body, answer_declined, answer_flaw, answer_refusal
 from twisted_serve.web.http.site import ServeSite, peer_of
+from twisted_serve.web.routes.fast_lane import Lane
 from twisted_serve.web.routes.inference import ping_endpoint, prediction_endpoints
 from twisted_serve.web.routes.keys import key_endpoints
 from twisted_serve.web.routes.kserve import (
@@ -122,6 +123,7 @@ class HttpApi:
     :ivar extra_headers: CORS headers of every response, unless a handler sets them; if there are any, preflight
         requests of browsers are answered.
     :ivar server_timing: Whether responses have a ``Server-Timing`` header.
+    :ivar fast_lane: Whether usual predictions take the fast lane.
     :ivar admission: Limits the number of connections of all listeners together.
     :ivar error_detail: Whether responses include the details of handler errors; ``None``: only on listeners that
         only this machine can reach.
@@ -148,6 +150,7 @@ class HttpApi:
     envelope: str | None = None
     extra_headers: Mapping[bytes, bytes] = field(factory=dict)
     server_timing: bool = False
+    fast_lane: bool = True
     admission: Admission | None = None
     error_detail: bool | None = None
     metrics_token: MetricsToken | None = None
@@ -165,15 +168,17 @@ class HttpApi:
         plugged = {one.segment: kind_of(one) for one in self.endpoints}
         policy = need_policy(roles, self.exempt_ping, plugged)
         authorizer, refusals = self.access.authorizer(policy), Refusals(self.access, self.refusal_status)
+        tokens, own = isinstance(self.access, TokenAccess), isinstance(self.access, ApplicationAccess)
+        predictor = Predictor(self.inference, tokens, self.defer_to_thread, self.envelope, own)
         guarded: IResource = Guard(
-            self._unguarded_trees(roles, reactor), authorizer, refusals.refuse, answer_flaw, admitted
+            self._unguarded_trees(roles, reactor, predictor), authorizer, refusals.refuse, answer_flaw, admitted
         )
         asking: Asking | None = None
         if isinstance(self.access, ApplicationAccess):
             needs = application_policy(roles, self.exempt_ping, plugged, self.metrics_token is not None)
             asking = self.access.asking(needs, reactor)
             guarded = Asked(guarded, asking)
-        return ServeSite(
+        site = ServeSite(
             Preflight(guarded) if self.extra_headers else guarded,
             reactor,
             authorizer,
@@ -191,8 +196,15 @@ class HttpApi:
             refusals.decline,
             self.access.take if isinstance(self.access, TokenAccess) else None,
         )
+        # What these add to each request or response, the fast lane does not know.
+        unknown = asking or self.tracer or self.server_timing or self.extra_headers
+        if self.fast_lane and roles & Role.INFERENCE and not unknown:
+            site.fast_lane = Lane(predictor)
+        return site
 
-    def _unguarded_trees(self, roles: Role, reactor: IReactorTime) -> dict[TokenKind | None, IResource]:
+    def _unguarded_trees(
+        self, roles: Role, reactor: IReactorTime, predictor: Predictor
+    ) -> dict[TokenKind | None, IResource]:
         """Return the resource that each kind of token opens; ``None`` stands for the public one (`web.api.access`)."""
         from twisted_serve.web.routing.klein_app import apps_of  # noqa: PLC0415 - Klein installs a reactor
 
@@ -215,7 +227,6 @@ class HttpApi:
             **v1_model_endpoints(self.inference),
         }
         if roles & Role.INFERENCE:
-            predictor = Predictor(self.inference, tokens, self.defer_to_thread, self.envelope, own)
             fast_endpoints = {**fast_endpoints, **prediction_endpoints(predictor)}
             endpoints |= self._inference_endpoints(predictor)
         if roles & Role.MANAGEMENT:

@@ -19,6 +19,7 @@ from twisted.web.http import HTTPChannel
 from twisted_serve.errors import RequestTimeout, ServeError
 from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.web.http.asking import AskingChannel
+from twisted_serve.web.http.contracts import QuickRequest
 from twisted_serve.web.http.early_responses import LINGER_BYTES
 from twisted_serve.web.http.head_checks import (
     CONTROLS,
@@ -47,8 +48,23 @@ _receive_line = HTTPChannel.lineReceived
 _receive_header = HTTPChannel.headerReceived
 
 
+def host_and_port(address: Any) -> tuple[str, int] | None:
+    """Return the host and port of an address; ``None`` for the address of a UNIX socket."""
+    return (address.host, address.port) if hasattr(address, "port") else None
+
+
+def host_of(address: Any) -> str:
+    """Return the host of an address; this machine's for the address of a UNIX socket."""
+    return str(getattr(address, "host", None) or "127.0.0.1")
+
+
 class ServeChannel(AskingChannel):
-    """The connection of one client."""
+    """
+    The connection of one client.
+
+    :ivar address: The host and port of the client; ``None`` for a UNIX socket.
+    :ivar peer_host: The host of the client.
+    """
 
     requestFactory: Any = ServeRequest
     host: IAddress
@@ -59,6 +75,11 @@ class ServeChannel(AskingChannel):
     _postponed_read: IDelayedCall | None = None
     _requests_in_read = 0
     _has_addresses = False
+    # Whether an empty line before a request line was the last that was read.
+    _after_empty_line = False
+    _quick: QuickRequest | None = None
+    #: The last head that the fast lane has recognized here, for it to compare the next one with.
+    recognized: Any = None
 
     def connectionMade(self) -> None:
         """Apply the site's limits to the new connection."""
@@ -71,9 +92,11 @@ class ServeChannel(AskingChannel):
         self._keep_addresses()
         self._has_addresses = isinstance(self.transport, Connection)
         self.site.channels.add(self)
+        self._fast_lane = self.site.fast_lane
 
     def _keep_addresses(self) -> None:
         self.host, self.peer = self.transport.getHost(), self.transport.getPeer()
+        self.address, self.peer_host = host_and_port(self.peer), host_of(self.peer)
 
     def getHost(self) -> IAddress:
         """Return the cached local address, without a system call per request."""
@@ -87,6 +110,18 @@ class ServeChannel(AskingChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Handle incoming data; discard it after an early response."""
+        if self._quick is not None:
+            # Whatever it is, it is handled after the answer, as Twisted does.
+            self._quick.take_over()
+        elif (
+            self._fast_lane is not None
+            and not (self.requests or self._buffer or self.paused or self._finishing or self._lingering)
+            and not (self._waitingForTransport or self._after_empty_line or self._postponed_read)
+            and self._has_addresses
+            and self.persistent
+            and self._fast_lane.take(self, data)
+        ):
+            return
         if self._lingering:
             self._dropped += len(data)
             if self._dropped > LINGER_BYTES:
@@ -155,6 +190,7 @@ class ServeChannel(AskingChannel):
                 return
             # An empty line before the request line is not part of the head.
             self._in_head = line != b""
+            self._after_empty_line = not self._in_head
         elif line and line[0] in _BLANKS:
             self._refuse_head(folding())
             return
@@ -238,6 +274,33 @@ class ServeChannel(AskingChannel):
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return persistent
 
+    # The fast lane
+
+    def leave_to(self, quick: QuickRequest) -> None:
+        """Leave a request to the fast lane, until it is answered or taken over."""
+        self._quick = quick
+
+    def answer_quickly(self, answer_id: str, lines: bytes, body: bytes) -> None:
+        """Answer the request on the fast lane: see `write_whole`."""
+        self._quick = None
+        self.write_whole(answer_id, lines, body)
+
+    def go_on(self) -> None:
+        """Wait for the next request, after an answer on the fast lane; read nothing if the client does not read."""
+        if self._waitingForTransport:
+            self.paused = True
+        self.resetTimeout()
+
+    def adopt(self, request: ServeRequest) -> None:
+        """Handle a request from the fast lane as if this channel had read it."""
+        self._quick = None
+        self.requests.append(request)
+        self.persistent = self.checkPersistence(request, request.clientproto)
+        if self.timeOut:
+            self._savedTimeOut = self.setTimeout(None)
+        self._handlingRequest = True
+        self.setRawMode()
+
     # Back-pressure
 
     @property
@@ -281,6 +344,8 @@ class ServeChannel(AskingChannel):
     def finish_up(self) -> None:
         """Close the connection as soon as it is idle, because the server is stopping."""
         self._finishing = True
+        if self._quick is not None:
+            self._quick.take_over()
         for request in self.requests:
             self.persistent = False
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
@@ -289,13 +354,18 @@ class ServeChannel(AskingChannel):
 
     def timeoutConnection(self) -> None:
         """Abort an idle connection; a client still reading a response gets the body timeout first."""
-        if self.stalled and not self._deadline.is_set:
+        if self._quick is not None:
+            # Its time is not the client's.
+            self.resetTimeout()
+        elif self.stalled and not self._deadline.is_set:
             self._set_deadline(self.limits.body_timeout)
         else:
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel the timeouts and delayed calls of the connection."""
+        if self._quick is not None:
+            self._quick.take_over()
         self.site.channel_lost(self)
         super().connectionLost(reason)
         self._deadline.cancel()

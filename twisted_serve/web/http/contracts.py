@@ -23,6 +23,20 @@ from twisted_serve.planes.senders import Sender
 from twisted_serve.web.http.limits import Limits
 
 
+class QuickRequest(Protocol):
+    """A request that has left its channel on the fast lane, and is not answered."""
+
+    def take_over(self) -> object:
+        """Make a `ServeRequest` of it, which its channel then handles as any other."""
+
+
+class FastLane(Protocol):
+    """Takes usual requests from channels."""
+
+    def take(self, channel: Any, data: bytes) -> bool:
+        """Take the request that is all of ``data``, or return ``False``, and the channel parses it."""
+
+
 @runtime_checkable
 class ChannelSite(Protocol):
     """
@@ -34,6 +48,7 @@ class ChannelSite(Protocol):
     :ivar extra_headers: The headers of all responses.
     :ivar server_timing: Whether responses have the ``Server-Timing`` header.
     :ivar channels: The open connections.
+    :ivar fast_lane: Takes usual requests from channels; ``None`` if there is none.
     """
 
     limits: Limits
@@ -45,6 +60,7 @@ class ChannelSite(Protocol):
     extra_headers: Mapping[bytes, bytes]
     server_timing: bool
     channels: set[Any]
+    fast_lane: FastLane | None
 
     @property
     def refuse(self) -> Callable[[IRequest, Denied], bytes]:
@@ -57,6 +73,21 @@ class ChannelSite(Protocol):
     @property
     def take(self) -> Callable[[Allowed, IRequest], Sender | Denied]:
         """Takes a request with a named key."""
+
+    def take_from(self, peer: str, allowed: Allowed, method: bytes, uri: bytes) -> Sender | Denied:
+        """Take a request with a named key from an address."""
+
+    def log_quick(
+        self,
+        peer: tuple[str, int] | None,
+        method: bytes,
+        target: bytes,
+        began: float,
+        request_id: str,
+        named: bool,
+        principal: str | None,
+    ) -> None:
+        """Log and count a request that was answered on the fast lane."""
 
     def date(self) -> bytes:
         """Return the value of the ``Date`` header."""
@@ -97,8 +128,8 @@ class RequestChannel(Protocol):
     def answer_early(self, error: ServeError) -> None:
         """Respond with an error to the request that is being read, and drop the rest of it."""
 
-    def write_whole(self, lines: bytes, body: bytes) -> None:
-        """Send a complete response with status 200: its header lines and its body."""
+    def write_whole(self, answer_id: str, lines: bytes, body: bytes) -> None:
+        """Send a complete response with status 200: its id, its header lines and its body."""
 
     def send_head(self) -> None:
         """Send the head alone, unless already sent."""

@@ -45,8 +45,12 @@ class EarlyResponseChannel(WritingChannel):
         self._answer_now(request, lambda request: answer_error(request, error))
 
     def _answer_now(self, request: ServeRequest, answer: Callable[[ServeRequest], Body]) -> None:
-        self._linger()
         request.begin()
+        self.refuse_early(request, answer)
+
+    def refuse_early(self, request: ServeRequest, answer: Callable[[ServeRequest], Body]) -> None:
+        """Send an error response to a request that has its ids, and discard all further data."""
+        self._linger()
         request.write(answer(request))
         request.finish()
 

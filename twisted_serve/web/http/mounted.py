@@ -125,7 +125,7 @@ class MountedChannel:
         """
         raise RuntimeError("a mounted request has no early response") from error
 
-    def write_whole(self, lines: bytes, body: bytes) -> None:
+    def write_whole(self, answer_id: str, lines: bytes, body: bytes) -> None:
         """
         Fail: the lines of a head are the other site's to write.
 

@@ -28,7 +28,7 @@ from twisted_serve.errors import (
 )
 from twisted_serve.eventloop.threads import abandonable
 from twisted_serve.metrics.timing import Timing
-from twisted_serve.planes.request_ids import client_id_of, fresh_id, with_suffix
+from twisted_serve.planes.request_ids import client_id_of, fresh_id, id_for_worker
 from twisted_serve.planes.senders import Sender
 from twisted_serve.web.http.content_coding import MOST_AT_ONCE, codings_of, inflated
 from twisted_serve.web.http.contracts import ChannelSite, RequestChannel
@@ -61,8 +61,8 @@ def body_of(request: IRequest) -> bytes:
 
 
 def job_id(request: ServeRequest) -> str:
-    """Return the id of a request for workers and their metrics: the response's, unless a client chose that."""
-    return request.answer_id if request.client_id is None else with_suffix(request.answer_id)
+    """Return the id of a request for workers and their metrics."""
+    return id_for_worker(request.client_id, request.answer_id)
 
 
 class ServeRequest(Request):
@@ -296,17 +296,21 @@ class ServeRequest(Request):
     def begin(self) -> None:
         """Set the ids of the request and the headers of every response of the site."""
         self.site = self.channel.site
-        self.client_id = None if self.plain else client_id_of(self.requestHeaders.getRawHeaders(b"x-request-id"))
-        self.answer_id = self.client_id or fresh_id()
+        client_id = None if self.plain else client_id_of(self.requestHeaders.getRawHeaders(b"x-request-id"))
+        self.identify(client_id, client_id or fresh_id())
         for name, value in self.site.extra_headers.items():
             self.setHeader(name, value)
+
+    def identify(self, client_id: str | None, answer_id: str) -> None:
+        """Set the ids of the request: the client's, if there is one, and the response's."""
+        self.client_id, self.answer_id = client_id, answer_id
 
     def write(self, data: bytes) -> None:
         """Send a part of the response; the first part, even if empty, sends the head as well."""
         if self.ready_lines is not None and not (self.startedWriting or self.finished or self._disconnected):
             self.startedWriting = 1
             self.sentLength = len(data)
-            self.channel.write_whole(self.ready_lines, data)
+            self.channel.write_whole(self.answer_id, self.ready_lines, data)
             return
         super().write(data)
         if self.channel is not None:

@@ -24,7 +24,8 @@ from twisted_serve.listening.admission import Admission
 from twisted_serve.listening.open_connections import OpenConnections
 from twisted_serve.logs import AccessLog
 from twisted_serve.planes.senders import Sender
-from twisted_serve.web.http.channel import ServeChannel
+from twisted_serve.web.http.channel import ServeChannel, host_and_port, host_of
+from twisted_serve.web.http.contracts import FastLane
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.rendering import json_text
 from twisted_serve.web.http.request import ServeRequest
@@ -35,7 +36,7 @@ _log = Logger("twisted_serve.web")
 
 def peer_of(request: IRequest) -> str:
     """Return the client's address without the port, which differs for each connection."""
-    return str(getattr(request.getClientAddress(), "host", None) or "127.0.0.1")
+    return host_of(request.getClientAddress())
 
 
 def sender_of(request: IRequest) -> str:
@@ -45,11 +46,6 @@ def sender_of(request: IRequest) -> str:
         return peer_of(request)
     record = key.record
     return f"{peer_of(request)} with the key {record.name} ({record.id})"
-
-
-def _host_and_port(address: Any) -> tuple[str, int] | None:
-    """Return the host and port of an address; ``None`` for the address of a UNIX socket."""
-    return (address.host, address.port) if hasattr(address, "port") else None
 
 
 _FULL = json_text(
@@ -87,6 +83,7 @@ class ServeSite(Site):
     :ivar error_detail: Whether responses include the details of handler errors.
     :ivar channels: The open connections.
     :ivar access_log: The access log of this listener.
+    :ivar fast_lane: Takes usual requests from channels; ``None`` if there is none.
     """
 
     noisy = False
@@ -135,6 +132,7 @@ class ServeSite(Site):
         self.channels = self._open.all
         self.predictions = predictions
         self.admission = admission
+        self.fast_lane: FastLane | None = None
         if admission is not None:
             admission.watch(self.channels)
         self._second = -1
@@ -162,9 +160,17 @@ class ServeSite(Site):
 
         :raise RuntimeError: without tokens, where no request has a key.
         """
+        return self.take_from(peer_of(request), allowed, request.method, request.uri)
+
+    def take_from(self, peer: str, allowed: Allowed, method: bytes, uri: bytes) -> Sender | Denied:
+        """
+        Take a request with a named key from an address; as `take`.
+
+        :raise RuntimeError: as `take`.
+        """
         if self._take is None:
             raise RuntimeError("a request with a named key, but there are none")
-        return self._take(allowed, peer_of(request), request.method.decode("latin-1"), request.uri)
+        return self._take(allowed, peer, method.decode("latin-1"), uri)
 
     def date(self) -> bytes:
         """Return the value of the ``Date`` header, rendered once per second."""
@@ -188,9 +194,25 @@ class ServeSite(Site):
         """Write a request whose client disconnected before the response to the access log, without counting it."""
         self._log_request(request, CLIENT_CLOSED)
 
+    def log_quick(
+        self,
+        peer: tuple[str, int] | None,
+        method: bytes,
+        target: bytes,
+        began: float,
+        request_id: str,
+        named: bool,
+        principal: str | None,
+    ) -> None:
+        """Write a request that was answered on the fast lane, with status 200, to the access log, and count it."""
+        self.count_answer(200)
+        self.access_log.add(
+            peer, method, target, b"HTTP/1.1", 200, self.reactor.seconds() - began, request_id, named, principal
+        )
+
     def _log_request(self, request: ServeRequest, status: int) -> None:
         self.access_log.add(
-            _host_and_port(request.getClientAddress()),
+            host_and_port(request.getClientAddress()),
             request.method,
             request.uri,
             request.clientproto,
@@ -204,7 +226,7 @@ class ServeSite(Site):
     def log_unread(self, address: IAddress, status: int, request_id: str) -> None:
         """Write a malformed request to the access log and count its response; only its sender's address is known."""
         self.count_answer(status)
-        self.access_log.add(_host_and_port(address), b"-", b"-", b"-", status, 0.0, request_id, False, None)
+        self.access_log.add(host_and_port(address), b"-", b"-", b"-", status, 0.0, request_id, False, None)
 
     def finish_up(self) -> None:
         """Close every connection as soon as it is idle."""

@@ -40,22 +40,22 @@ class WritingChannel(HTTPChannel):
 
         The head includes the headers of every response (``docs/torchserve/rest_api.md`` §2.4).
         """
-        self._head = self._head_of(version, code, reason, lines_of(headers))
+        self._head = self._head_of(version, code, reason, self.requests[0].answer_id, lines_of(headers))
 
-    def write_whole(self, lines: bytes, body: bytes) -> None:
-        """Send a complete response with status 200: its headers, each with its line end, and its body."""
-        self._head = self._head_of(b"HTTP/1.1", b"200", b"OK", b"%sContent-Length: %d\r\n" % (lines, len(body)))
+    def write_whole(self, answer_id: str, lines: bytes, body: bytes) -> None:
+        """Send a complete response with status 200: its id, its headers, each with its line end, and its body."""
+        lines = b"%sContent-Length: %d\r\n" % (lines, len(body))
+        self._head = self._head_of(b"HTTP/1.1", b"200", b"OK", answer_id, lines)
         self.write(body)
 
-    def _head_of(self, version: bytes, code: bytes, reason: bytes, lines: bytes) -> bytes:
-        answer_id = self.requests[0].answer_id.encode("ascii")
+    def _head_of(self, version: bytes, code: bytes, reason: bytes, answer_id: str, lines: bytes) -> bytes:
         date = self.site.date()
         return b"%s %s %s\r\nDate: %s\r\nX-Request-Id: %s\r\n%s%s\r\n" % (
             version,
             code,
             reason,
             date,
-            answer_id,
+            answer_id.encode("ascii"),
             _NO_CACHE,
             lines,
         )

@@ -49,6 +49,7 @@ class Predictor:
 
     :ivar defer_to_thread: Used to parse large bodies.
     :ivar envelope: The request envelope of every model, if there is one.
+    :ivar hidden: The lower-case names of the headers that handlers do not see.
     :param tokens: Whether token authorization is on; handlers do not get ``Authorization`` then.
     :param principals: Whether an application's authorizer decides instead: handlers get the name of the sender.
     """
@@ -66,7 +67,7 @@ class Predictor:
         self.envelope = envelope
         self._tokens = tokens
         self._hints = FormHints()
-        self._hidden = hidden_headers(tokens, principals)
+        self.hidden = hidden_headers(tokens, principals)
 
     def answer(
         self,
@@ -147,7 +148,7 @@ class Predictor:
 
     def headers_of(self, request: ServeRequest) -> dict[str, str]:
         """Return the headers of a request that handlers get."""
-        headers = job_headers(request.spelled_headers, self._hidden)
+        headers = job_headers(request.spelled_headers, self.hidden)
         if request.principal is not None:
             headers.update(sender_header(request.principal, request.sender is not None))
         return headers
@@ -187,6 +188,13 @@ def _lines_of(chosen: tuple[tuple[str, str], ...]) -> bytes:
     _choose(headers, chosen)
     headers.setRawHeaders(b"Connection", [b"keep-alive"])
     return lines_of(headers)
+
+
+def usual_lines(item: Item) -> bytes | None:
+    """Return the header lines of nearly all responses, which are cached; ``None`` for an unusual response."""
+    if item.status != 200 or item.phrase or sum(map(len, item.headers.values())) > _LONGEST_REMEMBERED:
+        return None
+    return _lines_of(tuple(item.headers.items()))
 
 
 class Response:
@@ -231,8 +239,9 @@ class Response:
             # No chunk follows that back-pressure could delay.
             self._request.unregisterProducer()
             return item.body
-        if self._is_usual(item):
-            self._request.ready_lines = _lines_of(tuple(item.headers.items()))
+        lines = usual_lines(item) if self._request.is_usual else None
+        if lines is not None:
+            self._request.ready_lines = lines
             return item.body
         self._head(item)
         if item.status in NO_BODY_CODES:
@@ -243,15 +252,6 @@ class Response:
             return b""
         self._request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(item.body)])
         return item.body
-
-    def _is_usual(self, item: Item) -> bool:
-        """Return whether the headers are those of nearly all responses, which are cached."""
-        return (
-            item.status == 200
-            and not item.phrase
-            and self._request.is_usual
-            and sum(map(len, item.headers.values())) <= _LONGEST_REMEMBERED
-        )
 
     def _head(self, item: Item) -> None:
         set_handler_headers(self._request, item)

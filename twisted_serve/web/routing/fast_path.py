@@ -73,18 +73,24 @@ class FastPath(Leaf):
         except Exception:
             answer = answer_failure(request, Failure())
         if isinstance(answer, Deferred):
-            request.wait_for(answer)
-            answer.addCallbacks(_send, self._failed, callbackArgs=(request,), errbackArgs=(request,))
+            deliver(answer, request)
         else:
             _send(answer, request)
         return NOT_DONE_YET
 
-    def _failed(self, failure: Failure, request: ServeRequest) -> None:
-        if not request.gone:
-            _send(answer_failure(request, failure), request)
-        elif not failure.check(CancelledError):
-            # The client has disconnected; a cancelled response is the expected result and is not logged.
-            _log.failure("The answer to a client that has gone could not be made", failure)
+
+def deliver(answer: Deferred[Body], request: ServeRequest) -> None:
+    """Send a response, or the error in place of it; cancel the Deferred if the client disconnects before."""
+    request.wait_for(answer)
+    answer.addCallbacks(_send, _failed, callbackArgs=(request,), errbackArgs=(request,))
+
+
+def _failed(failure: Failure, request: ServeRequest) -> None:
+    if not request.gone:
+        _send(answer_failure(request, failure), request)
+    elif not failure.check(CancelledError):
+        # The client has disconnected; a cancelled response is the expected result and is not logged.
+        _log.failure("The answer to a client that has gone could not be made", failure)
 
 
 def _send(answer: Body, request: ServeRequest) -> None:

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Take usual predictions from the bytes to the queue in one pass, and their answers to the socket in one write.
+
+A usual prediction has a usual head (`usual_heads`), a path ``/predictions/<model>[/<version>]``, a body that has come
+with the head and is no form, and a key that is good. Anything else is left to the channel, before it has left a trace.
+
+The rules are those of all requests: the gate decides, `job_headers` selects what a handler sees, `usual_lines` renders
+the headers of the answer, `ServeSite` counts and logs. As soon as anything unusual comes of a request (an error, a
+stream, a client that sends more or disconnects, the end of the server), it becomes a `ServeRequest`.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+
+from twisted_serve.auth.gate import Allowed, Denied
+from twisted_serve.auth.scopes import Operation
+from twisted_serve.auth.targets import parse_target
+from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.errors import ServeError
+from twisted_serve.metrics.timing import Timing
+from twisted_serve.planes.inputs import is_form, media_type
+from twisted_serve.planes.job_headers import PREDICT, job_headers, sender_header
+from twisted_serve.planes.request_ids import client_id_of, fresh_id, id_for_worker
+from twisted_serve.planes.senders import Sender
+from twisted_serve.scheduling.pending import PendingRequest
+from twisted_serve.web.http.channel import ServeChannel
+from twisted_serve.web.http.request import RARE, ServeRequest
+from twisted_serve.web.http.usual_heads import UsualHead, usual_head
+from twisted_serve.web.routes.predictions import Predictor, Response, usual_lines
+from twisted_serve.web.routing.fast_path import deliver
+from twisted_serve.wire.messages import Item, Job, Part
+
+# The first segment of the paths.
+_PREDICTIONS: Final = "predictions"
+
+# A quick look, before a head is parsed.
+_BEGINS: Final = tuple(b"%s /%s/" % (method, _PREDICTIONS.encode()) for method in (b"POST", b"GET", b"PUT"))
+
+# In bytes. A longer body does not come in one read.
+_LONGEST_BODY: Final = 1 << 16
+
+# How many heads are remembered; they differ in keys, clients and models.
+_REMEMBERED: Final = 256
+
+
+class _Prediction:
+    """What the head of a usual prediction says; the same for all requests with this head, whatever their bodies."""
+
+    __slots__ = ("authorization", "head", "headers", "kind", "length_name", "model", "request_id", "target", "version")
+
+    def __init__(self, head: UsualHead, hidden: frozenset[bytes]) -> None:
+        self.head = head
+        self.target = parse_target(head.target)
+        segments = self.target.segments
+        self.model = segments[1]
+        self.version = segments[2] if len(segments) > 2 else None
+        authorization = head.values.get(b"authorization")
+        self.authorization = () if authorization is None else (authorization,)
+        request_id = head.values.get(b"x-request-id")
+        self.request_id = None if request_id is None else client_id_of((request_id,))
+        self.headers = {**job_headers(head.spelled, hidden), "url_path": "", **PREDICT}
+        self.length_name = None if head.length_at is None else head.spelled[head.length_at][0].decode("ascii")
+        self.kind = media_type(head.values.get(b"content-type", b"").decode("latin-1"))
+
+
+class Lane:
+    """
+    The fast lane of a listener with predictions.
+
+    :param predictor: The predictions of the listener.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._plane = predictor.plane
+        self._hidden = predictor.hidden
+        self._remembered: dict[tuple[bytes, bytes], _Prediction] = {}
+
+    def take(self, channel: ServeChannel, data: bytes) -> bool:
+        """
+        Take the request that is all of ``data``.
+
+        :return: ``False`` if it is not a usual prediction, or not allowed; it has not been counted or logged then.
+        """
+        if not data.startswith(_BEGINS):
+            return False
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        head = data[:end]
+        prediction: _Prediction | None = channel.recognized
+        digits = None if prediction is None else prediction.head.digits_of(head)
+        if prediction is None or digits is None:
+            prediction = channel.recognized = self._recognize(head)
+            digits = None if prediction is None else prediction.head.digits_of(head)
+        if prediction is None or digits is None:
+            return False
+        length, site = int(digits), channel.site
+        if len(data) - end - 4 != length or length > _LONGEST_BODY or length > channel.limits.body:
+            return False
+        method = prediction.head.method
+        verdict = site.authorizer.ask(method, prediction.target, prediction.authorization)
+        if not isinstance(verdict, Allowed) or verdict.scope is not TokenKind.INFERENCE:
+            return False
+        sender = None
+        if verdict.key is not None:
+            need = verdict.need
+            if need is None or need.operation is not Operation.PREDICT or need.model != prediction.model:
+                return False
+            sender = site.take_from(channel.peer_host, verdict, method, prediction.head.target)
+        body = data[end + 4 :]
+        quick = _Quick(channel, prediction, digits, body, site.reactor.seconds())
+        if isinstance(sender, Denied):
+            quick.refuse(sender)
+            return True
+        headers = dict(prediction.headers)
+        if prediction.length_name is not None:
+            headers[prediction.length_name] = digits.decode("ascii")
+        if sender is not None and verdict.key is not None:
+            quick.sender, quick.principal = sender, verdict.key.record.name
+            headers.update(sender_header(quick.principal, named_key=True))
+        channel.leave_to(quick)
+        job = Job(id_for_worker(prediction.request_id, quick.answer_id), headers, [Part("body", prediction.kind, body)])
+        plane = self._plane.seen_by(sender)
+        try:
+            quick.pending = plane.enter(prediction.model, prediction.version, job, quick, None, quick.timing)
+        except Exception:
+            quick.fail(Failure())
+        return True
+
+    def _recognize(self, head: bytes) -> _Prediction | None:
+        """Return what a head says; ``None`` if it is not that of a usual prediction."""
+        usual = usual_head(head)
+        if usual is None:
+            return None
+        prediction = self._remembered.get(usual.key)
+        if prediction is not None:
+            return prediction
+        segments = parse_target(usual.target).segments
+        if not 2 <= len(segments) <= 3 or segments[0] != _PREDICTIONS or "" in segments:
+            return None
+        if is_form(usual.values.get(b"content-type", b"").decode("latin-1")):
+            return None
+        prediction = _Prediction(usual, self._hidden)
+        # A client that chooses ids has another head for each request.
+        if b"x-request-id" not in usual.values:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[usual.key] = prediction
+        return prediction
+
+
+class _Quick:
+    """
+    A prediction on the fast lane, which receives its response from the queue.
+
+    :ivar pending: The request in the queue or at a worker; ``None`` before it is there.
+    :ivar sender: The sender with a named key, and its name.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_began",
+        "_body",
+        "_channel",
+        "_digits",
+        "_prediction",
+        "_response",
+        "answer_id",
+        "pending",
+        "principal",
+        "sender",
+        "timing",
+    )
+
+    streams = True
+
+    def __init__(
+        self, channel: ServeChannel, prediction: _Prediction, digits: bytes, body: bytes, began: float
+    ) -> None:
+        self._channel = channel
+        self._prediction = prediction
+        self._digits = digits
+        self._body = body
+        self._began = began
+        self._answer: Deferred[Item] | None = None
+        self._response: Response | None = None
+        self.answer_id = prediction.request_id or fresh_id()
+        self.pending: PendingRequest | None = None
+        self.principal: str | None = None
+        self.sender: Sender | None = None
+        self.timing = Timing(began)
+
+    def answered(self, item: Item) -> None:
+        """Answer the client."""
+        lines = usual_lines(item) if self._answer is None else None
+        if lines is None:
+            self._delivered().callback(item)
+            return
+        channel, prediction = self._channel, self._prediction
+        channel.answer_quickly(self.answer_id, lines, item.body)
+        channel.site.log_quick(
+            channel.address,
+            prediction.head.method,
+            prediction.head.target,
+            self._began,
+            self.answer_id,
+            prediction.request_id is not None,
+            self.principal,
+        )
+        if self.sender is not None:
+            self.sender.leave()
+        channel.go_on()
+
+    def failed(self, error: ServeError) -> None:
+        """Answer the client with an error."""
+        self._delivered().errback(error)
+
+    def fail(self, failure: Failure) -> None:
+        """Answer the client with the error for a failure."""
+        self._delivered().errback(failure)
+
+    def chunk(self, item: Item, producer: IPushProducer) -> None:
+        """Send a part of the response to the client."""
+        if self._response is None:
+            self.take_over()
+        if self._response is not None:
+            self._response.chunk(item, producer)
+
+    def take_over(self) -> Deferred[Item]:
+        """Make a `ServeRequest`, whose response the Deferred makes that is returned."""
+        request = self._request()
+        self._response = response = Response(request)
+        self._answer = answer = Deferred[Item](self._cancelled)
+        deliver(answer.addCallbacks(response.finish, response.fail), request)
+        return answer
+
+    def refuse(self, denied: Denied) -> None:
+        """Answer a request whose key has reached a limit."""
+        request, site = self._request(), self._channel.site
+        if self._body:
+            self._channel.refuse_early(request, lambda request: site.refuse(request, denied))
+        else:
+            request.write(site.refuse(request, denied))
+            request.finish()
+
+    def _delivered(self) -> Deferred[Item]:
+        return self.take_over() if self._answer is None else self._answer
+
+    def _cancelled(self, _answer: Deferred[Item]) -> None:
+        if self.pending is not None:
+            self.pending.abandon()
+
+    def _request(self) -> ServeRequest:
+        """Return the request as the channel would have made it."""
+        head, channel = self._prediction.head, self._channel
+        request = ServeRequest(channel)
+        request.spelled_headers = head.headers(self._digits)
+        for name, value in request.spelled_headers:
+            request.requestHeaders.addRawHeader(name, value)
+        request.plain = RARE.isdisjoint(head.values)
+        request.method, request.uri, request.clientproto = head.method, head.target, b"HTTP/1.1"
+        request.path, request.args = head.target, {}
+        request.content = BytesIO(self._body)
+        request.began, request.timing = self._began, self.timing
+        request.site = channel.site
+        request.identify(self._prediction.request_id, self.answer_id)
+        request.sender, request.principal = self.sender, self.principal
+        channel.adopt(request)
+        return request
