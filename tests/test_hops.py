@@ -13,6 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_serve
 from twisted_serve.auth.tokens import TokenKind
+from twisted_serve.logs import shortcut
+from twisted_serve.logs.levels import Levels
+from twisted_serve.logs.router import Router
 from twisted_serve.testing.server import MemoryServer
 
 #: Raise it only for a feature that is worth its time on every request, and say here for which.
@@ -60,6 +63,10 @@ class HopsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.server = MemoryServer({"fast_lane": self.fast_lane}, models={"m": {}})
         self.addCleanup(self.server.close)
+        # As in the server's own process, where lines are rendered later, of many requests at once.
+        straight = shortcut(Router([], Levels(), lambda: (), self.server.clock.callLater).add_request)
+        straight.__enter__()
+        self.addCleanup(straight.__exit__, None, None, None)
         key = self.server.key(TokenKind.INFERENCE)
         head = f"POST /predictions/m HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {key}\r\nContent-Length: 1\r\n\r\n"
         self.sent = head.encode() + b"x"

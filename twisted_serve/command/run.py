@@ -141,7 +141,8 @@ def run_server(
     reactor.callWhenRunning(run.begin)
     before = {number: signal.getsignal(number) for number in signals.ALL}
     try:
-        reactor.run()
+        with run.log.shortcut():
+            reactor.run()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,8 +2,9 @@
 """
 Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep for them still find them.
 
-``events``         the fixed log lines, and the events of requests, workers and metrics
-``access``         log the requests of a listener in the access log
+``events``         the fixed log lines, and the events of workers and metrics
+``access``         log requests in the access log: as events, or past them
+``access_lines``   render the lines of the access log, of many requests at once
 ``coalescing``     coalesce events of one line into events of many lines
 ``records``        an event ready to be rendered, without control characters and live keys
 ``layouts``        render a record: TorchServe's two patterns, and JSON
@@ -15,7 +16,7 @@ Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep 
 ``host_log``       prepare events for the log of another program
 """
 
-from twisted_serve.logs.access import AccessLog
+from twisted_serve.logs.access import AccessLog, log_access, shortcut
 from twisted_serve.logs.events import (
     ACCESS_LOG,
     CLIENT_GONE,
@@ -46,7 +47,6 @@ from twisted_serve.logs.events import (
     WORKER_ERROR_CAUSE,
     WORKER_PID,
     WORKER_STARTED,
-    log_access,
     log_lines,
     log_model_output,
     log_no_response,
@@ -94,4 +94,5 @@ __all__ = [
     "printable",
     "redact",
     "redacting",
+    "shortcut",
 ]

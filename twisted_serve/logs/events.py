@@ -59,44 +59,6 @@ MODEL_METRICS = "MODEL_METRICS"
 READY = "{line}"
 
 
-def log_access(
-    log: Logger,
-    *,
-    peer: tuple[str, int] | None,
-    method: bytes,
-    target: bytes,
-    version: bytes,
-    status: int,
-    elapsed: float,
-    request_id: str | None = None,
-    named: bool = False,
-    principal: str | None = None,
-) -> None:
-    """
-    Log one request in the access log.
-
-    :param peer: Host and port; ``None`` for a client on a UNIX socket.
-    :param method: As the client sent it, like ``target`` and ``version``.
-    :param elapsed: Seconds.
-    :param request_id: The ``X-Request-Id`` of the response: a field in JSON, and appended to the line of a response
-        with a status of 400 or above.
-    :param named: Whether the client has chosen the id: then it is appended to the line in any case.
-    :param principal: The name that an application's authorizer has given the sender: the end of the line, and a field.
-    """
-    where = f"/{peer[0]}:{peer[1]}" if peer is not None else "127.0.0.1"
-    said = b" ".join((method, target, version)).decode("ascii", "backslashreplace").replace('"', '\\"')
-    line = f'{where} "{said}" {status} {int(elapsed * 1000)}'
-    fields: dict[str, object] = {"status": status, "milliseconds": round(elapsed * 1000, 3)}
-    if request_id is not None:
-        fields["request_id"] = request_id
-        if named or status >= 400:
-            line = f"{line} {request_id}"
-    if principal is not None:
-        fields["principal"] = principal
-        line = f"{line} principal={principal}"
-    _emit(log, LogLevel.info, line, logger_name=ACCESS_LOG, fields=fields)
-
-
 def log_model_output(log: Logger, worker: str, stream: Literal["stdout", "stderr"], line: str) -> None:
     """
     Log one line of a worker's output.
@@ -104,7 +66,7 @@ def log_model_output(log: Logger, worker: str, stream: Literal["stdout", "stderr
     :param worker: The name of the worker, such as ``W-9000-resnet_1.0``.
     """
     level = LogLevel.info if stream == "stdout" else LogLevel.warn
-    _emit(log, level, line, logger_name=MODEL_LOG, thread_name=f"{worker}-{stream}")
+    emit(log, level, line, time(), logger_name=MODEL_LOG, thread_name=f"{worker}-{stream}")
 
 
 def log_lines(log: Logger, logger_name: str, lines: Sequence[str]) -> None:
@@ -112,7 +74,7 @@ def log_lines(log: Logger, logger_name: str, lines: Sequence[str]) -> None:
     log.info(READY, line="\n".join(lines), lines=lines, logger_name=logger_name)
 
 
-def _emit(log: Logger, level: LogLevel, line: str, **more: object) -> None:
+def emit(log: Logger, level: LogLevel, line: str, moment: float, **more: object) -> None:
     """Emit an event as `Logger.emit` does, without its validation of the level, which takes longer than the rest."""
     log.observer(
         {
@@ -123,7 +85,7 @@ def _emit(log: Logger, level: LogLevel, line: str, **more: object) -> None:
             "log_logger": log,
             "log_namespace": log.namespace,
             "log_source": log.source,
-            "log_time": time(),
+            "log_time": moment,
         }
     )
 

@@ -32,6 +32,10 @@ _LEVELS = {
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
+# Of a time, from the comma on.
+_ENDS = tuple(f",{milliseconds:03}" for milliseconds in range(1000))
+
+
 class _Clock:
     """
     Format times; the text of the current second is cached.
@@ -41,28 +45,58 @@ class _Clock:
 
     def __init__(self, zone: tzinfo | None) -> None:
         self._zone = zone
-        self._second = -1
-        self._shown = ""
+        # Each in one attribute, because other threads log, too.
+        self._second = -1, ""
+        self._last: tuple[Sequence[int], Sequence[str]] = (), ()
 
     def show(self, moment: int, mark: str = ",") -> str:
         """Format a time, given in milliseconds since the epoch, with a mark before the milliseconds."""
         second, milliseconds = divmod(moment, 1000)
-        if second != self._second:
-            shown = datetime.fromtimestamp(second, timezone.utc).astimezone(self._zone)
-            self._second, self._shown = second, shown.strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._shown}{mark}{milliseconds:03}"
+        return f"{self._text_of(second)}{mark}{milliseconds:03}"
+
+    def show_all(self, moments: Sequence[int]) -> Sequence[str]:
+        """Format many times; those last formatted are not formatted again for the next layout."""
+        last, texts = self._last
+        if moments is not last:
+            texts, second, shown = [], None, ""
+            for moment in moments:
+                if moment // 1000 != second:
+                    second = moment // 1000
+                    shown = self._text_of(second)
+                texts.append(shown + _ENDS[moment % 1000])
+            self._last = moments, texts
+        return texts
+
+    def _text_of(self, second: int) -> str:
+        known, shown = self._second
+        if second != known:
+            date = datetime.fromtimestamp(second, timezone.utc).astimezone(self._zone)
+            shown = date.strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = second, shown
+        return shown
+
+
+def text_layouts(zone: tzinfo | None = None) -> tuple[Layout, Layout]:
+    """
+    Return TorchServe's two layouts.
+
+    :return: That of the console, ``ts_log.log`` and ``model_log.log``; that of the access log and the metrics files.
+    """
+    clock = _Clock(zone)
+    return (
+        lambda entry: _render(clock, f" [{_LEVELS[entry.level]}] {entry.thread} {entry.logger} - ", entry),
+        lambda entry: _render(clock, " - ", entry),
+    )
 
 
 def long_layout(zone: tzinfo | None = None) -> Layout:
     """Return the layout of the console, ``ts_log.log`` and ``model_log.log``; a traceback follows, indented."""
-    clock = _Clock(zone)
-    return lambda entry: _render(clock, f" [{_LEVELS[entry.level]}] {entry.thread} {entry.logger} - ", entry)
+    return text_layouts(zone)[0]
 
 
 def short_layout(zone: tzinfo | None = None) -> Layout:
     """Return the layout of the access log and the metrics files."""
-    clock = _Clock(zone)
-    return lambda entry: _render(clock, " - ", entry)
+    return text_layouts(zone)[1]
 
 
 def _render(clock: _Clock, middle: str, entry: Record) -> str:
@@ -70,8 +104,8 @@ def _render(clock: _Clock, middle: str, entry: Record) -> str:
         start = clock.show(entry.moments[0]) + middle
         text = start + f"\n{start}".join(entry.lines) + "\n"
     else:
-        said = zip(entry.moments, entry.lines, strict=True)
-        text = "".join([f"{clock.show(moment)}{middle}{line}\n" for moment, line in said])
+        said = zip(clock.show_all(entry.moments), entry.lines, strict=True)
+        text = "".join([f"{moment}{middle}{line}\n" for moment, line in said])
     return text + "".join(f"\t{line}\n" for line in entry.traceback)
 
 

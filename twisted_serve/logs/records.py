@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, format
 from zope.interface import implementer
 
 from twisted_serve.auth.named.secrets import FORM, PREFIX
+from twisted_serve.logs.access_lines import RequestFields
 from twisted_serve.logs.coalescing import one_by_one
 from twisted_serve.logs.events import READY
 
@@ -128,7 +129,11 @@ def _all_texts(event: LogEvent) -> Iterator[str]:
     yield from texts_of(event)
     for name in _NAMES:
         yield str(event.get(name, ""))
-    for fields in _details(event):
+    details = _details(event)
+    if isinstance(details, RequestFields):
+        yield from details.texts()
+        return
+    for fields in details:
         yield from map(str, fields.values())
 
 

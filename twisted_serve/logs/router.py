@@ -14,6 +14,7 @@ from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
+from twisted_serve.logs.access_lines import Request
 from twisted_serve.logs.coalescing import Coalescing
 from twisted_serve.logs.events import ACCESS_LOG, MODEL_LOG, READY
 from twisted_serve.logs.layouts import Layout, long_layout
@@ -71,6 +72,7 @@ class Router:
         self._secrets = secrets
         self._call_later = call_later
         self._buffer = Coalescing()
+        self._logs_requests = levels.let_through(ACCESS_LOG, LogLevel.info)
 
     def __call__(self, event: LogEvent) -> None:
         """Write ``event`` immediately, or buffer it if it is a frequent one."""
@@ -86,6 +88,17 @@ class Router:
             self._call_later(GATHERING, self.flush)
         self._buffer.add(logger, event)
         if self._buffer.size >= MAX_BUFFERED:
+            self.flush()
+
+    def add_request(self, request: Request) -> None:
+        """Log a request, in its order among the events; its line is rendered when the buffer is flushed."""
+        if not self._logs_requests:
+            return
+        buffer = self._buffer
+        if not buffer.size and self._call_later is not None:
+            self._call_later(GATHERING, self.flush)
+        buffer.add_request(request)
+        if buffer.size >= MAX_BUFFERED or self._call_later is None:
             self.flush()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ Set up the log of a server: console and files, or the configuration of ``--log-c
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 from typing import TextIO
 
@@ -13,9 +14,10 @@ from attrs import frozen
 
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.config.values import ConfigError
+from twisted_serve.logs.access import shortcut
 from twisted_serve.logs.configuration import LogConfiguration, PythonLogging, read_log_configuration
 from twisted_serve.logs.files import FileSettings, open_files
-from twisted_serve.logs.layouts import json_layout, long_layout, short_layout
+from twisted_serve.logs.layouts import json_layout, text_layouts
 from twisted_serve.logs.levels import Levels
 from twisted_serve.logs.router import CallLater, Destination, Router, to_stream
 
@@ -31,6 +33,10 @@ class OpenLog:
 
     observer: Router | PythonLogging
     warnings: Sequence[str] = ()
+
+    def shortcut(self) -> AbstractContextManager[None]:
+        """Return the context in which the log takes requests past Twisted's publisher, if it can."""
+        return shortcut(self.observer.add_request) if isinstance(self.observer, Router) else nullcontext()
 
 
 def _today() -> date:
@@ -66,7 +72,7 @@ def open_log(
         warnings.append(f"{options.log_config} has no effect: {said.ignored}")
     elif options.log_config is not None:
         warnings.append(f"Of {options.log_config} the levels count; appenders, layouts and filters have no effect")
-    long, short = (json_layout, json_layout) if options.log_format == "json" else (long_layout(), short_layout())
+    long, short = (json_layout, json_layout) if options.log_format == "json" else text_layouts()
     files: list[Destination] = []
     if options.log_files:
         settings = FileSettings(
