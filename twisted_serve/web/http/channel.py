@@ -110,6 +110,10 @@ class ServeChannel(AskingChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Handle incoming data; discard it after an early response."""
+        if not self._has_addresses:
+            # The proxy protocol (``haproxy:``) tells the client's address before the first data.
+            self._has_addresses = True
+            self._keep_addresses()
         if self._quick is not None:
             # Whatever it is, it is handled after the answer, as Twisted does.
             self._quick.take_over()
@@ -117,7 +121,6 @@ class ServeChannel(AskingChannel):
             self._fast_lane is not None
             and not (self.requests or self._buffer or self.paused or self._finishing or self._lingering)
             and not (self._waitingForTransport or self._after_empty_line or self._postponed_read)
-            and self._has_addresses
             and self.persistent
             and self._fast_lane.take(self, data)
         ):
@@ -130,10 +133,6 @@ class ServeChannel(AskingChannel):
         if self._held:
             self._keep(data)
             return
-        if not self._has_addresses:
-            # The proxy protocol (``haproxy:``) tells the client's address before the first data.
-            self._has_addresses = True
-            self._keep_addresses()
         if self._postponed_read is not None:
             self._networkProducer.pauseProducing()
         elif not self._busyReceiving:
