@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import pytest
@@ -174,74 +174,113 @@ def outcome(steps: Sequence[Step], fast_lane: bool, tokens: bool, holding: bool)
         world.close()
 
 
-METHODS = st.sampled_from(["POST"] * 6 + ["GET", "PUT", "HEAD", "OPTIONS", "DELETE", "post"])
-TARGETS = st.sampled_from(
-    ["/predictions/m"] * 8
-    + ["/predictions/m/1.0"] * 3
-    + ["/predictions/m/", "/predictions/m/9", "/predictions/x", "/predictions/m/1.0/more", "/predictions//m"]
-    + ["/predictions/%6d", "/predictions/m?x=1", "/predictions/..", "/predictions/./m", "/predictions"]
-    + ["/explanations/m", "/ping", "/models", "/predictions/m#f", "http://h/predictions/m", "/predictions/m/1.0//"]
-    + ["/predictions/m;x", "/Predictions/m", "/predictions/M", "/predictions/m\t"]
-)
-VERSIONS = st.sampled_from(["HTTP/1.1"] * 12 + ["HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1"])
-KEYS = st.sampled_from(
-    ["Authorization: Bearer <INFERENCE>"] * 8
-    + ["Authorization: Bearer <NAMED>"] * 3
-    + ["authorization: bearer <INFERENCE>", "Authorization:Bearer  <NAMED>", "Authorization: Bearer <OTHER>"]
-    + ["Authorization: Bearer <MANAGEMENT>", "Authorization: Bearer wrong", "Authorization: Bearer", "x: y"]
-    + ["Authorization: Basic <INFERENCE>", "Authorization: Bearer <INFERENCE>\r\nauthorization: Bearer <INFERENCE>"]
-)
-HOSTS = st.sampled_from(["Host: h"] * 10 + ["Host: h:1", "Host: ", "Host: a b", "Host: h\r\nHost: h", "No: host"])
-MORE = st.lists(
-    st.sampled_from(
-        [
-            "Content-Type: application/json",
-            "content-type: text/plain; charset=utf-8",
-            "Content-Type: application/x-www-form-urlencoded",
-            "Content-Type: multipart/form-data; boundary=x",
-            "Connection: keep-alive",
-            "connection: Keep-Alive",
-            "Connection: close",
-            "Connection: keep-alive, x",
-            "X-Request-Id: my-id",
-            "X-Request-Id: no id",
-            "X-Request-Timeout-Ms: 20000",
-            "Expect: 100-continue",
-            "Transfer-Encoding: chunked",
-            "Content-Encoding: gzip",
-            "Content-Encoding: identity",
-            "Upgrade: h2c",
-            "Cookie: a=b",
-            "X-Ts-Key-Name: forged",
-            "url_path: forged",
-            "explain: True",
-            "Accept: */*",
-            "X-Odd: \tv \t",
-            "X-Odd: \x01",
-            "X-Odd: ü",
-            "X Odd: v",
-            "x-odd : v",
-            " folded: v",
-            "X-Long: " + "y" * 8200,
-            "no colon",
-            "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        ]
-    ),
-    max_size=3,
-)
-LENGTHS = st.sampled_from(["{}"] * 12 + ["0{}", "+{}", "{}0", "", "-1", "{}, {}", "1" * 19, "0x{}"])
-BODIES = st.sampled_from([b"", b"1", b"{}", b"h", b"p", b"s", b"n", b"e", b"l", b"f", b"r", b"a=b&c=d", b"x" * 70000])
+# What may stand in place of each part of a usual request. The first of each list is what the fast lane takes.
+PARTS: dict[str, list[str]] = {
+    "method": ["POST", "GET", "PUT", "HEAD", "OPTIONS", "DELETE", "post"],
+    "target": [
+        "/predictions/m",
+        "/predictions/m/1.0",
+        "/predictions/m/",
+        "/predictions/m/9",
+        "/predictions/x",
+        "/predictions/m/1.0/more",
+        "/predictions//m",
+        "//predictions/m",
+        "/predictions/%6d",
+        "/predictions/m?x=1",
+        "/predictions/..",
+        "/predictions/./m",
+        "/predictions",
+        "/predictions/",
+        "/predictions/m;x",
+        "/predictions/m\t",
+        "/predictions/m#f",
+        "/predictions/M",
+        "/Predictions/m",
+        "/predictions/m/1.0//",
+        "/explanations/m",
+        "/ping",
+        "/models",
+        "http://h/predictions/m",
+    ],
+    "version": ["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1"],
+    "host": ["Host: h", "Host: h:1", "Host:", "Host: a b", "Host: h\r\nhost: h", "No: host"],
+    "key": [
+        "Authorization: Bearer <INFERENCE>",
+        "Authorization: Bearer <NAMED>",
+        "Authorization: Bearer <OTHER>",
+        "authorization: bearer <INFERENCE>",
+        "Authorization:Bearer  <NAMED> ",
+        "Authorization: Bearer <MANAGEMENT>",
+        "Authorization: Bearer wrong",
+        "Authorization: Bearer",
+        "Authorization: Basic <INFERENCE>",
+        "Authorization: Bearer <INFERENCE>\r\nauthorization: Bearer <INFERENCE>",
+        "X: y",
+    ],
+    "length": ["{}", "0{}", "+{}", "{}0", "", "-1", "{0}, {0}", "1" * 19, "0x{}", "{}\r\nContent-Length: {}"],
+    "more": [
+        "Accept: */*",
+        "Content-Type: application/json",
+        "content-type: text/plain; charset=utf-8",
+        "Content-Type: application/x-www-form-urlencoded",
+        "Content-Type: multipart/form-data; boundary=x",
+        "Content-Type: multipart/form-data",
+        "Connection: keep-alive",
+        "connection: Keep-Alive",
+        "Connection: close",
+        "Connection: keep-alive, x",
+        "X-Request-Id: my-id",
+        "X-Request-Id: no id",
+        "X-Request-Timeout-Ms: 20000",
+        "X-Request-Timeout-Ms: never",
+        "Expect: 100-continue",
+        "Expect: x",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: identity",
+        "Content-Encoding: gzip",
+        "Content-Encoding: identity",
+        "Upgrade: h2c",
+        "TE: trailers",
+        "Cookie: a=b",
+        "X-Ts-Key-Name: forged",
+        "url_path: forged",
+        "explain: True",
+        "describe: 1",
+        "X-Odd: \tv \t",
+        "X-Odd:",
+        "X-Odd: \x01",
+        "X-Odd: ü",
+        "X-Odd: a\nb",
+        "X Odd: v",
+        "x-odd : v",
+        "x_odd: v",
+        "!odd: v",
+        " folded: v",
+        "X-Long: " + "y" * 8200,
+        "\r\n".join(f"n{number}: v" for number in range(70)),
+        "no colon",
+        ": no name",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ],
+}
+BODIES = [b"h", b"", b"1", b"{}", b"p", b"s", b"n", b"e", b"l", b"f", b"r", b"a=b&c=d", b"x" * 70000]
+
+
+def rendered(parts: Mapping[str, str], body: bytes) -> bytes:
+    """Return the bytes of a request."""
+    line = f"{parts['method']} {parts['target']} {parts['version']}"
+    length = [f"Content-Length: {parts['length'].format(len(body), len(body))}"] if parts["length"] else []
+    head = "\r\n".join([line, parts["host"], parts["key"], *length, parts["more"], "", ""])
+    return head.encode("utf-8") + body
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """Generate a request: most are usual ones but for one part."""
-    body = draw(BODIES)
-    head = [f"{draw(METHODS)} {draw(TARGETS)} {draw(VERSIONS)}", draw(HOSTS), draw(KEYS), *draw(MORE)]
-    length = draw(LENGTHS)
-    if length and (body or draw(st.booleans())):
-        head.insert(draw(st.integers(1, len(head))), f"Content-Length: {length.format(len(body), len(body))}")
-    data = bytearray("\r\n".join([*head, "", ""]).encode("utf-8") + body)
+    """Generate a request: usual but for a few parts, or a few bytes."""
+    odd = draw(st.sets(st.sampled_from(sorted(PARTS)), max_size=3))
+    parts = {name: draw(st.sampled_from(values)) if name in odd else values[0] for name, values in PARTS.items()}
+    data = bytearray(rendered(parts, draw(st.sampled_from(BODIES))))
     if draw(st.integers(0, 9)) == 0:
         at = draw(st.integers(0, min(len(data), 300) - 1))
         data[at : at + draw(st.integers(0, 1))] = draw(
@@ -292,6 +331,23 @@ NAMED = USUAL.replace(b"<INFERENCE>", b"<NAMED>")
 @example([("send", 0, b"\r\n", []), ("send", 0, USUAL, []), ("send", 0, b"\r\n" + USUAL, [])], True, False)
 def test_same_as_without(steps: list[Step], tokens: bool, holding: bool) -> None:
     """Whatever clients send, and whatever comes of it: the lane changes nothing that can be seen."""
+    compare(steps, tokens, holding)
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("tokens", [True, False])
+def test_each_part(name: str, tokens: bool) -> None:
+    """Requests that are usual but for one part, with each body, each on a connection that has had another."""
+    usual = {name: values[0] for name, values in PARTS.items()}
+    steps: list[Step] = []
+    for number, value in enumerate(PARTS[name]):
+        for body in (BODIES[0], BODIES[1 + number % (len(BODIES) - 1)]):
+            steps += [("send", 0, USUAL, []), ("send", 0, rendered({**usual, name: value}, body), []), ("leave", 0)]
+    compare(steps, tokens, holding=False)
+
+
+def compare(steps: Sequence[Step], tokens: bool, holding: bool) -> None:
+    """Check that the same happens with the lane and without."""
     with_lane, without = (outcome(steps, fast_lane, tokens, holding) for fast_lane in (True, False))
     for one, other in zip(with_lane, without, strict=False):
         if one != other:

@@ -119,7 +119,7 @@ class ServeChannel(AskingChannel):
             self._quick.take_over()
         elif (
             self._fast_lane is not None
-            and not (self.requests or self._buffer or self.paused or self._finishing or self._lingering)
+            and not (self.requests or self._buffer or self.paused or self._lingering)
             and not (self._waitingForTransport or self._after_empty_line or self._postponed_read)
             and self.persistent
             and self._fast_lane.take(self, data)
@@ -285,9 +285,7 @@ class ServeChannel(AskingChannel):
         self.write_whole(answer_id, lines, body)
 
     def go_on(self) -> None:
-        """Wait for the next request, after an answer on the fast lane; read nothing if the client does not read."""
-        if self._waitingForTransport:
-            self.paused = True
+        """Wait for the next request, after an answer on the fast lane."""
         self.resetTimeout()
 
     def adopt(self, request: ServeRequest) -> None:
