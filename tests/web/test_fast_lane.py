@@ -6,13 +6,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import pytest
 from hypothesis import example, given, note
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from tests.auth.named.keys_case import KeyedServer
 from twisted_serve.auth.tokens import TokenKind
@@ -69,7 +69,8 @@ class World:
             worker.holding = holding
         self.keys = self._keys() if tokens else dict.fromkeys((b"INFERENCE", b"MANAGEMENT", b"NAMED", b"OTHER"), b"x")
         self.connections = [self.server.connect() for _ in range(CONNECTIONS)]
-        globalLogPublisher.addObserver(self._log)
+        self._observer = cast(ILogObserver, self._log)
+        globalLogPublisher.addObserver(self._observer)
 
     def _keys(self) -> dict[bytes, bytes]:
         keys = {kind.name.encode(): self.server.key(kind).encode() for kind in TokenKind}
@@ -90,7 +91,7 @@ class World:
 
     def close(self) -> None:
         """End the server."""
-        globalLogPublisher.removeObserver(self._log)
+        globalLogPublisher.removeObserver(self._observer)
         self.server.close()
 
     def do(self, what: str, *arguments: Any) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -95,6 +95,21 @@ class Denied:
     retry_after: int | None = None
 
 
+@frozen
+class Question:
+    """
+    What is asked about a request: what it needs, and what it presents.
+
+    Neither changes, so that the question about requests with the same head can be put again and again. The answer
+    does: each request is decided about anew.
+
+    :ivar presented: The token, or the reason why there is none.
+    """
+
+    need: Need
+    presented: bytes | Reason = field(repr=False)
+
+
 class Authorizer:
     """
     Authorize the requests of one listener.
@@ -115,11 +130,19 @@ class Authorizer:
 
         :param authorization: The values of all its ``Authorization`` headers.
         """
+        return self.decide(self.question(method, target, authorization))
+
+    def question(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Question:
+        """Return the question that `ask` decides."""
         need = self._policy(method, target)
+        return Question(need, Reason.MISSING if need.scope is None else bearer_token(authorization))
+
+    def decide(self, question: Question) -> Allowed | Denied:
+        """Return whether a request is allowed."""
+        need, presented = question.need, question.presented
         kind = need.scope
         if kind is None:
             return _ALLOWED[None]
-        presented = bearer_token(authorization)
         if isinstance(presented, Reason):
             return Denied(kind, presented)
         if self._named is not None and presented.startswith(_PREFIX):
@@ -168,7 +191,15 @@ class OpenAuthorizer:
 
     def ask(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Allowed | Denied:
         """Allow the request."""
-        return _ALLOWED[self._policy(method, target).scope]
+        return self.decide(self.question(method, target, authorization))
+
+    def question(self, method: bytes, target: Target, authorization: Sequence[bytes]) -> Question:
+        """Return the question that `ask` decides."""
+        return Question(self._policy(method, target), Reason.MISSING)
+
+    def decide(self, question: Question) -> Allowed | Denied:
+        """Allow the request."""
+        return _ALLOWED[question.need.scope]
 
 
 _ALLOWED: dict[Scope | None, Allowed] = {scope: Allowed(scope) for scope in (None, *TokenKind)}

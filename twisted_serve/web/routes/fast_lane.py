@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 
-from twisted_serve.auth.gate import Allowed, Denied
+from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer
 from twisted_serve.auth.scopes import Operation
 from twisted_serve.auth.targets import parse_target
 from twisted_serve.auth.tokens import TokenKind
@@ -53,16 +53,16 @@ _REMEMBERED: Final = 256
 class _Prediction:
     """What the head of a usual prediction says; the same for all requests with this head, whatever their bodies."""
 
-    __slots__ = ("authorization", "head", "headers", "kind", "length_name", "model", "request_id", "target", "version")
+    __slots__ = ("head", "headers", "kind", "length_name", "model", "question", "request_id", "version")
 
-    def __init__(self, head: UsualHead, hidden: frozenset[bytes]) -> None:
+    def __init__(self, head: UsualHead, hidden: frozenset[bytes], authorizer: Authorizer | OpenAuthorizer) -> None:
         self.head = head
-        self.target = parse_target(head.target)
-        segments = self.target.segments
+        target = parse_target(head.target)
+        segments = target.segments
         self.model = segments[1]
         self.version = segments[2] if len(segments) > 2 else None
         authorization = head.values.get(b"authorization")
-        self.authorization = () if authorization is None else (authorization,)
+        self.question = authorizer.question(head.method, target, () if authorization is None else (authorization,))
         request_id = head.values.get(b"x-request-id")
         self.request_id = None if request_id is None else client_id_of((request_id,))
         self.headers = {**job_headers(head.spelled, hidden), "url_path": "", **PREDICT}
@@ -97,15 +97,14 @@ class Lane:
         prediction: _Prediction | None = channel.recognized
         digits = None if prediction is None else prediction.head.digits_of(head)
         if prediction is None or digits is None:
-            prediction = channel.recognized = self._recognize(head)
+            prediction = channel.recognized = self._recognize(head, channel.site.authorizer)
             digits = None if prediction is None else prediction.head.digits_of(head)
         if prediction is None or digits is None:
             return False
         length, site = int(digits), channel.site
         if len(data) - end - 4 != length or length > _LONGEST_BODY or length > channel.limits.body:
             return False
-        method = prediction.head.method
-        verdict = site.authorizer.ask(method, prediction.target, prediction.authorization)
+        verdict = site.authorizer.decide(prediction.question)
         if not isinstance(verdict, Allowed) or verdict.scope is not TokenKind.INFERENCE:
             return False
         sender = None
@@ -113,7 +112,7 @@ class Lane:
             need = verdict.need
             if need is None or need.operation is not Operation.PREDICT or need.model != prediction.model:
                 return False
-            sender = site.take_from(channel.peer_host, verdict, method, prediction.head.target)
+            sender = site.take_from(channel.peer_host, verdict, prediction.head.method, prediction.head.target)
         body = data[end + 4 :]
         quick = _Quick(channel, prediction, digits, body, site.reactor.seconds())
         if isinstance(sender, Denied):
@@ -134,7 +133,7 @@ class Lane:
             quick.fail(Failure())
         return True
 
-    def _recognize(self, head: bytes) -> _Prediction | None:
+    def _recognize(self, head: bytes, authorizer: Authorizer | OpenAuthorizer) -> _Prediction | None:
         """Return what a head says; ``None`` if it is not that of a usual prediction."""
         usual = usual_head(head)
         if usual is None:
@@ -147,7 +146,7 @@ class Lane:
             return None
         if is_form(usual.values.get(b"content-type", b"").decode("latin-1")):
             return None
-        prediction = _Prediction(usual, self._hidden)
+        prediction = _Prediction(usual, self._hidden, authorizer)
         # A client that chooses ids has another head for each request.
         if b"x-request-id" not in usual.values:
             if len(self._remembered) >= _REMEMBERED:
