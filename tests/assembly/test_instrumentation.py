@@ -6,14 +6,12 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.values import ConfigError
 from twisted_serve.metrics.torchserve import log as metric_log
-from twisted_serve.metrics.torchserve.log import MetricLog
 from twisted_serve.testing.server import Answer, MemoryServer
 
 
@@ -189,29 +187,3 @@ class MetricsTokenTests(SynchronousTestCase):
         self.file.write_text("")
         error = self.assertRaises(ValueError, MemoryServer, {"metrics_token_file": self.file})
         self.assertIn(f"metrics_token_file must be a file with a token, not {self.file}", str(error))
-
-
-class MetricLogTests(SynchronousTestCase):
-    """Tests for `MetricLog`."""
-
-    def test_gathering(self) -> None:
-        """Many lines are one event; too many do not wait; after the end each goes at once."""
-
-        class Log:
-            said: list[int] = []
-
-            def info(self, _format: str, *, lines: list[str], **_more: object) -> None:
-                self.said.append(len(lines))
-
-        self.patch(metric_log, "MOST_LINES", 3)
-        clock, keeper = Clock(), Log()
-        log = MetricLog(keeper, "N", clock)  # type: ignore[arg-type]
-        for _ in range(5):
-            log.write("x")
-        self.assertEqual(keeper.said, [3])
-        clock.advance(1)
-        self.assertEqual(keeper.said, [3, 2])
-        log.write("x")
-        log.close()
-        log.write("x")
-        self.assertEqual((keeper.said, clock.getDelayedCalls()), ([3, 2, 1, 1], []))

@@ -9,7 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -27,7 +27,7 @@ from twisted_serve.metrics.pools import PoolReading
 from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.system import Figure, nvml, read_gpus, read_machine
 from twisted_serve.metrics.torchserve.definitions import read_catalogue
-from twisted_serve.metrics.torchserve.epoch import EpochClock
+from twisted_serve.metrics.torchserve.lines import lines_of_readings, lines_of_values
 from twisted_serve.metrics.torchserve.log import MetricLog
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.scheduling.status import STATES
@@ -54,15 +54,16 @@ class Instrumentation(Service):
         self.setName("metrics")
         self._defer_to_thread = defer_to_thread
         self._hostname = socket.gethostname()
-        self._logs = [MetricLog(_log, name, clock) for name in (TS_METRICS, MODEL_METRICS)]
+        server_log = MetricLog(_log, TS_METRICS, clock, dependencies.now, lines_of_values)
+        model_log = MetricLog(_log, MODEL_METRICS, clock, dependencies.now, lines_of_readings)
+        self._logs: list[MetricLog[Any]] = [server_log, model_log]
         self.metrics = ServerMetrics(
             self._hostname,
             read_catalogue(options.metrics_config),
             options.metrics_mode,
             auto_detect=options.model_metrics_auto_detect,
-            server_log=self._logs[0].write,
-            model_log=self._logs[1].write,
-            epoch=EpochClock(dependencies.now, clock),
+            server_log=server_log.add,
+            model_log=model_log.add,
         )
         self.tracer = _tracer(dependencies) if options.tracing else None
         self.notify = Notifier(dependencies.observers, clock)

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from twisted_serve.archives.orphans import LOCK, PREFIX
-from twisted_serve.logs.records import printable
+from twisted_serve.logs.characters import printable
 
 #: The kernel's list of locks on files.
 LOCKS = Path("/proc/locks")

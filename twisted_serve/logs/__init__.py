@@ -5,6 +5,7 @@ Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep 
 ``events``         the fixed log lines, and the events of workers and metrics
 ``access``         log requests in the access log: as events, or past them
 ``access_lines``   render the lines of the access log, of many requests at once
+``characters``     escape characters that could forge a line
 ``coalescing``     coalesce events of one line into events of many lines
 ``records``        an event ready to be rendered, without control characters and live keys
 ``layouts``        render a record: TorchServe's two patterns, and JSON
@@ -17,6 +18,7 @@ Logging: TorchServe's lines in TorchServe's patterns, so that scripts that grep 
 """
 
 from twisted_serve.logs.access import AccessLog, log_access, shortcut
+from twisted_serve.logs.characters import printable
 from twisted_serve.logs.events import (
     ACCESS_LOG,
     CLIENT_GONE,
@@ -47,11 +49,12 @@ from twisted_serve.logs.events import (
     WORKER_ERROR_CAUSE,
     WORKER_PID,
     WORKER_STARTED,
+    RenderedLines,
     log_lines,
     log_model_output,
     log_no_response,
 )
-from twisted_serve.logs.records import printable, redact, redacting
+from twisted_serve.logs.records import redact, redacting
 from twisted_serve.logs.router import LineObserver, console
 
 __all__ = [
@@ -86,6 +89,7 @@ __all__ = [
     "WORKER_STARTED",
     "AccessLog",
     "LineObserver",
+    "RenderedLines",
     "console",
     "log_access",
     "log_lines",

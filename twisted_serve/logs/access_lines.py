@@ -5,13 +5,14 @@ Render the lines of the access log, of many requests at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, overload
 
 from attrs import frozen
 from twisted.logger import LogEvent, LogLevel
 
-from twisted_serve.logs.events import ACCESS_LOG, READY
+from twisted_serve.logs.characters import printable
+from twisted_serve.logs.events import ACCESS_LOG, READY, RenderedLines
 
 #: One request: the time of its end in seconds since the epoch, what replaces the keys in its target, and what
 #: `AccessLog.add` is called with.
@@ -30,9 +31,10 @@ Request: TypeAlias = tuple[
 ]
 
 
-def lines_of(requests: Sequence[Request]) -> list[str]:
+def lines_of(requests: Sequence[Request]) -> RenderedLines:
     """Return the line of each request, with the keys in its target redacted."""
     lines: list[str] = []
+    texts: set[str] = set()
     last: Callable[[bytes], bytes] | None = None
     # Most requests are like one before: the search for keys and the decoding are done once for all that are alike.
     known: dict[tuple[bytes, bytes, bytes], str] = {}
@@ -42,16 +44,20 @@ def lines_of(requests: Sequence[Request]) -> list[str]:
         head = method, target, version
         said = known.get(head)
         if said is None:
-            shown = b" ".join((method, redact(target), version))
-            said = known[head] = shown.decode("ascii", "backslashreplace").replace('"', '\\"')
+            shown = b" ".join((method, redact(target), version)).decode("ascii", "backslashreplace")
+            said = known[head] = printable(shown.replace('"', '\\"'))
+            texts.add(said)
         where = "127.0.0.1" if peer is None else f"/{peer[0]}:{peer[1]}"
         line = f'{where} "{said}" {status} {int(elapsed * 1000)}'
-        if request_id is not None and (named or status >= 400):
-            line = f"{line} {request_id}"
+        if request_id is not None:
+            texts.add(request_id)
+            if named or status >= 400:
+                line = f"{line} {printable(request_id)}"
         if principal is not None:
-            line = f"{line} principal={principal}"
+            texts.add(principal)
+            line = f"{line} principal={printable(principal)}"
         lines.append(line)
-    return lines
+    return RenderedLines(lines, texts)
 
 
 def fields_of(request: Request) -> Mapping[str, object]:
@@ -101,11 +107,3 @@ class RequestFields(Sequence[Mapping[str, object]]):
         if isinstance(index, slice):
             return RequestFields(self._requests[index])
         return fields_of(self._requests[index])
-
-    def texts(self) -> Iterator[str]:
-        """Yield the texts in the fields; the numbers are no keys."""
-        for *_, request_id, _named, principal in self._requests:
-            if request_id is not None:
-                yield request_id
-            if principal is not None:
-                yield principal

@@ -8,7 +8,7 @@ An event may have a ``logger_name`` and a ``thread_name`` for its line
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from time import time
 from typing import Literal
 
@@ -67,6 +67,19 @@ def log_model_output(log: Logger, worker: str, stream: Literal["stdout", "stderr
     """
     level = LogLevel.info if stream == "stdout" else LogLevel.warn
     emit(log, level, line, time(), logger_name=MODEL_LOG, thread_name=f"{worker}-{stream}")
+
+
+class RenderedLines(list[str]):
+    """
+    Lines of an event that need no change: without control characters.
+
+    :ivar texts: The texts that the event is made of, its fields included, without numbers and the server's own words:
+        no key can be anywhere else.
+    """
+
+    def __init__(self, lines: Iterable[str], texts: Collection[str]) -> None:
+        super().__init__(lines)
+        self.texts = texts
 
 
 def log_lines(log: Logger, logger_name: str, lines: Sequence[str]) -> None:

@@ -11,8 +11,9 @@ from attrs import frozen
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
+from twisted_serve.logs.characters import printable
 from twisted_serve.logs.events import READY
-from twisted_serve.logs.records import logger_of, printable, texts_of, without_keys
+from twisted_serve.logs.records import logger_of, texts_of, without_keys
 
 
 @implementer(ILogObserver)

@@ -18,22 +18,11 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, format
 from zope.interface import implementer
 
 from twisted_serve.auth.named.secrets import FORM, PREFIX
-from twisted_serve.logs.access_lines import RequestFields
+from twisted_serve.logs.characters import printable
 from twisted_serve.logs.coalescing import one_by_one
-from twisted_serve.logs.events import READY
-
-# Control characters except TAB, Unicode's line separators, directional formatting characters, lone surrogates.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+from twisted_serve.logs.events import READY, RenderedLines
 
 _NAMED: Final = re.compile(FORM)
-
-
-def printable(text: str) -> str:
-    """Escape all characters that could end a line, forge one, or control a terminal."""
-    # `str.isprintable` is faster than the search, and False for each of these characters.
-    if text.isprintable():
-        return text
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def redact(text: str, secrets: Collection[str]) -> str:
@@ -73,7 +62,8 @@ def entry_of(event: LogEvent) -> Record:
     """Create the record of an event."""
     said = event.get("lines")
     if said is not None and event.get("log_format") == READY:
-        lines, traceback = said if "".join(said).isprintable() else [printable(line) for line in said], []
+        plain = isinstance(said, RenderedLines) or "".join(said).isprintable()
+        lines, traceback = said if plain else [printable(line) for line in said], []
     else:
         message, *more = texts_of(event)
         lines, traceback = [printable(message)], [printable(line) for line in more]
@@ -126,14 +116,14 @@ def _has_any(events: Sequence[LogEvent], secrets: Collection[str]) -> bool:
 
 def _all_texts(event: LogEvent) -> Iterator[str]:
     """Yield every text of an event that can be logged."""
+    lines = event.get("lines")
+    if isinstance(lines, RenderedLines):
+        yield from lines.texts
+        return
     yield from texts_of(event)
     for name in _NAMES:
         yield str(event.get(name, ""))
-    details = _details(event)
-    if isinstance(details, RequestFields):
-        yield from details.texts()
-        return
-    for fields in details:
+    for fields in _details(event):
         yield from map(str, fields.values())
 
 

@@ -91,10 +91,11 @@ class VersionMetrics(PoolObserver):
         """See `PoolObserver`."""
         self._batch_size(len(batch) + going)
         for timing in batch:
-            waited = timing.waited or 0.0
+            queued, sent = timing.queued, timing.sent
+            waited = 0.0 if queued is None or sent is None else sent - queued
             self._queue_time(waited)
             self._last_queue_time(int(waited * 1000))
-            self._sums[timing.versioned][1](waited * 1e6)
+            self._sums[timing.versioned][1](_microseconds(waited))
         self._sent_overhead = overhead
 
     def batch_answered(self, batch: Sequence[Timing], overhead: float) -> None:
@@ -104,7 +105,7 @@ class VersionMetrics(PoolObserver):
         for timing in batch:
             elapsed = (timing.answered or 0.0) - timing.received
             self._latency(elapsed)
-            self._sums[timing.versioned][0](elapsed * 1e6)
+            self._sums[timing.versioned][0](_microseconds(elapsed))
 
     def failed(self, status: int) -> None:
         """See `PoolObserver`."""
@@ -136,3 +137,8 @@ class VersionMetrics(PoolObserver):
         labels = (self._name, self._version, word)
         self._shown.add((family, labels))
         family.labels(*labels).inc()
+
+
+def _microseconds(seconds: float) -> float:
+    """Return a time as TorchServe counts it: in nanoseconds, divided by a thousand; it has no more decimals."""
+    return round(seconds * 1e9) / 1000

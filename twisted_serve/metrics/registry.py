@@ -18,9 +18,11 @@ from twisted_serve.metrics.key_requests import KeyRequests
 from twisted_serve.metrics.model_metrics import VersionFamilies, VersionMetrics
 from twisted_serve.metrics.pools import PoolCollector, ReadPools
 from twisted_serve.metrics.torchserve.definitions import MetricCatalogue
-from twisted_serve.metrics.torchserve.emitter import Emitter, Sinks, WriteLine
+from twisted_serve.metrics.torchserve.emitter import Emitter, Sinks
+from twisted_serve.metrics.torchserve.lines import Series
 from twisted_serve.metrics.torchserve.recorders import Record, ignore
 from twisted_serve.metrics.torchserve.text import CONTENT_TYPE, render_text
+from twisted_serve.wire.messages import Reading
 
 __all__ = ["CONTENT_TYPE", "ServerMetrics"]
 
@@ -40,9 +42,8 @@ class ServerMetrics:
     :param hostname: The value of the ``hostname`` label.
     :param mode: The mode of TorchServe's metrics: ``log``, ``prometheus`` or ``legacy``.
     :param auto_detect: Whether to accept metrics of handlers that are not in the catalogue.
-    :param server_log: Writes lines of ``TS_METRICS``.
-    :param model_log: Writes lines of ``MODEL_METRICS``.
-    :param epoch: Returns the seconds since the epoch, for these lines.
+    :param server_log: Writes a line of ``TS_METRICS``, with the current time.
+    :param model_log: Writes a line of ``MODEL_METRICS``.
     :raise ConfigError: for an exported metric with a name that Prometheus does not support.
     """
 
@@ -53,9 +54,8 @@ class ServerMetrics:
         mode: str = "log",
         *,
         auto_detect: bool = False,
-        server_log: WriteLine = lambda line: None,
-        model_log: WriteLine = lambda line: None,
-        epoch: Callable[[], int] = lambda: 0,
+        server_log: Callable[[Series, float], object] = lambda series, value: None,
+        model_log: Callable[[Series, Reading], object] = lambda series, reading: None,
     ) -> None:
         self.catalogue = catalogue
         self._hostname = hostname
@@ -82,7 +82,7 @@ class ServerMetrics:
         build.labels(twisted_serve.__version__, twisted_serve.COMPATIBLE_WITH, python_version()).set(1)
         ProcessCollector(registry=registry)
         self._families = VersionFamilies(registry)
-        self.emitter = Emitter(catalogue, mode, Sinks(registry, server_log, model_log, epoch), auto_detect)
+        self.emitter = Emitter(catalogue, mode, Sinks(registry, server_log, model_log), auto_detect)
         self._answer_classes = {n: answers.labels(f"{n}xx") for n in range(1, 6)}
         # TorchServe counts every other class as 5XX; but a redirect is not an error.
         self._answer_counters = {n: self.emitter.bind(f"Requests{n}XX", "Host", hostname) for n in (2, 4, 5)}

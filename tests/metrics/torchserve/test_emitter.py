@@ -16,7 +16,7 @@ from twisted_serve.metrics.registry import ServerMetrics
 from twisted_serve.metrics.timing import Timing
 from twisted_serve.metrics.torchserve import emitter
 from twisted_serve.metrics.torchserve.definitions import default_catalogue, parse_catalogue
-from twisted_serve.metrics.torchserve.lines import parse_line
+from twisted_serve.metrics.torchserve.lines import lines_of_readings, lines_of_values, parse_line
 from twisted_serve.testing.strategies.wire import readings
 from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK, metric_line
@@ -37,9 +37,8 @@ class EmitterTestCase(SynchronousTestCase):
             "h",
             catalogue,
             mode,
-            server_log=self.server.append,
-            model_log=self.model.append,
-            epoch=lambda: 1717098363,
+            server_log=lambda *value: self.server.extend(lines_of_values([value], 1717098363)),
+            model_log=lambda *value: self.model.extend(lines_of_readings([value], 0)),
             **more,
         )
 

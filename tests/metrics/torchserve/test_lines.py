@@ -10,13 +10,22 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.handlers.metrics import Dimension, MetricsCacheYamlImpl, MetricTypes
-from twisted_serve.metrics.torchserve.lines import decimal, log_line_parts, parse_line, split_labels
+from twisted_serve.metrics.torchserve.lines import (
+    Series,
+    decimal,
+    lines_of_readings,
+    lines_of_values,
+    parse_line,
+    split_labels,
+)
 from twisted_serve.wire.messages import Reading
 from twisted_serve.wire.metric_lines import METRIC_MARK
 
 NAMES = st.text("abcXYZ_ 09", min_size=1, max_size=8)
 # What a label can be is what a line can carry: no end of one, and no comma before something that looks like a label.
 VALUES = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp"), blacklist_characters=",|"), max_size=8)
+
+NUMBERS = st.integers(0, 3) | st.sampled_from([0.0, -0.0, 1.0]) | st.floats()
 
 
 class ParseTests(SynchronousTestCase):
@@ -132,5 +141,27 @@ class DecimalTests(SynchronousTestCase):
         self.assertRegex(decimal(value), r"\A-?\d+\.\d+(E-?\d+)?\Z")
 
     def test_parts(self) -> None:
-        """What stands around the value in the log."""
-        self.assertEqual(log_line_parts("N", "ms", [("a", "1"), ("b", "2")], "h"), ("N.ms:", "|#a:1,b:2|#hostname:h,"))
+        """What stands around the value in the log; it forges no line."""
+        series = Series("N", "ms", [("a", "1"), ("b", "2\n")], "h")
+        self.assertEqual((series.before, series.after), ("N.ms:", "|#a:1,b:2\\n|#hostname:h,"))
+
+    @given(st.lists(st.tuples(st.integers(0, 1), NUMBERS), max_size=20), st.integers(0, 10**10))
+    def test_many(self, said: list[tuple[int, float]], second: int) -> None:
+        """The lines of many values are the line of each, whichever of them are equal; all their texts are there."""
+        two = [Series("QueueTime", "ms", [("Level", f"Host{number}")], "h") for number in range(2)]
+        lines = lines_of_values([(two[number], value) for number, value in said], second)
+        self.assertEqual(
+            lines,
+            [
+                f"QueueTime.ms:{decimal(value)}|#Level:Host{number}|#hostname:h,timestamp:{second}"
+                for number, value in said
+            ],
+        )
+        self.assertEqual(set(lines.texts), {text for n, _ in said for text in (two[n].before, two[n].after)})
+
+    def test_readings(self) -> None:
+        """The ids of a handler's metric are among the texts in which keys are searched for, and forge no line."""
+        reading = Reading("N", "ms", 1.5, "a:1", "GAUGE", "h", 7, "r1,r\n2")
+        lines = lines_of_readings([(Series("N", "ms", [("a", "1")], "h"), reading)], 0)
+        self.assertEqual(lines, ["N.ms:1.5|#a:1|#hostname:h,requestID:r1,r\\n2,timestamp:7"])
+        self.assertEqual(list(lines.texts), ["N.ms:", "|#a:1|#hostname:h,", "r1,r\n2"])

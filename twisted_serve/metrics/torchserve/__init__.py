@@ -2,6 +2,6 @@
 """
 Count and print metrics as TorchServe does.
 
-``definitions``: ``metrics.yaml``. ``emitter``, ``recorders``: the three modes. ``lines``: a metric as a log line,
-which ``log`` writes, with the seconds of ``epoch``. ``text``: Prometheus' text format as TorchServe prints it.
+``definitions``: ``metrics.yaml``. ``emitter``, ``recorders``: the three modes. ``lines``: metrics as log lines,
+which ``log`` writes. ``text``: Prometheus' text format as TorchServe prints it.
 """

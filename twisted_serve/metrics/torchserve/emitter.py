@@ -10,7 +10,6 @@ Emit TorchServe's metrics in its three modes (``docs/torchserve/config_cli.md`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 from attrs import frozen
 from msgspec.structs import astuple
@@ -19,7 +18,7 @@ from twisted.logger import Logger
 
 from twisted_serve.config.values import ConfigError
 from twisted_serve.metrics.torchserve.definitions import Definition, Kind, MetricCatalogue
-from twisted_serve.metrics.torchserve.lines import decimal, log_line_parts, parse_line, split_labels
+from twisted_serve.metrics.torchserve.lines import Series, parse_line, split_labels
 from twisted_serve.metrics.torchserve.recorders import (
     LogRecorder,
     NoRecorder,
@@ -51,25 +50,19 @@ MOST_AT_ONCE = 1000
 LONGEST_TEXT = 16 * 1024
 
 
-#: Writes a line to the log.
-WriteLine: TypeAlias = Callable[[str], object]
-
-
 @frozen
 class Sinks:
     """
     The destinations of metrics.
 
     :ivar registry: Prometheus' registry, for exported metrics.
-    :ivar server_log: Writes lines of ``TS_METRICS``.
-    :ivar model_log: Writes lines of ``MODEL_METRICS``.
-    :ivar epoch: Returns the seconds since the epoch.
+    :ivar server_log: Writes a line of ``TS_METRICS``, with the current time.
+    :ivar model_log: Writes a line of ``MODEL_METRICS``.
     """
 
     registry: CollectorRegistry
-    server_log: WriteLine
-    model_log: WriteLine
-    epoch: Callable[[], int]
+    server_log: Callable[[Series, float], object]
+    model_log: Callable[[Series, Reading], object]
 
 
 @frozen(eq=False)
@@ -99,9 +92,8 @@ class Emitter:
         self._sinks = sinks
         self._auto_detect = auto_detect
         self._warned: set[str] = set()
-        # By the text a worker sends, so that a value costs one lookup. A series is recorded by Prometheus, or is
-        # the two parts of a log line.
-        self._series: dict[tuple[str, ...], Record | tuple[str, str]] = {}
+        # By the text a worker sends, so that a value costs one lookup. A series is recorded by Prometheus, or logged.
+        self._series: dict[tuple[str, ...], Record | Series] = {}
         try:
             self._server = {name: self._server_recorder(each) for name, each in catalogue.server.items()}
             self._models = {name: self._model(each) for name, each in catalogue.models.items()}
@@ -152,15 +144,13 @@ class Emitter:
                 self._series[key] = series
         self._add(series, reading)
 
-    def _add(self, series: Record | tuple[str, str], reading: Reading) -> None:
-        if isinstance(series, tuple):
-            before, after = series
-            value = decimal(reading.value)
-            self._sinks.model_log(f"{before}{value}{after}requestID:{reading.request_ids},timestamp:{reading.time}")
+    def _add(self, series: Record | Series, reading: Reading) -> None:
+        if isinstance(series, Series):
+            self._sinks.model_log(series, reading)
         else:
             series(reading.value)
 
-    def _new_series(self, reading: Reading) -> Record | tuple[str, str] | None:
+    def _new_series(self, reading: Reading) -> Record | Series | None:
         model = self._models.get(reading.name) or self._detect(reading)
         if model is None:
             self._warn(
@@ -176,7 +166,7 @@ class Emitter:
             raise ValueError(f"{reading.name} has the labels {', '.join(names[:-1])} in metrics_config")
         if model.recorder is None:
             shown = [(name, value) for name, (_said, value) in zip(names, labels, strict=False)]
-            return log_line_parts(reading.name, model.definition.unit, shown, reading.host)
+            return Series(reading.name, model.definition.unit, shown, reading.host)
         if len(self._series) >= MOST_SERIES:
             self._warn("There are {most} series of handlers' metrics; new ones are dropped", "most", most=MOST_SERIES)
             return None
@@ -195,7 +185,7 @@ class Emitter:
             if definition.name == ALWAYS_SHOWN:
                 return NoRecorder()
             return self._shown(definition)
-        return LogRecorder(definition, self._sinks.epoch, self._sinks.server_log)
+        return LogRecorder(definition, self._sinks.server_log)
 
     def _model(self, definition: Definition) -> _Model:
         return _Model(definition, self._shown(definition) if self._mode == "prometheus" else None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 
+from twisted_serve.logs import RenderedLines, printable
 from twisted_serve.wire.messages import Reading
 
 _LINE = re.compile(
@@ -65,7 +66,49 @@ def decimal(value: float) -> str:
     return f"{'-' * sign}{first}.{''.join(more) or '0'}E{len(more) + int(exponent)}"
 
 
-def log_line_parts(name: str, unit: str, labels: Sequence[tuple[str, str]], host: str) -> tuple[str, str]:
-    """Return the parts of a log line before and after the value; ids and time follow them."""
-    shown = ",".join(f"{label}:{value}" for label, value in labels)
-    return f"{name}.{unit}:", f"|#{shown}|#hostname:{host},"
+class Series:
+    """
+    The values of one metric with the same labels, in the log.
+
+    :ivar before: The part of its lines before the value.
+    :ivar after: The part after the value; ids and time follow it.
+    """
+
+    __slots__ = ("after", "before")
+
+    def __init__(self, name: str, unit: str, labels: Sequence[tuple[str, str]], host: str) -> None:
+        shown = ",".join(f"{label}:{value}" for label, value in labels)
+        self.before = printable(f"{name}.{unit}:")
+        self.after = printable(f"|#{shown}|#hostname:{host},")
+
+
+def lines_of_values(values: Sequence[tuple[Series, float]], second: int) -> RenderedLines:
+    """Return the lines of server metrics that were recorded in this second since the epoch."""
+    end = f"timestamp:{second}"
+    lines = []
+    # Counts and whole milliseconds, of which many are equal.
+    whole: dict[tuple[Series, float], str] = {}
+    for one in values:
+        series, value = one
+        if type(value) is int:
+            line = whole.get(one)
+            if line is None:
+                line = whole[one] = f"{series.before}{decimal(value)}{series.after}{end}"
+        else:
+            line = f"{series.before}{decimal(value)}{series.after}{end}"
+        lines.append(line)
+    return RenderedLines(lines, _texts_of({series for series, _value in values}))
+
+
+def lines_of_readings(values: Sequence[tuple[Series, Reading]], _second: int) -> RenderedLines:
+    """Return the lines of handlers' metrics, which have the time of the worker and the ids of requests."""
+    lines = [
+        f"{series.before}{decimal(each.value)}{series.after}requestID:{printable(each.request_ids)},timestamp:{each.time}"
+        for series, each in values
+    ]
+    texts = _texts_of({series for series, _each in values})
+    return RenderedLines(lines, [*texts, *{each.request_ids for _series, each in values}])
+
+
+def _texts_of(series: Collection[Series]) -> list[str]:
+    return [part for each in series for part in (each.before, each.after)]

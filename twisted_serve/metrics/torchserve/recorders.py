@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from twisted_serve.metrics.torchserve.definitions import Definition, Kind
-from twisted_serve.metrics.torchserve.lines import decimal, log_line_parts
+from twisted_serve.metrics.torchserve.lines import Series
 
 #: Records a value of one metric with fixed labels.
-Record: TypeAlias = Callable[[float], None]
+Record: TypeAlias = Callable[[float], object]
 
 # TorchServe's, regardless of the unit.
 DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -51,34 +52,17 @@ class LogRecorder:
     """
     Write a log line for each value.
 
-    :param epoch: Returns the seconds since the epoch.
-    :param write: Writes the line.
+    :param write: Writes the line of a value, with the current time.
     """
 
-    def __init__(self, definition: Definition, epoch: Callable[[], int], write: Callable[[str], object]) -> None:
+    def __init__(self, definition: Definition, write: Callable[[Series, float], object]) -> None:
         self._definition = definition
-        self._epoch = epoch
         self._write = write
 
     def bind(self, *values: str) -> Record:
         """See `Recorder`."""
         *labels, host = zip(self._definition.dimensions, values, strict=True)
-        before, after = log_line_parts(self._definition.name, self._definition.unit, labels, host[1])
-        write, epoch = self._write, self._epoch
-        last: float | None = None
-        second, line = 0, ""
-
-        def record(value: float) -> None:
-            nonlocal last, second, line
-            now = epoch()
-            # Counts and whole milliseconds are small integers, which CPython caches, so that identity is enough:
-            # within one second many lines are equal.
-            if value is not last or now != second:
-                last, second = value, now
-                line = f"{before}{decimal(value)}{after}timestamp:{now}"
-            write(line)
-
-        return record
+        return partial(self._write, Series(self._definition.name, self._definition.unit, labels, host[1]))
 
 
 class PrometheusRecorder:
