@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -72,10 +73,15 @@ class Seen(PoolObserver):
 
 
 class Bench:
-    """A pool, its clock and its fake workers."""
+    """
+    A pool, its clock and its fake workers.
 
-    def __init__(self, **settings: Any) -> None:
-        self.clock = Clock()
+    :param reactor: A reactor in place of the clock.
+    """
+
+    def __init__(self, reactor: IReactorTime | None = None, **settings: Any) -> None:
+        # The tests with a reactor have no use for the clock.
+        self.clock: Clock = Clock() if reactor is None else cast(Clock, reactor)
         self.provider = FakeProvider(self.clock)
         self.seen = Seen()
         ids = count(9000)

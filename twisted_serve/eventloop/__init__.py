@@ -4,5 +4,5 @@ Extend Twisted's reactor where it is not enough.
 
 ``timeout``: a timer that is set and cleared for each request. ``writing``: write without waiting for the next turn.
 ``threads``: blocking calls in threads, which a caller can stop waiting for. ``monotonic``: a clock that is never set.
-``turns``: log turns of the reactor that take too much processor time.
+``turn_end``: one call for all events of a turn. ``turns``: log turns of the reactor that take too much processor time.
 """

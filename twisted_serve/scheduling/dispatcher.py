@@ -2,7 +2,8 @@
 """
 Dispatch requests from their queue to free workers.
 
-A batch is dispatched when a request arrives, when a worker becomes free, and when the queue's own deadline expires.
+A batch is dispatched when it is full, at the end of a turn of the reactor in which requests have arrived, when a worker
+becomes free, and when the queue's own deadline expires.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from twisted_serve.batching.queue import BatchQueue, Hopeless, QueueFull, Waitin
 from twisted_serve.batching.sequences import SequenceQueue
 from twisted_serve.errors import TOO_LATE, RequestTimeout, ServeError, WorkerDied, WorkerFailed
 from twisted_serve.eventloop.timeout import Timeout
+from twisted_serve.eventloop.turn_end import TurnEnd
 from twisted_serve.interfaces import IWorker
 from twisted_serve.metrics.observer import PoolObserver
 from twisted_serve.scheduling.admission import RequestAdmission, Unavailability
@@ -84,6 +86,7 @@ class Dispatcher:
         self._unavailability = unavailability
         self._observer = observer
         self._timeout = Timeout(clock, self._timeout_expired)
+        self._turn_end = TurnEnd(clock, self._dispatch_arrived)
         self._concurrency = concurrency
         self._continuous = continuous
         self._prefetch_queue = queue if prefetches and isinstance(queue, BatchQueue) else None
@@ -146,7 +149,10 @@ class Dispatcher:
         except QueueFull as e:
             raise self._admission.queue_full(request.versioned, e, not self._in_flight) from None
         request.timing.queued = now
-        self._dispatch(now)
+        if self._queue.batch_size == 1 or self._is_due():
+            self._dispatch(now)
+        else:
+            self._turn_end.ask()
 
     def forget(self, request: PendingRequest) -> None:
         """Drop a request whose client has disconnected: remove it from the queue or cancel it at its worker."""
@@ -335,6 +341,15 @@ class Dispatcher:
         for group in reversed(groups):
             self._queue.put_again([(request, request.deadline) for request in group], now)
         return {request for group in groups for request in group}
+
+    def _is_due(self) -> bool:
+        """Return whether no request that arrives later in this turn of the reactor could join the next batch."""
+        waiting = len(self._queue)
+        return waiting % self._queue.batch_size == 0 or waiting >= self._queue.capacity
+
+    def _dispatch_arrived(self) -> None:
+        if len(self._queue):
+            self._dispatch(self._clock.seconds())
 
     def _dispatch(self, now: float) -> None:
         # A response may arrive before `send` returns, and free its worker: the loop below handles it without recursion.
