@@ -18,6 +18,9 @@ from twisted_serve.metrics.torchserve.emitter import Emitter
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
+# In a second. TorchServe counts in nanoseconds, and shows a thousandth: there are no more decimals than three.
+_NANOSECONDS = 1e9
+
 _LABELS = ("model_name", "model_version")
 
 
@@ -79,33 +82,32 @@ class VersionMetrics(PoolObserver):
         self._last_queue_time = emitter.bind("QueueTime", "Host", hostname)
         self._overhead = emitter.bind("WorkerThreadTime", "Host", hostname)
         self._sent_overhead = 0.0
-        self._sums = {
-            versioned: (
-                emitter.bind("ts_inference_latency_microseconds", name, named, hostname),
-                emitter.bind("ts_queue_latency_microseconds", name, named, hostname),
-            )
-            for versioned, named in ((False, "default"), (True, version))
-        }
+        # Of requests that name no version, and of those that do.
+        labels = ((name, "default", hostname), (name, version, hostname))
+        self._latency_sums = [emitter.bind("ts_inference_latency_microseconds", *each) for each in labels]
+        self._queue_sums = [emitter.bind("ts_queue_latency_microseconds", *each) for each in labels]
 
     def batch_sent(self, batch: Sequence[Timing], overhead: float, going: int = 0) -> None:
         """See `PoolObserver`."""
         self._batch_size(len(batch) + going)
+        observe, show, sums = self._queue_time, self._last_queue_time, self._queue_sums
         for timing in batch:
             queued, sent = timing.queued, timing.sent
             waited = 0.0 if queued is None or sent is None else sent - queued
-            self._queue_time(waited)
-            self._last_queue_time(int(waited * 1000))
-            self._sums[timing.versioned][1](_microseconds(waited))
+            observe(waited)
+            show(int(waited * 1000))
+            sums[timing.versioned](round(waited * _NANOSECONDS) / 1000)
         self._sent_overhead = overhead
 
     def batch_answered(self, batch: Sequence[Timing], overhead: float) -> None:
         """See `PoolObserver`."""
         self._worker_time(batch[0].worked or 0.0)
         self._overhead(int((self._sent_overhead + overhead) * 1000))
+        observe, sums = self._latency, self._latency_sums
         for timing in batch:
             elapsed = (timing.answered or 0.0) - timing.received
-            self._latency(elapsed)
-            self._sums[timing.versioned][0](_microseconds(elapsed))
+            observe(elapsed)
+            sums[timing.versioned](round(elapsed * _NANOSECONDS) / 1000)
 
     def failed(self, status: int) -> None:
         """See `PoolObserver`."""
@@ -137,8 +139,3 @@ class VersionMetrics(PoolObserver):
         labels = (self._name, self._version, word)
         self._shown.add((family, labels))
         family.labels(*labels).inc()
-
-
-def _microseconds(seconds: float) -> float:
-    """Return a time as TorchServe counts it: in nanoseconds, divided by a thousand; it has no more decimals."""
-    return round(seconds * 1e9) / 1000

@@ -83,16 +83,16 @@ class ServerMetrics:
         ProcessCollector(registry=registry)
         self._families = VersionFamilies(registry)
         self.emitter = Emitter(catalogue, mode, Sinks(registry, server_log, model_log), auto_detect)
-        self._answer_classes = {n: answers.labels(f"{n}xx") for n in range(1, 6)}
         # TorchServe counts every other class as 5XX; but a redirect is not an error.
-        self._answer_counters = {n: self.emitter.bind(f"Requests{n}XX", "Host", hostname) for n in (2, 4, 5)}
+        shown = {n: self.emitter.bind(f"Requests{n}XX", "Host", hostname) for n in (2, 4, 5)}
+        self._answers = [(answers.labels(f"{n}xx"), shown.get(n, ignore)) for n in range(1, 6)]
         self._requested: dict[tuple[str, str], tuple[CounterValue, Record]] = {}
 
     def answered(self, status: int) -> None:
         """Count an HTTP response."""
-        first = min(max(status // 100, 1), 5)
-        self._answer_classes[first].number += 1
-        self._answer_counters.get(first, ignore)(1)
+        counter, record = self._answers[min(max(status // 100, 1), 5) - 1]
+        counter.number += 1
+        record(1)
 
     def call_ended(self, method: str, code: str) -> None:
         """

@@ -113,8 +113,13 @@ class Emitter:
 
     def take(self, readings: Sequence[Reading]) -> None:
         """Record the metrics of a worker's response, with the same effect as if they had been lines of output."""
+        plain = ""
         for each in readings[:MOST_AT_ONCE]:
-            if not self._add_to_known(each):
+            # The values of a response mostly have the same ids, which are looked at once.
+            ids = each.request_ids
+            if ids != plain and ids.isprintable() and len(ids) <= LONGEST_TEXT:
+                plain = ids
+            if ids != plain or not self._add_to_known(each):
                 self.receive(f"{METRIC_MARK}{metric_line(*astuple(each))}"[:LONGEST_TEXT])
         if len(readings) > MOST_AT_ONCE:
             self._warn(
@@ -124,11 +129,13 @@ class Emitter:
     def _add_to_known(self, reading: Reading) -> bool:
         """Add a value to a known series; return whether that succeeded."""
         series = self._series.get(_key(reading))
-        ids = reading.request_ids
-        if series is None or not ids.isprintable() or len(ids) > LONGEST_TEXT or reading.time < 0:
+        if series is None or reading.time < 0:
             return False
+        if isinstance(series, Series):
+            self._sinks.model_log(series, reading)
+            return True
         try:
-            self._add(series, reading)
+            series(reading.value)
         except ValueError:
             return False
         return True

@@ -57,8 +57,9 @@ def split_labels(text: str) -> tuple[tuple[str, str], ...]:
 
 def decimal(value: float) -> str:
     """Format a number as Java does: always with a decimal part, in exponent notation from ``1.0E7`` on."""
-    if 1e-3 <= abs(value) < 1e7 or value == 0:
-        return repr(float(value))
+    value = float(value)
+    if 1e-3 <= value < 1e7 or 1e-3 <= -value < 1e7 or value == 0:
+        return repr(value)
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
@@ -102,12 +103,17 @@ def lines_of_values(values: Sequence[tuple[Series, float]], second: int) -> Rend
 
 def lines_of_readings(values: Sequence[tuple[Series, Reading]], _second: int) -> RenderedLines:
     """Return the lines of handlers' metrics, which have the time of the worker and the ids of requests."""
-    lines = [
-        f"{series.before}{decimal(each.value)}{series.after}requestID:{printable(each.request_ids)},timestamp:{each.time}"
-        for series, each in values
-    ]
-    texts = _texts_of({series for series, _each in values})
-    return RenderedLines(lines, [*texts, *{each.request_ids for _series, each in values}])
+    lines = []
+    ids, shown = "", ""
+    texts = set()
+    for series, each in values:
+        # Several values belong to the same request.
+        if each.request_ids != ids:
+            ids = each.request_ids
+            shown = printable(ids)
+            texts.add(ids)
+        lines.append(f"{series.before}{decimal(each.value)}{series.after}requestID:{shown},timestamp:{each.time}")
+    return RenderedLines(lines, [*_texts_of({series for series, _each in values}), *texts])
 
 
 def _texts_of(series: Collection[Series]) -> list[str]:

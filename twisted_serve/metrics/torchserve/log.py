@@ -51,10 +51,11 @@ class MetricLog(Generic[_Value]):
 
     def add(self, series: Series, value: _Value) -> None:
         """Buffer a value; it is logged within `GATHERING` seconds."""
-        self._values.append((series, value))
+        values = self._values
+        values.append((series, value))
         if self._due is None:
             self._begin()
-        elif len(self._values) >= MOST_LINES:
+        elif len(values) >= MOST_LINES:
             self._flush()
 
     def close(self) -> None:
