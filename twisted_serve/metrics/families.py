@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Count per-request metrics in plain numbers, which a scrape turns into Prometheus' samples.
+Keep per-request metrics in plain numbers, which a scrape turns into Prometheus' samples.
 
 All numbers are updated in the reactor's thread; prometheus-client's own metrics take a
 lock for each update, several times per request.
@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import INF, floatToGoString
 
@@ -32,9 +32,15 @@ class ValueFamily(Collector, Generic[_Tally, _Family]):
         registry.register(self)
 
     def labels(self, *values: str) -> _Tally:
-        """Return the series with these labels; callers on the path of a request should keep it."""
+        """
+        Return the series with these labels; callers on the path of a request should keep it.
+
+        :raise ValueError: for more or fewer values than there are labels.
+        """
         found = self._tallies.get(values)
         if found is None:
+            if len(values) != len(self._labels):
+                raise ValueError(f"{self._name} has the labels {', '.join(self._labels)}, not {len(values)} of them")
             found = self._tallies[values] = self._new()
         return found
 
@@ -69,11 +75,17 @@ class CounterValue:
     __slots__ = ("number",)
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number: float = 0
 
-    def inc(self) -> None:
-        """Add 1."""
-        self.number += 1
+    def inc(self, amount: float = 1) -> None:
+        """
+        Add 1, or another amount.
+
+        :raise ValueError: for a negative amount.
+        """
+        if amount < 0:
+            raise ValueError(f"a counter cannot be incremented by {amount}")
+        self.number += amount
 
 
 class CounterFamily(ValueFamily[CounterValue, CounterMetricFamily]):
@@ -86,6 +98,32 @@ class CounterFamily(ValueFamily[CounterValue, CounterMetricFamily]):
         return CounterMetricFamily(self._name, self._text, labels=self._labels)
 
     def _show(self, family: CounterMetricFamily, values: Sequence[str], tally: CounterValue) -> None:
+        family.add_metric(values, tally.number)
+
+
+class GaugeValue:
+    """The value of one gauge."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number: float = 0
+
+    def set(self, value: float) -> None:
+        """Replace the value."""
+        self.number = value
+
+
+class GaugeFamily(ValueFamily[GaugeValue, GaugeMetricFamily]):
+    """A family of Prometheus gauges."""
+
+    def _new(self) -> GaugeValue:
+        return GaugeValue()
+
+    def _family(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily(self._name, self._text, labels=self._labels)
+
+    def _show(self, family: GaugeMetricFamily, values: Sequence[str], tally: GaugeValue) -> None:
         family.add_metric(values, tally.number)
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeAlias
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Histogram
 
+from twisted_serve.metrics.families import CounterFamily, GaugeFamily
 from twisted_serve.metrics.torchserve.definitions import Definition, Kind
 from twisted_serve.metrics.torchserve.lines import Series
 
@@ -76,23 +77,26 @@ class PrometheusRecorder:
         check_names(definition)
         name, labels = definition.name, definition.dimensions
         help_text = f"Torchserve prometheus {definition.kind.value} metric with unit: {definition.unit}"
-        self._kind = definition.kind
-        self._metric: Counter | Gauge | Histogram
+        self._bind: Callable[..., Record]
         if definition.kind is Kind.COUNTER:
-            self._metric = Counter(name, help_text, labels, registry=registry)
+            counters = CounterFamily(registry, name, help_text, labels)
+            self._bind = lambda *values: counters.labels(*values).inc
         elif definition.kind is Kind.GAUGE:
-            self._metric = Gauge(name, help_text, labels, registry=registry)
+            gauges = GaugeFamily(registry, name, help_text, labels)
+            self._bind = lambda *values: gauges.labels(*values).set
         else:
-            self._metric = Histogram(
+            # Not one of the server's own metrics is one.
+            histogram = Histogram(
                 name, help_text, labels, registry=registry, buckets=definition.buckets or DEFAULT_BUCKETS
             )
+            self._bind = lambda *values: (histogram.labels(*values) if values else histogram).observe
+        if not labels:
+            # Shown from the first scrape.
+            self._bind()
 
     def bind(self, *values: str) -> Record:
         """See `Recorder`."""
-        child = self._metric.labels(*values) if values else self._metric
-        method = {Kind.COUNTER: "inc", Kind.GAUGE: "set", Kind.HISTOGRAM: "observe"}[self._kind]
-        record: Record = getattr(child, method)
-        return record
+        return self._bind(*values)
 
 
 def check_names(definition: Definition) -> None:
