@@ -13,6 +13,7 @@ from twisted.logger import ILogObserver, globalLogBeginner
 from twisted_serve.command.run import MakeServer, Report, run_server
 from twisted_serve.command.run_file import RunFile
 from twisted_serve.config.load import LoadedOptions
+from twisted_serve.eventloop.polling import without_log_context
 from twisted_serve.system.account import protect_memory
 from twisted_serve.system.garbage import keep_all
 
@@ -29,6 +30,8 @@ def serve(loaded: LoadedOptions, report: Report, make_server: MakeServer) -> int
     """
     protect_memory()
     from twisted.internet import reactor  # noqa: PLC0415 - importing it is choosing it
+
+    without_log_context(cast("IServeReactor", reactor))
 
     def begin_logging(observer: ILogObserver) -> None:
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
