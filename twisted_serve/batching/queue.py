@@ -331,4 +331,4 @@ class BatchQueue(Generic[J]):
         if batch and isinstance(batch[0].kind, _RetryGroup):
             return batch, True
         # A full queue closes the batch: refusing the next client while a worker is free would gain nothing.
-        return batch, not self.remaining
+        return batch, len(self._waiting) >= self.capacity

@@ -11,6 +11,7 @@ each batch or request.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -27,6 +28,8 @@ class Timeout:
         self._ring = ring
         self._moment: float | None = None
         self._call: IDelayedCall | None = None
+        # When the delayed call is due.
+        self._due = inf
 
     @property
     def is_set(self) -> bool:
@@ -36,24 +39,26 @@ class Timeout:
     def set(self, moment: float | None) -> None:
         """Set the timeout to ``moment``, in seconds of the clock, instead of any other; ``None`` clears it."""
         self._moment = moment
-        if moment is not None and (self._call is None or moment < self._call.getTime()):
+        if moment is not None and moment < self._due:
             self._arm(moment)
 
     def cancel(self) -> None:
         """Clear the timeout, and cancel its delayed call."""
         self._moment = None
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self._disarm()
 
     def _arm(self, moment: float) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self._disarm()
+        self._due = moment
         self._call = self._clock.callLater(max(0.0, moment - self._clock.seconds()), self._fire)
 
+    def _disarm(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call, self._due = None, inf
+
     def _fire(self) -> None:
-        self._call = None
+        self._call, self._due = None, inf
         if self._moment is None:
             return
         if self._moment > self._clock.seconds():

@@ -141,11 +141,8 @@ class Dispatcher:
                 self._learner.check_in_time(now, request.deadline, len(self._in_flight), len(self._free))
             except Hopeless as e:
                 raise self._admission.too_late(e.seconds) from None
-        if len(self._queue) >= self._queue.capacity:
-            # Expired requests must not keep this one out of the queue.
-            self._fail_expired(now)
         try:
-            self._queue.put(request, now, request.deadline, request.kind)
+            self._put(request, now)
         except QueueFull as e:
             raise self._admission.queue_full(request.versioned, e, not self._in_flight) from None
         request.timing.queued = now
@@ -153,6 +150,18 @@ class Dispatcher:
             self._dispatch(now)
         else:
             self._turn_end.ask()
+
+    def _put(self, request: PendingRequest, now: float) -> None:
+        """
+        Queue a request; expired ones do not keep it out.
+
+        :raise QueueFull: if there is no room.
+        """
+        try:
+            self._queue.put(request, now, request.deadline, request.kind)
+        except QueueFull:
+            self._fail_expired(now)
+            self._queue.put(request, now, request.deadline, request.kind)
 
     def forget(self, request: PendingRequest) -> None:
         """Drop a request whose client has disconnected: remove it from the queue or cancel it at its worker."""
@@ -211,14 +220,14 @@ class Dispatcher:
         for in_flight in self._all_in_flight():
             in_flight.close()
 
-    def batch_done(self, in_flight: InFlight) -> None:
+    def batch_done(self, in_flight: InFlight, now: float) -> None:
         """Dispatch the next batch; see `InFlightOwner`."""
-        now = self._clock.seconds()
-        self._queue.done(in_flight.worker, now, in_flight.carried_over)
+        if self._sticky:
+            self._queue.done(in_flight.worker, now, in_flight.carried_over)
         if in_flight.carried_over:
             self._continuing.append(in_flight)
             self._dispatch(now)
-        elif in_flight.running:
+        elif in_flight.busy:
             self._dispatch(now)
         elif in_flight in self._leaving:
             self._leaving.discard(in_flight)
@@ -236,7 +245,7 @@ class Dispatcher:
     def batch_failed(self, in_flight: InFlight, batch: list[PendingRequest], error: WorkerFailed) -> None:
         """Retry or fail a batch whose handler raised; see `InFlightOwner`."""
         retried = self._retry(self._retries.failed(batch, error))
-        self.batch_done(in_flight)
+        self.batch_done(in_flight, self._clock.seconds())
         _fail(batch, retried, error)
 
     def worker_broken(self, in_flight: InFlight, reason: str, requests: list[PendingRequest]) -> None:
@@ -291,6 +300,10 @@ class Dispatcher:
             if not any(in_flight.running for in_flight in in_flights)
         ]
 
+    def _has_work(self) -> bool:
+        """Return whether a batch may be due; a queue of sequences also ends those that are over when it is asked."""
+        return self._sticky or bool(self._continuing) or len(self._queue) > 0
+
     def _next(self, now: float) -> tuple[InFlight, list[Waiting[PendingRequest]]] | None:
         """Return the next batch to send and its destination, or ``None``."""
         while self._continuing:
@@ -299,14 +312,15 @@ class Dispatcher:
             self._continuing.popleft()
             if in_flight.carried_over:
                 return in_flight, joining
-        for in_flight in self._by_preference():
-            batch = self._queue.take(now, len(self._free), in_flight.worker)
+        free = len(self._free)
+        if not free:
+            return self._next_prefetch(now)
+        for in_flight in self._by_preference() if self._sticky or self._concurrency > 1 else self._free[-1:]:
+            batch = self._queue.take(now, free, in_flight.worker)
             if batch is not None:
                 self._free.remove(in_flight)
                 return in_flight, batch
-            if not self._sticky:
-                break
-        return None if self._free else self._next_prefetch(now)
+        return None
 
     def _next_prefetch(self, now: float) -> tuple[InFlight, list[Waiting[PendingRequest]]] | None:
         """Return a full batch to prefetch and the destination with the most room, or ``None``."""
@@ -330,7 +344,7 @@ class Dispatcher:
 
         If workers run several batches concurrently, only one is returned: at the worker with the fewest batches.
         """
-        if self._concurrency == 1 or not self._free:
+        if self._concurrency == 1:
             return reversed(self._free)
         free = Counter(in_flight.worker for in_flight in self._free)
         return [max(self._free, key=lambda each: free[each.worker])]
@@ -358,7 +372,7 @@ class Dispatcher:
         try:
             self._dispatching = True
             try:
-                while (found := self._next(now)) is not None:
+                while self._has_work() and (found := self._next(now)) is not None:
                     in_flight, batch = found
                     try:
                         self._send(in_flight, batch, now)
@@ -366,7 +380,9 @@ class Dispatcher:
                         in_flight.abort(e, [waiting.job for waiting in batch])
             finally:
                 self._dispatching = False
-            self._timeout.set(self._queue.next_deadline(now, len(self._free)))
+            # With an empty queue a timeout is not cleared: it would find nothing to do.
+            if len(self._queue):
+                self._timeout.set(self._queue.next_deadline(now, len(self._free)))
             if self.after_dispatch is not None:
                 self.after_dispatch()
         except Exception:
@@ -374,11 +390,14 @@ class Dispatcher:
 
     def _send(self, in_flight: InFlight, batch: list[Waiting[PendingRequest]], now: float) -> None:
         carried_over = len(in_flight.carried_over)
-        timings = [waiting.job.timing for waiting in batch]
-        for timing, waiting in zip(timings, batch, strict=True):
+        requests, timings = [], []
+        for waiting in batch:
+            timing = waiting.job.timing
             timing.queued, timing.sent = waiting.arrival, now
+            requests.append(waiting.job)
+            timings.append(timing)
         try:
-            in_flight.send(next(self._batch_ids), [waiting.job for waiting in batch])
+            in_flight.send(next(self._batch_ids), requests, now)
         except WorkerDied:
             # The worker had died unnoticed and has not seen these requests: they wait for another worker.
             self._queue.put_back(batch)

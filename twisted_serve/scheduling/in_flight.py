@@ -37,7 +37,7 @@ _UNCOUNTED = "An answered batch could not be counted."
 class InFlightOwner(Protocol):
     """The receiver of the events of an `InFlight`."""
 
-    def batch_done(self, in_flight: InFlight) -> None:
+    def batch_done(self, in_flight: InFlight, now: float) -> None:
         """Handle that a batch is done: the next one may be sent, starting with the requests carried over."""
 
     def responses_received(self, in_flight: InFlight, items: list[Item]) -> None:
@@ -162,16 +162,22 @@ class InFlight:
         return sum([len(sent.requests) for sent in self._sent]) + len(self.carried_over)
 
     @property
+    def busy(self) -> bool:
+        """Whether the worker has a request."""
+        return bool(self._sent or self.carried_over)
+
+    @property
     def room(self) -> int:
         """The number of further batches that can be sent ahead of time now."""
         if self._prefetch is None or self._prefetched_bytes >= MOST_BYTES:
             return 0
         return self._prefetch.batches + 1 - len(self._sent)
 
-    def send(self, batch_id: int, batch: list[PendingRequest]) -> None:
+    def send(self, batch_id: int, batch: list[PendingRequest], now: float) -> None:
         """
         Send the worker a batch, together with the requests carried over from the last one.
 
+        :param now: The time in seconds of the clock.
         :raise WorkerDied: if the worker was lost before; the batch has not been begun.
         """
         carried_over, self.carried_over = self.carried_over, []
@@ -179,18 +185,20 @@ class InFlight:
             batch = [*carried_over, *batch]
         prefetched = bool(self._sent)
         try:
+            flow, jobs = self._flow_changed, []
             for request in batch:
-                request.on_flow = self._flow_changed
-            size = sum([len(part.value) for request in batch for part in request.job.parts]) if prefetched else 0
+                request.on_flow = flow
+                jobs.append(request.job)
+            size = sum([len(part.value) for job in jobs for part in job.parts]) if prefetched else 0
             sent = _SentBatch(batch_id, batch, size)
             self._sent.append(sent)
             self._prefetched_bytes += size
             if prefetched:
                 self._set_timeout()
             else:
-                self._begin_first()
+                self._begin_first(now)
             try:
-                answer = self.worker.run(batch_id, [request.job for request in batch], self._chunk)
+                answer = self.worker.run(batch_id, jobs, self._chunk)
             except WorkerDied:
                 # The batch has not been begun: it is returned to the caller without a response.
                 self._remove_unsent()
@@ -222,7 +230,7 @@ class InFlight:
             try:
                 self.worker.cancel([request.job.request_id])
                 if request.paused:
-                    self._expect_reply()
+                    self._expect_reply(self._clock.seconds())
             except Exception as e:
                 self.abort(e)
 
@@ -248,20 +256,20 @@ class InFlight:
         affected = dict.fromkeys([*chain.from_iterable(self._take_all()), *carried_over, *requests])
         self._owner.worker_broken(self, f"its batch failed on our side: {type(error).__name__}", list(affected))
 
-    def _begin_first(self) -> None:
+    def _begin_first(self, now: float) -> None:
         """Start the clock for the first batch: the worker begins it now."""
-        self._started_at = self._clock.seconds()
+        self._started_at = now
         self._cancelled = False
-        self._expect_reply()
+        self._expect_reply(now)
 
-    def _end_first(self) -> None:
+    def _end_first(self, now: float) -> None:
         """Remove the first batch, which is answered; the worker begins the next one if there is one."""
         self._sent.popleft()
         if not self._sent:
             self._timeout.set(None)
             return
         self._prefetched_bytes -= self._sent[0].size
-        self._begin_first()
+        self._begin_first(now)
         for request in self._sent[0].requests:
             request.timing.sent = self._started_at
 
@@ -293,7 +301,7 @@ class InFlight:
             return
         for request in self._sent[0].requests:
             if request.job.request_id == chunk.item.request_id:
-                self._expect_reply()
+                self._expect_reply(self._clock.seconds())
                 request.chunk(chunk.item)
                 return
         self._discard_worker("it answered a request that it had not been given")
@@ -308,12 +316,12 @@ class InFlight:
         if not self._is_first(sent):
             return
         items, batch = predicted.items, sent.requests
-        if [item.request_id for item in items] != [request.job.request_id for request in batch]:
+        if not _fit(batch, items):
             self._discard_worker("its answers did not fit the requests")
             return
         answered, started_at = self._clock.seconds(), self._started_at
         self._missed.count = 0
-        self._end_first()
+        self._end_first(answered)
         if self._continuous:
             self._continue_batch(batch, items, answered)
             return
@@ -322,11 +330,14 @@ class InFlight:
         if self._served is not None:
             self._served(len(batch), answered - started_at)
         # The next batch is sent before the responses to this one are rendered.
-        self._owner.batch_done(self)
+        self._owner.batch_done(self, answered)
+        timings = []
         for request in batch:
-            request.timing.answered = answered
+            timing = request.timing
+            timing.answered = answered
+            timings.append(timing)
         try:
-            self._observer.batch_answered([request.timing for request in batch], self._clock.seconds() - answered)
+            self._observer.batch_answered(timings, self._clock.seconds() - answered)
         except Exception:
             _log.failure(_UNCOUNTED)
         for request, item in zip(batch, items, strict=True):
@@ -343,7 +354,7 @@ class InFlight:
             if item.more and request.done:
                 _log.info(CLIENT_GONE, request_id=request.job.request_id)
         self._owner.responses_received(self, items)
-        self._owner.batch_done(self)
+        self._owner.batch_done(self, answered)
         overhead = self._clock.seconds() - answered
         for request, item in answers:
             if not item.more:
@@ -374,7 +385,7 @@ class InFlight:
         if isinstance(error, WorkerDied):
             self._discard_worker(error.how, error.killed, died=True)
         elif isinstance(error, WorkerFailed):
-            self._end_first()
+            self._end_first(self._clock.seconds())
             self._owner.batch_failed(self, sent.requests, error)
         else:
             _log.failure("Worker {worker_id} failed", failure, worker_id=self.worker.worker_id)
@@ -406,13 +417,13 @@ class InFlight:
         tell = self.worker.pause if request.paused else self.worker.resume
         try:
             tell([request.job.request_id])
-            self._expect_reply()
+            self._expect_reply(self._clock.seconds())
         except Exception as e:
             self.abort(e)
 
-    def _expect_reply(self) -> None:
+    def _expect_reply(self, now: float) -> None:
         """Restart the response timeout; it is infinite while the worker waits for a paused client."""
-        self._reply_by = self._clock.seconds() + self._response_timeout
+        self._reply_by = now + self._response_timeout
         if not self._continuous:
             for request in self._sent[0].requests:
                 if request.paused and not request.done:
@@ -450,3 +461,13 @@ class InFlight:
             sent.update_deadline()
         if self._sent:
             self._set_timeout()
+
+
+def _fit(batch: list[PendingRequest], items: list[Item]) -> bool:
+    """Return whether there is one item for each request, in order."""
+    if len(items) != len(batch):
+        return False
+    for request, item in zip(batch, items, strict=True):  # noqa: SIM110 - a generator costs more than the loop
+        if item.request_id != request.job.request_id:
+            return False
+    return True

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -48,14 +47,6 @@ EXIT_STATUS_WAIT = 1.0
 EXIT_TIME = 5.0
 
 _STOPPED = "The worker was stopped before it had loaded."
-
-
-@frozen(eq=False)
-class _Batch:
-    """A batch in flight at the worker."""
-
-    answer: Deferred[Predicted]
-    on_chunk: Callable[[StreamChunk], None]
 
 
 def error_status(code: int) -> int:
@@ -99,7 +90,8 @@ class ProcessWorker:
         self._timers: dict[str, IDelayedCall] = {}
         self._started = False
         self._loading = True
-        self._batches: dict[int, _Batch] = {}
+        # The answer to each batch in flight, and the receiver of its chunks.
+        self._batches: dict[int, tuple[Deferred[Predicted], Callable[[StreamChunk], None]]] = {}
         # Whether the worker was asked to stop; it may finish its batches.
         self._stopping = False
         # Whether the callbacks of a batch's response are running.
@@ -172,7 +164,7 @@ class ProcessWorker:
             self.connection.send(Predict(batch_id, jobs))
         # Cancelling this Deferred only discards the response: the worker still sends it.
         answer: Deferred[Predicted] = Deferred()
-        self._batches[batch_id] = _Batch(answer, on_chunk)
+        self._batches[batch_id] = (answer, on_chunk)
         return answer
 
     def cancel(self, request_ids: list[str]) -> None:
@@ -211,15 +203,13 @@ class ProcessWorker:
 
     def message_received(self, message: FromWorker) -> None:
         """Handle a message from the worker."""
-        if isinstance(message, StreamChunk) and message.batch_id in self._batches:
-            self._batches[message.batch_id].on_chunk(message)
-        elif isinstance(message, (Predicted, PredictFailed)) and message.batch_id in self._batches:
+        if isinstance(message, (Predicted, PredictFailed)) and message.batch_id in self._batches:
             answered = (
                 message
                 if isinstance(message, Predicted)
                 else Failure(WorkerFailed(error_status(message.code), message.message, message.reason))
             )
-            answer = self._batches.pop(message.batch_id).answer
+            answer, _on_chunk = self._batches.pop(message.batch_id)
             self._answering = True
             answer.callback(answered)
             self._answering = False
@@ -231,6 +221,8 @@ class ProcessWorker:
             # A callback of the response may have sent the next batch.
             if self._stopping and not self._batches:
                 self._ask_to_exit()
+        elif isinstance(message, StreamChunk) and message.batch_id in self._batches:
+            self._batches[message.batch_id][1](message)
         elif isinstance(message, Loaded) and self._loading:
             self._loading = False
             self._cancel_timer("load")
@@ -304,8 +296,8 @@ class ProcessWorker:
         self._cancel_timer("verdict")
         killed = self._exit is not None and self._exit.killed and not self._killed_by_us
         batches, self._batches = self._batches, {}
-        for batch in batches.values():
-            batch.answer.errback(WorkerDied(killed, self._cause()))
+        for answer, _on_chunk in batches.values():
+            answer.errback(WorkerDied(killed, self._cause()))
         # The last line that a worker prints usually says why it could not load: wait for the end of its output.
         if self._loading and (self._exit is None or self._output_closed):
             last_line = self.process.last_error_line
