@@ -6,7 +6,7 @@ Represent one request in a pool, which is answered exactly once.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from attrs import define, frozen
 from msgspec.structs import replace
@@ -52,28 +52,25 @@ class DeferredAnswer:
     A recipient with a Deferred.
 
     :ivar answer: Fires with the response or fails with `ServeError`. Cancel it when the client has disconnected.
+    :ivar answered: Fires ``answer``.
+    :ivar failed: Fails ``answer``.
     :param on_chunk: Called with each chunk of the response; ``None`` to drop the chunks.
     """
 
-    __slots__ = ("_on_chunk", "_request", "answer")
+    __slots__ = ("_on_chunk", "_request", "answer", "answered", "failed")
 
     def __init__(self, on_chunk: OnChunk | None) -> None:
         self._on_chunk = on_chunk
         self._request: PendingRequest | None = None
         self.answer: Deferred[Item] = Deferred(self._cancelled)
+        # Without a call between, which could fail and leave the Deferred without a result.
+        self.answered: Callable[[Item], None] = self.answer.callback
+        self.failed: Callable[[ServeError], None] = self.answer.errback
 
     def of(self, request: PendingRequest) -> Deferred[Item]:
         """Return the Deferred of a request that was queued with this recipient."""
         self._request = request
         return self.answer
-
-    def answered(self, item: Item) -> None:
-        """Fire the Deferred."""
-        self.answer.callback(item)
-
-    def failed(self, error: ServeError) -> None:
-        """Fail the Deferred."""
-        self.answer.errback(error)
 
     def chunk(self, item: Item, producer: IPushProducer) -> None:
         """Pass a chunk on."""
@@ -88,6 +85,31 @@ class DeferredAnswer:
     def _cancelled(self, _answer: Deferred[Item]) -> None:
         if self._request is not None:
             self._request.abandon()
+
+
+class _Nothing:
+    """
+    The recipient of a request that is done: the request no longer refers to its own.
+
+    Recipients refer to their requests; a cycle would stay in memory, with the request's body, until garbage is
+    collected.
+    """
+
+    __slots__ = ()
+
+    streams = False
+
+    def answered(self, item: Item) -> None:
+        """Do nothing."""
+
+    def failed(self, error: ServeError) -> None:
+        """Do nothing."""
+
+    def chunk(self, item: Item, producer: IPushProducer) -> None:
+        """Do nothing."""
+
+
+_NOTHING: Final = _Nothing()
 
 
 def _ignore(_request: PendingRequest) -> None:
@@ -227,8 +249,9 @@ class PendingRequest:
             self.fail(BadRequest(item.flaw))
         elif not self._done:
             self._done = True
+            recipient, self._recipient = self._recipient, _NOTHING
             try:
-                self._recipient.answered(item)
+                recipient.answered(item)
             except Exception:
                 _log.failure("An answer could not be passed on.")
 
@@ -236,17 +259,19 @@ class PendingRequest:
         """Answer with an error; do nothing if the request is done."""
         if not self._done:
             self._done = True
+            recipient, self._recipient = self._recipient, _NOTHING
             try:
                 self._observer.failed(error.status)
             except Exception:
                 _log.failure("A failed request could not be counted.")
-            self._recipient.failed(error)
+            recipient.failed(error)
 
     def abandon(self) -> None:
         """Drop the request, because the client has disconnected; do nothing if the request is done."""
         if self._done:
             return
         self._done = True
+        self._recipient = _NOTHING
         try:
             self._forget(self)
         except Exception:
