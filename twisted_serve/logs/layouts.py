@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone, tzinfo
 from itertools import repeat
+from json.encoder import encode_basestring
+from math import isfinite
 from typing import TypeAlias, TypeVar
 
 from twisted.logger import LogLevel
@@ -32,38 +34,36 @@ _LEVELS = {
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
-# Of a time, from the comma on.
-_ENDS = tuple(f",{milliseconds:03}" for milliseconds in range(1000))
-
-
 class _Clock:
     """
     Format times; the text of the current second is cached.
 
     :param zone: The time zone of the output; by default, the machine's.
+    :param end: What the milliseconds, of three digits, stand in.
     """
 
-    def __init__(self, zone: tzinfo | None) -> None:
+    def __init__(self, zone: tzinfo | None, end: str = ",{}") -> None:
         self._zone = zone
+        self._ends = tuple(end.format(f"{milliseconds:03}") for milliseconds in range(1000))
         # Each in one attribute, because other threads log, too.
         self._second = -1, ""
         self._last: tuple[Sequence[int], Sequence[str]] = (), ()
 
-    def show(self, moment: int, mark: str = ",") -> str:
-        """Format a time, given in milliseconds since the epoch, with a mark before the milliseconds."""
+    def show(self, moment: int) -> str:
+        """Format a time, given in milliseconds since the epoch."""
         second, milliseconds = divmod(moment, 1000)
-        return f"{self._text_of(second)}{mark}{milliseconds:03}"
+        return self._text_of(second) + self._ends[milliseconds]
 
     def show_all(self, moments: Sequence[int]) -> Sequence[str]:
         """Format many times; those last formatted are not formatted again for the next layout."""
         last, texts = self._last
         if moments is not last:
-            texts, second, shown = [], None, ""
+            texts, second, shown, ends = [], None, "", self._ends
             for moment in moments:
                 if moment // 1000 != second:
                     second = moment // 1000
                     shown = self._text_of(second)
-                texts.append(shown + _ENDS[moment % 1000])
+                texts.append(shown + ends[moment % 1000])
             self._last = moments, texts
         return texts
 
@@ -109,7 +109,7 @@ def _render(clock: _Clock, middle: str, entry: Record) -> str:
     return text + "".join(f"\t{line}\n" for line in entry.traceback)
 
 
-_utc = _Clock(timezone.utc)
+_utc = _Clock(timezone.utc, ".{}Z")
 
 
 # The members of every JSON object.
@@ -122,14 +122,24 @@ def json_layout(entry: Record) -> str:
     middle = _encode(common)[1:-1]
     traceback = {"traceback": "\n".join(entry.traceback)} if entry.traceback else {}
     objects = []
-    for line, moment, fields in zip(entry.lines, _repeated(entry.moments), _repeated(entry.details), strict=False):
-        time, rest = f"{_utc.show(moment, '.')}Z", {**traceback, **fields}
+    times = _utc.show_all(entry.moments)
+    for line, time, fields in zip(entry.lines, _repeated(times), _repeated(entry.details), strict=False):
+        rest = {**traceback, **fields} if traceback else fields
         if _OURS.isdisjoint(rest):
-            end = f", {_encode(rest)[1:]}" if rest else "}"
-            objects.append(f'{{"time": "{time}", {middle}, "message": {_encode(line)}{end}\n')
+            end = "".join([f", {encode_basestring(name)}: {_value(value)}" for name, value in rest.items()])
+            objects.append(f'{{"time": "{time}", {middle}, "message": {encode_basestring(line)}{end}}}\n')
         else:
             objects.append(_encode({"time": time, **common, "message": line, **rest}) + "\n")
     return "".join(objects)
+
+
+def _value(value: object) -> str:
+    """Encode a value as the encoder does, which takes ten times as long for the usual ones."""
+    if type(value) is str:
+        return encode_basestring(value)
+    if type(value) is int or (type(value) is float and isfinite(value)):
+        return repr(value)
+    return _encode(value)
 
 
 def _repeated(said: Sequence[_T]) -> Iterable[_T]:
