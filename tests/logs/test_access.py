@@ -185,6 +185,24 @@ class StraightTests(SynchronousTestCase):
             log.take(Step(1.0, (None, b"GET", b"/" * 8000, b"HTTP/1.1", 200, 0.0, None, False, None)), straight=True)
         self.assertGreater(len(log.files[1]), 10)
 
+    def test_meanwhile(self) -> None:
+        """A line that comes while others are rendered, as from another thread, is written after them."""
+        written: list[str] = []
+        clock = Clock()
+        router = Router([Destination(written.append, text_layouts()[1])], Levels(), lambda: (), clock.callLater)
+        late = {"log_time": 1.0, "log_format": READY, "line": "late", "logger_name": MODEL_LOG}
+
+        def redact(target: bytes) -> bytes:
+            router(dict(late))
+            return target
+
+        with shortcut(router.add_request):
+            AccessLog(Logger("n"), redact).add(None, b"GET", b"/a", b"HTTP/1.1", 200, 0.0, None, False, None)
+        clock.advance(GATHERING)
+        self.assertEqual([line.count("late") for line in written], [0])
+        clock.advance(GATHERING)
+        self.assertEqual([line.count("late") for line in written], [0, 1])
+
     def test_without(self) -> None:
         """With the shortcut closed again, requests are events, as the observers of a host application expect."""
         seen: list[LogEvent] = []

@@ -61,8 +61,10 @@ class Coalescing:
     def take(self) -> list[LogEvent]:
         """Return the coalesced events, and empty the buffer."""
         with self._folding:
+            # First, so that a line that is added meanwhile is seen to be the first of the next ones.
+            self.size = 0
             self._fold()
-            events, self._events, self.size = self._events, [], 0
+            events, self._events = self._events, []
         return events
 
     def _fold(self) -> None:
