@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from twisted_serve.auth.named.secrets import FORM, PREFIX
 from twisted_serve.logs.characters import printable
-from twisted_serve.logs.coalescing import one_by_one
+from twisted_serve.logs.coalescing import Positions, one_by_one
 from twisted_serve.logs.events import READY, RenderedLines
 
 _NAMED: Final = re.compile(FORM)
@@ -133,6 +133,8 @@ def _redacted(event: LogEvent, secrets: Collection[str]) -> LogEvent:
     for name in _NAMES:
         if name in event:
             clean[name] = redact(str(event[name]), secrets)
+    if isinstance(event.get("positions"), Positions):
+        clean["positions"] = event["positions"]
     if "lines" in event:
         clean["lines"] = [redact(line, secrets) for line in event["lines"]]
     return {**clean, "log_format": READY, "line": redact("\n".join(texts_of(event)), secrets)}

@@ -113,19 +113,32 @@ class Router:
             self._write(waiting)
 
     def _write(self, events: Sequence[LogEvent]) -> None:
-        lines: list[list[str]] = [[] for _ in self._destinations]
+        texts: list[list[tuple[str, Sequence[int] | None]]] = [[] for _ in self._destinations]
         for event in without_keys(events, self._secrets()):
             logger, entry = logger_of(event), entry_of(event)
             rendered: dict[Layout, str] = {}
-            for place, destination in zip(lines, self._destinations, strict=True):
+            for place, destination in zip(texts, self._destinations, strict=True):
                 if destination.loggers is None or logger in destination.loggers:
                     layout = destination.layout
                     if layout not in rendered:
                         rendered[layout] = layout(entry)
-                    place.append(rendered[layout])
-        for place, destination in zip(lines, self._destinations, strict=True):
+                    place.append((rendered[layout], event.get("positions")))
+        for place, destination in zip(texts, self._destinations, strict=True):
             if place:
-                destination.write("".join(place))
+                destination.write(place[0][0] if len(place) == 1 else in_order(place))
+
+
+def in_order(texts: Sequence[tuple[str, Sequence[int] | None]]) -> str:
+    """
+    Join the lines of several texts.
+
+    :param texts: Each with the positions of its lines among all; without them if it is the only one.
+    """
+    placed: dict[int, str] = {}
+    for text, positions in texts:
+        # No line has an end within it, see `records`.
+        placed.update(zip(positions or (), text.split("\n"), strict=False))
+    return "\n".join([placed[position] for position in sorted(placed)]) + "\n"
 
 
 @implementer(ILogObserver)
