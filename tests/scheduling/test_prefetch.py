@@ -77,6 +77,19 @@ class SendingTests(PrefetchTestCase):
             bench.worker.answer()
             self.assertLessEqual(len(self.at(bench)), 1)
 
+    def test_more_than_have_room(self) -> None:
+        """Requests for which no worker has room wait, those with a deadline until then, and are sent in order."""
+        bench = self.quick(job_queue_size=10)
+        names = [str(number) for number in range(MOST + 3)]
+        answers = self.submit(bench, *names)
+        [late] = self.submit(bench, "late", deadline=bench.clock.seconds() + 1.0)
+        bench.clock.advance(1.0)
+        self.failed(late, RequestTimeout)
+        self.assertEqual(2, bench.pool.status().pending)
+        while bench.worker.busy:
+            bench.worker.answer()
+        self.assertEqual(names, self.answered(answers))
+
     def test_full_batches_only(self) -> None:
         """A batch that is not full is not prefetched."""
         bench = self.quick(batch_size=3)

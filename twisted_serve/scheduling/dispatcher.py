@@ -146,6 +146,9 @@ class Dispatcher:
         except QueueFull as e:
             raise self._admission.queue_full(request.versioned, e, not self._in_flight) from None
         request.timing.queued = now
+        if request.deadline is None and self.after_dispatch is None and self._all_busy():
+            # A batch that is answered makes room, and dispatches the next one.
+            return
         if self._queue.batch_size == 1 or self._is_due():
             self._dispatch(now)
         else:
@@ -326,11 +329,27 @@ class Dispatcher:
         """Return a full batch to prefetch and the destination with the most room, or ``None``."""
         if self._prefetch_queue is None or len(self._prefetch_queue) < self._prefetch_queue.batch_size:
             return None
-        in_flight = max(chain.from_iterable(self._in_flight.values()), key=lambda each: each.room, default=None)
-        if in_flight is None or in_flight.room < 1:
+        in_flight = self._roomiest()
+        if in_flight is None:
             return None
         batch = self._prefetch_queue.take_full(now)
         return None if batch is None else (in_flight, batch)
+
+    def _roomiest(self) -> InFlight | None:
+        """Return the destination with the most room for batches that are prefetched; ``None`` if none has any."""
+        found, most = None, 0
+        for in_flights in self._in_flight.values():
+            for in_flight in in_flights:
+                room = in_flight.room
+                if room > most:
+                    found, most = in_flight, room
+        return found
+
+    def _all_busy(self) -> bool:
+        """Return whether no worker can be sent a batch now, whatever is queued."""
+        if self._free or self._sticky or self._continuing:
+            return False
+        return self._prefetch_queue is None or self._roomiest() is None
 
     def _joining(self, in_flight: InFlight, now: float) -> list[Waiting[PendingRequest]]:
         """Return the queued requests that join a continuous batch; none join at a worker that is leaving."""

@@ -153,6 +153,8 @@ class InFlight:
         # In the order in which they were sent; the worker is running the first.
         self._sent: deque[_SentBatch] = deque()
         self._prefetched_bytes = 0
+        # Whether a request that was sent since the worker was last idle has a deadline.
+        self._has_deadlines = False
         self._started_at = 0.0
         self._reply_by = 0.0
 
@@ -193,10 +195,12 @@ class InFlight:
             sent = _SentBatch(batch_id, batch, size)
             self._sent.append(sent)
             self._prefetched_bytes += size
-            if prefetched:
-                self._set_timeout()
-            else:
+            if sent.deadline < inf:
+                self._has_deadlines = True
+            if not prefetched:
                 self._begin_first(now)
+            elif sent.deadline < inf:
+                self._set_timeout()
             try:
                 answer = self.worker.run(batch_id, jobs, self._chunk)
             except WorkerDied:
@@ -266,6 +270,7 @@ class InFlight:
         """Remove the first batch, which is answered; the worker begins the next one if there is one."""
         self._sent.popleft()
         if not self._sent:
+            self._has_deadlines = False
             self._timeout.set(None)
             return
         self._prefetched_bytes -= self._sent[0].size
@@ -432,8 +437,9 @@ class InFlight:
 
     def _set_timeout(self) -> None:
         first = self._reply_by
-        for sent in self._sent:
-            first = min(first, sent.deadline)
+        if self._has_deadlines:
+            for sent in self._sent:
+                first = min(first, sent.deadline)
         self._timeout.set(None if first == inf else first)
 
     def _timeout_expired(self) -> None:
