@@ -8,8 +8,11 @@ SETUP := pyproject.toml setup.cfg constraints.txt
 
 # Each peer has an environment of its own: their requirements need not agree with ours.
 PEERS := .bench
-TORCHSERVE := torchserve torch-model-archiver torch pyyaml numpy pillow packaging psutil
-LITSERVE := litserve torch numpy
+PACKAGES_torchserve := torchserve torch-model-archiver torch pyyaml numpy pillow packaging psutil
+PACKAGES_litserve := litserve torch numpy
+PACKAGES_mosec := mosec torch numpy
+PACKAGES_fastapi := fastapi 'uvicorn[standard]' torch numpy
+PACKAGES_triton := nvidia-pytriton torch numpy
 
 # Other versions of Python, and of libraries, are tried without torch, which has no CPU build for each of them, and
 # with few examples of Hypothesis: what a version breaks is broken in the first ones. The planted bugs are
@@ -35,7 +38,7 @@ help:
 	@echo "make check         types, style, layers, news"
 	@echo "make docs          the documentation, in docs/_build/html"
 	@echo "make protos        descriptors and stubs of the gRPC services, from twisted_serve/rpc/protos"
-	@echo "make bench         this server, TorchServe and LitServe, measured side by side (QUICK=1: in five minutes)"
+	@echo "make bench         this server and others, TorchServe among them, measured side by side (QUICK=1: in five minutes)"
 	@echo "make soak          ten minutes of load while workers are killed: what grows, and what fails (SECONDS=60: for so long)"
 	@echo "make bench-picture what was measured last, as tables and picture in docs/performance.md"
 
@@ -115,14 +118,10 @@ $(VENV)/.bench: $(VENV)/.made $(SETUP)
 $(PEERS)/%/.made: constraints.txt
 	@mkdir -p $(PEERS)
 	$(PYTHON) -m venv $(PEERS)/$*
-	-$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PACKAGES) && touch $@
+	-$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PACKAGES_$*) && touch $@
 
-$(PEERS)/torchserve/.made: PACKAGES := $(TORCHSERVE)
-$(PEERS)/litserve/.made: PACKAGES := $(LITSERVE)
-
-bench: $(VENV)/.bench $(PEERS)/torchserve/.made $(PEERS)/litserve/.made
-	$(BIN)/python -m benchmarks.run --torchserve $(PEERS)/torchserve/bin/python --litserve $(PEERS)/litserve/bin/python \
-		$(if $(QUICK),--quick) $(if $(RESUME),--resume) $(BENCH_ARGS)
+bench: $(VENV)/.bench $(foreach peer,torchserve litserve mosec fastapi triton,$(PEERS)/$(peer)/.made)
+	$(BIN)/python -m benchmarks.run --environments $(PEERS) $(if $(QUICK),--quick) $(if $(RESUME),--resume) $(BENCH_ARGS)
 
 soak: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))

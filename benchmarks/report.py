@@ -91,8 +91,34 @@ def targets(results: Results) -> list[Target]:
             False,
         ),
         Target("no-op with tokens to without", 0.97, ratio(rate(OURS, "noop"), rate(OPEN, "noop"))),
+        *costs(results),
         *(calls_targets(results) if results.called or results.idle else []),
     ]
+
+
+# The most microseconds of all processes for a request, at 64 connections, by case.
+_COSTS = {"noop": 75.0, "mlp1": 170.0, "mlp32": 70.0, "image": 650.0}
+
+# The servers that answer as many requests.
+_FAST = ("Mosec", "Triton", "FastAPI, log off")
+
+
+def costs(results: Results) -> list[Target]:
+    """Compare processor time with what is aimed at, and rates with those of the fastest servers."""
+    titles = {case.name: case.title for case in CASES}
+    found = []
+    for case, most in _COSTS.items():
+        row = results.best(OURS, case, 64)
+        found.append(Target(f"{titles[case]}: processor time a request, µs", most, row and row.cpu_us, False))
+        for server in _FAST:
+            other = results.best(server, case, 64)
+            if other is not None:
+                title = f"{titles[case]}: requests/s to {server}'s"
+                found.append(Target(title, 1.0, ratio(row and row.rate, other.rate)))
+    alone, batched = results.best(OURS, "noop", 1), results.best(OURS, "mlp32", 64)
+    found.append(Target("no-op: p50 at 1 connection, ms", 0.25, alone and alone.p50_ms, False))
+    found.append(Target("MLP batch 32: p99 at 64 connections, ms", 12.0, batched and batched.p99_ms, False))
+    return found
 
 
 def calls_targets(results: Results) -> list[Target]:

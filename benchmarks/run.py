@@ -30,7 +30,7 @@ from benchmarks.processes import exit_on_signals
 from benchmarks.report import report, with_section
 from benchmarks.results import ECHO, LOOP, OPEN, Footprint, Loaded, Results, Row
 from benchmarks.rpc import Calls
-from benchmarks.servers import OURS, DidNotStartError, Peer, Running, is_worker, peers, start
+from benchmarks.servers import OTHERS, OURS, DidNotStartError, Peer, Running, is_worker, peers, start
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"
@@ -216,10 +216,11 @@ def main() -> int:
     )
     parser.add_argument("--no-grpc", dest="grpc", action="store_false", help="leave out gRPC")
     parser.add_argument("--connections", type=int, nargs="*", default=list(CONNECTIONS))
-    parser.add_argument("--peers", nargs="*", default=["TorchServe", "LitServe"], help="whom to compare with")
+    parser.add_argument("--peers", nargs="*", default=[name for name, *_ in OTHERS], help="servers to compare with")
     # Servers run in directories of their own.  A link is not followed: it is what makes the environment.
-    parser.add_argument("--torchserve", type=absolute, default=None, help="the python of TorchServe's environment")
-    parser.add_argument("--litserve", type=absolute, default=None, help="the python of LitServe's environment")
+    parser.add_argument(
+        "--environments", type=absolute, default=Path(".bench").absolute(), help="where the other servers are installed"
+    )
     parser.add_argument("--results", type=Path, default=HERE / "results" / "latest.jsonl")
     parser.add_argument("--report", action="store_true", help="only print what the results say")
     parser.add_argument("--page", action="store_true", help="write the tables into docs/performance.md, too")
@@ -240,7 +241,7 @@ def main() -> int:
         seconds = arguments.seconds or (2.0 if arguments.quick else 8.0)
         found = [
             peer
-            for peer in peers(OURS, arguments.torchserve, arguments.litserve, _say)
+            for peer in peers(OURS, arguments.environments, _say)
             if peer.name in ("twisted_serve", *arguments.peers)
         ]
         with tempfile.TemporaryDirectory(prefix="twisted-serve-bench-") as work:

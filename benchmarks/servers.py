@@ -30,6 +30,14 @@ START_SECONDS = 180.0
 _HERE = Path(__file__).resolve().parent
 
 
+# The servers with a script in `benchmarks.peers`: the path of a prediction, by kind.
+SCRIPTED = {
+    "litserve": "/predict",
+    "mosec": "/inference",
+    "fastapi": "/predict",
+    "triton": "/v2/models/{case}/infer",
+}
+
 # How our server is started, after the interpreter.
 _PROGRAM = ("-m", "twisted_serve.cli")
 
@@ -51,18 +59,22 @@ class Peer:
     """
     A server program.
 
-    :ivar kind: How it is spoken to: ``torchserve`` (and so ours), ``litserve`` or ``echo``.
+    :ivar kind: How it is spoken to: ``torchserve`` (and so ours), ``echo``, or one of `SCRIPTED`.
     :ivar python: The interpreter of its virtual environment.
     :ivar tokens: Whether it asks for its key.
+    :ivar flags: What follows the port on the command line of a script.
     """
 
     name: str
     kind: str
     python: Path
     tokens: bool = True
+    flags: Sequence[str] = ()
 
     def takes(self, case: Case) -> bool:
-        """Say whether it can do this at all: LitServe reads JSON, and no other bodies."""
+        """Say whether it can do this at all: LitServe reads JSON, and no other bodies; FastAPI has no batches."""
+        if self.kind == "fastapi":
+            return case.batch_size == 1
         return self.kind != "litserve" or case.content_type in ("", "application/json")
 
     def command(self, case: Case, port: int, ours: Sequence[str] = _PROGRAM) -> list[str]:
@@ -73,8 +85,9 @@ class Peer:
         """
         if self.kind == "echo":
             return [str(self.python), str(_HERE / "bare.py"), "echo", str(port)]
-        if self.kind == "litserve":
-            return [str(self.python), str(_HERE / "litserve_app.py"), case.name, str(port)]
+        if self.kind in SCRIPTED:
+            script = _HERE / "peers" / f"{self.kind}_app.py"
+            return [str(self.python), str(script), case.name, str(port), *self.flags]
         program = (
             [str(self.python), *ours]
             if self.name.startswith("twisted_serve")
@@ -110,19 +123,29 @@ class Running:
     @property
     def secret(self) -> tuple[str, str] | None:
         """Return name and value of the header that predictions need."""
+        if self.peer.kind == "triton":
+            head = tensors(self.case)[0]
+            return ("Inference-Header-Content-Length", str(len(head))) if self._raw else None
         if self.peer.kind == "litserve":
             return ("X-API-Key", self.keys["inference"])
         return ("Authorization", f"Bearer {self.keys['inference']}") if self.keys else None
 
     @property
     def content(self) -> bytes:
-        """Return the body of a prediction; LitServe takes no prediction without one."""
-        return self.case.body or (b"{}" if self.peer.kind == "litserve" else b"")
+        """Return the body of a prediction; only our server and TorchServe take one without."""
+        if self.peer.kind == "triton":
+            return b"".join(tensors(self.case))
+        return self.case.body or (b"{}" if self.peer.kind in SCRIPTED else b"")
 
     @property
     def content_type(self) -> str:
         """Return what the body is said to be."""
-        return self.case.content_type or "application/json"
+        return "application/octet-stream" if self._raw else self.case.content_type or "application/json"
+
+    @property
+    def _raw(self) -> bool:
+        """Whether bytes follow the head in JSON of Triton's protocol."""
+        return self.peer.kind == "triton" and tensors(self.case)[1] != b""
 
     @property
     def method(self) -> str:
@@ -227,7 +250,7 @@ def start(peer: Peer, case: Case, directory: Path, properties: str = "", ours: S
         "LIT_SERVER_API_KEY": "0123456789abcdef" * 2,
     }
     environment.pop("PYTHONPATH", None)
-    path = f"/predictions/{case.name}" if peer.kind == "torchserve" else "/predict"
+    path = SCRIPTED.get(peer.kind, "/predictions/{case}" if peer.kind == "torchserve" else "/predict")
     with open(log, "wb") as output:
         began = time.perf_counter()
         leader = subprocess.Popen(
@@ -244,7 +267,7 @@ def start(peer: Peer, case: Case, directory: Path, properties: str = "", ours: S
         case,
         directory,
         Group(leader),
-        f"http://127.0.0.1:{port}{path}",
+        f"http://127.0.0.1:{port}{path.format(case=case.name)}",
         f"http://127.0.0.1:{management}",
         f"http://127.0.0.1:{metrics}/metrics",
         f"127.0.0.1:{calls}",
@@ -277,26 +300,53 @@ def _wait(running: Running, began: float) -> None:
     raise DidNotStartError((running.directory / "log").read_bytes()[-2000:].decode("utf-8", "replace"))
 
 
+def tensors(case: Case) -> tuple[bytes, bytes]:
+    """Return a case's body in Triton's protocol: the head, which is JSON, and the bytes after it, if there are any."""
+    body = case.body or b"{}"
+    if case.content_type in ("", "application/json"):
+        values = json.loads(body) if case.body else list(body)
+        shape, kind = [1, len(values)], "FP32" if case.body else "UINT8"
+        return json.dumps(
+            {"inputs": [{"name": "body", "datatype": kind, "shape": shape, "data": values}]}
+        ).encode(), b""
+    sizes = {"binary_data_size": len(body)}
+    head = {"inputs": [{"name": "body", "datatype": "UINT8", "shape": [1, len(body)], "parameters": sizes}]}
+    return json.dumps(head).encode(), body
+
+
 def is_worker(command: str) -> bool:
     """Say of a command line whether it is a worker's, ours or the predecessor's."""
     return "model_service_worker" in command or "twisted_serve.backend" in command
 
 
-def peers(ours: Path, torchserve: Path | None, litserve: Path | None, say: Callable[[str], None]) -> list[Peer]:
-    """List the servers which can be compared here; of what is missing, say so."""
+def peers(ours: Path, environments: Path, say: Callable[[str], None]) -> list[Peer]:
+    """
+    List the servers which can be compared here; of what is missing, say so.
+
+    :param environments: The directory with an environment for each other server, by its name in lower case.
+    """
     found = [Peer("twisted_serve", "torchserve", ours)]
-    if torchserve is None or not (torchserve.parent / "torchserve").exists():
-        say("TorchServe is not installed in its environment: it is left out.")
-    elif shutil.which("java") is None:
-        say("There is no Java: TorchServe is left out.")
-    else:
-        found.append(Peer("TorchServe", "torchserve", torchserve))
-    if litserve is None or not litserve.exists():
-        say("LitServe is not installed in its environment: it is left out.")
-    else:
-        found.append(Peer("LitServe", "litserve", litserve))
+    for name, kind, flags in OTHERS:
+        python = environments / kind / "bin" / "python"
+        # What make leaves when everything is installed.
+        if not (environments / kind / ".made").exists():
+            say(f"{name} is not installed in its environment: it is left out.")
+        elif kind == "torchserve" and shutil.which("java") is None:
+            say("There is no Java: TorchServe is left out.")
+        else:
+            found.append(Peer(name, kind, python, flags=flags))
     return found
 
+
+#: The other servers: names, kinds, and flags of their scripts.
+OTHERS = (
+    ("TorchServe", "torchserve", ()),
+    ("LitServe", "litserve", ()),
+    ("Mosec", "mosec", ()),
+    ("Triton", "triton", ()),
+    ("FastAPI", "fastapi", ()),
+    ("FastAPI, log off", "fastapi", ("quiet",)),
+)
 
 #: Our own interpreter.
 OURS = Path(sys.executable)

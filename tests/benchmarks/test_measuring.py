@@ -17,10 +17,11 @@ from benchmarks.bare import handler_of, loop
 from benchmarks.cases import CASES, HANDLERS, build_archive, case_named
 from benchmarks.compare import Ratio, ratio
 from benchmarks.load import Load, read_load
+from benchmarks.peers import served
 from benchmarks.processes import Group, pss_in, ticks_in
 from benchmarks.rpc import CALLS, Call, read_h2load
 from benchmarks.run import can_call
-from benchmarks.servers import Peer
+from benchmarks.servers import OTHERS, SCRIPTED, Peer, tensors
 from benchmarks.soak import MORE_DELAYED, MORE_MEMORY, Look
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,14 +112,40 @@ def test_bare_loop() -> None:
     assert said["seconds"] >= 0.01
 
 
-def test_cases_of_litserve() -> None:
-    """The script for LitServe, which cannot import ours, knows the same cases, but for bodies it cannot read."""
-    text = (ROOT / "benchmarks" / "litserve_app.py").read_text(encoding="utf-8")
-    litserve = Peer("LitServe", "litserve", Path("python"))
+def test_cases_of_scripts() -> None:
+    """The scripts for other servers, which cannot import ours, know the same cases."""
     for case in CASES:
-        served = f'"{case.name}": "{case.handler.removesuffix(".py")}.' in text
-        assert litserve.takes(case) is served
-        assert (f'"{case.name}": {case.batch_size}' in text) is (case.batch_size > 1)
+        assert served.CLASSES[case.name].partition(".")[0] == case.handler.removesuffix(".py")
+        assert served.BATCHES.get(case.name, 1) == case.batch_size
+        assert (case.name in served.JSON) is (case.content_type == "application/json")
+    for kind in SCRIPTED:
+        assert (ROOT / "benchmarks" / "peers" / f"{kind}_app.py").exists()
+    assert {kind for _, kind, _ in OTHERS} == {*SCRIPTED, "torchserve"}
+
+
+def test_what_servers_take() -> None:
+    """LitServe reads JSON only, and FastAPI has no batches."""
+    taken = {
+        kind: [case.name for case in CASES if Peer(kind, kind, Path("python")).takes(case)]
+        for kind in ("torchserve", "litserve", "mosec", "triton", "fastapi")
+    }
+    every = [case.name for case in CASES]
+    assert taken["torchserve"] == taken["mosec"] == taken["triton"] == every
+    assert taken["litserve"] == [name for name in every if name != "image"]
+    assert taken["fastapi"] == [name for name in every if name != "mlp32"]
+
+
+def test_tensors() -> None:
+    """Triton gets numbers in its JSON, and an image after it."""
+    for case in CASES:
+        head, raw = tensors(case)
+        [tensor] = json.loads(head)["inputs"]
+        assert raw == (case.body if case.name == "image" else b"")
+        assert tensor["shape"] == [1, len(case.body) if raw else len(tensor["data"])]
+        if case.content_type == "application/json":
+            assert tensor["data"] == json.loads(case.body)
+        if raw:
+            assert tensor["parameters"] == {"binary_data_size": len(raw)}
 
 
 def test_growth() -> None:

@@ -1,26 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The same handlers under LitServe, which reads JSON (and forms) itself and takes nothing else.
-
-It is run as a script by the interpreter of LitServe's own environment: ``python litserve_app.py CASE PORT``.
-"""
+"""The handlers under LitServe, which reads JSON (and forms) itself and takes nothing else."""
 
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import litserve
-
-sys.path.insert(0, str(Path(__file__).resolve().parent / "handlers"))
-
-# As benchmarks.cases has it, which this environment cannot import.
-BATCHES = {"mlp32": 32}
-HANDLERS = {
-    "noop": "noop.NoOp",
-    "mlp1": "mlp.Perceptron",
-    "mlp32": "mlp.Perceptron",
-    "encoder": "encoder.Encoder",
-}
+from served import BATCHES, handler_of
 
 
 class Api(litserve.LitAPI):
@@ -31,9 +15,7 @@ class Api(litserve.LitAPI):
         self.case = case
 
     def setup(self, device):
-        module, _, name = HANDLERS[self.case].partition(".")
-        self.handler = getattr(__import__(module), name)()
-        self.handler.initialize(SimpleNamespace())
+        self.handler = handler_of(self.case)
 
     def decode_request(self, request):
         return request
