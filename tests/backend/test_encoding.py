@@ -6,8 +6,9 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any, NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,6 +142,46 @@ class Hostile:
     __repr__ = __str__
 
 
+class Backwards(list[Any]):
+    """A list that `json` renders in another order with an indent than without."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return reversed(self)
+
+
+class Colour(str, Enum):
+    """Text by another class."""
+
+    RED = "red"
+
+
+class Pair(NamedTuple):
+    """A tuple by another class."""
+
+    left: float
+    right: object
+
+
+#: What handlers return at the leaves, and what they should not.
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(min_value=10**30, max_value=10**40),
+    st.floats(),
+    st.text(),
+    st.sampled_from([-0.0, 1e16, 1e-7, 5e-324, 1e22, Colour.RED, "\ud800", "\x7f\u2028", '"\\/', object(), {1}, b"x"]),
+    st.builds(Pair, st.floats(), st.integers()),
+)
+KEYS = st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.sampled_from([Colour.RED, (1,)]))
+
+
+def lists_of(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Return lists of all kinds."""
+    lists = st.lists(inner, max_size=5)
+    return lists | lists.map(tuple) | lists.map(Backwards)
+
+
 class BodyTests(SynchronousTestCase):
     """Tests for the encoding of results."""
 
@@ -159,6 +200,32 @@ class BodyTests(SynchronousTestCase):
         """Any value that JSON can represent is sent as JSON with an indent of two, as by TorchServe."""
         self.assertEqual(json.loads(body(result)), result)
         self.assertEqual(body(result).decode(), json.dumps(result, indent=2))
+
+    @given(st.recursive(ODD, lambda inner: st.one_of(lists_of(inner), st.dictionaries(KEYS, inner, max_size=4))))
+    def test_any_result(self, result: Any) -> None:
+        """Any value, with odd numbers, keys, texts or classes, is rendered as by `json.dumps`, or refused as there."""
+        if isinstance(result, (str, bytes)):
+            return
+        try:
+            expected = json.dumps(result, indent=2).encode()
+        except Exception:
+            self.assertRaises(UnsupportedOutputError, body, result)
+            return
+        self.assertEqual(body(result), expected)
+
+    def test_deep(self) -> None:
+        """A result is rendered as by `json.dumps`, however deeply it is nested, or refused where that refuses it."""
+        for depth in (10, 100, 300, 600, 5000):
+            for wrap in (lambda inner: [inner], lambda inner: {"a": inner, "b": []}):
+                result: Any = 1
+                for _ in range(depth):
+                    result = wrap(result)
+                try:
+                    expected = json.dumps(result, indent=2).encode()
+                except RecursionError:
+                    self.assertRaises(UnsupportedOutputError, body, result)
+                else:
+                    self.assertEqual(body(result), expected)
 
     def test_numbers(self) -> None:
         """Numbers, ``None`` and NaN are JSON too."""

@@ -52,6 +52,8 @@ class Channel:
         # lock; other threads wait on the condition for the messages that it receives.
         self._received = Condition()
         self._waiting = False
+        # The number of threads that wait on the condition: to notify none would cost as much as to notify one.
+        self._others = 0
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for `select`."""
@@ -69,7 +71,7 @@ class Channel:
         """
         with self._received:
             if not self._pending:
-                self._wait(lambda: bool(self._pending))
+                self._wait(self._has_pending)
             elif monotonic() - self._read_at > _STALE:
                 self._poll()
             # Pending requests of a server that has closed the socket are dropped.
@@ -102,6 +104,10 @@ class Channel:
         """Return whether this request is known to be cancelled, by the messages read so far."""
         return self._closed or request_id in self._cancelled
 
+    def have_gone(self, request_ids: Iterable[str]) -> bool:
+        """Return whether all these requests are known to be cancelled, by the messages read so far."""
+        return self._closed or (bool(self._cancelled) and self._cancelled.issuperset(request_ids))
+
     def is_paused(self, request_id: str) -> bool:
         """Return whether this request is known to be paused, by the messages read so far."""
         return request_id in self._paused and not self.has_gone(request_id)
@@ -124,7 +130,7 @@ class Channel:
             self._asked -= answered
             self._cancelled -= answered
             self._paused -= answered
-            self._received.notify_all()
+            self._notify()
 
     def answer(self, answer: Predicted | PredictFailed) -> None:
         """
@@ -149,6 +155,14 @@ class Channel:
         with self._sending:
             self._connection.sendall(frame)
 
+    def _has_pending(self) -> bool:
+        return bool(self._pending)
+
+    def _notify(self) -> None:
+        """Wake the threads that wait on the condition."""
+        if self._others:
+            self._received.notify_all()
+
     def _poll(self) -> None:
         """Read the available messages, unless another thread is blocked on the socket and will."""
         while not self._closed and not self._waiting and self._receive_once(socket.MSG_DONTWAIT):
@@ -158,7 +172,11 @@ class Channel:
         """Receive until ``done()`` is true, or the server closes the connection."""
         while not self._closed and not done():
             if self._waiting:
-                self._received.wait()
+                self._others += 1
+                try:
+                    self._received.wait()
+                finally:
+                    self._others -= 1
                 continue
             self._waiting = True
             self._received.release()
@@ -167,7 +185,7 @@ class Channel:
             finally:
                 self._received.acquire()
                 self._waiting = False
-                self._received.notify_all()
+                self._notify()
             self._feed(data)
 
     def _receive_once(self, flags: int) -> bool:
@@ -192,13 +210,14 @@ class Channel:
         self._reader.receive(data)
         for message in self._reader.messages():
             # Messages for requests that have been answered meanwhile are dropped, or they would never be removed.
-            if isinstance(message, Cancel):
+            if isinstance(message, Predict):
+                self._asked.update([job.request_id for job in message.jobs])
+                self._pending.append(message)
+            elif isinstance(message, Cancel):
                 self._cancelled.update(self._asked.intersection(message.request_ids))
             elif isinstance(message, Pause):
                 self._paused.update(self._asked.intersection(message.request_ids))
             elif isinstance(message, Resume):
                 self._paused.difference_update(message.request_ids)
             else:
-                if isinstance(message, Predict):
-                    self._asked.update(job.request_id for job in message.jobs)
                 self._pending.append(message)

@@ -21,6 +21,14 @@ from twisted_serve.wire.messages import Part
 
 _log = logging.getLogger(__name__)
 
+# A sixth of the time of `json.loads` for a large tensor.
+_decode = msgspec.json.Decoder().decode
+
+# The types that both encoders of `json` render the same way; for a subclass of ``list`` they differ.
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_CONTAINERS = frozenset({list, dict, tuple})
+_PLAIN = _SCALARS | _CONTAINERS
+
 
 class FlawedInputError(Exception):
     """A part does not match its content type; the message, for the client, names the part and the position."""
@@ -48,9 +56,9 @@ def value(part: Part, decoding: bool) -> Any:
 
     :raise FlawedInputError: for broken JSON.
     """
-    raw = bytearray(part.value)
+    raw = part.value
     if not (decoding and part.decode):
-        return raw
+        return bytearray(raw)
     if part.content_type == "application/json" and raw:
         try:
             return _parsed(raw)
@@ -62,10 +70,10 @@ def value(part: Part, decoding: bool) -> Any:
             return raw.decode("utf-8")
         except ValueError:
             _log.warning("input %r is not what its content type %s says; it stays bytes", part.name, part.content_type)
-    return raw
+    return bytearray(raw)
 
 
-def _parsed(raw: bytearray) -> Any:
+def _parsed(raw: bytes) -> Any:
     """
     Parse JSON as `json.loads` does.
 
@@ -73,8 +81,7 @@ def _parsed(raw: bytearray) -> Any:
     :raise RecursionError: if it is nested too deeply.
     """
     try:
-        # In a sixth of the time for a large tensor.
-        return msgspec.json.decode(raw)
+        return _decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # It may have infinity or NaN, lone surrogates or huge numbers; or its flaw is described.
         return json.loads(raw.decode("utf-8"))
@@ -106,9 +113,42 @@ def body(result: Any) -> bytes:
             file = io.BytesIO()
             torch.save(result, file)
             return file.getvalue()
-        return json.dumps(result, indent=2).encode("utf-8")
+        return _rendered(result)
     except MemoryError:
         raise
     # Any error of the encoding, even of a key's ``__str__``, is caused by the result.
     except Exception as e:
         raise UnsupportedOutputError(f"{type(result).__name__} cannot be sent") from e
+
+
+def _rendered(result: Any) -> bytes:
+    """
+    Return the bytes of ``json.dumps(result, indent=2)``.
+
+    :raise Exception: whatever `json.dumps` raises.
+    """
+    try:
+        if _is_plain(result):
+            # With an indent, `json` encodes in Python; without one in C, in less than half the time.
+            return msgspec.json.format(json.dumps(result).encode("utf-8"), indent=2)
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        # It has NaN or infinity, keys that are none, a circle, or is nested too deeply.
+        pass
+    return json.dumps(result, indent=2).encode("utf-8")
+
+
+def _is_plain(value: Any) -> bool:
+    """
+    Return whether all values in here, but for keys, have one of the types of JSON, and not a subclass.
+
+    :raise RecursionError: if it is nested too deeply.
+    """
+    kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return kind in _SCALARS
+    kinds = set(map(type, value))
+    if kinds <= _SCALARS:
+        return True
+    return kinds <= _PLAIN and all(_is_plain(each) for each in value if type(each) in _CONTAINERS)

@@ -69,11 +69,12 @@ def _serve_one_by_one(
     while (message := channel.receive()) is not None:
         if not isinstance(message, Predict):
             raise WireError(f"{type(message).__name__} came after LoadModel")
-        if message.jobs and all(channel.has_gone(job.request_id) for job in message.jobs):
+        request_ids = [job.request_id for job in message.jobs]
+        if request_ids and channel.have_gone(request_ids):
             answer: Predicted | PredictFailed = PredictFailed(message.batch_id, 503, "Nobody waits for this any more.")
         else:
             answer = service.answer(message)
-        channel.forget(job.request_id for job in message.jobs)
+        channel.forget(request_ids)
         channel.answer(answer)
     return ExitCode.DONE
 
