@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from threading import Condition, Lock
+from threading import Condition, Lock, RLock
 from time import monotonic
 
 from twisted_serve.wire.codec import UnsendableError, encode, worker_reader
@@ -50,7 +50,8 @@ class Channel:
         self._sending = Lock()
         # Guards the state of received messages. One thread at a time blocks on the socket, without holding this
         # lock; other threads wait on the condition for the messages that it receives.
-        self._received = Condition()
+        self._lock = RLock()
+        self._received = Condition(self._lock)
         self._waiting = False
         # The number of threads that wait on the condition: to notify none would cost as much as to notify one.
         self._others = 0
@@ -69,7 +70,7 @@ class Channel:
         :return: The message, or ``None`` when the server has closed its end or died.
         :raise WireError: for bytes that are not a valid message.
         """
-        with self._received:
+        with self._lock:
             if not self._pending:
                 self._wait(self._has_pending)
             elif monotonic() - self._read_at > _STALE:
@@ -84,7 +85,7 @@ class Channel:
         :return: The messages, or ``None`` as in `receive`.
         :raise WireError: for bytes that are not a valid message.
         """
-        with self._received:
+        with self._lock:
             self._poll()
             messages = list(self._pending)
             self._pending.clear()
@@ -96,7 +97,7 @@ class Channel:
 
         :raise WireError: for bytes that are not a valid message.
         """
-        with self._received:
+        with self._lock:
             self._poll()
             return self.has_gone(request_id)
 
@@ -118,7 +119,7 @@ class Channel:
 
         :raise WireError: for bytes that are not a valid message.
         """
-        with self._received:
+        with self._lock:
             self._poll()
             self._wait(lambda: not self.is_paused(request_id))
             return not self.has_gone(request_id)
@@ -126,7 +127,7 @@ class Channel:
     def forget(self, request_ids: Iterable[str]) -> None:
         """Drop the state of these requests: they have been answered."""
         answered = set(request_ids)
-        with self._received:
+        with self._lock:
             self._asked -= answered
             self._cancelled -= answered
             self._paused -= answered
@@ -179,11 +180,11 @@ class Channel:
                     self._others -= 1
                 continue
             self._waiting = True
-            self._received.release()
+            self._lock.release()
             try:
                 data = self._read(0)
             finally:
-                self._received.acquire()
+                self._lock.acquire()
                 self._waiting = False
                 self._notify()
             self._feed(data)

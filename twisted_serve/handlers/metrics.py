@@ -311,9 +311,12 @@ class MetricsCacheYamlImpl:
         """
         request_id = self._request_id(idx)
         labels = list(dimensions)
-        names = {each.name for each in labels}
         own = _own_labels(self.model_name, "Model" if request_id else "Error")
-        labels += [each for each in own if each.name not in names]
+        if labels:
+            names = {each.name for each in labels}
+            labels += [each for each in own if each.name not in names]
+        else:
+            labels += own
         self._metric(name, unit, labels, metric_type).emit_as(value, request_id, labels)
 
     def add_metric_to_cache(
@@ -375,7 +378,8 @@ class MetricsCacheYamlImpl:
             metric.metric_name,
             _UNITS.get(metric.unit, metric.unit),
             value,
-            ",".join(map(str, dimensions)),
+            # Formatted in place: a call of ``__str__`` for each label would take longer.
+            ",".join([f"{d.name}:{d.value}" if type(d) is Dimension else str(d) for d in dimensions]),
             metric.metric_type.name,
             self._host,
             int(self.epoch()),
