@@ -13,12 +13,14 @@ from hypothesis import example, given, note
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.auth.named.keys_case import KeyedServer
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.errors import WorkerFailed
 from twisted_serve.listening.roles import Role
 from twisted_serve.testing.server import MemoryConnection, MemoryServer
+from twisted_serve.web.http.channel import ServeChannel
 from twisted_serve.web.http.request import ServeRequest
 from twisted_serve.wire.messages import Item, Job
 
@@ -32,6 +34,7 @@ ANSWERS: dict[bytes, Callable[[str, bytes], Item]] = {
     b"n": lambda name, body: Item(name, 204, "", {}, body),
     b"e": lambda name, body: Item(name, 500, "", {}, body),
     b"l": lambda name, body: Item(name, 200, "", {"x": "y" * 2000}, body),
+    b"u": lambda name, body: Item(name, 200, "", {"\u20ac": "no header"}, body),
     b"f": lambda name, body: Item(name, 0, "", {}, b"", flaw="no JSON"),
 }
 
@@ -265,7 +268,7 @@ PARTS: dict[str, list[str]] = {
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ],
 }
-BODIES = [b"h", b"", b"1", b"{}", b"p", b"s", b"n", b"e", b"l", b"f", b"r", b"a=b&c=d", b"x" * 70000]
+BODIES = [b"h", b"", b"1", b"{}", b"p", b"s", b"n", b"e", b"l", b"u", b"f", b"r", b"a=b&c=d", b"x" * 70000]
 
 
 def rendered(parts: Mapping[str, str], body: bytes) -> bytes:
@@ -374,3 +377,19 @@ def test_usual_requests_take_the_lane(key: str, more: str, length: int, monkeypa
         assert made == []
     finally:
         world.close()
+
+
+class BrokenTests(SynchronousTestCase):
+    """What fails on the lane itself."""
+
+    def test_answer_not_written(self) -> None:
+        """A client that got no answer, since something of ours failed, notices; the server goes on."""
+        server = MemoryServer(models={"m": {}})
+        self.addCleanup(server.close)
+        key = server.key(TokenKind.INFERENCE).encode()
+        self.patch(ServeChannel, "answer_quickly", lambda *_arguments: 1 / 0)
+        connection = server.connect()
+        self.assertEqual(connection.send(USUAL.replace(b"<INFERENCE>", key)), b"")
+        self.assertFalse(connection.open)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(server.opens(key.decode()))

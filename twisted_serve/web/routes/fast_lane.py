@@ -17,6 +17,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_serve.auth.gate import Allowed, Authorizer, Denied, OpenAuthorizer
@@ -36,6 +37,8 @@ from twisted_serve.web.http.usual_heads import UsualHead, usual_head
 from twisted_serve.web.routes.predictions import Predictor, Response, usual_lines
 from twisted_serve.web.routing.fast_path import deliver
 from twisted_serve.wire.messages import Item, Job, Part
+
+_log = Logger("twisted_serve.web")
 
 # The first segment of the paths.
 _PREDICTIONS: Final = "predictions"
@@ -198,12 +201,24 @@ class _Quick:
 
     def answered(self, item: Item) -> None:
         """Answer the client."""
-        lines = usual_lines(item) if self._answer is None else None
+        try:
+            lines = usual_lines(item) if self._answer is None else None
+        except Exception:
+            # A header of the handler that cannot be sent; nothing has been.
+            self.fail(Failure())
+            return
         if lines is None:
             self._delivered().callback(item)
             return
+        try:
+            self._answer_usually(lines, item.body)
+        except Exception:
+            _log.failure("A request failed")
+            self._channel.transport.abortConnection()
+
+    def _answer_usually(self, lines: bytes, body: bytes) -> None:
         channel, prediction = self._channel, self._prediction
-        channel.answer_quickly(self.answer_id, lines, item.body)
+        channel.answer_quickly(self.answer_id, lines, body)
         channel.site.log_quick(
             channel.address,
             prediction.head.method,
