@@ -13,7 +13,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.testing.strategies.wire import chunkings, from_worker, messages, to_worker
 from twisted_serve.wire import codec
-from twisted_serve.wire.codec import FrameReader, UnsendableError, WireError, encode, server_reader, worker_reader
+from twisted_serve.wire.codec import (
+    FrameReader,
+    UnsendableError,
+    WireError,
+    encode,
+    encode_apart,
+    server_reader,
+    worker_reader,
+)
 from twisted_serve.wire.messages import Cancel, FromWorker, Loaded, LoadFailed, LoadModel, ToWorker
 
 # Array and map headers of MessagePack which announce four thousand million members.
@@ -85,7 +93,7 @@ class HostileBytesTests(SynchronousTestCase):
     @given(st.data(), messages())
     def test_damaged_message(self, data: st.DataObject, message: ToWorker | FromWorker) -> None:
         """A message with one wrong byte in its payload is another message or is refused."""
-        damaged = encode(message)
+        damaged = bytearray(encode(message))
         position = data.draw(st.integers(4, len(damaged) - 1))
         damaged[position] = data.draw(st.integers(0, 255))
         for reader in (server_reader(), worker_reader()):
@@ -149,6 +157,13 @@ class HostileBytesTests(SynchronousTestCase):
 
 class EncodeTests(SynchronousTestCase):
     """Tests for `encode`."""
+
+    def test_apart(self) -> None:
+        """The two parts of a large frame are the frame."""
+        message = LoadFailed(507, "x" * 100_000)
+        length, payload = encode_apart(message)
+        self.assertEqual(len(length), 4)
+        self.assertEqual(length + payload, encode(message))
 
     def test_layout(self) -> None:
         """A frame is four bytes of length, the highest first, and MessagePack."""

@@ -32,7 +32,7 @@ from twisted_serve.batching.sequences import SequenceLimits
 from twisted_serve.models.version import ModelSettings
 from twisted_serve.scheduling.pending import fail_all
 from twisted_serve.scheduling.pool import Pool
-from twisted_serve.wire.codec import UnsendableError, encode
+from twisted_serve.wire.codec import UnsendableError, encode, encode_apart
 from twisted_serve.wire.messages import (
     FromWorker,
     Item,
@@ -311,14 +311,14 @@ class FaultTests(LocalTestCase):
         """A batch that there is no memory to send fails immediately; its worker, which has seen nothing, stays."""
         stage = Stage(self, Planted(), {})
         pids = [worker.worker_id for worker in stage.pool.status().workers]
-        self.patch(connection, "encode", _raise_memory_error)
+        self.patch(connection, "encode_apart", _raise_memory_error)
         stage.ask()
         [[failure]] = stage.results
         self.assertEqual(
             (500, "The request could not be sent to a worker."), (failure.value.status, str(failure.value))
         )
         self.assertEqual(1, len(self.flushLoggedErrors(UnsendableError)))
-        self.patch(connection, "encode", encode)
+        self.patch(connection, "encode_apart", encode_apart)
         stage.ask()
         stage.pass_time(0.25)
         self.assertEqual(200, stage.results[1][0].status)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from threading import Condition, Lock, RLock
 from time import monotonic
 
-from twisted_serve.wire.codec import UnsendableError, encode, worker_reader
+from twisted_serve.wire.codec import UnsendableError, encode_apart, worker_reader
 from twisted_serve.wire.messages import (
     Cancel,
     FromWorker,
@@ -28,6 +28,8 @@ from twisted_serve.wire.messages import (
 
 # Bytes.
 _READ_SIZE = 1 << 16
+# A longer message is not joined with its length.
+_LARGE = 1 << 16
 # Seconds after which the socket is checked again for cancellations; fast handlers need no check.
 _STALE = 0.002
 
@@ -152,9 +154,13 @@ class Channel:
         :raise OSError: if the server has closed the connection.
         :raise UnsendableError: if the message cannot be encoded; no byte has been sent then.
         """
-        frame = encode(message)
+        length, payload = encode_apart(message)
         with self._sending:
-            self._connection.sendall(frame)
+            if len(payload) > _LARGE:
+                self._connection.sendall(length)
+                self._connection.sendall(payload)
+            else:
+                self._connection.sendall(length + payload)
 
     def _has_pending(self) -> bool:
         return bool(self._pending)

@@ -34,23 +34,29 @@ class UnsendableError(WireError):
     """A message cannot be sent; none of it has been written, and the connection remains usable."""
 
 
-def encode(message: msgspec.Struct) -> bytearray:
+def encode(message: msgspec.Struct) -> bytes:
     """
     Return the frame of ``message``.
+
+    :raise UnsendableError: as `encode_apart`.
+    """
+    return b"".join(encode_apart(message))
+
+
+def encode_apart(message: msgspec.Struct) -> tuple[bytes, bytes]:
+    """
+    Return the length of a frame, as its bytes, and the rest: to write them together would copy a large one once more.
 
     :raise UnsendableError: if a value cannot be represented in MessagePack, such as an integer beyond 64 bits in a
         manifest, or if the frame exceeds `MAX_FRAME`.
     """
-    frame = bytearray(_LENGTH.size)
     try:
-        _encoder.encode_into(message, frame, _LENGTH.size)
+        payload = _encoder.encode(message)
     except (TypeError, ValueError, OverflowError, RecursionError) as e:
         raise UnsendableError(f"{type(message).__name__} cannot be sent: {e}") from e
-    length = len(frame) - _LENGTH.size
-    if length > MAX_FRAME:
-        raise UnsendableError(f"a frame of {length} bytes; the limit is {MAX_FRAME}")
-    _LENGTH.pack_into(frame, 0, length)
-    return frame
+    if len(payload) > MAX_FRAME:
+        raise UnsendableError(f"a frame of {len(payload)} bytes; the limit is {MAX_FRAME}")
+    return _LENGTH.pack(len(payload)), payload
 
 
 class FrameReader(Generic[_M]):

@@ -24,7 +24,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "pipe": (os, "pipe"),
     "reader": (process, "ProcessReader"),
     "fork": (link, "encode"),
-    "load": (connection, "encode"),
+    "load": (connection, "encode_apart"),
 }
 
 

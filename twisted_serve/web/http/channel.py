@@ -37,6 +37,10 @@ from twisted_serve.web.http.request import RARE, ServeRequest
 MOST_REQUESTS_AT_ONCE = 16
 MOST_CHUNKED_AT_ONCE = 1 << 14
 
+# In bytes. A longer body is read in larger pieces: less is done for each, and other connections still get their turns.
+_LARGE_BODY = 1 << 17
+_LARGE_READ = 1 << 18
+
 # In digits. A longer Content-Length is invalid (and slow to parse).
 _LONGEST_LENGTH = 18
 
@@ -243,6 +247,8 @@ class ServeChannel(AskingChannel):
                 request.gotLength(0)
                 self._answer_now(request, problem)
                 return
+            if self.length is not None and self.length > _LARGE_BODY and isinstance(self.transport, Connection):
+                self.transport.bufferSize = _LARGE_READ
         super().allHeadersReceived()
 
     def allContentReceived(self) -> None:
@@ -256,6 +262,8 @@ class ServeChannel(AskingChannel):
                 self._refuse_head(error)
                 return
         self._clear_deadline()
+        if self.length is not None and self.length > _LARGE_BODY and isinstance(self.transport, Connection):
+            self.transport.bufferSize = Connection.bufferSize
         super().allContentReceived()
 
     def checkPersistence(self, request: ServeRequest, version: bytes) -> bool:

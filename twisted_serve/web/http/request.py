@@ -107,6 +107,8 @@ class ServeRequest(Request):
         self.client_id: str | None = None
         self.answer_id = ""
         self._awaited: Deferred[Any] | None = None
+        self._pieces: list[bytes] = []
+        self._size = 0
         self.began = channel.site.reactor.seconds()
         self.timing = Timing(self.began)
 
@@ -219,17 +221,27 @@ class ServeRequest(Request):
         return None
 
     def gotLength(self, length: int | None) -> None:
-        """Prepare a buffer in memory, since the size of the body is bounded."""
+        """Prepare for the pieces of the body, which are kept in memory, since its size is bounded."""
         self.content = BytesIO()
+        self._pieces = []
+        self._size = 0
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Buffer a piece of the body, or refuse a body over the limit (only here for a chunked body)."""
+        """Keep a piece of the body, or refuse a body over the limit (only here for a chunked body)."""
         if self.finished:
             return
-        if self.content.tell() + len(data) > self.body_limit:
+        self._size += len(data)
+        if self._size > self.body_limit:
+            self._pieces.clear()
             self.channel.answer_early(self.too_large())
         else:
-            self.content.write(data)
+            self._pieces.append(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Process the request, whose body has come."""
+        # Joined once; a buffer would be copied whenever it grows. A file made of bytes shares them.
+        self.content, self._pieces = BytesIO(b"".join(self._pieces)), []
+        super().requestReceived(command, path, version)
 
     def too_large(self) -> RequestTooLarge:
         """Return the error for a body over the limit."""

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 
 from twisted_serve.eventloop.writing import write_now
-from twisted_serve.wire.codec import UnsendableError, encode, server_reader
+from twisted_serve.wire.codec import UnsendableError, encode_apart, server_reader
 from twisted_serve.wire.messages import FromWorker, ToWorker
 from twisted_serve.workers.process.framing import FrameProtocol
 
@@ -65,15 +65,8 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         """
         if not self.is_open:
             return
-        frame = _frame_of(message)
-        if self._buffer:
-            self._buffer.append(frame)
-            self._flush()
-        else:
-            try:
-                write_now(self.transport, frame)
-            except Exception as e:
-                self._write_failed(e)
+        self._buffer += _frame_of(message)
+        self._flush()
 
     def send_soon(self, message: ToWorker) -> None:
         """
@@ -84,8 +77,8 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         if not self.is_open:
             return
         frame = _frame_of(message)
-        self._buffer.append(frame)
-        if len(frame) > _LARGE:
+        self._buffer += frame
+        if len(frame[-1]) > _LARGE:
             self._flush()
         elif self._delayed_flush is None:
             self._delayed_flush = self._clock.callLater(0, self._flush_late)
@@ -103,7 +96,11 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         waiting, self._buffer = self._buffer, []
         if waiting and self.is_open:
             try:
-                write_now(self.transport, b"".join(waiting))
+                if len(waiting[-1]) > _LARGE:
+                    write_now(self.transport, b"".join(waiting[:-1]))
+                    write_now(self.transport, waiting[-1])
+                else:
+                    write_now(self.transport, b"".join(waiting))
             except Exception as e:
                 self._write_failed(e)
 
@@ -114,14 +111,15 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         self.abort(f"it could not be written to: {type(error).__name__}")
 
 
-def _frame_of(message: ToWorker) -> bytes:
+def _frame_of(message: ToWorker) -> tuple[bytes, ...]:
     """
-    Encode a message as a frame.
+    Encode a message as a frame, in two parts if it is large.
 
     :raise UnsendableError: if the message has no MessagePack form, or memory runs out.
     """
     try:
-        return bytes(encode(message))
+        length, payload = encode_apart(message)
+        return (length, payload) if len(payload) > _LARGE else (length + payload,)
     except MemoryError as e:
         raise UnsendableError(f"there is no memory to send {type(message).__name__}") from e
 

@@ -90,7 +90,7 @@ class TemplateLink(FrameProtocol[FromTemplate]):
         if control is not None:
             self._control_sockets[process.number] = control
         try:
-            frame = bytes(encode(message))
+            frame = encode(message)
             # The descriptors stay open until the template has answered: they are sent when the socket is writable.
             for descriptor in process.descriptors if control is None else [*process.descriptors, control]:
                 self.transport.sendFileDescriptor(descriptor)
