@@ -41,6 +41,9 @@ MOST_CHUNKED_AT_ONCE = 1 << 14
 _LARGE_BODY = 1 << 17
 _LARGE_READ = 1 << 18
 
+# In bytes. Of more, head and body are handled one after the other.
+_LONG_READ = 4096
+
 # In digits. A longer Content-Length is invalid (and slow to parse).
 _LONGEST_LENGTH = 18
 
@@ -141,6 +144,13 @@ class ServeChannel(AskingChannel):
             self._networkProducer.pauseProducing()
         elif not self._busyReceiving:
             self._requests_in_read = 0
+        if len(data) > _LONG_READ and self.line_mode and not (self._buffer or self._busyReceiving):
+            # Twisted would copy all that follows for each line of the head.
+            end = data.find(b"\r\n\r\n") + 4
+            super().dataReceived(data[:end])
+            if self._lingering or self.transport.disconnecting:
+                return
+            data = data[end:]
         super().dataReceived(data)
         if not (self._handlingRequest or self._deadline.is_set or self._held) and (self.requests or self._buffer):
             self._set_deadline(self.limits.header_timeout)
