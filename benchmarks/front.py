@@ -28,13 +28,23 @@ from twisted_serve.wire.messages import Item, Job
 
 # Where time may go, by the end of a file's path or a part of it; the first that fits counts.
 LAYERS = (
-    ("HTTP, reading", ("web/http/channel.py", "protocols/basic.py", "protocols/policies.py", "auth/targets.py")),
+    (
+        "HTTP, reading",
+        (
+            "web/http/channel.py",
+            "web/http/usual_heads.py",
+            "protocols/basic.py",
+            "protocols/policies.py",
+            "auth/targets.py",
+        ),
+    ),
     ("HTTP, Twisted's request and headers", ("twisted/web/",)),
     ("tokens", ("twisted_serve/auth/",)),
     (
         "routes and jobs",
         (
             "web/routing/fast_path.py",
+            "web/routes/fast_lane.py",
             "web/routes/inference.py",
             "web/routes/predictions.py",
             "planes/inputs.py",

@@ -26,6 +26,12 @@ settings.register_profile("ci", max_examples=200, **_COMMON)  # type: ignore[arg
 settings.register_profile("deep", max_examples=10_000, **_COMMON)  # type: ignore[arg-type]
 settings.load_profile(os.environ.get("TWISTED_SERVE_HYPOTHESIS", "fast"))
 
+# With the fast lane off, the tests of servers in memory are those of the way that all other requests take.
+if os.environ.get("TWISTED_SERVE_FAST_LANE") == "off":
+    from twisted_serve.testing.server import MemoryServer
+
+    MemoryServer.defaults = {**MemoryServer.defaults, "fast_lane": False}
+
 # A shell that runs the tests in the background has SIGINT and SIGQUIT ignored, ``nohup`` has SIGHUP; so would all that
 # they start.
 _USUAL: dict[signal.Signals, Callable[[int, FrameType | None], Any] | signal.Handlers] = {

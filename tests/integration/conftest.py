@@ -83,7 +83,8 @@ class Server:
         """Write ``config.properties``: free ports, one worker for each model, and ``properties``."""
         free = {f"{role}_address": "http://127.0.0.1:0" for role in ("inference", "management", "metrics")}
         free |= {f"grpc_{role}_port": "0" for role in ("inference", "management")}
-        lines = {**free, "default_workers_per_model": 1, "debug_turn_limit_ms": TURN_LIMIT_MS, **properties}
+        lane = {"fast_lane": "false"} if os.environ.get("TWISTED_SERVE_FAST_LANE") == "off" else {}
+        lines = {**free, **lane, "default_workers_per_model": 1, "debug_turn_limit_ms": TURN_LIMIT_MS, **properties}
         (self.cwd / "config.properties").write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
 
     def add_model(self, name: str, source: str = ECHO, **config: object) -> None:
