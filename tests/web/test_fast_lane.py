@@ -379,6 +379,30 @@ def test_usual_requests_take_the_lane(key: str, more: str, length: int, monkeypa
         world.close()
 
 
+class RememberedTests(SynchronousTestCase):
+    """What is kept of heads."""
+
+    def test_bounds(self) -> None:
+        """Heads of clients without a key, long ones and those with ids are not kept; of others, some hundred."""
+        server = MemoryServer(models={"m": {}})
+        self.addCleanup(server.close)
+        site: Any = server.site_of(Role.INFERENCE)
+        right = USUAL.replace(b"<INFERENCE>", server.key(TokenKind.INFERENCE).encode())
+        for head in (
+            USUAL,
+            right.replace(b"Host: h", b"Host: h\r\nX-Long: " + b"y" * 3000),
+            right.replace(b"Host: h", b"Host: h\r\nX-Request-Id: 1"),
+        ):
+            connection = server.connect()
+            connection.send(head)
+            self.assertEqual((site.fast_lane._remembered, connection._channel.recognized), ({}, None))
+        connection = server.connect()
+        for number in range(600):
+            connection.send(right.replace(b"Host: h", b"Host: h\r\nX-Number: %d" % number))
+            self.assertIn(len(site.fast_lane._remembered), range(1, 257))
+        self.assertEqual(connection.received.count(b"HTTP/1.1 200 OK"), 600)
+
+
 class BrokenTests(SynchronousTestCase):
     """What fails on the lane itself."""
 

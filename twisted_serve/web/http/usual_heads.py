@@ -61,6 +61,11 @@ class UsualHead:
             self._before, self._after = head[:digits], head[digits + len(value) :]
 
     @property
+    def size(self) -> int:
+        """The bytes of the head, but for the digits of its length."""
+        return len(self._before) + len(self._after)
+
+    @property
     def key(self) -> tuple[bytes, bytes]:
         """All of the head but the length."""
         return self._before, self._after

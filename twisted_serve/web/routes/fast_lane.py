@@ -46,11 +46,9 @@ _PREDICTIONS: Final = "predictions"
 # A quick look, before a head is parsed.
 _BEGINS: Final = tuple(b"%s /%s/" % (method, _PREDICTIONS.encode()) for method in (b"POST", b"GET", b"PUT"))
 
-# In bytes. A longer body does not come in one read.
-_LONGEST_BODY: Final = 1 << 16
-
-# How many heads are remembered; they differ in keys, clients and models.
+# How many heads are remembered, and of how many bytes; they differ in keys, clients and models.
 _REMEMBERED: Final = 256
+_LONGEST_REMEMBERED: Final = 2048
 
 
 class _Prediction:
@@ -91,32 +89,21 @@ class Lane:
 
         :return: ``False`` if it is not a usual prediction, or not allowed; it has not been counted or logged then.
         """
-        if not data.startswith(_BEGINS):
+        found = self._found(channel, data) if data.startswith(_BEGINS) else None
+        if found is None:
             return False
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            return False
-        head = data[:end]
-        prediction: _Prediction | None = channel.recognized
-        digits = None if prediction is None else prediction.head.digits_of(head)
-        if prediction is None or digits is None:
-            prediction = channel.recognized = self._recognize(head, channel.site.authorizer)
-            digits = None if prediction is None else prediction.head.digits_of(head)
-        if prediction is None or digits is None:
-            return False
-        length, site = int(digits), channel.site
-        if len(data) - end - 4 != length or length > _LONGEST_BODY or length > channel.limits.body:
-            return False
+        (prediction, digits, body), site = found, channel.site
         verdict = site.authorizer.decide(prediction.question)
         if not isinstance(verdict, Allowed) or verdict.scope is not TokenKind.INFERENCE:
             return False
+        if prediction is not channel.recognized:
+            self._remember(prediction, channel)
         sender = None
         if verdict.key is not None:
             need = verdict.need
             if need is None or need.operation is not Operation.PREDICT or need.model != prediction.model:
                 return False
             sender = site.take_from(channel.peer_host, verdict, prediction.head.method, prediction.head.target)
-        body = data[end + 4 :]
         quick = _Quick(channel, prediction, digits, body, site.reactor.seconds())
         if isinstance(sender, Denied):
             quick.refuse(sender)
@@ -136,6 +123,22 @@ class Lane:
             quick.fail(Failure())
         return True
 
+    def _found(self, channel: ServeChannel, data: bytes) -> tuple[_Prediction, bytes, bytes] | None:
+        """Return what the head says, the digits of the length, and the body; ``None`` for another kind of request."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        head = data[:end]
+        prediction: _Prediction | None = channel.recognized
+        digits = None if prediction is None else prediction.head.digits_of(head)
+        if prediction is None or digits is None:
+            prediction = self._recognize(head, channel.site.authorizer)
+            digits = None if prediction is None else prediction.head.digits_of(head)
+        if prediction is None or digits is None:
+            return None
+        body = data[end + 4 :]
+        return (prediction, digits, body) if len(body) == int(digits) <= channel.limits.body else None
+
     def _recognize(self, head: bytes, authorizer: Authorizer | OpenAuthorizer) -> _Prediction | None:
         """Return what a head says; ``None`` if it is not that of a usual prediction."""
         usual = usual_head(head)
@@ -149,13 +152,16 @@ class Lane:
             return None
         if is_form(usual.values.get(b"content-type", b"").decode("latin-1")):
             return None
-        prediction = _Prediction(usual, self._hidden, authorizer)
+        return _Prediction(usual, self._hidden, authorizer)
+
+    def _remember(self, prediction: _Prediction, channel: ServeChannel) -> None:
+        """Remember the head of a request that was allowed; clients without a key have no share in this memory."""
         # A client that chooses ids has another head for each request.
-        if b"x-request-id" not in usual.values:
+        if prediction.head.size <= _LONGEST_REMEMBERED and b"x-request-id" not in prediction.head.values:
+            channel.recognized = prediction
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
-            self._remembered[usual.key] = prediction
-        return prediction
+            self._remembered[prediction.head.key] = prediction
 
 
 class _Quick:
@@ -172,6 +178,7 @@ class _Quick:
         "_body",
         "_channel",
         "_digits",
+        "_over",
         "_prediction",
         "_response",
         "answer_id",
@@ -192,6 +199,7 @@ class _Quick:
         self._body = body
         self._began = began
         self._answer: Deferred[Item] | None = None
+        self._over = False
         self._response: Response | None = None
         self.answer_id = prediction.request_id or fresh_id()
         self.pending: PendingRequest | None = None
@@ -218,6 +226,7 @@ class _Quick:
 
     def _answer_usually(self, lines: bytes, body: bytes) -> None:
         channel, prediction = self._channel, self._prediction
+        self._over = True
         channel.answer_quickly(self.answer_id, lines, body)
         channel.site.log_quick(
             channel.address,
@@ -237,8 +246,9 @@ class _Quick:
         self._delivered().errback(error)
 
     def fail(self, failure: Failure) -> None:
-        """Answer the client with the error for a failure."""
-        self._delivered().errback(failure)
+        """Answer the client with the error for a failure, unless it has its answer."""
+        if not self._over:
+            self._delivered().errback(failure)
 
     def chunk(self, item: Item, producer: IPushProducer) -> None:
         """Send a part of the response to the client."""
