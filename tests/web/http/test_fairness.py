@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 from unittest.mock import patch
 
@@ -125,6 +126,25 @@ class ChunkTests(FairnessTestCase):
         self.assertFalse(self.connection._channel.has_postponed_read)
         deliver(self.connection, sent[-20:])
         self.assertEqual(self.body(), body)
+
+    def test_memory(self) -> None:
+        """A body that comes in many small pieces takes hardly more memory than its bytes."""
+        size = 100_000
+        channel = self.connection._channel
+        head = b"POST /predictions/m HTTP/1.1\r\nHost: h\r\n%sContent-Length: %d\r\n\r\n" % (self.bearer(), size)
+        channel.dataReceived(head)
+        # Two bytes as an object take 35, and 8 in a list.
+        pieces = [bytes((number % 256, 1)) for number in range(size // 2 - 1)]
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(size // 2 - 1):
+            channel.dataReceived(bytes((number % 256, 1)))
+        after, _ = tracemalloc.get_traced_memory()
+        self.assertLess(after - before, 2 * size)
+        tracemalloc.stop()
+        channel.dataReceived(b"ab")
+        self.assertEqual(self.body(), b"".join(pieces) + b"ab")
 
     @given(st.integers(1, 40000), st.integers(1, 30000), st.integers(1, 70000))
     def test_any_sizes(self, length: int, size: int, read: int) -> None:

@@ -44,6 +44,9 @@ RARE = frozenset(
 # The most bytes of a body at a path that needs no token; no such endpoint reads a body.
 PUBLIC_BODY = 8192
 
+# In bytes. Shorter pieces of a body are collected: a list of millions of them would take many times their size.
+_SMALL_PIECE = 1 << 14
+
 #: Answer a request, and return the body.
 Answering: TypeAlias = "Callable[[ServeRequest], Body]"
 
@@ -107,8 +110,8 @@ class ServeRequest(Request):
         self.client_id: str | None = None
         self.answer_id = ""
         self._awaited: Deferred[Any] | None = None
-        self._pieces: list[bytes] = []
         self._size = 0
+        self._drop_pieces()
         self.began = channel.site.reactor.seconds()
         self.timing = Timing(self.began)
 
@@ -223,8 +226,12 @@ class ServeRequest(Request):
     def gotLength(self, length: int | None) -> None:
         """Prepare for the pieces of the body, which are kept in memory, since its size is bounded."""
         self.content = BytesIO()
-        self._pieces = []
         self._size = 0
+        self._drop_pieces()
+
+    def _drop_pieces(self) -> None:
+        self._pieces: list[bytes] = []
+        self._small = bytearray()
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a piece of the body, or refuse a body over the limit (only here for a chunked body)."""
@@ -232,15 +239,25 @@ class ServeRequest(Request):
             return
         self._size += len(data)
         if self._size > self.body_limit:
-            self._pieces.clear()
+            self._drop_pieces()
             self.channel.answer_early(self.too_large())
+        elif len(data) < _SMALL_PIECE:
+            self._small += data
         else:
+            self._keep_small()
             self._pieces.append(data)
+
+    def _keep_small(self) -> None:
+        if self._small:
+            self._pieces.append(bytes(self._small))
+            self._small = bytearray()
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Process the request, whose body has come."""
         # Joined once; a buffer would be copied whenever it grows. A file made of bytes shares them.
-        self.content, self._pieces = BytesIO(b"".join(self._pieces)), []
+        self._keep_small()
+        self.content = BytesIO(b"".join(self._pieces))
+        self._drop_pieces()
         super().requestReceived(command, path, version)
 
     def too_large(self) -> RequestTooLarge:
