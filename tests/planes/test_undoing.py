@@ -132,7 +132,7 @@ class _House:
             "socket": (socket, "socketpair"),
             "adopt": (self.reactor, "adoptStreamConnection"),
             "spawn": (self.reactor, "spawnProcess"),
-            "send": (connection, "encode"),
+            "send": (connection, "encode_apart"),
             "changed": (self.registrar, "changed"),
         }
         # These give something that only their caller knows: what they raise is raised before.
