@@ -384,7 +384,7 @@ class RememberedTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """Heads of clients without a key, long ones and those with ids are not kept; of others, some hundred."""
-        server = MemoryServer(models={"m": {}})
+        server = MemoryServer({"fast_lane": True}, models={"m": {}})
         self.addCleanup(server.close)
         site: Any = server.site_of(Role.INFERENCE)
         right = USUAL.replace(b"<INFERENCE>", server.key(TokenKind.INFERENCE).encode())
@@ -408,7 +408,7 @@ class BrokenTests(SynchronousTestCase):
 
     def test_answer_not_written(self) -> None:
         """A client that got no answer, since something of ours failed, notices; the server goes on."""
-        server = MemoryServer(models={"m": {}})
+        server = MemoryServer({"fast_lane": True}, models={"m": {}})
         self.addCleanup(server.close)
         key = server.key(TokenKind.INFERENCE).encode()
         self.patch(ServeChannel, "answer_quickly", lambda *_arguments: 1 / 0)
