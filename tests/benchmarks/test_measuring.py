@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.bare import handler_of, loop
 from benchmarks.cases import CASES, HANDLERS, build_archive, case_named
-from benchmarks.compare import Ratio, ratio
+from benchmarks.compare import Ratio, Spent, described, ratio
 from benchmarks.load import Load, read_load
 from benchmarks.peers import served
 from benchmarks.processes import Group, pss_in, ticks_in
@@ -171,6 +171,18 @@ def test_no_ratio(pairs: list[tuple[float, float]]) -> None:
     """One pair tells nothing, and a server without requests has no rate."""
     with pytest.raises(ValueError, match=r"a ratio needs|quartiles need"):
         ratio(pairs)
+
+
+def test_front_and_worker_apart() -> None:
+    """What a change costs is said for all processes, the front and the worker, by the least and the median load."""
+    loads = [(Spent(100.0, front, 10.0), Spent(50.0, 40.0, 0.0)) for front in (30.0, 20.0, 90.0)]
+    ratios, *parts = described("noop", 8, loads)
+    assert ratios == "noop        8 connections   rate 2.000 [2.000 2.000]   processor time 1.000 [0.875 1.750]"
+    assert [" ".join(line.split()) for line in parts] == [
+        "all µs/request this 30.0 min 40.0 median other 40.0 min 40.0 median ratio 0.750 1.000",
+        "front µs/request this 20.0 min 30.0 median other 40.0 min 40.0 median ratio 0.500 0.750",
+        "worker µs/request this 10.0 min 10.0 median other 0.0 min 0.0 median ratio - -",
+    ]
 
 
 H2LOAD = """starting benchmark...

@@ -85,7 +85,7 @@ def test_grpc(tmp_path: Path) -> None:
 
 
 def test_compare(tmp_path: Path) -> None:
-    """A checkout is compared with itself: a line of ratios."""
+    """A checkout is compared with itself: ratios, and what all processes, front and worker took."""
     other = tmp_path / "other"
     other.mkdir()
     (other / ".venv").symlink_to(sys.prefix)
@@ -95,7 +95,11 @@ def test_compare(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     number = r"\d+\.\d{3}"
     figures = rf"{number} \[{number} {number}\]"
-    assert re.fullmatch(rf"noop +8 connections +rate {figures} +processor time {figures}\n", run.stdout)
+    ratios, *parts = run.stdout.splitlines()
+    assert re.fullmatch(rf"noop +8 connections +rate {figures} +processor time {figures}", ratios)
+    assert [line.split()[0] for line in parts] == ["all", "front", "worker"]
+    for line in parts:
+        assert all(float(least) > 0 for least in re.findall(r"([\d.]+) min", line))
 
 
 @pytest.mark.parametrize(
