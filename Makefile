@@ -11,7 +11,7 @@ PEERS := .bench
 PACKAGES_torchserve := torchserve torch-model-archiver torch pyyaml numpy pillow packaging psutil
 PACKAGES_litserve := litserve torch numpy
 PACKAGES_mosec := mosec torch numpy
-PACKAGES_fastapi := fastapi 'uvicorn[standard]' torch numpy
+PACKAGES_fastapi := fastapi==0.165.0 'uvicorn[standard]==0.54.0' torch numpy
 PACKAGES_triton := nvidia-pytriton torch numpy
 
 # Other versions of Python, and of libraries, are tried without torch, which has no CPU build for each of them, and

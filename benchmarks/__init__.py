@@ -8,6 +8,8 @@ What twisted_serve costs, and what its peers cost, measured in one run (``make b
 ``load``       one measurement by ``wrk``
 ``rpc``        gRPC, by ``h2load``
 ``bare``       the handler in a loop, and a bare ``twisted.web``: what no server passes
+``limit``      a bare Twisted protocol with a worker: what the language allows
+``peers``      scripts that serve the cases with other servers
 ``results``    rows, and the medians of their rounds
 ``report``     ratios, targets, tables
 ``run``        the command

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.cases import CASES
-from benchmarks.results import OPEN, Results
+from benchmarks.results import LIMIT, OPEN, Results
 
 HERE = Path(__file__).resolve().parent
 PICTURE = HERE.parent / "docs" / "performance.svg"
@@ -17,7 +17,7 @@ PICTURE = HERE.parent / "docs" / "performance.svg"
 
 def bars(results: Results, connections: int) -> dict[str, list[float]]:
     """Return the requests per second of each server, by case, relative to the fastest server of the case."""
-    servers = [name for name in results.servers() if name != OPEN]
+    servers = [name for name in results.servers() if name not in (LIMIT, OPEN)]
     found: dict[str, list[float]] = {name: [] for name in servers}
     for case in CASES:
         rates = {}

@@ -11,13 +11,13 @@ from attrs import frozen
 
 from benchmarks.cases import CASES, CONNECTIONS
 from benchmarks.policies import compared
-from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Results
+from benchmarks.results import LIMIT, LOOP, OPEN, OURS, THEIRS, Results
 from benchmarks.rpc import CALLS, middle
 
 # Between these a page has what `report` says.
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
-_NUMBERS = frozenset({"connections", "measured", "target"})
+_NUMBERS = frozenset({"connections", "measured", "target", "at most"})
 
 
 @frozen
@@ -121,6 +121,24 @@ def costs(results: Results) -> list[Target]:
     return found
 
 
+def processor_times(results: Results) -> str:
+    """Write the tables of the processor time of a request at 64 connections, beside the fastest servers'."""
+    others = [server for server in (LIMIT, *_FAST) if server in results.servers()]
+    times, ratios = [], []
+    for case in CASES:
+        if case.name in _COSTS:
+            ours = results.best(OURS, case.name, 64)
+            beside = [results.best(server, case.name, 64) for server in others]
+            cells = [number(row and row.cpu_us) for row in (*beside, ours)]
+            times.append([case.title, *cells, f"{_COSTS[case.name]:g}"])
+            shares = [ratio(ours and ours.cpu_us, row and row.cpu_us) for row in beside]
+            ratios.append([case.title, *map(number, shares)])
+    head = ["case", *(f"{server}, µs" for server in (*others, OURS)), "at most"]
+    parts = ["Processor time a request, of all processes, at 64 connections:\n", table(head, times)]
+    parts += [f"The same, {OURS}'s to that of others:\n", table(["case", *(f"to {name}" for name in others)], ratios)]
+    return "\n".join(parts)
+
+
 def calls_targets(results: Results) -> list[Target]:
     """Compare gRPC with what is aimed at."""
     found = []
@@ -143,7 +161,9 @@ def calls_targets(results: Results) -> list[Target]:
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """Write a Markdown table; what has a unit, or is measured, is a number."""
-    rule = ["---:" if name in _NUMBERS or "," in name or "/" in name else "---" for name in head]
+    rule = [
+        "---:" if name in _NUMBERS or "," in name or "/" in name or name.startswith("to ") else "---" for name in head
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines)) + "\n"
 
 
@@ -199,6 +219,15 @@ def report(results: Results) -> str:
         "further worker, ms",
     ]
     parts.append(table(head, lines))
+    lines = []
+    for case, title in titles.items():
+        taken = [(server, results.after_load(server, case)) for server in results.servers()]
+        lines += [
+            [title, server, number((each.front + each.workers) / 1e6)] for server, each in taken if each is not None
+        ]
+    parts.append(table(["case", "server", "all processes after load, MB"], lines))
+    if any(server in results.servers() for server in (LIMIT, *_FAST)):
+        parts.append(processor_times(results))
     words = {True: "yes", False: "no", None: "-"}
     lines = [
         [each.title, number(each.value), f"{'≥' if each.floor else '≤'} {each.bound:g}", words[each.reached]]

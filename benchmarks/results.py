@@ -17,6 +17,7 @@ OPEN = "twisted_serve, tokens off"
 THEIRS = "TorchServe"
 LOOP = "bare handler loop"
 ECHO = "bare twisted.web"
+LIMIT = "bare Twisted protocol"
 
 
 @frozen
@@ -73,6 +74,8 @@ class Loaded:
     """
     What a server with one model and one worker takes right after its last load; sizes in bytes.
 
+    :ivar front: All processes but the workers', as far as these are known: all of them, for other servers than ours
+        and TorchServe.
     :ivar workers: All processes but the front's.
     """
 

@@ -28,7 +28,7 @@ from benchmarks.picture import PICTURE
 from benchmarks.policies import TRAFFIC, Comparison
 from benchmarks.processes import exit_on_signals
 from benchmarks.report import report, with_section
-from benchmarks.results import ECHO, LOOP, OPEN, Footprint, Loaded, Results, Row
+from benchmarks.results import ECHO, LIMIT, LOOP, OPEN, Footprint, Loaded, Results, Row
 from benchmarks.rpc import Calls
 from benchmarks.servers import OTHERS, OURS, DidNotStartError, Peer, Running, is_worker, peers, start
 
@@ -57,7 +57,7 @@ class Bench:
     def cover(self, peer: Peer, case: Case, number: int, connections: tuple[int, ...], footprint: bool) -> None:
         """Measure a server with a case, as far as that has not been done."""
         wanted = [each for each in connections if not self.results.has((peer.name, case.name, each, number))]
-        sized = footprint and not self.results.has((peer.name, case.name, number))
+        sized = footprint and peer.kind == "torchserve" and not self.results.has((peer.name, case.name, number))
         after_load = footprint and not self.results.has((peer.name, case.name, number, "loaded"))
         if not (wanted or sized or after_load):
             return
@@ -170,13 +170,15 @@ def _lines(path: str) -> list[str]:
 def run(bench: Bench, found: list[Peer], cases: list[Case], connections: tuple[int, ...], rounds: int) -> None:
     """Measure everything, the servers taking turns in each round."""
     unlocked = Peer(OPEN, "torchserve", OURS, tokens=False)
+    limit = Peer(LIMIT, "limit", OURS, tokens=False)
     echo = Peer(ECHO, "echo", OURS, tokens=False)
     for number in range(1, rounds + 1):
         for case in cases:
             bench.loop(case, number)
             for peer in found:
                 if peer.takes(case):
-                    bench.cover(peer, case, number, connections, footprint=number == 1 and peer.kind == "torchserve")
+                    bench.cover(peer, case, number, connections, footprint=number == 1)
+            bench.cover(limit, case, number, connections, footprint=False)
             if case.name == "noop":
                 bench.cover(unlocked, case, number, (max(connections),), footprint=False)
                 bench.cover(echo, case, number, (max(connections),), footprint=False)

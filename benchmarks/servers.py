@@ -59,7 +59,7 @@ class Peer:
     """
     A server program.
 
-    :ivar kind: How it is spoken to: ``torchserve`` (and so ours), ``echo``, or one of `SCRIPTED`.
+    :ivar kind: How it is spoken to: ``torchserve`` (and so ours), ``echo``, ``limit``, or one of `SCRIPTED`.
     :ivar python: The interpreter of its virtual environment.
     :ivar tokens: Whether it asks for its key.
     :ivar flags: What follows the port on the command line of a script.
@@ -83,6 +83,8 @@ class Peer:
 
         :param ours: What stands between interpreter and flags if the server is ours.
         """
+        if self.kind == "limit":
+            return [str(self.python), str(_HERE / "limit.py"), case.name, str(port)]
         if self.kind == "echo":
             return [str(self.python), str(_HERE / "bare.py"), "echo", str(port)]
         if self.kind in SCRIPTED:

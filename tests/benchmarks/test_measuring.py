@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import binary, lists
 
 from benchmarks.bare import handler_of, loop
 from benchmarks.cases import CASES, HANDLERS, build_archive, case_named
 from benchmarks.compare import Ratio, Spent, described, ratio
+from benchmarks.limit import bodies_in, frame
 from benchmarks.load import Load, read_load
 from benchmarks.peers import served
 from benchmarks.processes import Group, pss_in, ticks_in
@@ -146,6 +149,17 @@ def test_tensors() -> None:
             assert tensor["data"] == json.loads(case.body)
         if raw:
             assert tensor["parameters"] == {"binary_data_size": len(raw)}
+
+
+@given(lists(binary(max_size=40), min_size=1, max_size=5), binary(max_size=8))
+def test_frames_of_the_limit(bodies: list[bytes], more: bytes) -> None:
+    """A frame is read when it is whole and not before; until then it is known how many bytes are needed at least."""
+    whole = frame(bodies)
+    assert bodies_in(whole + more) == (bodies, len(whole))
+    for end in range(len(whole)):
+        found, needed = bodies_in(bytearray(whole[:end]))
+        assert found == []
+        assert end < needed <= len(whole)
 
 
 def test_growth() -> None:

@@ -11,7 +11,21 @@ from hypothesis.strategies import floats, integers, text
 
 from benchmarks.picture import bars
 from benchmarks.report import BEGIN, END, Target, number, ratio, report, table, targets, with_section
-from benchmarks.results import LOOP, OPEN, OURS, THEIRS, Called, Footprint, Idle, Loaded, Measured, Paced, Results, Row
+from benchmarks.results import (
+    LIMIT,
+    LOOP,
+    OPEN,
+    OURS,
+    THEIRS,
+    Called,
+    Footprint,
+    Idle,
+    Loaded,
+    Measured,
+    Paced,
+    Results,
+    Row,
+)
 
 
 def results_with(file: Path, *measured: Measured) -> Results:
@@ -125,6 +139,20 @@ def test_memory_before_it_was_measured_after_load(tmp_path: Path) -> None:
     assert "| no-op | twisted_serve | 50.0 | - | 20.0 | - | 5.00 | 1.50 | 60.0 |" in report(Results(file))
     [target] = [each for each in targets(Results(file)) if each.title == "front's memory to the JVM's, after load"]
     assert target.reached is None
+
+
+def test_processor_times(tmp_path: Path) -> None:
+    """Processor time stands beside that of the fastest servers and the limit; who was not measured has no column."""
+    measured = [(OURS, "noop", 60.0), (LIMIT, "noop", 24.0), ("Mosec", "noop", 120.0), ("Mosec", "mlp32", 62.0)]
+    rows = [Row(server, case, 64, 1, 1.0, 2.0, 9.0, cpu) for server, case, cpu in measured]
+    shown = report(results_with(tmp_path / "rows", *rows, Loaded("Mosec", "noop", 1, 527_000_000, 0)))
+    assert "| case | bare Twisted protocol, µs | Mosec, µs | twisted_serve, µs | at most |" in shown
+    assert "| no-op | 24.0 | 120 | 60.0 | 75 |" in shown
+    assert "| no-op | 2.50 | 0.50 |" in shown
+    assert "| MLP 64-256-10, batch 32 | - | 62.0 | - | 70 |" in shown
+    assert "| no-op | Mosec | 527 |" in shown
+    assert "Triton, µs" not in shown
+    assert "at most" not in report(results_with(tmp_path / "others", row(OURS, 1.0), row(THEIRS, 1.0)))
 
 
 def test_bounds() -> None:
