@@ -38,7 +38,7 @@ help:
 	@echo "make check         types, style, layers, news"
 	@echo "make docs          the documentation, in docs/_build/html"
 	@echo "make protos        descriptors and stubs of the gRPC services, from twisted_serve/rpc/protos"
-	@echo "make bench         this server and others, TorchServe among them, measured side by side (QUICK=1: in five minutes)"
+	@echo "make bench         this server and others, TorchServe among them, measured side by side (QUICK=1: in five minutes; SCALE=1: fronts, connections, models, keys)"
 	@echo "make soak          ten minutes of load while workers are killed: what grows, and what fails (SECONDS=60: for so long)"
 	@echo "make bench-picture what was measured last, as tables and picture in docs/performance.md"
 
@@ -120,8 +120,8 @@ $(PEERS)/%/.made: constraints.txt
 	$(PYTHON) -m venv $(PEERS)/$*
 	-$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PACKAGES_$*) && touch $@
 
-bench: $(VENV)/.bench $(foreach peer,torchserve litserve mosec fastapi triton,$(PEERS)/$(peer)/.made)
-	$(BIN)/python -m benchmarks.run --environments $(PEERS) $(if $(QUICK),--quick) $(if $(RESUME),--resume) $(BENCH_ARGS)
+bench: $(VENV)/.bench $(if $(SCALE),,$(foreach peer,torchserve litserve mosec fastapi triton,$(PEERS)/$(peer)/.made))
+	$(BIN)/python -m $(if $(SCALE),benchmarks.scale,benchmarks.run --environments $(PEERS) $(if $(QUICK),--quick) $(if $(RESUME),--resume)) $(BENCH_ARGS)
 
 soak: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))

@@ -12,7 +12,10 @@ What twisted_serve costs, and what its peers cost, measured in one run (``make b
 ``peers``      scripts that serve the cases with other servers
 ``results``    rows, and the medians of their rounds
 ``report``     ratios, targets, tables
+``tables``     Markdown
 ``run``        the command
+``scale``      what grows with fronts, connections, models and keys
+``scaling``    the table of that
 ``compare``    two checkouts, pair by pair
 ``front``      where the time of a prediction goes in the front
 ``named_keys`` the check, load and change of named keys

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from twisted.logger import globalLogBeginner
 
-from benchmarks.report import table
+from benchmarks.tables import table
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.config.options import ServerOptions
 from twisted_serve.logs.setup import open_log

@@ -21,7 +21,7 @@ from threading import Thread
 
 from attrs import evolve, frozen
 
-from benchmarks.report import table
+from benchmarks.tables import table
 from twisted_serve.auth.gate import Allowed, Authorizer
 from twisted_serve.auth.keyring import Keyring
 from twisted_serve.auth.named.collection import KeyRecords

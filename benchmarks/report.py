@@ -5,19 +5,17 @@ Compare measurements, and print them as tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from attrs import frozen
 
 from benchmarks.cases import CASES, CONNECTIONS
 from benchmarks.policies import compared
 from benchmarks.results import LIMIT, LOOP, OPEN, OURS, THEIRS, Results
 from benchmarks.rpc import CALLS, middle
+from benchmarks.scaling import scaling
+from benchmarks.tables import number, table
 
 # Between these a page has what `report` says.
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
-
-_NUMBERS = frozenset({"connections", "measured", "target", "at most"})
 
 
 @frozen
@@ -159,28 +157,31 @@ def calls_targets(results: Results) -> list[Target]:
     return found
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table; what has a unit, or is measured, is a number."""
-    rule = [
-        "---:" if name in _NUMBERS or "," in name or "/" in name or name.startswith("to ") else "---" for name in head
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines)) + "\n"
-
-
-def number(value: float | None) -> str:
-    """Write a number as short as a table needs it."""
-    if value is None:
-        return "-"
-    if value >= 100:
-        return f"{value:,.0f}".replace(",", " ")
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
 def report(results: Results) -> str:
     """Write all tables, in Markdown."""
     machine = results.machine
     said = ", ".join(f"{name}: {value}" for name, value in machine.items())
-    parts = [f"{said}.\n" if said else ""]
+    parts = [f"{said}.\n" if said else "", loads(results), memory(results)]
+    if any(server in results.servers() for server in (LIMIT, *_FAST)):
+        parts.append(processor_times(results))
+    words = {True: "yes", False: "no", None: "-"}
+    lines = [
+        [each.title, number(each.value), f"{'≥' if each.floor else '≤'} {each.bound:g}", words[each.reached]]
+        for each in targets(results)
+    ]
+    parts.append(table(["ratio", "measured", "target", "reached"], lines))
+    if results.called:
+        parts.append(calls(results))
+    if results.scaled:
+        parts.append(scaling(results.scaled))
+    if results.paced:
+        parts.append(policies(results))
+    return "\n".join(parts)
+
+
+def loads(results: Results) -> str:
+    """Write the table of rates, latencies and processor time, and name what is left out."""
+    parts = []
     titles = {case.name: case.title for case in CASES}
     lines = []
     for case, title in titles.items():
@@ -197,6 +198,13 @@ def report(results: Results) -> str:
     if spoilt:
         named = "; ".join(f"{server}, {case}, {connections} connections" for server, case, connections in spoilt)
         parts.append(f"Left out, because too many requests failed: {named}.\n")
+    return "\n".join(parts)
+
+
+def memory(results: Results) -> str:
+    """Write the tables of what servers take."""
+    parts = []
+    titles = {case.name: case.title for case in CASES}
     lines = []
     for case, title in titles.items():
         for server in results.servers():
@@ -226,18 +234,6 @@ def report(results: Results) -> str:
             [title, server, number((each.front + each.workers) / 1e6)] for server, each in taken if each is not None
         ]
     parts.append(table(["case", "server", "all processes after load, MB"], lines))
-    if any(server in results.servers() for server in (LIMIT, *_FAST)):
-        parts.append(processor_times(results))
-    words = {True: "yes", False: "no", None: "-"}
-    lines = [
-        [each.title, number(each.value), f"{'≥' if each.floor else '≤'} {each.bound:g}", words[each.reached]]
-        for each in targets(results)
-    ]
-    parts.append(table(["ratio", "measured", "target", "reached"], lines))
-    if results.called:
-        parts.append(calls(results))
-    if results.paced:
-        parts.append(policies(results))
     return "\n".join(parts)
 
 

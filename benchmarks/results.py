@@ -167,8 +167,35 @@ class Idle:
         return (self.server, "idle", self.grpc)
 
 
+@frozen
+class Scaled:
+    """
+    A load of our server beside more of something.
+
+    :ivar subject: The thing there is more of.
+    :ivar size: How many of it there are.
+    :ivar cpu_us: Microseconds of all the server's processes for each request.
+    :ivar front: The proportional set size of all processes which are no workers, in bytes, after the load.
+    :ivar refused: Requests and connections that had no good answer.
+    """
+
+    subject: str
+    size: int
+    round: int
+    rate: float
+    p99_ms: float
+    cpu_us: float
+    front: int
+    refused: int
+
+    @property
+    def key(self) -> tuple[str, int, int, str]:
+        """The name of a measurement, which is made once in a run."""
+        return (self.subject, self.size, self.round, "scaled")
+
+
 #: Everything that is kept.
-Measured: TypeAlias = "Row | Footprint | Loaded | Paced | Called | Idle"
+Measured: TypeAlias = "Row | Footprint | Loaded | Paced | Called | Idle | Scaled"
 
 
 class Results:
@@ -187,6 +214,7 @@ class Results:
         self.paced: list[Paced] = []
         self.called: list[Called] = []
         self.idle: list[Idle] = []
+        self.scaled: list[Scaled] = []
         self.machine: dict[str, Any] = {}
         for line in file.read_text().splitlines() if file.exists() else ():
             self._take(json.loads(line))
@@ -218,6 +246,8 @@ class Results:
             self.called.append(Called(**members))
         elif kind == "Idle":
             self.idle.append(Idle(**members))
+        elif kind == "Scaled":
+            self.scaled.append(Scaled(**members))
         elif kind == "machine":
             self.machine = members
         else:
@@ -225,7 +255,7 @@ class Results:
 
     def has(self, key: tuple[Any, ...]) -> bool:
         """Say whether something has been measured already."""
-        kept = (*self.rows, *self.footprints, *self.loaded, *self.paced, *self.called, *self.idle)
+        kept = (*self.rows, *self.footprints, *self.loaded, *self.paced, *self.called, *self.idle, *self.scaled)
         return any(each.key == key for each in kept)
 
     def best(self, server: str, case: str, connections: int) -> Row | None:

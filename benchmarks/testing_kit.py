@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from benchmarks.report import table
+from benchmarks.tables import table
 from twisted_serve.testing.machine import TokenMachine
 from twisted_serve.testing.server import MemoryServer
 

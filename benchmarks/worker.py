@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.front import times_of
-from benchmarks.report import table
+from benchmarks.tables import table
 from twisted_serve.backend.channel import Channel
 from twisted_serve.backend.session import serve
 from twisted_serve.backend.ts import names

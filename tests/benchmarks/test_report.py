@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis.strategies import floats, integers, text
 
 from benchmarks.picture import bars
-from benchmarks.report import BEGIN, END, Target, number, ratio, report, table, targets, with_section
+from benchmarks.report import BEGIN, END, Target, ratio, report, targets, with_section
 from benchmarks.results import (
     LIMIT,
     LOOP,
@@ -25,7 +25,10 @@ from benchmarks.results import (
     Paced,
     Results,
     Row,
+    Scaled,
 )
+from benchmarks.scaling import scaling
+from benchmarks.tables import number, table
 
 
 def results_with(file: Path, *measured: Measured) -> Results:
@@ -153,6 +156,28 @@ def test_processor_times(tmp_path: Path) -> None:
     assert "| no-op | Mosec | 527 |" in shown
     assert "Triton, µs" not in shown
     assert "at most" not in report(results_with(tmp_path / "others", row(OURS, 1.0), row(THEIRS, 1.0)))
+
+
+def test_scaling(tmp_path: Path) -> None:
+    """Sizes are compared with the smallest, by the medians of rounds; memory is that of each one more."""
+
+    def scaled(subject: str, size: int, number: int, rate: float, cpu: float, front: int, refused: int = 0) -> Scaled:
+        return Scaled(subject, size, number, rate, 9.0, cpu, front, refused)
+
+    file = tmp_path / "rows"
+    measured = [scaled("idle connections", 1, 1, 5000.0, 100.0, 60_000_000)]
+    measured += [scaled("idle connections", 1001, 1, 4000.0, 110.0, 63_000_000, refused=2)]
+    measured += [scaled("idle connections", 1001, 2, 4500.0, 130.0, 65_000_000, refused=1)]
+    measured += [scaled("models", 200, 1, 1000.0, 90.0, 70_000_000)]
+    results = results_with(file, *measured)
+    assert Results(file).scaled == measured
+    assert Results(file).has(("models", 200, 1, "scaled"))
+    shown = scaling(results.scaled)
+    assert "| idle connections | 1 | 5 000 | 1.00 | 9.00 | 100 | 1.00 | 60.0 | - | 0 |" in shown
+    assert "| idle connections | 1001 | 4 250 | 0.85 | 9.00 | 120 | 1.20 | 64.0 | 4.0 | 3 |" in shown
+    assert "| models | 200 | 1 000 | 1.00 | 9.00 | 90.0 | 1.00 | 70.0 | - | 0 |" in shown
+    assert shown in report(results)
+    assert scaling([]).count("\n") == 2
 
 
 def test_bounds() -> None:

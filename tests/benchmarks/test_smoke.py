@@ -43,6 +43,9 @@ def test_end_to_end(tmp_path: Path) -> None:
         "--rounds",
         "1",
         "--no-grpc",
+        # None of the others, even where they are installed.
+        "--environments",
+        str(tmp_path / "none"),
         "--results",
         str(results),
     ]
@@ -100,6 +103,30 @@ def test_compare(tmp_path: Path) -> None:
     assert [line.split()[0] for line in parts] == ["all", "front", "worker"]
     for line in parts:
         assert all(float(least) > 0 for least in re.findall(r"([\d.]+) min", line))
+
+
+def test_scale(tmp_path: Path) -> None:
+    """Connections that are kept open are all answered, before a load and after it; each run adds a round."""
+    results = tmp_path / "rows"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.scale",
+        "--subjects",
+        "fronts",
+        "connections",
+        "--connections",
+        "1",
+        "50",
+    ]
+    command += ["--seconds", "1", "--loads", "1", "--results", str(results)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    kept = [json.loads(line)["Scaled"] for line in results.read_text().splitlines()]
+    idle = [each for each in kept if each["subject"] == "idle connections"]
+    assert [(each["size"], each["round"], each["refused"]) for each in idle] == [(1, 1, 0), (50, 1, 0)]
+    assert all(each["rate"] > 0 and each["cpu_us"] > 0 for each in kept)
+    assert "| idle connections | 50 |" in run.stdout
 
 
 @pytest.mark.parametrize(
