@@ -230,7 +230,7 @@ class InFlight:
 
     def drop(self, request: PendingRequest) -> None:
         """Cancel a request at the worker because its client has disconnected; do nothing if it is not here."""
-        if any(request in sent.requests for sent in self._sent):
+        if [sent for sent in self._sent if request in sent.requests]:
             try:
                 self.worker.cancel([request.job.request_id])
                 if request.paused:

@@ -22,6 +22,8 @@ from twisted_serve.wire.messages import Item, Job
 
 _log = Logger("twisted_serve.scheduling")
 
+_NOT_CALLED_BACK = "A request whose client has gone could not be called back."
+
 #: Called with a chunk of a streamed response and the producer to pause while the client is not reading.
 OnChunk: TypeAlias = Callable[[Item, IPushProducer], None]
 
@@ -84,7 +86,10 @@ class DeferredAnswer:
 
     def _cancelled(self, _answer: Deferred[Item]) -> None:
         if self._request is not None:
-            self._request.abandon()
+            try:
+                self._request.abandon()
+            except Exception:
+                _log.failure(_NOT_CALLED_BACK)
 
 
 class _Nothing:
@@ -275,7 +280,7 @@ class PendingRequest:
         try:
             self._forget(self)
         except Exception:
-            _log.failure("A request whose client has gone could not be called back.")
+            _log.failure(_NOT_CALLED_BACK)
 
 
 def fail_all(requests: Iterable[PendingRequest], error_of: Callable[[PendingRequest], ServeError]) -> None:
