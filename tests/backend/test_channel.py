@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from threading import Thread
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_serve.backend.channel import Channel
@@ -35,13 +36,14 @@ LOAD = LoadModel("m", "1.0", "/", "h.py", 1, {}, {}, "0")
 
 
 class ChannelTests(SynchronousTestCase):
-    """The worker's end of a socket, its other end filled beforehand."""
+    """The worker's end of a socket, its other end filled beforehand; no time passes by itself."""
 
     def setUp(self) -> None:
         self.server, worker = socket.socketpair()
         self.addCleanup(self.server.close)
         self.addCleanup(worker.close)
-        self.channel = Channel(worker)
+        self.clock = Clock()
+        self.channel = Channel(worker, self.clock.seconds)
 
     def _say(self, *messages: ToWorker) -> None:
         self.server.sendall(b"".join(encode(each) for each in messages))
@@ -52,6 +54,15 @@ class ChannelTests(SynchronousTestCase):
         self.server.shutdown(socket.SHUT_WR)
         received = [self.channel.receive() for _ in range(5)]
         self.assertEqual(received, [LOAD, Predict(1, []), Predict(2, []), None, None])
+
+    def test_pending_when_the_server_goes(self) -> None:
+        """Batches that have been pending for some time are dropped if the server has closed the connection."""
+        self._say(Predict(1, []), Predict(2, []), Predict(3, []))
+        self.assertEqual(self.channel.receive(), Predict(1, []))
+        self.server.shutdown(socket.SHUT_WR)
+        self.assertEqual(self.channel.receive(), Predict(2, []))
+        self.clock.advance(1.0)
+        self.assertEqual([self.channel.receive(), self.channel.receive()], [None, None])
 
     def test_cancel(self) -> None:
         """A cancellation is not received but known, as soon as one asks."""
@@ -68,7 +79,7 @@ class ChannelTests(SynchronousTestCase):
         self._say(Predict(1, []), PREDICT)
         self.channel.receive()
         self._say(Cancel(["a"]))
-        self.channel._read_at -= 1.0
+        self.clock.advance(1.0)
         self.assertEqual(self.channel.receive(), PREDICT)
         self.assertEqual((self.channel.has_gone("a"), self.channel.has_gone("b")), (True, False))
 

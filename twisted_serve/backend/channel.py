@@ -35,10 +35,16 @@ _STALE = 0.002
 
 
 class Channel:
-    """The worker's end of the connection to the server."""
+    """
+    The worker's end of the connection to the server.
 
-    def __init__(self, connection: socket.socket) -> None:
+    :param connection: A connected stream socket.
+    :param now: Returns a steady time in seconds.
+    """
+
+    def __init__(self, connection: socket.socket, now: Callable[[], float] = monotonic) -> None:
         self._connection = connection
+        self._now = now
         self._reader = worker_reader()
         # Reused: allocating a buffer for each read would cost more than the read.
         self._buffer = memoryview(bytearray(_READ_SIZE))
@@ -75,7 +81,7 @@ class Channel:
         with self._lock:
             if not self._pending:
                 self._wait(self._has_pending)
-            elif monotonic() - self._read_at > _STALE:
+            elif self._now() - self._read_at > _STALE:
                 self._poll()
             # Pending requests of a server that has closed the socket are dropped.
             return None if self._closed else self._pending.popleft()
@@ -213,7 +219,7 @@ class Channel:
 
     def _feed(self, data: memoryview) -> None:
         self._closed = not data
-        self._read_at = monotonic()
+        self._read_at = self._now()
         self._reader.receive(data)
         for message in self._reader.messages():
             # Messages for requests that have been answered meanwhile are dropped, or they would never be removed.
