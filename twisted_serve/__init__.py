@@ -17,6 +17,7 @@ The map of the code, from the top; each package imports from those below it only
 ``plugins``        find plug-ins; SageMaker's endpoints
 ``service``        :class:`~twisted_serve.service.ModelServer`, the server as a Twisted service
 ``assembly``       the parts of a server, put together
+``fronts``         processes that read and write the connections of clients
 ``web``            HTTP: listeners, routes, the API as data, the engine
 ``rpc``            gRPC: listeners, services, the list of methods, the engine
 ``inprocess``      the calls of the application that runs the server

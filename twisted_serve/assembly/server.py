@@ -20,10 +20,11 @@ from twisted_serve import COMPATIBLE_WITH
 from twisted_serve.archives.orphans import WorkDirectory
 from twisted_serve.assembly.dependencies import Dependencies, visible_environment
 from twisted_serve.assembly.files import KeyFileRemoval, WorkFiles
+from twisted_serve.assembly.fronts import fronts_of
 from twisted_serve.assembly.grpc import grpc_openings, serves_grpc
 from twisted_serve.assembly.instrumentation import Instrumentation, pool_readings
 from twisted_serve.assembly.keys import Announcement, Keys, given_sources, key_file_of, make_keyring
-from twisted_serve.assembly.listeners import Listeners, Requests, http_openings
+from twisted_serve.assembly.listeners import Connections, Listeners, Requests, http_openings
 from twisted_serve.assembly.loading import Models, Readiness, Workers
 from twisted_serve.assembly.mounts import Mounts
 from twisted_serve.assembly.named_keys import StoreWatch, keys_plane_of, live_keys_of
@@ -49,6 +50,7 @@ from twisted_serve.interfaces.events import Notify
 from twisted_serve.listening.admission import Admission, connection_limit
 from twisted_serve.listening.certificates import CertificateWatch, LiveCertificate
 from twisted_serve.listening.ports import plan_grpc_listeners, plan_listeners, tls_files
+from twisted_serve.models.snapshot import RecordedVersion, Snapshot
 from twisted_serve.planes.access import Access, ApplicationAccess, OpenAccess, TokenAccess
 from twisted_serve.planes.catalogue import Catalogue
 from twisted_serve.planes.inference import InferencePlane
@@ -222,10 +224,10 @@ def assemble(
         grpc, end_watches = grpc_openings(
             reactor, options, grpc_listeners, api, admission, access, sequence_headers(options)
         )
+        fronts = fronts_of(reactor, options, environment, http, limits, admission)
         factories = [opening.factory for opening in (*http, *grpc)]
         deadline = Deadline(reactor, options.shutdown_timeout)
         models = Models(catalogue, management, deadline)
-        recorded = () if restored is None else restored.versions
         # In the order of the start; the order of the stop is the reverse.
         children = [
             WorkFiles(work, options.temp_directory, _stores_of(options), lambda: catalogue.stopping, threads),
@@ -237,10 +239,11 @@ def assemble(
             Closing("threads", threads.idle),
             Closing("installer", installer.stop),
             Workers(provider),
-            Closing("connections", lambda: DeferredList([factory.all_closed(LAST_ANSWERS) for factory in factories])),
+            *fronts.services,
+            Closing("connections", partial(_all_closed, fronts.connections, factories)),
             models,
             Closing("workflows", lambda: workflows.finish(deadline.left())),
-            Requests(factories, deadline),
+            Requests([*fronts.connections, *factories], deadline),
             Closing("watches", end_watches),
             Mounts(reactor, api),
             calls,
@@ -248,7 +251,7 @@ def assemble(
             Announcement(sources is not None, key_file, dependencies.authorizer, [*listeners, *grpc_listeners]),
             Listeners(reactor, http, grpc, certificate, admission),
             Keys(access, key_file, metrics_token, given, live_keys),
-            Readiness(reactor, options, models, store, recorded, provider, snapshots, turns, threads),
+            Readiness(reactor, options, models, store, _recorded(restored), provider, snapshots, turns, threads),
             *([] if given is None else [given]),
             *_attendants(reactor, options, dependencies, turns, certificate, access, instrumentation.notify),
             *([] if live_keys is None else [StoreWatch(live_keys, reactor)]),
@@ -282,6 +285,17 @@ def _attendants(
         yield _named("certificates", CertificateWatch(certificate, reactor))
     if isinstance(access, TokenAccess):
         yield _named("expiry", _expiry_checker(reactor, options, dependencies, access, notify))
+
+
+def _recorded(restored: Snapshot | None) -> tuple[RecordedVersion, ...]:
+    return () if restored is None else restored.versions
+
+
+async def _all_closed(fronts: Sequence[Connections], factories: Sequence[Connections]) -> None:
+    """Wait until all connections are closed; those that fronts return are closed in the server's own process."""
+    for each in fronts:
+        await each.all_closed(LAST_ANSWERS)
+    await DeferredList([factory.all_closed(LAST_ANSWERS) for factory in factories])
 
 
 def _stores_of(options: ServerOptions) -> list[Path]:

@@ -22,6 +22,7 @@ from twisted_serve.config.setting import about, mode, naming_errors, seconds, wo
 from twisted_serve.config.values import (
     ConfigError,
     at_least,
+    auto_or,
     between,
     one_of,
     optional_path,
@@ -31,6 +32,7 @@ from twisted_serve.config.values import (
     truth,
     truth_or_oip,
     whole,
+    whole_or_auto,
 )
 
 
@@ -45,6 +47,9 @@ def _management(value: str | Address) -> Address:
 def _metrics(value: str | Address) -> Address:
     return value if isinstance(value, Address) else parse_address(value, METRICS_PORTS)
 
+
+# More have nothing to do: one process decides for all of them.
+_MOST_FRONTS = 64
 
 #: The default host of gRPC.
 DEFAULT_HOST = "127.0.0.1"
@@ -115,6 +120,15 @@ class ListenerOptions:
         ),
     )
 
+    front_processes: int | str = field(
+        default=0,
+        converter=whole_or_auto,
+        validator=auto_or(between(0, _MOST_FRONTS)),
+        metadata=about(
+            "how many processes read and write the connections of clients; 0: the server's own alone; auto: one for "
+            "every two processors, from four processors on"
+        ),
+    )
     fast_lane: bool = field(
         default=True,
         converter=truth,

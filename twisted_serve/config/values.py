@@ -68,6 +68,20 @@ def whole(value: str | int) -> int:
     raise ValueError(f"must be a whole number, not {value!r}")
 
 
+def whole_or_auto(value: str | int) -> int | str:
+    """
+    Parse an integer, or the word ``auto``.
+
+    :raise ValueError: for anything else.
+    """
+    if value == "auto":
+        return value
+    try:
+        return whole(value)
+    except ValueError:
+        raise ValueError(f"must be a whole number or auto, not {value!r}") from None
+
+
 def optional_whole(value: str | int | None) -> int | None:
     """Parse an integer, or return ``None``."""
     return None if value is None else whole(value)
@@ -223,6 +237,16 @@ def between(low: float, high: float) -> _Validator:
             raise ValueError(f"must be from {low:.0f} to {high:.0f}, not {value}")
 
     return check
+
+
+def auto_or(check: _Validator) -> _Validator:
+    """Return a validator for the word ``auto``, and for what another one accepts."""
+
+    def check_or_pass(instance: object, attribute: object, value: object) -> None:
+        if value != "auto":
+            check(instance, attribute, value)
+
+    return check_or_pass
 
 
 def positive(least: float, most: float) -> _Validator:

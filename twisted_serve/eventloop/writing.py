@@ -9,8 +9,13 @@ more than the write itself, and the peer is idle meanwhile.
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Connection
+
+# In bytes. What is longer is not joined with its head.
+_JOINED: Final = 1 << 16
 
 
 def write_now(transport: ITransport, data: bytes) -> None:
@@ -24,7 +29,7 @@ def write_now(transport: ITransport, data: bytes) -> None:
         transport.TLS or transport.producerPaused or transport.disconnecting or not transport.connected
     ):
         transport.write(data)
-    elif _is_idle(transport) and len(data) <= transport.SEND_LIMIT:
+    elif is_idle(transport) and len(data) <= transport.SEND_LIMIT:
         # This avoids two system calls: those that add the socket to the reactor's writers and remove it again.
         sent = transport.writeSomeData(data)
         if isinstance(sent, Exception):
@@ -36,7 +41,16 @@ def write_now(transport: ITransport, data: bytes) -> None:
         transport.doWrite()
 
 
-def _is_idle(transport: Connection) -> bool:
+def write_joined(transport: Any, head: bytes, data: bytes) -> None:
+    """Write a head and what follows, as one; long data by itself, since joining it with its head would copy it."""
+    if len(data) > _JOINED:
+        transport.write(head)
+        write_now(transport, data)
+    else:
+        write_now(transport, head + data)
+
+
+def is_idle(transport: Connection) -> bool:
     """Return whether the write buffer is empty and no pull producer is registered."""
     return not (transport.dataBuffer or transport._tempDataBuffer) and (
         transport.producer is None or transport.streamingProducer

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The protocol between the server and its worker and template processes.
+The protocols between the server and its workers, templates and fronts.
 
 Both sides import this package and nothing of each other.
 
 - `messages`: messages between the server and a worker
 - `control`: messages between the server and a template process, which forks workers
+- `fronts`: messages between the server and a front, which reads and writes connections
 - `codec`: encode and decode messages as length-prefixed MessagePack frames
 - `header_text`: header values in latin-1
 - `metric_lines`: metrics as lines of a worker's stdout

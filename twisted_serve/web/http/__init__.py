@@ -13,6 +13,7 @@ Serve HTTP/1.1: the only package that uses private attributes of ``twisted.web``
 ``limits``           the limits of a connection
 ``responses``        JSON responses, and the error tree as responses
 ``rendering``        JSON, error objects and header lines
+``heads``            response heads, rendered
 ``usual_heads``      the heads of usual requests, recognized without Twisted's parser
 ``head_checks``      the checks of a request head that Twisted leaves out
 ``deadlines``        the client's deadline

@@ -18,6 +18,7 @@ from twisted.web.http import HTTPChannel
 
 from twisted_serve.errors import RequestTimeout, ServeError
 from twisted_serve.eventloop.timeout import Timeout
+from twisted_serve.eventloop.writing import is_idle
 from twisted_serve.web.http.asking import AskingChannel
 from twisted_serve.web.http.contracts import QuickRequest
 from twisted_serve.web.http.early_responses import LINGER_BYTES
@@ -87,6 +88,11 @@ class ServeChannel(AskingChannel):
     _quick: QuickRequest | None = None
     #: The last head that the fast lane has recognized here, for it to compare the next one with.
     recognized: Any = None
+    #: How many usual requests in succession show that the connection is one for a front; 0 for one that is new.
+    patience = 0
+    #: Seconds for which a front has kept the beginning of the next request.
+    waited = 0.0
+    _usual = 0
 
     def connectionMade(self) -> None:
         """Apply the site's limits to the new connection."""
@@ -95,8 +101,10 @@ class ServeChannel(AskingChannel):
         self.totalHeadersSize = self.limits.headers
         clock = self.site.reactor
         self._deadline, self._idle_timeout = Timeout(clock, self._timed_out), Timeout(clock, self.timeoutConnection)
-        super().connectionMade()
         self._keep_addresses()
+        if self.patience == 0 and self._is_handed_out():
+            return
+        super().connectionMade()
         self._has_addresses = isinstance(self.transport, Connection)
         self.site.channels.add(self)
         self._fast_lane = self.site.fast_lane
@@ -132,6 +140,7 @@ class ServeChannel(AskingChannel):
             and self._fast_lane.take(self, data)
         ):
             return
+        self._usual = 0
         if self._lingering:
             self._dropped += len(data)
             if self._dropped > LINGER_BYTES:
@@ -239,6 +248,9 @@ class ServeChannel(AskingChannel):
         """Check whether to refuse the request before its body is read and before ``100 Continue`` is sent."""
         self._in_head = False
         request = self.requests[-1]
+        if self.waited:
+            request.began -= self.waited
+            self.waited = 0.0
         hosts = request.requestHeaders.getRawHeaders(b"host", ())
         if len(hosts) != 1 or not is_host(hosts[0]):
             flaw = flaw_of_hosts(hosts, self._version)
@@ -303,8 +315,19 @@ class ServeChannel(AskingChannel):
         self.write_whole(answer_id, lines, body)
 
     def go_on(self) -> None:
-        """Wait for the next request, after an answer on the fast lane."""
+        """Wait for the next request, after an answer on the fast lane; in a front, if most requests are like it."""
         self.resetTimeout()
+        if self.site.fronts is not None:
+            self._usual += 1
+            if self._usual >= self.patience and not self._finishing and self._is_handed_out():
+                self._ended()
+
+    def _is_handed_out(self) -> bool:
+        """Return whether a front has taken the connection; its transport is of no use then."""
+        fronts, transport = self.site.fronts, self.transport
+        if fronts is None or not isinstance(transport, Connection) or not transport.connected:
+            return False
+        return not (transport.TLS or transport.disconnecting) and is_idle(transport) and fronts.take(self)
 
     def adopt(self, request: ServeRequest) -> None:
         """Handle a request from the fast lane as if this channel had read it."""
@@ -378,11 +401,15 @@ class ServeChannel(AskingChannel):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Cancel the timeouts and delayed calls of the connection."""
+        """Abandon what is in progress, and cancel the timeouts and delayed calls of the connection."""
         if self._quick is not None:
             self._quick.take_over()
-        self.site.channel_lost(self)
         super().connectionLost(reason)
+        self._ended()
+
+    def _ended(self) -> None:
+        """Cancel the timeouts and delayed calls, and remove the channel."""
+        self.site.channel_lost(self)
         self._deadline.cancel()
         self._idle_timeout.cancel()
         if self._postponed_read is not None:

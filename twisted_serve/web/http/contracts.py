@@ -37,6 +37,13 @@ class FastLane(Protocol):
         """Take the request that is all of ``data``, or return ``False``, and the channel parses it."""
 
 
+class Fronts(Protocol):
+    """Takes connections into other processes, which read and write them."""
+
+    def take(self, channel: Any) -> bool:
+        """Take the idle connection of a channel, or return ``False``, and the channel keeps it."""
+
+
 @runtime_checkable
 class ChannelSite(Protocol):
     """
@@ -49,6 +56,7 @@ class ChannelSite(Protocol):
     :ivar server_timing: Whether responses have the ``Server-Timing`` header.
     :ivar channels: The open connections.
     :ivar fast_lane: Takes usual requests from channels; ``None`` if there is none.
+    :ivar fronts: Takes idle connections from channels; ``None`` if there are no other processes for them.
     """
 
     limits: Limits
@@ -61,6 +69,7 @@ class ChannelSite(Protocol):
     server_timing: bool
     channels: set[Any]
     fast_lane: FastLane | None
+    fronts: Fronts | None
 
     @property
     def refuse(self) -> Callable[[IRequest, Denied], bytes]:
@@ -89,8 +98,9 @@ class ChannelSite(Protocol):
     ) -> None:
         """Log and count a request that was answered on the fast lane."""
 
-    def date(self) -> bytes:
-        """Return the value of the ``Date`` header."""
+    @property
+    def date(self) -> Callable[[], bytes]:
+        """Returns the value of the ``Date`` header."""
 
     def shown(self, detail: str) -> str | None:
         """Return the part of a handler's error that clients may see; ``None`` if they may see nothing."""

@@ -21,9 +21,9 @@ from zope.interface import implementer
 
 from twisted_serve.errors import ServeError
 from twisted_serve.web.http.contracts import ChannelSite
+from twisted_serve.web.http.heads import NO_CACHE
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.request import RARE, ServeRequest
-from twisted_serve.web.http.writing import NO_CACHE
 
 # The other site's channel decides on these.
 _OF_CONNECTION = frozenset({b"connection", b"transfer-encoding", b"keep-alive", b"date", b"server"})

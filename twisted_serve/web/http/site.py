@@ -11,7 +11,6 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
-from twisted.web.http import datetimeToString
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Site
@@ -25,7 +24,8 @@ from twisted_serve.listening.open_connections import OpenConnections
 from twisted_serve.logs import AccessLog
 from twisted_serve.planes.senders import Sender
 from twisted_serve.web.http.channel import ServeChannel, host_and_port, host_of
-from twisted_serve.web.http.contracts import FastLane
+from twisted_serve.web.http.contracts import FastLane, Fronts
+from twisted_serve.web.http.heads import HttpDate
 from twisted_serve.web.http.limits import Limits
 from twisted_serve.web.http.rendering import json_text
 from twisted_serve.web.http.request import ServeRequest
@@ -84,6 +84,8 @@ class ServeSite(Site):
     :ivar channels: The open connections.
     :ivar access_log: The access log of this listener.
     :ivar fast_lane: Takes usual requests from channels; ``None`` if there is none.
+    :ivar fronts: Takes connections; ``None`` if there are no other processes that read and write them.
+    :ivar date: Returns the value of the ``Date`` header.
     """
 
     noisy = False
@@ -133,16 +135,21 @@ class ServeSite(Site):
         self.predictions = predictions
         self.admission = admission
         self.fast_lane: FastLane | None = None
+        self.fronts: Fronts | None = None
         if admission is not None:
             admission.watch(self.channels)
-        self._second = -1
-        self._date = b""
+        self.date = HttpDate(reactor.seconds)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Accept a connection or refuse it, or close it without a response."""
         if self.admission is not None and not self.admission.admits(self.predictions):
             return self.admission.refuse(_REFUSAL)
-        return super().buildProtocol(addr)
+        return self.channel_for(addr)
+
+    def channel_for(self, addr: IAddress | None) -> ServeChannel:
+        """Return the channel of a connection that has been admitted."""
+        channel: ServeChannel = super().buildProtocol(addr)
+        return channel
 
     def acceptableProtocols(self) -> list[bytes]:
         """Offer HTTP/1.1 only: over TLS, Twisted would offer HTTP/2 if ``h2`` is installed."""
@@ -171,13 +178,6 @@ class ServeSite(Site):
         if self._take is None:
             raise RuntimeError("a request with a named key, but there are none")
         return self._take(allowed, peer, method.decode("latin-1"), uri)
-
-    def date(self) -> bytes:
-        """Return the value of the ``Date`` header, rendered once per second."""
-        second = int(self.reactor.seconds())
-        if second != self._second:
-            self._second, self._date = second, datetimeToString()
-        return self._date
 
     def shown(self, detail: str) -> str | None:
         """Return the detail of a handler's error for clients, with keys redacted; ``None`` if they may not see it."""

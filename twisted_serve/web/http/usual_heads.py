@@ -70,6 +70,10 @@ class UsualHead:
         """All of the head but the length."""
         return self._before, self._after
 
+    def spelled_with(self, digits: bytes) -> bytes:
+        """Return the head with a length as `digits_of` returns it, and without the empty line at its end."""
+        return self._before if self.length_at is None else self._before + digits + self._after
+
     def digits_of(self, head: bytes) -> bytes | None:
         """
         Return the length of the body, as spelled, if a head differs from this one in nothing else.

@@ -32,6 +32,7 @@ from twisted_serve.planes.request_ids import client_id_of, fresh_id, id_for_work
 from twisted_serve.planes.senders import Sender
 from twisted_serve.scheduling.pending import PendingRequest
 from twisted_serve.web.http.channel import ServeChannel
+from twisted_serve.web.http.contracts import ChannelSite
 from twisted_serve.web.http.request import RARE, ServeRequest
 from twisted_serve.web.http.usual_heads import UsualHead, usual_head
 from twisted_serve.web.routes.predictions import Predictor, Response, usual_lines
@@ -46,12 +47,14 @@ _PREDICTIONS: Final = "predictions"
 # A quick look, before a head is parsed.
 _BEGINS: Final = tuple(b"%s /%s/" % (method, _PREDICTIONS.encode()) for method in (b"POST", b"GET", b"PUT"))
 
+_ELSEWHERE: Final = "the connection of this request is in another process"
+
 # How many heads are remembered, and of how many bytes; they differ in keys, clients and models.
 _REMEMBERED: Final = 256
 _LONGEST_REMEMBERED: Final = 2048
 
 
-class _Prediction:
+class Prediction:
     """What the head of a usual prediction says; the same for all requests with this head, whatever their bodies."""
 
     __slots__ = ("head", "headers", "kind", "length_name", "model", "question", "request_id", "version")
@@ -71,6 +74,18 @@ class _Prediction:
         self.kind = media_type(head.values.get(b"content-type", b"").decode("latin-1"))
 
 
+def allowed_by(site: ChannelSite, prediction: Prediction) -> Allowed | None:
+    """Return what allows a prediction on the fast lane; ``None`` if it is denied, or allowed for another reason."""
+    verdict = site.authorizer.decide(prediction.question)
+    if not isinstance(verdict, Allowed) or verdict.scope is not TokenKind.INFERENCE:
+        return None
+    if verdict.key is not None:
+        need = verdict.need
+        if need is None or need.operation is not Operation.PREDICT or need.model != prediction.model:
+            return None
+    return verdict
+
+
 class Lane:
     """
     The fast lane of a listener with predictions.
@@ -81,7 +96,7 @@ class Lane:
     def __init__(self, predictor: Predictor) -> None:
         self._plane = predictor.plane
         self._hidden = predictor.hidden
-        self._remembered: dict[tuple[bytes, bytes], _Prediction] = {}
+        self._remembered: dict[tuple[bytes, bytes], Prediction] = {}
 
     def take(self, channel: ServeChannel, data: bytes) -> bool:
         """
@@ -92,54 +107,62 @@ class Lane:
         found = self._found(channel, data) if data.startswith(_BEGINS) else None
         if found is None:
             return False
-        (prediction, digits, body), site = found, channel.site
-        verdict = site.authorizer.decide(prediction.question)
-        if not isinstance(verdict, Allowed) or verdict.scope is not TokenKind.INFERENCE:
+        prediction, digits, body = found
+        allowed = allowed_by(channel.site, prediction)
+        if allowed is None:
             return False
         if prediction is not channel.recognized:
             self._remember(prediction, channel)
-        sender = None
-        if verdict.key is not None:
-            need = verdict.need
-            if need is None or need.operation is not Operation.PREDICT or need.model != prediction.model:
-                return False
-            sender = site.take_from(channel.peer_host, verdict, prediction.head.method, prediction.head.target)
-        quick = _Quick(channel, prediction, digits, body, site.reactor.seconds())
-        if isinstance(sender, Denied):
-            quick.refuse(sender)
-            return True
+        self.submit(Quick(channel.site, channel, prediction, digits, body), allowed, channel.peer_host)
+        return True
+
+    def submit(self, quick: Quick, allowed: Allowed, peer_host: str) -> None:
+        """
+        Submit a prediction to a worker.
+
+        :param allowed: What `allowed_by` has returned for it.
+        :param peer_host: The host of the client.
+        """
+        prediction, site = quick.prediction, quick.site
         headers = dict(prediction.headers)
         if prediction.length_name is not None:
-            headers[prediction.length_name] = digits.decode("ascii")
-        if sender is not None and verdict.key is not None:
-            quick.sender, quick.principal = sender, verdict.key.record.name
+            headers[prediction.length_name] = quick.digits.decode("ascii")
+        sender = None
+        if allowed.key is not None:
+            taken = site.take_from(peer_host, allowed, prediction.head.method, prediction.head.target)
+            if isinstance(taken, Denied):
+                quick.refuse(taken)
+                return
+            quick.sender = sender = taken
+            quick.principal = allowed.key.record.name
             headers.update(sender_header(quick.principal, named_key=True))
-        channel.leave_to(quick)
-        job = Job(id_for_worker(prediction.request_id, quick.answer_id), headers, [Part("body", prediction.kind, body)])
+        if quick.channel is not None:
+            quick.channel.leave_to(quick)
+        job_id = id_for_worker(prediction.request_id, quick.answer_id)
+        job = Job(job_id, headers, [Part("body", prediction.kind, quick.body)])
         plane = self._plane.seen_by(sender)
         try:
             quick.pending = plane.enter(prediction.model, prediction.version, job, quick, None, quick.timing)
         except Exception:
             quick.fail(Failure())
-        return True
 
-    def _found(self, channel: ServeChannel, data: bytes) -> tuple[_Prediction, bytes, bytes] | None:
+    def _found(self, channel: ServeChannel, data: bytes) -> tuple[Prediction, bytes, bytes] | None:
         """Return what the head says, the digits of the length, and the body; ``None`` for another kind of request."""
         end = data.find(b"\r\n\r\n")
         if end < 0:
             return None
         head = data[:end]
-        prediction: _Prediction | None = channel.recognized
+        prediction: Prediction | None = channel.recognized
         digits = None if prediction is None else prediction.head.digits_of(head)
         if prediction is None or digits is None:
-            prediction = self._recognize(head, channel.site.authorizer)
+            prediction = self.recognize(head, channel.site.authorizer)
             digits = None if prediction is None else prediction.head.digits_of(head)
         if prediction is None or digits is None:
             return None
         body = data[end + 4 :]
         return (prediction, digits, body) if len(body) == int(digits) <= channel.limits.body else None
 
-    def _recognize(self, head: bytes, authorizer: Authorizer | OpenAuthorizer) -> _Prediction | None:
+    def recognize(self, head: bytes, authorizer: Authorizer | OpenAuthorizer) -> Prediction | None:
         """Return what a head says; ``None`` if it is not that of a usual prediction."""
         usual = usual_head(head)
         if usual is None:
@@ -152,9 +175,9 @@ class Lane:
             return None
         if is_form(usual.values.get(b"content-type", b"").decode("latin-1")):
             return None
-        return _Prediction(usual, self._hidden, authorizer)
+        return Prediction(usual, self._hidden, authorizer)
 
-    def _remember(self, prediction: _Prediction, channel: ServeChannel) -> None:
+    def _remember(self, prediction: Prediction, channel: ServeChannel) -> None:
         """Remember the head of a request that was allowed; clients without a key have no share in this memory."""
         # A client that chooses ids has another head for each request.
         if prediction.head.size <= _LONGEST_REMEMBERED and b"x-request-id" not in prediction.head.values:
@@ -164,10 +187,14 @@ class Lane:
             self._remembered[prediction.head.key] = prediction
 
 
-class _Quick:
+class Quick:
     """
     A prediction on the fast lane, which receives its response from the queue.
 
+    :ivar prediction: What its head says.
+    :ivar digits: The length of its body, as spelled.
+    :ivar body: Its body.
+    :ivar channel: Its connection; ``None`` while another process has that (`twisted_serve.fronts`).
     :ivar pending: The request in the queue or at a worker; ``None`` before it is there.
     :ivar sender: The sender with a named key, and its name.
     """
@@ -175,37 +202,39 @@ class _Quick:
     __slots__ = (
         "_answer",
         "_began",
-        "_body",
-        "_channel",
-        "_digits",
-        "_over",
-        "_prediction",
         "_response",
         "answer_id",
+        "body",
+        "channel",
+        "digits",
+        "over",
         "pending",
+        "prediction",
         "principal",
         "sender",
+        "site",
         "timing",
     )
 
     streams = True
 
     def __init__(
-        self, channel: ServeChannel, prediction: _Prediction, digits: bytes, body: bytes, began: float
+        self, site: ChannelSite, channel: ServeChannel | None, prediction: Prediction, digits: bytes, body: bytes
     ) -> None:
-        self._channel = channel
-        self._prediction = prediction
-        self._digits = digits
-        self._body = body
-        self._began = began
-        self._answer: Deferred[Item] | None = None
-        self._over = False
-        self._response: Response | None = None
+        self.site = site
+        self.channel = channel
+        self.prediction = prediction
+        self.digits = digits
+        self.body = body
+        self.over = False
         self.answer_id = prediction.request_id or fresh_id()
         self.pending: PendingRequest | None = None
         self.principal: str | None = None
         self.sender: Sender | None = None
+        self._began = began = site.reactor.seconds()
         self.timing = Timing(began)
+        self._answer: Deferred[Item] | None = None
+        self._response: Response | None = None
 
     def answered(self, item: Item) -> None:
         """Answer the client."""
@@ -222,14 +251,22 @@ class _Quick:
             self._answer_usually(lines, item.body)
         except Exception:
             _log.failure("A request failed")
-            self._channel.transport.abortConnection()
+            self._connected().transport.abortConnection()
 
     def _answer_usually(self, lines: bytes, body: bytes) -> None:
-        channel, prediction = self._channel, self._prediction
-        self._over = True
+        channel = self.channel
+        if channel is None:
+            raise RuntimeError(_ELSEWHERE)
+        self.over = True
         channel.answer_quickly(self.answer_id, lines, body)
-        channel.site.log_quick(
-            channel.address,
+        self.log(channel.address)
+        channel.go_on()
+
+    def log(self, peer: tuple[str, int] | None) -> None:
+        """Log and count the request, whose usual answer has been sent to a client at an address."""
+        prediction = self.prediction
+        self.site.log_quick(
+            peer,
             prediction.head.method,
             prediction.head.target,
             self._began,
@@ -239,7 +276,6 @@ class _Quick:
         )
         if self.sender is not None:
             self.sender.leave()
-        channel.go_on()
 
     def failed(self, error: ServeError) -> None:
         """Answer the client with an error."""
@@ -247,7 +283,7 @@ class _Quick:
 
     def fail(self, failure: Failure) -> None:
         """Answer the client with the error for a failure, unless it has its answer."""
-        if not self._over:
+        if not self.over:
             self._delivered().errback(failure)
 
     def chunk(self, item: Item, producer: IPushProducer) -> None:
@@ -267,9 +303,9 @@ class _Quick:
 
     def refuse(self, denied: Denied) -> None:
         """Answer a request whose key has reached a limit."""
-        request, site = self._request(), self._channel.site
-        if self._body:
-            self._channel.refuse_early(request, lambda request: site.refuse(request, denied))
+        request, site = self._request(), self.site
+        if self.body:
+            self._connected().refuse_early(request, lambda request: site.refuse(request, denied))
         else:
             request.write(site.refuse(request, denied))
             request.finish()
@@ -281,20 +317,30 @@ class _Quick:
         if self.pending is not None:
             self.pending.abandon()
 
+    def _connected(self) -> ServeChannel:
+        """
+        Return the channel.
+
+        :raise RuntimeError: while another process has the connection.
+        """
+        if self.channel is None:
+            raise RuntimeError(_ELSEWHERE)
+        return self.channel
+
     def _request(self) -> ServeRequest:
         """Return the request as the channel would have made it."""
-        head, channel = self._prediction.head, self._channel
+        head, channel = self.prediction.head, self._connected()
         request = ServeRequest(channel)
-        request.spelled_headers = head.headers(self._digits)
+        request.spelled_headers = head.headers(self.digits)
         for name, value in request.spelled_headers:
             request.requestHeaders.addRawHeader(name, value)
         request.plain = RARE.isdisjoint(head.values)
         request.method, request.uri, request.clientproto = head.method, head.target, b"HTTP/1.1"
         request.path, request.args = head.target, {}
-        request.content = BytesIO(self._body)
+        request.content = BytesIO(self.body)
         request.began, request.timing = self._began, self.timing
-        request.site = channel.site
-        request.identify(self._prediction.request_id, self.answer_id)
+        request.site = self.site
+        request.identify(self.prediction.request_id, self.answer_id)
         request.sender, request.principal = self.sender, self.principal
         channel.adopt(request)
         return request
