@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fronts.front_world import Client, SocketWorld
 from tests.web.lane_requests import NAMED, USUAL
-from twisted_serve.fronts.link import RETURN_LIMIT
+from twisted_serve.fronts.link import RETURN_LIMIT, SILENT_LOOKS
 from twisted_serve.wire.fronts import Ask, Back, Finish
 from twisted_serve.wire.messages import Item
 
@@ -245,6 +246,37 @@ class WaitingTests(HandOverTests):
         link.abort("killed")
         self.world.turn()
         self.successResultOf(waiting)
+
+    def test_silent(self) -> None:
+        """A front that says nothing is killed, once in each such time; one that runs says so."""
+        self.world.advance(30.0)
+        self.assertEqual(self.world.killed, [])
+        self.world.front_ends[0]._looking.stop()
+        for _ in range(SILENT_LOOKS):
+            self.world.advance(1.0)
+        self.assertEqual(self.world.killed, [])
+        self.world.advance(1.0)
+        self.assertEqual(self.world.killed, [self.world.links[0]])
+
+    def test_stop_with_connections_on_their_way(self) -> None:
+        """A connection that a front gets after it was told to finish comes back as well."""
+        link = self.world.links[0]
+        client = Client.__new__(Client)
+        self.patch(self.world, "turn", self.fronts.finish_up)
+        client.__init__(self.world)  # type: ignore[misc]
+        self.assertGreater(len(link.connections) + len(self.world.links[1].connections), 2)
+        for _ in range(20):
+            self.world.clock.iterate(0)
+        self.assertEqual(self.fronts.connections, {})
+
+    def test_front_dies_while_it_returns(self) -> None:
+        """A descriptor that has come back without what the front has read of the connection is closed."""
+        self.client()
+        [absent] = [each for each in self.fronts.connections.values() if each.number == 3]
+        opened = os.open(os.devnull, os.O_RDONLY)
+        absent.link._descriptor_back(absent.number, opened)
+        absent.link.abort("killed")
+        self.assertRaises(OSError, os.fstat, opened)
 
     def test_called_back_once(self) -> None:
         """Whatever comes of a request, its connection is called back once; parts of a stream wait for it, in order."""

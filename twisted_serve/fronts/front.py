@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from twisted_serve.eventloop.descriptors import DescriptorSocket
 from twisted_serve.eventloop.turn_end import TurnEnd
@@ -22,6 +23,7 @@ from twisted_serve.web.http.heads import HttpDate
 from twisted_serve.web.http.usual_heads import usual_head
 from twisted_serve.wire.codec import encode
 from twisted_serve.wire.fronts import (
+    Alive,
     Answer,
     Ask,
     AskAnew,
@@ -46,6 +48,9 @@ _LOOK: Final = 1.0
 _AGAIN: Final = 0.01
 
 
+_log = Logger("twisted_serve.fronts")
+
+
 class Front(FrameProtocol[ToFront]):
     """
     The connections of a front, and its end of the messages.
@@ -68,6 +73,7 @@ class Front(FrameProtocol[ToFront]):
         # The server keeps the heads of one generation, and how many those are.
         self._generation = 1
         self._kept = 0
+        self._finishing = False
         self._frames: list[bytes] = []
         self._flushing = TurnEnd(reactor, self._flush)
         self._looking = LoopingCall(self._look)
@@ -76,7 +82,7 @@ class Front(FrameProtocol[ToFront]):
 
     def connectionMade(self) -> None:
         """Look at the connections from now on."""
-        self._looking.start(_LOOK, now=False)
+        self._looking.start(_LOOK, now=False).addErrback(lambda failure: _log.failure("A front has failed", failure))
 
     def messageReceived(self, message: ToFront) -> None:
         """Handle a message of the server; one about a connection that is no longer here is for nothing."""
@@ -89,6 +95,7 @@ class Front(FrameProtocol[ToFront]):
             if connection is not None:
                 connection.leave()
         elif isinstance(message, Finish):
+            self._finishing = True
             for connection in list(self._connections.values()):
                 connection.leave()
         else:
@@ -97,7 +104,8 @@ class Front(FrameProtocol[ToFront]):
 
     def connectionEnded(self, why: str) -> None:
         """End the front: without the server it has nothing to say."""
-        self._looking.stop()
+        if self._looking.running:
+            self._looking.stop()
         self._descriptors.close()
         self._ended()
 
@@ -165,11 +173,16 @@ class Front(FrameProtocol[ToFront]):
         except OSError:
             # The client has disconnected, or there is no descriptor left.
             self.lost(connection)
+        else:
+            if self._finishing:
+                # It was on its way when the server said so.
+                connection.leave()
 
     def _look(self) -> None:
         now = self.seconds()
         for connection in list(self._connections.values()):
             connection.look(now)
+        self._say(Alive())
 
     def _say(self, message: msgspec.Struct) -> None:
         if self.is_open:

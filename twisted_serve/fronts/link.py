@@ -5,6 +5,7 @@ Exchange messages with one front, at the server's end.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 from attrs import define, field
 from twisted.internet.interfaces import IAddress
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from twisted_serve.eventloop.descriptors import DescriptorSocket
@@ -43,6 +45,10 @@ _log = Logger("twisted_serve.fronts")
 
 #: Seconds in which a front must return a connection that is called back. A front that does not is replaced.
 RETURN_LIMIT = 5.0
+# Seconds between two looks at whether a front has said anything, and how many in succession may find that it has not.
+_LOOK = 1.0
+#: A front that says nothing for longer is replaced. Looks are counted, not seconds: this process may have been stopped.
+SILENT_LOOKS = 6
 
 # In place of a descriptor that this process could not receive.
 _LOST = -1
@@ -149,11 +155,20 @@ class FrontLink(FrameProtocol[FromFront]):
         # The connections that are called back, and until when the next one has to come.
         self._awaited = 0
         self._return_limit = Timeout(reactor, self._too_slow)
+        self._silent_looks = 0
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
         self._descriptors = DescriptorSocket(reactor, descriptors, self._descriptor_back)
 
     def connectionMade(self) -> None:
         """Tell the front the limits of its connections."""
         self.say(self._terms)
+        self._looking.start(_LOOK, now=False)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Handle what the front says, which shows that it runs."""
+        self._silent_looks = 0
+        super().dataReceived(data)
 
     def send(self, absent: Absent, transport: Any) -> bool:
         """Pass the connection of a transport to the front; return whether the front takes it."""
@@ -217,6 +232,8 @@ class FrontLink(FrameProtocol[FromFront]):
         """Handle the end of the front: its connections are closed."""
         self._descriptors.close()
         self._return_limit.cancel()
+        if self._looking.running:
+            self._looking.stop()
         for absent in list(self.connections.values()):
             self._lost(absent)
         self._owner.front_lost(self, why)
@@ -252,14 +269,25 @@ class FrontLink(FrameProtocol[FromFront]):
         self._owner.connection_back(absent, absent.descriptor, absent.unread + absent.returned)
 
     def _lost(self, absent: Absent) -> None:
+        if absent.descriptor is not None and absent.descriptor != _LOST:
+            # It has come back, but not what the front has read of it.
+            os.close(absent.descriptor)
         self._gone(absent)
         self._owner.connection_lost(absent)
 
     def _gone(self, absent: Absent) -> None:
+        """Forget a connection, whose descriptor is closed by another or not here."""
         del self.connections[absent.number]
         if absent.called_back:
             self._awaited -= 1
             self._return_limit.set(self._reactor.seconds() + RETURN_LIMIT if self._awaited and self.is_open else None)
+
+    def _look(self) -> None:
+        self._silent_looks += 1
+        if self._silent_looks > SILENT_LOOKS:
+            self._silent_looks = 0
+            _log.warn("A front says nothing, and is replaced.")
+            self.kill()
 
     def _too_slow(self) -> None:
         _log.warn("A front does not return a connection, and is replaced.")

@@ -173,7 +173,6 @@ class FrontProcesses(Service):
 
             closing: list[IDelayedCall] = []
             process = WorkerProcess(_log_line, exited, ended)
-            link = FrontLink(self._owner, self._reactor, connections.dup(), self._terms, process.kill, place.works)
             with held_back():
                 transport = self._reactor.spawnProcess(
                     process,
@@ -189,6 +188,8 @@ class FrontProcesses(Service):
                     },
                 )
             process.end_group_of(transport)
+            # Last, as it owns what it gets; nothing is told of the process before the reactor runs.
+            link = FrontLink(self._owner, self._reactor, connections.dup(), self._terms, process.kill, place.works)
             place.has(process, link)
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, AdoptedFactory(link))
 

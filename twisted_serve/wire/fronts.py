@@ -17,6 +17,7 @@ from msgspec import Struct
 from twisted_serve.wire.codec import FrameReader
 
 __all__ = [
+    "Alive",
     "Answer",
     "Ask",
     "AskAnew",
@@ -131,8 +132,12 @@ class Returned(Struct, frozen=True, array_like=True, tag=6):
     waited: float
 
 
+class Alive(Struct, frozen=True, array_like=True, tag=7):
+    """The front runs; said every second."""
+
+
 ToFront = Union[Terms, Answer, Back, Finish]
-FromFront = Union[Started, Ask, AskAnew, Forget, Closed, Returned]
+FromFront = Union[Started, Ask, AskAnew, Forget, Closed, Returned, Alive]
 
 
 def front_reader() -> FrameReader[ToFront]:
