@@ -33,6 +33,7 @@ from twisted_serve.web.http.request import ServeRequest
 @example([("send", 0, USUAL, []), ("kill",), ("advance", 3601.0), ("send", 0, USUAL, [])], True, True)
 @example([("stop_reading", 0), ("send", 0, USUAL, []), ("send", 0, USUAL, []), ("read_on", 0)], True, False)
 @example([("send", 0, b"\r\n", []), ("send", 0, USUAL, []), ("send", 0, b"\r\n" + USUAL, [])], True, False)
+@example([("send", 0, USUAL.replace(b"POST /", b"HEAD //"), [])], True, False)
 def test_same_as_without(steps: list[Step], tokens: bool, holding: bool) -> None:
     """Whatever clients send, and whatever comes of it: the lane changes nothing that can be seen."""
     compare(steps, tokens, holding)

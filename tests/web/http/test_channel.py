@@ -88,6 +88,20 @@ class KeepAliveTests(ChannelTestCase):
         self.assertTrue(self.connection.received.endswith(b"\r\n\r\n"))
         self.assertEqual(self.statuses(), [200])
 
+    def test_head_of_an_error(self) -> None:
+        """So it has where a path is malformed; the length is the one of GET, and the log has the request alone."""
+        heads = []
+        for method in (b"HEAD", b"GET"):
+            connection = self.server.connect()
+            with capturedLogs() as events:
+                connection.send(method + b" //ping HTTP/1.1\r\nHost: h\r\n" + self.bearer() + b"\r\n")
+            head, _end, body = connection.received.partition(b"\r\n\r\n")
+            self.assertEqual(bool(body), method == b"GET")
+            self.assertEqual([event.get("logger_name") for event in events], [ACCESS_LOG])
+            heads.append(re.findall(rb"\AHTTP/1.1 400 .*|^Content-Length: .*", head, re.MULTILINE))
+        self.assertEqual(heads[0], heads[1])
+        self.assertEqual(len(heads[0]), 2)
+
     @given(st.lists(st.integers(1, 60), max_size=12))
     def test_any_cutting(self, sizes: list[int]) -> None:
         """However the bytes of a request are cut on their way, it is the same request."""

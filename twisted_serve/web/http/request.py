@@ -13,7 +13,8 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
-from twisted.web.server import Request
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET, Request
 
 from twisted_serve.auth.asking import Asked, Asking, Outcome
 from twisted_serve.auth.gate import Allowed, Denied
@@ -277,6 +278,19 @@ class ServeRequest(Request):
                 self.render(self.site.resource)
         except Exception:
             self.processingFailed(Failure())
+
+    def render(self, resrc: IResource) -> None:
+        """Render a resource; of a response to HEAD only the head is sent, and its body is no reason to log anything."""
+        if self.method != b"HEAD":
+            super().render(resrc)
+            return
+        body = resrc.render(self)
+        if body is NOT_DONE_YET:
+            return
+        if body:
+            self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(b"")
+        self.finish()
 
     def codings(self) -> tuple[bytes, ...]:
         """
