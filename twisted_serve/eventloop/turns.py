@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from types import FrameType
 
 from twisted.application.service import Service
@@ -39,11 +40,15 @@ class TurnWatch(Service):
     Watch the turns of a reactor, from the end of the start on.
 
     :param limit: The CPU time in seconds that a turn may take.
+    :param now: Returns, in any thread, the CPU time in seconds that the reactor's thread has used; by default this is
+        read of the thread that starts this service.
     """
 
-    def __init__(self, reactor: IReactorTime, limit: float) -> None:
+    def __init__(self, reactor: IReactorTime, limit: float, now: Callable[[], float] | None = None) -> None:
         self._reactor = reactor
         self._limit = limit
+        self._given_now = now
+        self._now = now or time.thread_time
         self._armed = False
         self._arming = False
         self._began = 0.0
@@ -80,7 +85,7 @@ class TurnWatch(Service):
         self._reactor.__dict__.pop("runUntilCurrent", None)
 
     def _turn_ended(self) -> None:
-        now = time.thread_time()
+        now = self._now()
         spent, seen, self._seen, self._began = now - self._began, self._seen, None, now
         if self._arming:
             # This was the turn of the start, in which the command collects garbage.
@@ -95,18 +100,24 @@ class TurnWatch(Service):
                 stack="".join(traceback.format_list(seen)) if seen else "(not seen)",
             )
             # Exclude the time of the logging itself.
-            self._began = time.thread_time()
+            self._began = self._now()
 
     def _sample(self, thread: int) -> None:
-        clock = time.pthread_getcpuclockid(thread)
+        now = self._given_now or _cpu_time_of(thread)
         while not self._ended.wait(_SAMPLING_INTERVAL):
             try:
-                spent = time.clock_gettime(clock) - self._began
+                spent = now() - self._began
             except OSError:
                 # The thread has ended.
                 return
             if self._armed and self._seen is None and spent > self._limit / 2:
                 self._seen = _stack_of(sys._current_frames().get(thread))
+
+
+def _cpu_time_of(thread: int) -> Callable[[], float]:
+    """Return a function that returns the CPU time in seconds that a thread has used; it raises when it has ended."""
+    clock = time.pthread_getcpuclockid(thread)
+    return lambda: time.clock_gettime(clock)
 
 
 def _stack_of(frame: FrameType | None) -> list[traceback.FrameSummary]:
