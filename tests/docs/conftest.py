@@ -18,16 +18,17 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 from attrs import evolve, frozen
+
+from tests.ports import free_ports
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -160,19 +161,7 @@ def read_blocks() -> ReadBlocks:
 
 
 @pytest.fixture
-def free_ports() -> Callable[[int], list[int]]:
-    """Return the function which finds ports that nobody listens on."""
-
-    def find(number: int) -> list[int]:
-        with ExitStack() as stack:
-            taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-            return [each.getsockname()[1] for each in taken]
-
-    return find
-
-
-@pytest.fixture
-def run_commands(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[RunCommands]:
+def run_commands(tmp_path: Path) -> Iterator[RunCommands]:
     """Return the function which runs blocks of commands in one session; it checks what they print."""
     here, hidden = tmp_path / "here", tmp_path / "hidden"
     here.mkdir()

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.ports import free_ports
 
+if TYPE_CHECKING:
     from tests.docs.conftest import ReadBlocks
 
 PAGE = "embedding.md"
@@ -62,7 +62,7 @@ def test_programs_are_the_page_s(read_blocks: ReadBlocks) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("reactor", ["", "asyncio", "poll", "select"])
-def test_program(model_store: Path, free_ports: Callable[[int], list[int]], reactor: str) -> None:
+def test_program(model_store: Path, reactor: str) -> None:
     """Both services of the program answer, with a real worker behind; Ctrl-C ends them and leaves nothing."""
     [port] = free_ports(1)
     start = [str(PROGRAM)] if not reactor else ["-c", ON_REACTOR.format(reactor=reactor), str(PROGRAM)]
@@ -99,7 +99,7 @@ def test_program(model_store: Path, free_ports: Callable[[int], list[int]], reac
 
 
 @pytest.mark.integration
-def test_mounted(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
+def test_mounted(tmp_path: Path) -> None:
     """The application asks its own handler in a worker process, and clients with a key reach it below ``/ml/``."""
     [port] = free_ports(1)
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -128,7 +128,7 @@ def test_mounted(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None
 
 
 @pytest.mark.integration
-def test_with_fastapi(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> None:
+def test_with_fastapi(tmp_path: Path) -> None:
     """The application asks the model, the model server asks the application, and Ctrl-C ends both."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
@@ -188,7 +188,7 @@ reactor.run()
 
 
 @pytest.mark.integration
-def test_other_code(read_blocks: ReadBlocks, model_store: Path, free_ports: Callable[[int], list[int]]) -> None:
+def test_other_code(read_blocks: ReadBlocks, model_store: Path) -> None:
     """The page's other blocks run one after the other: three servers in one process, with a key file each."""
     found = [block for block in read_blocks(PAGE, "python") if not is_program(block.text)]
     blocks = [block.text for block in found if block.excuse is None]

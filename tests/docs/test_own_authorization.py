@@ -18,11 +18,10 @@ import bcrypt
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
+from tests.ports import free_ports
 from twisted_serve.testing.server import MemoryServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.docs.conftest import ReadBlocks
 
 PROGRAM = Path(__file__).resolve().parents[2] / "docs" / "examples" / "htpasswd.py"
@@ -89,7 +88,7 @@ def test_lines() -> None:
 
 
 @pytest.mark.integration
-def test_htpasswd(model_store: Path, free_ports: Callable[[int], list[int]]) -> None:
+def test_htpasswd(model_store: Path) -> None:
     """
     The example with users of an htpasswd file, as it stands.
 

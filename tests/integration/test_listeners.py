@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from tests.ports import free_ports
+
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeServer, Server
 
@@ -102,9 +104,8 @@ def test_https_and_unix(make_server: MakeServer) -> None:
 
 def test_one_address_for_all(make_server: MakeServer) -> None:
     """On one address each API is there, with its own key: versions, ``/token`` and metrics included."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    [port] = free_ports(1)
+    address = f"http://127.0.0.1:{port}"
     server = make_server({"echo": "def handle(data, context):\n    return [b'hello'] if data else None\n"})
     server.configure(inference_address=address, management_address=address, metrics_address=address)
     server.start("--models", "echo=echo")
