@@ -65,25 +65,29 @@ def test_reading_processes() -> None:
 @pytest.mark.integration
 def test_group() -> None:
     """A group has the descendants of its leader, those in sessions of their own too, and ends with all of them."""
+    inner = "print(flush=True); import time; time.sleep(600)"
     program = (
         "import subprocess, sys, time\n"
-        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        f"subprocess.Popen([sys.executable, '-c', '{inner}'], start_new_session=True)\n"
         "sum(range(3_000_000))\n"
         "time.sleep(600)\n"
     )
-    group = Group(subprocess.Popen([sys.executable, "-c", program], start_new_session=True))
-    try:
-        until = time.monotonic() + 40
-        while len(group.pids()) < 2 and time.monotonic() < until:
-            time.sleep(0.05)
-        assert len(group.pids()) == 2
-        assert group.pss() > 1 << 20
-        assert 0 < group.pss_of_front(lambda command: "time.sleep(600)'" not in command) < group.pss()
-        while group.cpu_seconds() == 0 and time.monotonic() < until:
-            time.sleep(0.05)
-        assert group.cpu_seconds() > 0
-    finally:
-        group.end(grace=2.0)
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as leader:
+        group = Group(leader)
+        try:
+            until = time.monotonic() + 40
+            # Before the inner process runs its own program it has the command line of the other one.
+            assert leader.stdout is not None
+            assert leader.stdout.readline() == b"\n"
+            assert len(group.pids()) == 2
+            assert group.pss() > 1 << 20
+            assert 0 < group.pss_of_front(lambda command: "time.sleep(600)'" not in command) < group.pss()
+            while group.cpu_seconds() == 0 and time.monotonic() < until:
+                time.sleep(0.05)
+            assert group.cpu_seconds() > 0
+        finally:
+            group.end(grace=2.0)
     assert group.pids() == []
 
 
