@@ -9,6 +9,7 @@ import stat
 import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -235,14 +236,18 @@ def assert_no_process(server: Server) -> None:
     assert left == []
 
 
-def test_second_signal(make_server: MakeServer) -> None:
+def test_second_signal(make_server: MakeServer, tmp_path: Path) -> None:
     """A second signal ends a server at once which waits for a slow answer; nothing is left, and nothing is amiss."""
-    slow = "import time\ndef handle(data, context):\n    time.sleep(30 if data else 0)\n    return data\n"
+    begun = tmp_path / "begun"
+    slow = (
+        "import time\ndef handle(data, context):\n    if data is None:\n        return None\n"
+        f"    open({str(begun)!r}, 'w').close()\n    time.sleep(30)\n    return data\n"
+    )
     server = make_server({"slow": slow}, shutdown_timeout=60).start("--models", "slow=slow")
     workers = server.workers()
     with server.connect() as connection:
         connection.sendall(server.head("GET", "/predictions/slow"))
-        time.sleep(0.5)
+        server.until(begun.exists, "the handler to begin")
         assert server.front is not None
         server.front.send_signal(signal.SIGINT)
         server.until(lambda: not server.key_file.exists(), "the server to begin to stop")

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +37,19 @@ def flood(size):
     sys.stdout.flush()
     return "flooded"
 
-def stream(context, count, pause):
+def until(path):
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return "done"
+
+def begin_until(path):
+    open(path + ".begun", "w").close()
+    return until(path)
+
+def stream(context, count, path):
     for i in range(count):
         send([f"chunk {i};"], context.request_ids, "", 200, context)
-        time.sleep(pause)
+        until(f"{path}{i}")
     return "last"
 
 def until_cancelled(context, path):
@@ -240,27 +247,23 @@ def test_endless_line(server: Server) -> None:
     assert server.log().count("g") < 100_000
 
 
-def test_stream(server: Server) -> None:
+def test_stream(server: Server, tmp_path: Path) -> None:
     """Each chunk of a streamed answer comes when it was sent, and the handler's return value is the last."""
-    code = b"stream(context, 4, 0.3)"
+    go = tmp_path / "go"
+    code = f"stream(context, 4, {str(go)!r})".encode()
+    parts = (b"chunk 0;", b"chunk 1;", b"chunk 2;", b"chunk 3;", b"last")
     with server.connect() as client:
         client.sendall(server.head("POST", "/predictions/module", f"Content-Length: {len(code)}") + code)
         received = b""
-        came: dict[bytes, float] = {}
-        while not received.endswith(b"0\r\n\r\n"):
-            data = client.recv(65536)
-            assert data, received
-            received += data
-            for part in (b"chunk 0;", b"chunk 1;", b"chunk 2;", b"chunk 3;", b"last"):
-                if part in received:
-                    came.setdefault(part, time.monotonic())
+        for number, part in enumerate(parts):
+            # The handler sends the next one when this one has come.
+            received = server.read_until(client, part, received)
+            go.with_name(f"go{number}").touch()
+        received = server.read_until(client, b"0\r\n\r\n", received)
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     assert b"transfer-encoding: chunked" in head.lower()
-    assert body == b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in came) + b"0\r\n\r\n"
-    times = list(came.values())
-    assert len(times) == 5
-    assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(times))
+    assert body == b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
 
 def test_large_answer(server: Server) -> None:
@@ -275,25 +278,37 @@ def test_large_answer(server: Server) -> None:
     assert run(server, "os.getpid()").body == pid
 
 
-def test_client_leaves(server: Server) -> None:
+def test_client_leaves(server: Server, tmp_path: Path) -> None:
     """A client that leaves keeps nobody waiting, and a streaming handler hears of it."""
-    note = server.cwd / "note"
+    note = tmp_path / "note"
     code = f"until_cancelled(context, {str(note)!r})".encode()
     with server.connect() as client:
         client.sendall(server.head("POST", "/predictions/module", f"Content-Length: {len(code)}") + code)
         while b"more" not in client.recv(65536):
             pass
     server.until(note.exists, "the handler to hear of it", 10)
-    assert run(server, "1 + 1").body == b"2"
+    # Nothing is sent in advance to a worker whose last batch took long.
+    assert run(server, "time.sleep(0.1) or 2").body == b"2"
     # What waits in the queue when its client leaves is not run at all.
-    asleep, never = b"time.sleep(1)", f"open({str(note) + '2'!r}, 'w').close()".encode()
+    go, never = tmp_path / "go", f"open({str(note) + '2'!r}, 'w').close()".encode()
     with contextlib.ExitStack() as stack:
-        for body in (asleep, never):
+        for body, there in (
+            (f"begin_until({str(go)!r})".encode(), go.with_name("go.begun").exists),
+            (never, lambda: queued(server) == 1),
+        ):
             client = stack.enter_context(server.connect())
             client.sendall(server.head("POST", "/predictions/module", f"Content-Length: {len(body)}") + body)
-            time.sleep(0.2)
+            server.until(there, "the request to be in the worker, or in the queue")
+    server.until(lambda: queued(server) == 0, "the server to see that its client has left")
+    go.touch()
     assert run(server, "'well'").body == b"well"
     assert not Path(f"{note}2").exists()
+
+
+def queued(server: Server) -> int:
+    """Return how many requests wait for the first model."""
+    [described] = manage(server, "GET", "/models/module").json()
+    return int(described["jobQueueStatus"]["pendingRequests"])
 
 
 def test_archive_over_the_api(server: Server) -> None:
@@ -329,14 +344,15 @@ def test_archive_over_the_api(server: Server) -> None:
     assert len(list(server.temp.glob("twisted_serve-*/models/*"))) == unpacked - 2
 
 
-def test_stop_in_the_middle(make_server: MakeServer) -> None:
+def test_stop_in_the_middle(make_server: MakeServer, tmp_path: Path) -> None:
     """A request that is being answered when the server is told to stop gets its answer; new clients find no port."""
     server = make_server({"module": MODULE})
     server.start("--models", "module=module")
-    code = b"time.sleep(1.5) or 'done'"
+    go = tmp_path / "go"
+    code = f"begin_until({str(go)!r})".encode()
     with server.connect() as client:
         client.sendall(server.head("POST", "/predictions/module", f"Content-Length: {len(code)}") + code)
-        time.sleep(0.3)
+        server.until(go.with_name("go.begun").exists, "the handler to begin")
         assert server.front is not None
         server.front.terminate()
         server.until(lambda: not server.key_file.exists(), "the key file's end")
@@ -347,6 +363,7 @@ def test_stop_in_the_middle(make_server: MakeServer) -> None:
             return True
 
         server.until(closed, "the port to close")
+        go.touch()
         received = b""
         while data := client.recv(65536):
             received += data

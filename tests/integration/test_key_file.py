@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,20 @@ def slow(descriptor):
     real(descriptor)
 
 os.fsync = slow
+"""
+
+
+# So is this, of a disk that takes as long as a file is missing.
+HANGING_DISK = """
+import os, time
+real = os.fsync
+
+def hanging(descriptor):
+    while not os.path.exists(os.environ["DISK"]):
+        time.sleep(0.02)
+    real(descriptor)
+
+os.fsync = hanging
 """
 
 
@@ -73,8 +88,10 @@ def test_two_servers_at_once(make_server: MakeServer, tmp_path: Path) -> None:
 def test_slow_rotation(make_server: MakeServer, tmp_path: Path) -> None:
     """While a key is being written to a slow disk others are served; the client gets its key; a stop leaves no file."""
     server = make_server()
-    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
-    server.environ["PYTHONPATH"] = str(tmp_path)
+    (tmp_path / "sitecustomize.py").write_text(HANGING_DISK)
+    disk = tmp_path / "disk"
+    disk.touch()
+    server.environ |= {"PYTHONPATH": str(tmp_path), "DISK": str(disk)}
     server.start()
     keys = server.keys()
     url = f"http://127.0.0.1:{server.ports['management']}/token?type=inference"
@@ -84,21 +101,36 @@ def test_slow_rotation(make_server: MakeServer, tmp_path: Path) -> None:
         words = ["curl", "-sS", "--noproxy", "*", "--max-time", str(LONG), "-X", "POST", "-H", head, url]
         return subprocess.Popen(words, stdout=subprocess.PIPE)
 
+    def begun() -> bool:
+        return len(list(server.cwd.glob(".key_file.json.*"))) > 0
+
+    disk.unlink()
     rotations = [rotate(), rotate()]
-    answered = 0
-    while rotations[0].poll() is None:
+    server.until(begun, "a replacement to begin")
+    for _ in range(6):
         assert server.curl("inference", "/livez").status == 200
-        answered += 1
-    # It takes 1.5 s for the file, and as much for the directory.
-    assert answered > 5
+    assert [rotation.poll() for rotation in rotations] == [None, None]
+    disk.touch()
     told = [json.loads(rotation.communicate(timeout=LONG)[0])["key"] for rotation in rotations]
     server.key_watch.note()
     assert len({keys["inference"], *told}) == 3
     assert server.keys()["inference"] in told
     assert server.curl("inference", "/ping", key="inference").status == 200
+    disk.unlink()
     last = rotate()
-    server.until(lambda: len(list(server.cwd.glob(".key_file.json.*"))) > 0, "a replacement to begin")
-    assert server.stop() == 0
+    server.until(begun, "a replacement to begin")
+
+    def closed() -> bool:
+        with suppress(ConnectionRefusedError), server.connect():
+            return False
+        return True
+
+    assert server.front is not None
+    server.front.terminate()
+    server.until(closed, "the server to begin to stop")
+    disk.touch()
+    assert server.front.wait(LONG) == 0
+    server.assert_no_key()
     last.communicate(timeout=LONG)
     assert list(server.cwd.glob("*key_file*")) == []
     server.assert_clean()

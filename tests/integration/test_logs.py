@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,11 +87,14 @@ def test_prometheus_and_no_files(make_server: MakeServer) -> None:
     assert not (server.cwd / "logs").exists()
 
 
+# Answers when a file is there, and says by another one that it has begun.
 SLOW = """
-import time
+import os, time
 def handle(data, context):
     if data is not None:
-        time.sleep(1)
+        open("begun", "w").close()
+        while not os.path.exists("go"):
+            time.sleep(0.02)
         return ["ok"]
 """
 
@@ -103,7 +105,9 @@ def test_abandoned(make_server: MakeServer) -> None:
     server.start("--models", "m=m")
     with server.connect() as client:
         client.sendall(server.head("POST", "/predictions/m", "Content-Length: 1", "X-Request-Id: gone-1") + b"x")
-        time.sleep(0.3)
+        server.until((server.store / "m" / "begun").exists, "the handler to begin")
+    server.until(lambda: len(lines_of(server, "gone-1")) > 0, "the line of the client that left")
+    (server.store / "m" / "go").touch()
     with server.connect() as client:
         client.sendall(server.head("POST", "/predictions/m", "Content-Length: 1", "X-Request-Id: there-1") + b"x")
         server.read_until(client, b"ok")
