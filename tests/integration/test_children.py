@@ -64,9 +64,11 @@ def handle(data, context):
 SESSIONS, DAEMONS = 4, 6
 
 
-def start(make_server: MakeServer, how: str) -> tuple[Server, list[int]]:
-    """Start a server whose one worker has started processes; return their numbers."""
-    server = make_server({"parent": PARENT}, worker_start=how, default_response_timeout=2, enable_model_api="true")
+def start(make_server: MakeServer, how: str, seconds: int = 120) -> tuple[Server, list[int]]:
+    """Start a server whose one worker, which has so many seconds, has started processes; return their numbers."""
+    server = make_server(
+        {"parent": PARENT}, worker_start=how, default_response_timeout=seconds, enable_model_api="true"
+    )
     server.start("--models", "parent=parent")
     return server, [int(number) for number in server.predict("parent", b"who").body.split()]
 
@@ -102,7 +104,8 @@ def test_leaves(make_server: MakeServer, how: str) -> None:
 )
 def test_ends(make_server: MakeServer, how: str, ends: str) -> None:
     """A worker that is stuck takes all with it that it can be known to have started; one that dies its group."""
-    server, started = start(make_server, how)
+    # On a busy machine it takes seconds to start the processes.
+    server, started = start(make_server, how, 6 if ends == "too long" else 120)
     try:
         if ends == "killed":
             os.kill(psutil.Process(started[0]).ppid(), SIGKILL)

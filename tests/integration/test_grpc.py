@@ -196,7 +196,12 @@ def test_sequences(client: Client) -> None:
 def test_deadline_and_cancel(server: Server, client: Client, tmp_path: Path) -> None:
     """A call that is late or cancelled frees its worker, which answers the next call at once."""
     late, cancelled, streamed = (tmp_path / name for name in ("late", "cancelled", "streamed"))
-    assert refusal(lambda: client.predict("m", b"wait %s" % bytes(late), timeout=0.5))[0] == "DEADLINE_EXCEEDED"
+    for seconds in (0.5, 2.0, 8.0):
+        call = partial(client.predict, "m", b"wait %s" % bytes(late), timeout=seconds)
+        assert refusal(call)[0] == "DEADLINE_EXCEEDED"
+        # On a busy machine it may be late before it is in the worker.
+        if late.exists():
+            break
     assert client.predict("m", b"echo next", timeout=5) == b"next"
     for note, begin in ((cancelled, client.begin), (streamed, client.stream)):
         call = begin("m", b"wait %s" % bytes(note))
@@ -311,7 +316,10 @@ def test_keys(make_server: MakeServer) -> None:
     """A call needs the key of its listener: none, a wrong, another, a replaced and an expired one are refused."""
     server = start(make_server, token_expiration_min=0.1)
     began = time.monotonic()
-    keys = server.keys()
+
+    def rotate() -> str:
+        return f"Bearer {server.curl('management', '/token?type=inference', key='API').json()['key']}"
+
     with connected(target(server)) as client:
 
         def shown(*values: str) -> dict[str, Any]:
@@ -320,7 +328,9 @@ def test_keys(make_server: MakeServer) -> None:
         missing = refusal(lambda: client.predict("m", b"echo x"))
         assert missing[0] == "PERMISSION_DENIED"
         assert missing[1].startswith("Token Authorization failed")
-        right = f"Bearer {keys['inference']}"
+        # Those of the start may have expired before the server was ready.
+        right, keys = rotate(), server.keys()
+        assert client.predict("m", b"echo x", **shown(right)) == b"x"
         for wrong in (
             ("Bearer wrong",),
             (f"Bearer {keys['management']}",),
@@ -333,14 +343,15 @@ def test_keys(make_server: MakeServer) -> None:
         began_large = time.monotonic()
         assert refusal(lambda: client.predict("m", b"x" * 6_000_000))[0] == "PERMISSION_DENIED"
         assert time.monotonic() - began_large < 5
+        right = rotate()
         assert client.predict("m", b"echo x", **shown(right)) == b"x"
-        new = server.curl("management", "/token?type=inference", key="API").json()["key"]
+        new = rotate()
         rotated = time.monotonic()
+        assert client.predict("m", b"echo x", **shown(new)) == b"x"
         assert refusal(lambda: client.predict("m", b"echo x", **shown(right)))[0] == "PERMISSION_DENIED"
-        assert client.predict("m", b"echo x", **shown(f"Bearer {new}")) == b"x"
         assert client.health() == "SERVING"
         time.sleep(max(0.0, rotated + 6.5 - time.monotonic()))
-        code, text = refusal(lambda: client.predict("m", b"echo x", **shown(f"Bearer {new}")))
+        code, text = refusal(lambda: client.predict("m", b"echo x", **shown(new)))
         assert code == "PERMISSION_DENIED"
         assert "expired" in text
     assert time.monotonic() - began < LONG

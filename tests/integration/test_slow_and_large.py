@@ -131,8 +131,8 @@ def test_slow_head(server: Server) -> None:
 def test_slow_body(server: Server) -> None:
     """A client with a right key whose body does not come is told so, and closed."""
     with server.connect() as client:
-        client.sendall(server.head("POST", "/predictions/echo", "Content-Length: 10") + b"12345")
         began = time.monotonic()
+        client.sendall(server.head("POST", "/predictions/echo", "Content-Length: 10") + b"12345")
         answer = receive_all(client)
         assert 1.5 < time.monotonic() - began < 10
     assert answer.startswith(b"HTTP/1.1 408 ")
