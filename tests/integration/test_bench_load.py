@@ -27,9 +27,12 @@ Serve: TypeAlias = Callable[[asyncio.StreamWriter], Awaitable[None]]
 # The time in which anything that is going to happen has happened, on a busy machine.
 LONG = 40.0
 
+# Seconds of a load; a machine that is too busy for some answers in the first time has more.
+WHILES = (0.4, 10.0)
 
-def load(serve: Serve, rate: float | None = None, timeout: float = LONG) -> tuple[Figures, int]:
-    """Load a server for 0.4 s on two connections; return the figures, and how many connections there were."""
+
+def load(serve: Serve, rate: float | None = None, timeout: float = LONG, seconds: float = 0.4) -> tuple[Figures, int]:
+    """Load a server for a while on two connections; return the figures, and how many connections there were."""
     connections: list[asyncio.Task[None] | None] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +49,7 @@ def load(serve: Serve, rate: float | None = None, timeout: float = LONG) -> tupl
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         try:
-            return await Load(Plan(REQUEST, 2, 0.4, 0.1, timeout, rate), Target("127.0.0.1", port)).run()
+            return await Load(Plan(REQUEST, 2, seconds, 0.1, timeout, rate), Target("127.0.0.1", port)).run()
         finally:
             server.close()
             await asyncio.gather(*filter(None, connections))
@@ -83,19 +86,25 @@ async def takes_long(writer: asyncio.StreamWriter) -> None:
 
 def test_kept_open() -> None:
     """Connections are kept open; the warm-up is not counted."""
-    began = time.monotonic()
-    figures, opened = load(answers)
-    whole = time.monotonic() - began
+    for seconds in WHILES:
+        began = time.monotonic()
+        figures, opened = load(answers, seconds=seconds)
+        whole = time.monotonic() - began
+        assert seconds <= figures.seconds <= whole - 0.1
+        if figures.answers > 20:
+            break
     assert (figures.failed, opened) == (0, 2)
     assert figures.statuses[200] == figures.latencies.count > 20
     assert figures.received == len(OK) * figures.answers
     assert figures.sent == len(REQUEST) * figures.answers
-    assert 0.4 <= figures.seconds <= whole - 0.1
 
 
 def test_closed_after_each() -> None:
     """A server that closes each connection after its answer has not failed."""
-    figures, opened = load(closes)
+    for seconds in WHILES:
+        figures, opened = load(closes, seconds=seconds)
+        if figures.answers > 5:
+            break
     assert figures.failed == 0
     assert opened >= figures.answers > 5
 
