@@ -19,6 +19,7 @@ from tests.integration.faults.world import (
     Belongings,
     ask,
     begin,
+    describe,
     nothing_leaks,
     receive_all,
     receive_answer,
@@ -65,7 +66,8 @@ def many_descriptors() -> Iterator[int]:
 
 def test_200_vanish(server: Server, mark: Path) -> None:
     """Of 200 clients that vanish in the middle of a request, in all manners, nothing is left, their work included."""
-    with nothing_leaks(server), begin(server, f"sleep({str(mark)!r}, 2)") as busy:
+    go = mark.with_name("go")
+    with nothing_leaks(server), begin(server, f"hold({str(mark)!r}, {str(go)!r})") as busy:
         server.until(mark.exists, "the worker to be busy", LONG)
         never = mark.with_name("never")
         code = f"open({str(never)!r}, 'w').close()"
@@ -78,6 +80,10 @@ def test_200_vanish(server: Server, mark: Path) -> None:
                 client.close()
             else:
                 reset(client)
+        # A connection that came after theirs is served: the server has accepted all of them.
+        assert server.curl("inference", "/livez").status == 200
+        server.until(lambda: describe(server)["jobQueueStatus"]["pendingRequests"] == 0, "them to be missed", LONG)
+        go.touch()
         assert receive_answer(busy)[0] == 200
         assert ask(server, "'well'").body == b"well"
         assert not never.exists()

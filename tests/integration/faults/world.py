@@ -24,7 +24,8 @@ MIB = 1 << 20
 # The time in which anything that is going to happen has happened, on a busy machine.
 LONG = 60.0
 
-# Does what the body says, which is Python; sleeps, the first time only, after having left a mark.
+# Does what the body says, which is Python; sleeps, the first time only, after having left a mark, or until there is
+# another one.
 HANDLER = """
 import os, time
 from ts.handler_utils.utils import send_intermediate_predict_response as send
@@ -44,6 +45,12 @@ def once(path, then=lambda: time.sleep(600)):
 def sleep(path, seconds):
     open(path, "w").close()
     time.sleep(seconds)
+    return os.getpid()
+
+def hold(path, go):
+    open(path, "w").close()
+    while not os.path.exists(go):
+        time.sleep(0.02)
     return os.getpid()
 
 def stream(context, path, count, pause):
