@@ -32,6 +32,9 @@ from tests.ports import free_ports
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
+# Seconds in which all commands of a page have run, on a busy machine.
+LONG = 1200
+
 _FENCE = re.compile(r"^```(?P<language>[a-z]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _REMARK = re.compile(r"<!-- (?P<word>not run|needs): (?P<what>[^>]+?) -->\s*\Z")
 
@@ -187,7 +190,7 @@ def run_commands(tmp_path: Path) -> Iterator[RunCommands]:
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                timeout=300,
+                timeout=LONG,
                 check=False,
             )
             output.seek(0)
