@@ -29,9 +29,11 @@ _log = Logger("twisted_serve.fronts")
 START_LIMIT: Final = 60.0
 # Seconds that a front has to exit by itself.
 END_LIMIT: Final = 5.0
-# Seconds before a front that has ended is replaced: the first time, and the most after several times in succession.
+# Seconds before a front that has ended is replaced: the first time, and the most after several that did not last.
 FIRST_DELAY: Final = 0.1
 MOST_DELAY: Final = 30.0
+# Seconds after which a front has lasted.
+_LASTING: Final = 30.0
 
 # The descriptor, in a front, of the socket over which connections go and come.
 _CONNECTIONS: Final = SOCKET + 1
@@ -44,6 +46,7 @@ class _Place:
         self._reactor = reactor
         self._start = start
         self._delay = FIRST_DELAY
+        self._began = 0.0
         self._next: IDelayedCall | None = None
         self._limit: IDelayedCall | None = None
         self._link: FrontLink | None = None
@@ -55,6 +58,7 @@ class _Place:
     def begin(self) -> None:
         """Start a process; after an error, again in a while."""
         self._next = None
+        self._began = self._reactor.seconds()
         try:
             self._start(self)
         except Exception as e:
@@ -69,7 +73,6 @@ class _Place:
 
     def works(self) -> None:
         """Note that the front has started."""
-        self._delay = FIRST_DELAY
         self._clear_limit()
 
     def over(self, why: str) -> None:
@@ -77,6 +80,8 @@ class _Place:
         self._clear_limit()
         if self._stopping:
             return
+        if self._reactor.seconds() - self._began > _LASTING:
+            self._delay = FIRST_DELAY
         _log.warn("A front has ended, and is replaced: {why}", why=why)
         self._next = self._reactor.callLater(self._delay, self.begin)
         self._delay = min(2 * self._delay, MOST_DELAY)
