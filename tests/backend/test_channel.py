@@ -20,6 +20,7 @@ from twisted_serve.wire.messages import (
     Job,
     Loaded,
     LoadModel,
+    Part,
     Pause,
     Predict,
     Predicted,
@@ -199,6 +200,42 @@ class ChannelTests(SynchronousTestCase):
                 ),
             ],
         )
+
+    def _in_thread(self, work: Callable[[], object]) -> None:
+        thread = Thread(target=work)
+        thread.start()
+        self.addCleanup(thread.join)
+
+    def test_large_messages(self) -> None:
+        """Messages that are larger than what the socket holds are received whole, and what follows them."""
+        large = Predict(1, [Job("a", {}, [Part("body", "", b"x" * 3_000_000)])])
+        sent = [large, Predict(2, []), large, Predict(3, [])]
+        self._in_thread(lambda: self._say(*sent))
+        self.assertEqual([self.channel.receive() for _ in sent], sent)
+
+    def test_half_of_a_large_message(self) -> None:
+        """A server that ends in the middle of a large message has gone; until then there is no message."""
+        data = encode(Predict(1, [Job("a", {}, [Part("body", "", b"x" * 3_000_000)])]))
+        self.server.sendall(data[:100_000])
+        self.assertEqual(self.channel.receive_now(), [])
+        self.assertEqual(self.channel.receive_now(), [])
+        self.server.close()
+        self.assertIsNone(self.channel.receive())
+
+    def test_large_answer(self) -> None:
+        """An answer that is larger than what the socket holds arrives whole, and the next one."""
+        answer = Predicted(7, [Item(str(n), 200, "", {}, b"%d" % n * 100_000) for n in range(300)])
+
+        def answers() -> None:
+            self.channel.answer(answer)
+            self.channel.send(Loaded())
+
+        self._in_thread(answers)
+        reader, found = server_reader(), list[object]()
+        while len(found) < 2:
+            reader.receive(self.server.recv(1 << 20))
+            found += reader.messages()
+        self.assertEqual(found, [answer, Loaded()])
 
     def test_nonsense(self) -> None:
         """Bytes that are no message end the conversation."""

@@ -5,6 +5,7 @@ The worker process: ``python -m twisted_serve.backend --fd N``.
 ``__main__``  entry point: set up the process, then serve
 ``process``   process-wide settings: signals, logging, import path, end with the parent
 ``channel``   messages over the inherited socket
+``sending``   data in several pieces, which are not joined
 ``session``   protocol with the server: load the model, answer batches, stop at end of file
 ``concurrent``  the same for an asynchronous handler; ``pacing`` pauses one while its client is not reading
 ``service``   a loaded model version; ``call`` is one call of its handler

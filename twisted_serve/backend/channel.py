@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from threading import Condition, Lock, RLock
 from time import monotonic
 
+from twisted_serve.backend.sending import send_pieces
 from twisted_serve.wire.codec import UnsendableError, encode_apart, worker_reader
 from twisted_serve.wire.messages import (
     Cancel,
@@ -28,7 +29,7 @@ from twisted_serve.wire.messages import (
 
 # Bytes.
 _READ_SIZE = 1 << 16
-# A longer message is not joined with its length.
+# A longer message is not joined, which would copy it.
 _LARGE = 1 << 16
 # Seconds after which the socket is checked again for cancellations; fast handlers need no check.
 _STALE = 0.002
@@ -160,13 +161,12 @@ class Channel:
         :raise OSError: if the server has closed the connection.
         :raise UnsendableError: if the message cannot be encoded; no byte has been sent then.
         """
-        length, payload = encode_apart(message)
+        pieces = encode_apart(message)
         with self._sending:
-            if len(payload) > _LARGE:
-                self._connection.sendall(length)
-                self._connection.sendall(payload)
+            if len(pieces) > 2 or len(pieces[-1]) > _LARGE:
+                send_pieces(self._connection, pieces)
             else:
-                self._connection.sendall(length + payload)
+                self._connection.sendall(b"".join(pieces))
 
     def _has_pending(self) -> bool:
         return bool(self._pending)
@@ -210,17 +210,29 @@ class Channel:
         self._feed(data)
         return True
 
-    def _read(self, flags: int) -> memoryview:
-        """Read once into the shared buffer; the result must be fed to `_feed` before the next read."""
+    def _read(self, flags: int) -> memoryview | int:
+        """
+        Read once; the result must be given to `_feed` before the next read.
+
+        :return: The data, in the shared buffer; or the length of what is in the reader's buffer already.
+        """
         try:
+            if self._reader.has_part:
+                # Without `MSG_DONTWAIT` all of the rest is waited for: no other message can come before its end.
+                count = self._reader.receive_in_place(
+                    lambda room: self._connection.recv_into(room, 0, flags or socket.MSG_WAITALL), _READ_SIZE
+                )
+                if count is not None:
+                    return count
             return self._buffer[: self._connection.recv_into(self._buffer, 0, flags)]
         except ConnectionResetError:
-            return self._buffer[:0]
+            return 0
 
-    def _feed(self, data: memoryview) -> None:
+    def _feed(self, data: memoryview | int) -> None:
         self._closed = not data
         self._read_at = self._now()
-        self._reader.receive(data)
+        if isinstance(data, memoryview):
+            self._reader.receive(data)
         for message in self._reader.messages():
             # Messages for requests that have been answered meanwhile are dropped, or they would never be removed.
             if isinstance(message, Predict):

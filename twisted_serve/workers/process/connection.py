@@ -11,14 +11,14 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 
-from twisted_serve.eventloop.writing import write_now
+from twisted_serve.eventloop.vectors import VectorWriter
 from twisted_serve.wire.codec import UnsendableError, encode_apart, server_reader
 from twisted_serve.wire.messages import FromWorker, ToWorker
 from twisted_serve.workers.process.framing import FrameProtocol
 
 _log = Logger("twisted_serve.workers")
 
-# A longer message (in bytes) is written immediately: joining it with others would copy it.
+# A longer message (in bytes) is written immediately, and not joined with others, which would copy it.
 _LARGE = 1 << 16
 
 
@@ -44,6 +44,7 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         self._on_message = on_message
         self._on_end = on_end
         self._buffer: list[bytes] = []
+        self._writer: VectorWriter | None = None
         self._delayed_flush: IDelayedCall | None = None
 
     def messageReceived(self, message: FromWorker) -> None:
@@ -65,8 +66,9 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         """
         if not self.is_open:
             return
-        self._buffer += _frame_of(message)
-        self._flush()
+        frame = _frame_of(message)
+        self._buffer += frame
+        self._flush(_is_large(frame))
 
     def send_soon(self, message: ToWorker) -> None:
         """
@@ -78,8 +80,8 @@ class WorkerConnection(FrameProtocol[FromWorker]):
             return
         frame = _frame_of(message)
         self._buffer += frame
-        if len(frame[-1]) > _LARGE:
-            self._flush()
+        if _is_large(frame):
+            self._flush(large=True)
         elif self._delayed_flush is None:
             self._delayed_flush = self._clock.callLater(0, self._flush_late)
 
@@ -92,15 +94,16 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         self._delayed_flush = None
         self._flush()
 
-    def _flush(self) -> None:
+    def _flush(self, large: bool = False) -> None:
         waiting, self._buffer = self._buffer, []
         if waiting and self.is_open:
             try:
-                if len(waiting[-1]) > _LARGE:
-                    write_now(self.transport, b"".join(waiting[:-1]))
-                    write_now(self.transport, waiting[-1])
+                if self._writer is None:
+                    self._writer = VectorWriter(self.transport)
+                if large:
+                    self._writer.write_large(waiting)
                 else:
-                    write_now(self.transport, b"".join(waiting))
+                    self._writer.write(waiting)
             except Exception as e:
                 self._write_failed(e)
 
@@ -111,17 +114,21 @@ class WorkerConnection(FrameProtocol[FromWorker]):
         self.abort(f"it could not be written to: {type(error).__name__}")
 
 
-def _frame_of(message: ToWorker) -> tuple[bytes, ...]:
+def _frame_of(message: ToWorker) -> list[bytes]:
     """
-    Encode a message as a frame, in two parts if it is large.
+    Encode a message as a frame, in pieces if it is large.
 
     :raise UnsendableError: if the message has no MessagePack form, or memory runs out.
     """
     try:
-        length, payload = encode_apart(message)
-        return (length, payload) if len(payload) > _LARGE else (length + payload,)
+        return encode_apart(message)
     except MemoryError as e:
         raise UnsendableError(f"there is no memory to send {type(message).__name__}") from e
+
+
+def _is_large(frame: list[bytes]) -> bool:
+    """Return whether a frame is written in pieces: it has a large body, or is long without one."""
+    return len(frame) > 2 or len(frame[-1]) > _LARGE
 
 
 class AdoptedFactory(ServerFactory):
