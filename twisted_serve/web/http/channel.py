@@ -19,7 +19,6 @@ from twisted.web.http import HTTPChannel
 from twisted_serve.errors import RequestTimeout, ServeError
 from twisted_serve.eventloop.timeout import Timeout
 from twisted_serve.eventloop.writing import is_idle
-from twisted_serve.web.http.asking import AskingChannel
 from twisted_serve.web.http.contracts import QuickRequest
 from twisted_serve.web.http.early_responses import LINGER_BYTES
 from twisted_serve.web.http.head_checks import (
@@ -32,15 +31,12 @@ from twisted_serve.web.http.head_checks import (
     folding,
     is_host,
 )
+from twisted_serve.web.http.large_bodies import LARGE_BODY, LargeBodyChannel
 from twisted_serve.web.http.request import RARE, ServeRequest
 
 # The most requests, and the most bytes of small chunks, handled from one read before other connections get a turn.
 MOST_REQUESTS_AT_ONCE = 16
 MOST_CHUNKED_AT_ONCE = 1 << 14
-
-# In bytes. A longer body is read in larger pieces: less is done for each, and other connections still get their turns.
-_LARGE_BODY = 1 << 17
-_LARGE_READ = 1 << 18
 
 # In bytes. Of more, head and body are handled one after the other.
 _LONG_READ = 4096
@@ -66,7 +62,7 @@ def host_of(address: Any) -> str:
     return str(getattr(address, "host", None) or "127.0.0.1")
 
 
-class ServeChannel(AskingChannel):
+class ServeChannel(LargeBodyChannel):
     """
     The connection of one client.
 
@@ -269,8 +265,8 @@ class ServeChannel(AskingChannel):
                 request.gotLength(0)
                 self._answer_now(request, problem)
                 return
-            if self.length is not None and self.length > _LARGE_BODY and isinstance(self.transport, Connection):
-                self.transport.bufferSize = _LARGE_READ
+            if self.length is not None and self.length > LARGE_BODY:
+                self.read_large_body(self.length)
         super().allHeadersReceived()
 
     def allContentReceived(self) -> None:
@@ -284,8 +280,8 @@ class ServeChannel(AskingChannel):
                 self._refuse_head(error)
                 return
         self._clear_deadline()
-        if self.length is not None and self.length > _LARGE_BODY and isinstance(self.transport, Connection):
-            self.transport.bufferSize = Connection.bufferSize
+        if self._reader is not None:
+            self.stop_reading_body()
         super().allContentReceived()
 
     def checkPersistence(self, request: ServeRequest, version: bytes) -> bool:
@@ -404,6 +400,7 @@ class ServeChannel(AskingChannel):
         """Abandon what is in progress, and cancel the timeouts and delayed calls of the connection."""
         if self._quick is not None:
             self._quick.take_over()
+        self.stop_reading_body()
         super().connectionLost(reason)
         self._ended()
 

@@ -253,12 +253,18 @@ class ServeRequest(Request):
             self._pieces.append(bytes(self._small))
             self._small = bytearray()
 
+    def take_body(self) -> bytes:
+        """Return what has come of the body, and forget it."""
+        self._keep_small()
+        body = b"".join(self._pieces)
+        self._drop_pieces()
+        self._size = 0
+        return body
+
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Process the request, whose body has come."""
-        # Joined once; a buffer would be copied whenever it grows. A file made of bytes shares them.
-        self._keep_small()
-        self.content = BytesIO(b"".join(self._pieces))
-        self._drop_pieces()
+        # A file made of bytes shares them.
+        self.content = BytesIO(self.take_body())
         super().requestReceived(command, path, version)
 
     def too_large(self) -> RequestTooLarge:
