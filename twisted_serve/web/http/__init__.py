@@ -6,6 +6,7 @@ Serve HTTP/1.1: the only package that uses private attributes of ``twisted.web``
 ``channel``          a connection: timeouts, refusals before the body
 ``mounted``          requests of another site's channel
 ``asking``           requests whose body waits for an application's authorizer
+``quick``            usual requests, left to the fast lane, and connections handed out to fronts
 ``large_bodies``     large bodies, read from the socket into one buffer
 ``early_responses``  responses to requests that are still arriving
 ``writing``          the head of a response, sent with its first bytes

@@ -18,8 +18,6 @@ from twisted.web.http import HTTPChannel
 
 from twisted_serve.errors import RequestTimeout, ServeError
 from twisted_serve.eventloop.timeout import Timeout
-from twisted_serve.eventloop.writing import is_idle
-from twisted_serve.web.http.contracts import QuickRequest
 from twisted_serve.web.http.early_responses import LINGER_BYTES
 from twisted_serve.web.http.head_checks import (
     CONTROLS,
@@ -31,7 +29,8 @@ from twisted_serve.web.http.head_checks import (
     folding,
     is_host,
 )
-from twisted_serve.web.http.large_bodies import LARGE_BODY, LargeBodyChannel
+from twisted_serve.web.http.large_bodies import LARGE_BODY
+from twisted_serve.web.http.quick import QuickChannel
 from twisted_serve.web.http.request import RARE, ServeRequest
 
 # The most requests, and the most bytes of small chunks, handled from one read before other connections get a turn.
@@ -62,7 +61,7 @@ def host_of(address: Any) -> str:
     return str(getattr(address, "host", None) or "127.0.0.1")
 
 
-class ServeChannel(LargeBodyChannel):
+class ServeChannel(QuickChannel):
     """
     The connection of one client.
 
@@ -75,20 +74,13 @@ class ServeChannel(LargeBodyChannel):
     peer: IAddress
     _in_head = False
     _dropped = 0
-    _finishing = False
     _postponed_read: IDelayedCall | None = None
     _requests_in_read = 0
     _has_addresses = False
     # Whether an empty line before a request line was the last that was read.
     _after_empty_line = False
-    _quick: QuickRequest | None = None
-    #: The last head that the fast lane has recognized here, for it to compare the next one with.
-    recognized: Any = None
-    #: How many usual requests in succession show that the connection is one for a front; 0 for one that is new.
-    patience = 0
     #: Seconds for which a front has kept the beginning of the next request.
     waited = 0.0
-    _usual = 0
 
     def connectionMade(self) -> None:
         """Apply the site's limits to the new connection."""
@@ -298,42 +290,6 @@ class ServeChannel(LargeBodyChannel):
         if not persistent:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return persistent
-
-    # The fast lane
-
-    def leave_to(self, quick: QuickRequest) -> None:
-        """Leave a request to the fast lane, until it is answered or taken over."""
-        self._quick = quick
-
-    def answer_quickly(self, answer_id: str, lines: bytes, body: bytes) -> None:
-        """Answer the request on the fast lane: see `write_whole`."""
-        self._quick = None
-        self.write_whole(answer_id, lines, body)
-
-    def go_on(self) -> None:
-        """Wait for the next request, after an answer on the fast lane; in a front, if most requests are like it."""
-        self.resetTimeout()
-        if self.site.fronts is not None:
-            self._usual += 1
-            if self._usual >= self.patience and not self._finishing and self._is_handed_out():
-                self._ended()
-
-    def _is_handed_out(self) -> bool:
-        """Return whether a front has taken the connection; its transport is of no use then."""
-        fronts, transport = self.site.fronts, self.transport
-        if fronts is None or not isinstance(transport, Connection) or not transport.connected:
-            return False
-        return not (transport.TLS or transport.disconnecting) and is_idle(transport) and fronts.take(self)
-
-    def adopt(self, request: ServeRequest) -> None:
-        """Handle a request from the fast lane as if this channel had read it."""
-        self._quick = None
-        self.requests.append(request)
-        self.persistent = self.checkPersistence(request, request.clientproto)
-        if self.timeOut:
-            self._savedTimeOut = self.setTimeout(None)
-        self._handlingRequest = True
-        self.setRawMode()
 
     # Back-pressure
 
