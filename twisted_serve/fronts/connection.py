@@ -81,6 +81,7 @@ class FrontConnection(Connection):
     :ivar number: Its number at the server.
     :ivar kept: What the client has sent that is not part of an asked request.
     :ivar leaving: Whether the connection is being returned to the server.
+    :ivar delayed: Whether the server knows that the client has to read a response before.
     """
 
     transport: Any
@@ -89,6 +90,7 @@ class FrontConnection(Connection):
         self.number = number
         self.kept = b""
         self.leaving = False
+        self.delayed = False
         self._owner = owner
         # The head of the request that is at the server, and the last one that was recognized here.
         self._asked: KnownHead | None = None
@@ -182,6 +184,8 @@ class FrontConnection(Connection):
         if self._stalled or self.leaving:
             if waited > limits.body_timeout:
                 self.transport.abortConnection()
+            elif self.leaving:
+                self._owner.give_back(self)
         elif self._asked is not None:
             # Its time is not the client's.
             pass
@@ -201,7 +205,9 @@ class FrontConnection(Connection):
         """Read on, as the client has read its responses; see `IPushProducer`."""
         self._stalled = False
         self._since = self._owner.seconds()
-        if not self.leaving:
+        if self.leaving:
+            self._owner.give_back(self)
+        else:
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:

@@ -29,6 +29,7 @@ from twisted_serve.wire.fronts import (
     AskAnew,
     Back,
     Closed,
+    Delayed,
     Finish,
     Forget,
     Returned,
@@ -150,7 +151,14 @@ class Front(FrameProtocol[ToFront]):
         if connection.number not in self._connections:
             return
         transport = connection.transport
-        if not is_idle(transport) or not self._descriptors.send(connection.number, transport.fileno()):
+        if not is_idle(transport):
+            # Each look at the connection tries again.
+            if not connection.delayed:
+                connection.delayed = True
+                self._say(Delayed(connection.number))
+                self._reactor.callLater(_AGAIN, self.give_back, connection)
+            return
+        if not self._descriptors.send(connection.number, transport.fileno()):
             self._reactor.callLater(_AGAIN, self.give_back, connection)
             return
         del self._connections[connection.number]

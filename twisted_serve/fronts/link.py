@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import msgspec
@@ -31,6 +31,7 @@ from twisted_serve.wire.fronts import (
     AskAnew,
     Back,
     Closed,
+    Delayed,
     Finish,
     Forget,
     FromFront,
@@ -43,7 +44,8 @@ from twisted_serve.workers.process.framing import FrameProtocol
 
 _log = Logger("twisted_serve.fronts")
 
-#: Seconds in which a front must return a connection that is called back. A front that does not is replaced.
+#: Seconds in which a front must return a connection that is called back, or say that its client has to read a response
+#: before. A front that does not is replaced.
 RETURN_LIMIT = 5.0
 # Seconds between two looks at whether a front has said anything, and how many in succession may find that it has not.
 _LOOK = 1.0
@@ -66,6 +68,7 @@ class Absent:
     :ivar request: The request that is not answered, if there is one.
     :ivar unread: A request that is to be read again when the connection is back; ``b""`` for none.
     :ivar called_back: Whether the front has been told to return it.
+    :ivar delayed: Whether its return takes as long as its client, which has to read a response.
     :ivar head_number: The number by which the head of the request is to be kept; 0 for none.
     :ivar descriptor: Its descriptor, as soon as that is back.
     :ivar returned: What else the client has sent, as soon as the front has said so.
@@ -85,6 +88,7 @@ class Absent:
     head_number: int = 0
     unread: bytes = field(default=b"", repr=False)
     called_back: bool = False
+    delayed: bool = False
     descriptor: int | None = None
     returned: bytes | None = field(default=None, repr=False)
     waited: float = 0.0
@@ -104,7 +108,7 @@ class Absent:
         if not self.called_back:
             self.called_back = True
             self.link.say(Back(self.number))
-            self.link.expect_returns(1)
+            self.link.expect_returns((self,))
 
 
 class LinkOwner(Protocol):
@@ -153,7 +157,7 @@ class FrontLink(FrameProtocol[FromFront]):
         self._frames: list[bytes] = []
         self._flushing = TurnEnd(reactor, self._flush)
         # The connections that are called back, and until when the next one has to come.
-        self._awaited = 0
+        self._awaited: set[Absent] = set()
         self._return_limit = Timeout(reactor, self._too_slow)
         self._silent_looks = 0
         self._looking = LoopingCall(self._look)
@@ -183,7 +187,7 @@ class FrontLink(FrameProtocol[FromFront]):
         for absent in called:
             absent.called_back = True
         self.say(Finish())
-        self.expect_returns(len(called))
+        self.expect_returns(called)
 
     def say(self, message: msgspec.Struct) -> None:
         """Send a message; all messages of one reactor turn share one write."""
@@ -195,11 +199,12 @@ class FrontLink(FrameProtocol[FromFront]):
         """Keep a head by the number that the front has given it."""
         self._heads[number] = prediction
 
-    def expect_returns(self, number: int) -> None:
-        """Expect a number of connections to be returned, one after the other in `RETURN_LIMIT`."""
-        if number and not self._awaited and self.is_open:
+    def expect_returns(self, called: Collection[Absent]) -> None:
+        """Expect connections to be returned, one after the other in `RETURN_LIMIT`, unless a client takes its time."""
+        awaited = [absent for absent in called if not absent.delayed]
+        if awaited and not self._awaited and self.is_open:
             self._return_limit.set(self._reactor.seconds() + RETURN_LIMIT)
-        self._awaited += number
+        self._awaited.update(awaited)
 
     def messageReceived(self, message: FromFront) -> None:
         """Handle a message of the front."""
@@ -222,6 +227,10 @@ class FrontLink(FrameProtocol[FromFront]):
             self._back(absent)
         elif isinstance(message, Closed):
             self._lost(self.connections[message.connection])
+        elif isinstance(message, Delayed):
+            absent = self.connections[message.connection]
+            absent.delayed = True
+            self._expected(absent)
         elif isinstance(message, Forget):
             self._heads.clear()
         elif isinstance(message, Started):
@@ -270,7 +279,7 @@ class FrontLink(FrameProtocol[FromFront]):
 
     def _lost(self, absent: Absent) -> None:
         if absent.descriptor is not None and absent.descriptor != _LOST:
-            # It has come back, but not what the front has read of it.
+            # It has come back, but the front has ended before it said what else the client has sent.
             os.close(absent.descriptor)
         self._gone(absent)
         self._owner.connection_lost(absent)
@@ -278,8 +287,12 @@ class FrontLink(FrameProtocol[FromFront]):
     def _gone(self, absent: Absent) -> None:
         """Forget a connection, whose descriptor is closed by another or not here."""
         del self.connections[absent.number]
-        if absent.called_back:
-            self._awaited -= 1
+        self._expected(absent)
+
+    def _expected(self, absent: Absent) -> None:
+        """Note that a connection is awaited no more."""
+        if absent in self._awaited:
+            self._awaited.remove(absent)
             self._return_limit.set(self._reactor.seconds() + RETURN_LIMIT if self._awaited and self.is_open else None)
 
     def _look(self) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "AskAnew",
     "Back",
     "Closed",
+    "Delayed",
     "Finish",
     "Forget",
     "FromFront",
@@ -136,8 +137,14 @@ class Alive(Struct, frozen=True, array_like=True, tag=7):
     """The front runs; said every second."""
 
 
+class Delayed(Struct, frozen=True, array_like=True, tag=8):
+    """A connection is returned as soon as its client has read what it was sent; the client may take its time."""
+
+    connection: int
+
+
 ToFront = Union[Terms, Answer, Back, Finish]
-FromFront = Union[Started, Ask, AskAnew, Forget, Closed, Returned, Alive]
+FromFront = Union[Started, Ask, AskAnew, Forget, Closed, Returned, Alive, Delayed]
 
 
 def front_reader() -> FrameReader[ToFront]:
