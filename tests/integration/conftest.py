@@ -41,6 +41,9 @@ _MEASURING = re.compile(
 )
 _BOUND = re.compile(r"(Inference|Management|Metrics) API bind to: http://127\.0\.0\.1:(\d+)$", re.MULTILINE)
 
+# How many processes of each server read and write its connections, unless a test says so; 0 for the server's own.
+FRONTS = int(os.environ.get("TWISTED_SERVE_FRONTS", "0"))
+
 # What a turn of the reactor may take of the processor, in milliseconds; coverage takes most of it where it measures.
 TURN_LIMIT_MS = 500 if "COVERAGE_PROCESS_CONFIG" in os.environ else 50
 
@@ -84,7 +87,15 @@ class Server:
         free = {f"{role}_address": "http://127.0.0.1:0" for role in ("inference", "management", "metrics")}
         free |= {f"grpc_{role}_port": "0" for role in ("inference", "management")}
         lane = {"fast_lane": "false"} if os.environ.get("TWISTED_SERVE_FAST_LANE") == "off" else {}
-        lines = {**free, **lane, "default_workers_per_model": 1, "debug_turn_limit_ms": TURN_LIMIT_MS, **properties}
+        fronts = {"front_processes": FRONTS} if FRONTS else {}
+        lines = {
+            **free,
+            **lane,
+            **fronts,
+            "default_workers_per_model": 1,
+            "debug_turn_limit_ms": TURN_LIMIT_MS,
+            **properties,
+        }
         (self.cwd / "config.properties").write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
 
     def add_model(self, name: str, source: str = ECHO, **config: object) -> None:
@@ -173,6 +184,8 @@ class Server:
             return STARTED in self.log()[self._begun :]
 
         self.until(started, "the server to start")
+        if FRONTS and self.front is not None:
+            self.until(lambda: all(map(_polls, self.fronts())), "its fronts to start")
         self.learn_ports()
 
     def learn_ports(self) -> None:
@@ -196,13 +209,22 @@ class Server:
         return int(self.pid_file.read_text())
 
     def processes(self, template: bool) -> list[int]:
-        """Return the processes that the server has started, directly or not: templates, or all others."""
+        """Return the processes that the server has started, directly or not: templates, or all others but fronts."""
         found = []
         for child in psutil.Process(self.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                if (child.name() == TEMPLATE_NAME) is template:
+                if (child.name() == TEMPLATE_NAME) is template and not _is_front(child):
                     found.append(child.pid)
         return found
+
+    def fronts(self) -> list[int]:
+        """Return the processes that read and write connections for the server, in the order of their start."""
+        found = []
+        for child in psutil.Process(self.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                if _is_front(child):
+                    found.append(child.pid)
+        return sorted(found)
 
     def workers(self) -> list[int]:
         """Return the workers' processes."""
@@ -211,6 +233,11 @@ class Server:
     def templates(self) -> list[int]:
         """Return the processes that workers are forked from."""
         return self.processes(template=True)
+
+    def bases(self) -> list[int]:
+        """Return the processes that other templates are forked from."""
+        children = {child.pid for child in psutil.Process(self.pid).children()}
+        return [pid for pid in self.templates() if pid in children]
 
     def kill(self) -> None:
         """Leave no process of this server, whatever state it is in."""
@@ -353,6 +380,17 @@ class Server:
             return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
+
+
+def _is_front(process: psutil.Process) -> bool:
+    return any("twisted_serve.fronts" in word for word in process.cmdline())
+
+
+def _polls(pid: int) -> bool:
+    """Say whether a process has a reactor."""
+    with suppress(OSError):
+        return any("eventpoll" in os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 class MakeServer(Protocol):

@@ -131,8 +131,7 @@ def test_template_killed(make_server: MakeServer, which: str) -> None:
     server.until(ready(server, 2), "the workers")
     server.until(lambda: workers_of(server)[0]["sharesWeights"], "the template")
     before = server.workers()
-    front = psutil.Process(server.pid)
-    bases = [child.pid for child in front.children()]
+    bases = server.bases()
     [victim] = bases if which == "base" else [pid for pid in server.templates() if pid not in bases]
     os.kill(victim, signal.SIGKILL)
     server.until(lambda: not any(map(server.alive, [victim, *before])), "them to be gone")

@@ -8,12 +8,14 @@ import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import RemoteDisconnected
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+from tests.integration.conftest import FRONTS
 from tests.integration.faults.world import HANDLER, LONG, ask, describe, keep_talking, manage, nothing_leaks, ready
 
 if TYPE_CHECKING:
@@ -86,8 +88,13 @@ def test_no_descriptors(server: Server) -> None:
             os.kill(pid, signal.SIGKILL)
             server.until(lambda: not server.alive(pid), "the worker's end", LONG)
             server.until(lambda: "Too many open files" in server.log(), "the attempt to have another", LONG)
-            status, body = talk("'anybody'")
-            assert status == 503
-            assert b"Too many open files" in body
+            if FRONTS:
+                # An error is answered by the server's own process, which cannot open the connection.
+                with pytest.raises(RemoteDisconnected):
+                    talk("'anybody'")
+            else:
+                status, body = talk("'anybody'")
+                assert status == 503
+                assert b"Too many open files" in body
         server.until(lambda: talk("'back'") == (200, b"back"), "another worker", LONG)
         server.until(ready(server, 1), "it to be described so", LONG)

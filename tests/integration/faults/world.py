@@ -66,7 +66,7 @@ def stream(context, path, count, pause):
 
 @frozen
 class Belongings:
-    """What a server has: descriptors and memory of its own process, and the number of others."""
+    """What a server has: descriptors of its own process and of fronts, memory of its own, and the number of others."""
 
     descriptors: int
     processes: int
@@ -76,7 +76,8 @@ class Belongings:
     def of(cls, server: Server) -> Belongings:
         """Count them now."""
         front = psutil.Process(server.pid)
-        return cls(front.num_fds(), len(front.children(recursive=True)), front.memory_info().rss)
+        descriptors = sum(psutil.Process(pid).num_fds() for pid in (server.pid, *server.fronts()))
+        return cls(descriptors, len(front.children(recursive=True)), front.memory_info().rss)
 
 
 @contextmanager
