@@ -26,7 +26,7 @@ MEMORY := -m 'not integration' --ignore=tests/testing/planted
 # Where this is set, each of the thousands of processes of the tests would compile the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-memory test-lowest test-pythons test-others check docs protos bench soak bench-picture examples clean
+.PHONY: help demo test test-memory test-lowest test-pythons test-others check docs protos bench soak chaos bench-picture examples clean
 
 help:
 	@echo "make demo          serve a real model behind tokens, predict once, go on serving (ONCE=1: stop then)"
@@ -40,6 +40,7 @@ help:
 	@echo "make protos        descriptors and stubs of the gRPC services, from twisted_serve/rpc/protos"
 	@echo "make bench         this server and others, TorchServe among them, measured side by side (QUICK=1: in five minutes; SCALE=1: fronts, connections, models, keys)"
 	@echo "make soak          ten minutes of load while workers are killed: what grows, and what fails (SECONDS=60: for so long)"
+	@echo "make chaos         fronts, workers, templates and servers are killed under load, 50 times each: what clients notice (TIMES=5: so often)"
 	@echo "make bench-picture what was measured last, as tables and picture in docs/performance.md"
 
 $(VENV)/.made:
@@ -125,6 +126,9 @@ bench: $(VENV)/.bench $(if $(SCALE),,$(foreach peer,torchserve litserve mosec fa
 
 soak: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
+
+chaos: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.chaos $(if $(TIMES),--times $(TIMES))
 
 bench-picture: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.picture

@@ -201,9 +201,9 @@ def soak(running: Running, seconds: float, chance: random.Random, say: Callable[
         calls += loads[1].requests + sum(caller.calls for caller in callers)
         failed += sum(load.refused + load.broken for load in loads) + sum(caller.failed for caller in callers)
         killed += killer.killed
-        if not _whole(running):
+        if not whole(running, WORKERS):
             return [f"{WORKERS} workers were not ready {RECOVERY:g} seconds after the last was killed"]
-        look = _settled(running, first)
+        look = settled(running, first)
         first = first or look
         say(
             f"| {time.monotonic() - began:.0f} s | {requests} | {calls} | {failed} | {killed} | {look.descriptors} "
@@ -217,18 +217,18 @@ def soak(running: Running, seconds: float, chance: random.Random, say: Callable[
     return wrong
 
 
-def _whole(running: Running) -> bool:
-    """Wait until all workers are ready."""
+def whole(running: Running, workers: int) -> bool:
+    """Wait until all workers are ready; return whether they are."""
     until = time.monotonic() + RECOVERY
     while time.monotonic() < until:
         with suppress(OSError, ValueError):
-            if len(workers_of(running)) == WORKERS:
+            if len(workers_of(running)) == workers:
                 return True
         time.sleep(0.2)
     return False
 
 
-def _settled(running: Running, first: Look | None) -> Look:
+def settled(running: Running, first: Look | None) -> Look:
     """Look when the connections of the load, and what is left of workers that were killed, have had time to go."""
     time.sleep(1.0)
     until = time.monotonic() + RECOVERY

@@ -153,6 +153,17 @@ def test_soak() -> None:
     assert run.stdout.endswith("Nothing has grown.\n")
 
 
+def test_chaos() -> None:
+    """Processes of every kind are killed under load; only their own connections break, and nothing is left."""
+    command = [sys.executable, "-m", "benchmarks.chaos", "--times", "1"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = [line.strip("| ").split(" | ") for line in run.stdout.splitlines() if line.startswith("| ")][2:]
+    assert [row[:2] for row in rows] == [[kind, "1"] for kind in ("front", "worker", "template", "server")]
+    assert all(int(row[2]) > 0 for row in rows)
+    assert run.stdout.endswith("Nothing was wrong.\n")
+
+
 def test_broken_off(tmp_path: Path) -> None:
     """A run that is told to end takes its servers with it."""
     command = [sys.executable, "-m", "benchmarks.run", "--cases", "noop", "--connections", "8", "--seconds", "20"]
