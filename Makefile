@@ -21,12 +21,14 @@ LOWEST := .venv-lowest
 PYTHONS ?= 3.10 3.11 3.12 3.13
 # How many processes run the tests of make test.
 WORKERS ?= auto
+# What connections carry. All other tests pass with fronts, too (TWISTED_SERVE_FRONTS=2 make test), in more time.
+FRONTS_TESTS := $(patsubst %,tests/integration/test_%.py,handlers streaming slow_and_large continuous stateful load named_keys seed_curl)
 MEMORY := -m 'not integration' --ignore=tests/testing/planted
 
 # Where this is set, each of the thousands of processes of the tests would compile the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-memory test-lowest test-pythons test-others check docs protos bench soak chaos bench-picture examples clean
+.PHONY: help demo test test-memory test-lowest test-pythons test-others test-fronts check docs protos bench soak chaos bench-picture examples clean
 
 help:
 	@echo "make demo          serve a real model behind tokens, predict once, go on serving (ONCE=1: stop then)"
@@ -35,6 +37,7 @@ help:
 	@echo "make test-lowest   the tests in memory, with the lowest versions of libraries that pyproject.toml allows"
 	@echo "make test-pythons  the tests in memory, on each other version of Python that is here (PYTHONS='3.10 3.12')"
 	@echo "make test-others   both"
+	@echo "make test-fronts   tests of connections, with two fronts for each server (all: TWISTED_SERVE_FRONTS=2 make test)"
 	@echo "make check         types, style, layers, news"
 	@echo "make docs          the documentation, in docs/_build/html"
 	@echo "make protos        descriptors and stubs of the gRPC services, from twisted_serve/rpc/protos"
@@ -99,6 +102,10 @@ test-lowest: $(LOWEST)/.memory
 
 test-pythons:
 	@PYTHON='$(PYTHON)' .ci/pythons $(PYTHONS)
+
+# Tests of connections and their requests, with two more processes that read and write those of each server.
+test-fronts: $(VENV)/.test
+	TWISTED_SERVE_FRONTS=2 $(BIN)/python -b -m pytest -n $(WORKERS) -q $(FRONTS_TESTS) $(PYTEST_ARGS)
 
 test-others:
 	@PYTHON='$(PYTHON)' .ci/pythons lowest $(PYTHONS)

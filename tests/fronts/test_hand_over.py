@@ -100,6 +100,40 @@ class ConnectionTests(HandOverTests):
         self.assertIn(b"200 OK", self.send(client, USUAL))
         self.assertEqual((len(self.world.site.channels), len(self.fronts.connections)), (0, 1))
 
+    def test_another_front(self) -> None:
+        """A front that starts later gets its share of the connections that are idle; their clients notice nothing."""
+        clients = [self.client() for _ in range(10)]
+        for client in clients:
+            self.send(client, USUAL)
+        self.world.links[0].abort("killed")
+        for client in clients[:5]:
+            client.leave()
+        clients = [self.client() for _ in range(6)]
+        before = len(self.fronts.connections)
+        self.world.start_front()
+        self.world.advance(0.01)
+        numbers = [len(link.connections) for link in self.world.links if link.is_open]
+        self.assertEqual(sum(numbers), before)
+        self.assertLessEqual(max(numbers) - min(numbers), 1, numbers)
+        for client in clients:
+            self.assertIn(b"200 OK", self.send(client, USUAL))
+            self.assertIn(b"200 OK", self.send(client, USUAL))
+        self.assertEqual(self.world.site.channels, set())
+
+    def test_another_front_and_requests(self) -> None:
+        """A connection that has sent a request when it is called back for another front is answered."""
+        clients = [self.client() for _ in range(6)]
+        turn = self.world.turn
+        self.patch(self.world, "turn", lambda: None)
+        self.world.start_front()
+        self.patch(self.world, "turn", turn)
+        for client in clients:
+            client._socket.send(self.asked(USUAL))
+        self.world.advance(0.05)
+        for client in clients:
+            client.read()
+            self.assertIn(b"HTTP/1.1 ", client.received)
+
     def test_client_leaves(self) -> None:
         """A client that disconnects is forgotten."""
         client = self.client()

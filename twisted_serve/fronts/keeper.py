@@ -99,8 +99,14 @@ class Fronts:
     # The owner of the links
 
     def front_started(self, link: FrontLink) -> None:
-        """Use a front from now on."""
+        """Use a front from now on, also for idle connections of those that have more than their share."""
         self._links.append(link)
+        share = -(-len(self.connections) // len(self._links))
+        for other in self._links:
+            idle = [absent for absent in other.connections.values() if absent.request is None and not absent.unread]
+            for absent in idle[: max(0, len(other.connections) - share)]:
+                absent.moving = True
+                absent.call_back()
 
     def front_lost(self, link: FrontLink, why: str) -> None:
         """Use a front no more."""
@@ -112,7 +118,10 @@ class Fronts:
         """Serve a connection in this process."""
         self._forget(absent)
         channel = absent.site.channel_for(absent.peer)
-        channel.patience = min(max(_FIRST_PATIENCE, 2 * absent.patience), _MOST_PATIENCE)
+        if absent.moving and absent.request is None and not data:
+            channel.patience = 0
+        else:
+            channel.patience = min(max(_FIRST_PATIENCE, 2 * absent.patience), _MOST_PATIENCE)
         try:
             adopt(self._reactor, descriptor, channel)
         except OSError:

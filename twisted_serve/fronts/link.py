@@ -68,6 +68,7 @@ class Absent:
     :ivar request: The request that is not answered, if there is one.
     :ivar unread: A request that is to be read again when the connection is back; ``b""`` for none.
     :ivar called_back: Whether the front has been told to return it.
+    :ivar moving: Whether it was called back for another front.
     :ivar delayed: Whether its return takes as long as its client, which has to read a response.
     :ivar head_number: The number by which the head of the request is to be kept; 0 for none.
     :ivar descriptor: Its descriptor, as soon as that is back.
@@ -88,6 +89,7 @@ class Absent:
     head_number: int = 0
     unread: bytes = field(default=b"", repr=False)
     called_back: bool = False
+    moving: bool = False
     delayed: bool = False
     descriptor: int | None = None
     returned: bytes | None = field(default=None, repr=False)
