@@ -140,7 +140,7 @@ class ConnectionTests(HandOverTests):
         client.leave()
         self.assertEqual(len(self.fronts.connections), 2)
 
-    def test_a_refusal_nobody_reads(self) -> None:
+    def test_a_refusal_without_a_reader(self) -> None:
         """A guess is recorded, and counted, although its sender has disconnected before the answer."""
         client = self.client()
         client._socket.send(WRONG)

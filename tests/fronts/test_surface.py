@@ -10,7 +10,7 @@ from hypothesis import example, given, note
 from hypothesis import strategies as st
 
 from tests.fronts.front_world import SocketWorld
-from tests.web.lane_requests import BODIES, NAMED, PARTS, USUAL, Step, rendered, steps
+from tests.web.lane_requests import NAMED, PARTS, USUAL, Step, odd_in, steps
 from tests.web.lane_world import outcome
 
 # A front looks at its connections once a second, so they may be idle, or wait for a body, for up to two seconds more.
@@ -49,9 +49,4 @@ def test_same_as_without(steps: list[Step], tokens: bool, holding: bool) -> None
 @pytest.mark.parametrize("tokens", [True, False])
 def test_each_part(name: str, tokens: bool) -> None:
     """Requests that are usual but for one part, with each body, each on a connection that has had another."""
-    usual = {name: values[0] for name, values in PARTS.items()}
-    steps: list[Step] = []
-    for number, value in enumerate(PARTS[name]):
-        for body in (BODIES[0], BODIES[1 + number % (len(BODIES) - 1)]):
-            steps += [("send", 0, USUAL, []), ("send", 0, rendered({**usual, name: value}, body), []), ("leave", 0)]
-    compare(steps, tokens, holding=False)
+    compare(odd_in(name), tokens, holding=False)

@@ -157,3 +157,13 @@ def steps(times: Sequence[float] = (0.01, 1.0, 49.0, 51.0, 121.0, 3601.0)) -> Se
 
 USUAL = b"POST /predictions/m HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer <INFERENCE>\r\nContent-Length: 2\r\n\r\nhi"
 NAMED = USUAL.replace(b"<INFERENCE>", b"<NAMED>")
+
+
+def odd_in(name: str) -> list[Step]:
+    """Return steps with requests that are usual but for one part, with each body, each after a usual one."""
+    usual = {name: values[0] for name, values in PARTS.items()}
+    sent: list[Step] = []
+    for number, value in enumerate(PARTS[name]):
+        for body in (BODIES[0], BODIES[1 + number % (len(BODIES) - 1)]):
+            sent += [("send", 0, USUAL, []), ("send", 0, rendered({**usual, name: value}, body), []), ("leave", 0)]
+    return sent

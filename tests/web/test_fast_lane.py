@@ -11,7 +11,7 @@ from hypothesis import example, given, note
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.web.lane_requests import BODIES, NAMED, PARTS, USUAL, Step, rendered, steps
+from tests.web.lane_requests import NAMED, PARTS, USUAL, Step, odd_in, steps
 from tests.web.lane_world import World, outcome
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.listening.roles import Role
@@ -43,12 +43,7 @@ def test_same_as_without(steps: list[Step], tokens: bool, holding: bool) -> None
 @pytest.mark.parametrize("tokens", [True, False])
 def test_each_part(name: str, tokens: bool) -> None:
     """Requests that are usual but for one part, with each body, each on a connection that has had another."""
-    usual = {name: values[0] for name, values in PARTS.items()}
-    steps: list[Step] = []
-    for number, value in enumerate(PARTS[name]):
-        for body in (BODIES[0], BODIES[1 + number % (len(BODIES) - 1)]):
-            steps += [("send", 0, USUAL, []), ("send", 0, rendered({**usual, name: value}, body), []), ("leave", 0)]
-    compare(steps, tokens, holding=False)
+    compare(odd_in(name), tokens, holding=False)
 
 
 def compare(steps: Sequence[Step], tokens: bool, holding: bool) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
@@ -15,6 +15,7 @@ from twisted_serve.fronts.adoption import adopt, give_up
 from twisted_serve.fronts.link import Absent, FrontLink
 from twisted_serve.fronts.lost_transport import LostTransport
 from twisted_serve.interfaces import IServeReactor
+from twisted_serve.listening.open_connections import AllClosed
 from twisted_serve.web.http.channel import ServeChannel
 from twisted_serve.web.http.site import ServeSite
 from twisted_serve.web.routes.fast_lane import Lane
@@ -38,7 +39,7 @@ class Fronts:
         self._numbers = count(1)
         self._links: list[FrontLink] = []
         self._finishing = False
-        self._waiting: list[Deferred[None]] = []
+        self._closing = AllClosed(reactor, self.connections, self.abort)
 
     def take(self, channel: ServeChannel) -> bool:
         """Take the idle connection of a channel into the front with the fewest; return whether there is one."""
@@ -78,17 +79,7 @@ class Fronts:
 
     def all_closed(self, limit: float) -> Deferred[None]:
         """Return a Deferred that fires when no front has a connection; end the fronts after ``limit`` seconds."""
-        if not self.connections:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._waiting.append(waiter)
-        cut = self._reactor.callLater(limit, self.abort)
-
-        def closed(_result: None) -> None:
-            if cut.active():
-                cut.cancel()
-
-        return waiter.addCallback(closed)
+        return self._closing.wait(limit)
 
     def abort(self) -> None:
         """Abort every connection, by ending the fronts that have any."""
@@ -135,13 +126,13 @@ class Fronts:
                 channel.dataReceived(data)
             if self._finishing:
                 channel.finish_up()
-        self._look()
+        self._closing.look()
 
     def connection_lost(self, absent: Absent) -> None:
         """Abandon the request of a client that has disconnected, or whose front has ended."""
         self._forget(absent)
         self._vanish(absent)
-        self._look()
+        self._closing.look()
 
     def _vanish(self, absent: Absent) -> None:
         """Do with a request as when the connection is lost here: it is logged, and so is a refusal."""
@@ -157,10 +148,3 @@ class Fronts:
 
     def _forget(self, absent: Absent) -> None:
         del self.connections[absent.number]
-
-    def _look(self) -> None:
-        """Fire the waiting Deferreds if no front has a connection."""
-        if not self.connections:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                waiter.callback(None)

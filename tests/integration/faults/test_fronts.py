@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests for fronts that are killed or stopped, and for the end of what is behind them: who is told, what is left."""
+"""Tests for fronts that are killed or stopped: what their clients and the server learn of it, and what is left."""
 
 from __future__ import annotations
 
