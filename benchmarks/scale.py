@@ -39,11 +39,10 @@ from twisted_serve.auth.named.secrets import fresh_secret
 from twisted_serve.auth.named.store import KeyStore
 from twisted_serve.auth.tokens import TokenKind
 from twisted_serve.command.run import raise_descriptor_limit
-from twisted_serve.config.options import KEYS
 
 HERE = Path(__file__).resolve().parent
 
-FRONTS = (1, 2, 4)
+FRONTS = (0, 1, 2, 4)
 CONNECTIONS = (1, 10, 100, 1000, 10_000)
 MODELS = (1, 200)
 NAMED_KEYS = (3, 4, 10_000)
@@ -125,10 +124,7 @@ class Scale:
         self._count = 0
 
     def fronts(self) -> None:
-        """Measure 1, 2 and 4 front processes, with MLP requests and no-op ones, if this version has them."""
-        if "front_processes" not in KEYS:
-            self._say("This version has one front process (no option front_processes): nothing to compare.")
-            return
+        """Measure up to 4 processes for connections, with MLP requests and no-op ones."""
         for case in (_NOOP, case_named("mlp32")):
             with ExitStack() as stack:
                 servers = {n: self._started(stack, f"front_processes={n}\n", case) for n in FRONTS}
