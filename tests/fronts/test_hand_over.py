@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fronts.front_world import Client, SocketWorld
 from tests.web.lane_requests import NAMED, USUAL
+from twisted_serve.fronts import front
 from twisted_serve.fronts.link import RETURN_LIMIT, SILENT_LOOKS
 from twisted_serve.wire.fronts import Ask, Back, Finish
 from twisted_serve.wire.messages import Item
@@ -334,6 +335,27 @@ class WaitingTests(HandOverTests):
         self.assertEqual(worker.paused, set())
         self.answer()
         self.assertRegex(client.received, rb"(?s)3\r\none\r\n.*3\r\ntwo\r\n")
+
+    def test_heads_at_once(self) -> None:
+        """Answers that come together are answers, also when the server is told between them to forget heads."""
+        self.patch(front, "_REMEMBERED", 2)
+        self.world.links[0].abort("killed")
+        self.world.turn()
+        clients = [self.client() for _ in range(2)]
+        for number in range(40):
+            before = [client.received.count(b"200 OK") for client in clients]
+            for at, client in enumerate(clients):
+                head = b"Host: h\r\nX-Number: %d" % (number // 2 * len(clients) + at)
+                client._socket.send(self.asked(USUAL.replace(b"Host: h", head)))
+            self.world.turn()
+            for _ in clients:
+                self.world.answer()
+            self.world.advance(0.01)
+            for client in clients:
+                client.read()
+            after = [client.received.count(b"200 OK") for client in clients]
+            self.assertEqual([now - then for now, then in zip(after, before, strict=True)], [1, 1], number)
+        self.assertTrue(self.world.links[1].is_open)
 
     def test_revoked_while_it_waits(self) -> None:
         """A key that is revoked answers the request that it had allowed, and no further one."""

@@ -60,11 +60,20 @@ class ConnectionOwner(Protocol):
     def recognize(self, head: bytes) -> KnownHead | None:
         """Return what is known of a head; ``None`` for that of another kind of request."""
 
-    def ask(self, connection: FrontConnection, known: KnownHead, digits: bytes, body: bytes, waited: float) -> None:
-        """Pass a request on to the server, that many seconds after its first byte."""
+    def ask(self, connection: FrontConnection, known: KnownHead, digits: bytes, body: bytes, waited: float) -> int:
+        """
+        Pass a request on to the server, that many seconds after its first byte.
 
-    def answered(self, known: KnownHead) -> None:
-        """Remember the head of a request that was allowed."""
+        :return: The generation of heads in which the server keeps this one, as soon as it has answered.
+        """
+
+    def answered(self, known: KnownHead, generation: int) -> KnownHead:
+        """
+        Remember the head of a request that was allowed.
+
+        :param generation: What `ask` has returned for the request.
+        :return: What is known of the head from now on.
+        """
 
     def give_back(self, connection: FrontConnection) -> None:
         """Return the connection to the server, with what it has kept."""
@@ -94,6 +103,7 @@ class FrontConnection(Connection):
         self._owner = owner
         # The head of the request that is at the server, and the last one that was recognized here.
         self._asked: KnownHead | None = None
+        self._generation = 0
         self._recognized: KnownHead | None = None
         self._reads = 0
         # Since when the client is awaited, with a request, the rest of one, or to read a response.
@@ -135,7 +145,7 @@ class FrontConnection(Connection):
         if len(body) == length <= self._owner.limits.body:
             waited = self.waited()
             self._asked, self._reads = known, 0
-            self._owner.ask(self, known, digits, body, waited)
+            self._generation = self._owner.ask(self, known, digits, body, waited)
         elif len(body) < length <= self._owner.limits.body:
             self._wait_or_leave(data)
         else:
@@ -159,8 +169,7 @@ class FrontConnection(Connection):
         known, self._asked = self._asked, None
         if known is None:
             return
-        self._recognized = known
-        self._owner.answered(known)
+        self._recognized = self._owner.answered(known, self._generation)
         self._since = self._owner.seconds()
         head = whole_head(self._owner.date(), answer_id, lines, len(body))
         write_joined(self.transport, head, body)

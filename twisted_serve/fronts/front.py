@@ -125,17 +125,28 @@ class Front(FrameProtocol[ToFront]):
             known = KnownHead(usual, self._numbers if kept else 0)
         return known
 
-    def ask(self, connection: FrontConnection, known: KnownHead, digits: bytes, body: bytes, waited: float) -> None:
-        """Pass a request on to the server, that many seconds after its first byte."""
+    def ask(self, connection: FrontConnection, known: KnownHead, digits: bytes, body: bytes, waited: float) -> int:
+        """
+        Pass a request on to the server, that many seconds after its first byte.
+
+        :return: The generation of heads in which the server keeps this one, as soon as it has answered.
+        """
         if known.generation == self._generation:
             self._say(Ask(connection.number, known.number, digits, body, waited))
         else:
             head = known.head.spelled_with(digits)
             self._say(AskAnew(connection.number, known.number, head, digits, body, waited))
+        return self._generation
 
-    def answered(self, known: KnownHead) -> None:
-        """Remember the head of a request that was allowed; clients without a key have no share in this memory."""
-        if known.number and known.generation != self._generation:
+    def answered(self, known: KnownHead, generation: int) -> KnownHead:
+        """
+        Remember the head of a request that was allowed; clients without a key have no share in this memory.
+
+        :param generation: What `ask` has returned for the request. In another one the server may have forgotten the
+            head after it had answered.
+        :return: What is known of the head from now on: another client may have sent it first.
+        """
+        if known.number and known.generation != generation == self._generation:
             if self._kept >= _REMEMBERED:
                 self._generation += 1
                 self._kept = 0
@@ -143,8 +154,9 @@ class Front(FrameProtocol[ToFront]):
                 self._say(Forget())
             else:
                 self._kept += 1
-                known.generation = self._generation
-                self._remembered.setdefault(known.head.key, known)
+                known.generation = generation
+                return self._remembered.setdefault(known.head.key, known)
+        return known
 
     def give_back(self, connection: FrontConnection) -> None:
         """Return a connection when its client has been sent what there is for it."""
