@@ -375,7 +375,7 @@ class Server:
 
     @staticmethod
     def alive(pid: int) -> bool:
-        """Say whether a process is there, and not only its remains."""
+        """Return whether a process is there, and not only its remains."""
         try:
             return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
@@ -387,7 +387,7 @@ def _is_front(process: psutil.Process) -> bool:
 
 
 def _polls(pid: int) -> bool:
-    """Say whether a process has a reactor."""
+    """Return whether a process has a reactor."""
     with suppress(OSError):
         return any("eventpoll" in os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir())
     return False
